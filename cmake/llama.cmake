@@ -1,0 +1,53 @@
+# llama.cpp, unmodified, as shared libraries. Built once into .deps/ and shared by all presets.
+include(ExternalProject)
+
+set(variant cpu)
+if(ATTNSCOPE_CUDA)
+    set(variant cuda)
+endif()
+if(ATTNSCOPE_RPC)
+    string(APPEND variant "-rpc")
+endif()
+set(ATTNSCOPE_LLAMA_BUILD "${CMAKE_SOURCE_DIR}/.deps/llama-${variant}" CACHE PATH "Where llama.cpp is built")
+set(ATTNSCOPE_CUDA_ARCHITECTURES "native" CACHE STRING "CUDA architectures for llama.cpp")
+
+if(NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h")
+    message(FATAL_ERROR "No llama.cpp at ${ATTNSCOPE_LLAMA_DIR}. Run scripts/fetch-sources.sh (make does it), "
+                        "or point -DATTNSCOPE_LLAMA_DIR= at a checkout of llama.cpp v0.5.0.")
+endif()
+
+set(llama_libs "")
+foreach(lib llama ggml ggml-base ggml-cpu)
+    list(APPEND llama_libs "${ATTNSCOPE_LLAMA_BUILD}/bin/${CMAKE_SHARED_LIBRARY_PREFIX}${lib}${CMAKE_SHARED_LIBRARY_SUFFIX}")
+endforeach()
+
+set(llama_args -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF
+    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_APP=OFF
+    -DLLAMA_OPENSSL=OFF -DGGML_CCACHE=OFF -DGGML_CUDA=${ATTNSCOPE_CUDA} -DGGML_RPC=${ATTNSCOPE_RPC}
+    -DCMAKE_C_COMPILER_LAUNCHER= -DCMAKE_CXX_COMPILER_LAUNCHER=)
+if(ATTNSCOPE_CUDA)
+    list(APPEND llama_args "-DCMAKE_CUDA_ARCHITECTURES=${ATTNSCOPE_CUDA_ARCHITECTURES}" -DGGML_CUDA_NCCL=OFF)
+endif()
+if(ATTNSCOPE_RPC)
+    # the rpc-server program lives among the tools
+    list(APPEND llama_args -DLLAMA_BUILD_TOOLS=OFF)
+endif()
+
+ExternalProject_Add(llama_cpp
+    SOURCE_DIR "${ATTNSCOPE_LLAMA_DIR}"
+    BINARY_DIR "${ATTNSCOPE_LLAMA_BUILD}"
+    STAMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-stamp"
+    TMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-tmp"
+    CMAKE_GENERATOR Ninja
+    CMAKE_ARGS ${llama_args}
+    INSTALL_COMMAND ""
+    BUILD_BYPRODUCTS ${llama_libs}
+    USES_TERMINAL_BUILD TRUE)
+
+# The headers of the engine, and the libraries in the order in which the dynamic linker must search them.
+add_library(attnscope_llama INTERFACE)
+add_dependencies(attnscope_llama llama_cpp)
+target_include_directories(attnscope_llama SYSTEM INTERFACE
+    "${ATTNSCOPE_LLAMA_DIR}/include" "${ATTNSCOPE_LLAMA_DIR}/ggml/include")
+target_link_libraries(attnscope_llama INTERFACE ${llama_libs})
+target_link_options(attnscope_llama INTERFACE "-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin")

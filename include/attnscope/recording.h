@@ -1,0 +1,106 @@
+// The .attn recording: written as the capture happens, readable at random while and after it is written.
+// The file's layout is described in docs/format.md.
+#pragma once
+
+#include <attnscope/error.h>
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+
+struct ModelIdentity {
+    std::string path;          // file name only, no folders
+    std::string name;          // general.name
+    std::string architecture;  // general.architecture
+    std::string description;   // llama_model_desc
+    uint64_t file_bytes = 0;
+    std::string sha256;        // of the first and last MiB and the size; see docs/format.md
+    int32_t n_layer = 0;
+    int32_t n_vocab = 0;
+    int32_t n_ctx_train = 0;
+};
+
+struct RecordingInfo {
+    int32_t format_version = 0;   // filled by the reader
+    std::string created;          // UTC, ISO 8601
+    std::string writer;           // "attnscope 0.1.0"
+    std::string engine;           // "llama.cpp 0.5.0 (ggml 0.25.1)"
+    std::string entry;            // how the tap got in: "interposed", "callback"
+    ModelIdentity model;
+    std::string settings_json;    // every setting of the run, as a JSON object
+    Geometry geometry;
+    bool complete = false;        // closed properly; filled by the reader
+    int64_t n_frames = 0;         // frames in the file; filled by the reader
+    std::string text_json;        // pieces of text by token id that occur: a JSON object {"id": "piece"}
+};
+
+struct WriterOptions {
+    size_t queue_bytes = size_t(64) << 20;  // push() blocks above this
+    int commit_interval_ms = 200;           // at most this much lies in an open transaction ...
+    size_t commit_bytes = size_t(16) << 20; // ... and at most this much
+    bool overwrite = false;                 // an existing file is refused otherwise
+};
+
+// Writes on a thread of its own. One producer calls push(); any thread may call recorded() and error().
+class RecordingWriter {
+public:
+    // Creates the file (marked incomplete). `info.geometry` may still be empty; see begin().
+    static Result<std::unique_ptr<RecordingWriter>> create(const std::string& path, const RecordingInfo& info,
+                                                           const WriterOptions& options = {});
+    virtual ~RecordingWriter() = default;  // without close(): commits what was pushed, leaves the file incomplete
+
+    // States the geometry; before the first push().
+    virtual Result<void> begin(const Geometry& geometry) = 0;
+    // Frames must come with index 0, 1, 2, ... Blocks only while the queue is full. Fails once writing has failed.
+    virtual Result<void> push(Frame&& frame) = 0;
+    // Text of a token id, once per id is enough.
+    virtual void token_text(int32_t token, const std::string& piece) = 0;
+    // Frames that are committed: a crash of this process cannot lose them.
+    virtual int64_t recorded() const = 0;
+    // Called from the writer's thread after each commit, with recorded(). Set before the first push().
+    virtual void on_commit(std::function<void(int64_t)> callback) = 0;
+    // Drains, checkpoints, marks the file complete. Afterwards the file is one file (no -wal beside it).
+    virtual Result<void> close() = 0;
+};
+
+// Rows of one token.
+struct FrameRows {
+    int64_t index = 0;
+    std::vector<int32_t> layers;     // indices into Geometry::layers, as asked for
+    std::vector<int32_t> heads;      // heads of each layer that were asked for; the same for all layers
+    int64_t n_columns = 0;           // index + 1
+    std::vector<float> weights;      // (layers, heads, n_columns); 0 where a layer was not captured
+};
+
+// Reads a recording, complete or not, also while it is being written. Not thread-safe: one object a thread.
+// Memory: one token's rows, and the blocks of keys of one layer at a time.
+class Recording {
+public:
+    static Result<std::unique_ptr<Recording>> open(const std::string& path);
+    virtual ~Recording() = default;
+
+    virtual const RecordingInfo& info() const = 0;
+    // Looks again at a file that is still being written: info().n_frames and info().complete are updated.
+    virtual Result<void> refresh() = 0;
+    // Token, position, kind, visibility, witnesses, verdict; q and k only when asked for. Checksums are checked.
+    virtual Result<Frame> frame(int64_t index, bool with_q = false, bool with_k = false) = 0;
+    // Token ids and positions of frames [begin, end).
+    virtual Result<std::vector<Frame>> frames(int64_t begin, int64_t end) = 0;
+    // Keys of one layer (index into Geometry::layers; must own its K) for columns [begin, end), contiguous.
+    virtual Result<std::vector<uint8_t>> keys(int32_t layer, int64_t begin, int64_t end) = 0;
+    // Rows of the token at `index`; empty selections mean all. Heads beyond a layer's n_head give rows of zeros.
+    virtual Result<FrameRows> rows(int64_t index, std::span<const int32_t> layers = {},
+                                   std::span<const int32_t> heads = {}) = 0;
+    // The text of a token id; empty when the recording does not know it.
+    virtual std::string token_text(int32_t token) const = 0;
+    // Structure and checksums of the whole file; damaged with the first place that is wrong. `progress` gets 0..1.
+    virtual Result<void> check(const std::function<void(double)>& progress = {}) = 0;
+};
+
+} // namespace attnscope

@@ -1,0 +1,60 @@
+// Rows of attention from queries and keys, and what is made of rows. Pure functions of memory; thread-safe.
+#pragma once
+
+#include <attnscope/error.h>
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace attnscope {
+
+// A run of consecutive columns of one layer's keys: row r (column `first + r`) starts at data + r * stride and is
+// (n_head_kv, head_dim) contiguous in the layer's k_type. Borrowed.
+struct KeyBlock {
+    const uint8_t* data = nullptr;
+    int64_t first = 0;
+    int64_t n = 0;
+    size_t stride = 0;
+};
+
+struct RowsRequest {
+    const LayerInfo* layer = nullptr;
+    const uint8_t* q = nullptr;          // (n_head, head_dim) in layer->q_type
+    std::span<const KeyBlock> keys;      // ascending, together covering every visible column
+    std::span<const Range> visible;      // ascending, disjoint
+    int64_t n_columns = 0;               // width of the output; every visible column is below it
+    int32_t position = 0;                // of the query; used with ALiBi only
+    std::span<const int32_t> positions;  // of the columns [n_columns]; used with ALiBi only, may be empty otherwise
+    int32_t head_begin = 0;              // query heads [head_begin, head_end)
+    int32_t head_end = 0;
+};
+
+// Computes rows (head_end - head_begin, n_columns) float32 into `out`; columns that are not visible become exactly 0.
+// Scores are accumulated in float32, the sum of exponentials in float64, as the engine does. A query that sees
+// nothing yields a row of zeros. `lse`, when not empty, receives the natural logarithm of each row's denominator.
+// Errors: invalid_argument (ranges outside the columns, keys missing), unsupported (a type without a dot product).
+Result<void> attention_rows(const RowsRequest& request, std::span<float> out, std::span<float> lse = {});
+
+// Which instruction set the kernels chose at run time: "avx2", "neon", "scalar".
+const char* attention_simd_name();
+
+// ---- reductions over rows -------------------------------------------------------------------------------------
+// `rows` is (n_rows, n_columns) float32, row-major.
+
+void reduce_mean(std::span<const float> rows, int64_t n_columns, std::span<float> out);  // out[j] = mean over rows
+void reduce_max(std::span<const float> rows, int64_t n_columns, std::span<float> out);   // out[j] = max over rows
+// Shannon entropy in nats of one row, -sum p ln p; with learned sinks of the part that is there.
+double row_entropy(std::span<const float> row);
+// The share of the first position, p[0]: the "attention sink" of Xiao et al. 2023 (arXiv 2309.17453).
+double row_first_share(std::span<const float> row);
+
+struct ColumnWeight {
+    int64_t column = 0;
+    float weight = 0;
+};
+// The k largest entries, largest first; equal weights in column order.
+std::vector<ColumnWeight> row_top_k(std::span<const float> row, size_t k);
+
+} // namespace attnscope

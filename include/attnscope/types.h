@@ -1,0 +1,120 @@
+// What a capture consists of. Plain data: no graphs, no files, no threads.
+//
+// Words (see docs/architecture.md): a *frame* is what one decoded token yields; its *index* is its place in the
+// capture (0, 1, 2, ...), its *position* its place in the sequence as the engine numbered it. Columns of every row
+// are frame indices: never cells of the KV cache. In a capture of one sequence without edits index == position.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+
+// Element types as they lie in the engine's cache. The numbers are ggml's (enum ggml_type) and part of the file format.
+enum class DType : int32_t {
+    f32 = 0, f16 = 1, q4_0 = 2, q4_1 = 3, q5_0 = 6, q5_1 = 7, q8_0 = 8, q8_1 = 9, iq4_nl = 20, bf16 = 30,
+};
+
+const char* dtype_name(DType type);                    // "f16", "q8_0", ...; "?" when unknown
+bool dtype_known(int32_t number);                      // is it one of the above
+int32_t dtype_block(DType type);                       // elements in a block (1 for f32, f16, bf16; 32 otherwise)
+size_t dtype_row_bytes(DType type, int64_t elements);  // bytes of `elements` elements; a multiple of dtype_block
+
+// One attention layer, constant over a capture. A score of query head h against the key at column j is
+//   dot   = q[h] . k[j][h / (n_head / n_head_kv)]
+//   s     = softcap > 0 ? softcap * tanh(dot * scale / softcap) : dot * scale
+//   score = s * post_scale + slope(h) * bias(j)        where bias(j) = -|position - position_j| if max_bias > 0, else 0
+//   row   = softmax over the visible columns; with learned sinks the sink's logit joins the denominator only.
+// Sources: ggml_compute_forward_flash_attn_ext and ggml_compute_forward_soft_max in ggml-cpu; slope(h) as in ALiBi
+// (Press et al. 2022) with ggml's rule for head counts that are no power of two.
+struct LayerInfo {
+    int32_t layer = 0;       // the model's number of this layer
+    int32_t n_head = 0;      // query heads; 0 where the layer has no attention (then `absent` says why)
+    int32_t n_head_kv = 0;   // KV heads; divides n_head
+    int32_t head_dim = 0;    // elements of one head of K (and of Q)
+    int32_t head_dim_v = 0;  // elements of one head of V (for the witness)
+    DType q_type = DType::f16;
+    DType k_type = DType::f16;
+    int32_t k_layer = 0;     // index into Geometry::layers of the layer whose K is used (itself, unless layers share K)
+    int32_t mask_group = 0;  // which of Frame::visible applies (sliding-window layers have their own)
+    float scale = 1.0f;
+    float softcap = 0.0f;
+    float post_scale = 1.0f;
+    float max_bias = 0.0f;      // ALiBi; 0: none
+    std::vector<float> sinks;   // learned sink logits, one a query head; empty: none
+    std::string absent;         // why there is nothing to capture here, in words; empty: captured
+
+    bool captured() const { return absent.empty(); }
+    size_t q_bytes() const { return captured() ? size_t(n_head) * dtype_row_bytes(q_type, head_dim) : 0; }
+    size_t k_bytes() const { return captured() ? size_t(n_head_kv) * dtype_row_bytes(k_type, head_dim) : 0; }
+};
+
+// All layers of a model, in order. Offsets of a layer's data inside Frame::q and Frame::k follow from it.
+struct Geometry {
+    std::vector<LayerInfo> layers;
+    int32_t n_mask_groups = 1;
+
+    int32_t n_layer() const { return static_cast<int32_t>(layers.size()); }
+    bool owns_k(int32_t i) const { return layers[size_t(i)].captured() && layers[size_t(i)].k_layer == i; }
+    size_t q_bytes() const;                // of one frame, all layers
+    size_t k_bytes() const;                // of one frame, all layers that own their K
+    size_t q_offset(int32_t i) const;      // of layer i inside Frame::q
+    size_t k_offset(int32_t i) const;      // of layer i inside Frame::k; owns_k(i) must hold
+    int64_t n_rows() const;                // rows of attention a frame yields: the query heads of all captured layers
+    int32_t max_heads() const;             // the largest n_head
+};
+
+// Columns [begin, end).
+struct Range {
+    int64_t begin = 0;
+    int64_t end = 0;
+    bool operator==(const Range&) const = default;
+};
+// Sorted, disjoint, not touching, inside [0, frame index + 1 or later in the same batch).
+using Ranges = std::vector<Range>;
+int64_t ranges_count(const Ranges& ranges);
+
+// A sampled proof: P.V computed from the captured Q, the cache's K and the engine's V, against the engine's own output.
+struct Witness {
+    int32_t layer = 0;       // index into Geometry::layers
+    int32_t head = 0;        // query head
+    float error = 0;         // |ours - engine|_2 / |engine|_2 over head_dim_v
+    float tolerance = 0;     // what the kernel's precision allows (docs/fidelity.md)
+    float row_sum = 0;       // sum of the row (1, or 1 minus the sink's share)
+    double fingerprint = 0;  // sum_j row[j] * weight(j), weight() as in attention/fingerprint.h: ties the row that was
+                             // proven in memory to the one computed later from the recorded Q and K
+};
+
+// What is wrong with a frame, as bits. 0: nothing.
+enum VerdictBits : uint32_t {
+    verdict_ok = 0,
+    verdict_not_finite = 1u << 0,      // a NaN or an infinity in Q or K
+    verdict_witness_failed = 1u << 1,  // P.V does not reproduce the engine's output
+    verdict_row_sum = 1u << 2,         // a row does not sum to 1 (or to 1 minus the sink's share)
+    verdict_layers_equal = 1u << 3,    // two layers hold the same Q or the same K
+    verdict_stale = 1u << 4,           // the previous frame's data again
+    verdict_no_witness = 1u << 5,      // nothing could be witnessed (reason in the layer or in docs/fidelity.md)
+    verdict_fingerprint = 1u << 6,     // recorded Q and K do not give the row that was proven (found by verify)
+    verdict_checksum = 1u << 7,        // stored bytes are not the written ones (found by verify)
+};
+std::string verdict_text(uint32_t bits);  // "ok", or the reasons, comma separated
+
+enum class FrameKind : int32_t { prompt = 0, generated = 1 };
+
+// What one decoded token yields. The row for frame i describes the query *at* token i (what the model looked at when
+// it had read token i and was about to choose token i + 1).
+struct Frame {
+    int64_t index = 0;
+    int32_t token = -1;      // vocabulary id; -1 when unknown (attached to a foreign program, embeddings)
+    int32_t position = 0;
+    FrameKind kind = FrameKind::prompt;
+    std::vector<uint8_t> q;  // (layer, n_head, head_dim) in each layer's q_type; empty: rows of this frame not kept
+    std::vector<uint8_t> k;  // (layer that owns K, n_head_kv, head_dim) in each layer's k_type
+    std::vector<Ranges> visible;      // one a mask group: the columns this token sees
+    std::vector<Witness> witnesses;
+    uint32_t verdict = verdict_no_witness;
+};
+
+} // namespace attnscope

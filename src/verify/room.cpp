@@ -1,0 +1,1 @@
+// Placeholder object so that the room builds before its first file.
