@@ -1,0 +1,89 @@
+// The kernels in plain C++: what every machine can run, and what the others are tested against.
+#include "attention/numbers.h"
+#include "attention/simd.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace attnscope {
+
+namespace {
+
+// Eight partial sums, as a vector register would keep them: the compiler may then vectorise, and rounding
+// errors grow with the length of a partial sum.
+template <class Elements> void dots(const DotTask& t) {
+    constexpr int lanes = 8;
+    constexpr int strip = 64; // elements converted at a time, for all query heads of the group
+    for (int64_t r = 0; r < t.n; ++r) {
+        const uint8_t* key = t.k + static_cast<size_t>(r) * t.k_stride;
+        for (int32_t h = 0; h < t.n_q; ++h)
+            t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] = 0;
+        for (int32_t begin = 0; begin < t.head_dim; begin += strip) {
+            float k[strip] = {};
+            const int32_t n = std::min(strip, t.head_dim - begin);
+            for (int32_t i = 0; i < n; ++i)
+                k[i] = Elements::at(key, begin + i);
+            for (int32_t h = 0; h < t.n_q; ++h) {
+                const float* q = t.q + static_cast<size_t>(h) * t.q_stride + begin;
+                float sum[lanes] = {};
+                int32_t i = 0;
+                for (; i + lanes <= n; i += lanes) {
+                    for (int l = 0; l < lanes; ++l)
+                        sum[l] += k[i + l] * q[i + l];
+                }
+                for (; i < n; ++i)
+                    sum[0] += k[i] * q[i];
+                float total = 0;
+                for (float s : sum)
+                    total += s;
+                t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] += total;
+            }
+        }
+    }
+}
+
+float scores(float* x, int64_t n, float scale, float softcap, float post_scale) {
+    float max = -std::numeric_limits<float>::infinity();
+    for (int64_t i = 0; i < n; ++i) {
+        float s = x[i] * scale;
+        if (softcap > 0) s = softcap * std::tanh(s / softcap);
+        s *= post_scale;
+        x[i] = s;
+        max = s > max ? s : max;
+    }
+    return max;
+}
+
+double exponentials(float* x, int64_t n, float max) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        x[i] = std::exp(x[i] - max);
+        sum += static_cast<double>(x[i]);
+    }
+    return sum;
+}
+
+void multiply(float* x, int64_t n, float factor) {
+    for (int64_t i = 0; i < n; ++i)
+        x[i] *= factor;
+}
+
+double entropy(const float* p, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const auto w = static_cast<double>(p[i]);
+        if (!(w <= 0)) sum -= w * std::log(w);
+    }
+    return sum;
+}
+
+} // namespace
+
+const RowKernels& scalar_kernels() {
+    static constexpr RowKernels kernels{"scalar", dots<F16Elements>, dots<Bf16Elements>, dots<F32Elements>,
+                                        scores,   exponentials,      multiply,           entropy};
+    return kernels;
+}
+
+} // namespace attnscope

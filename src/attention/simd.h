@@ -1,0 +1,46 @@
+// The inner loops of this room, once per instruction set. Which set is used is decided when the program runs.
+#pragma once
+
+#include <attnscope/rows.h>
+
+#include <cstdint>
+
+namespace attnscope {
+
+// Dot products of a group of query heads with consecutive keys of the KV head they share.
+struct DotTask {
+    const float* q = nullptr; // (n_q, q_stride), the first head_dim of each are used; 64-byte aligned
+    size_t q_stride = 0;      // floats from one query head to the next
+    int32_t n_q = 0;
+    int32_t head_dim = 0;
+    const uint8_t* k =
+        nullptr; // the first key; the next starts k_stride bytes further. No alignment is asked for
+    size_t k_stride = 0;
+    int64_t n = 0;
+    float* out = nullptr;  // out[h * out_stride + r] = q[h] . k[r]
+    size_t out_stride = 0; // floats
+};
+
+struct RowKernels {
+    const char* name;
+    void (*dots_f16)(const DotTask&);
+    void (*dots_bf16)(const DotTask&);
+    void (*dots_f32)(const DotTask&);
+    // x = post_scale * (softcap > 0 ? softcap * tanh(x * scale / softcap) : x * scale), in place; returns the
+    // largest result, NaN disregarded, or -inf.
+    float (*scores)(float* x, int64_t n, float scale, float softcap, float post_scale);
+    // x = exp(x - max), in place; returns their sum. What underflows, and -inf, becomes exactly 0; NaN stays.
+    double (*exponentials)(float* x, int64_t n, float max);
+    void (*multiply)(float* x, int64_t n, float factor);
+    double (*entropy)(const float* p, int64_t n); // -sum p ln p; nothing where p <= 0; NaN stays
+};
+
+const RowKernels& scalar_kernels();
+const RowKernels* avx2_kernels(); // null where the machine or the build has no AVX2, FMA and F16C
+const RowKernels& row_kernels();  // the best this machine has
+
+// attention_rows with a chosen set of kernels: for tests that hold one against the other.
+Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& request, std::span<float> out,
+                                 std::span<float> lse = {});
+
+} // namespace attnscope
