@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     app.get_formatter()->column_width(34);
     Action action;
     try {
+        add_models(app, action);
         // add verbs here
         app.parse(argc, argv);
         return action ? action() : exit_failed;

