@@ -1,0 +1,13 @@
+// llama.cpp's samplers in llama.cpp's default order.
+#pragma once
+
+#include <attnscope/session.h>
+
+#include <llama-cpp.h>
+
+namespace attnscope::engine {
+
+// `seed` receives the seed in use, also when a random one was asked for.
+llama_sampler_ptr make_sampler(const SamplingOptions& options, int32_t n_vocab, uint32_t* seed);
+
+} // namespace attnscope::engine

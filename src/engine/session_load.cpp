@@ -1,0 +1,206 @@
+#include "engine/engine_log.h"
+#include "engine/session_impl.h"
+#include "verify/witness.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+
+namespace attnscope {
+
+Result<std::unique_ptr<Session>> Session::open(const SessionOptions& options) {
+    auto session = std::make_unique<engine::SessionImpl>(options);
+    if (Result<void> loaded = session->load(); !loaded) return loaded.error();
+    return std::unique_ptr<Session>(std::move(session));
+}
+
+namespace engine {
+
+namespace {
+
+Result<ggml_type> cache_type(const std::string& name) {
+    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                             DType::q5_1, DType::iq4_nl}) {
+        if (name == dtype_name(type)) return static_cast<ggml_type>(type);
+    }
+    return Error{ErrorKind::invalid_argument,
+                 "unknown cache type '" + name + "'; use f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"};
+}
+
+std::string engine_said(const std::string& what) {
+    const std::string complaint = take_engine_complaint();
+    return complaint.empty() ? what : what + " (llama.cpp says: " + complaint + ")";
+}
+
+} // namespace
+
+Result<void> SessionImpl::load() {
+    set_engine_log(options_.quiet);
+    static std::once_flag once;
+    std::call_once(once, [] { llama_backend_init(); });
+
+    std::error_code ec;
+    if (!std::filesystem::is_regular_file(options_.model_path, ec)) {
+        return Error{ErrorKind::not_found, "no model file at " + options_.model_path};
+    }
+    if (options_.n_ctx < 0 || options_.n_batch <= 0) {
+        return Error{ErrorKind::invalid_argument, "the context and batch sizes must be positive"};
+    }
+    llama_model_params params = llama_model_default_params();
+    params.n_gpu_layers = options_.n_gpu_layers;
+    take_engine_complaint();
+    model_.reset(llama_model_load_from_file(options_.model_path.c_str(), params));
+    if (!model_) return Error{ErrorKind::engine, engine_said(options_.model_path + " could not be loaded")};
+    vocab_ = llama_model_get_vocab(model_.get());
+    n_vocab_ = llama_vocab_n_tokens(vocab_);
+    if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get())) {
+        return Error{ErrorKind::unsupported,
+                     options_.model_path + " is an encoder or embedding model: it does not generate text token by token"};
+    }
+
+    identity_.path = std::filesystem::path(options_.model_path).filename().string();
+    identity_.file_bytes = std::filesystem::file_size(options_.model_path, ec);
+    char buffer[256] = {};
+    llama_model_desc(model_.get(), buffer, sizeof buffer);
+    identity_.description = buffer;
+    const auto meta = [&](const char* key) {
+        char value[256] = {};
+        return llama_model_meta_val_str(model_.get(), key, value, sizeof value) > 0 ? std::string(value) : std::string();
+    };
+    identity_.name = meta("general.name");
+    identity_.architecture = meta("general.architecture");
+    identity_.n_layer = llama_model_n_layer(model_.get());
+    identity_.n_vocab = n_vocab_;
+    identity_.n_ctx_train = llama_model_n_ctx_train(model_.get());
+
+    if (!options_.capture) return open_context(Entry::automatic);
+    if (options_.entry != Entry::callback) {
+        if (Result<void> r = open_context(Entry::interposed); !r) return r;
+        Result<bool> reached = warm_up();
+        if (!reached) return reached.error();
+        if (*reached) return {};
+        if (options_.entry == Entry::interposed) {
+            return Error{ErrorKind::unsupported, "llama.cpp is linked so that its calls pass attnscope by; link attnscope "
+                                                 "before ggml as a shared library, or use the callback entry"};
+        }
+    }
+    if (Result<void> r = open_context(Entry::callback); !r) return r;
+    Result<bool> reached = warm_up();
+    if (!reached) return reached.error();
+    if (!*reached) return Error{ErrorKind::unsupported, "no attention was found in the graph of this model"};
+    return {};
+}
+
+Result<void> SessionImpl::open_context(Entry entry) {
+    Result<ggml_type> k = cache_type(options_.cache_type_k), v = cache_type(options_.cache_type_v);
+    if (!k) return k.error();
+    if (!v) return v.error();
+    context_.reset();
+    tap_.reset();
+    graph_tap_ = nullptr;
+
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = static_cast<uint32_t>(options_.n_ctx);
+    const uint32_t batch = static_cast<uint32_t>(options_.n_ctx > 0 ? std::min(options_.n_batch, options_.n_ctx)
+                                                                    : options_.n_batch);
+    params.n_batch = params.n_ubatch = batch;
+    params.n_seq_max = 1;
+    const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+    params.n_threads = params.n_threads_batch = options_.n_threads > 0 ? options_.n_threads : cores;
+    params.flash_attn_type = options_.flash_attention == FlashAttention::on    ? LLAMA_FLASH_ATTN_TYPE_ENABLED
+                             : options_.flash_attention == FlashAttention::off ? LLAMA_FLASH_ATTN_TYPE_DISABLED
+                                                                               : LLAMA_FLASH_ATTN_TYPE_AUTO;
+    params.type_k = *k;
+    params.type_v = *v;
+    params.swa_full = false;
+    params.no_perf = true;
+
+    entry_ = entry;
+    if (options_.capture) {
+        tap::CollectorOptions collector;
+        if (options_.witness) collector.witness = verify::witness_head;
+        auto deliver = [this](std::vector<Frame>&& frames) {
+            std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
+        };
+        if (entry == Entry::interposed) {
+            auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver);
+            graph_tap_ = tap.get();
+            tap_ = std::move(tap);
+        } else {
+            tap_ = std::make_unique<tap::CallbackTap>(std::move(collector), deliver);
+            params.cb_eval = tap::CallbackTap::eval;
+            params.cb_eval_user_data = tap_.get();
+        }
+    }
+    take_engine_complaint();
+    context_.reset(llama_init_from_model(model_.get(), params));
+    if (!context_) {
+        return Error{ErrorKind::engine,
+                     engine_said(fmt::format("llama.cpp could not make a context of {} positions", options_.n_ctx))};
+    }
+    return {};
+}
+
+// Decodes one token as llama.cpp's own tools do before they start: it brings the weights into memory, and here it also
+// tells the geometry before the first real token.
+Result<bool> SessionImpl::warm_up() {
+    const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
+    const long calls = tap::interposed_calls();
+    const Result<void> decoded = decode({&token, 1}, false);
+    if (graph_tap_ && tap::interposed_calls() == calls) return false;
+    if (!decoded) return decoded.error();
+    geometry_ = tap_->collector.geometry();
+    reset();
+    const bool any = std::any_of(geometry_.layers.begin(), geometry_.layers.end(),
+                                 [](const LayerInfo& l) { return l.captured(); });
+    if (!any) {
+        std::string reason = "no attention was found in its graph";
+        if (!geometry_.layers.empty()) reason = geometry_.layers.front().absent;
+        return Error{ErrorKind::unsupported, "no layer of " + options_.model_path + " can be captured: " + reason};
+    }
+    judge_.emplace(geometry_);
+    return true;
+}
+
+void SessionImpl::reset() {
+    llama_memory_clear(llama_get_memory(context_.get()), true);
+    n_past_ = 0;
+    pending_.clear();
+    if (tap_) tap_->collector.reset();
+    if (judge_) judge_.emplace(geometry_);
+}
+
+RecordingInfo SessionImpl::recording_info() const {
+    RecordingInfo info;
+    info.model = identity_;
+    info.writer = "attnscope 0.1.0";
+    info.engine = fmt::format("llama.cpp {} (ggml {})", llama_version(), ggml_version());
+    info.entry = entry_ == Entry::callback ? "callback" : "interposed";
+    info.geometry = geometry_;
+    const nlohmann::json settings = {
+        {"ctx_size", n_ctx()},
+        {"ubatch_size", llama_n_ubatch(context_.get())},
+        {"threads", options_.n_threads},
+        {"flash_attn", options_.flash_attention == FlashAttention::on    ? "on"
+                       : options_.flash_attention == FlashAttention::off ? "off"
+                                                                         : "auto"},
+        {"cache_type_k", options_.cache_type_k},
+        {"cache_type_v", options_.cache_type_v},
+        {"n_gpu_layers", options_.n_gpu_layers},
+        {"temp", sampling_.temperature},
+        {"top_k", sampling_.top_k},
+        {"top_p", sampling_.top_p},
+        {"min_p", sampling_.min_p},
+        {"repeat_penalty", sampling_.repeat_penalty},
+        {"seed", seed_},
+    };
+    info.settings_json = settings.dump();
+    return info;
+}
+
+} // namespace engine
+} // namespace attnscope

@@ -1,0 +1,184 @@
+#include "engine/engine_log.h"
+#include "engine/sampler.h"
+#include "engine/session_impl.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace attnscope::engine {
+
+namespace {
+
+double now_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+} // namespace
+
+Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special, bool parse_special) {
+    std::vector<int32_t> tokens(text.size() + 8);
+    int32_t n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                               static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    if (n < 0 && n != INT32_MIN) {
+        tokens.resize(size_t(-n));
+        n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                           static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    }
+    if (n < 0) return Error{ErrorKind::engine, "the text is too long to tokenise"};
+    tokens.resize(size_t(n));
+    return tokens;
+}
+
+std::string SessionImpl::piece(int32_t token) const {
+    if (token < 0 || token >= n_vocab_) return {};
+    std::string text(64, '\0');
+    int32_t n = llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
+    if (n < 0) {
+        text.resize(size_t(-n));
+        n = llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
+    }
+    text.resize(size_t(std::max(n, 0)));
+    return text;
+}
+
+Result<std::string> SessionImpl::chat_prompt(const std::string& user_message) {
+    const char* chat_template = llama_model_chat_template(model_.get(), nullptr);
+    if (!chat_template) {
+        return Error{ErrorKind::unsupported, "the model has no chat template; give the whole prompt without --chat"};
+    }
+    const llama_chat_message message{"user", user_message.c_str()};
+    std::string out(user_message.size() * 2 + 1024, '\0');
+    int32_t n = llama_chat_apply_template(chat_template, &message, 1, true, out.data(), static_cast<int32_t>(out.size()));
+    if (n > static_cast<int32_t>(out.size())) {
+        out.resize(size_t(n));
+        n = llama_chat_apply_template(chat_template, &message, 1, true, out.data(), n);
+    }
+    if (n < 0) {
+        return Error{ErrorKind::unsupported,
+                     "llama.cpp does not know the model's chat template; give the whole prompt without --chat"};
+    }
+    out.resize(size_t(n));
+    return out;
+}
+
+Result<void> SessionImpl::decode(std::span<const int32_t> tokens, bool want_logits) {
+    // llama_batch_get_one does not write to the tokens.
+    llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data()), static_cast<int32_t>(tokens.size()));
+    std::vector<int8_t> logits;
+    if (tokens.size() > 1 && !want_logits) {
+        logits.assign(tokens.size(), 0);
+        batch.logits = logits.data();
+    }
+    take_engine_complaint();
+    int32_t status = 0;
+    {
+        const tap::HookScope scope(graph_tap_);
+        status = llama_decode(context_.get(), batch);
+    }
+    if (tap_) tap_->end_decode();
+    if (status == 1) return Error{ErrorKind::engine, "the context is full; give a larger -c"};
+    if (status != 0) {
+        const std::string complaint = take_engine_complaint();
+        return Error{ErrorKind::engine, fmt::format("llama.cpp failed to decode at position {} (status {}){}", n_past_, status,
+                                                    complaint.empty() ? "" : ": " + complaint)};
+    }
+    if (tap_ && !tap_->error().empty()) {
+        return Error{ErrorKind::engine, fmt::format("the capture failed at position {}: {}", n_past_, tap_->error())};
+    }
+    n_past_ += static_cast<int64_t>(tokens.size());
+    return {};
+}
+
+Result<void> SessionImpl::hand_over(std::span<const int32_t> tokens, FrameKind kind, const FrameSink& sink,
+                                    double& seconds) {
+    if (!options_.capture) return {};
+    if (pending_.size() != tokens.size()) {
+        return Error{ErrorKind::engine, fmt::format("{} tokens gave {} frames", tokens.size(), pending_.size())};
+    }
+    for (size_t i = 0; i < pending_.size(); ++i) {
+        Frame& frame = pending_[i];
+        frame.token = tokens[i];
+        frame.kind = kind;
+        judge_->judge(frame);
+        if (!sink) continue;
+        const double start = now_seconds();
+        if (Result<void> r = sink(std::move(frame)); !r) return r;
+        seconds += now_seconds() - start;
+    }
+    pending_.clear();
+    return {};
+}
+
+Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, const GenerateOptions& o,
+                                             const FrameSink& frames, const TextSink& text) {
+    GenerateResult result;
+    result.n_prompt = static_cast<int64_t>(tokens.size());
+    if (tokens.empty() && n_past_ == 0) {
+        return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
+    }
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0 || tokens[i] >= n_vocab_) {
+            return Error{ErrorKind::invalid_argument, fmt::format("token id {} (number {} of the prompt) is outside the "
+                                                                  "model's vocabulary of {}", tokens[i], i, n_vocab_)};
+        }
+    }
+    if (n_past_ + result.n_prompt > n_ctx()) {
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("the prompt has {} tokens and the context holds {}{}; give a larger -c or a shorter prompt",
+                                 result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
+    }
+    sampling_ = o.sampling;
+    llama_sampler_ptr sampler = make_sampler(o.sampling, n_vocab_, &seed_);
+    const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
+    pending_.clear();
+    if (tap_) {
+        const int64_t first_kept = n_past_ + result.n_prompt - std::min(o.prompt_rows.last, result.n_prompt);
+        const int64_t prompt_end = n_past_ + result.n_prompt;
+        tap_->collector.keep_q = [first_kept, prompt_end](int64_t i) { return i >= first_kept || i >= prompt_end; };
+    }
+
+    double start = now_seconds();
+    const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
+    for (size_t at = 0; at < tokens.size(); at += batch) {
+        if (stopped()) {
+            result.finish_reason = "stopped";
+            return result;
+        }
+        const auto part = tokens.subspan(at, std::min(batch, tokens.size() - at));
+        if (Result<void> r = decode(part, at + part.size() == tokens.size()); !r) return r.error();
+        if (Result<void> r = hand_over(part, FrameKind::prompt, frames, result.sink_seconds); !r) return r.error();
+    }
+    for (const int32_t token : tokens) llama_sampler_accept(sampler.get(), token);
+    result.prompt_seconds = now_seconds() - start;
+    start = now_seconds();
+    result.finish_reason = "length";
+    while (o.n_predict < 0 || result.n_generated < o.n_predict) {
+        if (stopped()) {
+            result.finish_reason = "stopped";
+            break;
+        }
+        if (n_past_ >= n_ctx()) {
+            result.finish_reason = "context";
+            break;
+        }
+        const int32_t token = llama_sampler_sample(sampler.get(), context_.get(), -1);
+        if (!o.ignore_eos && llama_vocab_is_eog(vocab_, token)) {
+            result.finish_reason = "eos";
+            break;
+        }
+        const bool go_on = !text || text(token, piece(token));
+        if (Result<void> r = decode({&token, 1}, true); !r) return r.error();
+        if (Result<void> r = hand_over({&token, 1}, FrameKind::generated, frames, result.sink_seconds); !r) return r.error();
+        ++result.n_generated;
+        if (!go_on) {
+            result.finish_reason = "stopped";
+            break;
+        }
+    }
+    result.generate_seconds = now_seconds() - start;
+    return result;
+}
+
+} // namespace attnscope::engine

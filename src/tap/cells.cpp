@@ -1,0 +1,86 @@
+#include "tap/cells.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace attnscope::tap {
+
+namespace {
+
+// The masks of f16 are 0 or -inf (or small ALiBi distances); -inf is 0xFC00.
+constexpr uint16_t f16_minus_inf = 0xFC00;
+constexpr uint32_t f32_minus_inf = 0xFF800000;
+
+template <typename T> Ranges scan(const uint8_t* row, int64_t n, T hidden) {
+    Ranges ranges;
+    bool open = false;
+    for (int64_t i = 0; i < n; ++i) {
+        T value;
+        std::memcpy(&value, row + size_t(i) * sizeof(T), sizeof(T));
+        const bool visible = value != hidden;
+        if (visible == open) continue;
+        if (visible) {
+            ranges.push_back({i, n});
+        } else {
+            ranges.back().end = i;
+        }
+        open = visible;
+    }
+    return ranges;
+}
+
+void merge(Ranges& ranges) {
+    std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    size_t kept = 0;
+    for (size_t i = 1; i < ranges.size(); ++i) {
+        if (ranges[i].begin <= ranges[kept].end) {
+            ranges[kept].end = std::max(ranges[kept].end, ranges[i].end);
+        } else {
+            ranges[++kept] = ranges[i];
+        }
+    }
+    if (!ranges.empty()) ranges.resize(kept + 1);
+}
+
+} // namespace
+
+void CellMap::assign(int64_t cell, int64_t column, int32_t position) {
+    if (cell < 0) return;
+    if (size_t(cell) >= columns_.size()) {
+        columns_.resize(size_t(cell) + 1, unknown);
+        positions_.resize(size_t(cell) + 1, 0);
+    }
+    columns_[size_t(cell)] = column;
+    positions_[size_t(cell)] = position;
+}
+
+void CellMap::clear() {
+    columns_.clear();
+    positions_.clear();
+}
+
+Ranges CellMap::columns_of(std::span<const Range> cells, int64_t* n_unknown) const {
+    Ranges ranges;
+    for (const Range& r : cells) {
+        for (int64_t cell = r.begin; cell < r.end; ++cell) {
+            const int64_t c = column(cell);
+            if (c == unknown) {
+                ++*n_unknown;
+            } else if (!ranges.empty() && ranges.back().end == c) {
+                ranges.back().end = c + 1;
+            } else {
+                ranges.push_back({c, c + 1});
+            }
+        }
+    }
+    merge(ranges);
+    return ranges;
+}
+
+Ranges visible_cells(const ggml_tensor* mask, const uint8_t* data, int64_t row) {
+    const uint8_t* start = data + size_t(row) * mask->nb[1];
+    return mask->type == GGML_TYPE_F16 ? scan<uint16_t>(start, mask->ne[0], f16_minus_inf)
+                                       : scan<uint32_t>(start, mask->ne[0], f32_minus_inf);
+}
+
+} // namespace attnscope::tap

@@ -1,0 +1,40 @@
+// From cells of the KV cache to columns of attention: which frame each cell holds, and what a mask row lets be seen.
+#pragma once
+
+#include <attnscope/types.h>
+
+#include <ggml.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace attnscope::tap {
+
+// One cache (a model with sliding windows has two, each with cells of its own).
+class CellMap {
+public:
+    static constexpr int64_t unknown = -1;
+
+    // Frame `column` at `position` was written to `cell`.
+    void assign(int64_t cell, int64_t column, int32_t position);
+    void clear();
+    int64_t column(int64_t cell) const {
+        return size_t(cell) < columns_.size() ? columns_[size_t(cell)] : unknown;
+    }
+    // Position of every cell, for ALiBi; 0 where nothing is known.
+    std::span<const int32_t> positions() const { return positions_; }
+
+    // The columns that a row of a mask shows, sorted. Cells that are visible but unknown are counted in *n_unknown.
+    Ranges columns_of(std::span<const Range> cells, int64_t* n_unknown) const;
+
+private:
+    std::vector<int64_t> columns_;
+    std::vector<int32_t> positions_;
+};
+
+// The cells that row `row` of `mask` (n_kv, n_query; f16 or f32, host memory at `data`) lets be seen: those whose value
+// is not -inf.
+Ranges visible_cells(const ggml_tensor* mask, const uint8_t* data, int64_t row);
+
+} // namespace attnscope::tap

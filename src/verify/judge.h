@@ -1,0 +1,29 @@
+// The verdict of a frame, while frames arrive in order.
+#pragma once
+
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace attnscope::verify {
+
+// Remembers the previous frame, to notice when it comes again. Not thread-safe.
+class Judge {
+public:
+    explicit Judge(const Geometry& geometry) : geometry_(geometry) {}
+    // Sets frame.verdict from its data and witnesses.
+    void judge(Frame& frame);
+
+private:
+    const Geometry& geometry_;
+    std::vector<uint64_t> previous_; // one hash a layer, of Q and K
+};
+
+// True when `n` elements of the type at `data` hold no NaN and no infinity. For block types the scales are looked at.
+bool all_finite(DType type, const uint8_t* data, int64_t n);
+
+// What the witnesses of a frame say: verdict bits.
+uint32_t judge_witnesses(const Geometry& geometry, const Frame& frame);
+
+} // namespace attnscope::verify
