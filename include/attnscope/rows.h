@@ -33,15 +33,28 @@ struct RowsRequest {
 
 // Computes rows (head_end - head_begin, n_columns) float32 into `out`; columns that are not visible become exactly 0.
 // Scores are accumulated in float32, the sum of exponentials in float64, as the engine does. A query that sees
-// nothing yields a row of zeros. `lse`, when not empty, receives the natural logarithm of each row's denominator.
-// Errors: invalid_argument (ranges outside the columns, keys missing), unsupported (a type without a dot product).
+// nothing yields a row of zeros. `lse`, when not empty, receives the natural logarithm of each row's denominator: of the
+// sink alone, or -inf, where nothing is seen. A NaN among the visible scores, +inf, or nothing but -inf, makes all
+// visible weights of the row NaN, as in the engine; masked columns stay 0.
+// Q is in the type that the engine multiplies K with (ggml's vec_dot_type: f16 with f16, q8_0 with q8_0, ...), or in
+// f32 beside keys in f16 or bf16.
+// Errors: invalid_argument (ranges outside the columns, keys missing), unsupported (a type without a dot product, or Q
+// in a type that K is not multiplied with). On an error nothing is written.
 Result<void> attention_rows(const RowsRequest& request, std::span<float> out, std::span<float> lse = {});
 
-// Which instruction set the kernels chose at run time: "avx2", "neon", "scalar".
+// The rows of several requests, such as all layers of a token, computed on up to `n_threads` threads, the calling one
+// among them: the same numbers as one attention_rows a request. outs[i], and lses[i] unless `lses` is empty, belong to
+// requests[i]; they must not overlap. All requests are checked before anything is written; on an error (whose message
+// names the request) nothing is.
+Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std::span<const std::span<float>> outs,
+                                     int32_t n_threads, std::span<const std::span<float>> lses = {});
+
+// Which instruction set the kernels chose at run time: "avx2", "scalar".
 const char* attention_simd_name();
 
 // ---- reductions over rows -------------------------------------------------------------------------------------
-// `rows` is (n_rows, n_columns) float32, row-major.
+// `rows` is (n_rows, n_columns) float32, row-major. Of `out` the first n_columns are written. A NaN shows in the mean,
+// the maximum and the entropy; among the largest entries it comes last. No rows: zeros.
 
 void reduce_mean(std::span<const float> rows, int64_t n_columns, std::span<float> out);  // out[j] = mean over rows
 void reduce_max(std::span<const float> rows, int64_t n_columns, std::span<float> out);   // out[j] = max over rows

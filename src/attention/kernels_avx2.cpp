@@ -89,10 +89,25 @@ template <class Keys, int R, int H> ATTNSCOPE_AVX2_INLINE void dot_tile(const Do
     }
 }
 
+// Keys of one KV head lie apart by those of the others, which defeats the hardware's prefetching (it then
+// takes more than twice as long): ask for the rows that come a little later.
+template <class Keys> ATTNSCOPE_AVX2_INLINE void prefetch(const DotTask& t, int64_t row, int64_t n) {
+    constexpr int64_t ahead = 8; // measured: 1 is too late, 16 and more evict what is in use
+    constexpr size_t line = 64;
+    const size_t bytes = static_cast<size_t>(t.head_dim) * Keys::size;
+    for (int64_t r = row + ahead; r < std::min(row + ahead + n, t.n); ++r) {
+        const void* k = t.k + static_cast<size_t>(r) * t.k_stride;
+        for (size_t b = 0; b < bytes; b += line)
+            _mm_prefetch(static_cast<const char*>(k) + b, _MM_HINT_T0);
+    }
+}
+
 template <class Keys, int R, int H> ATTNSCOPE_AVX2 void dots_of(const DotTask& t) {
     int64_t row = 0;
-    for (; row + R <= t.n; row += R)
+    for (; row + R <= t.n; row += R) {
+        prefetch<Keys>(t, row, R);
         dot_tile<Keys, R, H>(t, row);
+    }
     for (; row < t.n; ++row)
         dot_tile<Keys, 1, H>(t, row);
 }

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <limits>
 #include <mutex>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -202,6 +203,53 @@ Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& r
 
 Result<void> attention_rows(const RowsRequest& request, std::span<float> out, std::span<float> lse) {
     return attention_rows_with(row_kernels(), request, out, lse);
+}
+
+Result<void> attention_rows_parallel(std::span<const RowsRequest> requests,
+                                     std::span<const std::span<float>> outs, int32_t n_threads,
+                                     std::span<const std::span<float>> lses) {
+    if (outs.size() != requests.size() || (!lses.empty() && lses.size() != requests.size())) {
+        return Error{ErrorKind::invalid_argument, "every request needs its own output"};
+    }
+    struct Work {
+        size_t request;
+        Group group;
+    };
+    std::vector<RowsPlan> plans;
+    std::vector<Work> works;
+    std::vector<Group> groups;
+    for (size_t i = 0; i < requests.size(); ++i) {
+        const std::span<float> lse = lses.empty() ? std::span<float>{} : lses[i];
+        auto plan = plan_rows(requests[i], outs[i].size(), lse.size());
+        if (!plan)
+            return Error{plan.error().kind, "request " + std::to_string(i) + ": " + plan.error().message};
+        plans.push_back(std::move(*plan));
+        groups.clear();
+        append_groups(requests[i], plans.back(), outs[i], lse, groups);
+        for (const Group& group : groups)
+            works.push_back({i, group});
+    }
+
+    // Groups are small against the whole, so whoever is free takes the next one.
+    std::atomic<size_t> next{0};
+    auto work_off = [&] {
+        for (size_t w = next++; w < works.size(); w = next++) {
+            const size_t i = works[w].request;
+            compute_group(row_kernels(), requests[i], plans[i], works[w].group);
+        }
+    };
+    std::vector<std::jthread> threads; // joined when it goes out of scope
+    const size_t n_others =
+        std::min(works.size(), static_cast<size_t>(std::max(n_threads, 1))) - (works.empty() ? 0 : 1);
+    threads.reserve(n_others);
+    try {
+        while (threads.size() < n_others)
+            threads.emplace_back(work_off);
+    } catch (const std::system_error&) {
+        // The machine gives no more threads: those there are do the work.
+    }
+    work_off();
+    return {};
 }
 
 } // namespace attnscope
