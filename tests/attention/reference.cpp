@@ -2,6 +2,7 @@
 
 #include <ggml-cpu.h>
 #include <ggml.h>
+#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
@@ -168,6 +169,71 @@ ReferenceRows reference_rows(const Sample& s) {
         result.lse.push_back(std::log(sum));
     }
     return result;
+}
+
+LayerInfo make_layer(DType k_type, int32_t n_head_kv, int32_t group, int32_t head_dim) {
+    LayerInfo l;
+    l.n_head = n_head_kv * group;
+    l.n_head_kv = n_head_kv;
+    l.head_dim = head_dim;
+    l.k_type = k_type;
+    l.q_type = partner_of(k_type);
+    l.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+    return l;
+}
+
+std::vector<const RowKernels*> all_kernels() {
+    std::vector<const RowKernels*> all{&scalar_kernels()};
+    if (avx2_kernels()) all.push_back(avx2_kernels());
+    return all;
+}
+
+// Every kernel set must give the reference's rows within 1e-6 and its denominators within float32 rounding;
+// what is masked must be exactly 0 whatever the memory held before.
+void expect_reference(const Sample& s) {
+    const ReferenceRows want = reference_rows(s);
+    for (const RowKernels* kernels : all_kernels()) {
+        std::vector<float> rows(want.rows.size(), 7.0f);
+        std::vector<float> lse(want.lse.size(), 7.0f);
+        const auto ok = attention_rows_with(*kernels, s.request(), rows, lse);
+        ASSERT_TRUE(ok) << ok.error().message;
+        std::vector<bool> seen(s.keys.size());
+        for (const Range& r : s.visible) {
+            for (int64_t c = r.begin; c < r.end; ++c)
+                seen[static_cast<size_t>(c)] = true;
+        }
+        for (size_t h = 0; h < want.lse.size(); ++h) {
+            double sum = 0;
+            double want_sum = 0;
+            for (size_t c = 0; c < s.keys.size(); ++c) {
+                const size_t i = h * s.keys.size() + c;
+                ASSERT_NEAR(static_cast<double>(rows[i]), want.rows[i], 1e-6)
+                    << kernels->name << " head " << h << " column " << c;
+                if (!seen[c]) {
+                    ASSERT_EQ(rows[i], 0.0f);
+                }
+                sum += static_cast<double>(rows[i]);
+                want_sum += want.rows[i];
+            }
+            EXPECT_NEAR(sum, want_sum, 1e-6);
+            if (std::isinf(want.lse[h])) {
+                EXPECT_EQ(static_cast<double>(lse[h]), want.lse[h]);
+            } else {
+                EXPECT_NEAR(static_cast<double>(lse[h]), want.lse[h], 4e-6 + 2e-7 * std::abs(want.lse[h]));
+            }
+        }
+    }
+}
+
+Ranges random_ranges(int64_t n, std::mt19937& rng) {
+    Ranges ranges;
+    int64_t at = static_cast<int64_t>(rng() % 4);
+    while (at < n) {
+        const int64_t end = std::min(n, at + 1 + static_cast<int64_t>(rng() % 50));
+        ranges.push_back({at, end});
+        at = end + 1 + static_cast<int64_t>(rng() % 9);
+    }
+    return ranges;
 }
 
 } // namespace attnscope::test

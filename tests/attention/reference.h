@@ -1,6 +1,8 @@
 // Rows computed plainly in float64, and random layers to compute them for.
 #pragma once
 
+#include "attention/simd.h"
+
 #include <attnscope/rows.h>
 
 #include <cstdint>
@@ -37,5 +39,15 @@ struct ReferenceRows {
     std::vector<double> lse;  // (n_head)
 };
 ReferenceRows reference_rows(const Sample& sample);
+
+// A layer whose Q is in the type that goes with k_type, scaled by 1 / sqrt(head_dim).
+LayerInfo make_layer(DType k_type, int32_t n_head_kv, int32_t group, int32_t head_dim);
+// Ascending ranges with gaps inside [0, n).
+Ranges random_ranges(int64_t n, std::mt19937& rng);
+// Every set of kernels this machine can run.
+std::vector<const RowKernels*> all_kernels();
+// Fails the test unless every set of kernels gives the reference's rows within 1e-6, its denominators within
+// float32 rounding, and exact zeros where nothing is visible.
+void expect_reference(const Sample& sample);
 
 } // namespace attnscope::test
