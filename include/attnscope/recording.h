@@ -38,6 +38,7 @@ struct RecordingInfo {
     bool complete = false;        // closed properly; filled by the reader
     int64_t n_frames = 0;         // frames in the file; filled by the reader
     std::string text_json;        // pieces of text by token id that occur: a JSON object {"id": "piece"}
+    std::string notice;           // what of the file cannot be seen and why, in words; filled by the reader
 };
 
 struct WriterOptions {
@@ -74,7 +75,7 @@ struct FrameRows {
     int64_t index = 0;
     std::vector<int32_t> layers;     // indices into Geometry::layers, as asked for
     std::vector<int32_t> heads;      // heads of each layer that were asked for; the same for all layers
-    int64_t n_columns = 0;           // index + 1
+    int64_t n_columns = 0;           // index + 1, or more where a token sees later ones of its batch
     std::vector<float> weights;      // (layers, heads, n_columns); 0 where a layer was not captured
 };
 

@@ -1,0 +1,170 @@
+#include "recording/codec.h"
+#include "recording/schema.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <limits>
+
+namespace attnscope::recording {
+
+namespace {
+
+// Above any context, and far enough from the ends of int64_t that sums of two columns cannot overflow.
+constexpr int64_t max_column = int64_t(1) << 48;
+
+void put_varint(uint64_t value, std::vector<uint8_t>& out) {
+    for (; value >= 0x80; value >>= 7)
+        out.push_back(static_cast<uint8_t>(value | 0x80));
+    out.push_back(static_cast<uint8_t>(value));
+}
+
+template <typename T> void put_bits(T value, std::vector<uint8_t>& out) {
+    uint8_t bytes[sizeof value];
+    std::memcpy(bytes, &value, sizeof value);
+    out.insert(out.end(), bytes, bytes + sizeof value);
+}
+
+// Takes values off the front of a span; after the first failure everything fails.
+class Taker {
+public:
+    explicit Taker(std::span<const uint8_t> bytes) : bytes_(bytes) {}
+    bool at_end() const { return bytes_.empty(); }
+
+    std::optional<int64_t> varint(int64_t max) {
+        uint64_t value = 0;
+        for (unsigned shift = 0; shift < 63 && !bytes_.empty(); shift += 7) {
+            const uint8_t byte = bytes_.front();
+            bytes_ = bytes_.subspan(1);
+            value |= uint64_t(byte & 0x7f) << shift;
+            if (!(byte & 0x80)) {
+                if (value > static_cast<uint64_t>(max)) return std::nullopt;
+                return static_cast<int64_t>(value);
+            }
+        }
+        return std::nullopt;
+    }
+
+    template <typename T> bool bits(T& value) {
+        if (bytes_.size() < sizeof value) return false;
+        std::memcpy(&value, bytes_.data(), sizeof value);
+        bytes_ = bytes_.subspan(sizeof value);
+        return true;
+    }
+
+private:
+    std::span<const uint8_t> bytes_;
+};
+
+bool witness_fits(const Witness& w, const Geometry& geometry) {
+    if (w.layer < 0 || w.layer >= geometry.n_layer()) return false;
+    const LayerInfo& layer = geometry.layers[size_t(w.layer)];
+    return layer.captured() && w.head >= 0 && w.head < layer.n_head;
+}
+
+} // namespace
+
+void encode_visible(const std::vector<Ranges>& visible, std::vector<uint8_t>& out) {
+    out.clear();
+    for (const Ranges& ranges : visible) {
+        put_varint(ranges.size(), out);
+        int64_t end = 0;
+        for (const Range& r : ranges) {
+            put_varint(static_cast<uint64_t>(r.begin - end), out);
+            put_varint(static_cast<uint64_t>(r.end - r.begin), out);
+            end = r.end;
+        }
+    }
+}
+
+std::optional<std::vector<Ranges>> decode_visible(std::span<const uint8_t> bytes, int32_t n_groups) {
+    if (bytes.size() > max_visible_bytes) return std::nullopt;
+    Taker take(bytes);
+    std::vector<Ranges> visible(static_cast<size_t>(n_groups));
+    for (Ranges& ranges : visible) {
+        // a range takes two bytes at least, which bounds what a file can make us reserve
+        const auto n = take.varint(static_cast<int64_t>(bytes.size() / 2));
+        if (!n) return std::nullopt;
+        ranges.reserve(static_cast<size_t>(*n));
+        int64_t end = 0;
+        for (int64_t i = 0; i < *n; ++i) {
+            const auto gap = take.varint(max_column);
+            const auto length = take.varint(max_column);
+            if (!gap || !length || *length == 0 || (i > 0 && *gap == 0)) return std::nullopt;
+            const int64_t begin = end + *gap;
+            end = begin + *length;
+            if (end > max_column) return std::nullopt;
+            ranges.push_back({begin, end});
+        }
+    }
+    if (!take.at_end()) return std::nullopt;
+    return visible;
+}
+
+void encode_witnesses(const std::vector<Witness>& witnesses, std::vector<uint8_t>& out) {
+    out.clear();
+    for (const Witness& w : witnesses) {
+        put_varint(static_cast<uint64_t>(w.layer), out);
+        put_varint(static_cast<uint64_t>(w.head), out);
+        put_bits(w.error, out);
+        put_bits(w.tolerance, out);
+        put_bits(w.row_sum, out);
+        put_bits(w.fingerprint, out);
+    }
+}
+
+std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes,
+                                                     const Geometry& geometry) {
+    Taker take(bytes);
+    std::vector<Witness> witnesses;
+    while (!take.at_end()) {
+        Witness w;
+        const auto layer = take.varint(std::numeric_limits<int32_t>::max());
+        const auto head = take.varint(std::numeric_limits<int32_t>::max());
+        if (!layer || !head || !take.bits(w.error) || !take.bits(w.tolerance) || !take.bits(w.row_sum) ||
+            !take.bits(w.fingerprint)) {
+            return std::nullopt;
+        }
+        w.layer = static_cast<int32_t>(*layer);
+        w.head = static_cast<int32_t>(*head);
+        if (!witness_fits(w, geometry) || witnesses.size() == max_witnesses) return std::nullopt;
+        witnesses.push_back(w);
+    }
+    return witnesses;
+}
+
+std::string frame_problem(const Frame& frame, const Geometry& geometry) {
+    if (!frame.q.empty() && frame.q.size() != geometry.q_bytes()) {
+        return fmt::format("its Q has {} bytes instead of {}", frame.q.size(), geometry.q_bytes());
+    }
+    if (frame.k.size() != geometry.k_bytes()) {
+        return fmt::format("its K has {} bytes instead of {}", frame.k.size(), geometry.k_bytes());
+    }
+    if (frame.visible.size() != static_cast<size_t>(geometry.n_mask_groups)) {
+        return fmt::format("it says what {} mask groups see instead of {}", frame.visible.size(),
+                           geometry.n_mask_groups);
+    }
+    size_t encoded = 0; // an upper bound
+    for (const Ranges& ranges : frame.visible) {
+        encoded += 10 + 14 * ranges.size();
+        int64_t end = -1;
+        for (const Range& r : ranges) {
+            if (r.begin <= end || r.end <= r.begin || r.end > max_column) {
+                return fmt::format("its visible columns [{}, {}) are empty, out of order or out of bounds",
+                                   r.begin, r.end);
+            }
+            end = r.end;
+        }
+    }
+    if (encoded > max_visible_bytes) return "its visible columns are in too many pieces";
+    if (frame.witnesses.size() > max_witnesses)
+        return fmt::format("it has {} witnesses", frame.witnesses.size());
+    for (const Witness& w : frame.witnesses) {
+        if (!witness_fits(w, geometry))
+            return fmt::format("its witness names layer {}, head {}", w.layer, w.head);
+    }
+    if (frame.kind != FrameKind::prompt && frame.kind != FrameKind::generated) return "its kind is unknown";
+    return {};
+}
+
+} // namespace attnscope::recording

@@ -1,0 +1,30 @@
+// How visibility and witnesses lie in a frame row. Integers are LEB128 varints, floats their little-endian
+// bits.
+#pragma once
+
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope::recording {
+
+// For each mask group: the number of ranges, then for each range the gap since the end of the one before
+// (since 0 for the first) and its length. A token that sees everything up to itself takes 3 to 5 bytes.
+void encode_visible(const std::vector<Ranges>& visible, std::vector<uint8_t>& out);
+// Nothing when the bytes are not what encode_visible makes of `n_groups` groups of valid ranges.
+std::optional<std::vector<Ranges>> decode_visible(std::span<const uint8_t> bytes, int32_t n_groups);
+
+// layer, head (varints), error, tolerance, row_sum (float32), fingerprint (float64); one after the other.
+void encode_witnesses(const std::vector<Witness>& witnesses, std::vector<uint8_t>& out);
+std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes,
+                                                     const Geometry& geometry);
+
+// What is wrong with a frame of this geometry, in words; empty: nothing. The writer refuses what the reader
+// would.
+std::string frame_problem(const Frame& frame, const Geometry& geometry);
+
+} // namespace attnscope::recording

@@ -1,0 +1,123 @@
+// Which way a file can be opened depends on how its writer ended and on what we may do in its folder.
+#include "recording/reader.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+namespace attnscope::recording {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// As sqlite.org/security.html advises for files from strangers. Views and triggers are off, and the schema is
+// compared with ours before anything else is asked.
+Result<void> harden(Database& db) {
+    sqlite3* const h = db.handle();
+    sqlite3_db_config(h, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+    sqlite3_db_config(h, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
+    sqlite3_db_config(h, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
+    sqlite3_db_config(h, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
+    sqlite3_limit(h, SQLITE_LIMIT_ATTACHED, 0);
+    sqlite3_limit(h, SQLITE_LIMIT_COLUMN, 64);
+    sqlite3_limit(h, SQLITE_LIMIT_SQL_LENGTH, 16384);
+    sqlite3_limit(h, SQLITE_LIMIT_EXPR_DEPTH, 50);
+    sqlite3_limit(h, SQLITE_LIMIT_VDBE_OP, 25000);
+    return db.exec("PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-4096;");
+}
+
+Result<std::unique_ptr<Database>> open_with(const std::string& path, int flags, const char* vfs,
+                                            bool own_index, const std::string& doing, int& code) {
+    auto db = Database::open(path, flags, doing, vfs);
+    if (!db) {
+        code = SQLITE_CANTOPEN;
+        return db;
+    }
+    if (auto r = harden(**db); !r) return r.error();
+    if (own_index) {
+        if (auto r = (*db)->exec("PRAGMA locking_mode=EXCLUSIVE"); !r) return r.error();
+    }
+    // the first access takes the locks, and replays or recovers what a dead writer left
+    if (auto r = (*db)->integer("PRAGMA schema_version"); !r) {
+        code = last_code(**db);
+        return r.error();
+    }
+    return db;
+}
+
+// The path as a URI: SQLite takes "immutable" in no other way.
+std::string immutable_uri(const std::string& path) {
+    std::string uri = "file:";
+    for (const char c : fs::absolute(path).string()) {
+        const auto byte = static_cast<unsigned char>(c);
+        const bool plain = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                           (byte >= '0' && byte <= '9') || c == '/' || c == '.' || c == '-' || c == '_';
+        uri += plain ? std::string(1, c) : fmt::format("%{:02X}", byte);
+    }
+    return uri + "?immutable=1";
+}
+
+bool has_content(const std::string& path) {
+    std::error_code failed;
+    const auto size = fs::file_size(path, failed);
+    return !failed && size > 0;
+}
+
+Result<void> is_file(const std::string& path) {
+    if (path.empty() || path.find('\0') != std::string::npos) {
+        return Error{ErrorKind::invalid_argument, "a recording needs a file name"};
+    }
+    std::error_code failed;
+    const auto status = fs::status(path, failed);
+    if (status.type() == fs::file_type::not_found) {
+        return Error{ErrorKind::not_found, fmt::format("{} does not exist", path)};
+    }
+    if (failed) return Error{ErrorKind::io, fmt::format("cannot read {}: {}", path, failed.message())};
+    if (!fs::is_regular_file(status)) {
+        return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is not a regular file", path)};
+    }
+    if (fs::file_size(path, failed) == 0 && !failed) {
+        return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is empty", path)};
+    }
+    return {};
+}
+
+} // namespace
+
+Result<OpenedFile> open_for_reading(const std::string& path) {
+    if (auto r = is_file(path); !r) return r.error();
+    const std::string doing = "cannot read " + path;
+    int code = SQLITE_OK;
+    auto db = open_with(path, SQLITE_OPEN_READONLY, nullptr, false, doing, code);
+    if (db) return OpenedFile{std::move(*db), ""};
+    const Error first = db.error();
+
+    // A writer that died before it had a log, or while it gave it up, left a transaction to undo.
+    if (code == SQLITE_READONLY_ROLLBACK || code == SQLITE_READONLY_RECOVERY) {
+        db = open_with(path, SQLITE_OPEN_READWRITE, nullptr, false, doing, code);
+        if (db) return OpenedFile{std::move(*db), ""};
+    }
+    const int primary = code & 0xff;
+    if (primary != SQLITE_CANTOPEN && primary != SQLITE_READONLY) return first;
+
+    // A log needs an index beside it, and this folder cannot be written. Nobody else writes either if there
+    // is no index; then the index can be kept in our memory, which SQLite does for a connection that claims
+    // the file alone.
+    const bool log = has_content(path + "-wal");
+    std::error_code ignored;
+    if (log && !fs::exists(path + "-shm", ignored) && sqlite3_vfs_find("unix-none")) {
+        auto alone = open_with(path, SQLITE_OPEN_READONLY, "unix-none", true, doing, code);
+        if (alone) return OpenedFile{std::move(*alone), ""};
+    }
+    auto still =
+        open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false, doing, code);
+    if (!still) return first;
+    return OpenedFile{
+        std::move(*still),
+        log ? "what is in the -wal file cannot be seen, because its folder cannot be written: copy both "
+              "files to a folder of yours to see the rest"
+            : ""};
+}
+
+} // namespace attnscope::recording

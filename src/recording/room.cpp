@@ -1,1 +1,0 @@
-// Placeholder object so that the room builds before its first file.

@@ -1,0 +1,301 @@
+#include "recording/store.h"
+#include "recording/checksum.h"
+#include "recording/codec.h"
+#include "recording/geometry_json.h"
+#include "recording/schema.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+namespace attnscope::recording {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Bytes of log after which SQLite copies it into the file. Readers pay for a long log, the disk for a short
+// one.
+constexpr int64_t checkpoint_bytes = int64_t(16) << 20;
+constexpr const char* log_suffixes[] = {"-wal", "-shm", "-journal"};
+
+std::string now_utc() {
+    const std::time_t now = std::time(nullptr);
+    std::tm utc{};
+    gmtime_r(&now, &utc);
+    char text[32];
+    return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)};
+}
+
+// A file that exists is refused or removed; so is a log without its file, which may hold somebody's frames.
+Result<void> make_way(const std::string& path, bool overwrite) {
+    std::vector<std::string> names{path};
+    for (const char* suffix : log_suffixes)
+        names.push_back(path + suffix);
+    for (const std::string& name : names) {
+        std::error_code failed;
+        const auto status = fs::symlink_status(name, failed);
+        if (status.type() == fs::file_type::not_found) continue;
+        if (failed) return Error{ErrorKind::io, fmt::format("cannot write {}: {}", name, failed.message())};
+        if (!overwrite) {
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("{} exists already and is not overwritten", name)};
+        }
+        if (fs::is_directory(status))
+            return Error{ErrorKind::io, fmt::format("cannot write {}: it is a folder", name)};
+        if (!fs::remove(name, failed) || failed) {
+            return Error{ErrorKind::io, fmt::format("cannot replace {}: {}", name, failed.message())};
+        }
+    }
+    return {};
+}
+
+Result<std::string> json_object(const std::string& text, const char* what) {
+    if (text.empty()) return std::string("{}");
+    const auto parsed = nlohmann::json::parse(text, nullptr, false);
+    if (!parsed.is_object())
+        return Error{ErrorKind::invalid_argument, fmt::format("{} is no JSON object", what)};
+    return text;
+}
+
+} // namespace
+
+Result<std::unique_ptr<Store>> Store::create(const std::string& path, const RecordingInfo& info,
+                                             bool overwrite) {
+    if (path.empty() || path.find('\0') != std::string::npos) {
+        return Error{ErrorKind::invalid_argument, "a recording needs a file name"};
+    }
+    auto settings = json_object(info.settings_json, "settings_json");
+    if (!settings) return settings.error();
+    if (auto way = make_way(path, overwrite); !way) return way.error();
+
+    auto store = std::make_unique<Store>();
+    store->path_ = path;
+    auto db = Database::open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "cannot write " + path);
+    if (!db) return db.error();
+    store->db_ = std::move(*db);
+    const std::string setup =
+        fmt::format("PRAGMA page_size={}; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; "
+                    "PRAGMA cache_size=-4096; BEGIN IMMEDIATE; PRAGMA application_id={}; "
+                    "PRAGMA user_version={};",
+                    Layout{}.page_bytes, application_id, format_version);
+    if (auto r = store->db_->exec(setup.c_str()); !r) return r.error();
+    for (const Table& table : tables) {
+        if (auto r = store->db_->exec(table.sql); !r) return r.error();
+    }
+    if (auto r = store->prepare(); !r) return r.error();
+
+    const std::pair<const char*, std::string> rows[] = {
+        {"created", info.created.empty() ? now_utc() : info.created},
+        {"writer", info.writer.empty() ? "attnscope 0.1.0" : info.writer},
+        {"engine", info.engine},
+        {"entry", info.entry},
+        {"model", model_to_json(info.model)},
+        {"settings", *settings},
+        {"geometry", ""},
+        {"chunk_frames", "0"},
+    };
+    for (const auto& [key, value] : rows) {
+        if (auto r = store->put_meta(key, value); !r) return r.error();
+    }
+    if (auto r = store->put_counts(false); !r) return r.error();
+    if (auto r = store->db_->exec("COMMIT"); !r) return r.error();
+    return store;
+}
+
+Result<void> Store::prepare() {
+    const std::pair<Statement*, const char*> statements[] = {
+        {&insert_meta_, "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?,?,?)"},
+        {&insert_frame_,
+         "INSERT INTO frame (idx, token, position, kind, verdict, checksum, q_checksum, visible, "
+         "witnesses, q) VALUES (?,?,?,?,?,?,?,?,?,?)"},
+        {&insert_block_, "INSERT INTO k_block (id, checksum, data) VALUES (?,?,?)"},
+        {&insert_tail_, "INSERT INTO k_tail (idx, checksum, data) VALUES (?,?,?)"},
+        {&insert_text_, "INSERT OR IGNORE INTO token_text (token, checksum, piece) VALUES (?,?,?)"},
+    };
+    for (const auto& [statement, sql] : statements) {
+        auto prepared = db_->prepare(sql);
+        if (!prepared) return prepared.error();
+        *statement = std::move(*prepared);
+    }
+    return {};
+}
+
+Result<void> Store::put_meta(std::string_view key, std::string_view value) {
+    if (value.size() > max_meta_bytes) {
+        return Error{ErrorKind::invalid_argument, fmt::format("{} has {} bytes; at most {} can be recorded",
+                                                              key, value.size(), max_meta_bytes)};
+    }
+    return insert_meta_.bind(1, key).bind(2, value).bind(3, meta_checksum(key, value)).run();
+}
+
+Result<void> Store::put_counts(bool complete) {
+    if (auto r = put_meta("n_frames", std::to_string(n_frames_)); !r) return r.error();
+    if (auto r = put_meta("n_texts", std::to_string(n_texts_)); !r) return r.error();
+    return put_meta("complete", complete ? "1" : "0");
+}
+
+Result<void> Store::begin(const Geometry& geometry, const Layout& layout) {
+    geometry_ = geometry;
+    layout_ = layout;
+    if (auto r = open_transaction(); !r) return r.error();
+    if (auto r = put_meta("geometry", geometry_to_json(geometry)); !r) return with_rollback(r.error());
+    if (auto r = put_meta("chunk_frames", std::to_string(layout.chunk_frames)); !r)
+        return with_rollback(r.error());
+    if (auto r = commit(); !r) return r.error();
+    if (layout.page_bytes != Layout{}.page_bytes) {
+        // the file holds a few rows: rewriting it with another page size costs nothing
+        const std::string resize = fmt::format("PRAGMA page_size={}; VACUUM;", layout.page_bytes);
+        if (auto r = db_->exec(resize.c_str()); !r) return r.error();
+    }
+    const std::string log = fmt::format("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint={};",
+                                        checkpoint_bytes / layout.page_bytes);
+    if (auto r = db_->exec(log.c_str()); !r) return r.error();
+    chunk_.resize(geometry_.k_bytes() * static_cast<size_t>(layout_.chunk_frames));
+    began_ = true;
+    return {};
+}
+
+Result<void> Store::open_transaction() {
+    if (in_transaction_) return {};
+    if (auto r = db_->exec("BEGIN IMMEDIATE"); !r) return r.error();
+    in_transaction_ = true;
+    return {};
+}
+
+Error Store::with_rollback(Error error) {
+    // what SQLite says to ROLLBACK does not matter: closing the connection does the same
+    (void)sqlite3_exec(db_->handle(), "ROLLBACK", nullptr, nullptr, nullptr);
+    in_transaction_ = false;
+    return error;
+}
+
+Result<void> Store::put(Frame&& frame) {
+    if (auto r = open_transaction(); !r) return r.error();
+    const int64_t index = n_frames_;
+    encode_visible(frame.visible, visible_);
+    encode_witnesses(frame.witnesses, witnesses_);
+    const int64_t q_checksum = frame.q.empty() ? 0 : checksum(Summed::q, index, frame.q);
+    insert_frame_.bind(1, index)
+        .bind(2, int64_t(frame.token))
+        .bind(3, int64_t(frame.position))
+        .bind(4, int64_t(frame.kind))
+        .bind(5, int64_t(frame.verdict))
+        .bind(6, frame_checksum(frame, frame.q.size(), q_checksum, visible_, witnesses_))
+        .bind(7, q_checksum)
+        .bind(8, std::span<const uint8_t>(visible_))
+        .bind(9, std::span<const uint8_t>(witnesses_));
+    if (frame.q.empty())
+        insert_frame_.bind_null(10);
+    else
+        insert_frame_.bind(10, std::span<const uint8_t>(frame.q));
+    if (auto r = insert_frame_.run(); !r) return with_rollback(r.error());
+
+    const auto row_in_chunk = static_cast<size_t>(index % layout_.chunk_frames);
+    size_t from = 0;
+    for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
+        if (!geometry_.owns_k(i)) continue;
+        const size_t bytes = geometry_.layers[size_t(i)].k_bytes();
+        uint8_t* layer = chunk_.data() + from * static_cast<size_t>(layout_.chunk_frames);
+        std::memcpy(layer + row_in_chunk * bytes, frame.k.data() + from, bytes);
+        from += bytes;
+    }
+    uncommitted_bytes_ += frame.q.size() + frame.k.size();
+    if (from > 0) tail_.emplace_back(index, std::move(frame.k));
+    n_frames_ = index + 1;
+    if (n_frames_ % layout_.chunk_frames == 0) return seal_chunk(layout_.chunk_frames);
+    return {};
+}
+
+Result<void> Store::seal_chunk(int64_t n_rows) {
+    if (tail_in_file_) {
+        // first, so that the blocks take the pages that the tail gives up
+        if (auto r = db_->exec("DELETE FROM k_tail"); !r) return with_rollback(r.error());
+        tail_in_file_ = false;
+    }
+    tail_.clear();
+    const int64_t chunk = (n_frames_ - 1) / layout_.chunk_frames;
+    size_t from = 0;
+    for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
+        if (!geometry_.owns_k(i)) continue;
+        const size_t bytes = geometry_.layers[size_t(i)].k_bytes();
+        const std::span<const uint8_t> data(chunk_.data() + from * static_cast<size_t>(layout_.chunk_frames),
+                                            bytes * static_cast<size_t>(n_rows));
+        const int64_t id = chunk * geometry_.n_layer() + i;
+        insert_block_.bind(1, id).bind(2, checksum(Summed::k_block, id, data)).bind(3, data);
+        if (auto r = insert_block_.run(); !r) return with_rollback(r.error());
+        from += bytes;
+    }
+    return {};
+}
+
+Result<void> Store::put_text(int32_t token, const std::string& piece) {
+    if (auto r = open_transaction(); !r) return r.error();
+    const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(piece.data()), piece.size());
+    insert_text_.bind(1, int64_t(token)).bind(2, checksum(Summed::token_text, token, bytes)).bind(3, bytes);
+    if (auto r = insert_text_.run(); !r) return with_rollback(r.error());
+    n_texts_ += sqlite3_changes64(db_->handle());
+    uncommitted_bytes_ += piece.size();
+    return {};
+}
+
+Result<void> Store::put_tail() {
+    for (const auto& [index, k] : tail_) {
+        insert_tail_.bind(1, index)
+            .bind(2, checksum(Summed::k_tail, index, k))
+            .bind(3, std::span<const uint8_t>(k));
+        if (auto r = insert_tail_.run(); !r) return r.error();
+        tail_in_file_ = true;
+    }
+    tail_.clear();
+    return {};
+}
+
+Result<void> Store::still_there() {
+    // A deleted file takes writes without complaint, and they are gone with the process.
+    int moved = 0;
+    const int rc = sqlite3_file_control(db_->handle(), "main", SQLITE_FCNTL_HAS_MOVED, &moved);
+    if (rc != SQLITE_OK || moved == 0) return {};
+    return Error{ErrorKind::io,
+                 fmt::format("cannot write {}: it was deleted or replaced while being written", path_)};
+}
+
+Result<void> Store::commit() {
+    if (!in_transaction_) return {};
+    if (auto r = still_there(); !r) return with_rollback(r.error());
+    if (auto r = put_tail(); !r) return with_rollback(r.error());
+    if (auto r = put_counts(false); !r) return with_rollback(r.error());
+    if (auto r = db_->exec("COMMIT"); !r) return with_rollback(r.error());
+    in_transaction_ = false;
+    uncommitted_bytes_ = 0;
+    n_committed_ = n_frames_;
+    return {};
+}
+
+Result<void> Store::finish() {
+    if (auto r = open_transaction(); !r) return r.error();
+    if (auto r = still_there(); !r) return with_rollback(r.error());
+    if (began_ && n_frames_ % layout_.chunk_frames != 0) {
+        if (auto r = seal_chunk(n_frames_ % layout_.chunk_frames); !r) return r.error();
+    }
+    if (auto r = put_counts(true); !r) return with_rollback(r.error());
+    if (auto r = db_->exec("COMMIT"); !r) return with_rollback(r.error());
+    in_transaction_ = false;
+    uncommitted_bytes_ = 0;
+    n_committed_ = n_frames_;
+    if (!began_) return {};
+    if (auto r = db_->exec("PRAGMA wal_checkpoint(TRUNCATE)"); !r) return r.error();
+    // A reader that has the file open keeps the log's name in use. Its content is in the file by now, so an
+    // empty -wal stays until the last reader closes; that is no failure.
+    sqlite3_busy_timeout(db_->handle(), 100);
+    if (auto r = db_->exec("PRAGMA journal_mode=DELETE");
+        !r && last_code(*db_) != SQLITE_BUSY && (last_code(*db_) & 0xff) != SQLITE_LOCKED) {
+        return r.error();
+    }
+    return {};
+}
+
+} // namespace attnscope::recording

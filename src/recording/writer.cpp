@@ -1,0 +1,331 @@
+#include "recording/writer.h"
+#include "recording/codec.h"
+#include "recording/geometry_json.h"
+#include "recording/schema.h"
+#include "recording/store.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <unordered_set>
+#include <utility>
+
+namespace attnscope::recording {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What travels to the writer's thread: a frame, or the text of a token.
+struct Item {
+    std::optional<Frame> frame;
+    int32_t token = 0;
+    std::string piece;
+    size_t bytes = 0; // of memory, roughly
+};
+
+size_t memory_of(const Frame& frame) {
+    size_t n = sizeof(Item) + frame.q.size() + frame.k.size() + frame.witnesses.size() * sizeof(Witness);
+    for (const Ranges& ranges : frame.visible)
+        n += ranges.size() * sizeof(Range);
+    return n;
+}
+
+class Writer final : public RecordingWriter {
+public:
+    Writer(std::unique_ptr<Store> store, const WriterOptions& options, std::optional<Layout> layout)
+        : store_(std::move(store)), options_(options), layout_(layout) {
+        wake_bytes_ = std::min(options_.commit_bytes, options_.queue_bytes / 2);
+    }
+
+    ~Writer() override {
+        try {
+            (void)end(Ending::incomplete);
+        } catch (...) { // a mutex or join failed: nothing that a destructor could still tell anybody
+        }
+    }
+
+    Result<void> begin(const Geometry& geometry) override {
+        const std::string problem = geometry_problem(geometry);
+        if (!problem.empty())
+            return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
+        std::unique_lock lock(mutex_);
+        if (error_) return *error_;
+        if (ending_ != Ending::none) return closed();
+        if (began_) {
+            if (geometry_to_json(geometry) == geometry_to_json(geometry_)) return {};
+            return Error{ErrorKind::invalid_argument,
+                         "a recording has one geometry, and it was stated already"};
+        }
+        // Until the thread runs, the store is the caller's.
+        if (auto r = store_->begin(geometry, layout_.value_or(choose_layout(geometry))); !r) {
+            error_ = r.error();
+            return r.error();
+        }
+        geometry_ = geometry;
+        began_ = true;
+        try {
+            thread_ = std::thread([this] { run(); });
+        } catch (const std::system_error& e) {
+            error_ = Error{ErrorKind::io, fmt::format("cannot start the writer's thread: {}", e.what())};
+            return *error_;
+        }
+        return {};
+    }
+
+    Result<void> push(Frame&& frame) override {
+        if (!began_) return Error{ErrorKind::invalid_argument, "a frame came before the geometry"};
+        if (frame.index != next_index_) {
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("frame {} came where frame {} was due", frame.index, next_index_)};
+        }
+        const std::string problem = frame_problem(frame, geometry_);
+        if (!problem.empty()) {
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("frame {} cannot be recorded: {}", frame.index, problem)};
+        }
+        Item item;
+        item.bytes = memory_of(frame);
+        item.frame = std::move(frame);
+        if (auto r = enqueue(std::move(item), true); !r) return r.error();
+        ++next_index_;
+        return {};
+    }
+
+    void token_text(int32_t token, const std::string& piece) override {
+        if (text_bytes_ + piece.size() > max_text_bytes || !known_texts_.insert(token).second) return;
+        Item item;
+        item.token = token;
+        item.piece = piece.substr(0, max_piece_bytes);
+        text_bytes_ += item.piece.size();
+        item.bytes = sizeof(Item) + item.piece.size();
+        (void)enqueue(std::move(item), began_); // a failed writer says so at the next push
+    }
+
+    int64_t recorded() const override { return recorded_.load(std::memory_order_acquire); }
+
+    void on_commit(std::function<void(int64_t)> callback) override {
+        const std::lock_guard lock(mutex_);
+        callback_ = std::move(callback);
+    }
+
+    Result<void> close() override { return end(Ending::complete); }
+
+private:
+    enum class Ending { none, incomplete, complete };
+
+    static Error closed() { return {ErrorKind::invalid_argument, "the recording is closed"}; }
+
+    Result<void> enqueue(Item&& item, bool may_wait) {
+        std::unique_lock lock(mutex_);
+        if (error_) return *error_;
+        if (ending_ != Ending::none) return closed();
+        // one item always fits, however large: the queue bounds memory, it does not refuse models
+        while (may_wait && queued_bytes_ > 0 && queued_bytes_ + item.bytes > options_.queue_bytes &&
+               !error_) {
+            ++n_waiting_;
+            work_.notify_one();
+            room_.wait(lock);
+            --n_waiting_;
+        }
+        if (error_) return *error_;
+        if (queue_.empty()) oldest_ = Clock::now();
+        const bool was_empty = queue_.empty();
+        const bool was_few = queued_bytes_ < wake_bytes_;
+        queued_bytes_ += item.bytes;
+        queue_.push_back(std::move(item));
+        // The thread sleeps until the oldest item is due or there is a transaction's worth of them: waking it
+        // for every token would take the core from the model each time.
+        if (was_empty || (was_few && queued_bytes_ >= wake_bytes_)) work_.notify_one();
+        return {};
+    }
+
+    Result<void> end(Ending ending) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (ending_ == Ending::none)
+                ending_ = ending;
+            else if (ending == Ending::complete && ending_ == Ending::incomplete)
+                return closed();
+        }
+        work_.notify_all();
+        if (thread_.joinable())
+            thread_.join();
+        else if (store_)
+            run();
+        const std::lock_guard lock(mutex_);
+        if (error_) return *error_;
+        return {};
+    }
+
+    // The writer's thread; without a geometry, the thread that closes.
+    void run() {
+        Result<void> result;
+        try {
+            result = drain();
+        } catch (const std::exception& e) { // std::bad_alloc, or whatever the callback threw
+            result = Error{ErrorKind::io, fmt::format("the recording stopped: {}", e.what())};
+        } catch (...) {
+            result = Error{ErrorKind::io, "the recording stopped: the commit callback threw"};
+        }
+        store_.reset(); // closes the file on this thread, so that close() returns afterwards
+        std::deque<Item> dropped;
+        const std::lock_guard lock(mutex_);
+        if (!result && !error_) error_ = result.error();
+        dropped.swap(queue_);
+        queued_bytes_ = 0;
+        room_.notify_all();
+    }
+
+    Result<void> drain() {
+        for (;;) {
+            std::deque<Item> batch;
+            Ending ending = Ending::none;
+            {
+                std::unique_lock lock(mutex_);
+                wait_until_due(lock);
+                batch.swap(queue_);
+                ending = ending_;
+            }
+            for (Item& item : batch) {
+                if (auto r = put(std::move(item)); !r) return r.error();
+                if (store_->uncommitted_bytes() >= options_.commit_bytes) {
+                    if (auto r = commit(); !r) return r.error();
+                }
+            }
+            if (ending == Ending::complete && !error()) {
+                if (auto r = store_->finish(); !r) return r.error();
+                announce();
+                return {};
+            }
+            if (auto r = commit(); !r) return r.error();
+            if (ending != Ending::none) return {};
+        }
+    }
+
+    void wait_until_due(std::unique_lock<std::mutex>& lock) {
+        const auto interval = std::chrono::milliseconds(std::max(0, options_.commit_interval_ms));
+        while (ending_ == Ending::none) {
+            if (queue_.empty()) {
+                work_.wait(lock);
+                continue;
+            }
+            const auto due = oldest_ + interval;
+            if (n_waiting_ > 0 || queued_bytes_ >= wake_bytes_ || Clock::now() >= due) return;
+            work_.wait_until(lock, due);
+        }
+    }
+
+    Result<void> put(Item&& item) {
+        const size_t bytes = item.bytes;
+        Result<void> result =
+            item.frame ? store_->put(std::move(*item.frame)) : store_->put_text(item.token, item.piece);
+        item = {};
+        const std::lock_guard lock(mutex_);
+        queued_bytes_ -= bytes;
+        if (n_waiting_ > 0) room_.notify_all();
+        return result;
+    }
+
+    Result<void> commit() {
+        if (auto r = store_->commit(); !r) return r.error();
+        announce();
+        return {};
+    }
+
+    void announce() {
+        const int64_t n = store_->n_committed();
+        if (recorded_.exchange(n, std::memory_order_acq_rel) == n) return;
+        std::function<void(int64_t)> callback;
+        {
+            const std::lock_guard lock(mutex_);
+            callback = callback_;
+        }
+        if (callback) callback(n);
+    }
+
+    bool error() {
+        const std::lock_guard lock(mutex_);
+        return error_.has_value();
+    }
+
+    std::unique_ptr<Store> store_;
+    const WriterOptions options_;
+    const std::optional<Layout> layout_;
+    size_t wake_bytes_ = 0;
+
+    // the producer's
+    Geometry geometry_;
+    bool began_ = false;
+    int64_t next_index_ = 0;
+    std::unordered_set<int32_t> known_texts_;
+    size_t text_bytes_ = 0;
+
+    std::mutex mutex_;
+    std::condition_variable work_; // for the writer's thread
+    std::condition_variable room_; // for a producer before a full queue
+    std::deque<Item> queue_;
+    size_t queued_bytes_ = 0; // of the queue and of the batch that is being written
+    int n_waiting_ = 0;
+    Clock::time_point oldest_;
+    Ending ending_ = Ending::none;
+    std::optional<Error> error_;
+    std::function<void(int64_t)> callback_;
+
+    std::atomic<int64_t> recorded_ = 0;
+    std::thread thread_;
+};
+
+// Pieces of text that the caller knows beforehand.
+Result<void> put_texts(RecordingWriter& writer, const std::string& text_json) {
+    if (text_json.empty()) return {};
+    const auto texts = nlohmann::json::parse(text_json, nullptr, false);
+    if (!texts.is_object()) return Error{ErrorKind::invalid_argument, "text_json is no JSON object"};
+    for (const auto& [id, piece] : texts.items()) {
+        int32_t token = 0;
+        const auto [end, failed] = std::from_chars(id.data(), id.data() + id.size(), token);
+        if (failed != std::errc() || end != id.data() + id.size() || !piece.is_string()) {
+            return Error{ErrorKind::invalid_argument, "text_json does not map token ids to text"};
+        }
+        writer.token_text(token, piece.get<std::string>());
+    }
+    return {};
+}
+
+} // namespace
+
+Result<std::unique_ptr<RecordingWriter>> create_writer(const std::string& path, const RecordingInfo& info,
+                                                       const WriterOptions& options,
+                                                       std::optional<Layout> layout) {
+    if (!info.geometry.layers.empty()) {
+        const std::string problem = geometry_problem(info.geometry);
+        if (!problem.empty())
+            return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
+    }
+    auto store = Store::create(path, info, options.overwrite);
+    if (!store) return store.error();
+    std::unique_ptr<RecordingWriter> writer = std::make_unique<Writer>(std::move(*store), options, layout);
+    if (auto r = put_texts(*writer, info.text_json); !r) return r.error();
+    if (!info.geometry.layers.empty()) {
+        if (auto r = writer->begin(info.geometry); !r) return r.error();
+    }
+    return writer;
+}
+
+} // namespace attnscope::recording
+
+namespace attnscope {
+
+Result<std::unique_ptr<RecordingWriter>>
+RecordingWriter::create(const std::string& path, const RecordingInfo& info, const WriterOptions& options) {
+    return recording::create_writer(path, info, options, std::nullopt);
+}
+
+} // namespace attnscope
