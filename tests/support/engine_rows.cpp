@@ -15,9 +15,9 @@ namespace attnscope::test {
 namespace {
 
 struct Reader {
-    std::map<std::string, ggml_tensor*> idx;          // cache tensor name -> index tensor
-    std::map<int, std::vector<int64_t>> position_of;  // layer -> cell -> position
-    size_t first = 0;                                 // token index of the batch
+    std::map<std::string, ggml_tensor*> idx;         // cache tensor name -> index tensor
+    std::map<int, std::vector<int64_t>> position_of; // layer -> cell -> position
+    size_t first = 0;                                // token index of the batch
     size_t n = 0;
     std::vector<EngineToken> batch;
 
@@ -35,14 +35,16 @@ struct Reader {
         const int layer = std::atoi(t->name + 12);
         // kq_soft_max <- (scale, tanh ...) <- MUL_MAT(K, Q): K's owner is the cache
         ggml_tensor* s = t->src[0];
-        while (s->op != GGML_OP_MUL_MAT) s = s->src[0];
+        while (s->op != GGML_OP_MUL_MAT)
+            s = s->src[0];
         const ggml_tensor* cache = s->src[0]->view_src;
         ggml_tensor* index = idx.at(cache->name);
         std::vector<int64_t> cells(n);
         ggml_backend_tensor_get(index, cells.data(), 0, n * sizeof(int64_t));
         auto& positions = position_of[layer];
         positions.resize(size_t(t->ne[0]) > positions.size() ? size_t(t->ne[0]) : positions.size(), -1);
-        for (size_t i = 0; i < n; ++i) positions[size_t(cells[i])] = static_cast<int64_t>(first + i);
+        for (size_t i = 0; i < n; ++i)
+            positions[size_t(cells[i])] = static_cast<int64_t>(first + i);
         std::vector<float> all(size_t(ggml_nelements(t)));
         ggml_backend_tensor_get(t, all.data(), 0, ggml_nbytes(t));
         const int64_t n_kv = t->ne[0], n_query = t->ne[1], n_head = t->ne[2];
@@ -95,7 +97,8 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
         reader.first = at;
         reader.n = n;
         reader.batch.assign(n, {});
-        llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data() + at), static_cast<int32_t>(n));
+        llama_batch batch =
+            llama_batch_get_one(const_cast<int32_t*>(tokens.data() + at), static_cast<int32_t>(n));
         if (llama_decode(context.get(), batch) != 0) return "decode failed at " + std::to_string(at);
         for (size_t i = 0; i < n; ++i) {
             if (want(at + i)) callback(at + i, reader.batch[i]);
@@ -107,9 +110,11 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
 
 std::vector<int32_t> prompt_tokens(Session& session, size_t n) {
     const std::string passage =
-        "The lighthouse keeper wrote every evening in a leather book. On Monday the sea was calm and nine ships passed. "
+        "The lighthouse keeper wrote every evening in a leather book. On Monday the sea was calm and nine "
+        "ships passed. "
         "On Tuesday a storm broke the lamp, and he mended it with wire and a piece of his own window. "
-        "\"Light,\" he wrote, \"is a promise: 1, 2, 3 flashes and then the dark.\" def promise(n): return [i * i for i in "
+        "\"Light,\" he wrote, \"is a promise: 1, 2, 3 flashes and then the dark.\" def promise(n): return [i "
+        "* i for i in "
         "range(n)] # nobody on the ships ever knew his name, and he liked it that way.\n";
     std::vector<int32_t> tokens;
     bool first = true;
@@ -123,8 +128,8 @@ std::vector<int32_t> prompt_tokens(Session& session, size_t n) {
     return tokens;
 }
 
-RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& given, int n_predict,
-                                   const std::function<bool(size_t)>& want) {
+RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& given,
+                                   int n_predict, const std::function<bool(size_t)>& want) {
     RowsDifference d;
     auto opened = Session::open(options);
     if (!opened) {
@@ -139,14 +144,13 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     go.n_predict = n_predict;
     go.ignore_eos = true;
     go.sampling.seed = 42;
-    auto result = session.generate(
-        prompt, go,
-        [&](Frame&& f) -> Result<void> {
-            if (f.kind == FrameKind::generated) tokens.push_back(f.token);
-            frames.push_back(std::move(f));
-            return {};
-        },
-        {});
+    auto result = session.generate(prompt, go,
+                                   [&](Frame&& f) -> Result<void> {
+                                       if (f.kind == FrameKind::generated) tokens.push_back(f.token);
+                                       frames.push_back(std::move(f));
+                                       return {};
+                                   },
+                                   {});
     if (!result) {
         d.error = result.error().message;
         return d;
@@ -157,7 +161,8 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
         if (f.verdict != verdict_ok) ++d.not_ok;
         for (const Witness& w : f.witnesses) {
             pairs.insert({w.layer, w.head});
-            d.max_witness = std::max(d.max_witness, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
+            d.max_witness =
+                std::max(d.max_witness, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
         }
     }
     d.witnessed = static_cast<int64_t>(pairs.size());
@@ -165,7 +170,8 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     if (options.flash_attention == FlashAttention::on) return d;
 
     std::vector<int32_t> positions(frames.size());
-    for (size_t i = 0; i < frames.size(); ++i) positions[i] = frames[i].position;
+    for (size_t i = 0; i < frames.size(); ++i)
+        positions[i] = frames[i].position;
     d.error = engine_rows(options, tokens, prompt.size(), want, [&](size_t index, const EngineToken& engine) {
         ++d.tokens;
         const Frame& f = frames[index];
@@ -198,8 +204,9 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
                 for (int64_t j = 0; j < n; ++j) {
                     const auto at = size_t(h * n + j);
                     sum += static_cast<double>(rows[at]);
-                    d.max_difference = std::max(
-                        d.max_difference, std::fabs(static_cast<double>(rows[at]) - static_cast<double>(theirs.weights[at])));
+                    d.max_difference =
+                        std::max(d.max_difference, std::fabs(static_cast<double>(rows[at]) -
+                                                             static_cast<double>(theirs.weights[at])));
                 }
                 if (info.sinks.empty()) d.max_sum_error = std::max(d.max_sum_error, std::fabs(sum - 1));
             }

@@ -1,4 +1,5 @@
-// The engine's own kq_soft_max, read through cb_eval in a context of its own: the truth that rows are compared with.
+// The engine's own kq_soft_max, read through cb_eval in a context of its own: the truth that rows are
+// compared with.
 #pragma once
 
 #include <attnscope/session.h>
@@ -11,8 +12,9 @@
 
 namespace attnscope::test {
 
-// What the engine computed for one token: by layer number, (n_head, n_columns) float32. Cells were put in the order of
-// positions with the index tensors of the graph itself; what lay in cells that hold no position is in `padding`.
+// What the engine computed for one token: by layer number, (n_head, n_columns) float32. Cells were put in the
+// order of positions with the index tensors of the graph itself; what lay in cells that hold no position is
+// in `padding`.
 struct EngineToken {
     struct Layer {
         int64_t n_head = 0;
@@ -25,8 +27,8 @@ struct EngineToken {
 
 using EngineCallback = std::function<void(size_t index, const EngineToken&)>;
 
-// Decodes `tokens` without flash attention, the first n_prompt in batches of options.n_batch, the others one by one,
-// and hands over the tokens for which `want` holds. Returns an error text, empty if all went well.
+// Decodes `tokens` without flash attention, the first n_prompt in batches of options.n_batch, the others one
+// by one, and hands over the tokens for which `want` holds. Returns an error text, empty if all went well.
 std::string engine_rows(const SessionOptions& options, const std::vector<int32_t>& tokens, size_t n_prompt,
                         const std::function<bool(size_t)>& want, const EngineCallback& callback);
 
@@ -43,10 +45,10 @@ struct RowsDifference {
     std::string error;
 };
 
-// Captures a run and compares every row of the wanted tokens with the engine. With flash attention on only the
-// witnesses are looked at.
-RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& prompt, int n_predict,
-                                   const std::function<bool(size_t)>& want);
+// Captures a run and compares every row of the wanted tokens with the engine. With flash attention on only
+// the witnesses are looked at.
+RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& prompt,
+                                   int n_predict, const std::function<bool(size_t)>& want);
 
 // `n` token ids of running text in the model's vocabulary: a passage, repeated.
 std::vector<int32_t> prompt_tokens(Session& session, size_t n);
