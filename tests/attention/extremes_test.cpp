@@ -44,8 +44,8 @@ std::vector<float> rows_of(const Sample& s, const RowKernels& kernels) {
 
 TEST(ExtremeScores, TensOfThousandsNeitherOverflowNorLoseTheOthers) {
     for (const RowKernels* kernels : all_kernels()) {
-        const auto rows = rows_of(
-            with_scores({1e4f, -1e4f, 1e4f, 9999.0f, 0.0f, 1e4f, -1e30f, 3e38f * 0, -5.0f}), *kernels);
+        const auto rows =
+            rows_of(with_scores({1e4f, -1e4f, 1e4f, 9999.0f, 0.0f, 1e4f, -1e30f, 9900.0f, -5.0f}), *kernels);
         const double e = 3 + std::exp(-1.0);
         EXPECT_NEAR(static_cast<double>(rows[0]), 1 / e, 1e-6);
         EXPECT_NEAR(static_cast<double>(rows[3]), std::exp(-1.0) / e, 1e-6);
@@ -118,6 +118,29 @@ TEST(ExtremeScores, RandomBytesAsKeysDoNoHarm) {
             EXPECT_TRUE(attention_rows_with(*kernels, s.request(), rows, lse));
             for (const float w : rows)
                 EXPECT_TRUE(std::isnan(w) || (w >= 0.0f && w <= 1.000001f));
+        }
+    }
+}
+
+TEST(ExtremeScores, ASinkFarAboveThemTakesEverything) {
+    for (const RowKernels* kernels : all_kernels()) {
+        Sample s = with_scores({1.0f, -2.0f, 3.0f});
+        s.layer.sinks = {1e4f};
+        std::vector<float> rows(3);
+        std::vector<float> lse(1);
+        ASSERT_TRUE(attention_rows_with(*kernels, s.request(), rows, lse));
+        EXPECT_EQ(rows, (std::vector<float>{0.0f, 0.0f, 0.0f}));
+        EXPECT_EQ(lse[0], 1e4f);
+    }
+}
+
+TEST(ExtremeScores, ABrokenSinkShows) {
+    for (const RowKernels* kernels : all_kernels()) {
+        for (const float broken : {nan_value, infinity}) {
+            Sample s = with_scores({1.0f, -2.0f, 3.0f});
+            s.layer.sinks = {broken};
+            for (const float w : rows_of(s, *kernels))
+                EXPECT_TRUE(std::isnan(w));
         }
     }
 }
