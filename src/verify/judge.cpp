@@ -54,6 +54,11 @@ uint32_t judge_witnesses(const Geometry& geometry, const Frame& frame) {
     if (frame.witnesses.empty()) return verdict_no_witness;
     uint32_t bits = verdict_ok;
     for (const Witness& w : frame.witnesses) {
+        if (w.layer < 0 || w.layer >= geometry.n_layer() || w.head < 0 ||
+            w.head >= geometry.layers[size_t(w.layer)].n_head) {
+            bits |= verdict_witness_failed; // a witness of nothing
+            continue;
+        }
         if (!(w.error <= w.tolerance)) bits |= verdict_witness_failed;
         const bool sinks = !geometry.layers[size_t(w.layer)].sinks.empty();
         const bool sum_right = sinks ? w.row_sum > 0 && w.row_sum <= 1.00001f : std::fabs(w.row_sum - 1.0f) <= 1e-5f;

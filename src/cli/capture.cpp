@@ -1,0 +1,201 @@
+// attnscope capture: generate, and record the attention of every token.
+#include "cli/report.h"
+#include "cli/session_flags.h"
+#include "cli/verbs.h"
+
+#include <attnscope/recording.h>
+#include <attnscope/verify.h>
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <csignal>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+struct CaptureFlags : SessionFlags {
+    std::string prompt, file, ids_file, output;
+    bool chat = false, json = false, force = false;
+};
+
+// Signal handlers can only reach globals. The first control-C asks; the second does not wait: what is committed stays.
+std::atomic<bool> stop_requested{false};
+extern "C" void on_interrupt(int) {
+    if (stop_requested.exchange(true)) _exit(130);
+}
+
+std::string default_output(const std::string& model_path) {
+    const std::time_t now = std::time(nullptr);
+    char stamp[32];
+    std::strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", std::localtime(&now));
+    return std::filesystem::path(model_path).stem().string() + "-" + stamp + ".attn";
+}
+
+Result<void> check_output(const std::string& path, bool force) {
+    namespace fs = std::filesystem;
+    std::error_code ec;
+    const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : fs::path(".");
+    if (!fs::is_directory(folder, ec)) return Error{ErrorKind::not_found, "no folder " + folder.string() + " to write into"};
+    if (access(folder.c_str(), W_OK) != 0) return Error{ErrorKind::io, "the folder " + folder.string() + " is not writable"};
+    if (fs::exists(path, ec) && !force) {
+        return Error{ErrorKind::invalid_argument, path + " exists; choose another name with -o, or --force to replace it"};
+    }
+    return {};
+}
+
+Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session) {
+    const int given = int(!f.prompt.empty()) + int(!f.file.empty()) + int(!f.ids_file.empty());
+    if (given > 1) return Error{ErrorKind::invalid_argument, "give one of -p, -f and --input-ids"};
+    if (!f.ids_file.empty()) return read_token_file(f.ids_file);
+    std::string text = f.prompt;
+    if (!f.file.empty()) {
+        Result<std::string> read = read_text_file(f.file);
+        if (!read) return read.error();
+        text = std::move(*read);
+    }
+    if (text.empty()) return Error{ErrorKind::invalid_argument, "the prompt is empty; give one with -p, -f or --input-ids"};
+    if (f.chat) {
+        Result<std::string> chat = session.chat_prompt(text);
+        if (!chat) return chat.error();
+        text = std::move(*chat);
+    }
+    return session.tokenize(text, true, f.chat);
+}
+
+struct Tally {
+    int64_t frames = 0, ok = 0, witnesses = 0;
+    double worst = 0;
+    uint32_t bits = 0;
+};
+
+int run(CaptureFlags& f) {
+    if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
+    if (f.output.empty()) f.output = default_output(f.session.model_path);
+    if (Result<void> r = check_output(f.output, f.force); !r) return report(r.error(), f.json);
+
+    const bool tty = isatty(STDERR_FILENO) != 0 && !f.json;
+    if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
+    Result<std::unique_ptr<Session>> opened = Session::open(f.session);
+    if (tty) fmt::print(stderr, "\x1b[K");
+    if (!opened) return report(opened.error(), f.json);
+    Session& session = **opened;
+    Result<std::vector<int32_t>> prompt = read_prompt(f, session);
+    if (!prompt) return report(prompt.error(), f.json);
+
+    std::signal(SIGINT, on_interrupt);
+    std::signal(SIGTERM, on_interrupt);
+    f.generate.stop = &stop_requested;
+
+    std::unique_ptr<RecordingWriter> writer;
+    Tally tally;
+    std::string text;
+    const auto n_prompt = static_cast<int64_t>(prompt->size());
+    const auto sink = [&](Frame&& frame) -> Result<void> {
+        if (!writer) { // the settings, the seed among them, are known by now
+            WriterOptions options;
+            options.overwrite = f.force;
+            auto created = RecordingWriter::create(f.output, session.recording_info(), options);
+            if (!created) return created.error();
+            writer = std::move(*created);
+            if (Result<void> r = writer->begin(session.geometry()); !r) return r;
+        }
+        ++tally.frames;
+        tally.ok += frame.verdict == verdict_ok;
+        tally.bits |= frame.verdict;
+        tally.witnesses += static_cast<int64_t>(frame.witnesses.size());
+        for (const Witness& w : frame.witnesses) {
+            tally.worst = std::max(tally.worst, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
+        }
+        writer->token_text(frame.token, session.piece(frame.token));
+        if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
+            fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
+        }
+        return writer->push(std::move(frame));
+    };
+    bool first_text = true;
+    const auto on_text = [&](int32_t, const std::string& piece) {
+        if (tty && first_text) fmt::print(stderr, "\x1b[K");
+        first_text = false;
+        text += piece;
+        if (!f.json) {
+            std::fwrite(piece.data(), 1, piece.size(), stdout);
+            std::fflush(stdout);
+        }
+        return true;
+    };
+    Result<GenerateResult> result = session.generate(*prompt, f.generate, sink, on_text);
+    Result<void> closed;
+    int64_t recorded = 0;
+    if (writer) {
+        // A failed capture stays incomplete: the file says so, and holds all that was reported.
+        if (result) closed = writer->close();
+        recorded = writer->recorded();
+        writer.reset();
+    }
+    if (!result || !closed) {
+        const Error error = result ? closed.error() : result.error();
+        if (recorded > 0 && !f.json) fmt::print(stderr, "\n{} tokens are recorded in {}\n", recorded, f.output);
+        return report(error, f.json);
+    }
+    std::error_code ec;
+    const auto bytes = std::filesystem::file_size(f.output, ec);
+    const double rate = result->generate_seconds > 0 ? double(result->n_generated) / result->generate_seconds : 0;
+    if (f.json) {
+        const nlohmann::json body = {{"recording", f.output},
+                                     {"bytes", bytes},
+                                     {"n_prompt", result->n_prompt},
+                                     {"n_generated", result->n_generated},
+                                     {"recorded", recorded},
+                                     {"finish_reason", result->finish_reason},
+                                     {"text", text},
+                                     {"layers", session.geometry().n_layer()},
+                                     {"rows_per_token", session.geometry().n_rows()},
+                                     {"frames_ok", tally.ok},
+                                     {"verdict", verdict_text(tally.bits)},
+                                     {"witnesses", tally.witnesses},
+                                     {"worst_witness", tally.worst},
+                                     {"prompt_seconds", result->prompt_seconds},
+                                     {"generate_seconds", result->generate_seconds}};
+        fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    } else {
+        fmt::print("\n");
+        std::fflush(stdout);
+        fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n", recorded,
+                   session.geometry().n_rows(), result->n_prompt, result->n_generated, rate,
+                   result->finish_reason == "stopped" ? ", stopped" : "");
+        fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
+                   tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
+                   100 * tally.worst);
+        fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", f.output, double(bytes) / 1e6, f.output);
+    }
+    return tally.bits == 0 ? exit_good : exit_no;
+}
+
+} // namespace
+
+void add_capture(CLI::App& app, Action& action) {
+    auto f = std::make_shared<CaptureFlags>();
+    CLI::App* verb = app.add_subcommand("capture", "Generate text and record the attention of every token");
+    verb->footer("Examples:\n"
+                 "  attnscope capture -p \"Why is the sky blue?\" --chat -n 64\n"
+                 "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
+                 "Exit: 0 every frame is proven, 1 some frame is not, 2 it could not be done.");
+    verb->add_option("-p,--prompt", f->prompt, "The prompt");
+    verb->add_option("-f,--file", f->file, "Read the prompt from a file");
+    verb->add_option("--input-ids", f->ids_file, "Read token ids from a file instead of text (JSON array or numbers)");
+    verb->add_flag("--chat", f->chat, "Put the prompt into the model's chat template as the user's message");
+    verb->add_option("-o,--output", f->output, "The recording (default: MODEL-DATE.attn)");
+    verb->add_flag("--force", f->force, "Replace an existing file");
+    verb->add_flag("--json", f->json, "Print one JSON object at the end instead of the text");
+    add_model_flags(*verb, *f);
+    add_sampling_flags(*verb, *f);
+    verb->callback([f, &action] { action = [f] { return run(*f); }; });
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,70 @@
+// attnscope export: rows as files that other programs read.
+#include "cli/report.h"
+#include "cli/session_flags.h"
+#include "cli/verbs.h"
+#include "recording/export_arrays.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+struct Flags {
+    std::string path, to, tokens, layers, heads, output;
+    bool padded = false, json = false;
+};
+
+int run(const Flags& f) {
+    Result<std::unique_ptr<Recording>> opened = Recording::open(f.path);
+    if (!opened) return report(opened.error(), f.json);
+    ExportSelection s;
+    Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens), layers = parse_selection("--layer", f.layers),
+                                 heads = parse_selection("--head", f.heads);
+    for (const auto* r : {&tokens, &layers, &heads}) {
+        if (!*r) return report(r->error(), f.json);
+    }
+    s.tokens.assign(tokens->begin(), tokens->end());
+    s.layers = *layers;
+    s.heads = *heads;
+    ExportProgress progress;
+    if (isatty(STDERR_FILENO) && !f.json) {
+        progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };
+    }
+    const bool one_file = f.padded || s.tokens.size() == 1;
+    Result<int64_t> n = f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
+                        : one_file            ? export_npy(**opened, s, f.output, progress)
+                                              : export_npy_folder(**opened, s, f.output, progress);
+    if (!n) return report(n.error(), f.json);
+    if (f.json) {
+        fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());
+    } else {
+        fmt::print(stderr, "{} tokens written to {}\x1b[K\n", *n, f.output);
+    }
+    return exit_good;
+}
+
+} // namespace
+
+void add_export(CLI::App& app, Action& action) {
+    auto f = std::make_shared<Flags>();
+    CLI::App* verb = app.add_subcommand("export", "Write rows as files for NumPy and others");
+    verb->footer("npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
+                 "--token, a single file. safetensors: one file with a tensor for each token.\n"
+                 "  attnscope export x.attn --to npy --padded -o rows.npy\n"
+                 "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
+    verb->add_option("recording", f->path, "An .attn file")->required();
+    verb->add_option("--to", f->to, "npy or safetensors")->required()->check(CLI::IsMember({"npy", "safetensors"}));
+    verb->add_option("-o,--output", f->output, "File or folder to write")->required();
+    verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
+    verb->add_option("--layer", f->layers, "Layers (default: all)");
+    verb->add_option("--head", f->heads, "Heads (default: all)");
+    verb->add_flag("--padded", f->padded, "npy: one array for all tokens, padded with zeros");
+    verb->add_flag("--json", f->json, "Print a JSON object");
+    verb->callback([f, &action] { action = [f] { return run(*f); }; });
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,102 @@
+// attnscope info: what a recording holds.
+#include "cli/report.h"
+#include "cli/verbs.h"
+
+#include <attnscope/recording.h>
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <set>
+
+namespace attnscope::cli {
+namespace {
+
+std::string kinds_of(const Geometry& g) {
+    std::set<std::string> kinds;
+    for (const LayerInfo& l : g.layers) {
+        if (!l.captured()) continue;
+        std::string kind = fmt::format("{} heads, {} KV heads of {} ({} x {})", l.n_head, l.n_head_kv, l.head_dim,
+                                       dtype_name(l.q_type), dtype_name(l.k_type));
+        if (l.softcap > 0) kind += fmt::format(", softcap {}", l.softcap);
+        if (l.max_bias > 0) kind += ", ALiBi";
+        if (!l.sinks.empty()) kind += ", learned sinks";
+        kinds.insert(kind);
+    }
+    std::string all;
+    for (const std::string& kind : kinds) all += (all.empty() ? "" : "; ") + kind;
+    return all;
+}
+
+int run(const std::string& path, bool json) {
+    Result<std::unique_ptr<Recording>> opened = Recording::open(path);
+    if (!opened) return report(opened.error(), json);
+    const RecordingInfo& i = (*opened)->info();
+    Result<std::vector<Frame>> frames = (*opened)->frames(0, i.n_frames);
+    if (!frames) return report(frames.error(), json);
+    int64_t n_prompt = 0, n_ok = 0;
+    for (const Frame& f : *frames) {
+        n_prompt += f.kind == FrameKind::prompt;
+        n_ok += f.verdict == verdict_ok;
+    }
+    std::error_code ec;
+    const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, ec));
+    const Geometry& g = i.geometry;
+    const int64_t raw = i.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
+    if (json) {
+        nlohmann::json layers = nlohmann::json::array();
+        for (const LayerInfo& l : g.layers) {
+            layers.push_back({{"layer", l.layer}, {"n_head", l.n_head}, {"n_head_kv", l.n_head_kv}, {"head_dim", l.head_dim},
+                              {"q_type", dtype_name(l.q_type)}, {"k_type", dtype_name(l.k_type)}, {"scale", l.scale},
+                              {"softcap", l.softcap}, {"max_bias", l.max_bias}, {"sinks", !l.sinks.empty()},
+                              {"mask_group", l.mask_group}, {"absent", l.absent}});
+        }
+        nlohmann::json settings = nlohmann::json::parse(i.settings_json, nullptr, false);
+        if (settings.is_discarded()) settings = nullptr;
+        const nlohmann::json body = {{"path", path}, {"complete", i.complete}, {"n_frames", i.n_frames}, {"n_prompt", n_prompt},
+                                     {"n_generated", i.n_frames - n_prompt}, {"frames_ok", n_ok}, {"bytes", bytes},
+                                     {"q_and_k_bytes", raw}, {"format_version", i.format_version}, {"created", i.created},
+                                     {"writer", i.writer}, {"engine", i.engine}, {"entry", i.entry},
+                                     {"model", {{"file", i.model.path}, {"name", i.model.name},
+                                                {"architecture", i.model.architecture}, {"description", i.model.description},
+                                                {"bytes", i.model.file_bytes}, {"sha256", i.model.sha256},
+                                                {"n_ctx_train", i.model.n_ctx_train}, {"n_vocab", i.model.n_vocab}}},
+                                     {"rows_per_token", g.n_rows()}, {"layers", layers}, {"settings", settings}};
+        fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+        return exit_good;
+    }
+    const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
+    line("recording", fmt::format("{}, {}", path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
+    line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, n_prompt,
+                               i.n_frames - n_prompt, n_ok));
+    line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));
+    line("", kinds_of(g));
+    for (const LayerInfo& l : g.layers) {
+        if (!l.captured()) line("", fmt::format("layer {} not captured: {}", l.layer, l.absent));
+    }
+    line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(bytes) / 1e6,
+                             raw ? double(bytes) / double(raw) : 0.0, i.n_frames ? double(bytes) / double(i.n_frames) / 1e3 : 0.0));
+    line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
+    if (!i.model.sha256.empty()) line("identity", i.model.sha256);
+    line("engine", fmt::format("{}, {} entry", i.engine, i.entry));
+    line("created", fmt::format("{} by {}", i.created, i.writer));
+    line("settings", i.settings_json);
+    return exit_good;
+}
+
+} // namespace
+
+void add_info(CLI::App& app, Action& action) {
+    struct Flags {
+        std::string path;
+        bool json = false;
+    };
+    auto f = std::make_shared<Flags>();
+    CLI::App* verb = app.add_subcommand("info", "Say what a recording holds, from what and how");
+    verb->add_option("recording", f->path, "An .attn file")->required();
+    verb->add_flag("--json", f->json, "Print a JSON object");
+    verb->callback([f, &action] { action = [f] { return run(f->path, f->json); }; });
+}
+
+} // namespace attnscope::cli

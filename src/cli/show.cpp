@@ -1,0 +1,203 @@
+// attnscope show: what a token looked at, as coloured text, as a table, or as numbers.
+#include "cli/report.h"
+#include "cli/session_flags.h"
+#include "cli/token_text.h"
+#include "cli/verbs.h"
+
+#include <attnscope/recording.h>
+#include <attnscope/rows.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+struct Flags {
+    std::string path, layers, heads, color = "auto";
+    int64_t token = -1;
+    int top = -1;
+    bool values = false, json = false, log = false, hide_first = false, generated = false;
+};
+
+// What the chosen token looked at, averaged over what was chosen.
+struct View {
+    int64_t index = 0;
+    std::vector<float> weights;   // one a column
+    std::vector<std::string> pieces;
+    std::vector<Frame> frames;
+    size_t n_rows = 0;
+};
+
+// Averages over tokens [begin, end) as well: columns that a token cannot see count as 0.
+Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t end) {
+    Result<std::vector<int32_t>> layers = parse_selection("--layer", f.layers), heads = parse_selection("--head", f.heads);
+    if (!layers) return layers.error();
+    if (!heads) return heads.error();
+    View v;
+    v.index = end - 1;
+    v.weights.assign(size_t(end), 0.0f);
+    int64_t n_tokens = 0;
+    for (int64_t i = begin; i < end; ++i) {
+        Result<FrameRows> rows = recording.rows(i, *layers, *heads);
+        if (!rows) {
+            if (end - begin > 1 && rows.error().kind == ErrorKind::not_found) continue; // rows not kept
+            return rows.error();
+        }
+        std::vector<float> mean(size_t(rows->n_columns));
+        reduce_mean(rows->weights, rows->n_columns, mean);
+        for (size_t j = 0; j < mean.size(); ++j) v.weights[j] += mean[j];
+        v.n_rows = rows->layers.size() * rows->heads.size();
+        ++n_tokens;
+    }
+    if (n_tokens > 1) {
+        for (float& w : v.weights) w /= static_cast<float>(n_tokens);
+    }
+    Result<std::vector<Frame>> frames = recording.frames(0, end);
+    if (!frames) return frames.error();
+    v.frames = std::move(*frames);
+    for (const Frame& frame : v.frames) v.pieces.push_back(recording.token_text(frame.token));
+    return v;
+}
+
+// Shares of the colour scale, 0 to 1. Linear: of the largest. Log: four decades below the largest.
+std::vector<double> shades(const View& v, const Flags& f) {
+    std::vector<double> shade(v.weights.size());
+    double largest = 0;
+    for (size_t j = f.hide_first ? 1 : 0; j < v.weights.size(); ++j) largest = std::max(largest, double(v.weights[j]));
+    for (size_t j = 0; j < shade.size(); ++j) {
+        if (largest <= 0 || (f.hide_first && j == 0)) continue;
+        const double x = double(v.weights[j]) / largest;
+        shade[j] = f.log ? std::max(0.0, 1 + std::log10(std::max(x, 1e-30)) / 4) : x;
+    }
+    return shade;
+}
+
+// A ramp of the 256-colour palette from nothing through blue and magenta to bright yellow; dark text on light grounds.
+std::string ground(double shade) {
+    static constexpr int ramp[] = {0, 17, 18, 54, 90, 126, 162, 198, 203, 208, 214, 220, 226};
+    constexpr int steps = sizeof ramp / sizeof *ramp;
+    const int step = std::clamp(static_cast<int>(shade * (steps - 1) + 0.5), 0, steps - 1);
+    if (step == 0) return "\x1b[0m";
+    return fmt::format("\x1b[0;48;5;{};38;5;{}m", ramp[step], step >= 8 ? 16 : 255);
+}
+
+void print_text(const View& v, const Flags& f, bool color) {
+    const std::vector<double> shade = shades(v, f);
+    for (const TextRun& run : text_runs(v.pieces)) {
+        if (!color) {
+            fmt::print("{}", run.text);
+            continue;
+        }
+        double s = 0;
+        for (size_t j = run.first; j <= run.last; ++j) s = std::max(s, shade[j]);
+        const bool self = run.first <= size_t(v.index) && run.last >= size_t(v.index);
+        std::string text;
+        for (const char c : run.text) { // a ground must not run to the end of the line
+            if (c == '\n') text += "\x1b[0m\n" + ground(s);
+            else text += c;
+        }
+        fmt::print("{}{}{}", ground(s), self ? "\x1b[4m" : "", text);
+    }
+    fmt::print("{}\n", color ? "\x1b[0m" : "");
+}
+
+void print_table(const View& v, const std::vector<ColumnWeight>& top) {
+    fmt::print("{:>9} {:>8} {:>7}  {}\n", "weight", "position", "token", "text");
+    for (const ColumnWeight& w : top) {
+        const Frame& frame = v.frames[size_t(w.column)];
+        std::string text = one_line(v.pieces[size_t(w.column)]);
+        if (text.size() > 44) text = printable(text.substr(0, 41)) + "...";
+        fmt::print("{:>8.4f}% {:>8} {:>7}  \"{}\"\n", 100 * double(w.weight), frame.position, frame.token, text);
+    }
+}
+
+int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags& f) {
+    nlohmann::json body = {{"token", v.index}, {"position", v.frames.back().position}, {"rows", v.n_rows},
+                           {"text", one_line(v.pieces.back())}, {"top", nlohmann::json::array()}};
+    for (const ColumnWeight& w : top) {
+        const Frame& frame = v.frames[size_t(w.column)];
+        body["top"].push_back({{"column", w.column}, {"position", frame.position}, {"token_id", frame.token},
+                               {"weight", w.weight}, {"text", v.pieces[size_t(w.column)]}});
+    }
+    if (f.values) body["values"] = v.weights;
+    fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return exit_good;
+}
+
+int run(const Flags& f) {
+    Result<std::unique_ptr<Recording>> opened = Recording::open(f.path);
+    if (!opened) return report(opened.error(), f.json);
+    Recording& recording = **opened;
+    const int64_t n = recording.info().n_frames;
+    if (n == 0) return report({ErrorKind::not_found, f.path + " holds no tokens"}, f.json);
+    int64_t begin = f.token < 0 ? n + f.token : f.token;
+    int64_t end = begin + 1;
+    if (begin < 0 || begin >= n) {
+        return report({ErrorKind::not_found, fmt::format("{} has tokens 0 to {}, not {}", f.path, n - 1, f.token)}, f.json);
+    }
+    if (f.generated) {
+        Result<std::vector<Frame>> frames = recording.frames(0, n);
+        if (!frames) return report(frames.error(), f.json);
+        begin = std::find_if(frames->begin(), frames->end(), [](const Frame& x) { return x.kind == FrameKind::generated; }) -
+                frames->begin();
+        end = n;
+        if (begin == n) return report({ErrorKind::not_found, f.path + " holds no generated tokens"}, f.json);
+    }
+    Result<View> view = look(recording, f, begin, end);
+    if (!view) return report(view.error(), f.json);
+    std::span<const float> row = view->weights;
+    std::vector<float> without_first;
+    if (f.hide_first) {
+        without_first = view->weights;
+        if (!without_first.empty()) without_first.front() = 0;
+        row = without_first;
+    }
+    const std::vector<ColumnWeight> top = row_top_k(row, size_t(f.top > 0 ? f.top : 5));
+    if (f.json) return print_json(*view, top, f);
+    if (f.values) {
+        for (size_t j = 0; j < view->weights.size(); ++j) fmt::print("{}\t{:.9g}\n", j, view->weights[j]);
+        return exit_good;
+    }
+    if (f.top <= 0) {
+        const bool color = f.color == "always" || (f.color == "auto" && isatty(STDOUT_FILENO));
+        print_text(*view, f, color);
+        fmt::print("\n");
+    }
+    const std::string who = f.generated ? fmt::format("{} generated tokens", end - begin)
+                                        : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces.back()));
+    fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
+               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * double(view->weights[0])) : "");
+    print_table(*view, top);
+    return exit_good;
+}
+
+} // namespace
+
+void add_show(CLI::App& app, Action& action) {
+    auto f = std::make_shared<Flags>();
+    CLI::App* verb = app.add_subcommand("show", "Show what a token looked at");
+    verb->footer("Examples:\n"
+                 "  attnscope show x.attn                          the last token, all layers and heads\n"
+                 "  attnscope show x.attn --generated --hide-first what the whole answer looked at\n"
+                 "  attnscope show x.attn --token 41 --layer 12 --head 0-3 --top 20");
+    verb->add_option("recording", f->path, "An .attn file")->required();
+    verb->add_option("--token", f->token, "Which token; negative numbers count from the end (default: the last)");
+    verb->add_flag("--generated", f->generated, "The mean over all generated tokens");
+    verb->add_option("--layer", f->layers, "Layers to average, e.g. 0,4-7 (default: all)");
+    verb->add_option("--head", f->heads, "Heads to average (default: all)");
+    verb->add_option("--top", f->top, "A table of the K strongest positions instead of the text")->check(CLI::Range(1, 1 << 20));
+    verb->add_flag("--values", f->values, "The row itself: column and weight, a line each");
+    verb->add_flag("--log", f->log, "Colours on a log scale, four decades");
+    verb->add_flag("--hide-first", f->hide_first, "Leave out the first position, which often takes most of the weight");
+    verb->add_option("--color", f->color, "auto, always or never")->check(CLI::IsMember({"auto", "always", "never"}));
+    verb->add_flag("--json", f->json, "Print a JSON object");
+    verb->callback([f, &action] { action = [f] { return run(*f); }; });
+}
+
+} // namespace attnscope::cli
