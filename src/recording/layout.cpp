@@ -59,7 +59,7 @@ Layout choose_layout(const Geometry& geometry) {
     double least = layout_cost(geometry, candidates.front());
     for (const Layout& l : candidates)
         least = std::min(least, layout_cost(geometry, l));
-    const auto good = [&](const Layout& l) { return layout_cost(geometry, l) <= least * 1.01; };
+    const auto good = [&](const Layout& l) { return layout_cost(geometry, l) <= least * 1.02; };
     Layout best{0, 0};
     for (const Layout& l : candidates) {
         if (good(l) && l.page_bytes > best.page_bytes) best = l;

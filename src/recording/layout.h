@@ -15,7 +15,7 @@ struct Layout {
 
 // Bytes of file a frame costs with a layout, Q kept; as SQLite lays rows out on pages.
 double layout_cost(const Geometry& geometry, const Layout& layout);
-// The layout with the largest pages among those that cost at most 1% more than the cheapest.
+// The layout with the largest pages among those that cost at most 2% more than the cheapest.
 Layout choose_layout(const Geometry& geometry);
 
 } // namespace attnscope::recording

@@ -27,22 +27,19 @@ Result<void> harden(Database& db) {
     return db.exec("PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA cache_size=-4096;");
 }
 
+// `code` becomes SQLite's extended code of the failure.
 Result<std::unique_ptr<Database>> open_with(const std::string& path, int flags, const char* vfs,
                                             bool own_index, const std::string& doing, int& code) {
+    code = SQLITE_CANTOPEN;
     auto db = Database::open(path, flags, doing, vfs);
-    if (!db) {
-        code = SQLITE_CANTOPEN;
-        return db;
-    }
-    if (auto r = harden(**db); !r) return r.error();
-    if (own_index) {
-        if (auto r = (*db)->exec("PRAGMA locking_mode=EXCLUSIVE"); !r) return r.error();
-    }
+    if (!db) return db;
+    Result<void> ready;
+    if (own_index) ready = (*db)->exec("PRAGMA locking_mode=EXCLUSIVE"); // before anything touches the file
+    if (ready) ready = harden(**db);
     // the first access takes the locks, and replays or recovers what a dead writer left
-    if (auto r = (*db)->integer("PRAGMA schema_version"); !r) {
-        code = last_code(**db);
-        return r.error();
-    }
+    if (ready) ready = (*db)->exec("PRAGMA schema_version");
+    code = last_code(**db);
+    if (!ready) return ready.error();
     return db;
 }
 
