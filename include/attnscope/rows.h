@@ -29,6 +29,7 @@ struct RowsRequest {
     std::span<const int32_t> positions;  // of the columns [n_columns]; used with ALiBi only, may be empty otherwise
     int32_t head_begin = 0;              // query heads [head_begin, head_end)
     int32_t head_end = 0;
+    bool batched = false;                // Frame::batched: in which order the engine added the products of a score
 };
 
 // Computes rows (head_end - head_begin, n_columns) float32 into `out`; columns that are not visible become exactly 0.

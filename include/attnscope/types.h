@@ -110,6 +110,8 @@ struct Frame {
     int32_t token = -1;      // vocabulary id; -1 when unknown (attached to a foreign program, embeddings)
     int32_t position = 0;
     FrameKind kind = FrameKind::prompt;
+    bool batched = false;    // decoded together with other tokens: the engine then uses another kernel, which adds in
+                             // another order (docs/fidelity.md)
     std::vector<uint8_t> q;  // (layer, n_head, head_dim) in each layer's q_type; empty: rows of this frame not kept
     std::vector<uint8_t> k;  // (layer that owns K, n_head_kv, head_dim) in each layer's k_type
     std::vector<Ranges> visible;      // one a mask group: the columns this token sees

@@ -43,43 +43,68 @@ struct F32Keys : F32Elements {
     }
 };
 
-// The sums of the lanes of a, b, c and d.
-ATTNSCOPE_AVX2_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
-    const __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-    const __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-    const __m256 abcd = _mm256_add_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
-    return _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+// The engine adds the products of one score in two orders, and rows equal its own only when they are added in the
+// same one: float32 sums of some hundred products differ in the last digits, which large scores turn into 1e-6.
+//   single   ggml_vec_dot_f16 and _f32: four running sums of 8 lanes, 32 elements a step; for tokens decoded alone
+//   batched  tinyBLAS in llamafile's sgemm: one running sum of 8 lanes; for tokens decoded together
+enum class Order { single, batched };
+
+// The sums of the lanes of a, b, c and d: first the halves, then neighbours (single) or every other one (batched).
+template <Order order> ATTNSCOPE_AVX2_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
+    const __m128 ta = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 tb = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+    const __m128 tc = _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
+    const __m128 td = _mm_add_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1));
+    if constexpr (order == Order::single) return _mm_hadd_ps(_mm_hadd_ps(ta, tb), _mm_hadd_ps(tc, td));
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(ta, tb), _mm_unpackhi_ps(ta, tb)); // a02 b02 a13 b13
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(tc, td), _mm_unpackhi_ps(tc, td));
+    return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
 
 // R keys against H query heads, everything in flight held in registers: each element of K is loaded and
 // converted once for all H heads.
-template <class Keys, int R, int H> ATTNSCOPE_AVX2_INLINE void dot_tile(const DotTask& t, int64_t row) {
+template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2_INLINE void dot_tile(const DotTask& t, int64_t row) {
     constexpr int n_sums = R * H;
     constexpr int n_padded = (n_sums + 3) / 4 * 4;
+    constexpr int parts = order == Order::single ? 4 : 1;
+    constexpr int step = 8 * parts;
     const uint8_t* k = t.k + static_cast<size_t>(row) * t.k_stride;
-    __m256 sum[n_padded];
-    for (auto& s : sum)
-        s = _mm256_setzero_ps();
+    __m256 sum[parts][n_padded];
+    for (auto& part : sum) {
+        for (auto& s : part)
+            s = _mm256_setzero_ps();
+    }
     int32_t i = 0;
-    for (; i + 8 <= t.head_dim; i += 8) {
-        __m256 key[R];
-        for (int r = 0; r < R; ++r)
-            key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i);
-        for (int h = 0; h < H; ++h) {
-            const __m256 q = _mm256_loadu_ps(t.q + static_cast<size_t>(h) * t.q_stride + i);
+    for (; i + step <= t.head_dim; i += step) {
+        for (int part = 0; part < parts; ++part) {
+            __m256 key[R];
             for (int r = 0; r < R; ++r)
-                sum[h * R + r] = _mm256_fmadd_ps(key[r], q, sum[h * R + r]);
+                key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i + 8 * part);
+            for (int h = 0; h < H; ++h) {
+                const __m256 q = _mm256_loadu_ps(t.q + static_cast<size_t>(h) * t.q_stride + i + 8 * part);
+                for (int r = 0; r < R; ++r)
+                    sum[part][h * R + r] = _mm256_fmadd_ps(key[r], q, sum[part][h * R + r]);
+            }
+        }
+    }
+    if constexpr (order == Order::single) {
+        for (int s = 0; s < n_sums; ++s) {
+            sum[0][s] = _mm256_add_ps(_mm256_add_ps(sum[0][s], sum[2][s]), _mm256_add_ps(sum[1][s], sum[3][s]));
         }
     }
     float total[n_padded];
     for (int s = 0; s < n_padded; s += 4) {
-        _mm_storeu_ps(total + s, sum_lanes(sum[s], sum[s + 1], sum[s + 2], sum[s + 3]));
+        _mm_storeu_ps(total + s, sum_lanes<order>(sum[0][s], sum[0][s + 1], sum[0][s + 2], sum[0][s + 3]));
     }
-    for (; i < t.head_dim; ++i) {
+    if (i < t.head_dim) { // what is left is added one by one, in double precision, as ggml does
         for (int h = 0; h < H; ++h) {
-            const float q = t.q[static_cast<size_t>(h) * t.q_stride + static_cast<size_t>(i)];
             for (int r = 0; r < R; ++r) {
-                total[h * R + r] += Keys::at(k + static_cast<size_t>(r) * t.k_stride, i) * q;
+                double rest = static_cast<double>(total[h * R + r]);
+                for (int32_t j = i; j < t.head_dim; ++j) {
+                    const float q = t.q[static_cast<size_t>(h) * t.q_stride + static_cast<size_t>(j)];
+                    rest += static_cast<double>(Keys::at(k + static_cast<size_t>(r) * t.k_stride, j) * q);
+                }
+                total[h * R + r] = static_cast<float>(rest);
             }
         }
     }
@@ -102,41 +127,55 @@ template <class Keys> ATTNSCOPE_AVX2_INLINE void prefetch(const DotTask& t, int6
     }
 }
 
-template <class Keys, int R, int H> ATTNSCOPE_AVX2 void dots_of(const DotTask& t) {
+template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2 void dots_of(const DotTask& t) {
     int64_t row = 0;
     for (; row + R <= t.n; row += R) {
         prefetch<Keys>(t, row, R);
-        dot_tile<Keys, R, H>(t, row);
+        dot_tile<Keys, R, H, order>(t, row);
     }
     for (; row < t.n; ++row)
-        dot_tile<Keys, 1, H>(t, row);
+        dot_tile<Keys, 1, H, order>(t, row);
 }
 
 // Tiles of at most sixteen registers: R * H sums, R keys and one query.
 template <class Keys> void dots_narrow(const DotTask& t) {
+    if (!t.batched) { // four sums each
+        switch (t.n_q) {
+        case 1:
+            return dots_of<Keys, 3, 1, Order::single>(t);
+        case 2:
+            return dots_of<Keys, 1, 2, Order::single>(t);
+        case 3:
+            return dots_of<Keys, 1, 3, Order::single>(t);
+        default:
+            return;
+        }
+    }
     switch (t.n_q) {
     case 1:
-        return dots_of<Keys, 8, 1>(t);
+        return dots_of<Keys, 8, 1, Order::batched>(t);
     case 2:
-        return dots_of<Keys, 4, 2>(t);
+        return dots_of<Keys, 4, 2, Order::batched>(t);
     case 3:
-        return dots_of<Keys, 3, 3>(t);
+        return dots_of<Keys, 3, 3, Order::batched>(t);
     case 4:
-        return dots_of<Keys, 3, 4>(t);
+        return dots_of<Keys, 3, 4, Order::batched>(t);
     case 5:
-        return dots_of<Keys, 2, 5>(t);
+        return dots_of<Keys, 2, 5, Order::batched>(t);
     case 6:
-        return dots_of<Keys, 2, 6>(t);
+        return dots_of<Keys, 2, 6, Order::batched>(t);
     case 7:
-        return dots_of<Keys, 1, 7>(t);
+        return dots_of<Keys, 1, 7, Order::batched>(t);
     default:
         return;
     }
 }
 
-constexpr int32_t max_narrow = 7;
-
-template <class Keys> ATTNSCOPE_AVX2 void dots(const DotTask& t) {
+template <class Keys> ATTNSCOPE_AVX2 void dots(const DotTask& given) {
+    DotTask t = given;
+    // tinyBLAS does not take such lengths: then the engine uses its other kernel
+    if (t.head_dim % 8 != 0) t.batched = false;
+    const int32_t max_narrow = t.batched ? 7 : 3;
     if (t.n_q <= max_narrow) return dots_narrow<Keys>(t);
     // More heads than registers: convert some keys once, keep them in the first-level cache, and let the
     // heads come to them in turns.

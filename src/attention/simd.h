@@ -19,6 +19,7 @@ struct DotTask {
     int64_t n = 0;
     float* out = nullptr;  // out[h * out_stride + r] = q[h] . k[r]
     size_t out_stride = 0; // floats
+    bool batched = false;  // RowsRequest::batched
 };
 
 struct RowKernels {

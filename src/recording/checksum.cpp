@@ -35,7 +35,7 @@ int64_t frame_checksum(const Frame& frame, size_t q_size, int64_t q_checksum,
         uint64_t visible_size;
     };
     static_assert(sizeof(Fixed) == 40, "hashed as bytes: no padding");
-    const Fixed fixed{frame.token, frame.position, static_cast<int32_t>(frame.kind), frame.verdict, q_size,
+    const Fixed fixed{frame.token, frame.position, static_cast<int32_t>(frame.kind) | (frame.batched ? 2 : 0), frame.verdict, q_size,
                       q_checksum,  visible.size()};
     std::vector<uint8_t> bytes(sizeof fixed + visible.size() + witnesses.size());
     std::memcpy(bytes.data(), &fixed, sizeof fixed);

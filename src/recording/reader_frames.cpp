@@ -26,13 +26,14 @@ Result<Frame> Reader::frame_fields(Statement& row, int64_t expected_index, int64
     Frame frame;
     frame.index = expected_index;
     const int64_t kind = row.integer(3);
-    if (!fits<int32_t>(row.integer(1)) || !fits<int32_t>(row.integer(2)) || kind < 0 || kind > 1 ||
+    if (!fits<int32_t>(row.integer(1)) || !fits<int32_t>(row.integer(2)) || kind < 0 || kind > 3 ||
         !fits<uint32_t>(row.integer(4))) {
         return damaged(place() + "a number is out of bounds");
     }
     frame.token = static_cast<int32_t>(row.integer(1));
     frame.position = static_cast<int32_t>(row.integer(2));
-    frame.kind = static_cast<FrameKind>(kind);
+    frame.kind = static_cast<FrameKind>(kind & 1);
+    frame.batched = (kind & 2) != 0;
     frame.verdict = static_cast<uint32_t>(row.integer(4));
     q_checksum = row.integer(6);
     const int64_t q_size = row.is_null(9) ? 0 : row.integer(9);

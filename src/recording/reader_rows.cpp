@@ -197,6 +197,7 @@ Result<FrameRows> Reader::rows(int64_t index, std::span<const int32_t> layers,
             request.visible = visible;
             request.n_columns = n_columns;
             request.position = frame->position;
+            request.batched = frame->batched;
             request.positions = positions;
             for (const auto& [first, last] : runs_of(result.heads, layer.n_head)) {
                 request.head_begin = result.heads[first];

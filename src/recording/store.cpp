@@ -182,7 +182,7 @@ Result<void> Store::put(Frame&& frame) {
     insert_frame_.bind(1, index)
         .bind(2, int64_t(frame.token))
         .bind(3, int64_t(frame.position))
-        .bind(4, int64_t(frame.kind))
+        .bind(4, int64_t(frame.kind) | (frame.batched ? 2 : 0))
         .bind(5, int64_t(frame.verdict))
         .bind(6, frame_checksum(frame, frame.q.size(), q_checksum, visible_, witnesses_))
         .bind(7, q_checksum)

@@ -207,7 +207,7 @@ void Collector::prove(const AttentionNode& node, int32_t layer_index, const uint
                                                  : size_t(i) * node.out->nb[1] + size_t(head) * node.out->nb[2];
             s.out = reinterpret_cast<const float*>(static_cast<const char*>(node.out->data) + out_offset);
             s.flash = node.flash;
-            s.q_in_f32 = node.flash && n_query_ > 1;
+            s.batched = n_query_ > 1;
             s.cells = &group.map;
             witnesses_[size_t(i)].push_back(options_.witness(s));
         }
@@ -238,6 +238,7 @@ bool Collector::finish(std::vector<Frame>& frames, std::string& error) {
         Frame f;
         f.index = next_index_ + i;
         f.position = positions_[size_t(i)];
+        f.batched = n_query_ > 1;
         f.witnesses = std::move(witnesses_[size_t(i)]);
         const bool with_q = !keep_q || keep_q(f.index);
         if (with_q) f.q.resize(q_bytes);

@@ -34,7 +34,7 @@ struct HeadSample {
     size_t v_cell_stride = 0, v_dim_stride = 0; // bytes
     const float* out = nullptr;       // (head_dim_v): the engine's own attention output
     bool flash = false;
-    bool q_in_f32 = false;            // the kernel multiplied Q unrounded (tiled flash attention)
+    bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
     const CellMap* cells = nullptr;
 };
 using WitnessFunction = std::function<Witness(const HeadSample&)>;

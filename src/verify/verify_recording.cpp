@@ -20,6 +20,7 @@ struct Proof {
     std::vector<uint8_t> q; // the layer's, all heads
     Ranges visible;
     int32_t position = 0;
+    bool batched = false;
 };
 
 // Rows computed twice by the same code differ only where the columns came in another order (cells, not positions).
@@ -46,6 +47,7 @@ Result<void> prove_layer(Recording& recording, int32_t layer, std::vector<Proof>
         r.visible = p.visible;
         r.n_columns = n;
         r.position = p.position;
+        r.batched = p.batched;
         r.positions = std::span(positions).first(size_t(n));
         r.head_begin = p.witness.head;
         r.head_end = p.witness.head + 1;
@@ -120,7 +122,7 @@ Result<VerifyReport> verify_recording(Recording& recording, const VerifyOptions&
             const LayerInfo& layer = geometry.layers[size_t(w.layer)];
             const auto at = frame.q.begin() + static_cast<std::ptrdiff_t>(geometry.q_offset(w.layer));
             by_layer[w.layer].push_back({i, w, {at, at + static_cast<std::ptrdiff_t>(layer.q_bytes())},
-                                         frame.visible[size_t(layer.mask_group)], frame.position});
+                                         frame.visible[size_t(layer.mask_group)], frame.position, frame.batched});
         }
         report.frames.push_back(verdict);
         if (i % 64 == 0) progress("frames", static_cast<double>(i) / static_cast<double>(info.n_frames));

@@ -97,7 +97,7 @@ double norm(const std::vector<double>& x) {
 // rounded: the errors of the products are independent, each at most u |q_d k_d|.
 double score_error(const tap::HeadSample& s) {
     const LayerInfo& layer = *s.layer;
-    if (!s.q_in_f32 || layer.q_type == DType::f32) return 0;
+    if (!s.flash || !s.batched || layer.q_type == DType::f32) return 0;
     const auto type = static_cast<ggml_type>(layer.q_type);
     const auto k_type = static_cast<ggml_type>(layer.k_type);
     const size_t row = dtype_row_bytes(layer.q_type, layer.head_dim);
@@ -149,6 +149,7 @@ Witness witness_head(const tap::HeadSample& s) {
         positions.resize(size_t(s.n_cells), 0);
         request.positions = positions;
     }
+    request.batched = s.batched;
     request.head_begin = s.head;
     request.head_end = s.head + 1;
     if (!attention_rows(request, row)) return w;

@@ -190,6 +190,7 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
             r.visible = f.visible[size_t(info.mask_group)];
             r.n_columns = n;
             r.position = f.position;
+            r.batched = f.batched;
             r.positions = std::span(positions).first(size_t(n));
             r.head_end = info.n_head;
             std::vector<float> rows(size_t(info.n_head * n));
