@@ -1,0 +1,83 @@
+// Captures of attention as anybody made them: Halo Weave folders (both forms), .npy, .npz, .safetensors, raw
+// float32, and our own recordings. Nothing in them is trusted; nothing but one token is kept in memory.
+//
+// A capture holds tensors of [tokens?, layers, heads, context]: row (l, h) is what query head h of layer l is
+// said to give to each place of the context when the model had read that token.
+#pragma once
+
+#include <attnscope/error.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+
+class Recording;
+
+// What a capture says of the model it came from; 0 where it says nothing.
+struct StatedModel {
+    std::string name;
+    int32_t n_layer = 0;
+    int32_t n_head = 0;
+    int32_t n_head_kv = 0;
+    int32_t n_ctx = 0;
+    int32_t head_dim = 0;
+    bool learned_sinks = false; // known from a recording's geometry only
+};
+
+struct CaptureInfo {
+    std::string path;
+    std::string format;       // "halo-weave", "halo-weave-json", "npy", "npz", "safetensors", "raw", "attn"
+    std::string storage;      // element type as stored: "float32", "float16", "bfloat16", "float64", "json"
+    int64_t n_tokens = 0;     // tokens the capture claims to hold; next() yields at most as many
+    bool rectangular = false; // tokens are stacked in one array, so that all have the width of the longest
+    StatedModel model;
+    std::vector<std::string> labels; // what an earlier `filter` said of the data, in its words
+    std::vector<std::string> notes;  // harmless oddities the importer met
+};
+
+// One token's tensor, (n_layer, n_head, n_context) float32, C order. Borrowed until the next call of next().
+struct CaptureToken {
+    int64_t index = 0;  // place in the capture: 0, 1, 2, ...
+    int64_t number = 0; // the number the capture itself gives the token (file names); == index elsewhere
+    std::string source; // file, or array, the tensor came from
+    int32_t n_layer = 0;
+    int32_t n_head = 0;
+    int64_t n_context = 0;
+    int64_t stated_context = -1; // context length that the capture states for this token; -1: none
+    int32_t token_id = -1;
+    std::string text;
+    std::string kept_as; // label an earlier `filter` put on this token; empty: none
+    std::span<const float> values;
+};
+
+struct CaptureOptions {
+    std::vector<int64_t> shape; // of raw float32: [tokens, layers, heads, context] or without tokens
+    std::string array;          // name of the array in .npz or .safetensors; empty: every array that fits
+};
+
+// Not thread-safe. Reads forwards once; open again to read again.
+class CaptureReader {
+public:
+    // Finds the format from the path and the first bytes. Errors: not_found, io, not_ours (nothing we know),
+    // damaged (a known format with a broken header), unsupported (a shape or type that is no attention).
+    static Result<std::unique_ptr<CaptureReader>> open(const std::string& path,
+                                                       const CaptureOptions& options = {});
+    virtual ~CaptureReader() = default;
+
+    virtual const CaptureInfo& info() const = 0;
+    // The next token, or nullptr after the last. An error of kind damaged or not_found concerns this token
+    // alone: the reader has stepped over it and may be asked again, unless at_end(). Other errors end the
+    // capture.
+    virtual Result<const CaptureToken*> next() = 0;
+    // Nothing more can be read: all was yielded, or what is left is out of reach.
+    virtual bool at_end() const = 0;
+};
+
+// The largest tensor of one token that is read: 2^31 elements, 8 GiB as float32.
+constexpr int64_t max_token_elements = int64_t(1) << 31;
+
+} // namespace attnscope

@@ -1,0 +1,155 @@
+// What is wrong with a capture of attention, what shows it, what can be kept and how to capture it rightly.
+// docs/diagnose.md describes every cause and its signal. Knows tensors only: CaptureReader brings them.
+#pragma once
+
+#include <attnscope/capture_reader.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+
+enum class Cause {
+    clean,               // nothing wrong was found
+    learned_sinks,       // rows rightly sum to less than 1: not damage
+    raw_scores,          // scores instead of probabilities: scaled and masked, not yet through softmax
+    early_scores,        // scores before scaling or mask (llama.cpp's `kq` is both)
+    aliasing,            // every layer holds the same layer's rows
+    race,                // some layers hold one layer's rows, or kinds change from token to token
+    stale_frame,         // the previous token's tensor again
+    mixture,             // probabilities and scores in one tensor
+    padding,             // columns beyond the context taken for context
+    cells_for_positions, // columns are cells of the KV cache, not positions
+    transposed,          // heads and positions exchanged
+    kv_heads,            // KV heads taken for query heads
+    half_overflow,       // NaN, infinity or the largest half-precision number
+    corrupt,             // truncated or damaged data
+    unknown,             // not attention as we know it, and none of the above
+};
+const char* cause_name(Cause cause);  // stable: "aliasing", "learned sinks", ... for --json and tables
+const char* cause_title(Cause cause); // a heading for people
+bool cause_is_damage(Cause cause);    // all but clean and learned_sinks
+
+// What the rows of one token are.
+enum class TokenKind {
+    probabilities,     // every row is non-negative and sums to 1
+    sub_probabilities, // every row is non-negative and sums to 1 or less
+    scores,            // negative numbers, or sums that are not 1: not through softmax
+    mixed,             // some rows are probabilities, some are scores
+    not_finite,        // NaN or infinity where none belongs
+    transposed,        // sums to 1 along the other axis
+    zeros,             // nothing but zeros
+    unreadable,        // the file could not be read
+};
+const char* token_kind_name(TokenKind kind);
+
+// Facts of one token, in the order of the capture.
+struct TokenFacts {
+    int64_t index = 0;
+    int64_t number = 0;
+    TokenKind kind = TokenKind::probabilities;
+    int32_t n_layer = 0;
+    int32_t n_head = 0;
+    int64_t n_context = 0;
+    int64_t stated_context = -1;
+    float min = 0;
+    float max = 0;
+    double sum = 0; // over the tensor
+    double row_sum_min = 0;
+    double row_sum_max = 0;
+    int64_t n_not_finite = 0;        // NaN and infinities, without the -inf of a mask
+    int64_t n_masked = 0;            // -inf, or the large negative numbers that frameworks use for it
+    int64_t n_half_limit = 0;        // exactly +-65504, the largest half-precision number
+    int32_t distinct_layers = 0;     // layers that differ bitwise
+    int32_t equal_layers = 0;        // layers that are not trivial and equal another layer of this token
+    int32_t stale_layers = 0;        // layers that repeat the previous token's
+    int64_t repeats = -1;            // index of the earlier token whose tensor this is; -1: none
+    int64_t padding = 0;             // columns at the end that are zero in every row
+    int32_t head_group = 1;          // heads come in runs of this many equal ones; 1: they do not
+    int32_t zero_layers = 0;         // layers of zeros only
+    int32_t wrapped_layers = 0;      // layers whose weights leave a hole, or end before the newest position
+    int64_t wrap_edge = -1;          // column before that hole or end, in the first such layer
+    int32_t wild_rows = 0;           // rows that are neither probabilities nor plausible scores
+    int32_t zero_tail_rows = 0;      // rows of zeros at the end of the tensor
+    int32_t sub_rows = 0;            // rows that sum to less than 1
+    int32_t score_rows = 0;          // rows that are scores
+    bool zero_tail_in_layer = false; // those rows begin inside a layer
+    bool trivial = false;        // too little in it to tell layers apart: one position, or only one-hot rows
+    int32_t layer_partition = 0; // which layers equal which, as a number: equal numbers, equal partitions
+    int64_t newest_column =
+        -1;                // column that grew most since a previous token of equal width; -1: cannot be told
+    double peakedness = 0; // of scores: median weight of a row's largest entry after softmax
+    double spread = 0;     // of scores: median standard deviation of a row
+    std::string error;     // of an unreadable token
+};
+
+struct Finding {
+    Cause cause = Cause::clean;
+    int64_t n_tokens = 0;              // tokens concerned
+    std::vector<std::string> evidence; // sentences with numbers
+    std::string keep;                  // what can be kept, and as what
+    std::string fix;                   // what to change where the capture is made
+    std::string undecided; // what the data alone cannot decide, and which fact would; empty: nothing
+};
+
+// A place where the kind of tokens changes.
+struct Transition {
+    int64_t index = 0; // of the first token of the new kind
+    TokenKind from = TokenKind::probabilities;
+    TokenKind to = TokenKind::probabilities;
+};
+
+struct Pattern {
+    std::vector<Transition> transitions;
+    int64_t period = 0;                  // tokens after which good and bad repeat; 0: no period
+    double period_strength = 0;          // autocorrelation at that lag
+    double correlation_with_index = 0;   // of "bad" with the place in the capture, -1 to 1
+    double correlation_with_context = 0; // of "bad" with the context length
+    std::string sentence;                // all that in words
+};
+
+// What of one token may be kept.
+enum class Keep {
+    nothing,
+    all,        // as it is
+    last_layer, // one layer, as the last layer's
+    cropped,    // without the columns of padding
+    transposed, // with heads and positions exchanged back
+    kv_heads,   // one row a KV head
+    scores,     // as scores, not as attention
+};
+const char* keep_name(Keep keep);
+
+struct Diagnosis {
+    CaptureInfo capture;
+    std::vector<Finding> findings; // most important first; never empty
+    Pattern pattern;
+    std::vector<TokenFacts> tokens;
+    std::vector<Keep> keep; // one a token
+    std::string conclusion; // the findings in plain words
+
+    Cause cause() const { return findings.front().cause; }
+    bool good() const { return !cause_is_damage(cause()); }
+};
+
+// Takes tokens one after another. Keeps facts, not tensors.
+class Diagnoser {
+public:
+    explicit Diagnoser(CaptureInfo capture);
+    ~Diagnoser();
+    void add(const CaptureToken& token);
+    void add_unreadable(const Error& error);
+    Diagnosis finish();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+// Reads a capture to its end. `progress` gets tokens done. Fails only where there is nothing to diagnose.
+Result<Diagnosis> diagnose_capture(CaptureReader& reader, const std::function<void(int64_t)>& progress = {});
+
+} // namespace attnscope

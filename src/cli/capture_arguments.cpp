@@ -1,0 +1,45 @@
+#include "cli/capture_arguments.h"
+
+namespace attnscope::cli {
+
+void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments) {
+    verb.add_option(
+            "path", arguments.path,
+            "A Halo Weave capture folder, .npy, .npz, .safetensors, .attn, or raw float32 with --shape")
+        ->required()
+        ->option_text("PATH");
+    verb.add_option("--shape", arguments.shape, "Shape of raw float32: [tokens,]layers,heads,context")
+        ->option_text("N,N,N");
+    verb.add_option("--array", arguments.array,
+                    "Array to read of a .npz or .safetensors (default: all that fit)")
+        ->option_text("NAME");
+}
+
+Result<std::unique_ptr<CaptureReader>> open_capture(const CaptureArguments& arguments) {
+    CaptureOptions options;
+    options.array = arguments.array;
+    const std::string& text = arguments.shape;
+    for (size_t at = 0; at < text.size();) {
+        int64_t extent = 0;
+        size_t digits = 0;
+        for (; at < text.size() && text[at] >= '0' && text[at] <= '9' && digits < 18; ++at, ++digits) {
+            extent = extent * 10 + (text[at] - '0');
+        }
+        const bool end = at == text.size();
+        if (digits == 0 || (!end && text[at] != ',') || (!end && at + 1 == text.size())) {
+            return Error{ErrorKind::invalid_argument,
+                         "--shape is a list of whole numbers, such as 28,28,512, not " + text};
+        }
+        options.shape.push_back(extent);
+        ++at;
+    }
+    return CaptureReader::open(arguments.path, options);
+}
+
+Result<Diagnosis> diagnose_path(const CaptureArguments& arguments) {
+    auto reader = open_capture(arguments);
+    if (!reader) return reader.error();
+    return diagnose_capture(**reader);
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,57 @@
+// attnscope diagnose: what is wrong with a capture.
+#include "cli/capture_arguments.h"
+#include "cli/diagnosis_report.h"
+#include "cli/report.h"
+#include "cli/verbs.h"
+
+#include <attnscope/diagnose.h>
+
+#include <cstdio>
+#include <fstream>
+#include <memory>
+
+namespace attnscope::cli {
+
+namespace {
+
+struct Options {
+    CaptureArguments capture;
+    std::string html;
+    bool json = false;
+    bool all = false;
+};
+
+int run(const Options& options) {
+    auto diagnosis = diagnose_path(options.capture);
+    if (!diagnosis) return report(diagnosis.error(), options.json);
+    if (!options.html.empty()) {
+        std::ofstream page(options.html, std::ios::binary | std::ios::trunc);
+        page << diagnosis_html(*diagnosis);
+        page.close();
+        if (!page) return report({ErrorKind::io, "cannot write " + options.html}, options.json);
+    }
+    if (options.json) {
+        const auto replace = nlohmann::json::error_handler_t::replace;
+        std::printf("%s\n", diagnosis_json(*diagnosis).dump(-1, ' ', false, replace).c_str());
+    } else {
+        std::fputs(diagnosis_text(*diagnosis, options.all).c_str(), stdout);
+    }
+    return diagnosis->good() ? exit_good : exit_no;
+}
+
+} // namespace
+
+void add_diagnose(CLI::App& app, Action& action) {
+    auto options = std::make_shared<Options>();
+    CLI::App* verb =
+        app.add_subcommand("diagnose", "Say what is wrong with a capture of attention that anybody made");
+    add_capture_arguments(*verb, options->capture);
+    verb->add_flag("--json", options->json, "Print a JSON object");
+    verb->add_option("--html", options->html, "Also write a page that needs nothing else")
+        ->option_text("OUT");
+    verb->add_flag("--all", options->all, "A line for every token, not for every run of equal ones");
+    verb->footer("Exit code: 0 nothing wrong, 1 something is wrong, 2 it could not be read.");
+    verb->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,185 @@
+#include "cli/diagnosis_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace attnscope::cli {
+
+namespace {
+
+constexpr size_t width = 80;
+
+// Wraps at spaces; lines after the first are indented.
+std::string wrapped(const std::string& text, size_t indent) {
+    std::string out;
+    size_t column = indent, at = 0;
+    while (at < text.size()) {
+        const size_t end = std::min(text.find(' ', at), text.size());
+        const size_t word = end - at;
+        if (column > indent && column + 1 + word > width) {
+            out += '\n';
+            out.append(indent, ' ');
+            column = indent;
+        } else if (column > indent) {
+            out += ' ';
+            ++column;
+        }
+        out.append(text, at, word);
+        column += word;
+        at = end + 1;
+    }
+    return out;
+}
+
+std::string labelled(const char* label, const std::string& text) {
+    return fmt::format("  {:<10}{}\n", label, wrapped(text, 12));
+}
+
+// What a stranger wrote may hold control characters that a terminal obeys.
+std::string printable(std::string text) {
+    for (char& c : text) {
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = '?';
+    }
+    return text;
+}
+
+bool alike(const TokenFacts& a, const TokenFacts& b) {
+    const auto like = [](int64_t x, int64_t y) { return (x > 0) == (y > 0); };
+    return a.kind == b.kind && a.kind != TokenKind::unreadable && a.n_layer == b.n_layer &&
+           a.n_head == b.n_head && a.distinct_layers == b.distinct_layers &&
+           (a.repeats >= 0) == (b.repeats >= 0) && like(a.stale_layers, b.stale_layers) &&
+           like(a.padding, b.padding) && like(a.wrapped_layers, b.wrapped_layers);
+}
+
+} // namespace
+
+std::vector<TokenRun> token_runs(const Diagnosis& diagnosis, bool all) {
+    std::vector<TokenRun> runs;
+    for (size_t i = 0; i < diagnosis.tokens.size(); ++i) {
+        if (!all && !runs.empty() && alike(diagnosis.tokens[i], diagnosis.tokens[runs.back().begin]))
+            runs.back().end = i + 1;
+        else
+            runs.push_back({i, i + 1});
+    }
+    return runs;
+}
+
+std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
+    std::string out;
+    const CaptureInfo& capture = diagnosis.capture;
+    out += fmt::format("{}: {}, {}, {} tokens\n", printable(capture.path), capture.format, capture.storage,
+                       diagnosis.tokens.size());
+    for (const std::string& label : capture.labels)
+        out += labelled("label", printable(label));
+    for (const std::string& note : capture.notes)
+        out += labelled("note", printable(note));
+    out += fmt::format("\n{:>11} {:<13} {:>9} {:>9} {:>17} {:>6} {}\n", "token", "kind", "min", "max",
+                       "row sums", "layers", "remarks");
+    for (const TokenRun& run : token_runs(diagnosis, all)) {
+        const TokenFacts& first = diagnosis.tokens[run.begin];
+        const TokenFacts& last = diagnosis.tokens[run.end - 1];
+        if (first.kind == TokenKind::unreadable) {
+            out += fmt::format("{:>11} {:<13} {}\n", "-", "unreadable", wrapped(printable(first.error), 26));
+            continue;
+        }
+        const std::string name = run.end - run.begin == 1 ? fmt::format("{}", first.number)
+                                                          : fmt::format("{}-{}", first.number, last.number);
+        float min = first.min, max = first.max;
+        double low = first.row_sum_min, high = first.row_sum_max;
+        for (size_t i = run.begin; i < run.end; ++i) {
+            min = std::min(min, diagnosis.tokens[i].min);
+            max = std::max(max, diagnosis.tokens[i].max);
+            low = std::min(low, diagnosis.tokens[i].row_sum_min);
+            high = std::max(high, diagnosis.tokens[i].row_sum_max);
+        }
+        std::string remarks;
+        const auto remark = [&](const std::string& text) {
+            if (!remarks.empty()) remarks += ", ";
+            remarks += text;
+        };
+        if (first.repeats >= 0)
+            remark(run.end - run.begin == 1 ? fmt::format("is {}", first.repeats) : "repeats");
+        else if (first.stale_layers > 0)
+            remark(fmt::format("{} stale", first.stale_layers));
+        if (first.padding > 0) remark("padded");
+        if (first.wrapped_layers > 0) remark("wrapped");
+        if (first.head_group > 1) remark(fmt::format("heads x{}", first.head_group));
+        out += fmt::format("{:>11} {:<13} {:>9.3g} {:>9.3g} {:>8.3g} {:>8.3g} {:>3}/{:<3}{}\n", name,
+                           token_kind_name(first.kind), static_cast<double>(min), static_cast<double>(max),
+                           low, high, first.distinct_layers, first.n_layer, remarks);
+    }
+    out += fmt::format("\n{}\n", wrapped(diagnosis.pattern.sentence, 0));
+    for (const Finding& finding : diagnosis.findings) {
+        out += fmt::format("\n{}: {}\n", cause_name(finding.cause), wrapped(cause_title(finding.cause), 12));
+        out += labelled("tokens", fmt::format("{} of {}", finding.n_tokens, diagnosis.tokens.size()));
+        for (const std::string& evidence : finding.evidence)
+            out += labelled("evidence", printable(evidence));
+        if (!finding.undecided.empty()) out += labelled("undecided", finding.undecided);
+        out += labelled("keep", finding.keep);
+        if (cause_is_damage(finding.cause)) out += labelled("fix", finding.fix);
+    }
+    return out;
+}
+
+nlohmann::json diagnosis_json(const Diagnosis& diagnosis) {
+    using nlohmann::json;
+    const CaptureInfo& capture = diagnosis.capture;
+    json body = {{"path", capture.path},
+                 {"format", capture.format},
+                 {"storage", capture.storage},
+                 {"labels", capture.labels},
+                 {"notes", capture.notes},
+                 {"good", diagnosis.good()},
+                 {"cause", cause_name(diagnosis.cause())},
+                 {"conclusion", diagnosis.conclusion}};
+    body["findings"] = json::array();
+    for (const Finding& f : diagnosis.findings) {
+        body["findings"].push_back({{"cause", cause_name(f.cause)},
+                                    {"title", cause_title(f.cause)},
+                                    {"tokens", f.n_tokens},
+                                    {"evidence", f.evidence},
+                                    {"undecided", f.undecided},
+                                    {"keep", f.keep},
+                                    {"fix", f.fix}});
+    }
+    const Pattern& p = diagnosis.pattern;
+    body["pattern"] = {{"sentence", p.sentence},
+                       {"period", p.period},
+                       {"period_strength", p.period_strength},
+                       {"correlation_with_index", p.correlation_with_index},
+                       {"correlation_with_context", p.correlation_with_context}};
+    body["pattern"]["transitions"] = json::array();
+    for (const Transition& t : p.transitions) {
+        body["pattern"]["transitions"].push_back(
+            {{"index", t.index}, {"from", token_kind_name(t.from)}, {"to", token_kind_name(t.to)}});
+    }
+    body["tokens"] = json::array();
+    for (size_t i = 0; i < diagnosis.tokens.size(); ++i) {
+        const TokenFacts& t = diagnosis.tokens[i];
+        json token = {{"index", t.index},
+                      {"number", t.number},
+                      {"kind", token_kind_name(t.kind)},
+                      {"keep", keep_name(diagnosis.keep[i])}};
+        if (t.kind == TokenKind::unreadable) {
+            token["error"] = t.error;
+        } else {
+            token["shape"] = {t.n_layer, t.n_head, t.n_context};
+            token["min"] = t.min;
+            token["max"] = t.max;
+            token["sum"] = t.sum;
+            token["row_sums"] = {t.row_sum_min, t.row_sum_max};
+            token["distinct_layers"] = t.distinct_layers;
+            token["stale_layers"] = t.stale_layers;
+            token["repeats"] = t.repeats >= 0 ? json(t.repeats) : json(nullptr);
+            token["padding"] = t.padding;
+            token["wrapped_layers"] = t.wrapped_layers;
+            token["head_group"] = t.head_group;
+            token["not_finite"] = t.n_not_finite;
+        }
+        body["tokens"].push_back(std::move(token));
+    }
+    return body;
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,48 @@
+// Files of strangers, opened with care: regular files only, sizes known before anything is allocated.
+#pragma once
+
+#include <attnscope/error.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace attnscope {
+
+class CaptureFile {
+public:
+    // A path that a person gave: links are followed.
+    static Result<CaptureFile> open(const std::string& path);
+    // A name found inside a folder: a symbolic link is refused, so that a folder cannot reach outside itself.
+    static Result<CaptureFile> open_in(int folder, const std::string& name, const std::string& shown_path);
+
+    CaptureFile(CaptureFile&& other) noexcept;
+    CaptureFile& operator=(CaptureFile&& other) noexcept;
+    CaptureFile(const CaptureFile&) = delete;
+    CaptureFile& operator=(const CaptureFile&) = delete;
+    ~CaptureFile();
+
+    int64_t size() const { return size_; }
+    const std::string& path() const { return path_; }
+    // Exactly n bytes from `offset`; damaged when the file ends before.
+    Result<void> read_at(int64_t offset, void* out, size_t n) const;
+    // The whole file as text; unsupported above `limit` bytes.
+    Result<std::string> read_text(int64_t limit) const;
+
+private:
+    CaptureFile(int fd, int64_t size, std::string path) : fd_(fd), size_(size), path_(std::move(path)) {}
+    static Result<CaptureFile> from_fd(int fd, const std::string& path);
+    int fd_ = -1;
+    int64_t size_ = 0;
+    std::string path_;
+};
+
+// Bytes read forwards, as often as needed: a stretch of a file, or a member of an archive.
+class ByteStream {
+public:
+    virtual ~ByteStream() = default;
+    virtual Result<void> rewind() = 0;
+    virtual Result<void> read(void* out, size_t n) = 0; // exactly n bytes, or damaged
+};
+
+} // namespace attnscope
