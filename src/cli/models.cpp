@@ -2,6 +2,7 @@
 #include "cli/models.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "engine/gguf_check.h"
 #include "engine/model_store.h"
 
 #include <memory>
@@ -70,6 +71,43 @@ int path(const std::string& name, bool json) {
     return exit_good;
 }
 
+int check(const std::string& name, bool json) {
+    const auto found = find_model(name);
+    if (!found) return report(found.error(), json);
+    const auto summary = check_gguf(*found);
+    if (!summary) return report(summary.error(), json);
+    const bool generates = summary->no_text_reason.empty();
+    if (json) {
+        const nlohmann::json body = {{"path", *found},
+                                     {"architecture", summary->architecture},
+                                     {"name", summary->name},
+                                     {"n_layer", summary->n_layer},
+                                     {"n_head", summary->n_head},
+                                     {"n_head_kv", summary->n_head_kv},
+                                     {"n_embd", summary->n_embd},
+                                     {"n_vocab", summary->n_vocab},
+                                     {"n_ctx_train", summary->n_ctx_train},
+                                     {"file_bytes", summary->file_bytes},
+                                     {"n_parts", summary->n_parts},
+                                     {"n_tensors", summary->n_tensors},
+                                     {"gguf_version", summary->version},
+                                     {"generates_text", generates},
+                                     {"no_text_reason", summary->no_text_reason},
+                                     {"has_attention", summary->has_attention}};
+        std::printf("%s\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    } else {
+        std::printf(
+            "%s: GGUF version %u, %s, %d layers, %d heads, %d KV heads, %d tokens, %.1f MB in %lld tensors\n",
+            found->c_str(), summary->version, summary->architecture.c_str(), summary->n_layer,
+            summary->n_head, summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
+            static_cast<long long>(summary->n_tensors));
+        if (!generates)
+            std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
+        if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");
+    }
+    return generates && summary->has_attention ? exit_good : exit_no;
+}
+
 struct Options {
     bool json = false;
     std::string name;
@@ -101,12 +139,24 @@ void add_models(CLI::App& app, Action& action) {
     path_verb->add_option("name", options->name, "A known model's name; without one the default's");
     path_verb->add_flag("--json", options->json, "Print JSON");
 
+    CLI::App* check_verb =
+        models->add_subcommand("check", "Check that a GGUF file is whole and can be captured");
+    check_verb->footer(
+        "Reads the file's directory without loading it: structure, keys, tokeniser, shapes. Exits with 0\n"
+        "when the model can be loaded and captured, 1 when it is whole but generates no text or has no\n"
+        "attention, 2 when it is damaged or unknown; the message names the place.");
+    check_verb->add_option("model", options->name,
+                           "A GGUF file or a known model's name; without one the default");
+    check_verb->add_flag("--json", options->json, "Print JSON");
+
     add_models_make(*models, action);
 
     models->callback([=, &action] {
         if (action) return; // `make` set it
         if (get_verb->parsed())
             action = [=] { return get(options->name, options->json); };
+        else if (check_verb->parsed())
+            action = [=] { return check(options->name, options->json); };
         else if (path_verb->parsed())
             action = [=] { return path(options->name, options->json); };
         else

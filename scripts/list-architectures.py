@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Writes src/engine/gguf_architectures.inc from llama.cpp's sources.
+
+    scripts/list-architectures.py .deps/llama.cpp > src/engine/gguf_architectures.inc
+
+Run it when the pinned llama.cpp changes; a test compares the table's names with the pinned sources.
+Every row is an architecture that llama.cpp can build, what it is for, and which equalities its graph asserts:
+llama.cpp aborts the process where they do not hold, so they are checked beforehand.
+"""
+import pathlib
+import re
+import sys
+
+KINDS = {
+    "embedding": "bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert "
+                 "gemma-embedding llama-embed t5encoder",
+    "encoder_decoder": "t5",
+    "diffusion": "dream llada llada-moe rnd1",
+    "projector": "clip",
+    "audio": "wavtokenizer-dec qwen3tts pockettts",
+    "draft": "eagle3 dflash gemma4-assistant",
+    "recurrent": "mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7",
+}
+
+
+def main():
+    source = pathlib.Path(sys.argv[1]) / "src"
+    names = dict(re.findall(r'\{ (LLM_ARCH_\w+), +"([^"]+)"', (source / "llama-arch.cpp").read_text()))
+    mapping = (source / "llama-model.cpp").read_text().split("llama_model_mapping", 1)[1].split("\n}\n", 1)[0]
+    classes, waiting = {}, []
+    for line in mapping.splitlines():
+        if case := re.search(r"case (LLM_ARCH_\w+):", line):
+            waiting.append(case[1])
+        if made := re.search(r"new (llama_model_\w+)\(", line):
+            classes.update({arch: made[1] for arch in waiting})
+            waiting = []
+    files = {path: path.read_text() for path in sorted((source / "models").glob("*.cpp"))}
+    kinds = {name: kind for kind, listed in KINDS.items() for name in listed.split()}
+
+    def graph_source(cls):
+        own = [text for text in files.values() if f"{cls}::build_arch_graph" in text]
+        text = "".join(own)
+        base = re.search(r"make_unique<(llama_model_\w+)::graph", text)
+        return text + (graph_source(base[1]) if base and base[1] != cls else "")
+
+    print("// Written by scripts/list-architectures.py from llama.cpp's sources; do not edit.")
+    print("// name, kind, heads of K and V are of one size, RoPE turns the whole head")
+    for arch, name in names.items():
+        if arch not in classes:
+            continue
+        text = graph_source(classes[arch])
+        equal = "GGML_ASSERT(n_embd_head == hparams.n_embd_head_k());" in text or \
+                "GGML_ASSERT(n_embd_head == hparams.n_embd_head_v());" in text
+        whole = "GGML_ASSERT(n_embd_head == n_rot);" in re.sub(r"//.*", "", text)
+        print(f'{{"{name}", ArchKind::{kinds.pop(name, "text")}, {str(equal).lower()}, {str(whole).lower()}}},')
+    if kinds:
+        sys.exit(f"error: no such architectures: {', '.join(kinds)}")
+
+
+main()

@@ -1,0 +1,33 @@
+// The architectures that llama.cpp v0.5.0 can build, and what is known about each without loading it.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+namespace attnscope {
+
+enum class ArchKind {
+    text,            // generates text, one token after the other
+    recurrent,       // generates text without any attention
+    diffusion,       // generates text by filling in masked tokens
+    embedding,       // turns text into one vector
+    encoder_decoder, // needs an encoder's pass first
+    projector,       // turns images or sound into embeddings for another model
+    audio,           // part of a speech pipeline
+    draft,           // guesses ahead for another model
+};
+
+struct Architecture {
+    std::string_view name;
+    ArchKind kind;
+    bool equal_heads;     // llama.cpp aborts unless heads of K and V have one size
+    bool rope_whole_head; // llama.cpp aborts unless RoPE turns as many elements as a head has
+};
+
+std::span<const Architecture> architectures();
+const Architecture* find_architecture(std::string_view name); // null when llama.cpp does not know it
+
+// Why a model of this kind does not continue a text, as the end of a sentence; empty where it does.
+std::string_view no_text_reason(ArchKind kind);
+
+} // namespace attnscope
