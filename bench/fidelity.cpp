@@ -48,7 +48,7 @@ int main(int argc, char** argv) {
                         continue;
                     }
                     const auto prompt = prompt_tokens(**session, n_prompt);
-                    session->reset();
+                    (*session)->reset();
                     const size_t n = n_prompt + static_cast<size_t>(n_predict);
                     // Every generated token, and every token of the prompt.
                     const RowsDifference d = compare_with_engine(o, prompt, n_predict, [&](size_t i) { return i < n; });

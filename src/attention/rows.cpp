@@ -88,7 +88,8 @@ void float_dots(const RowKernels& kernels, const RowsRequest& request, const Row
     task.n_q = group.end - group.begin;
     task.head_dim = layer.head_dim;
     task.out_stride = static_cast<size_t>(request.n_columns);
-    task.batched = request.batched;
+    // tinyBLAS wants Q converted to another type than float32: with f32 keys the engine always uses its dot product.
+    task.batched = request.batched && layer.k_type != DType::f32;
     for (const KeySegment& segment : plan.segments) {
         task.k = segment.data + static_cast<size_t>(group.kv_head) * plan.k_head_bytes;
         task.k_stride = segment.stride;

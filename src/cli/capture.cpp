@@ -21,7 +21,7 @@ namespace {
 
 struct CaptureFlags : SessionFlags {
     std::string prompt, file, ids_file, output;
-    bool chat = false, json = false, force = false;
+    bool chat = false, json = false, force = false, commits = false;
 };
 
 // Signal handlers can only reach globals. The first control-C asks; the second does not wait: what is committed stays.
@@ -103,6 +103,7 @@ int run(CaptureFlags& f) {
             auto created = RecordingWriter::create(f.output, session.recording_info(), options);
             if (!created) return created.error();
             writer = std::move(*created);
+            if (f.commits) writer->on_commit([](int64_t n) { fmt::print(stderr, "recorded {}\n", n); });
             if (Result<void> r = writer->begin(session.geometry()); !r) return r;
         }
         ++tally.frames;
@@ -192,6 +193,7 @@ void add_capture(CLI::App& app, Action& action) {
     verb->add_flag("--chat", f->chat, "Put the prompt into the model's chat template as the user's message");
     verb->add_option("-o,--output", f->output, "The recording (default: MODEL-DATE.attn)");
     verb->add_flag("--force", f->force, "Replace an existing file");
+    verb->add_flag("--commits", f->commits, "Print 'recorded N' to standard error whenever N tokens are safe on disk");
     verb->add_flag("--json", f->json, "Print one JSON object at the end instead of the text");
     add_model_flags(*verb, *f);
     add_sampling_flags(*verb, *f);

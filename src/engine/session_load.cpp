@@ -1,4 +1,6 @@
 #include "engine/engine_log.h"
+#include "engine/gguf_check.h"
+#include "engine/model_identity.h"
 #include "engine/session_impl.h"
 #include "verify/witness.h"
 
@@ -6,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <filesystem>
 #include <mutex>
 #include <thread>
 
@@ -43,10 +44,16 @@ Result<void> SessionImpl::load() {
     static std::once_flag once;
     std::call_once(once, [] { llama_backend_init(); });
 
-    std::error_code ec;
-    if (!std::filesystem::is_regular_file(options_.model_path, ec)) {
-        return Error{ErrorKind::not_found, "no model file at " + options_.model_path};
+    // llama.cpp aborts the process on some damaged files: they must not reach it.
+    Result<GgufSummary> summary = check_gguf(options_.model_path);
+    if (!summary) return summary.error();
+    if (!summary->no_text_reason.empty()) {
+        return Error{ErrorKind::unsupported,
+                     options_.model_path + " does not generate text: " + summary->no_text_reason};
     }
+    Result<ModelIdentity> identity = model_identity(options_.model_path, *summary);
+    if (!identity) return identity.error();
+    identity_ = std::move(*identity);
     if (options_.n_ctx < 0 || options_.n_batch <= 0) {
         return Error{ErrorKind::invalid_argument, "the context and batch sizes must be positive"};
     }
@@ -62,20 +69,9 @@ Result<void> SessionImpl::load() {
                      options_.model_path + " is an encoder or embedding model: it does not generate text token by token"};
     }
 
-    identity_.path = std::filesystem::path(options_.model_path).filename().string();
-    identity_.file_bytes = std::filesystem::file_size(options_.model_path, ec);
     char buffer[256] = {};
     llama_model_desc(model_.get(), buffer, sizeof buffer);
     identity_.description = buffer;
-    const auto meta = [&](const char* key) {
-        char value[256] = {};
-        return llama_model_meta_val_str(model_.get(), key, value, sizeof value) > 0 ? std::string(value) : std::string();
-    };
-    identity_.name = meta("general.name");
-    identity_.architecture = meta("general.architecture");
-    identity_.n_layer = llama_model_n_layer(model_.get());
-    identity_.n_vocab = n_vocab_;
-    identity_.n_ctx_train = llama_model_n_ctx_train(model_.get());
 
     if (!options_.capture) return open_context(Entry::automatic);
     if (options_.entry != Entry::callback) {
@@ -181,6 +177,8 @@ RecordingInfo SessionImpl::recording_info() const {
     info.engine = fmt::format("llama.cpp {} (ggml {})", llama_version(), ggml_version());
     info.entry = entry_ == Entry::callback ? "callback" : "interposed";
     info.geometry = geometry_;
+    // As they were typed: 0.95, not the nearest float's 0.949999988.
+    const auto typed = [](float x) { return std::stod(fmt::format("{:.6g}", x)); };
     const nlohmann::json settings = {
         {"ctx_size", n_ctx()},
         {"ubatch_size", llama_n_ubatch(context_.get())},
@@ -191,11 +189,11 @@ RecordingInfo SessionImpl::recording_info() const {
         {"cache_type_k", options_.cache_type_k},
         {"cache_type_v", options_.cache_type_v},
         {"n_gpu_layers", options_.n_gpu_layers},
-        {"temp", sampling_.temperature},
+        {"temp", typed(sampling_.temperature)},
         {"top_k", sampling_.top_k},
-        {"top_p", sampling_.top_p},
-        {"min_p", sampling_.min_p},
-        {"repeat_penalty", sampling_.repeat_penalty},
+        {"top_p", typed(sampling_.top_p)},
+        {"min_p", typed(sampling_.min_p)},
+        {"repeat_penalty", typed(sampling_.repeat_penalty)},
         {"seed", seed_},
     };
     info.settings_json = settings.dump();

@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh Debian machine:
+#   make demo    installs, builds, fetches the small default model, captures a real generation and shows it
+#   make test    builds and runs every test
+# Both can be repeated at any time; they do only what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+BIN := build/bin/attnscope
+JOBS ?= $(shell nproc)
+
+.PHONY: help setup sources build demo test bench fuzz asan tsan clang cuda rpc figures clean
+
+help:
+	@grep -E '^#   make|^[a-z]+:.*##' Makefile | sed -E 's/^#   /  /; s/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## install the Debian packages that are missing (asks apt-get; needs root or sudo)
+	@scripts/setup.sh
+
+sources: setup
+	@scripts/fetch-sources.sh
+
+build: sources ## build into build/
+	@echo "build: llama.cpp once (about 3 minutes on 2 cores), then attnscope"
+	cmake --preset release -DATTNSCOPE_BENCH=OFF >build-configure.log 2>&1 || { cat build-configure.log; echo "error: cmake failed; see above" >&2; exit 2; }
+	rm -f build-configure.log
+	cmake --build --preset release -j $(JOBS)
+
+demo: build ## capture a real generation on a real model and show it
+	@scripts/demo.sh
+
+test: build ## build and run every test
+	@$(BIN) models get smollm2
+	$(BIN) models get gemma3-270m
+	ctest --test-dir build --output-on-failure -j $(JOBS)
+
+bench: sources ## build the benchmarks as well
+	@cmake --preset release -DATTNSCOPE_BENCH=ON >/dev/null && cmake --build --preset release -j $(JOBS)
+
+asan tsan clang: sources ## build and run the tests under ASan and UBSan, under TSan, or with Clang
+	@cmake --preset $@ >/dev/null && cmake --build --preset $@ -j $(JOBS)
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" ctest --test-dir build-$@ --output-on-failure
+
+fuzz: sources ## run every fuzzer for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh
+
+cuda rpc: sources ## build with llama.cpp's CUDA or RPC back end
+	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS)
+
+clean:
+	rm -rf build build-*
