@@ -57,6 +57,7 @@ TEST_P(Fidelity, RowsAreTheEnginesOwn) {
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 256;
+    o.n_threads = 1; // several tests run at once
     o.n_batch = 32; // prompts in several batches, the last one short
     o.flash_attention = c.flash;
     o.entry = c.entry;
@@ -86,6 +87,7 @@ TEST(FidelityOfTheRealModel, EveryRowOfEveryLayerIsTheEnginesOwn) {
     SessionOptions o;
     o.model_path = *model;
     o.n_ctx = 512;
+    o.n_threads = 1; // several tests run at once
     o.flash_attention = FlashAttention::off;
     auto session = Session::open(o);
     ASSERT_TRUE(session) << session.error().message;
@@ -109,6 +111,7 @@ TEST(Session, BothWaysInGiveTheSameFrames) {
         SessionOptions o;
         o.model_path = path;
         o.n_ctx = 128;
+    o.n_threads = 1; // several tests run at once
         o.n_batch = 16;
         o.entry = entry;
         auto session = Session::open(o);
@@ -145,6 +148,7 @@ TEST(Session, WhatCannotBeDoneIsSaidInASentence) {
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 64;
+    o.n_threads = 1; // several tests run at once
     auto session = Session::open(o);
     ASSERT_TRUE(session);
     const auto generate = [&](std::vector<int32_t> tokens) { return (*session)->generate(tokens, {}, {}); };
@@ -166,6 +170,7 @@ TEST(Session, PromptRowsAndStopAreHeeded) {
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 128;
+    o.n_threads = 1; // several tests run at once
     auto session = Session::open(o);
     ASSERT_TRUE(session);
     GenerateOptions g;

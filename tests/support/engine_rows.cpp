@@ -82,6 +82,7 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
     p.n_ctx = static_cast<uint32_t>(o.n_ctx);
     p.n_batch = p.n_ubatch = static_cast<uint32_t>(std::min(o.n_batch, o.n_ctx));
     p.n_seq_max = 1;
+    if (o.n_threads > 0) p.n_threads = p.n_threads_batch = o.n_threads;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = false;
     for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q5_0}) {
