@@ -5,6 +5,7 @@
 
 #include <attnscope/recording.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -44,8 +45,36 @@ double cpu_seconds(clockid_t clock) {
 std::vector<uint8_t> random_bytes(size_t n, uint64_t seed) {
     std::vector<uint8_t> bytes(n);
     for (uint8_t& b : bytes)
-        b = static_cast<uint8_t>((seed = seed * 6364136223846793005ULL + 1442695040888963407ULL) >> 56);
+        b = static_cast<uint8_t>((seed = seed * 6364136223846793005ULL + 1442695040888963407ULL) >> 56) &
+            0xbb;
     return bytes;
+}
+
+int measure_reading(const std::string& path, int64_t n) {
+    using Clock = std::chrono::steady_clock;
+    const auto ms = [](Clock::duration d) { return std::chrono::duration<double, std::milli>(d).count(); };
+    double rows_ms = 1e9;
+    double keys_ms = 1e9;
+    double frame_ms = 1e9;
+    auto recording = Recording::open(path);
+    if (!recording) return 1;
+    for (int repeat = 0; repeat < 3; ++repeat) {
+        auto begin = Clock::now();
+        if (auto rows = (*recording)->rows(n - 1); !rows) return 1;
+        rows_ms = std::min(rows_ms, ms(Clock::now() - begin));
+        begin = Clock::now();
+        for (int32_t i = 0; i < (*recording)->info().geometry.n_layer(); ++i) {
+            if (auto keys = (*recording)->keys(i, 0, n); !keys) return 1;
+        }
+        keys_ms = std::min(keys_ms, ms(Clock::now() - begin));
+        begin = Clock::now();
+        if (auto frame = (*recording)->frame(n / 2, true, false); !frame) return 1;
+        frame_ms = std::min(frame_ms, ms(Clock::now() - begin));
+    }
+    std::printf("%8s rows of the last token %.1f ms, all keys %.1f ms, a frame with its "
+                "queries %.2f ms\n",
+                "", rows_ms, keys_ms, frame_ms);
+    return 0;
 }
 
 int measure(const Shape& shape, const std::string& folder, int64_t n, double rate,
@@ -97,6 +126,7 @@ int measure(const Shape& shape, const std::string& folder, int64_t n, double rat
         shape.name, layout.page_bytes, layout.chunk_frames, writer_cpu / static_cast<double>(n) * 1e6,
         pushing / static_cast<double>(n) * 1e6, static_cast<double>(n) / wall, data / wall / 1e6,
         closing * 1e3, bytes / data);
+    if (const int rc = measure_reading(path, n); rc != 0) return rc;
     std::filesystem::remove(path);
     return 0;
 }

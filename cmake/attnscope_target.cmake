@@ -3,6 +3,9 @@ function(attnscope_target target)
     target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}/include")
     target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
         -Woverloaded-virtual -Wdouble-promotion -Werror)
+    if(ATTNSCOPE_FUZZ)
+        target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link) # so that fuzzers see the library's branches
+    endif()
     if(ATTNSCOPE_SANITIZE)
         target_compile_options(${target} PRIVATE -fsanitize=${ATTNSCOPE_SANITIZE} -fno-omit-frame-pointer -g)
         if(ATTNSCOPE_SANITIZE MATCHES "undefined")

@@ -22,6 +22,13 @@ const std::string* find(const Meta& meta, const char* key) {
     return it == meta.end() ? nullptr : &it->second;
 }
 
+// Whatever a file says goes into JSON and onto terminals later.
+std::string valid_utf8(const std::string& text) {
+    const nlohmann::json json = text;
+    return nlohmann::json::parse(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+        .get<std::string>();
+}
+
 std::optional<int64_t> number(const Meta& meta, const char* key, int64_t max) {
     const std::string* text = find(meta, key);
     int64_t value = 0;
@@ -143,7 +150,7 @@ Result<void> Reader::load_info(const Meta& meta) {
     for (const auto& [key, value] : texts) {
         const std::string* text = find(meta, key);
         if (!text) return damaged(fmt::format("table meta: {} is missing", key));
-        *value = *text;
+        *value = valid_utf8(*text);
     }
     if (!nlohmann::json::parse(info_.settings_json, nullptr, false).is_object()) {
         return damaged("table meta: settings is no JSON object");

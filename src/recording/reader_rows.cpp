@@ -51,6 +51,7 @@ Result<std::vector<uint8_t>> Reader::keys(int32_t layer, int64_t begin, int64_t 
         const size_t bytes = info_.geometry.layers[size_t(layer)].k_bytes();
         const auto offset = static_cast<ptrdiff_t>(info_.geometry.k_offset(layer));
         std::vector<uint8_t> out;
+        out.reserve(static_cast<size_t>(end - begin) * bytes); // less than the file: n_frames was held against its size
         std::vector<uint8_t> block;
         int64_t at = begin;
         while (at < end && at < sealed->n_frames) {
@@ -105,6 +106,8 @@ Result<void> Reader::load_keys(int32_t layer, const Ranges& visible, const Seale
         keys.blocks.push_back({tail.data.data() + info_.geometry.k_offset(layer), tail.first,
                                static_cast<int64_t>(tail.data.size() / row), row});
     }
+    const int64_t covered = keys.blocks.empty() ? 0 : keys.blocks.back().first + keys.blocks.back().n;
+    if (covered < end) return damaged(fmt::format("table k_block: keys of frame {} are missing", end - 1));
     return {};
 }
 
