@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
         add_export(app, action);
         add_bench(app, action);
         add_diagnose(app, action);
+        add_filter(app, action);
         // add verbs here
         app.parse(arguments(argc, argv));
         return action ? action() : exit_failed;

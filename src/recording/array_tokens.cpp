@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 namespace attnscope {
@@ -243,6 +244,14 @@ private:
 } // namespace
 
 std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<NamedArray> arrays) {
+    // A single row among tensors of layers and heads is something else: positions, a mask.
+    const auto is_tensor = [](const NamedArray& array) { return !array.tokens->aggregate(); };
+    if (std::any_of(arrays.begin(), arrays.end(), is_tensor)) {
+        for (const NamedArray& array : arrays) {
+            if (!is_tensor(array)) info.notes.push_back(array.name + " has one axis: left out");
+        }
+        std::erase_if(arrays, std::not_fn(is_tensor));
+    }
     info.n_tokens = 0;
     for (const NamedArray& array : arrays) {
         info.n_tokens += array.tokens->n_tokens();

@@ -40,6 +40,7 @@ public:
     int32_t n_head() const { return static_cast<int32_t>(heads_); }
     int64_t n_context() const { return context_; }
     bool stacked() const { return stacked_; }
+    bool aggregate() const { return layout_.shape.size() == 1; } // one row: a mean over layers and heads
     // Reads the next token into `values`; call n_tokens() times. After an error nothing more can be read.
     Result<void> next(std::vector<float>& values);
 

@@ -128,7 +128,8 @@ public:
     Result<const CaptureToken*> next() override {
         if (at_end()) return static_cast<const CaptureToken*>(nullptr);
         const TokenFiles files = files_[next_];
-        if (next_ > 0 && !gap_told_ && files.number > files_[next_ - 1].number + 1) {
+        // a labelled folder holds what was kept of another: its gaps are meant
+        if (info_.labels.empty() && next_ > 0 && !gap_told_ && files.number > files_[next_ - 1].number + 1) {
             gap_told_ = true;
             const int64_t first = files_[next_ - 1].number + 1, last = files.number - 1;
             return Error{ErrorKind::not_found, first == last
