@@ -46,6 +46,7 @@ int main(int argc, char** argv) {
         add_verify(app, action);
         add_export(app, action);
         add_bench(app, action);
+        add_reproduce(app, action);
         add_diagnose(app, action);
         add_filter(app, action);
         // add verbs here

@@ -23,6 +23,7 @@ void add_verify(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);
 void add_export(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_reproduce(CLI::App& app, Action& action);
 void add_diagnose(CLI::App& app, Action& action);
 void add_filter(CLI::App& app, Action& action);
 
