@@ -198,6 +198,7 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_option("--tokens", f->tokens, "Tokens of a turn")->capture_default_str()->check(CLI::Range(1, 4096));
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
     verb->add_flag("--json", f->json, "Print a JSON object");
+    verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }

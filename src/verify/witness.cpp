@@ -1,6 +1,7 @@
 #include "verify/witness.h"
 
 #include "attention/fingerprint.h"
+#include "attention/weigh.h"
 
 #include <attnscope/rows.h>
 
@@ -18,60 +19,19 @@ namespace {
 
 constexpr double half_unit = 0x1.0p-11;
 
-// One head's V at one cell as floats. V is contiguous along dim (flash attention) or along cells (otherwise, and then
-// never quantised).
+// One head's V at one cell as floats, contiguous along dim.
 void read_v(const tap::HeadSample& s, int64_t cell, int32_t dim, std::vector<float>& out) {
-    const uint8_t* at = s.v + size_t(cell) * s.v_cell_stride;
-    const auto type = static_cast<ggml_type>(s.v_type);
-    if (s.v_dim_stride == ggml_type_size(type)) {
-        if (type == GGML_TYPE_F32) {
-            std::memcpy(out.data(), at, size_t(dim) * sizeof(float));
-        } else {
-            ggml_get_type_traits(type)->to_float(at, out.data(), dim);
-        }
-        return;
-    }
-    for (int32_t d = 0; d < dim; ++d) {
-        const uint8_t* element = at + size_t(d) * s.v_dim_stride;
-        if (type == GGML_TYPE_F32) {
-            std::memcpy(&out[size_t(d)], element, sizeof(float));
-        } else {
-            ggml_get_type_traits(type)->to_float(element, &out[size_t(d)], 1);
-        }
-    }
+    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))->to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
 }
 
-// P.V and |P|.|V| in float64. Where V lies along the cells it is read one dimension at a time.
+// P.V and |P|.|V|.
 void weigh(const tap::HeadSample& s, const std::vector<float>& row, int32_t dim, std::vector<double>& sum,
            std::vector<double>& magnitude, double& v_max) {
-    const auto type = static_cast<ggml_type>(s.v_type);
-    const bool along_cells = s.v_cell_stride == ggml_type_size(type) && ggml_blck_size(type) == 1;
-    std::vector<float> v(static_cast<size_t>(along_cells ? s.n_cells : dim));
-    if (along_cells) {
-        for (int32_t d = 0; d < dim; ++d) {
-            for (const Range& r : s.visible) {
-                const uint8_t* at = s.v + size_t(d) * s.v_dim_stride + size_t(r.begin) * s.v_cell_stride;
-                const auto n = static_cast<size_t>(r.end - r.begin);
-                if (type == GGML_TYPE_F32) {
-                    std::memcpy(v.data(), at, n * sizeof(float));
-                } else {
-                    ggml_get_type_traits(type)->to_float(at, v.data(), static_cast<int64_t>(n));
-                }
-                double total = 0, size = 0;
-                float largest = 0;
-                for (size_t j = 0; j < n; ++j) {
-                    const double x = static_cast<double>(row[size_t(r.begin) + j]) * static_cast<double>(v[j]);
-                    total += x;
-                    size += std::fabs(x);
-                    largest = std::max(largest, std::fabs(v[j]));
-                }
-                sum[size_t(d)] += total;
-                magnitude[size_t(d)] += size;
-                v_max = std::max(v_max, static_cast<double>(largest));
-            }
-        }
-        return;
-    }
+    const WeighTask task{row.data(), s.visible, s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, dim};
+    bool done = false;
+    v_max = static_cast<double>(weigh_values(task, sum, magnitude, &done));
+    if (done) return;
+    std::vector<float> v(static_cast<size_t>(dim)); // quantised V
     for (const Range& r : s.visible) {
         for (int64_t j = r.begin; j < r.end; ++j) {
             const auto p = static_cast<double>(row[size_t(j)]);
@@ -94,19 +54,21 @@ double norm(const std::vector<double>& x) {
 }
 
 // How far the kernel's score may lie from ours when it multiplies Q without rounding it (float32) and we keep it
-// rounded: the errors of the products are independent, each at most u |q_d k_d|.
-double score_error(const tap::HeadSample& s) {
+// rounded: the errors of the products are independent, each at most u |q_d k_d|. Only columns with some weight matter.
+double score_error(const tap::HeadSample& s, const std::vector<float>& row) {
+    constexpr float some = 1e-4f;
     const LayerInfo& layer = *s.layer;
     if (!s.flash || !s.batched || layer.q_type == DType::f32) return 0;
     const auto type = static_cast<ggml_type>(layer.q_type);
     const auto k_type = static_cast<ggml_type>(layer.k_type);
-    const size_t row = dtype_row_bytes(layer.q_type, layer.head_dim);
+    const size_t q_row = dtype_row_bytes(layer.q_type, layer.head_dim);
     std::vector<float> q(size_t(layer.head_dim)), k(size_t(layer.head_dim));
-    ggml_get_type_traits(type)->to_float(s.q + size_t(s.head) * row, q.data(), layer.head_dim);
+    ggml_get_type_traits(type)->to_float(s.q + size_t(s.head) * q_row, q.data(), layer.head_dim);
     const int32_t kv = s.head / (layer.n_head / layer.n_head_kv);
     double worst = 0;
     for (const Range& r : s.visible) {
         for (int64_t j = r.begin; j < r.end; ++j) {
+            if (row[size_t(j)] < some) continue;
             const uint8_t* at = s.k + size_t(j) * s.k_stride + size_t(kv) * dtype_row_bytes(layer.k_type, layer.head_dim);
             if (k_type == GGML_TYPE_F32) {
                 std::memcpy(k.data(), at, k.size() * sizeof(float));
@@ -178,7 +140,7 @@ Witness witness_head(const tap::HeadSample& s) {
     const double size = std::max(std::sqrt(engine), 1e-30);
     const double a = norm(magnitude);
     const auto n = static_cast<double>(ranges_count({s.visible.begin(), s.visible.end()}));
-    double tolerance = 1e-5 * a;
+    double tolerance = 1e-5 * a; // our own sums over at most 1,024 cells, and float32 ones of the engine
     if (s.v_type == DType::f16) {
         if (s.flash) {
             tolerance += 4 * half_unit * std::sqrt(n) * a;
@@ -186,7 +148,7 @@ Witness witness_head(const tap::HeadSample& s) {
             tolerance += half_unit * a + n * 0x1.0p-25 * v_max * std::sqrt(static_cast<double>(dim));
         }
     }
-    tolerance += 2 * score_error(s) * a;
+    tolerance += 2 * score_error(s, row) * a;
     w.error = static_cast<float>(std::sqrt(difference) / size);
     w.tolerance = static_cast<float>(tolerance / size);
     return w;
