@@ -21,6 +21,8 @@ KINDS = {
     "draft": "eagle3 dflash gemma4-assistant",
     "recurrent": "mamba mamba2 rwkv6 rwkv6qwen2 rwkv7 arwkv7",
 }
+# Takes RoPE's size for the head size where it creates tensors, and the keys' where it builds the graph.
+ONE_HEAD_SIZE = {"gpt-oss"}
 
 
 def main():
@@ -38,21 +40,24 @@ def main():
     kinds = {name: kind for kind, listed in KINDS.items() for name in listed.split()}
 
     def graph_source(cls):
-        own = [text for text in files.values() if f"{cls}::build_arch_graph" in text]
-        text = "".join(own)
+        text = "".join(text for text in files.values() if f"{cls}::build_arch_graph" in text)
         base = re.search(r"make_unique<(llama_model_\w+)::graph", text)
         return text + (graph_source(base[1]) if base and base[1] != cls else "")
 
     print("// Written by scripts/list-architectures.py from llama.cpp's sources; do not edit.")
-    print("// name, kind, heads of K and V are of one size, RoPE turns the whole head")
+    print("// name, kind, equal_heads, rope_whole_head, heads_fill_embd, windows")
     for arch, name in names.items():
         if arch not in classes:
             continue
-        text = graph_source(classes[arch])
-        equal = "GGML_ASSERT(n_embd_head == hparams.n_embd_head_k());" in text or \
-                "GGML_ASSERT(n_embd_head == hparams.n_embd_head_v());" in text
-        whole = "GGML_ASSERT(n_embd_head == n_rot);" in re.sub(r"//.*", "", text)
-        print(f'{{"{name}", ArchKind::{kinds.pop(name, "text")}, {str(equal).lower()}, {str(whole).lower()}}},')
+        text = re.sub(r"//.*", "", graph_source(classes[arch]))
+        flags = [
+            name in ONE_HEAD_SIZE or bool(re.search(r"GGML_ASSERT\(n_embd_head == hparams.n_embd_head_[kv]\(\)\);", text)),
+            name in ONE_HEAD_SIZE or "GGML_ASSERT(n_embd_head == n_rot);" in text,
+            bool(re.search(r"create_tensor_qkv\(layer, i, n_embd, n_embd,|ATTN_QKV, \"weight\", i\), \{n_embd, n_embd \+", text)),
+            "load_swa_pattern(" in text,
+        ]
+        row = ", ".join(str(flag).lower() for flag in flags)
+        print(f'{{"{name}", ArchKind::{kinds.pop(name, "text")}, {row}}},')
     if kinds:
         sys.exit(f"error: no such architectures: {', '.join(kinds)}")
 

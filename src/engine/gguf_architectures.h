@@ -22,6 +22,9 @@ struct Architecture {
     ArchKind kind;
     bool equal_heads;     // llama.cpp aborts unless heads of K and V have one size
     bool rope_whole_head; // llama.cpp aborts unless RoPE turns as many elements as a head has
+    bool heads_fill_embd; // llama.cpp aborts unless all query heads together have as many elements as an
+                          // embedding
+    bool windows;         // has layers with a sliding window, of which llama.cpp wants at least one
 };
 
 std::span<const Architecture> architectures();

@@ -58,10 +58,64 @@ Result<void> check_head_sizes(const GgufCheck& c, uint32_t n_head) {
             fmt::format("has heads of {} elements in K and {} in V; in architecture {} they are equal", *k,
                         *v, c.arch->name));
     }
-    if (*rot % 2 != 0 || *rot > *k || (c.arch->rope_whole_head && *rot != *k)) {
+    if (c.arch->heads_fill_embd && uint64_t(n_head) * *k != n_embd) {
+        return c.damaged(fmt::format(
+            "has {} heads of {} elements ({}); in architecture {} they make up the embedding length {}",
+            n_head, *k, c.key_name("attention.head_count"), c.arch->name, n_embd));
+    }
+    const bool no_rope = *rot == 0 && c.find("rope.dimension_count") != nullptr;
+    if (no_rope || *rot % 2 != 0 || *rot > *k || (c.arch->rope_whole_head && *rot != *k)) {
         return c.damaged(fmt::format("has a key {} of {}, which does not fit heads of {} elements",
                                      c.key_name("rope.dimension_count"), *rot, *k));
     }
+    return {};
+}
+
+// Multi-head latent attention: one latent key, of which RoPE turns a part.
+Result<void> check_latent(const GgufCheck& c, const std::vector<uint32_t>& kv_heads) {
+    const GgufKey* rank_key = c.find("attention.kv_lora_rank");
+    if (rank_key == nullptr) return {};
+    const auto rank = c.u32("attention.kv_lora_rank", 0, max_size),
+               k = c.u32("attention.key_length", 0, max_size),
+               v = c.u32("attention.value_length", 0, max_size),
+               rot = c.u32("rope.dimension_count", 0, max_size),
+               k_mla = c.u32("attention.key_length_mla", 0, max_size),
+               v_mla = c.u32("attention.value_length_mla", 0, max_size);
+    for (const auto* value : {&rank, &k, &v, &rot, &k_mla, &v_mla}) {
+        if (!*value) return value->error();
+    }
+    const bool absorbed = *k_mla > 0 || *v_mla > 0;
+    const uint32_t head = absorbed ? *k_mla : *k;
+    if (*rank == 0 || *rot == 0 || head <= *rot || (absorbed && *v_mla == 0)) {
+        return c.damaged(fmt::format(
+            "has latent attention of impossible sizes: rank {}, heads of {}, of which RoPE turns {} ({})",
+            *rank, head, *rot, rank_key->name));
+    }
+    if (!absorbed) return {};
+    if (*k != *rank + *rot || *v != *rank) {
+        return c.damaged(fmt::format(
+            "has latent attention with keys of {} and values of {} elements; {} and {} are expected ({})", *k,
+            *v, *rank + *rot, *rank, c.key_name("attention.key_length")));
+    }
+    for (const uint32_t n : kv_heads) {
+        if (n > 1) return c.damaged(fmt::format("has latent attention with {} KV heads; it has 1", n));
+    }
+    return {};
+}
+
+// Where an architecture has sliding windows, at least one layer must have one.
+Result<void> check_windows(const GgufCheck& c) {
+    const auto window = c.u32("attention.sliding_window", 1, INT32_MAX);
+    if (!window) return window.error();
+    const GgufKey* pattern = c.find("attention.sliding_window_pattern");
+    if (!c.arch->windows || pattern == nullptr || *window == 0) return {};
+    bool any = pattern->type != GgufType::array && pattern->u32() != 1u;
+    if (pattern->type == GgufType::array) {
+        for (const uint32_t flag : read_gguf_u32s(c.source, *pattern, max_layers))
+            any = any || flag != 0;
+    }
+    if (!any)
+        return c.damaged(fmt::format("has sliding windows, but no layer to use them ({})", pattern->name));
     return {};
 }
 
@@ -92,6 +146,7 @@ Result<void> check_heads(GgufCheck& c) {
                             kv[i], i, c.key_name("attention.head_count_kv")));
         }
     }
+    if (auto r = check_latent(c, kv); !r) return r;
     return heads->front() > 0 ? check_head_sizes(c, heads->front()) : Result<void>();
 }
 
@@ -234,6 +289,7 @@ Result<std::vector<uint32_t>> GgufCheck::per_layer(const char* name, uint32_t hi
 Result<void> check_hyperparameters(GgufCheck& c) {
     if (auto r = check_sizes(c); !r) return r;
     if (auto r = check_heads(c); !r) return r;
+    if (auto r = check_windows(c); !r) return r;
     if (auto r = check_experts(c); !r) return r;
     if (auto r = check_floats(c); !r) return r;
     if (auto r = check_rope(c); !r) return r;

@@ -116,6 +116,11 @@ Result<void> check_vocabulary(GgufCheck& c) {
         return c.unsupported(
             fmt::format("has a tokeniser (tokenizer.ggml.model) that llama.cpp does not know"));
     }
+    // With texts that are not its own this tokeniser runs forever.
+    if (model->text == "rwkv" && c.arch->kind != ArchKind::recurrent) {
+        return c.unsupported(
+            fmt::format("has a tokeniser of RWKV models with architecture {}", c.arch->name));
+    }
     const auto tokens = array_of(c, "tokenizer.ggml.tokens", {GgufType::string}, true);
     if (!tokens) return tokens.error();
     const uint64_t n = (*tokens)->count;
