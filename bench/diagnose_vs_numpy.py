@@ -5,11 +5,13 @@ usage: diagnose_vs_numpy.py ATTNSCOPE [--layers 28] [--heads 28] [--context 2048
 
 Writes a folder of softmaxed random scores (removed afterwards), then lets the two take turns, so that both meet the same
 page cache and the same neighbours. Prints the bytes, every time, and the medians. NumPy's part is np.fromfile and sum of
-each token in one process that is already running; diagnose is a new process each time.
+each token in one process that is already running; diagnose is a new process each time. Processor time is given beside
+wall-clock time: on a machine that others use too it is the steadier of the two.
 """
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -42,6 +44,11 @@ def numpy_sum(folder, tokens):
     return total
 
 
+def processor_seconds(who):
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("attnscope")
@@ -53,22 +60,25 @@ def main():
         total = write_folder(folder, a)
         times = {"numpy": [], "diagnose": []}
         for round_number in range(a.rounds + 1):
-            start = time.perf_counter()
+            cpu, start = processor_seconds(resource.RUSAGE_SELF), time.perf_counter()
             numpy_sum(folder, a.tokens)
-            between = time.perf_counter()
+            numpy_time = time.perf_counter() - start, processor_seconds(resource.RUSAGE_SELF) - cpu
+            cpu, start = processor_seconds(resource.RUSAGE_CHILDREN), time.perf_counter()
             done = subprocess.run([a.attnscope, "diagnose", folder], stdout=subprocess.DEVNULL)
-            end = time.perf_counter()
+            ours = time.perf_counter() - start, processor_seconds(resource.RUSAGE_CHILDREN) - cpu
             assert done.returncode == 0, "a clean folder was not found clean"
             if round_number > 0:  # the first round fills the page cache
-                times["numpy"].append(between - start)
-                times["diagnose"].append(end - between)
+                times["numpy"].append(numpy_time)
+                times["diagnose"].append(ours)
         print("%d tokens of [%d, %d, %d...]: %.2f GB" % (a.tokens, a.layers, a.heads, a.context, total / 1e9))
-        for name, seconds in times.items():
-            middle = statistics.median(seconds)
-            print("%-9s median %.3f s, %.2f GB/s (%s)" % (name, middle, total / 1e9 / middle,
-                                                         " ".join("%.3f" % s for s in seconds)))
-        print("diagnose / numpy: %.2f times the rate" % (statistics.median(times["numpy"]) /
-                                                         statistics.median(times["diagnose"])))
+        medians = {}
+        for name, pairs in times.items():
+            wall, cpu = (statistics.median(column) for column in zip(*pairs))
+            medians[name] = wall, cpu
+            print("%-9s wall %.3f s = %.2f GB/s (%s), processor %.3f s = %.2f GB/s" % (
+                name, wall, total / 1e9 / wall, " ".join("%.3f" % pair[0] for pair in pairs), cpu, total / 1e9 / cpu))
+        print("diagnose / numpy: %.2f times the rate by wall clock, %.2f by processor time" % tuple(
+            n / d for n, d in zip(medians["numpy"], medians["diagnose"])))
     finally:
         shutil.rmtree(folder)
 

@@ -46,10 +46,10 @@ std::string printable(std::string text) {
 
 bool alike(const TokenFacts& a, const TokenFacts& b) {
     const auto like = [](int64_t x, int64_t y) { return (x > 0) == (y > 0); };
-    return a.kind == b.kind && a.kind != TokenKind::unreadable && a.n_layer == b.n_layer &&
-           a.n_head == b.n_head && a.distinct_layers == b.distinct_layers &&
-           (a.repeats >= 0) == (b.repeats >= 0) && like(a.stale_layers, b.stale_layers) &&
-           like(a.padding, b.padding) && like(a.wrapped_layers, b.wrapped_layers);
+    return a.kind == b.kind && a.n_layer == b.n_layer && a.n_head == b.n_head &&
+           a.distinct_layers == b.distinct_layers && (a.repeats >= 0) == (b.repeats >= 0) &&
+           like(a.stale_layers, b.stale_layers) && like(a.padding, b.padding) &&
+           like(a.wrapped_layers, b.wrapped_layers);
 }
 
 } // namespace
@@ -74,13 +74,16 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
         out += labelled("label", printable(label));
     for (const std::string& note : capture.notes)
         out += labelled("note", printable(note));
-    out += fmt::format("\n{:>11} {:<13} {:>9} {:>9} {:>17} {:>6} {}\n", "token", "kind", "min", "max",
+    out += fmt::format("\n{:>11} {:<13} {:>8} {:>8} {:>17} {:>6} {}\n", "token", "kind", "min", "max",
                        "row sums", "layers", "remarks");
     for (const TokenRun& run : token_runs(diagnosis, all)) {
         const TokenFacts& first = diagnosis.tokens[run.begin];
         const TokenFacts& last = diagnosis.tokens[run.end - 1];
         if (first.kind == TokenKind::unreadable) {
-            out += fmt::format("{:>11} {:<13} {}\n", "-", "unreadable", wrapped(printable(first.error), 26));
+            const size_t others = run.end - run.begin - 1;
+            const std::string more = others > 0 ? fmt::format("; and {} more", others) : std::string();
+            out += fmt::format("{:>11} {:<13} {}\n", "-", "unreadable",
+                               wrapped(printable(first.error) + more, 26));
             continue;
         }
         const std::string name = run.end - run.begin == 1 ? fmt::format("{}", first.number)
@@ -105,7 +108,7 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
         if (first.padding > 0) remark("padded");
         if (first.wrapped_layers > 0) remark("wrapped");
         if (first.head_group > 1) remark(fmt::format("heads x{}", first.head_group));
-        out += fmt::format("{:>11} {:<13} {:>9.3g} {:>9.3g} {:>8.3g} {:>8.3g} {:>3}/{:<3}{}\n", name,
+        out += fmt::format("{:>11} {:<13} {:>8.3g} {:>8.3g} {:>8.3g} {:>8.3g} {:>3}/{:<3}{}\n", name,
                            token_kind_name(first.kind), static_cast<double>(min), static_cast<double>(max),
                            low, high, first.distinct_layers, first.n_layer, remarks);
     }

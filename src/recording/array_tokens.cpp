@@ -97,7 +97,7 @@ void elements_to_float(ElementType type, const uint8_t* from, size_t n, float* t
         for (size_t i = 0; i < n; ++i) {
             double value = 0;
             std::memcpy(&value, from + 8 * i, 8);
-            const double most = std::numeric_limits<float>::max();
+            const double most = static_cast<double>(std::numeric_limits<float>::max());
             to[i] = value > most    ? std::numeric_limits<float>::infinity()
                     : value < -most ? -std::numeric_limits<float>::infinity()
                                     : static_cast<float>(value);
@@ -134,7 +134,7 @@ Result<std::unique_ptr<ArrayTokens>> ArrayTokens::make(std::unique_ptr<ByteStrea
     return array;
 }
 
-Result<void> ArrayTokens::next(std::vector<float>& values) {
+Result<void> ArrayTokens::next(TokenBuffer& values) {
     if (at_ >= tokens_) return Error{ErrorKind::invalid_argument, name_ + " has no more tokens"};
     const size_t elements = static_cast<size_t>(layers_ * heads_ * context_);
     if (!layout_.fortran) {
@@ -144,8 +144,9 @@ Result<void> ArrayTokens::next(std::vector<float>& values) {
         if (at_ >= batch_end_) {
             if (auto done = fill_batch(); !done) return done;
         }
-        values.assign(batch_.begin() + (at_ - batch_begin_) * static_cast<int64_t>(elements),
-                      batch_.begin() + (at_ - batch_begin_ + 1) * static_cast<int64_t>(elements));
+        values.resize(elements);
+        std::copy_n(batch_.begin() + (at_ - batch_begin_) * static_cast<int64_t>(elements), elements,
+                    values.data());
     }
     ++at_;
     return {};
@@ -227,7 +228,7 @@ public:
             in_array_ = 0;
         }
         if (!done) return Error{done.error().kind, token_.source + ": " + done.error().message};
-        token_.values = values_;
+        token_.values = values_.values();
         return &token_;
     }
 
@@ -238,7 +239,7 @@ private:
     int64_t in_array_ = 0;
     int64_t index_ = 0;
     CaptureToken token_;
-    std::vector<float> values_;
+    TokenBuffer values_;
 };
 
 } // namespace

@@ -42,7 +42,7 @@ public:
     bool stacked() const { return stacked_; }
     bool aggregate() const { return layout_.shape.size() == 1; } // one row: a mean over layers and heads
     // Reads the next token into `values`; call n_tokens() times. After an error nothing more can be read.
-    Result<void> next(std::vector<float>& values);
+    Result<void> next(TokenBuffer& values);
 
 private:
     ArrayTokens() = default;

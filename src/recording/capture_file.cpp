@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include <fcntl.h>
@@ -24,6 +25,25 @@ Error system_error(const std::string& path, const char* doing) {
 
 } // namespace
 
+namespace {
+constexpr std::align_val_t page{4096};
+} // namespace
+
+void TokenBuffer::Free::operator()(float* data) const {
+    ::operator delete(data, page);
+}
+
+void TokenBuffer::resize(size_t n) {
+    if (n > room_) {
+        data_.reset();
+        room_ = 0;
+        const size_t room = n + n / 8; // tokens grow by a column at a time
+        data_.reset(static_cast<float*>(::operator new(room * sizeof(float), page)));
+        room_ = room;
+    }
+    n_ = n;
+}
+
 // O_NONBLOCK: opening a named pipe must not wait for its other end. It changes nothing for regular files.
 Result<CaptureFile> CaptureFile::open(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -38,7 +58,7 @@ Result<CaptureFile> CaptureFile::open_in(int folder, const std::string& name, co
 }
 
 Result<CaptureFile> CaptureFile::from_fd(int fd, const std::string& path) {
-    CaptureFile file(fd, 0, path);
+    CaptureFile file(fd, path);
     struct stat status {};
     if (fstat(fd, &status) != 0) return system_error(path, "cannot look at");
     if (!S_ISREG(status.st_mode)) return Error{ErrorKind::not_ours, path + " is not a regular file"};

@@ -147,7 +147,6 @@ public:
             const ErrorKind kind = done.error().kind;
             return Error{kind == ErrorKind::not_found ? kind : ErrorKind::damaged, done.error().message};
         }
-        token_.values = values_;
         return &token_;
     }
 
@@ -220,8 +219,10 @@ private:
         token_.n_layer = static_cast<int32_t>(shape[0]);
         token_.n_head = static_cast<int32_t>(shape[1]);
         token_.n_context = shape[2];
-        values_.resize(static_cast<size_t>(*elements)); // bounded by the size of the file that exists
-        return data->read_at(0, values_.data(), static_cast<size_t>(needed));
+        const size_t n = static_cast<size_t>(*elements);
+        buffer_.resize(n); // bounded by the size of the file that exists
+        token_.values = buffer_.values();
+        return data->read_at(0, buffer_.data(), n * sizeof(float));
     }
 
     Result<void> read_json(const TokenFiles& files) {
@@ -231,7 +232,9 @@ private:
         if (!file) return file.error();
         auto text = file->read_text(json_token_limit);
         if (!text) return text.error();
-        return parse_halo_weave_json(*text, shown(name), token_, values_);
+        auto parsed = parse_halo_weave_json(*text, shown(name), token_, values_);
+        token_.values = values_;
+        return parsed;
     }
 
     Folder folder_;
@@ -240,7 +243,8 @@ private:
     size_t next_ = 0;
     bool gap_told_ = false;
     CaptureToken token_;
-    std::vector<float> values_;
+    TokenBuffer buffer_;        // of the binary form
+    std::vector<float> values_; // of the JSON form
 };
 
 } // namespace

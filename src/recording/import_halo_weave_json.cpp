@@ -68,7 +68,7 @@ private:
                 problem = "holds more numbers than a token may have";
                 return false;
             }
-            const double most = std::numeric_limits<float>::max();
+            const double most = static_cast<double>(std::numeric_limits<float>::max());
             const float narrowed = value > most    ? std::numeric_limits<float>::infinity()
                                    : value < -most ? -std::numeric_limits<float>::infinity()
                                                    : static_cast<float>(value);

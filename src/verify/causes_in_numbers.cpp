@@ -123,11 +123,12 @@ void CauseFinder::corrupt() {
     }
 }
 
-// Zeros from somewhere to the end of the tensor. Whole layers of zeros in every token are layers without
-// attention.
+// Zeros from somewhere to the end of the tensor. Where they are there in every token alike, the model has
+// layers without attention, or with fewer heads than others, at its end.
 bool CauseFinder::torn(const TokenFacts& t) const {
     if (t.kind == TokenKind::unreadable || t.zero_tail_rows == 0) return false;
-    if (t.kind == TokenKind::zeros || t.zero_tail_in_layer) return true;
+    if (t.kind == TokenKind::zeros) return true;
+    if (readable_ == 1) return t.zero_tail_in_layer && d_.capture.format != "attn";
     return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {
         return other.kind != TokenKind::unreadable && other.zero_tail_rows < t.zero_tail_rows;
     });

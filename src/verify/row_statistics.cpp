@@ -85,24 +85,28 @@ __attribute__((target("avx2"))) Quick quick_avx2(const float* row, size_t n) {
         sum[0] = _mm256_add_ps(sum[0], x);
         zeros = _mm256_sub_epi32(zeros, _mm256_castps_si256(_mm256_cmp_ps(x, zero, _CMP_EQ_OQ)));
     }
-    alignas(32) float mins[8], maxs[8], sums[8];
-    alignas(32) int32_t counts[8];
-    _mm256_store_ps(mins, _mm256_min_ps(_mm256_min_ps(min[0], min[1]), _mm256_min_ps(min[2], min[3])));
-    _mm256_store_ps(maxs, _mm256_max_ps(_mm256_max_ps(max[0], max[1]), _mm256_max_ps(max[2], max[3])));
-    _mm256_store_ps(sums, _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3])));
-    _mm256_store_si256(static_cast<__m256i*>(static_cast<void*>(counts)), zeros);
-    Quick quick{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), 0.0f, 0};
+    const __m256 least = _mm256_min_ps(_mm256_min_ps(min[0], min[1]), _mm256_min_ps(min[2], min[3]));
+    const __m256 most = _mm256_max_ps(_mm256_max_ps(max[0], max[1]), _mm256_max_ps(max[2], max[3]));
+    const __m256 total = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    // eight lanes to one: the halves, then pairs, then neighbours
+    __m128 low = _mm_min_ps(_mm256_castps256_ps128(least), _mm256_extractf128_ps(least, 1));
+    low = _mm_min_ps(low, _mm_movehl_ps(low, low));
+    low = _mm_min_ss(low, _mm_shuffle_ps(low, low, 1));
+    __m128 high = _mm_max_ps(_mm256_castps256_ps128(most), _mm256_extractf128_ps(most, 1));
+    high = _mm_max_ps(high, _mm_movehl_ps(high, high));
+    high = _mm_max_ss(high, _mm_shuffle_ps(high, high, 1));
+    __m128 all = _mm_add_ps(_mm256_castps256_ps128(total), _mm256_extractf128_ps(total, 1));
+    all = _mm_add_ps(all, _mm_movehl_ps(all, all));
+    all = _mm_add_ss(all, _mm_shuffle_ps(all, all, 1));
+    __m128i counts = _mm_add_epi32(_mm256_castsi256_si128(zeros), _mm256_extracti128_si256(zeros, 1));
+    counts = _mm_add_epi32(counts, _mm_unpackhi_epi64(counts, counts));
+    counts = _mm_add_epi32(counts, _mm_shuffle_epi32(counts, 1));
+    Quick quick{_mm_cvtss_f32(low), _mm_cvtss_f32(high), _mm_cvtss_f32(all), _mm_cvtsi128_si32(counts)};
     for (size_t i = eights; i < n; ++i) {
         quick.min = std::min(quick.min, row[i]);
         quick.max = std::max(quick.max, row[i]);
         quick.sum += row[i];
         quick.zeros += row[i] == 0.0f;
-    }
-    for (int j = 0; j < 8; ++j) {
-        quick.min = std::min(quick.min, mins[j]);
-        quick.max = std::max(quick.max, maxs[j]);
-        quick.sum += sums[j];
-        quick.zeros += counts[j];
     }
     return quick;
 }
