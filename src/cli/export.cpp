@@ -3,6 +3,7 @@
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 #include "recording/export_arrays.h"
+#include "recording/export_halo_weave.h"
 
 #include <fmt/format.h>
 
@@ -15,7 +16,7 @@ namespace {
 
 struct Flags {
     std::string path, to, tokens, layers, heads, output;
-    bool padded = false, json = false;
+    bool padded = false, json = false, json_form = false;
 };
 
 int run(const Flags& f) {
@@ -35,7 +36,8 @@ int run(const Flags& f) {
         progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };
     }
     const bool one_file = f.padded || s.tokens.size() == 1;
-    Result<int64_t> n = f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
+    Result<int64_t> n = f.to == "halo-weave"    ? export_halo_weave(**opened, s, f.output, f.json_form, progress)
+                        : f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
                         : one_file            ? export_npy(**opened, s, f.output, progress)
                                               : export_npy_folder(**opened, s, f.output, progress);
     if (!n) return report(n.error(), f.json);
@@ -53,16 +55,19 @@ void add_export(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("export", "Write rows as files for NumPy and others");
     verb->footer("npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
-                 "--token, a single file. safetensors: one file with a tensor for each token.\n"
+                 "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their capture folder.\n"
                  "  attnscope export x.attn --to npy --padded -o rows.npy\n"
                  "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
     verb->add_option("recording", f->path, "An .attn file")->required();
-    verb->add_option("--to", f->to, "npy or safetensors")->required()->check(CLI::IsMember({"npy", "safetensors"}));
+    verb->add_option("--to", f->to, "npy, safetensors or halo-weave")
+        ->required()
+        ->check(CLI::IsMember({"npy", "safetensors", "halo-weave"}));
     verb->add_option("-o,--output", f->output, "File or folder to write")->required();
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
     verb->add_option("--layer", f->layers, "Layers (default: all)");
     verb->add_option("--head", f->heads, "Heads (default: all)");
     verb->add_flag("--padded", f->padded, "npy: one array for all tokens, padded with zeros");
+    verb->add_flag("--json-form", f->json_form, "halo-weave: the older form, one JSON file a token");
     verb->add_flag("--json", f->json, "Print a JSON object");
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }

@@ -138,6 +138,8 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
     }
     auto writer = HaloWeaveFolderWriter::create(folder, model, json_form);
     if (!writer) return writer.error();
+    int64_t previous = -1;
+    bool gaps = false;
     const int64_t n =
         selection.tokens.empty() ? info.n_frames : static_cast<int64_t>(selection.tokens.size());
     for (int64_t i = 0; i < n; ++i) {
@@ -147,6 +149,8 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
         if (frame->q.empty()) continue; // its rows were not kept
         auto rows = recording.rows(index, selection.layers, selection.heads);
         if (!rows) return rows.error();
+        gaps = gaps || (previous >= 0 && index != previous + 1);
+        previous = index;
         CaptureToken token;
         token.number = index;
         token.token_id = frame->token;
@@ -159,6 +163,8 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
         if (progress) progress(i + 1, n);
     }
     if ((*writer)->n_tokens() == 0) return Error{ErrorKind::not_found, "the recording holds no rows"};
+    // Without a word about them, gaps would look like files that were lost.
+    if (gaps) (*writer)->add_label("tokens left out when the recording was made or exported");
     if (auto done = (*writer)->close(); !done) return done.error();
     return (*writer)->n_tokens();
 }

@@ -261,7 +261,7 @@ bool Collector::finish(std::vector<Frame>& frames, std::string& error) {
             k_at += info.k_bytes();
         }
         for (int32_t g = 0; g < geometry_.n_mask_groups; ++g) {
-            f.visible.push_back(std::move(groups_[size_t(g)].columns[size_t(i)]));
+            f.visible.push_back(g < n_groups_ ? std::move(groups_[size_t(g)].columns[size_t(i)]) : Ranges{});
         }
         frames.push_back(std::move(f));
     }

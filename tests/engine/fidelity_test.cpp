@@ -67,6 +67,10 @@ TEST_P(Fidelity, RowsAreTheEnginesOwn) {
     for (int i = 0; i < 75; ++i) prompt.push_back(5 + i * 7 % 200);
     const RowsDifference d = compare_with_engine(o, prompt, 24, [](size_t) { return true; });
     if (d.error.find("llama.cpp could not make a context") != std::string::npos) GTEST_SKIP() << d.error;
+    if (c.flash == FlashAttention::on && std::string(c.k_type) == "f32") {
+        EXPECT_NE(d.error.find("-ctk f16"), std::string::npos) << d.error; // refused in words that help
+        return;
+    }
     ASSERT_EQ(d.error, "");
     EXPECT_EQ(d.not_ok, 0);
     EXPECT_LE(d.max_witness, 1.0);
