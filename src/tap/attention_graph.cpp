@@ -47,7 +47,7 @@ void read_geometry(AttentionNode& n) {
     if (!n.refusal.empty()) return;
     if (n.q->ne[3] != 1 || n.k->ne[3] != 1) {
         n.refusal = "several sequences are computed side by side (use one sequence, or a unified KV cache)";
-    } else if (n.k->view_src && n.k->view_src->op == GGML_OP_CPY && n.flash) {
+    } else if (owner(n.k)->op == GGML_OP_CPY && n.flash) {
         n.refusal = "with flash attention llama.cpp converts an f32 cache to f16 for each token (use -ctk f16, or -fa off)";
     } else if (!n.k->view_src || n.k->view_src->op != GGML_OP_NONE) {
         n.refusal = "the keys do not come from a KV cache";
