@@ -1,0 +1,126 @@
+// The command line as a person meets it: exit codes, sentences, and the whole path on a tiny model.
+#include "support/temp_dir.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include <sys/wait.h>
+
+using namespace attnscope::test;
+
+namespace {
+
+struct Answer {
+    int code = -1;
+    std::string output; // standard output and standard error
+};
+
+Answer run(const std::string& arguments) {
+    Answer r;
+    const std::string command = std::string(ATTNSCOPE_BIN) + " " + arguments + " 2>&1";
+    FILE* pipe = popen(command.c_str(), "r");
+    char buffer[4096];
+    while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) r.output.append(buffer, n);
+    const int status = pclose(pipe);
+    r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return r;
+}
+
+class CommandLine : public testing::Test {
+protected:
+    void SetUp() override {
+        const Answer made = run("models make --arch llama --layers 3 -o " + model());
+        ASSERT_EQ(made.code, 0) << made.output;
+    }
+    std::string model() const { return dir.file("m.gguf"); }
+    std::string capture(const std::string& rest) const { return "capture -m " + model() + " -t 1 --ignore-eos " + rest; }
+    TempDir dir;
+};
+
+} // namespace
+
+TEST_F(CommandLine, CaptureShowVerifyExportInfoWorkTogether) {
+    const std::string recording = dir.file("x.attn");
+    const Answer captured = run(capture("-p 'abc def' -n 12 -s 1 --json -o " + recording));
+    ASSERT_EQ(captured.code, 0) << captured.output;
+    const auto facts = nlohmann::json::parse(captured.output);
+    EXPECT_EQ(facts["verdict"], "ok");
+    EXPECT_EQ(facts["recorded"], facts["n_prompt"].get<int>() + 12);
+    const Answer info = run("info --json " + recording);
+    ASSERT_EQ(info.code, 0);
+    EXPECT_EQ(nlohmann::json::parse(info.output)["complete"], true);
+    EXPECT_EQ(run("verify " + recording).code, 0);
+    const Answer shown = run("show " + recording);
+    EXPECT_EQ(shown.code, 0);
+    EXPECT_EQ(shown.output.find('\x1b'), std::string::npos) << "no colour into a pipe";
+    EXPECT_NE(run("show --color always " + recording).output.find("\x1b["), std::string::npos);
+    EXPECT_EQ(run("export " + recording + " --to npy --padded -o " + dir.file("r.npy")).code, 0);
+    std::ifstream npy(dir.file("r.npy"), std::ios::binary);
+    std::string head(10, '\0');
+    npy.read(head.data(), 10);
+    EXPECT_EQ(head.substr(1, 5), "NUMPY");
+    EXPECT_EQ(run("diagnose " + recording).code, 0);
+    EXPECT_EQ(run("export " + recording + " --to halo-weave -o " + dir.file("hw")).code, 0);
+    EXPECT_EQ(run("diagnose " + dir.file("hw")).code, 0);
+}
+
+TEST_F(CommandLine, AFlippedByteIsNamedByVerify) {
+    const std::string recording = dir.file("x.attn");
+    ASSERT_EQ(run(capture("-p 'abc def' -n 40 -o " + recording)).code, 0);
+    std::fstream file(recording, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(0, std::ios::end);
+    const auto middle = static_cast<std::streamoff>(file.tellg()) / 2;
+    file.seekg(middle);
+    const char byte = static_cast<char>(file.get() ^ 0x55);
+    file.seekp(middle);
+    file.put(byte);
+    file.close();
+    const Answer verified = run("verify " + recording);
+    EXPECT_EQ(verified.code, 1) << verified.output;
+    EXPECT_NE(verified.output.find("damage"), std::string::npos);
+}
+
+TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
+    std::ofstream(dir.file("text")) << "this is no model\n";
+    std::ofstream(dir.file("ids")) << "[1, 2, 99999999]";
+    std::ofstream(dir.file("empty"));
+    std::ofstream(dir.file("long")) << std::string(5000, 'x');
+    ASSERT_EQ(run(capture("-p ab -n 1 -o " + dir.file("there.attn"))).code, 0);
+    const std::string out = " -o " + dir.file("y.attn");
+    const std::pair<std::string, const char*> cases[] = {
+        {"capture -m " + dir.file("missing.gguf") + " -p x" + out, "no file"},
+        {"capture -m " + dir.file("text") + " -p x" + out, "not a GGUF file"},
+        {capture("-p x -o /nonexistent/y.attn"), "no folder"},
+        {capture("-p x -o " + dir.file("there.attn")), "--force"},
+        {capture("-p ''" + out), "prompt is empty"},
+        {capture("-f " + dir.file("empty") + out), "prompt is empty"},
+        {capture("-f " + dir.file("nowhere") + out), "cannot read"},
+        {capture("-c 256 -f " + dir.file("long") + out), "larger -c"},
+        {capture("--input-ids " + dir.file("ids") + out), "vocabulary"},
+        {capture("--input-ids " + dir.file("text") + out), "token ids"},
+        {capture("-p x --prompt-rows some" + out), "last:N"},
+        {capture("-p x -ctk q9_9" + out), "cache type"},
+        {"info " + dir.file("text"), "SQLite"},
+        {"verify " + dir.file("missing.attn"), "does not exist"},
+        {"show " + dir.file("there.attn") + " --token 4711", "has tokens 0 to"},
+        {"show " + dir.file("there.attn") + " --layer 3-1", "--layer"},
+        {"export " + dir.file("there.attn") + " --to npy -o /nonexistent/z.npy --padded", "cannot write"},
+    };
+    for (const auto& [arguments, says] : cases) {
+        const Answer r = run(arguments);
+        EXPECT_EQ(r.code, 2) << arguments << "\n" << r.output;
+        EXPECT_NE(r.output.find(says), std::string::npos) << arguments << "\n" << r.output;
+    }
+}
+
+TEST(Help, TeachesEveryVerb) {
+    for (const char* verb : {"models", "capture", "show", "info", "verify", "export", "bench", "reproduce", "diagnose", "filter"}) {
+        const Answer r = run(std::string(verb) + " --help");
+        EXPECT_EQ(r.code, 0) << verb;
+        EXPECT_GT(r.output.size(), 200u) << verb;
+    }
+}
