@@ -28,7 +28,6 @@ struct GraphTap::Plan {
         ggml_backend_buffer_type_t type = nullptr;
         ggml_backend_buffer_ptr memory;
         size_t used = 0;
-        std::vector<uint8_t> host; // where its content goes when it does not lie in host memory
     };
     std::vector<Buffer> buffers;
 };
@@ -75,6 +74,9 @@ void GraphTap::before_alloc(ggml_backend_sched_t, ggml_cgraph* graph) {
     for (Plan::Buffer& b : plan.buffers) b.used = 0;
     for (size_t i = 0; i < nodes.size(); ++i) {
         AttentionNode& n = nodes[i];
+        if (n.refusal.empty() && !ggml_backend_buffer_is_host(n.k_cache->buffer)) {
+            n.refusal = "its keys lie on a GPU, from which this version does not fetch (use -ngl 0)";
+        }
         if (!n.refusal.empty()) continue;
         const ggml_type type = Collector::q_type_of(n);
         ggml_tensor* target = ggml_new_tensor_3d(ctx, type, n.q->ne[0], n.q->ne[2], n.q->ne[1]);
@@ -143,17 +145,12 @@ void GraphTap::before_compute(ggml_backend_sched_t, ggml_cgraph* graph) {
     for (const AttentionNode& n : plan.found.nodes) collector.see(n);
 }
 
-void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
+void GraphTap::after_compute(ggml_backend_sched_t, ggml_cgraph* graph, bool succeeded) {
     Plan& plan = *plan_;
     if (plan.graph != graph || !collector.open()) return;
     if (!succeeded) {
         collector.abandon();
         return;
-    }
-    for (Plan::Buffer& b : plan.buffers) {
-        if (b.used == 0 || ggml_backend_buffer_is_host(b.memory.get())) continue;
-        ggml_backend_sched_synchronize(sched);
-        b.host.resize(b.used);
     }
     size_t next = 0;
     for (size_t i = 0; i < plan.found.nodes.size(); ++i) {
