@@ -51,6 +51,9 @@ Result<void> SessionImpl::load() {
         return Error{ErrorKind::unsupported,
                      options_.model_path + " does not generate text: " + summary->no_text_reason};
     }
+    if (options_.capture && !summary->has_attention) {
+        return Error{ErrorKind::unsupported, options_.model_path + " has no attention to capture: its layers are recurrent"};
+    }
     Result<ModelIdentity> identity = model_identity(options_.model_path, *summary);
     if (!identity) return identity.error();
     identity_ = std::move(*identity);

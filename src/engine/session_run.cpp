@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 
 namespace attnscope::engine {
 
@@ -19,12 +20,21 @@ double now_seconds() {
 
 Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special, bool parse_special) {
     std::vector<int32_t> tokens(text.size() + 8);
-    int32_t n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                               static_cast<int32_t>(tokens.size()), add_special, parse_special);
-    if (n < 0 && n != INT32_MIN) {
-        tokens.resize(size_t(-n));
-        n = llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                           static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    const auto fill = [&] {
+        return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                              static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    };
+    int32_t n = 0;
+    try {
+        n = fill();
+        if (n < 0 && n != INT32_MIN) {
+            tokens.resize(size_t(-n));
+            n = fill();
+        }
+    } catch (const std::exception& e) {
+        // A SentencePiece vocabulary without byte tokens throws at characters that it does not have.
+        return Error{ErrorKind::engine,
+                     fmt::format("llama.cpp cannot tokenise this text with this vocabulary: {}", e.what())};
     }
     if (n < 0) return Error{ErrorKind::engine, "the text is too long to tokenise"};
     tokens.resize(size_t(n));
