@@ -72,7 +72,7 @@ public:
     const std::string& path() const { return path_; }
     int fd() const { return fd_; }
     Result<void> open_at(uint64_t bytes) {
-        fd_ = open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+        fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
         if (fd_ < 0 || ftruncate(fd_, off_t(bytes)) != 0) return failed(errno);
         return {};
     }
@@ -157,8 +157,10 @@ Result<void> make_model(const ModelShape& wanted, const std::string& path, const
                                                 layout.file_bytes / 1000000 + 1, space.available / 1000000)};
     }
     PartFile file(fmt::format("{}.part-{}", path, getpid()));
-    if (!gguf_write_to_file(plan.keys.get(), file.path().c_str(), true)) return file.failed(errno);
     if (auto r = file.open_at(layout.file_bytes); !r) return r;
+    std::vector<uint8_t> meta(gguf_get_meta_size(plan.keys.get()));
+    gguf_get_meta_data(plan.keys.get(), meta.data());
+    if (const int why = write_all(file.fd(), meta, 0)) return file.failed(why);
     if (const int why = write_pieces(layout, shape->seed, file.fd(), progress)) return file.failed(why);
     return file.keep_as(path);
 }

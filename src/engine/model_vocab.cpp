@@ -1,4 +1,5 @@
 // Tokenisers of made models: a tiny one of bytes, or a copy of a real one.
+#include "engine/gguf_file.h"
 #include "engine/model_plan.h"
 
 #include <fmt/format.h>
@@ -134,6 +135,10 @@ Result<int32_t> add_vocabulary(const ModelShape& shape, gguf_context* keys) {
     if (shape.vocab == "tiny") return tiny_vocabulary(shape.n_vocab, keys);
     const auto path = vocabulary_file(shape);
     if (!path) return path.error();
+    // Ours first: it refuses what is no GGUF in a sentence, and llama.cpp's reader writes to standard error.
+    auto source = open_gguf_source(*path);
+    if (!source) return source.error();
+    if (const auto whole = read_gguf(**source, *path); !whole) return whole.error();
     const GgufPtr file(gguf_init_from_file(path->c_str(), {.no_alloc = true, .ctx = nullptr}), gguf_free);
     if (!file)
         return Error{ErrorKind::not_ours,
