@@ -149,9 +149,11 @@ Result<void> SessionImpl::open_context(Entry entry) {
 Result<bool> SessionImpl::warm_up() {
     const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
     const long calls = tap::interposed_calls();
-    const Result<void> decoded = decode({&token, 1}, false);
+    const Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
+    if (tap_) tap_->flush();
     if (graph_tap_ && tap::interposed_calls() == calls) return false;
     if (!decoded) return decoded.error();
+    if (!tap_->error().empty()) return Error{ErrorKind::engine, "the capture failed: " + tap_->error()};
     geometry_ = tap_->collector.geometry();
     reset();
     const bool any = std::any_of(geometry_.layers.begin(), geometry_.layers.end(),
@@ -168,8 +170,12 @@ Result<bool> SessionImpl::warm_up() {
 void SessionImpl::reset() {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     n_past_ = 0;
+    if (tap_) {
+        tap_->flush();
+        tap_->reset();
+    }
     pending_.clear();
-    if (tap_) tap_->collector.reset();
+    awaiting_.clear();
     if (judge_) judge_.emplace(geometry_);
 }
 
