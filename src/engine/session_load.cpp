@@ -1,6 +1,7 @@
 #include "engine/engine_log.h"
 #include "engine/gguf_check.h"
 #include "engine/model_identity.h"
+#include "engine/rpc_servers.h"
 #include "engine/session_impl.h"
 #include "verify/witness.h"
 
@@ -59,6 +60,9 @@ Result<void> SessionImpl::load() {
     identity_ = std::move(*identity);
     if (options_.n_ctx < 0 || options_.n_batch <= 0) {
         return Error{ErrorKind::invalid_argument, "the context and batch sizes must be positive"};
+    }
+    if (!options_.rpc_servers.empty()) {
+        if (Result<void> r = add_rpc_servers(options_.rpc_servers); !r) return r;
     }
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = options_.n_gpu_layers;
@@ -198,6 +202,7 @@ RecordingInfo SessionImpl::recording_info() const {
         {"cache_type_k", options_.cache_type_k},
         {"cache_type_v", options_.cache_type_v},
         {"n_gpu_layers", options_.n_gpu_layers},
+        {"rpc", options_.rpc_servers},
         {"temp", typed(sampling_.temperature)},
         {"top_k", sampling_.top_k},
         {"top_p", typed(sampling_.top_p)},
