@@ -1,8 +1,9 @@
 # Warnings and sanitizers for our own targets; never for code that we only build.
 function(attnscope_target target)
     target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}/include")
-    target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
-        -Woverloaded-virtual -Wdouble-promotion -Werror)
+    set(warnings -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align -Woverloaded-virtual -Wdouble-promotion
+        -Werror)
+    target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")
     if(ATTNSCOPE_FUZZ)
         target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link) # so that fuzzers see the library's branches
     endif()

@@ -6,7 +6,6 @@ if(ATTNSCOPE_CUDA)
     set(variant cuda)
 endif()
 set(ATTNSCOPE_LLAMA_BUILD "${CMAKE_SOURCE_DIR}/.deps/llama-${variant}" CACHE PATH "Where llama.cpp is built")
-set(ATTNSCOPE_CUDA_ARCHITECTURES "native" CACHE STRING "CUDA architectures for llama.cpp")
 
 if(NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h")
     message(FATAL_ERROR "No llama.cpp at ${ATTNSCOPE_LLAMA_DIR}. Run scripts/fetch-sources.sh (make does it), "
@@ -25,16 +24,21 @@ set(llama_args -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_T
 if(ATTNSCOPE_CUDA)
     list(APPEND llama_args "-DCMAKE_CUDA_ARCHITECTURES=${ATTNSCOPE_CUDA_ARCHITECTURES}" -DGGML_CUDA_NCCL=OFF)
 endif()
-ExternalProject_Add(llama_cpp
-    SOURCE_DIR "${ATTNSCOPE_LLAMA_DIR}"
-    BINARY_DIR "${ATTNSCOPE_LLAMA_BUILD}"
-    STAMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-stamp"
-    TMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-tmp"
-    CMAKE_GENERATOR Ninja
-    CMAKE_ARGS ${llama_args}
-    INSTALL_COMMAND ""
-    BUILD_BYPRODUCTS ${llama_libs}
-    USES_TERMINAL_BUILD TRUE)
+option(ATTNSCOPE_LLAMA_PREBUILT "Take the libraries that lie in ATTNSCOPE_LLAMA_BUILD/bin instead of building them" OFF)
+if(ATTNSCOPE_LLAMA_PREBUILT)
+    add_custom_target(llama_cpp)
+else()
+    ExternalProject_Add(llama_cpp
+        SOURCE_DIR "${ATTNSCOPE_LLAMA_DIR}"
+        BINARY_DIR "${ATTNSCOPE_LLAMA_BUILD}"
+        STAMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-stamp"
+        TMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-tmp"
+        CMAKE_GENERATOR Ninja
+        CMAKE_ARGS ${llama_args}
+        INSTALL_COMMAND ""
+        BUILD_BYPRODUCTS ${llama_libs}
+        USES_TERMINAL_BUILD TRUE)
+endif()
 
 # The headers of the engine, and the libraries in the order in which the dynamic linker must search them.
 add_library(attnscope_llama INTERFACE)

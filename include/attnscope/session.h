@@ -31,6 +31,8 @@ struct SessionOptions {
     Entry entry = Entry::automatic;
     bool capture = true;       // false: the plain run, the tap is not even looked at
     bool witness = true;
+    bool device_mean = false;  // let a GPU compute Frame::mean of tokens decoded one by one (CUDA, f16 keys, all layers on
+                               // one GPU; elsewhere Frame::mean stays empty)
     bool quiet = true;         // drop llama.cpp's own log
 };
 

@@ -103,6 +103,9 @@ public:
     // The batch, the latest one, never happened.
     void drop(const Batch& batch);
 
+    // What the cells of a group hold for a batch, whose group's changes must be sorted (prove() does it).
+    CellView cells(const Batch& batch, size_t group) const { return {maps_[group], batch.groups[group].before}; }
+
     const Geometry& geometry() const { return geometry_; }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
     static ggml_type q_type_of(const AttentionNode& node);

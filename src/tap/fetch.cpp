@@ -54,17 +54,22 @@ bool Fetch::reserve(Slot& slot, size_t bytes) {
     return true;
 }
 
-ggml_tensor* Fetch::staged(const Placement::Block& block) {
-    if (!staging_ || ggml_backend_buffer_get_size(staging_.get()) < block.used) {
+ggml_tensor* Fetch::stage_of(Slot& slot, const Placement::Block& block) {
+    if (!slot.staging || ggml_backend_buffer_get_size(slot.staging.get()) < block.used) {
         drain();
-        staging_.reset();
-        staging_.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), block.used));
-        if (!staging_) return nullptr;
+        slot.staging.reset();
+        slot.staging.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), block.used));
+        if (!slot.staging) return nullptr;
     }
-    staging_ctx_.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
-    ggml_tensor* t = ggml_new_tensor_1d(staging_ctx_.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
-    ggml_backend_tensor_alloc(staging_.get(), t, ggml_backend_buffer_get_base(staging_.get()));
+    slot.staging_ctx.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
+    ggml_tensor* t = ggml_new_tensor_1d(slot.staging_ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
+    ggml_backend_tensor_alloc(slot.staging.get(), t, ggml_backend_buffer_get_base(slot.staging.get()));
     return t;
+}
+
+const uint8_t* Fetch::staged_block(int slot) const {
+    const ggml_tensor* t = slots_[slot].staged;
+    return t ? static_cast<const uint8_t*>(t->data) : nullptr;
 }
 
 // Rows of several layers lie at equal distances when the caches were made together: one transfer with a stride then.
@@ -107,7 +112,8 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
     }
     get_rows(stream, rows, slot.data + slot.rows_at);
     const ggml_tensor* source = block.whole;
-    ggml_tensor* copy = stage && asynchronous_ && own_ && block.used > 0 ? staged(block) : nullptr;
+    ggml_tensor* copy = stage && asynchronous_ && own_ && block.used > 0 ? stage_of(slot, block) : nullptr;
+    slot.staged = copy;
     if (copy) {
         ggml_backend_tensor_copy_async(stream, stream, block.whole, copy);
         source = copy;
@@ -140,7 +146,11 @@ void Fetch::drain() {
     }
 }
 
-size_t Fetch::device_bytes() const { return staging_ ? ggml_backend_buffer_get_size(staging_.get()) : 0; }
+size_t Fetch::device_bytes() const {
+    size_t total = 0;
+    for (const Slot& s : slots_) total += s.staging ? ggml_backend_buffer_get_size(s.staging.get()) : 0;
+    return total;
+}
 size_t Fetch::host_bytes() const { return slots_[0].size + slots_[1].size; }
 
 } // namespace attnscope::tap

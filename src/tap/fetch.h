@@ -40,6 +40,9 @@ public:
     void guard(ggml_backend_t engine);
     // Blocks until the slot is filled.
     void wait(int slot);
+    // After start() with `stage`: the block's copy on the device, and the event behind which it is there; null without one.
+    const uint8_t* staged_block(int slot) const;
+    ggml_backend_event_t staged_event() const { return may_overwrite_.get(); }
     const uint8_t* block(int slot) const { return slots_[slot].data; }
     const uint8_t* rows(int slot) const { return slots_[slot].data + slots_[slot].rows_at; }
     // Blocks until the device is done with everything asked for.
@@ -59,11 +62,14 @@ private:
         uint8_t* data = nullptr;
         size_t size = 0, rows_at = 0;
         Event done;
+        ggml_backend_buffer_ptr staging; // on the device
+        ggml_context_ptr staging_ctx;
+        ggml_tensor* staged = nullptr;
     };
 
     void prepare();
     bool reserve(Slot& slot, size_t bytes);
-    ggml_tensor* staged(const Placement::Block& block);
+    ggml_tensor* stage_of(Slot& slot, const Placement::Block& block);
     void get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to);
 
     ggml_backend_dev_t device_ = nullptr;
@@ -73,8 +79,6 @@ private:
     Event engine_done_, may_overwrite_;
     bool guarding_ = false;
     Slot slots_[n_slots];
-    ggml_backend_buffer_ptr staging_;
-    ggml_context_ptr staging_ctx_;
 };
 
 } // namespace attnscope::tap

@@ -1,5 +1,6 @@
 #include "tap/device_layers.h"
 #include "tap/tap.h"
+#include "tap/token_mean.h"
 
 #include <ggml-backend.h>
 
@@ -26,6 +27,7 @@ struct GraphTap::Plan {
     };
     std::unique_ptr<Arriving> arriving;
     int next_slot = 0;
+    TokenMean mean;
 
     Fetch* fetch_of(ggml_backend_dev_t device) {
         for (auto& f : fetches) {
@@ -106,7 +108,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         if (!s.captured) continue;
         (s.on_device ? some_on_device : some_on_host) = true;
     }
-    const bool stage = batch->n_query > 1;
+    const bool stage = batch->n_query > 1 || device_mean;
     arriving->batch = std::move(batch);
     arriving->slot = plan.next_slot;
     plan.next_slot = (plan.next_slot + 1) % Fetch::n_slots;
@@ -120,8 +122,12 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         if (!plan.fetch_of(block.device)) plan.fetches.push_back(std::make_unique<Fetch>(block.device));
         std::vector<Fetch::Rows> rows;
         const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
-        fetched = fetched && engine &&
-                  plan.fetch_of(block.device)->start(arriving->slot, engine, block, rows, rows_bytes, stage);
+        Fetch& fetch = *plan.fetch_of(block.device);
+        fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, stage);
+        // A ring's cells are overwritten by the next token: its mean would race with it.
+        if (fetched && device_mean && arriving->batch->groups.size() == 1) {
+            plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, fetch);
+        }
     }
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {
@@ -181,6 +187,7 @@ void GraphTap::complete() {
     }
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
     collector.prove(batch, on_device && batch.n_query > 1 ? static_cast<int32_t>(std::thread::hardware_concurrency()) : 1);
+    plan.mean.finish(arriving->slot, batch, collector);
     deliver(batch);
 }
 

@@ -36,6 +36,7 @@ public:
     }
 
     Collector collector;
+    bool device_mean = false; // SessionOptions::device_mean
 
 protected:
     void deliver(Batch& batch);
