@@ -4,11 +4,13 @@
 # BUILD_DIR holds bin/attnscope and bin/bench_field_way of a build with CUDA (make cuda, with -DATTNSCOPE_BENCH=ON). The
 # synthetic models (8.1 GB and 0.5 GB) go to /dev/shm where there is room, else to OUT_DIR, and are removed afterwards
 # (KEEP_MODELS=1 keeps them, MODELS=folder says where). Every step has its own limit and leaves its JSON and its log in
-# OUT_DIR; a step that fails does not stop the others. PYTHON must have torch, transformers and matplotlib. Three turns
-# of the knobs: CONTEXTS, SMALL_CONTEXTS, and BUDGET, the seconds that all steps have together.
+# OUT_DIR; a step that fails does not stop the others. Recordings are written to OUT_DIR's disk; of the prompts they keep
+# the keys only, because a GPU reads 30,000 tokens faster than a disk takes their 7 GB. PYTHON must have torch,
+# transformers and matplotlib. CONTEXTS and SMALL_CONTEXTS are the lengths of the 7B and the 0.5B shape, BUDGET the seconds
+# that all steps have together.
 set -uo pipefail
 if [ $# -ne 2 ]; then
-    sed -n '2,9s/^# \?//p' "$0" >&2
+    sed -n '2,/^set/s/^# \?//p' "$0" >&2
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
@@ -64,6 +66,7 @@ step() {
 
 # transformers_way.py writes its own file after each length, so that running out of time loses one length only.
 transformers() { # NAME LIMIT SHAPE CONTEXTS
+    rm -f "$out/$1.partial.json"
     step "$1" "$2" "$python" "$here/transformers_way.py" --shape "$3" --contexts "$4" --json "$out/$1.partial.json"
     [ -s "$out/$1.partial.json" ] && mv "$out/$1.partial.json" "$out/$1.json"
 }
@@ -76,7 +79,7 @@ transformers() { # NAME LIMIT SHAPE CONTEXTS
 
 step make-7b 90 "$bin/attnscope" models make --preset qwen2.5-vl-7b --json -o "$big"
 if [ -s "$big" ]; then
-    step attnscope-7b 150 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on -o "$models" --json
+    step attnscope-7b 150 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on --prompt-rows none -o "$out" --json
     step field-7b 120 "$bin/bench_field_way" -m "$big" --contexts "$contexts" --json
     for wait in wait no-wait; do
         step "reproduce-7b-$wait" 60 "$bin/attnscope" reproduce -m "$big" -n 387 --ignore-eos --$wait \
@@ -87,7 +90,7 @@ transformers transformers-7b 110 qwen2.5-vl-7b "$contexts"
 [ "${KEEP_MODELS:-0}" = 1 ] || rm -f "$big"
 step make-0.5b 30 "$bin/attnscope" models make --preset qwen2.5-0.5b --json -o "$small"
 if [ -s "$small" ]; then
-    step attnscope-0.5b 90 "$bin/attnscope" bench -m "$small" --contexts "$small_contexts" -fa on -o "$models" --json
+    step attnscope-0.5b 90 "$bin/attnscope" bench -m "$small" --contexts "$small_contexts" -fa on --prompt-rows none -o "$out" --json
     step field-0.5b 60 "$bin/bench_field_way" -m "$small" --contexts "$small_contexts" --json
 fi
 transformers transformers-0.5b 60 qwen2.5-0.5b "$small_contexts"

@@ -18,7 +18,7 @@ namespace {
 struct Flags : SessionFlags {
     std::string contexts = "128,512,2048,8192", output;
     int pairs = 0, tokens = 0; // 0: as fits the machine
-    bool json = false;
+    bool json = false, control = false;
 };
 
 // Text of `n` tokens. The session it takes is closed again: the engine's one-time needs of memory are met before the
@@ -89,6 +89,7 @@ int run(Flags& f) {
     o.generate = f.generate;
     o.pairs = f.pairs;
     o.tokens = f.tokens;
+    o.control = f.control;
     o.folder = f.output.empty() ? std::filesystem::temp_directory_path().string() : f.output;
     nlohmann::json all = nlohmann::json::array();
     if (!f.json) print_head(f);
@@ -99,7 +100,7 @@ int run(Flags& f) {
         if (!f.json) print_line(*cost);
     }
     if (f.json) {
-        fmt::print("{}\n", nlohmann::json{{"way", "attnscope"}, {"model", f.session.model_path}, {"flash_attn", f.flash_attention},
+        fmt::print("{}\n", nlohmann::json{{"way", f.control ? "control" : "attnscope"}, {"model", f.session.model_path}, {"flash_attn", f.flash_attention},
                                           {"devices", device_names()}, {"pairs", f.pairs}, {"tokens", f.tokens}, {"runs", all}}.dump(2));
     }
     return exit_good;
@@ -120,6 +121,11 @@ void add_bench(CLI::App& app, Action& action) {
         ->check(CLI::Range(4, 100000));
     verb->add_option("--tokens", f->tokens, "Tokens of a turn (default: 1; on a GPU 10)")->check(CLI::Range(1, 4096));
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
+    verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
+                                                      "on a GPU comes faster than a disk takes it)")
+        ->capture_default_str();
+    verb->add_flag("--control", f->control, "Let a second plain context stand in for the capturing one: what is measured then "
+                                            "is the measurement itself");
     verb->add_flag("--json", f->json, "Print a JSON object");
     verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);

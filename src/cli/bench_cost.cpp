@@ -153,7 +153,7 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
     const Result<double> plain_prompt = fill(*plain, prompt, o.generate);
     if (!plain_prompt) return plain_prompt.error();
     memory[1] = memory_use();
-    Result<Runner> capturing = open_runner(o, n_ctx, file.path);
+    Result<Runner> capturing = open_runner(o, n_ctx, o.control ? "" : file.path);
     if (!capturing) return capturing.error();
     const Result<double> capturing_prompt = fill(*capturing, prompt, o.generate);
     if (!capturing_prompt) return capturing_prompt.error();
@@ -162,18 +162,20 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
     cost.memory_bytes = memory[2].host_bytes - 2 * memory[1].host_bytes + memory[0].host_bytes;
     cost.device_bytes = memory[2].device_bytes - 2 * memory[1].device_bytes + memory[0].device_bytes;
 
-    const double writer_before = capturing->writer->cpu_seconds();
+    RecordingWriter* writer = capturing->writer.get(); // null in a control
+    const double writer_before = writer ? writer->cpu_seconds() : 0;
     const int64_t frames_before = capturing->pushed;
     if (Result<void> r = take_turns({&*plain, &*capturing}, o, cost); !r) return r.error();
     capturing->drain();
-    const double writer_in_pairs = capturing->writer->cpu_seconds() - writer_before;
-    const auto frames_in_pairs = static_cast<double>(capturing->pushed - frames_before);
     cost.growth_bytes = memory_use().host_bytes - memory[2].host_bytes;
-    if (Result<void> r = capturing->writer->close(); !r) return r.error();
+    if (!writer) return cost;
+    const double writer_in_pairs = writer->cpu_seconds() - writer_before;
+    const auto frames_in_pairs = static_cast<double>(capturing->pushed - frames_before);
+    if (Result<void> r = writer->close(); !r) return r.error();
     // Few pairs may end before the log has to be written into the file, which the whole recording's rate includes; the
     // prompt's frames come in bulk and cost less each. The larger of the two rates.
     cost.writer_ms = 1e3 * std::max(writer_in_pairs / frames_in_pairs,
-                                    capturing->writer->cpu_seconds() / static_cast<double>(capturing->pushed));
+                                    writer->cpu_seconds() / static_cast<double>(capturing->pushed));
     std::error_code ec;
     cost.file_bytes = static_cast<int64_t>(fs::file_size(file.path, ec));
     return cost;

@@ -19,6 +19,7 @@ struct CostOptions {
     int pairs = 0;       // a plain and a capturing turn each; even
     int tokens = 1;      // of a turn
     std::string folder;  // where the recording is written, and removed again
+    bool control = false; // the second context is plain as well: what is measured then is the measurement
 };
 
 struct Cost {
