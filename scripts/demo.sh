@@ -21,6 +21,6 @@ echo "Verdict, computed again from the file:"
 "$bin" verify build/demo/demo.attn
 echo
 echo "Cost, in turns with the plain run in one process:"
-"$bin" bench --contexts 512 --turns 12 --tokens 16 | tail -n 2
+"$bin" bench --contexts 512 | tail -n 2
 echo
 echo "The recording lies in build/demo/demo.attn"

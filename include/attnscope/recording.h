@@ -64,6 +64,8 @@ public:
     virtual void token_text(int32_t token, const std::string& piece) = 0;
     // Frames that are committed: a crash of this process cannot lose them.
     virtual int64_t recorded() const = 0;
+    // Processor time that the writer's thread has taken, up to its last commit; all of it after close().
+    virtual double cpu_seconds() const = 0;
     // Called from the writer's thread after each commit, with recorded(). Set before the first push().
     virtual void on_commit(std::function<void(int64_t)> callback) = 0;
     // Drains, checkpoints, marks the file complete. Afterwards the file is one file (no -wal beside it).

@@ -1,188 +1,108 @@
 // attnscope bench: what capturing costs, against the plain run, in turns in one process.
+#include "cli/bench_cost.h"
+#include "cli/machine.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 
-#include <attnscope/recording.h>
-
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
-#include <ctime>
+#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
-#include <thread>
-
-#include <unistd.h>
 
 namespace attnscope::cli {
 namespace {
 
 struct Flags : SessionFlags {
     std::string contexts = "128,512,2048,8192", output;
-    int turns = 12, tokens = 16;
-    bool json = false;
+    int pairs = 0, tokens = 0; // 0: as fits the machine
+    bool json = false, control = false;
 };
 
-double wall() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-// Of all threads of this process: on a machine without idle cores this is what the run really costs.
-double cpu() {
-    timespec t{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
-int64_t memory_peak_kb() {
-    std::ifstream status("/proc/self/status");
-    std::string line;
-    while (std::getline(status, line)) {
-        if (line.rfind("VmRSS:", 0) == 0) return std::atoll(line.c_str() + 6);
-    }
-    return 0;
-}
-
-struct Spread {
-    double low = 0, median = 0, high = 0;
-};
-Spread spread(std::vector<double> x) {
-    std::sort(x.begin(), x.end());
-    return {x[x.size() / 4], x[x.size() / 2], x[x.size() * 3 / 4]};
-}
-
-struct Turn {
-    double wall = 0, cpu = 0;
-};
-
-// A session that decodes in turns, and where its frames go.
-struct Runner {
-    std::unique_ptr<Session> session;
-    std::unique_ptr<RecordingWriter> writer;
-    std::string path;
-    int64_t pushed = 0;
-
-    Result<void> feed(std::span<const int32_t> tokens, int n_predict, const GenerateOptions& base) {
-        GenerateOptions o = base;
-        o.n_predict = n_predict;
-        o.ignore_eos = true;
-        o.sampling.temperature = 0;
-        FrameSink sink;
-        if (writer) {
-            sink = [this](Frame&& f) {
-                ++pushed;
-                return writer->push(std::move(f));
-            };
-        }
-        Result<GenerateResult> r = session->generate(tokens, o, sink);
-        if (!r) return r.error();
-        return {};
-    }
-    void drain() const {
-        while (writer && writer->recorded() < pushed) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    Result<Turn> turn(int n_predict, const GenerateOptions& base) {
-        const double w = wall(), c = cpu();
-        if (Result<void> r = feed({}, n_predict, base); !r) return r.error();
-        Turn t;
-        t.wall = wall() - w;
-        drain(); // what the writer still has to do counts as work, but nobody waited for it
-        t.cpu = cpu() - c;
-        return t;
-    }
-};
-
-Result<nlohmann::json> measure(const Flags& f, int32_t context) {
-    const int32_t room = (f.turns + 1) * f.tokens + 8;
+// Text of `n` tokens. The session it takes is closed again: the engine's one-time needs of memory are met before the
+// first measurement begins.
+Result<std::vector<int32_t>> make_prompt(const Flags& f, size_t n) {
     SessionOptions o = f.session;
-    o.n_ctx = context + room;
-    Runner plain, capturing;
     o.capture = false;
-    auto a = Session::open(o);
-    if (!a) return a.error();
-    plain.session = std::move(*a);
-    o.capture = true;
-    auto b = Session::open(o);
-    if (!b) return b.error();
-    capturing.session = std::move(*b);
-
-    namespace fs = std::filesystem;
-    const std::string folder = f.output.empty() ? fs::temp_directory_path().string() : f.output;
-    capturing.path = (fs::path(folder) / fmt::format("attnscope-bench-{}-{}.attn", getpid(), context)).string();
-    auto writer = RecordingWriter::create(capturing.path, capturing.session->recording_info());
-    if (!writer) return writer.error();
-    capturing.writer = std::move(*writer);
-    if (Result<void> r = capturing.writer->begin(capturing.session->geometry()); !r) return r.error();
-
-    Result<std::vector<int32_t>> seed = plain.session->tokenize("The sea was calm, and nine ships passed the light. ", true, false);
-    if (!seed) return seed.error();
+    o.n_ctx = 64;
+    Result<std::unique_ptr<Session>> session = Session::open(o);
+    if (!session) return session.error();
+    Result<std::vector<int32_t>> line =
+        (*session)->tokenize("The sea was calm, and nine ships passed the light. ", true, false);
+    if (!line) return line.error();
+    if (line->empty()) return Error{ErrorKind::engine, "the model's tokeniser makes no tokens of a text"};
     std::vector<int32_t> prompt;
-    while (prompt.size() < size_t(context)) prompt.insert(prompt.end(), seed->begin(), seed->end());
-    prompt.resize(size_t(context));
-    double prompt_plain = wall();
-    if (Result<void> r = plain.feed(prompt, 0, f.generate); !r) return r.error();
-    prompt_plain = wall() - prompt_plain;
-    double prompt_capturing = wall();
-    if (Result<void> r = capturing.feed(prompt, 0, f.generate); !r) return r.error();
-    prompt_capturing = wall() - prompt_capturing;
-    capturing.drain();
-    std::vector<double> ratios, cpu_ratios, plain_ms, capturing_ms;
-    const int64_t memory_before = memory_peak_kb();
-    for (int i = 0; i <= f.turns; ++i) {
-        // A B, B A, A B ...: drift of the machine's speed hits both alike. The first pair warms up.
-        Turn t[2];
-        for (int k = 0; k < 2; ++k) {
-            const bool captures = (i + k) % 2 == 1;
-            Result<Turn> turn = (captures ? capturing : plain).turn(f.tokens, f.generate);
-            if (!turn) return turn.error();
-            t[captures] = *turn;
-        }
-        if (i == 0) continue;
-        ratios.push_back(t[1].wall / t[0].wall);
-        cpu_ratios.push_back(t[1].cpu / t[0].cpu);
-        plain_ms.push_back(1e3 * t[0].wall / f.tokens);
-        capturing_ms.push_back(1e3 * t[1].wall / f.tokens);
+    while (prompt.size() < n) prompt.insert(prompt.end(), line->begin(), line->end());
+    prompt.resize(n);
+    return prompt;
+}
+
+// Turns of one token are the finest comb, where a call of generate() ends with the token. A GPU runs on after it, and
+// frames come one token late: there a turn is several tokens, timed inside (see Runner::turn).
+Result<void> choose_turns(Flags& f) {
+    const bool gpu = f.session.n_gpu_layers != 0 && has_gpu();
+    if (f.tokens == 0) f.tokens = gpu ? 10 : 1;
+    if (f.pairs == 0) f.pairs = gpu ? 40 : 200;
+    f.pairs += f.pairs % 2;
+    if (gpu && f.tokens < 3) {
+        return Error{ErrorKind::invalid_argument, "on a GPU a turn takes at least 3 tokens (--tokens): it is timed from the second on"};
     }
-    const int64_t memory_growth = memory_peak_kb() - memory_before;
-    if (Result<void> r = capturing.writer->close(); !r) return r.error();
-    capturing.writer.reset();
-    std::error_code ec;
-    const auto bytes = static_cast<int64_t>(fs::file_size(capturing.path, ec));
-    fs::remove(capturing.path, ec);
-    const Spread r = spread(ratios), c = spread(cpu_ratios);
-    return nlohmann::json{{"context", context}, {"plain_ms", spread(plain_ms).median},
-                          {"capturing_ms", spread(capturing_ms).median},
-                          {"ratio", {{"low", r.low}, {"median", r.median}, {"high", r.high}}},
-                          {"cpu_ratio", {{"low", c.low}, {"median", c.median}, {"high", c.high}}},
-                          {"prompt_ratio", prompt_capturing / prompt_plain}, {"file_bytes", bytes},
-                          {"memory_growth_kb", memory_growth}};
+    return {};
+}
+
+nlohmann::json to_json(const Cost& c) {
+    return {{"context", c.context}, {"plain_ms", c.plain_ms}, {"capturing_ms", c.capturing_ms},
+            {"ratio", {{"low", c.ratio.low}, {"median", c.ratio.median}, {"high", c.ratio.high},
+                       {"sure_low", c.ratio.sure_low}, {"sure_high", c.ratio.sure_high}}},
+            {"writer_ms", c.writer_ms}, {"at_most", c.at_most()}, {"at_most_sure", c.at_most_sure()},
+            {"prompt_ratio", c.prompt_ratio}, {"file_bytes", c.file_bytes}, {"memory_bytes", c.memory_bytes},
+            {"device_bytes", c.device_bytes}, {"growth_bytes", c.growth_bytes}};
+}
+
+void print_head(const Flags& f) {
+    fmt::print("{}, flash attention {}, {} pairs of turns of {} token{}\n",
+               std::filesystem::path(f.session.model_path).filename().string(), f.flash_attention, f.pairs, f.tokens,
+               f.tokens == 1 ? "" : "s");
+    fmt::print("{:>7} {:>8} {:>8} {:>21} {:>7} {:>8} {:>7} {:>8}\n", "context", "plain ms", "captures", "time ratio (95% sure)",
+               "writer", "all told", "prompt", "memory");
+}
+
+void print_line(const Cost& c) {
+    fmt::print("{:>7} {:>8.2f} {:>8.2f} {:>21} {:>6.1f}% {:>8.3f} {:>7.3f} {:>5.1f} MB\n", c.context, c.plain_ms, c.capturing_ms,
+               fmt::format("{:.3f} ({:.3f}-{:.3f})", c.ratio.median, c.ratio.sure_low, c.ratio.sure_high),
+               100 * c.writer_share(), c.at_most(), c.prompt_ratio, double(c.memory_bytes) / 1e6);
+    std::fflush(stdout);
 }
 
 int run(Flags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     Result<std::vector<int32_t>> contexts = parse_selection("--contexts", f.contexts);
     if (!contexts) return report(contexts.error(), f.json);
+    if (contexts->empty()) return report(Error{ErrorKind::invalid_argument, "--contexts names no length"}, f.json);
+    if (Result<void> r = choose_turns(f); !r) return report(r.error(), f.json);
+    Result<std::vector<int32_t>> prompt = make_prompt(f, static_cast<size_t>(std::max(contexts->back(), 8)));
+    if (!prompt) return report(prompt.error(), f.json);
+    CostOptions o;
+    o.session = f.session;
+    o.generate = f.generate;
+    o.pairs = f.pairs;
+    o.tokens = f.tokens;
+    o.control = f.control;
+    o.folder = f.output.empty() ? std::filesystem::temp_directory_path().string() : f.output;
     nlohmann::json all = nlohmann::json::array();
-    if (!f.json) {
-        fmt::print("{}, flash attention {}, {} turns of {} tokens\n", std::filesystem::path(f.session.model_path).filename().string(),
-                   f.flash_attention, f.turns, f.tokens);
-        fmt::print("{:>8} {:>10} {:>10} {:>22} {:>22} {:>9}\n", "context", "plain ms", "captur. ms", "time ratio (quartiles)",
-                   "CPU ratio (quartiles)", "prompt");
-    }
+    if (!f.json) print_head(f);
     for (const int32_t context : *contexts) {
-        Result<nlohmann::json> m = measure(f, std::max(context, 8));
-        if (!m) return report(m.error(), f.json);
-        all.push_back(*m);
-        if (f.json) continue;
-        const auto quartiles = [](const nlohmann::json& s) {
-            return fmt::format("{:.3f} ({:.3f}-{:.3f})", s["median"].get<double>(), s["low"].get<double>(), s["high"].get<double>());
-        };
-        fmt::print("{:>8} {:>10.2f} {:>10.2f} {:>22} {:>22} {:>9.3f}\n", context, (*m)["plain_ms"].get<double>(),
-                   (*m)["capturing_ms"].get<double>(), quartiles((*m)["ratio"]), quartiles((*m)["cpu_ratio"]),
-                   (*m)["prompt_ratio"].get<double>());
-        std::fflush(stdout);
+        Result<Cost> cost = measure_cost(o, std::span(*prompt).first(static_cast<size_t>(std::max(context, 8))));
+        if (!cost) return report(cost.error(), f.json);
+        all.push_back(to_json(*cost));
+        if (!f.json) print_line(*cost);
     }
-    if (f.json) fmt::print("{}\n", nlohmann::json{{"model", f.session.model_path}, {"runs", all}}.dump(2));
+    if (f.json) {
+        fmt::print("{}\n", nlohmann::json{{"way", f.control ? "control" : "attnscope"}, {"model", f.session.model_path}, {"flash_attn", f.flash_attention},
+                                          {"devices", device_names()}, {"pairs", f.pairs}, {"tokens", f.tokens}, {"runs", all}}.dump(2));
+    }
     return exit_good;
 }
 
@@ -192,11 +112,20 @@ void add_bench(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("bench", "Measure what capturing costs, in turns with the plain run");
     verb->footer("Two contexts of one model decode in turns, one plain, one capturing everything to disk.\n"
-                 "The ratio is the median over the turns, with its quartiles. CPU counts all threads, the writer's too.");
+                 "time ratio: what the caller waits, the median over the pairs and the interval that holds the true\n"
+                 "median with 95% confidence; writer: processor time of the recording's own thread as a share of a plain\n"
+                 "token; all told: the sum, as if no core had been idle to write; memory: what capturing holds more than\n"
+                 "plain. docs/performance.md says why it is measured this way.");
     verb->add_option("--contexts", f->contexts, "Context lengths to measure at")->capture_default_str();
-    verb->add_option("--turns", f->turns, "Pairs of turns at each length")->capture_default_str()->check(CLI::Range(3, 1000));
-    verb->add_option("--tokens", f->tokens, "Tokens of a turn")->capture_default_str()->check(CLI::Range(1, 4096));
+    verb->add_option("--pairs,--turns", f->pairs, "Pairs of turns at each length (default: 200; on a GPU 40)")
+        ->check(CLI::Range(4, 100000));
+    verb->add_option("--tokens", f->tokens, "Tokens of a turn (default: 1; on a GPU 10)")->check(CLI::Range(1, 4096));
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
+    verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
+                                                      "on a GPU comes faster than a disk takes it)")
+        ->capture_default_str();
+    verb->add_flag("--control", f->control, "Let a second plain context stand in for the capturing one: what is measured then "
+                                            "is the measurement itself");
     verb->add_flag("--json", f->json, "Print a JSON object");
     verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);

@@ -11,6 +11,7 @@
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
+#include <ctime>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -22,6 +23,12 @@ namespace attnscope::recording {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+double thread_cpu_seconds() {
+    timespec t{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+}
 
 // What travels to the writer's thread: a frame, or the text of a token.
 struct Item {
@@ -111,6 +118,8 @@ public:
 
     int64_t recorded() const override { return recorded_.load(std::memory_order_acquire); }
 
+    double cpu_seconds() const override { return cpu_seconds_.load(std::memory_order_relaxed); }
+
     void on_commit(std::function<void(int64_t)> callback) override {
         const std::lock_guard lock(mutex_);
         callback_ = std::move(callback);
@@ -167,6 +176,7 @@ private:
 
     // The writer's thread; without a geometry, the thread that closes.
     void run() {
+        cpu_start_ = thread_cpu_seconds();
         Result<void> result;
         try {
             result = drain();
@@ -176,6 +186,7 @@ private:
             result = Error{ErrorKind::io, "the recording stopped: the commit callback threw"};
         }
         store_.reset(); // closes the file on this thread, so that close() returns afterwards
+        clock_in();
         std::deque<Item> dropped;
         const std::lock_guard lock(mutex_);
         if (!result && !error_) error_ = result.error();
@@ -240,7 +251,12 @@ private:
         return {};
     }
 
+    void clock_in() {
+        cpu_seconds_.store(thread_cpu_seconds() - cpu_start_, std::memory_order_relaxed);
+    }
+
     void announce() {
+        clock_in(); // before the number of frames: whoever sees that number sees what it took
         const int64_t n = store_->n_committed();
         if (recorded_.exchange(n, std::memory_order_acq_rel) == n) return;
         std::function<void(int64_t)> callback;
@@ -280,6 +296,8 @@ private:
     std::function<void(int64_t)> callback_;
 
     std::atomic<int64_t> recorded_ = 0;
+    double cpu_start_ = 0; // of the thread that runs run()
+    std::atomic<double> cpu_seconds_ = 0;
     std::thread thread_;
 };
 

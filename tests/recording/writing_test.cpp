@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -280,6 +281,27 @@ TEST(Writing, AFullQueueWaitsAndMemoryStaysBounded) {
     EXPECT_LT(resident_bytes(), before + (size_t(8) << 20)); // 70 MB went through meanwhile
 #endif
     ASSERT_TRUE(writer->close());
+}
+
+// What bench charges to capturing: the thread's own time, complete once everything is on disk.
+TEST(Writing, TellsWhatItsThreadTook) {
+    const TempDir dir;
+    const Geometry geometry = smollm2_geometry();
+    auto writer = must_create(dir.file("a.attn"));
+    EXPECT_EQ(writer->cpu_seconds(), 0);
+    ASSERT_TRUE(writer->begin(geometry));
+    constexpr int64_t n = 300;
+    for (int64_t i = 0; i < n; ++i) ASSERT_TRUE(writer->push(make_frame(geometry, i)));
+    wait_for([&] { return writer->recorded() == n; });
+    const double committed = writer->cpu_seconds();
+    EXPECT_GT(committed, 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_LT(writer->cpu_seconds() - committed, 0.015) << "waiting is no work";
+    ASSERT_TRUE(writer->close());
+    EXPECT_GT(writer->cpu_seconds(), committed) << "closing is work";
+    timespec all{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &all);
+    EXPECT_LT(writer->cpu_seconds(), double(all.tv_sec) + 1e-9 * double(all.tv_nsec));
 }
 
 TEST(Writing, OneFrameLargerThanTheQueueStillFits) {

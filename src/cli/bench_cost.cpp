@@ -1,0 +1,184 @@
+#include "cli/bench_cost.h"
+
+#include "cli/machine.h"
+
+#include <attnscope/recording.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <thread>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Removes the recording however the measurement ends.
+struct TemporaryRecording {
+    explicit TemporaryRecording(std::string p) : path(std::move(p)) {}
+    TemporaryRecording(const TemporaryRecording&) = delete;
+    TemporaryRecording& operator=(const TemporaryRecording&) = delete;
+    ~TemporaryRecording() {
+        std::error_code ec;
+        for (const char* end : {"", "-wal", "-shm"}) fs::remove(path + end, ec);
+    }
+    const std::string path;
+};
+
+// A session that decodes in turns, and where its frames go.
+struct Runner {
+    std::unique_ptr<Session> session;
+    std::unique_ptr<RecordingWriter> writer; // null: plain
+    int64_t pushed = 0;
+
+    Result<void> feed(std::span<const int32_t> tokens, int n_predict, const GenerateOptions& base, const TextSink& text = {}) {
+        GenerateOptions o = base;
+        o.n_predict = n_predict;
+        o.ignore_eos = true;
+        o.sampling.temperature = 0;
+        FrameSink sink;
+        if (writer) {
+            sink = [this](Frame&& f) {
+                ++pushed;
+                return writer->push(std::move(f));
+            };
+        }
+        Result<GenerateResult> r = session->generate(tokens, o, sink, text);
+        if (!r) return r.error();
+        return {};
+    }
+    // Waits for the disk, while it makes progress. An error of the writer's comes out at the next push or at close().
+    void drain() const {
+        int64_t seen = -1;
+        for (double since = seconds(); writer && writer->recorded() < pushed && seconds() - since < 10;) {
+            if (writer->recorded() != seen) {
+                seen = writer->recorded();
+                since = seconds();
+            }
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+    }
+    // Seconds a token of a turn. From the third token on each of them is timed from choice to choice, without the first:
+    // on a GPU the end of the other one's last token still runs under it, and a frame may come one token late.
+    Result<double> turn(int n, const GenerateOptions& base) {
+        double start = seconds(), end = 0;
+        int chosen = 0;
+        if (n < 3) {
+            if (Result<void> r = feed({}, n, base); !r) return r.error();
+            return (seconds() - start) / n;
+        }
+        const auto text = [&](int32_t, const std::string&) {
+            end = seconds();
+            if (++chosen == 2) start = end;
+            return true;
+        };
+        if (Result<void> r = feed({}, n, base, text); !r) return r.error();
+        if (chosen < n) return Error{ErrorKind::engine, fmt::format("{} tokens were generated where {} were asked for", chosen, n)};
+        return (end - start) / (n - 2);
+    }
+};
+
+Result<Runner> open_runner(const CostOptions& o, int32_t n_ctx, const std::string& recording) {
+    SessionOptions s = o.session;
+    s.n_ctx = n_ctx;
+    s.capture = !recording.empty();
+    Result<std::unique_ptr<Session>> session = Session::open(s);
+    if (!session) return session.error();
+    Runner runner;
+    runner.session = std::move(*session);
+    if (s.capture) {
+        auto writer = RecordingWriter::create(recording, runner.session->recording_info());
+        if (!writer) return writer.error();
+        runner.writer = std::move(*writer);
+        if (Result<void> r = runner.writer->begin(runner.session->geometry()); !r) return r.error();
+    }
+    return runner;
+}
+
+// Reads the prompt and generates one token, which waits for a GPU to be done. Returns the seconds it took.
+Result<double> fill(Runner& runner, std::span<const int32_t> prompt, const GenerateOptions& base) {
+    const double start = seconds();
+    if (Result<void> r = runner.feed(prompt, 1, base); !r) return r.error();
+    const double taken = seconds() - start;
+    runner.drain();
+    return taken;
+}
+
+// Plain, capturing, capturing, plain, ...: each kind follows the other as often as itself, so that both find the caches
+// equally cold, and a drift of the machine's speed hits both alike. One ratio for two pairs.
+Result<void> take_turns(std::array<Runner*, 2> runners, const CostOptions& o, Cost& cost) {
+    constexpr int warm_up = 4;
+    std::vector<double> ratios;
+    std::array<std::vector<double>, 2> ms;
+    std::array<double, 2> sum{};
+    for (int i = -warm_up; i < o.pairs; ++i) {
+        for (size_t k = 0; k < 2; ++k) {
+            const size_t which = (static_cast<size_t>(i + warm_up) + k) % 2;
+            Result<double> t = runners[which]->turn(o.tokens, o.generate);
+            if (!t) return t.error();
+            sum[which] += *t;
+            if (i >= 0) ms[which].push_back(1e3 * *t);
+        }
+        if (i % 2 == 0) continue;
+        if (i >= 0) ratios.push_back(sum[1] / sum[0]);
+        sum = {};
+    }
+    cost.ratio = spread(ratios);
+    cost.plain_ms = spread(ms[0]).median;
+    cost.capturing_ms = spread(ms[1]).median;
+    return {};
+}
+
+} // namespace
+
+Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt) {
+    Cost cost;
+    cost.context = static_cast<int32_t>(prompt.size());
+    const int32_t n_ctx = cost.context + (o.pairs + 6) * o.tokens + 8;
+    const TemporaryRecording file(
+        (fs::path(o.folder) / fmt::format("attnscope-bench-{}-{}.attn", getpid(), cost.context)).string());
+
+    std::array<MemoryUse, 3> memory = {memory_use(), {}, {}}; // before; with the plain one; with both
+    Result<Runner> plain = open_runner(o, n_ctx, "");
+    if (!plain) return plain.error();
+    const Result<double> plain_prompt = fill(*plain, prompt, o.generate);
+    if (!plain_prompt) return plain_prompt.error();
+    memory[1] = memory_use();
+    Result<Runner> capturing = open_runner(o, n_ctx, o.control ? "" : file.path);
+    if (!capturing) return capturing.error();
+    const Result<double> capturing_prompt = fill(*capturing, prompt, o.generate);
+    if (!capturing_prompt) return capturing_prompt.error();
+    memory[2] = memory_use();
+    cost.prompt_ratio = *capturing_prompt / *plain_prompt;
+    cost.memory_bytes = memory[2].host_bytes - 2 * memory[1].host_bytes + memory[0].host_bytes;
+    cost.device_bytes = memory[2].device_bytes - 2 * memory[1].device_bytes + memory[0].device_bytes;
+
+    RecordingWriter* writer = capturing->writer.get(); // null in a control
+    const double writer_before = writer ? writer->cpu_seconds() : 0;
+    const int64_t frames_before = capturing->pushed;
+    if (Result<void> r = take_turns({&*plain, &*capturing}, o, cost); !r) return r.error();
+    capturing->drain();
+    cost.growth_bytes = memory_use().host_bytes - memory[2].host_bytes;
+    if (!writer) return cost;
+    const double writer_in_pairs = writer->cpu_seconds() - writer_before;
+    const auto frames_in_pairs = static_cast<double>(capturing->pushed - frames_before);
+    if (Result<void> r = writer->close(); !r) return r.error();
+    // Few pairs may end before the log has to be written into the file, which the whole recording's rate includes; the
+    // prompt's frames come in bulk and cost less each. The larger of the two rates.
+    cost.writer_ms = 1e3 * std::max(writer_in_pairs / frames_in_pairs,
+                                    writer->cpu_seconds() / static_cast<double>(capturing->pushed));
+    std::error_code ec;
+    cost.file_bytes = static_cast<int64_t>(fs::file_size(file.path, ec));
+    return cost;
+}
+
+} // namespace attnscope::cli
