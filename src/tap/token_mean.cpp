@@ -59,8 +59,8 @@ bool TokenMean::start(int slot, const Batch& batch, const std::vector<LayerSourc
 void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
     if (!started_[slot]) return;
     started_[slot] = false;
-    const std::span<const float> by_cell = mean_->wait(slot);
-    if (by_cell.empty()) return;
+    const float* by_cell = mean_->wait(slot);
+    if (!by_cell) return;
     const int32_t n = mean_->n_cells(slot);
     Frame& f = batch.frames[0];
     f.mean.assign(size_t(f.index) + 1, 0.0f);

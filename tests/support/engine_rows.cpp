@@ -176,6 +176,7 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     d.error = engine_rows(options, tokens, prompt.size(), want, [&](size_t index, const EngineToken& engine) {
         ++d.tokens;
         const Frame& f = frames[index];
+        std::vector<double> mean(index + 1, 0.0);
         for (int32_t l = 0; l < g.n_layer(); ++l) {
             const LayerInfo& info = g.layers[size_t(l)];
             const auto& theirs = engine.layers.at(info.layer);
@@ -205,6 +206,7 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
                 double sum = 0;
                 for (int64_t j = 0; j < n; ++j) {
                     const auto at = size_t(h * n + j);
+                    mean[size_t(j)] += static_cast<double>(rows[at]) / static_cast<double>(g.n_rows());
                     sum += static_cast<double>(rows[at]);
                     d.max_difference =
                         std::max(d.max_difference, std::fabs(static_cast<double>(rows[at]) -
@@ -214,6 +216,9 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
             }
             d.max_column = std::max(d.max_column, n);
         }
+        if (f.mean.empty()) return;
+        ++d.means;
+        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(f.mean[j]) - mean[j]));
     });
     return d;
 }

@@ -42,6 +42,8 @@ struct RowsDifference {
     int64_t witnessed = 0;        // distinct (layer, head) pairs
     int64_t pairs = 0;            // how many there are
     int64_t max_column = 0;
+    int64_t means = 0;            // frames with a mean computed on a device
+    double max_mean = 0;          // |that mean - the mean of our rows| in any column
     std::string error;
 };
 

@@ -250,8 +250,8 @@ public:
         return blocks_ > 0;
     }
 
-    bool start(int index, void* ready, std::span<const MeanLayer> layers, std::span<const MeanGroup> groups,
-               std::span<const float> weights) override {
+    bool start(int index, void* ready, const std::vector<MeanLayer>& layers, const std::vector<MeanGroup>& groups,
+               const std::vector<float>& weights) override {
         Slot& slot = slots_[index];
         slot.failed = true;
         cudaSetDevice(device_);
@@ -331,14 +331,13 @@ public:
         cudaEventRecord(slot.done, stream_);
         slot.failed = cudaGetLastError() != cudaSuccess;
         slot.n_cells = n_cells;
-        slot.n_groups = static_cast<int>(groups.size());
         return !slot.failed;
     }
 
-    std::span<const float> wait(int index) override {
+    const float* wait(int index) override {
         Slot& slot = slots_[index];
-        if (slot.failed || cudaEventSynchronize(slot.done) != cudaSuccess) return {};
-        return {static_cast<const float*>(slot.host_result.data), size_t(slot.n_cells) * size_t(slot.n_groups)};
+        if (slot.failed || cudaEventSynchronize(slot.done) != cudaSuccess) return nullptr;
+        return static_cast<const float*>(slot.host_result.data);
     }
     int32_t n_cells(int index) const override { return slots_[index].n_cells; }
     size_t device_bytes() const override {
@@ -352,7 +351,7 @@ private:
         Memory input, result;
         Pinned host_input, host_result;
         cudaEvent_t done = nullptr;
-        int n_cells = 0, n_groups = 0;
+        int n_cells = 0;
         bool failed = true;
     };
     int device_ = 0, blocks_ = 0;

@@ -1,13 +1,12 @@
 // The mean of one token's rows of attention, computed on an NVIDIA GPU beside the model.
 //
 // Reads the K cache once and writes one number a cell: a client that wants one vector never costs a transfer of rows.
-// Knows numbers and device pointers only.
+// Knows numbers and device pointers only. C++17, which every nvcc and CMake understands.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
 namespace attnscope::tap {
@@ -47,10 +46,10 @@ public:
 
     // Starts behind `ready`, an event of ggml's CUDA back end (ggml_backend_event_t). `weights`: one a row, in the order of the
     // layers and their heads, summing to 1; empty: all rows alike. False: no memory, or too many ranges.
-    virtual bool start(int slot, void* ready, std::span<const MeanLayer> layers, std::span<const MeanGroup> groups,
-                       std::span<const float> weights) = 0;
-    // Blocks until the slot's result is there: (groups, n_cells) float32; cells that are not visible are 0.
-    virtual std::span<const float> wait(int slot) = 0;
+    virtual bool start(int slot, void* ready, const std::vector<MeanLayer>& layers, const std::vector<MeanGroup>& groups,
+                       const std::vector<float>& weights) = 0;
+    // Blocks until the slot's result is there: (groups, n_cells) float32; cells that are not visible are 0. Null: it failed.
+    virtual const float* wait(int slot) = 0;
     virtual int32_t n_cells(int slot) const = 0;
     virtual size_t device_bytes() const = 0;
 };
