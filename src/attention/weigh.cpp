@@ -92,15 +92,32 @@ ATTNSCOPE_AVX2 void f16_along_cells(const float* row, const uint8_t* v, int64_t 
     along_cells<F16Elements>(row + j, v + 2 * j, n - j, sum, magnitude, largest);
 }
 
-ATTNSCOPE_AVX2 void f16_along_dims(float weight, const uint8_t* v, int32_t dim, float* sum, float* magnitude, float* top) {
+// Dimensions [d, d + 32) of `n` cells, with the sums in registers.
+ATTNSCOPE_AVX2 void f16_along_dims(const float* row, const uint8_t* v, size_t cell_stride, int64_t n, float* sum,
+                                   float* magnitude, float* top) {
     const __m256 no_sign = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-    const __m256 w = _mm256_set1_ps(weight);
-    for (int32_t d = 0; d + 8 <= dim; d += 8) {
-        const __m256 x = load_f16(v + 2 * d);
-        const __m256 y = _mm256_mul_ps(x, w);
-        _mm256_storeu_ps(sum + d, _mm256_add_ps(_mm256_loadu_ps(sum + d), y));
-        _mm256_storeu_ps(magnitude + d, _mm256_add_ps(_mm256_loadu_ps(magnitude + d), _mm256_and_ps(y, no_sign)));
-        _mm256_storeu_ps(top + d, _mm256_max_ps(_mm256_loadu_ps(top + d), _mm256_and_ps(x, no_sign)));
+    __m256 s[4], m[4], t[4];
+    for (int i = 0; i < 4; ++i) {
+        s[i] = _mm256_loadu_ps(sum + 8 * i);
+        m[i] = _mm256_loadu_ps(magnitude + 8 * i);
+        t[i] = _mm256_loadu_ps(top + 8 * i);
+    }
+    for (int64_t j = 0; j < n; ++j, v += cell_stride) {
+        if (row[j] == 0.0f) continue;
+        _mm_prefetch(static_cast<const char*>(static_cast<const void*>(v + 8 * cell_stride)), _MM_HINT_T0);
+        const __m256 w = _mm256_set1_ps(row[j]);
+        for (int i = 0; i < 4; ++i) {
+            const __m256 x = load_f16(v + 16 * i);
+            const __m256 y = _mm256_mul_ps(x, w);
+            s[i] = _mm256_add_ps(s[i], y);
+            m[i] = _mm256_add_ps(m[i], _mm256_and_ps(y, no_sign));
+            t[i] = _mm256_max_ps(t[i], _mm256_and_ps(x, no_sign));
+        }
+    }
+    for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(sum + 8 * i, s[i]);
+        _mm256_storeu_ps(magnitude + 8 * i, m[i]);
+        _mm256_storeu_ps(top + 8 * i, t[i]);
     }
 }
 
@@ -144,17 +161,17 @@ void dims_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double> 
     const auto dim = static_cast<size_t>(t.dim);
     std::fill(scratch.begin(), scratch.begin() + static_cast<std::ptrdiff_t>(2 * dim), 0.0f);
     float *s = scratch.data(), *m = s + dim, *top = m + dim;
-    for (int64_t j = begin; j < begin + n; ++j) {
+    int32_t done = 0;
+#if defined(__x86_64__)
+    for (; t.type == DType::f16 && has_avx2() && done + 32 <= t.dim; done += 32) {
+        f16_along_dims(t.row + begin, t.v + size_t(begin) * t.cell_stride + 2 * size_t(done), t.cell_stride, n, s + done, m + done,
+                       top + done);
+    }
+#endif
+    for (int64_t j = begin; j < begin + n && done < t.dim; ++j) {
         const float weight = t.row[j];
         if (weight == 0.0f) continue;
         const uint8_t* v = t.v + size_t(j) * t.cell_stride;
-        int32_t done = 0;
-#if defined(__x86_64__)
-        if (t.type == DType::f16 && has_avx2()) {
-            f16_along_dims(weight, v, t.dim, s, m, top);
-            done = t.dim / 8 * 8;
-        }
-#endif
         if (t.type == DType::f16) plain_along_dims<F16Elements>(weight, v, done, t.dim, s, m, top);
         else plain_along_dims<F32Elements>(weight, v, done, t.dim, s, m, top);
     }

@@ -186,7 +186,7 @@ void GraphTap::complete() {
         collector.take(batch, l, a);
     }
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
-    collector.prove(batch, on_device && batch.n_query > 1 ? static_cast<int32_t>(std::thread::hardware_concurrency()) : 1);
+    collector.prove(batch, on_device ? static_cast<int32_t>(std::thread::hardware_concurrency()) : 1);
     plan.mean.finish(arriving->slot, batch, collector);
     deliver(batch);
 }

@@ -54,7 +54,8 @@ double norm(const std::vector<double>& x) {
 }
 
 // How far the kernel's score may lie from ours when it multiplies Q without rounding it (float32) and we keep it
-// rounded: the errors of the products are independent, each at most u |q_d k_d|. Only columns with some weight matter.
+// rounded: the errors of the products are independent, each at most u |q_d k_d|. Only columns with some weight matter, and of
+// many (more than 64 cannot have a weight above 1/64) a sample says enough.
 double score_error(const tap::HeadSample& s, const std::vector<float>& row) {
     constexpr float some = 1e-4f;
     const LayerInfo& layer = *s.layer;
@@ -66,9 +67,11 @@ double score_error(const tap::HeadSample& s, const std::vector<float>& row) {
     ggml_get_type_traits(type)->to_float(s.q + size_t(s.head) * q_row, q.data(), layer.head_dim);
     const int32_t kv = s.head / (layer.n_head / layer.n_head_kv);
     double worst = 0;
+    constexpr float much = 1.0f / 64;
+    const int64_t sample = std::max<int64_t>(1, ranges_count({s.visible.begin(), s.visible.end()}) / 64);
     for (const Range& r : s.visible) {
         for (int64_t j = r.begin; j < r.end; ++j) {
-            if (row[size_t(j)] < some) continue;
+            if (row[size_t(j)] < (j % sample == 0 ? some : much)) continue;
             const uint8_t* at = s.k + size_t(j) * s.k_stride + size_t(kv) * dtype_row_bytes(layer.k_type, layer.head_dim);
             if (k_type == GGML_TYPE_F32) {
                 std::memcpy(k.data(), at, k.size() * sizeof(float));
