@@ -24,6 +24,7 @@ struct SessionOptions {
     int32_t n_batch = 512;     // tokens the engine computes at once while reading a prompt (n_ubatch is the same)
     int32_t n_threads = 0;     // 0: the number of cores
     int32_t n_gpu_layers = -1; // as llama.cpp's -ngl; -1: all that fit
+    std::string devices;       // as llama.cpp's -dev: "CUDA0,CUDA1" or "none"; empty: all there are
     std::string rpc_servers;   // as llama.cpp's --rpc: "host:port,host:port"; trusted networks only. Empty: none
     FlashAttention flash_attention = FlashAttention::automatic;
     std::string cache_type_k = "f16";  // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 namespace attnscope {
@@ -31,6 +32,27 @@ Result<ggml_type> cache_type(const std::string& name) {
     }
     return Error{ErrorKind::invalid_argument,
                  "unknown cache type '" + name + "'; use f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"};
+}
+
+// The devices of "CUDA0,CUDA1", with a null behind them; just the null for "none"; empty for an empty list.
+Result<std::vector<ggml_backend_dev_t>> named_devices(const std::string& names) {
+    std::vector<ggml_backend_dev_t> devices;
+    std::stringstream list(names);
+    std::string name;
+    while (std::getline(list, name, ',')) {
+        if (name == "none") continue;
+        ggml_backend_dev_t device = ggml_backend_dev_by_name(name.c_str());
+        if (!device) {
+            std::string known;
+            for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+                known += (i ? ", " : "") + std::string(ggml_backend_dev_name(ggml_backend_dev_get(i)));
+            }
+            return Error{ErrorKind::invalid_argument, "no device " + name + "; there are " + known};
+        }
+        devices.push_back(device);
+    }
+    if (!names.empty()) devices.push_back(nullptr);
+    return devices;
 }
 
 std::string engine_said(const std::string& what) {
@@ -66,6 +88,9 @@ Result<void> SessionImpl::load() {
     }
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = options_.n_gpu_layers;
+    Result<std::vector<ggml_backend_dev_t>> devices = named_devices(options_.devices);
+    if (!devices) return devices.error();
+    if (!devices->empty()) params.devices = devices->data(); // ends with a null
     take_engine_complaint();
     model_.reset(llama_model_load_from_file(options_.model_path.c_str(), params));
     if (!model_) return Error{ErrorKind::engine, engine_said(options_.model_path + " could not be loaded")};
@@ -203,6 +228,7 @@ RecordingInfo SessionImpl::recording_info() const {
         {"cache_type_k", options_.cache_type_k},
         {"cache_type_v", options_.cache_type_v},
         {"n_gpu_layers", options_.n_gpu_layers},
+        {"device", options_.devices},
         {"rpc", options_.rpc_servers},
         {"temp", typed(sampling_.temperature)},
         {"top_k", sampling_.top_k},
