@@ -70,7 +70,7 @@ struct GenerateResult {
 };
 
 // Receives frames, in order of index, on the thread that calls generate(). Returning an error ends the generation. The
-// frame of a token comes after its text; from a GPU one token later still. All have come when generate() returns.
+// frame of a token comes after its text; from a GPU some tokens later still. All have come when generate() returns.
 using FrameSink = std::function<Result<void>(Frame&&)>;
 // Receives the text of each generated token as it is chosen; return false to stop.
 using TextSink = std::function<bool(int32_t token, const std::string& piece)>;

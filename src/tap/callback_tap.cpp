@@ -103,7 +103,12 @@ void CallbackTap::node_done(ggml_tensor* t) {
     last_layer_ = n.layer;
     if (const auto store = stored_by_.find(n.k_cache); store != stored_by_.end()) n.k_cells = store->second->src[1];
     if (n.refusal.empty() && n.flash && !is_host(n.q)) q_[n.layer] = copy_of_owner(n.q);
-    collector.see(*batch_, n);
+    Inputs inputs;
+    if (n.refusal.empty()) {
+        inputs.keep(n.mask);
+        if (n.k_cells) inputs.keep(n.k_cells);
+    }
+    collector.see(*batch_, n, inputs);
     take(n);
 }
 
@@ -126,8 +131,12 @@ void CallbackTap::take(AttentionNode& n) {
             const bool v_in_k = &k == &v;
             const int64_t n_head_kv = layer.info.n_head_kv;
             const size_t v_head = ggml_row_size(n.v->type, layer.info.head_dim_v);
-            k.reserve(n.k->nb[1], layer.n_cells);
-            if (!v_in_k) v.reserve(size_t(n_head_kv) * v_head, layer.n_cells);
+            const auto n_cells = static_cast<int64_t>(ggml_nbytes(n.k_cache) / n.k->nb[1]);
+            if (!k.reserve(n.k->nb[1], n_cells) || (!v_in_k && !v.reserve(size_t(n_head_kv) * v_head, n_cells))) {
+                error_ = "there is no host memory to mirror the cache of a device";
+                batch_->error = error_;
+                return;
+            }
             if (n.k_cells) {
                 for (const int64_t cell : batch_->groups[size_t(layer.written_group)].written) {
                     ggml_backend_tensor_get(n.k_cache, k.row(cell), size_t(cell) * n.k->nb[1], n.k->nb[1]);
@@ -141,7 +150,7 @@ void CallbackTap::take(AttentionNode& n) {
         }
     }
     collector.take(*batch_, index, a);
-    collector.prove(*batch_, 1); // while the engine's tensors are valid
+    collector.prove(*batch_); // while the engine's tensors are valid
 }
 
 } // namespace attnscope::tap

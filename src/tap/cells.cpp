@@ -77,6 +77,12 @@ Ranges CellMap::columns_of(std::span<const Range> cells, int64_t* n_unknown) con
     return ranges;
 }
 
+std::vector<int64_t> CellView::columns() const {
+    std::vector<int64_t> all(map_->columns().begin(), map_->columns().end());
+    for (const Entry& e : before_) all[size_t(e.cell)] = e.column;
+    return all;
+}
+
 std::vector<int32_t> CellView::positions() const {
     std::vector<int32_t> all(map_->positions().begin(), map_->positions().end());
     for (const Entry& e : before_) all[size_t(e.cell)] = e.position;

@@ -30,6 +30,8 @@ public:
     };
     // What a cell holds; it must be known.
     Entry entry(int64_t cell) const { return {cell, columns_[size_t(cell)], positions_[size_t(cell)]}; }
+    // Column of every cell, `unknown` where nothing is known.
+    std::span<const int64_t> columns() const { return columns_; }
     // Position of every cell, for ALiBi; 0 where nothing is known.
     std::span<const int32_t> positions() const { return positions_; }
 
@@ -53,7 +55,8 @@ public:
                                          [](const Entry& e, int64_t c) { return e.cell < c; });
         return at != before_.end() && at->cell == cell ? at->column : map_->column(cell);
     }
-    // Position of every cell.
+    // Column, and position, of every cell.
+    std::vector<int64_t> columns() const;
     std::vector<int32_t> positions() const;
 
 private:

@@ -5,21 +5,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <future>
 #include <numeric>
-#include <thread>
 
 namespace attnscope::tap {
 
 namespace {
-
-// Reads a whole tensor that may live on a device. Host tensors are not copied.
-const uint8_t* host_data(const ggml_tensor* t, std::vector<uint8_t>& copy) {
-    if (is_host(t)) return static_cast<const uint8_t*>(t->data);
-    copy.resize(ggml_nbytes(t));
-    ggml_backend_tensor_get(t, copy.data(), 0, copy.size());
-    return copy.data();
-}
 
 bool same_shape(const LayerInfo& a, const LayerInfo& b) {
     return a.layer == b.layer && a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.head_dim == b.head_dim &&
@@ -128,15 +121,31 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     info.post_scale = node.post_scale;
     info.max_bias = node.max_bias;
     if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
-        std::vector<uint8_t> copy;
-        const uint8_t* data = host_data(node.sinks, copy);
         info.sinks.resize(size_t(info.n_head));
-        std::memcpy(info.sinks.data(), data, info.sinks.size() * sizeof(float));
+        ggml_backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
     }
     return info;
 }
 
-void Collector::see(Batch& batch, const AttentionNode& node, Batch* unfinished) {
+void Inputs::keep(const ggml_tensor* t) {
+    for (size_t i = 0; i < used_; ++i) {
+        if (copies_[i].tensor == t) return;
+    }
+    if (used_ == copies_.size()) copies_.emplace_back();
+    Copy& copy = copies_[used_++];
+    copy.tensor = t;
+    copy.bytes.resize(ggml_nbytes(t));
+    ggml_backend_tensor_get(t, copy.bytes.data(), 0, copy.bytes.size());
+}
+
+const uint8_t* Inputs::data(const ggml_tensor* t) const {
+    for (size_t i = 0; i < used_; ++i) {
+        if (copies_[i].tensor == t) return copies_[i].bytes.data();
+    }
+    return nullptr;
+}
+
+void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
     const auto index = static_cast<int32_t>(batch.layers.size());
     Batch::Layer layer;
     if (node.refusal.empty()) {
@@ -145,21 +154,21 @@ void Collector::see(Batch& batch, const AttentionNode& node, Batch* unfinished) 
         Batch::Group& group = batch.groups[size_t(layer.group)];
         if (batch.groups.size() != groups_before) {
             CellMap& map = maps_[size_t(layer.group)];
-            std::vector<uint8_t> cells_copy, mask_copy;
             if (group.k_cells) {
-                const uint8_t* cells = host_data(group.k_cells, cells_copy);
+                const uint8_t* cells = inputs.data(group.k_cells);
                 for (int64_t i = 0; i < batch.n_query; ++i) {
                     int64_t cell = 0;
                     std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
                     group.written.push_back(cell);
-                    if (unfinished && map.column(cell) != CellMap::unknown &&
-                        size_t(layer.group) < unfinished->groups.size()) {
+                    const bool taken = map.column(cell) != CellMap::unknown;
+                    batch.overwrites = batch.overwrites || taken;
+                    if (taken && unfinished && size_t(layer.group) < unfinished->groups.size()) {
                         unfinished->groups[size_t(layer.group)].before.push_back(map.entry(cell));
                     }
                     map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
                 }
             }
-            const uint8_t* mask = host_data(group.mask, mask_copy);
+            const uint8_t* mask = inputs.data(group.mask);
             for (int64_t i = 0; i < batch.n_query; ++i) {
                 group.cells.push_back(visible_cells(group.mask, mask, i));
                 group.columns.push_back(map.columns_of(group.cells.back(), &batch.n_unknown));
@@ -233,31 +242,26 @@ void Collector::choose_proofs(Batch& batch, size_t layer) const {
     }
 }
 
-Witness Collector::prove_one(const Batch& batch, const Batch::Proof& proof) const {
+CellView Collector::cells(Batch& batch, size_t group) const {
+    std::vector<CellView::Entry>& before = batch.groups[group].before;
+    std::sort(before.begin(), before.end(), [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
+    return {maps_[group], before};
+}
+
+// All of a proof's sample but Q, the columns and the positions.
+HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) const {
     const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
     const LayerInfo& info = layer.info;
     const HostAttention& data = batch.data[size_t(proof.layer)];
-    const Batch::Group& group = batch.groups[size_t(layer.group)];
-    const CellMap& map = maps_[size_t(layer.group)];
-    std::vector<uint8_t> q(info.q_bytes());
-    convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim, q.data());
     const int64_t head_kv = proof.head / (info.n_head / info.n_head_kv);
     HeadSample s;
     s.layer = &info;
     s.layer_index = proof.layer;
     s.head = proof.head;
-    s.q = q.data();
     s.k = data.k;
     s.k_stride = data.k_cell;
     s.n_cells = layer.n_cells;
-    s.visible = group.cells[size_t(proof.token)];
-    s.cells = CellView(map, group.before);
-    std::vector<int32_t> patched;
-    s.positions = map.positions();
-    if (info.max_bias > 0 && !group.before.empty()) {
-        patched = s.cells.positions();
-        s.positions = patched;
-    }
+    s.visible = batch.groups[size_t(layer.group)].cells[size_t(proof.token)];
     s.position = batch.positions[size_t(proof.token)];
     s.v_type = layer.v_type;
     s.v_dim_stride = data.v_dim;
@@ -267,27 +271,98 @@ Witness Collector::prove_one(const Batch& batch, const Batch::Proof& proof) cons
     s.flash = layer.flash;
     s.batched = batch.n_query > 1;
     s.device = data.device;
-    return options_.witness(s);
+    return s;
 }
 
-void Collector::prove(Batch& batch, int32_t n_threads) {
-    for (Batch::Group& group : batch.groups) {
-        std::sort(group.before.begin(), group.before.end(),
-                  [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
-    }
-    std::vector<Witness> witnesses(batch.proofs.size());
-    std::atomic<size_t> next{0};
-    const auto work = [&] {
-        for (size_t i = next++; i < witnesses.size(); i = next++) witnesses[i] = prove_one(batch, batch.proofs[i]);
-    };
-    std::vector<std::thread> threads;
-    for (size_t t = 1; t < std::min<size_t>(size_t(std::max(n_threads, 1)), witnesses.size()); ++t) threads.emplace_back(work);
-    work();
-    for (std::thread& t : threads) t.join();
-    for (size_t i = 0; i < witnesses.size(); ++i) {
-        batch.frames[size_t(batch.proofs[i].token)].witnesses.push_back(witnesses[i]);
+void Collector::prove(Batch& batch) {
+    std::vector<uint8_t> q;
+    for (const Batch::Proof& proof : batch.proofs) {
+        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
+        const HostAttention& data = batch.data[size_t(proof.layer)];
+        const CellMap& map = maps_[size_t(batch.layers[size_t(proof.layer)].group)];
+        HeadSample s = sample(batch, proof);
+        q.resize(info.q_bytes());
+        convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim, q.data());
+        s.q = q.data();
+        s.columns = map.columns();
+        s.positions = map.positions();
+        batch.frames[size_t(proof.token)].witnesses.push_back(options_.witness(s));
     }
     batch.proofs.clear();
+}
+
+struct Proving {
+    struct Item {
+        HeadSample sample;
+        int64_t token = 0;
+        std::vector<uint8_t> q;
+        std::vector<float> out;
+    };
+    WitnessFunction witness;
+    std::vector<Item> items;
+    std::vector<Witness> results;
+    std::vector<std::vector<int64_t>> columns;   // one a group
+    std::vector<std::vector<int32_t>> positions; // one a group, where ALiBi needs them
+    std::atomic<size_t> next{0};
+    std::vector<std::future<void>> workers;
+
+    void work() {
+        for (size_t i = next++; i < items.size(); i = next++) results[i] = witness(items[i].sample);
+    }
+};
+
+Batch::Batch() = default;
+Batch::~Batch() = default; // a std::async future waits for its thread
+
+void Collector::start_proving(Batch& batch, int32_t n_threads) {
+    if (batch.proofs.empty()) return;
+    batch.proving = std::make_unique<Proving>();
+    Proving& p = *batch.proving;
+    p.witness = options_.witness;
+    p.columns.resize(batch.groups.size());
+    p.positions.resize(batch.groups.size());
+    p.items.resize(batch.proofs.size());
+    p.results.resize(batch.proofs.size());
+    for (size_t i = 0; i < batch.proofs.size(); ++i) {
+        const Batch::Proof& proof = batch.proofs[i];
+        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
+        const HostAttention& data = batch.data[size_t(proof.layer)];
+        const auto group = size_t(batch.layers[size_t(proof.layer)].group);
+        if (p.columns[group].empty()) p.columns[group] = cells(batch, group).columns();
+        if (info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
+        Proving::Item& item = p.items[i];
+        item.token = proof.token;
+        item.sample = sample(batch, proof);
+        item.q.resize(info.q_bytes());
+        convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim,
+                      item.q.data());
+        item.out.assign(item.sample.out, item.sample.out + info.head_dim_v);
+        item.sample.q = item.q.data();
+        item.sample.out = item.out.data();
+        item.sample.columns = p.columns[group];
+        item.sample.positions = p.positions[group];
+    }
+    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.items.size());
+    for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
+    batch.proofs.clear();
+}
+
+bool Collector::proven(const Batch& batch) {
+    if (!batch.proving) return true;
+    for (const std::future<void>& w : batch.proving->workers) {
+        if (w.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+    }
+    return true;
+}
+
+void Collector::wait_until_proven(Batch& batch) {
+    if (!batch.proving) return;
+    Proving& p = *batch.proving;
+    for (std::future<void>& w : p.workers) w.get();
+    for (size_t i = 0; i < p.items.size(); ++i) {
+        batch.frames[size_t(p.items[i].token)].witnesses.push_back(p.results[i]);
+    }
+    batch.proving.reset();
 }
 
 bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {

@@ -35,7 +35,7 @@ struct HeadSample {
     bool flash = false;
     bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
     bool device = false;              // computed by a GPU's kernels
-    CellView cells;
+    std::span<const int64_t> columns; // of the cells
 };
 using WitnessFunction = std::function<Witness(const HeadSample&)>;
 
@@ -44,6 +44,9 @@ struct CollectorOptions {
     int32_t witnesses_single = 2;   // heads proven for a token decoded alone
     int32_t witnesses_batch = 1;    // heads proven for each token of a batch
 };
+
+// Proofs of a batch that run on other threads. Owns what they read, but for K and V.
+struct Proving;
 
 // The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
 // data of its tensors has arrived.
@@ -70,6 +73,9 @@ struct Batch {
         int64_t token = 0;
     };
 
+    Batch();
+    ~Batch();
+
     int64_t first_index = 0; // of the frames
     int64_t n_query = 0;
     uint64_t first_sample = 0; // place in the sampling order
@@ -79,11 +85,31 @@ struct Batch {
     std::vector<HostAttention> data; // of the layers taken
     std::vector<Frame> frames;
     std::vector<Proof> proofs;
+    bool overwrites = false; // some of its new keys take cells that earlier tokens held
     int64_t n_unknown = 0;
     std::string error;
+
+    std::unique_ptr<Proving> proving; // under way on other threads
 };
 
-// For each graph: begin, see() every attention while the graph's inputs are intact, take() every layer in the same order
+// Inputs of a graph as they were before it ran: their memory may be used again while it runs.
+class Inputs {
+public:
+    void clear() { used_ = 0; }
+    // Copies a tensor, once.
+    void keep(const ggml_tensor* t);
+    const uint8_t* data(const ggml_tensor* t) const;
+
+private:
+    struct Copy {
+        const ggml_tensor* tensor = nullptr;
+        std::vector<uint8_t> bytes;
+    };
+    std::vector<Copy> copies_; // memory is kept from graph to graph
+    size_t used_ = 0;
+};
+
+// For each graph: begin, see() every attention with the graph's inputs, take() every layer in the same order
 // once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
 // Not thread-safe; lives on the decode thread.
 class Collector {
@@ -92,19 +118,23 @@ public:
 
     // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
     std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions);
-    // Who sees whom, and where the new keys go. `unfinished`: an earlier batch that still has to be proven, or null.
-    void see(Batch& batch, const AttentionNode& node, Batch* unfinished = nullptr);
+    // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
+    void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
-    // Proves the heads whose turn it is, of the layers taken since the last call; on up to `n_threads` threads.
-    void prove(Batch& batch, int32_t n_threads);
+    // Proves the heads whose turn it is, of the layers taken since the last call.
+    void prove(Batch& batch);
+    // The same on up to `n_threads` other threads, while K and V stay where they are; everything else is copied.
+    void start_proving(Batch& batch, int32_t n_threads);
+    static bool proven(const Batch& batch);
+    static void wait_until_proven(Batch& batch);
     // The frames of the batch. Fails when the graph is not what it was before (`error` says how).
     bool finish(Batch& batch, std::vector<Frame>& frames, std::string& error);
     // The batch, the latest one, never happened.
     void drop(const Batch& batch);
 
-    // What the cells of a group hold for a batch, whose group's changes must be sorted (prove() does it).
-    CellView cells(const Batch& batch, size_t group) const { return {maps_[group], batch.groups[group].before}; }
+    // What the cells of a group held when the batch was decoded.
+    CellView cells(Batch& batch, size_t group) const;
 
     const Geometry& geometry() const { return geometry_; }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
@@ -122,7 +152,7 @@ private:
     int32_t group_of(Batch& batch, const AttentionNode& node);
     LayerInfo describe(const AttentionNode& node, int32_t group) const;
     void choose_proofs(Batch& batch, size_t layer) const;
-    Witness prove_one(const Batch& batch, const Batch::Proof& proof) const;
+    HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;
     Geometry geometry_;

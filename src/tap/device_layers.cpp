@@ -49,7 +49,8 @@ LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, cons
     s.k_type = layer.info.k_type;
     s.k_row_bytes = node.k->nb[1];
     s.k_mirror = &mirrors[node.k_cache];
-    s.k_mirror->reserve(s.k_row_bytes, layer.n_cells);
+    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / s.k_row_bytes);
+    s.mirrored = s.k_mirror->reserve(s.k_row_bytes, n_cells);
     const int64_t n_query = node.q->ne[1];
     if (s.writes_k && s.remote) s.k_new = stored_rows(node.k_new, placement, n_query, s.k_width);
     s.v_type = layer.v_type;
@@ -66,7 +67,7 @@ LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, cons
     s.v_mirror = &mirrors[owner(node.v)];
     s.v_head = ggml_row_size(node.v->type, dim_v);
     s.v_dim = element;
-    if (s.writes_v) s.v_mirror->reserve(ggml_row_size(node.v->type, s.v_width), layer.n_cells);
+    if (s.writes_v) s.mirrored = s.v_mirror->reserve(ggml_row_size(node.v->type, s.v_width), n_cells) && s.mirrored;
     return s;
 }
 

@@ -9,6 +9,7 @@
 #include "tap/placement.h"
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace attnscope::tap {
@@ -34,6 +35,7 @@ struct LayerSource {
     DType k_type = DType::f16, v_type = DType::f16;
     size_t k_row_bytes = 0;
     int32_t group = 0;         // Batch::Group with the cells
+    bool mirrored = true;      // false: no memory for a mirror
     Mirror* k_mirror = nullptr;
     Mirror* v_mirror = nullptr; // null: V is part of K's cache
     size_t v_offset = 0;       // of V inside a row

@@ -4,7 +4,7 @@
 
 #include <ggml-backend.h>
 
-#include <algorithm>
+#include <deque>
 #include <thread>
 
 namespace attnscope::tap {
@@ -18,7 +18,8 @@ struct GraphTap::Plan {
     std::vector<std::unique_ptr<Fetch>> fetches; // one a device
     Mirrors mirrors;
 
-    std::unique_ptr<Batch> open; // seen, running
+    Inputs inputs;
+    bool seen = false; // inputs are kept, the graph was given to the devices
 
     struct Arriving {
         std::unique_ptr<Batch> batch;
@@ -26,6 +27,7 @@ struct GraphTap::Plan {
         int slot = 0;
     };
     std::unique_ptr<Arriving> arriving;
+    std::deque<std::unique_ptr<Batch>> proving; // taken; frames as soon as they are proven
     int next_slot = 0;
     TokenMean mean;
 
@@ -45,6 +47,9 @@ GraphTap::GraphTap(CollectorOptions options, FramesCallback frames)
 GraphTap::~GraphTap() = default;
 
 namespace {
+
+// Tokens whose proofs may be under way: at long contexts a proof takes longer than a token.
+constexpr size_t most_proving = 6;
 
 ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
     for (int i = 0; i < ggml_backend_sched_get_n_backends(sched); ++i) {
@@ -75,28 +80,30 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     for (auto& fetch : plan.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine);
     }
-    const int32_t* positions = nullptr;
-    std::vector<int32_t> copy;
-    if (ggml_tensor* p = plan.found.positions) {
-        copy.resize(size_t(plan.found.n_query));
-        // With several positions a token (M-RoPE) the first n_query are the temporal ones.
-        ggml_backend_tensor_get(p, copy.data(), 0, copy.size() * sizeof(int32_t));
-        positions = copy.data();
+    // Only what cannot wait: the device stands still while we look.
+    plan.inputs.clear();
+    if (plan.found.positions) plan.inputs.keep(plan.found.positions);
+    for (const AttentionNode& n : plan.found.nodes) {
+        if (!n.refusal.empty()) continue;
+        plan.inputs.keep(n.mask);
+        if (n.k_cells) plan.inputs.keep(n.k_cells);
     }
-    plan.open = collector.begin(plan.found.n_query, positions);
-    Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
-    for (const AttentionNode& n : plan.found.nodes) collector.see(*plan.open, n, unfinished);
+    plan.seen = true;
 }
 
 void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
     Plan& plan = *plan_;
-    if (plan.graph != graph || !plan.open) return;
-    std::unique_ptr<Batch> batch = std::move(plan.open);
+    if (plan.graph != graph || !plan.seen) return;
+    plan.seen = false;
     if (!succeeded) {
-        complete();
-        collector.drop(*batch);
+        flush();
         return;
     }
+    // With several positions a token (M-RoPE) the first n_query are the temporal ones.
+    const uint8_t* positions = plan.found.positions ? plan.inputs.data(plan.found.positions) : nullptr;
+    std::unique_ptr<Batch> batch = collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions));
+    Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
+    for (const AttentionNode& n : plan.found.nodes) collector.see(*batch, n, plan.inputs, unfinished);
     auto arriving = std::make_unique<Plan::Arriving>();
     std::vector<const ggml_tensor*> caches;
     bool some_on_host = false, some_on_device = false;
@@ -107,6 +114,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         const LayerSource& s = arriving->sources.back();
         if (!s.captured) continue;
         (s.on_device ? some_on_device : some_on_host) = true;
+        if (!s.mirrored) batch->error = "there is no host memory to mirror the cache of a device";
     }
     const bool stage = batch->n_query > 1 || device_mean;
     arriving->batch = std::move(batch);
@@ -140,13 +148,33 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (some_on_host || !some_on_device) complete();
 }
 
-void GraphTap::flush() { complete(); }
+void GraphTap::flush() {
+    complete();
+    deliver_proven(0);
+}
+
+// Delivers what is proven, in order, and waits until at most `waiting` batches are not.
+void GraphTap::deliver_proven(size_t waiting) {
+    std::deque<std::unique_ptr<Batch>>& proving = plan_->proving;
+    while (!proving.empty() && (proving.size() > waiting || Collector::proven(*proving.front()))) {
+        Collector::wait_until_proven(*proving.front());
+        deliver(*proving.front());
+        proving.pop_front();
+    }
+}
 
 void GraphTap::complete() {
     Plan& plan = *plan_;
     if (!plan.arriving) return;
     const std::unique_ptr<Plan::Arriving> arriving = std::move(plan.arriving);
     Batch& batch = *arriving->batch;
+    if (!batch.error.empty()) {
+        deliver_proven(0);
+        deliver(batch);
+        return;
+    }
+    // Proofs read the mirrors: cells that they may look at are not taken from them. Large batches are large.
+    if (batch.overwrites || batch.n_query > 1) deliver_proven(0);
     std::vector<const uint8_t*> bases;
     for (Placement::Block& block : plan.placement.blocks()) {
         const uint8_t* base = nullptr;
@@ -159,10 +187,13 @@ void GraphTap::complete() {
         bases.push_back(base);
     }
     const auto base = [&](size_t block) { return bases[block]; };
-    bool on_device = false;
+    bool some_on_host = false;
     for (const LayerSource& s : arriving->sources) {
-        if (!s.captured || !s.on_device) continue;
-        on_device = true;
+        if (!s.captured) continue;
+        if (!s.on_device) {
+            some_on_host = true;
+            continue;
+        }
         const Fetch* fetch = plan.fetch_of(s.device);
         store_new(s, batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
     }
@@ -185,10 +216,17 @@ void GraphTap::complete() {
         }
         collector.take(batch, l, a);
     }
-    // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
-    collector.prove(batch, on_device ? static_cast<int32_t>(std::thread::hardware_concurrency()) : 1);
     plan.mean.finish(arriving->slot, batch, collector);
-    deliver(batch);
+    if (some_on_host) {
+        collector.prove(batch); // with the engine's own K and V, which the next graph changes
+        deliver_proven(0);
+        deliver(batch);
+        return;
+    }
+    // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
+    collector.start_proving(batch, static_cast<int32_t>(std::thread::hardware_concurrency()));
+    plan.proving.push_back(std::move(arriving->batch));
+    deliver_proven(most_proving);
 }
 
 } // namespace attnscope::tap

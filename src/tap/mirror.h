@@ -4,31 +4,28 @@
 
 #include <ggml.h>
 
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <memory>
 #include <unordered_map>
-#include <vector>
 
 namespace attnscope::tap {
 
+// Never moves once reserved: proofs read it on other threads while later cells are written.
 class Mirror {
 public:
-    // Rows have `row_bytes` bytes, always the same number; there are at least `n_cells`.
-    void reserve(size_t row_bytes, int64_t n_cells) {
-        row_bytes_ = row_bytes;
-        if (bytes_.size() < row_bytes * size_t(n_cells)) bytes_.resize(row_bytes * size_t(n_cells));
-    }
-    uint8_t* row(int64_t cell) {
-        if (bytes_.size() < row_bytes_ * size_t(cell + 1)) bytes_.resize(row_bytes_ * size_t(cell + 1));
-        return bytes_.data() + row_bytes_ * size_t(cell);
-    }
-    const uint8_t* data() const { return bytes_.data(); }
+    // Room for every cell of the cache, `row_bytes` each. Memory that is not written takes no room. False: no memory.
+    bool reserve(size_t row_bytes, int64_t n_cells);
+    uint8_t* row(int64_t cell) { return bytes_.get() + row_bytes_ * size_t(cell); }
+    const uint8_t* data() const { return bytes_.get(); }
     size_t row_bytes() const { return row_bytes_; }
-    size_t size() const { return bytes_.size(); }
 
 private:
-    std::vector<uint8_t> bytes_;
-    size_t row_bytes_ = 0;
+    struct Free {
+        void operator()(uint8_t* p) const;
+    };
+    std::unique_ptr<uint8_t, Free> bytes_;
+    size_t row_bytes_ = 0, size_ = 0;
 };
 
 // Of a context's caches on devices, by cache tensor.

@@ -45,8 +45,8 @@ protected:
 };
 
 // Through ggml_backend_sched_alloc_graph: the engine computes Q and the output of all layers into memory of ours
-// (placement.h). On a CPU it is read when the graph has run; from a device it is fetched while the next graph runs, so that
-// its frames come one decode later (flush() brings the last). Used with a HookScope around llama_decode.
+// (placement.h). On a CPU it is read when the graph has run; from a device it is fetched and proven while the next graphs run, so
+// that its frames come some decodes later (flush() brings the last). Used with a HookScope around llama_decode.
 class GraphTap : public Tap, public GraphHook {
 public:
     GraphTap(CollectorOptions options, FramesCallback frames);
@@ -59,6 +59,7 @@ public:
 private:
     struct Plan;
     void complete();
+    void deliver_proven(size_t waiting);
     std::unique_ptr<Plan> plan_;
 };
 
