@@ -20,6 +20,8 @@ bool same_shape(const LayerInfo& a, const LayerInfo& b) {
            a.absent == b.absent;
 }
 
+constexpr int64_t many_cells = 16384;
+
 // A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
 uint64_t coprime_step(uint64_t n) {
     uint64_t step = static_cast<uint64_t>(static_cast<double>(n) * 0.6180339887498949) | 1;
@@ -231,8 +233,10 @@ void Collector::choose_proofs(Batch& batch, size_t layer) const {
     if (n_pairs == 0) return;
     const uint64_t step = coprime_step(n_pairs);
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
+    // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
+    const int32_t now = batch.data[layer].device && batch.layers[layer].n_cells > many_cells ? std::min(each, 1) : each;
     for (int64_t i = 0; i < batch.n_query; ++i) {
-        for (int32_t w = 0; w < each; ++w) {
+        for (int32_t w = 0; w < now; ++w) {
             const uint64_t sample = batch.first_sample + static_cast<uint64_t>(i * each + w);
             const uint64_t pair = (sample % n_pairs) * step % n_pairs;
             if (pair / n_head != layer) continue;
