@@ -76,6 +76,7 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
     const auto facts = nlohmann::json::parse(reproduced.output);
     EXPECT_EQ(facts["cause"], "aliasing");
     EXPECT_EQ(facts["one_layer_tokens"], 5);
+    EXPECT_EQ(facts["last_layer_tokens"], 5);
     EXPECT_EQ(facts["tensors"], 3);
     EXPECT_EQ(facts["addresses"], 1);
     ASSERT_EQ(run(capture("-p 'abc def' -n 5 -o " + recording)).code, 0);
