@@ -21,7 +21,8 @@ struct KeySegment {
 // How the dot products of a pair of types are taken.
 enum class DotWay {
     float32, // Q and K are converted to float32, exactly, and multiplied by our own kernels
-    engine,  // both stay quantised; ggml's vec_dot multiplies them
+    engine,  // both stay as they are and ggml's vec_dot multiplies them: quantised types, and types whose order of
+             // additions in the llama.cpp in use our kernels do not have
 };
 
 struct RowsPlan {

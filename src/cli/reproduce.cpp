@@ -59,6 +59,7 @@ struct Pair {
     std::string text;
     int32_t token = -1;
     Facts wrong, right;
+    bool last_layer = false; // the wrong one's first layer is the right one's last
 };
 
 Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& prompt, const std::string& folder,
@@ -104,8 +105,21 @@ Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& 
     return pairs;
 }
 
-// The same tokens again, decoded one by one under the tap, into a recording beside the folder.
-Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::vector<Pair>& pairs, const std::string& path) {
+// Whether the first layer of the wrong capture is the last one of the right capture. Both were computed by the engine in
+// float32, in runs of their own.
+bool is_last_layer(const CaptureToken& wrong, const FrameRows& right) {
+    const size_t n = static_cast<size_t>(wrong.n_head) * static_cast<size_t>(wrong.n_context);
+    if (static_cast<size_t>(right.n_columns) * right.heads.size() != n || right.weights.size() < n) return false;
+    const float* last = right.weights.data() + right.weights.size() - n;
+    for (size_t i = 0; i < n; ++i) {
+        if (!(std::abs(wrong.values[i] - last[i]) <= 1e-4f)) return false;
+    }
+    return true;
+}
+
+// The same tokens again, decoded one by one under the tap, into a recording beside the folder of the wrong capture.
+Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::vector<Pair>& pairs, const std::string& folder,
+                       const std::string& path) {
     SessionOptions o = f.session;
     o.flash_attention = FlashAttention::off;
     Result<std::unique_ptr<Session>> session = Session::open(o);
@@ -128,11 +142,15 @@ Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::
     if (Result<void> r = (*writer)->close(); !r) return r;
     auto recording = Recording::open(path);
     if (!recording) return recording.error();
+    auto wrong = CaptureReader::open(folder);
+    if (!wrong) return wrong.error();
     for (size_t i = 0; i < pairs.size(); ++i) {
         Result<FrameRows> rows = (*recording)->rows(static_cast<int64_t>(prompt.size() + i));
         if (!rows) return rows.error();
         pairs[i].right = facts_of(rows->weights, static_cast<int32_t>(rows->layers.size()),
                                   static_cast<int32_t>(rows->heads.size()), rows->n_columns);
+        auto token = (*wrong)->next();
+        pairs[i].last_layer = token && *token && is_last_layer(**token, *rows);
     }
     return {};
 }
@@ -140,17 +158,7 @@ Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::
 Result<Diagnosis> diagnose_folder(const std::string& folder) {
     auto reader = CaptureReader::open(folder);
     if (!reader) return reader.error();
-    Diagnoser diagnoser((*reader)->info());
-    while (!(*reader)->at_end()) {
-        Result<const CaptureToken*> token = (*reader)->next();
-        if (!token) {
-            diagnoser.add_unreadable(token.error());
-            continue;
-        }
-        if (!*token) break;
-        diagnoser.add(**token);
-    }
-    return diagnoser.finish();
+    return diagnose_capture(**reader);
 }
 
 void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>& texts, const Flags& f) {
@@ -195,29 +203,34 @@ int run(Flags& f) {
     if (!diagnosis) return report(diagnosis.error(), f.json);
     if (!f.json) fmt::print(stderr, "capturing the same tokens the right way\n");
     const std::string recording = name + ".attn";
-    if (Result<void> r = right_way(f, prompt, *pairs, recording); !r) return report(r.error(), f.json);
+    if (Result<void> r = right_way(f, prompt, *pairs, name, recording); !r) return report(r.error(), f.json);
 
-    int64_t flips = 0, raw = 0, one_layer = 0, same_strongest = 0;
+    int64_t flips = 0, raw = 0, one_layer = 0, last_layer = 0, same_strongest = 0;
     for (size_t i = 0; i < pairs->size(); ++i) {
         const Pair& p = (*pairs)[i];
         const auto is_raw = [](const Facts& x) { return x.min < 0; };
         raw += is_raw(p.wrong);
         flips += i > 0 && is_raw(p.wrong) != is_raw((*pairs)[i - 1].wrong);
         one_layer += p.wrong.distinct == 1;
+        last_layer += p.wrong.distinct == 1 && p.last_layer;
         same_strongest += p.wrong.strongest == p.right.strongest;
     }
     const auto n = static_cast<int64_t>(pairs->size());
     if (f.json) {
         const nlohmann::json body = {{"folder", name}, {"recording", recording}, {"tokens", n}, {"waited", !f.no_wait},
-                                     {"on_gpu", result.on_gpu}, {"normalised", n - raw}, {"raw", raw}, {"flips", flips},
-                                     {"one_layer_tokens", one_layer}, {"same_strongest", same_strongest},
+                                     {"on_gpu", result.on_gpu}, {"tensors", result.n_tensors},
+                                     {"addresses", result.n_addresses}, {"normalised", n - raw}, {"raw", raw}, {"flips", flips},
+                                     {"one_layer_tokens", one_layer}, {"last_layer_tokens", last_layer}, {"same_strongest", same_strongest},
                                      {"cause", cause_name(diagnosis->cause())}, {"conclusion", diagnosis->conclusion}};
         fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
         return exit_good;
     }
     print_table(*pairs, texts, f);
-    fmt::print("\nThe wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer.\n", n - raw, raw,
-               flips, one_layer, n);
+    fmt::print("\nThe wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer,\n"
+               "in {} that one is the last layer of the right capture.\n",
+               n - raw, raw, flips, one_layer, n, last_layer);
+    fmt::print("The {} tensors named kq_soft_max had {} address{} between them.\n", result.n_tensors, result.n_addresses,
+               result.n_addresses == 1 ? "" : "es");
     fmt::print("The strongest position (without the first) agrees with the right one in {} of {} tokens.\n", same_strongest, n);
     fmt::print("Diagnosis: {}\n{}\n", cause_title(diagnosis->cause()), diagnosis->conclusion);
     fmt::print("\n{}/ is the wrong capture (attnscope diagnose {}), {} the right one.\n", name, name, recording);

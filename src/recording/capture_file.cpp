@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,11 +27,12 @@ Error system_error(const std::string& path, const char* doing) {
 } // namespace
 
 namespace {
-constexpr std::align_val_t page{4096};
+constexpr size_t page = 4096;
+constexpr size_t huge_page = size_t(2) << 20;
 } // namespace
 
 void TokenBuffer::Free::operator()(float* data) const {
-    ::operator delete(data, page);
+    ::operator delete(data, std::align_val_t{alignment});
 }
 
 void TokenBuffer::resize(size_t n) {
@@ -38,7 +40,13 @@ void TokenBuffer::resize(size_t n) {
         data_.reset();
         room_ = 0;
         const size_t room = n + n / 8; // tokens grow by a column at a time
-        data_.reset(static_cast<float*>(::operator new(room * sizeof(float), page)));
+        const size_t bytes = room * sizeof(float);
+        const size_t alignment = bytes >= huge_page ? huge_page : page;
+        void* memory = ::operator new(bytes, std::align_val_t{alignment});
+#ifdef MADV_HUGEPAGE
+        if (alignment == huge_page) ::madvise(memory, bytes / huge_page * huge_page, MADV_HUGEPAGE); // a wish
+#endif
+        data_ = std::unique_ptr<float[], Free>(static_cast<float*>(memory), Free{alignment});
         room_ = room;
     }
     n_ = n;

@@ -14,7 +14,8 @@ namespace attnscope {
 
 // Room for one token. Aligned to pages: `rep movsb`, with which Linux copies out of its page cache, is four
 // times slower on AMD Zen 3 and 4 where the target lies 1 to 63 bytes above a page boundary, which is where
-// malloc puts large blocks (glibc bug 30994).
+// malloc puts large blocks (glibc bug 30994). Large buffers are aligned to huge pages, and the system is asked for them:
+// filling the first one takes a page fault for each page.
 class TokenBuffer {
 public:
     // The content is lost when the room has to grow.
@@ -24,9 +25,10 @@ public:
 
 private:
     struct Free {
+        size_t alignment;
         void operator()(float* data) const;
     };
-    std::unique_ptr<float[], Free> data_;
+    std::unique_ptr<float[], Free> data_{nullptr, Free{1}};
     size_t n_ = 0;
     size_t room_ = 0;
 };
