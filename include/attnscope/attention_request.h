@@ -49,20 +49,20 @@ const char* accumulate_name(Accumulate what); // "total", "mean", "window_mean",
 Result<Accumulate> accumulate_from_name(std::string_view name);
 
 struct AttentionRequest {
-    std::vector<int32_t> layers; // indices into Geometry::layers, each once; empty: all
-    std::vector<int32_t> heads;  // query heads of each layer, each once; empty: all
+    std::vector<int32_t> layers = {}; // indices into Geometry::layers, each once; empty: all
+    std::vector<int32_t> heads = {};  // query heads of each layer, each once; empty: all
     Reduce reduce = Reduce::none;
     AttentionFormat format = AttentionFormat::f32;
     // Only the last `window` columns are answered (none, mean, max, per_layer) or searched (top_k); their weights stay
     // what they are. 0: all.
     int64_t window = 0;
     int32_t top_k = 16;        // of Reduce::top_k; at least 1
-    std::vector<Range> spans;  // of Reduce::spans: columns [begin, end), in any order, overlapping or not. Columns that
+    std::vector<Range> spans = {};  // of Reduce::spans: columns [begin, end), in any order, overlapping or not. Columns that
                                // do not exist yet weigh nothing
     int32_t every = 1;         // an answer for one token in `every`: the first, and every `every`-th after it
 
     // Kept from token to token, fed by every token whatever `every` says, with the mean over the selected rows.
-    std::vector<Accumulate> accumulate;
+    std::vector<Accumulate> accumulate = {};
     int32_t window_rows = 32;  // W of Accumulate::window_mean: the last W tokens
 };
 

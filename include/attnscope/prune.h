@@ -32,10 +32,10 @@ Result<PrunePolicy> prune_policy_from_name(std::string_view name);
 
 struct PruneRequest {
     PrunePolicy policy = PrunePolicy::brightness;
-    std::span<const double> scores; // one a token: what the policy goes by (above); finite. A token that no row has seen
+    std::span<const double> scores = {}; // one a token: what the policy goes by (above); finite. A token that no row has seen
                                     // yet is given the best score by the caller (brightness: 10,000)
-    std::span<const Range> chunks;  // tokens [begin, end): ascending, together all tokens; empty: each token is a chunk
-    std::span<const int64_t> pinned; // numbers of chunks that stay
+    std::span<const Range> chunks = {};  // tokens [begin, end): ascending, together all tokens; empty: each token is a chunk
+    std::span<const int64_t> pinned = {}; // numbers of chunks that stay
     int64_t budget = 0;             // tokens that may stay
     int64_t recent = 0;             // h2o, snapkv: the last tokens, which stay
     int32_t pool = 5;               // snapkv: an odd number; 1: no smoothing

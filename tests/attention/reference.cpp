@@ -185,6 +185,7 @@ LayerInfo make_layer(DType k_type, int32_t n_head_kv, int32_t group, int32_t hea
 std::vector<const RowKernels*> all_kernels() {
     std::vector<const RowKernels*> all{&scalar_kernels()};
     if (avx2_kernels()) all.push_back(avx2_kernels());
+    if (avx512_kernels()) all.push_back(avx512_kernels());
     return all;
 }
 
