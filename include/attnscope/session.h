@@ -82,6 +82,7 @@ struct GenerateResult {
     std::string finish_reason;  // "eos", "length", "context", "stopped"
     double prompt_seconds = 0;
     double generate_seconds = 0;
+    uint32_t seed = 0;          // the one in use, also when a random one was asked for
     double sink_seconds = 0;    // spent inside the sink, of which waiting for a full queue is the part that hurts
 };
 

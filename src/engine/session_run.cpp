@@ -87,6 +87,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     }
     sampling_ = o.sampling;
     llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
+    result.seed = seed_;
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     pending_.clear();
     if (tap_) {
