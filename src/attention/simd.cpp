@@ -3,7 +3,9 @@
 namespace attnscope {
 
 const RowKernels& row_kernels() {
-    static const RowKernels& chosen = avx2_kernels() ? *avx2_kernels() : scalar_kernels();
+    static const RowKernels& chosen = avx512_kernels() ? *avx512_kernels()
+                                      : avx2_kernels() ? *avx2_kernels()
+                                                       : scalar_kernels();
     return chosen;
 }
 

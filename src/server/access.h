@@ -19,12 +19,12 @@ public:
     bool stop(const httplib::Request& request, httplib::Response& response) const;
     // For clients that cannot set headers: browsers that open a WebSocket give the key in their first message.
     bool key_fits(const std::string& key) const;
+    bool key_given(const httplib::Request& request) const;
     bool key_wanted() const { return !keys_.empty(); }
 
 private:
     bool host_allowed(const httplib::Request& request) const;
     bool origin_allowed(const std::string& origin) const;
-    bool key_given(const httplib::Request& request) const;
 
     std::vector<std::string> keys_, origins_, hosts_;
     std::string port_;

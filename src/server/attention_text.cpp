@@ -44,21 +44,27 @@ template <typename T> std::string list(const std::vector<T>& values) { return fm
 
 } // namespace
 
-std::string attention_text(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused) {
+std::string attention_head(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused) {
     std::string text = fmt::format(
-        R"({{"format":"{}","reduce":"{}","shape":{},"context_length":{},"index":{},"reused":{},"encoding":"base64","dtype":"{}")",
+        R"({{"format":"{}","reduce":"{}","shape":{},"context_length":{},"index":{},"reused":{},"dtype":"{}")",
         format_name(answer.reduce), reduce_name(answer.reduce), list(answer.shape), answer.n_columns, answer.index, n_reused,
         dtype_name_of(format));
     if (answer.first_column > 0) text += fmt::format(",\"first_column\":{}", answer.first_column);
-    if (!answer.columns.empty()) text += ",\"columns\":" + list(answer.columns);
-    text += ",\"data\":\"";
-    if (format == AttentionFormat::f32) {
-        text += base64(answer.values.data(), answer.values.size() * sizeof(float));
-    } else {
-        const std::vector<uint8_t> bytes = encode_values(answer.values, answer.row_length(), format);
-        text += base64(bytes.data(), bytes.size());
-    }
-    return text + "\"}";
+    if (answer.reduce == Reduce::top_k) text += ",\"columns\":" + list(answer.columns);
+    return text;
+}
+
+std::vector<uint8_t> attention_bytes(const AttentionAnswer& answer, AttentionFormat format) {
+    return encode_values(answer.values, answer.row_length(), format);
+}
+
+std::string attention_text(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused) {
+    std::string text = attention_head(answer, format, n_reused);
+    text += ",\"encoding\":\"base64\",\"data\":\"";
+    const std::vector<uint8_t> bytes = attention_bytes(answer, format);
+    text += base64(bytes.data(), bytes.size());
+    text += "\"}";
+    return text;
 }
 
 std::string event_attention(Generation& generation, const GenerationEvent& event) {

@@ -45,6 +45,10 @@ std::string with_attention(const Json& body, const Collected& collected, const G
 // JSON text of an answer; docs/http.md lists the fields. `n_reused`: tokens of the prompt whose rows were not computed
 // again, said in every answer so that nobody mistakes missing rows for zeros.
 std::string attention_text(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused);
+// The same up to the data, without the closing brace.
+std::string attention_head(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused);
+// The values as they travel.
+std::vector<uint8_t> attention_bytes(const AttentionAnswer& answer, AttentionFormat format);
 // JSON text of the attention of an event, or "null"; an error becomes {"error": ...}.
 std::string event_attention(Generation& generation, const GenerationEvent& event);
 Json hidden_state_json(const std::vector<float>& values);

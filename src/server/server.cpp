@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -17,7 +18,8 @@ class ServerImpl : public Server {
 public:
     ServerImpl(Session& session, const ServerOptions& options)
         : options_(options), queue_(session, queue_options(options)),
-          service_{session, queue_, options_, session.model_info(), session.geometry()} {}
+          service_{session, queue_, options_, session.model_info(), session.geometry(), nullptr, false,
+                   std::chrono::steady_clock::now()} {}
     ~ServerImpl() override { stop(); }
 
     Result<void> listen() {
@@ -54,6 +56,8 @@ public:
         add_kobold(http_, service_);
         add_llama_server(http_, service_);
         add_openai(http_, service_);
+        add_prune(http_, service_);
+        add_websocket(http_, service_);
         thread_ = std::thread([this] { http_.listen_after_bind(); });
         http_.wait_until_ready();
         return {};
@@ -62,6 +66,7 @@ public:
     int port() const override { return port_; }
 
     void stop() override {
+        service_.closing = true;
         queue_.close();
         http_.stop();
         if (thread_.joinable()) thread_.join();

@@ -5,6 +5,7 @@
 
 #include <httplib.h>
 
+#include <atomic>
 #include <chrono>
 #include <string>
 
@@ -19,7 +20,8 @@ struct Service {
     const ModelInfo model;
     const Geometry geometry;
     const Access* access = nullptr;
-    const std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+    std::atomic<bool> closing{false};
+    std::chrono::steady_clock::time_point started;
 };
 
 // The families. Each adds its routes; `service` outlives `http`.
