@@ -1,5 +1,5 @@
 // Captures of attention as anybody made them: Halo Weave folders (both forms), .npy, .npz, .safetensors, raw
-// float32, and our own recordings. Nothing in them is trusted; nothing but one token is kept in memory.
+// float32, and our own recordings. Nothing in them is trusted; nothing but two tokens is kept in memory.
 //
 // A capture holds tensors of [tokens?, layers, heads, context]: row (l, h) is what query head h of layer l is
 // said to give to each place of the context when the model had read that token.
@@ -39,7 +39,8 @@ struct CaptureInfo {
     std::vector<std::string> notes;  // harmless oddities the importer met
 };
 
-// One token's tensor, (n_layer, n_head, n_context) float32, C order. Borrowed until the next call of next().
+// One token's tensor, (n_layer, n_head, n_context) float32, C order. Borrowed until the second call of next() after
+// the one that yielded it: one token can be looked at while another is read.
 struct CaptureToken {
     int64_t index = 0;  // place in the capture: 0, 1, 2, ...
     int64_t number = 0; // the number the capture itself gives the token (file names); == index elsewhere
@@ -59,7 +60,7 @@ struct CaptureOptions {
     std::string array;          // name of the array in .npz or .safetensors; empty: every array that fits
 };
 
-// Not thread-safe. Reads forwards once; open again to read again.
+// Used by one thread at a time. Reads forwards once; open again to read again.
 class CaptureReader {
 public:
     // Finds the format from the path and the first bytes. Errors: not_found, io, not_ours (nothing we know),

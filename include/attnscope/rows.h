@@ -50,7 +50,7 @@ Result<void> attention_rows(const RowsRequest& request, std::span<float> out, st
 Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std::span<const std::span<float>> outs,
                                      int32_t n_threads, std::span<const std::span<float>> lses = {});
 
-// Which instruction set the kernels chose at run time: "avx2", "scalar".
+// Which kernels were chosen at run time, those that add as the llama.cpp in use does: "avx512", "avx2", "scalar".
 const char* attention_simd_name();
 
 // ---- reductions over rows -------------------------------------------------------------------------------------

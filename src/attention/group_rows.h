@@ -13,13 +13,14 @@
 
 namespace attnscope {
 
-// Keys lie in chunks of this many columns. In a chunk, keys of one layer and KV head are together: in tiles (TileTask)
-// where the plan multiplies in float32, one after another where the engine's own products are used.
+// Keys lie in chunks of this many columns. In a chunk, keys of one layer and KV head are together: floating-point ones in
+// tiles (TileTask), quantised ones one after another.
 constexpr int64_t chunk_columns = 256;
+bool keys_in_tiles(DType type);
 
 struct GroupRequest {
     const LayerInfo* layer = nullptr;
-    const RowsPlan* plan = nullptr;          // plan_layer(*layer)
+    const RowsPlan* plan = nullptr;          // plan_layer(*layer, batched)
     const uint8_t* q = nullptr;              // (n_head, head_dim) in layer->q_type
     std::span<const uint8_t* const> chunks;  // chunk i holds columns [i * chunk_columns, (i + 1) * chunk_columns)
     size_t chunk_offset = 0;                 // of this layer's and KV head's keys in every chunk
@@ -37,6 +38,7 @@ struct GroupRows {
     size_t stride = 0;         // floats from one row to the next: n_columns rounded up to whole tiles
     std::vector<float> values; // (head_end - head_begin, stride), of each row the first n_columns count
     FloatQueries q;
+    std::vector<uint8_t> keys; // one tile's, one after another
 
     const float* row(int32_t i) const { return values.data() + static_cast<size_t>(i) * stride; }
 };

@@ -1,6 +1,7 @@
 // The kernels for x86-64 with AVX2, FMA and F16C. Only these functions are compiled for those instructions
 // (by function attributes), so the library still starts on a machine without them.
 #include "attention/numbers.h"
+#include "attention/prefetch.h"
 #include "attention/simd.h"
 #include "attention/tiles.h"
 
@@ -46,11 +47,12 @@ struct F32Keys : F32Elements {
 
 // The engine adds the products of one score in two orders, and rows equal its own only when they are added in the
 // same one: float32 sums of some hundred products differ in the last digits, which large scores turn into 1e-6.
-//   single   ggml_vec_dot_f16 and _f32: four running sums of 8 lanes, 32 elements a step; for tokens decoded alone
-//   batched  tinyBLAS in llamafile's sgemm: one running sum of 8 lanes; for tokens decoded together
-enum class Order { single, batched };
+//   single       ggml_vec_dot_f16 and _f32: four running sums of 8 lanes, 32 elements a step; for tokens decoded alone
+//   single_bf16  ggml_vec_dot_bf16: the same, but its lanes are added in batched's order
+//   batched      tinyBLAS in llamafile's sgemm: one running sum of 8 lanes; for tokens decoded together
+enum class Order { single, single_bf16, batched };
 
-// The sums of the lanes of a, b, c and d: first the halves, then neighbours (single) or every other one (batched).
+// The sums of the lanes of a, b, c and d: first the halves, then neighbours (single) or every other one (the others).
 template <Order order> ATTNSCOPE_AVX2_INLINE __m128 sum_lanes(__m256 a, __m256 b, __m256 c, __m256 d) {
     const __m128 ta = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 tb = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
@@ -67,7 +69,7 @@ template <Order order> ATTNSCOPE_AVX2_INLINE __m128 sum_lanes(__m256 a, __m256 b
 template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2_INLINE void dot_tile(const DotTask& t, int64_t row) {
     constexpr int n_sums = R * H;
     constexpr int n_padded = (n_sums + 3) / 4 * 4;
-    constexpr int parts = order == Order::single ? 4 : 1;
+    constexpr int parts = order == Order::batched ? 1 : 4;
     constexpr int step = 8 * parts;
     const uint8_t* k = t.k + static_cast<size_t>(row) * t.k_stride;
     __m256 sum[parts][n_padded];
@@ -88,7 +90,7 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2_INLINE void dot_
             }
         }
     }
-    if constexpr (order == Order::single) {
+    if constexpr (order != Order::batched) {
         for (int s = 0; s < n_sums; ++s) {
             sum[0][s] = _mm256_add_ps(_mm256_add_ps(sum[0][s], sum[2][s]), _mm256_add_ps(sum[1][s], sum[3][s]));
         }
@@ -115,69 +117,53 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2_INLINE void dot_
     }
 }
 
-// Keys of one KV head lie apart by those of the others, which defeats the hardware's prefetching (it then
-// takes more than twice as long): ask for the rows that come a little later.
-template <class Keys> ATTNSCOPE_AVX2_INLINE void prefetch(const DotTask& t, int64_t row, int64_t n) {
-    constexpr int64_t ahead = 8; // measured: 1 is too late, 16 and more evict what is in use
-    constexpr size_t line = 64;
-    const size_t bytes = static_cast<size_t>(t.head_dim) * Keys::size;
-    for (int64_t r = row + ahead; r < std::min(row + ahead + n, t.n); ++r) {
-        const void* k = t.k + static_cast<size_t>(r) * t.k_stride;
-        for (size_t b = 0; b < bytes; b += line)
-            _mm_prefetch(static_cast<const char*>(k) + b, _MM_HINT_T0);
-    }
-}
-
 template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2 void dots_of(const DotTask& t) {
     int64_t row = 0;
     for (; row + R <= t.n; row += R) {
-        prefetch<Keys>(t, row, R);
+        prefetch_keys(t, Keys::size, row, R);
         dot_tile<Keys, R, H, order>(t, row);
     }
     for (; row < t.n; ++row)
         dot_tile<Keys, 1, H, order>(t, row);
 }
 
-// Tiles of at most sixteen registers: R * H sums, R keys and one query.
-template <class Keys> void dots_narrow(const DotTask& t) {
-    if (!t.batched) { // four sums each
+// Tiles of at most sixteen registers: R * H sums times the running sums of the order, R keys and one query.
+template <class Keys, Order order> void dots_narrow(const DotTask& t) {
+    if constexpr (order != Order::batched) { // four sums each
         switch (t.n_q) {
         case 1:
-            return dots_of<Keys, 3, 1, Order::single>(t);
+            return dots_of<Keys, 3, 1, order>(t);
         case 2:
-            return dots_of<Keys, 1, 2, Order::single>(t);
+            return dots_of<Keys, 1, 2, order>(t);
         case 3:
-            return dots_of<Keys, 1, 3, Order::single>(t);
+            return dots_of<Keys, 1, 3, order>(t);
         default:
             return;
         }
     }
     switch (t.n_q) {
     case 1:
-        return dots_of<Keys, 8, 1, Order::batched>(t);
+        return dots_of<Keys, 8, 1, order>(t);
     case 2:
-        return dots_of<Keys, 4, 2, Order::batched>(t);
+        return dots_of<Keys, 4, 2, order>(t);
     case 3:
-        return dots_of<Keys, 3, 3, Order::batched>(t);
+        return dots_of<Keys, 3, 3, order>(t);
     case 4:
-        return dots_of<Keys, 3, 4, Order::batched>(t);
+        return dots_of<Keys, 3, 4, order>(t);
     case 5:
-        return dots_of<Keys, 2, 5, Order::batched>(t);
+        return dots_of<Keys, 2, 5, order>(t);
     case 6:
-        return dots_of<Keys, 2, 6, Order::batched>(t);
+        return dots_of<Keys, 2, 6, order>(t);
     case 7:
-        return dots_of<Keys, 1, 7, Order::batched>(t);
+        return dots_of<Keys, 1, 7, order>(t);
     default:
         return;
     }
 }
 
-template <class Keys> ATTNSCOPE_AVX2 void dots(const DotTask& given) {
-    DotTask t = given;
-    // tinyBLAS does not take such lengths: then the engine uses its other kernel
-    if (t.head_dim % 8 != 0) t.batched = false;
-    const int32_t max_narrow = t.batched ? 7 : 3;
-    if (t.n_q <= max_narrow) return dots_narrow<Keys>(t);
+template <class Keys, Order order> ATTNSCOPE_AVX2 void dots_ordered(const DotTask& t) {
+    constexpr int32_t max_narrow = order == Order::batched ? 7 : 3;
+    if (t.n_q <= max_narrow) return dots_narrow<Keys, order>(t);
     // More heads than registers: convert some keys once, keep them in the first-level cache, and let the
     // heads come to them in turns.
     constexpr size_t scratch_floats = 4096;
@@ -210,10 +196,16 @@ template <class Keys> ATTNSCOPE_AVX2 void dots(const DotTask& given) {
             part.q = t.q + static_cast<size_t>(begin) * t.q_stride;
             part.n_q = end - begin;
             part.out = t.out + static_cast<size_t>(begin) * t.out_stride + static_cast<size_t>(row);
-            converted ? dots_narrow<F32Keys>(part) : dots_narrow<Keys>(part);
+            converted ? dots_narrow<F32Keys, order>(part) : dots_narrow<Keys, order>(part);
         }
         row += part.n;
     }
+}
+
+template <class Keys, Order single> void dots(const DotTask& t) {
+    // tinyBLAS takes whole registers only: for other lengths the engine uses its other kernel
+    if (t.batched && t.head_dim % 8 == 0) return dots_ordered<Keys, Order::batched>(t);
+    dots_ordered<Keys, single>(t);
 }
 
 // e^x, after Cephes' expf (Moshier): x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial of degree 7 for e^r, 2^n
@@ -424,9 +416,18 @@ bool has_f16c() {
 } // namespace
 
 const RowKernels* avx2_kernels() {
-    static constexpr RowKernels kernels{"avx2",       dots<F16Keys>,      dots<Bf16Keys>,      dots<F32Keys>,
-                                        scores,       exponentials,       multiply,            entropy,
-                                        avx2_tiles_f16, avx2_tiles_bf16, avx2_tiles_f32, add,
+    static constexpr RowKernels kernels{"avx2",
+                                        dots<F16Keys, Order::single>,
+                                        dots<Bf16Keys, Order::single_bf16>,
+                                        dots<F32Keys, Order::single>,
+                                        scores,
+                                        exponentials,
+                                        multiply,
+                                        entropy,
+                                        avx2_tiles_f16,
+                                        avx2_tiles_bf16,
+                                        avx2_tiles_f32,
+                                        add,
                                         largest};
     static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return usable ? &kernels : nullptr;

@@ -1,5 +1,7 @@
 #include "attention/plan.h"
 
+#include "attention/simd.h"
+
 #include <ggml-cpu.h>
 
 #include <algorithm>
@@ -27,14 +29,20 @@ bool is_float(DType type) {
 
 // The engine converts Q to the dot-product partner of K's type before it multiplies (vec_dot_type in
 // ggml-cpu.c).
-Result<DotWay> dot_way(DType q, DType k) {
+Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
+    const DType q = layer.q_type;
+    const DType k = layer.k_type;
     if (!dtype_known(static_cast<int32_t>(k)) || !dtype_known(static_cast<int32_t>(q))) {
         return unsupported("Q or K has an element type that is not known here (numbers " +
                            std::to_string(static_cast<int32_t>(q)) + " and " +
                            std::to_string(static_cast<int32_t>(k)) + ")");
     }
     // A GPU keeps Q in float32 beside keys of 16 bits; converting either to float32 loses nothing.
-    if (is_float(k) && (q == k || q == DType::f32)) return DotWay::float32;
+    if (is_float(k) && (q == k || q == DType::f32)) {
+        // Batches of 16-bit keys go through tinyBLAS, which cannot be called by itself.
+        const bool by_vec_dot = q == k && (!batched || k == DType::f32);
+        return by_vec_dot && !adds_as_engine(k, layer.head_dim) ? DotWay::engine : DotWay::float32;
+    }
     const ggml_type_traits_cpu* traits = ggml_get_type_traits_cpu(static_cast<ggml_type>(k));
     if (is_float(k) || !traits->vec_dot) {
         return unsupported(std::string("no dot product of Q in ") + dtype_name(q) + " with K in " +
@@ -50,14 +58,14 @@ Result<DotWay> dot_way(DType q, DType k) {
 
 } // namespace
 
-Result<RowsPlan> plan_layer(const LayerInfo& layer) {
+Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     if (!layer.captured()) return invalid("the layer was not captured: " + layer.absent);
     if (layer.n_head <= 0 || layer.n_head > max_n_head || layer.n_head_kv <= 0 ||
         layer.n_head % layer.n_head_kv != 0) {
         return invalid("a layer of " + std::to_string(layer.n_head) + " query heads and " +
                        std::to_string(layer.n_head_kv) + " KV heads makes no sense");
     }
-    auto way = dot_way(layer.q_type, layer.k_type);
+    auto way = dot_way(layer, batched);
     if (!way) return way.error();
     if (layer.head_dim <= 0 || layer.head_dim > max_head_dim ||
         layer.head_dim % dtype_block(layer.k_type) != 0 || layer.head_dim % dtype_block(layer.q_type) != 0) {
@@ -139,7 +147,7 @@ Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t l
     if (!request.layer) return invalid("no layer given");
     if (!request.q) return invalid("no query given");
     const LayerInfo& layer = *request.layer;
-    auto plan = plan_layer(layer);
+    auto plan = plan_layer(layer, request.batched);
     if (!plan) return plan;
 
     if (request.head_begin < 0 || request.head_begin >= request.head_end || request.head_end > layer.n_head) {

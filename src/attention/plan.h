@@ -21,7 +21,8 @@ struct KeySegment {
 // How the dot products of a pair of types are taken.
 enum class DotWay {
     float32, // Q and K are converted to float32, exactly, and multiplied by our own kernels
-    engine,  // both stay quantised; ggml's vec_dot multiplies them
+    engine,  // both stay as they are and ggml's vec_dot multiplies them: quantised types, and types whose order of
+             // additions in the llama.cpp in use our kernels do not have
 };
 
 struct RowsPlan {
@@ -33,7 +34,7 @@ struct RowsPlan {
 };
 
 // Can rows of this layer be computed at all? The plan of a request without its segments.
-Result<RowsPlan> plan_layer(const LayerInfo& layer);
+Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched);
 
 // Errors as documented at attention_rows. `out_size` and `lse_size` are the elements the caller provides.
 Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t lse_size);

@@ -59,8 +59,13 @@ struct RowKernels {
 
 const RowKernels& scalar_kernels();
 const RowKernels* avx2_kernels(); // null where the machine or the build has no AVX2, FMA and F16C
-const RowKernels* avx512_kernels(); // those of AVX2 with wider tiles; null where there is no AVX-512F
-const RowKernels& row_kernels();  // the best this machine has
+const RowKernels* avx512_kernels(); // null where the machine has no AVX-512 (F, BW, DQ and VL)
+// Of those this machine can run, the set that adds as the llama.cpp in use does; where none does, the fastest.
+const RowKernels& row_kernels();
+
+// Whether row_kernels() adds the products of a score of a token that was decoded alone as the engine's own dot product
+// does, so that both give the same bits. False for builds of llama.cpp whose order is not known here.
+bool adds_as_engine(DType type, int32_t head_dim);
 
 // attention_rows with a chosen set of kernels: for tests that hold one against the other.
 Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& request, std::span<float> out,

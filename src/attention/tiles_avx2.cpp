@@ -57,16 +57,21 @@ struct F32Keys : F32Elements {
 
 #include "attention/tiles.inc"
 
+// The orders of kernels_avx2.cpp.
+using Single = TileOrder<8, 4, Pairs::neighbours>;
+using SingleBf16 = TileOrder<8, 4, Pairs::every_other>;
+using Batched = TileOrder<8, 1, Pairs::every_other>;
+
 } // namespace
 
 void avx2_tiles_f16(const TileTask& task) {
-    tiles<F16Keys>(task);
+    tiles<F16Keys, Single, Batched>(task);
 }
 void avx2_tiles_bf16(const TileTask& task) {
-    tiles<Bf16Keys>(task);
+    tiles<Bf16Keys, SingleBf16, Batched>(task);
 }
 void avx2_tiles_f32(const TileTask& task) {
-    tiles<F32Keys>(task);
+    tiles<F32Keys, Single, Batched>(task);
 }
 
 } // namespace attnscope

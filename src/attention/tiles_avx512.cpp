@@ -65,39 +65,23 @@ struct F32Keys : F32Elements {
 
 #include "attention/tiles.inc"
 
+// The orders of kernels_avx512.cpp.
+using Single = TileOrder<16, 4, Pairs::every_other>;
+using SingleBf16 = TileOrder<16, 2, Pairs::every_other, true>;
+using Batched = TileOrder<16, 1, Pairs::every_other>;
+
 } // namespace
 
 void avx512_tiles_f16(const TileTask& task) {
-    tiles<F16Keys>(task);
+    tiles<F16Keys, Single, Batched>(task);
 }
 void avx512_tiles_bf16(const TileTask& task) {
-    tiles<Bf16Keys>(task);
+    tiles<Bf16Keys, SingleBf16, Batched>(task);
 }
 void avx512_tiles_f32(const TileTask& task) {
-    tiles<F32Keys>(task);
+    tiles<F32Keys, Single, Batched>(task);
 }
 
-const RowKernels* avx512_kernels() {
-    if (!avx2_kernels() || !__builtin_cpu_supports("avx512f")) return nullptr;
-    static const RowKernels kernels = [] {
-        RowKernels k = *avx2_kernels();
-        k.name = "avx512";
-        k.tiles_f16 = avx512_tiles_f16;
-        k.tiles_bf16 = avx512_tiles_bf16;
-        k.tiles_f32 = avx512_tiles_f32;
-        return k;
-    }();
-    return &kernels;
-}
-
-} // namespace attnscope
-
-#else
-
-namespace attnscope {
-const RowKernels* avx512_kernels() {
-    return nullptr;
-}
 } // namespace attnscope
 
 #endif

@@ -140,17 +140,7 @@ Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::
 Result<Diagnosis> diagnose_folder(const std::string& folder) {
     auto reader = CaptureReader::open(folder);
     if (!reader) return reader.error();
-    Diagnoser diagnoser((*reader)->info());
-    while (!(*reader)->at_end()) {
-        Result<const CaptureToken*> token = (*reader)->next();
-        if (!token) {
-            diagnoser.add_unreadable(token.error());
-            continue;
-        }
-        if (!*token) break;
-        diagnoser.add(**token);
-    }
-    return diagnoser.finish();
+    return diagnose_capture(**reader);
 }
 
 void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>& texts, const Flags& f) {
@@ -209,7 +199,8 @@ int run(Flags& f) {
     const auto n = static_cast<int64_t>(pairs->size());
     if (f.json) {
         const nlohmann::json body = {{"folder", name}, {"recording", recording}, {"tokens", n}, {"waited", !f.no_wait},
-                                     {"on_gpu", result.on_gpu}, {"normalised", n - raw}, {"raw", raw}, {"flips", flips},
+                                     {"on_gpu", result.on_gpu}, {"tensors", result.n_tensors},
+                                     {"addresses", result.n_addresses}, {"normalised", n - raw}, {"raw", raw}, {"flips", flips},
                                      {"one_layer_tokens", one_layer}, {"same_strongest", same_strongest},
                                      {"cause", cause_name(diagnosis->cause())}, {"conclusion", diagnosis->conclusion}};
         fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -218,6 +209,8 @@ int run(Flags& f) {
     print_table(*pairs, texts, f);
     fmt::print("\nThe wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer.\n", n - raw, raw,
                flips, one_layer, n);
+    fmt::print("The {} tensors named kq_soft_max had {} address{} between them.\n", result.n_tensors, result.n_addresses,
+               result.n_addresses == 1 ? "" : "es");
     fmt::print("The strongest position (without the first) agrees with the right one in {} of {} tokens.\n", same_strongest, n);
     fmt::print("Diagnosis: {}\n{}\n", cause_title(diagnosis->cause()), diagnosis->conclusion);
     fmt::print("\n{}/ is the wrong capture (attnscope diagnose {}), {} the right one.\n", name, name, recording);

@@ -8,8 +8,10 @@
 #include <ggml-backend.h>
 #include <llama-cpp.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <set>
 #include <thread>
 
 namespace attnscope {
@@ -93,7 +95,9 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
         out.n_head = static_cast<int32_t>(hook.tensors.front()->ne[2]);
         out.n_context = n_context;
         values.clear();
+        std::set<const void*> addresses;
         for (ggml_tensor* t : hook.tensors) {
+            addresses.insert(t->data);
             tensor.resize(static_cast<size_t>(ggml_nelements(t)));
             result.on_gpu = result.on_gpu || !ggml_backend_buffer_is_host(t->buffer);
             ggml_backend_tensor_get(t, tensor.data(), 0, ggml_nbytes(t));
@@ -103,6 +107,8 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
                 values.resize(values.size() + static_cast<size_t>(std::max<int64_t>(0, n_context - t->ne[0])), 0.0f);
             }
         }
+        result.n_tensors = out.n_layer;
+        result.n_addresses = std::max(result.n_addresses, static_cast<int32_t>(addresses.size()));
         out.values = values;
         if (Result<void> r = sink(out); !r) return r.error();
         result.generated.push_back(token);

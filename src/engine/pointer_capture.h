@@ -37,6 +37,8 @@ struct PointerCaptureOptions {
 struct PointerCaptureResult {
     std::vector<int32_t> generated;
     double seconds = 0;
+    int32_t n_tensors = 0;           // kq_soft_max tensors of a token
+    int32_t n_addresses = 0;         // distinct addresses they had, the most in any token
     bool on_gpu = false;             // some kq_soft_max did not lie in host memory
 };
 

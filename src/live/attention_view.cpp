@@ -143,7 +143,7 @@ void View::compute_layer(const Frame& frame, size_t place, GroupRows& scratch, A
 
     GroupRequest group;
     group.layer = &layer;
-    group.plan = &keys_.plan(work.layer).value();
+    group.plan = &keys_.plan(work.layer, frame.batched).value();
     group.q = frame.q.data() + geometry.q_offset(work.layer);
     group.chunks = keys_.chunks();
     group.visible = frame.visible[static_cast<size_t>(layer.mask_group)];
@@ -341,7 +341,7 @@ Result<std::unique_ptr<AttentionView>> AttentionView::create(const KeyStore& key
     if (auto ok = check_request(request, keys.geometry()); !ok) return ok.error();
     for (const live::LayerWork& work : live::select_rows(request, keys.geometry()).layers) {
         if (work.n_rows == 0) continue;
-        const auto& plan = chunked->plan(work.layer);
+        const auto& plan = chunked->plan(work.layer, false); // a batch differs in the way, not in whether there is one
         if (!plan) {
             const int32_t number = keys.geometry().layers[static_cast<size_t>(work.layer)].layer;
             return Error{plan.error().kind, "layer " + std::to_string(number) + ": " + plan.error().message};

@@ -20,7 +20,7 @@ Result<std::unique_ptr<KeyStore>> KeyStore::create(const Geometry& geometry, int
             return Error{ErrorKind::invalid_argument, name + " and the layer whose keys it uses have different shapes"};
         if (layer.mask_group < 0 || layer.mask_group >= geometry.n_mask_groups)
             return Error{ErrorKind::invalid_argument, name + " has no mask"};
-        if (const auto plan = plan_layer(layer); !plan && plan.error().kind == ErrorKind::invalid_argument)
+        if (const auto plan = plan_layer(layer, false); !plan && plan.error().kind == ErrorKind::invalid_argument)
             return Error{plan.error().kind, name + ": " + plan.error().message};
     }
     try {
@@ -56,9 +56,9 @@ ChunkedKeys::ChunkedKeys(const Geometry& geometry, int64_t n_ctx) : geometry_(ge
     size_t at = 0;
     for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
         const LayerInfo& info = geometry_.layers[static_cast<size_t>(i)];
-        Layer layer{plan_layer(info), false, at, info.captured() ? dtype_row_bytes(info.k_type, info.head_dim) : 0};
         // A type that nothing multiplies with is kept all the same: the tap may deliver it.
-        layer.tiled = layer.plan && layer.plan->way == DotWay::float32;
+        Layer layer{plan_layer(info, false), plan_layer(info, true), at,
+                    info.captured() ? dtype_row_bytes(info.k_type, info.head_dim) : 0};
         if (geometry_.owns_k(i)) at += info.k_bytes() * static_cast<size_t>(chunk_columns);
         layers_.push_back(std::move(layer));
     }
@@ -101,7 +101,7 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
         const Layer& layer = layers_[static_cast<size_t>(i)];
         for (int32_t head = 0; head < info.n_head_kv; ++head) {
             uint8_t* const to = start + offset(i, head);
-            if (!layer.tiled) std::memcpy(to + static_cast<size_t>(column) * layer.head_bytes, k, layer.head_bytes);
+            if (!keys_in_tiles(info.k_type)) std::memcpy(to + static_cast<size_t>(column) * layer.head_bytes, k, layer.head_bytes);
             else if (info.k_type == DType::f32) put_column<float>(to, column, k, info.head_dim);
             else put_column<uint16_t>(to, column, k, info.head_dim);
             k += layer.head_bytes;

@@ -26,12 +26,14 @@ public:
     size_t offset(int32_t layer, int32_t head) const;
     std::span<const int32_t> positions() const { return positions_; }
     // Why rows of a layer cannot be computed, or how.
-    const Result<RowsPlan>& plan(int32_t layer) const { return layers_[static_cast<size_t>(layer)].plan; }
+    const Result<RowsPlan>& plan(int32_t layer, bool batched) const {
+        const Layer& l = layers_[static_cast<size_t>(layer)];
+        return batched ? l.batched_plan : l.plan;
+    }
 
 private:
     struct Layer {
-        Result<RowsPlan> plan;
-        bool tiled = false;
+        Result<RowsPlan> plan, batched_plan;
         size_t offset = 0; // in a chunk
         size_t head_bytes = 0;
     };

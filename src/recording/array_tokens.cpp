@@ -4,6 +4,7 @@
 #include "recording/importers.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <functional>
@@ -215,21 +216,23 @@ public:
     Result<const CaptureToken*> next() override {
         if (at_end()) return static_cast<const CaptureToken*>(nullptr);
         NamedArray& array = arrays_[array_];
-        token_ = CaptureToken{};
-        token_.index = token_.number = index_++;
-        token_.source =
+        turn_ ^= 1;
+        auto& [token, values] = slots_[turn_];
+        token = CaptureToken{};
+        token.index = token.number = index_++;
+        token.source =
             array.tokens->stacked() ? array.name + "[" + std::to_string(in_array_) + "]" : array.name;
-        token_.n_layer = array.tokens->n_layer();
-        token_.n_head = array.tokens->n_head();
-        token_.n_context = array.tokens->n_context();
-        auto done = array.tokens->next(values_);
+        token.n_layer = array.tokens->n_layer();
+        token.n_head = array.tokens->n_head();
+        token.n_context = array.tokens->n_context();
+        auto done = array.tokens->next(values);
         if (!done || ++in_array_ == array.tokens->n_tokens()) {
             arrays_[array_++].tokens.reset();
             in_array_ = 0;
         }
-        if (!done) return Error{done.error().kind, token_.source + ": " + done.error().message};
-        token_.values = values_.values();
-        return &token_;
+        if (!done) return Error{done.error().kind, token.source + ": " + done.error().message};
+        token.values = values.values();
+        return &token;
     }
 
 private:
@@ -238,8 +241,12 @@ private:
     size_t array_ = 0;
     int64_t in_array_ = 0;
     int64_t index_ = 0;
-    CaptureToken token_;
-    TokenBuffer values_;
+    struct Slot {
+        CaptureToken token;
+        TokenBuffer values;
+    };
+    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
+    size_t turn_ = 0;
 };
 
 } // namespace

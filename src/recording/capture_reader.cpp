@@ -1,3 +1,4 @@
+#include "recording/file_kind.h"
 #include "recording/importers.h"
 
 #include <cstring>
@@ -19,10 +20,16 @@ Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& pa
     std::error_code failed;
     if (std::filesystem::is_directory(path, failed)) return open_halo_weave(path);
     if (!options.shape.empty()) return open_raw(path, options);
+    // SQLite comes first: whoever closes a file gives up all locks that this process has on it, and a recording that is
+    // being written lives by them.
+    if (ends_with(path, ".attn")) {
+        auto recording = open_attn(path);
+        if (recording || recording.error().kind != ErrorKind::not_ours) return recording;
+    }
 
     auto file = CaptureFile::open(path);
     if (!file) return file.error();
-    char start[16] = {};
+    char start[512] = {};
     const size_t n = static_cast<size_t>(std::min<int64_t>(file->size(), sizeof start));
     if (auto done = file->read_at(0, start, n); !done) return done.error();
     if (n == 0) return Error{ErrorKind::damaged, path + " is empty"};
@@ -30,14 +37,16 @@ Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& pa
     if (n >= 4 && (std::memcmp(start, "PK\3\4", 4) == 0 || std::memcmp(start, "PK\5\6", 4) == 0)) {
         return open_npz(path, options);
     }
-    if (n >= 15 && std::memcmp(start, "SQLite format 3", 15) == 0) return open_attn(path);
+    if (n == sizeof start && std::string_view(start, n).starts_with(sqlite_magic)) {
+        file = Error{}; // closed before SQLite opens it, for the same reason
+        return open_attn(path);
+    }
     // safetensors has no magic: its JSON header follows 8 bytes of size
     if (ends_with(path, ".safetensors") || (n >= 9 && start[8] == '{'))
         return open_safetensors(path, options);
-    if (ends_with(path, ".attn")) return open_attn(path); // says what is wrong with it
     return Error{ErrorKind::not_ours,
-                 path + " is no capture that is known: neither a Halo Weave folder, .npy, .npz, "
-                        ".safetensors nor .attn; for raw float32 give --shape"};
+                 path + " is no capture that is known, but seems to be " + file_kind({start, n}, path).name +
+                     "; a Halo Weave folder, .npy, .npz, .safetensors and .attn are read, and raw float32 with --shape"};
 }
 
 } // namespace attnscope

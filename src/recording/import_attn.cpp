@@ -4,6 +4,7 @@
 #include <attnscope/recording.h>
 
 #include <algorithm>
+#include <array>
 
 namespace attnscope {
 
@@ -42,19 +43,21 @@ public:
             if (frame->q.empty()) continue; // rows of this prompt token were not kept
             auto rows = recording_->rows(index);
             if (!rows) return rows.error();
-            rows_ = std::move(*rows);
-            token_ = CaptureToken{};
-            token_.index = yielded_++;
-            token_.number = index;
-            token_.source = "frame " + std::to_string(index);
-            token_.n_layer = static_cast<int32_t>(rows_.layers.size());
-            token_.n_head = static_cast<int32_t>(rows_.heads.size());
-            token_.n_context = rows_.n_columns;
-            token_.stated_context = rows_.n_columns;
-            token_.token_id = frame->token;
-            token_.text = recording_->token_text(frame->token);
-            token_.values = rows_.weights;
-            return &token_;
+            turn_ ^= 1;
+            auto& [token, kept] = slots_[turn_];
+            kept = std::move(*rows);
+            token = CaptureToken{};
+            token.index = yielded_++;
+            token.number = index;
+            token.source = "frame " + std::to_string(index);
+            token.n_layer = static_cast<int32_t>(kept.layers.size());
+            token.n_head = static_cast<int32_t>(kept.heads.size());
+            token.n_context = kept.n_columns;
+            token.stated_context = kept.n_columns;
+            token.token_id = frame->token;
+            token.text = recording_->token_text(frame->token);
+            token.values = kept.weights;
+            return &token;
         }
         return static_cast<const CaptureToken*>(nullptr);
     }
@@ -63,8 +66,12 @@ private:
     std::unique_ptr<Recording> recording_;
     CaptureInfo info_;
     int64_t at_ = 0, yielded_ = 0;
-    FrameRows rows_;
-    CaptureToken token_;
+    struct Slot {
+        CaptureToken token;
+        FrameRows rows;
+    };
+    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
+    size_t turn_ = 0;
 };
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "recording/importers.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -138,16 +139,17 @@ public:
                                                          std::to_string(last) + " are missing"};
         }
         gap_told_ = false;
-        token_ = CaptureToken{};
-        token_.index = static_cast<int64_t>(next_++);
-        token_.number = files.number;
+        turn_ ^= 1;
+        now().token = CaptureToken{};
+        now().token.index = static_cast<int64_t>(next_++);
+        now().token.number = files.number;
         auto done = files.parts & (part_meta | part_data) ? read_binary(files) : read_json(files);
         if (!done) {
             // whatever is wrong with one token's files concerns that token alone
             const ErrorKind kind = done.error().kind;
             return Error{kind == ErrorKind::not_found ? kind : ErrorKind::damaged, done.error().message};
         }
-        return &token_;
+        return &now().token;
     }
 
 private:
@@ -185,17 +187,19 @@ private:
     Result<void> read_binary(const TokenFiles& files) {
         const std::string meta_name = token_stem(files) + "_meta.json",
                           data_name = token_stem(files) + "_attn.bin";
-        token_.source = data_name;
+        Slot& slot = now();
+        CaptureToken& token = slot.token;
+        token.source = data_name;
         auto meta_file = CaptureFile::open_in(folder_.fd, meta_name, shown(meta_name));
         if (!meta_file) return meta_file.error();
         auto text = meta_file->read_text(metadata_limit);
         if (!text) return text.error();
         auto meta = parse_json_object(*text, shown(meta_name));
         if (!meta) return meta.error();
-        token_.stated_context = json_integer(*meta, "attention_context_length", 0, INT64_MAX).value_or(-1);
-        token_.token_id = static_cast<int32_t>(json_integer(*meta, "token_id", 0, INT32_MAX).value_or(-1));
-        token_.text = json_string(*meta, "text");
-        token_.kept_as = json_string(*meta, "attnscope_kept_as");
+        token.stated_context = json_integer(*meta, "attention_context_length", 0, INT64_MAX).value_or(-1);
+        token.token_id = static_cast<int32_t>(json_integer(*meta, "token_id", 0, INT32_MAX).value_or(-1));
+        token.text = json_string(*meta, "text");
+        token.kept_as = json_string(*meta, "attnscope_kept_as");
         const std::vector<int64_t> stated = json_shape(*meta, "attention_shape");
         const auto shape = token_shape(stated);
         const auto elements = shape.empty() ? std::nullopt : shape_elements(shape, max_token_elements);
@@ -216,24 +220,25 @@ private:
                                                  std::to_string(needed) +
                                                  (data->size() < needed ? " (half written?)" : "")};
         }
-        token_.n_layer = static_cast<int32_t>(shape[0]);
-        token_.n_head = static_cast<int32_t>(shape[1]);
-        token_.n_context = shape[2];
+        token.n_layer = static_cast<int32_t>(shape[0]);
+        token.n_head = static_cast<int32_t>(shape[1]);
+        token.n_context = shape[2];
         const size_t n = static_cast<size_t>(*elements);
-        buffer_.resize(n); // bounded by the size of the file that exists
-        token_.values = buffer_.values();
-        return data->read_at(0, buffer_.data(), n * sizeof(float));
+        slot.buffer.resize(n); // bounded by the size of the file that exists
+        token.values = slot.buffer.values();
+        return data->read_at(0, slot.buffer.data(), n * sizeof(float));
     }
 
     Result<void> read_json(const TokenFiles& files) {
         const std::string name = token_stem(files) + ".json";
-        token_.source = name;
+        Slot& slot = now();
+        slot.token.source = name;
         auto file = CaptureFile::open_in(folder_.fd, name, shown(name));
         if (!file) return file.error();
         auto text = file->read_text(json_token_limit);
         if (!text) return text.error();
-        auto parsed = parse_halo_weave_json(*text, shown(name), token_, values_);
-        token_.values = values_;
+        auto parsed = parse_halo_weave_json(*text, shown(name), slot.token, slot.values);
+        slot.token.values = slot.values;
         return parsed;
     }
 
@@ -242,9 +247,14 @@ private:
     std::vector<TokenFiles> files_;
     size_t next_ = 0;
     bool gap_told_ = false;
-    CaptureToken token_;
-    TokenBuffer buffer_;        // of the binary form
-    std::vector<float> values_; // of the JSON form
+    struct Slot {
+        CaptureToken token;
+        TokenBuffer buffer;        // of the binary form
+        std::vector<float> values; // of the JSON form
+    };
+    Slot& now() { return slots_[turn_]; }
+    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
+    size_t turn_ = 0;
 };
 
 } // namespace

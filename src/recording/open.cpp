@@ -1,8 +1,11 @@
 // Which way a file can be opened depends on how its writer ended and on what we may do in its folder.
+#include "recording/capture_file.h"
+#include "recording/file_kind.h"
 #include "recording/reader.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 namespace attnscope::recording {
@@ -71,6 +74,12 @@ Result<void> is_file(const std::string& path) {
         return Error{ErrorKind::not_found, fmt::format("{} does not exist", path)};
     }
     if (failed) return Error{ErrorKind::io, fmt::format("cannot read {}: {}", path, failed.message())};
+    if (fs::is_directory(status)) {
+        return Error{ErrorKind::not_ours,
+                     fmt::format("{} is no recording: it is a folder (if a capture is in it, attnscope diagnose {} says "
+                                 "what is wrong with it)",
+                                 path, path)};
+    }
     if (!fs::is_regular_file(status)) {
         return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is not a regular file", path)};
     }
@@ -78,6 +87,19 @@ Result<void> is_file(const std::string& path) {
         return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is empty", path)};
     }
     return {};
+}
+
+// Only of a file that SQLite has refused: opening and closing a file gives up all locks that this process has on it, and
+// a recording that is being written lives by them.
+Error not_a_recording(const std::string& path) {
+    std::string start(512, '\0');
+    auto file = CaptureFile::open(path);
+    if (!file) return file.error();
+    start.resize(static_cast<size_t>(std::min<int64_t>(file->size(), static_cast<int64_t>(start.size()))));
+    if (auto r = file->read_at(0, start.data(), start.size()); !r) return r.error();
+    const FileKind kind = file_kind(start, path);
+    return {ErrorKind::not_ours, fmt::format("{} is no recording: it seems to be {}{}", path, kind.name,
+                                             kind.todo.empty() ? "" : " (" + kind.todo + ")")};
 }
 
 } // namespace
@@ -96,6 +118,7 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
         if (db) return OpenedFile{std::move(*db), ""};
     }
     const int primary = code & 0xff;
+    if (primary == SQLITE_NOTADB) return not_a_recording(path);
     if (primary != SQLITE_CANTOPEN && primary != SQLITE_READONLY) return first;
 
     // A log needs an index beside it, and this folder cannot be written. Nobody else writes either if there

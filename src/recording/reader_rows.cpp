@@ -70,8 +70,8 @@ Result<std::vector<uint8_t>> Reader::keys(int32_t layer, int64_t begin, int64_t 
         auto tail = read_tail(at, end);
         if (!tail) return tail.error();
         const auto row = static_cast<ptrdiff_t>(info_.geometry.k_bytes());
-        for (auto from = tail->data.begin() + offset; at < end; ++at, from += row) {
-            out.insert(out.end(), from, from + static_cast<ptrdiff_t>(bytes));
+        for (ptrdiff_t from = offset; at < end; ++at, from += row) { // no tail, no iterator: it may be empty
+            out.insert(out.end(), tail->data.begin() + from, tail->data.begin() + from + static_cast<ptrdiff_t>(bytes));
         }
         return out;
     } catch (const std::bad_alloc&) {

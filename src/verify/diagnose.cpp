@@ -1,6 +1,7 @@
 #include <attnscope/diagnose.h>
 
 #include "verify/causes.h"
+#include "verify/read_ahead.h"
 #include "verify/token_facts.h"
 
 namespace attnscope {
@@ -44,8 +45,9 @@ Result<Diagnosis> diagnose_capture(CaptureReader& reader, const std::function<vo
     Diagnoser diagnoser(reader.info());
     int64_t done = 0, readable = 0;
     Error last;
-    while (!reader.at_end()) {
-        auto token = reader.next();
+    ReadAhead ahead(reader);
+    while (true) {
+        auto token = ahead.next();
         if (!token) {
             const ErrorKind kind = token.error().kind;
             if (kind != ErrorKind::damaged && kind != ErrorKind::not_found) return token.error();

@@ -68,6 +68,43 @@ TEST_F(CommandLine, CaptureShowVerifyExportInfoWorkTogether) {
     EXPECT_EQ(run("diagnose " + dir.file("hw")).code, 0);
 }
 
+// Nothing of ours but the folder reaches that reader: it was written from the description of the format alone.
+TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescription) {
+    const std::string wrong = dir.file("wrong"), right = dir.file("right"), recording = dir.file("x.attn");
+    const Answer reproduced = run("reproduce -m " + model() + " -t 1 -n 5 --ignore-eos --json -o " + wrong);
+    ASSERT_EQ(reproduced.code, 0) << reproduced.output;
+    const auto facts = nlohmann::json::parse(reproduced.output);
+    EXPECT_EQ(facts["cause"], "aliasing");
+    EXPECT_EQ(facts["one_layer_tokens"], 5);
+    EXPECT_EQ(facts["tensors"], 3);
+    EXPECT_EQ(facts["addresses"], 1);
+    ASSERT_EQ(run(capture("-p 'abc def' -n 5 -o " + recording)).code, 0);
+    ASSERT_EQ(run("export " + recording + " --to halo-weave -o " + right).code, 0);
+    ASSERT_EQ(run("export " + recording + " --to halo-weave --json -o " + dir.file("older")).code, 0);
+    for (const std::string& folder : {wrong, right, dir.file("older")}) {
+        const std::string reader = "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/verify/halo_weave_reader.py " + folder;
+        FILE* pipe = popen((reader + " 2>&1").c_str(), "r");
+        char line[4096];
+        int n_tokens = 0, stated = -1, n_lines = 0;
+        ASSERT_NE(std::fgets(line, sizeof line, pipe), nullptr) << folder;
+        ASSERT_EQ(std::sscanf(line, "tokens %d stated %d", &n_tokens, &stated), 2) << folder << ": " << line;
+        EXPECT_EQ(n_tokens, stated) << folder;
+        EXPECT_GE(n_tokens, 5) << folder;
+        for (; std::fgets(line, sizeof line, pipe); ++n_lines) {
+            int number = 0, layers = 0, heads = 0, columns = 0, context = 0;
+            double sum = 0, row_error = 1;
+            ASSERT_EQ(std::sscanf(line, "%d %d %d %d %d %lf %lf", &number, &layers, &heads, &columns, &context, &sum, &row_error), 7)
+                << folder << ": " << line;
+            EXPECT_EQ(layers, 3) << folder;
+            EXPECT_EQ(columns, context) << folder;
+            EXPECT_NEAR(sum, layers * heads, 1e-4) << folder;
+            EXPECT_LT(row_error, 1e-5) << folder;
+        }
+        EXPECT_EQ(pclose(pipe), 0) << folder;
+        EXPECT_EQ(n_lines, n_tokens) << folder;
+    }
+}
+
 TEST_F(CommandLine, AFlippedByteIsNamedByVerify) {
     const std::string recording = dir.file("x.attn");
     ASSERT_EQ(run(capture("-p 'abc def' -n 40 -o " + recording)).code, 0);
@@ -104,7 +141,10 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
         {capture("--input-ids " + dir.file("text") + out), "token ids"},
         {capture("-p x --prompt-rows some" + out), "last:N"},
         {capture("-p x -ctk q9_9" + out), "cache type"},
-        {"info " + dir.file("text"), "SQLite"},
+        {"info " + dir.file("text"), "is no recording: it seems to be text"},
+        {"info " + model(), "seems to be a GGUF model (attnscope capture -m"},
+        {"verify " + dir.path().string(), "is no recording: it is a folder (if a capture is in it, attnscope diagnose"},
+        {"diagnose " + dir.file("text"), "seems to be text"},
         {"verify " + dir.file("missing.attn"), "does not exist"},
         {"show " + dir.file("there.attn") + " --token 4711", "has tokens 0 to"},
         {"show " + dir.file("there.attn") + " --layer 3-1", "--layer"},

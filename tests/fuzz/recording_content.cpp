@@ -63,6 +63,11 @@ std::vector<uint8_t> bytes(Input& in, size_t usual) {
     return content;
 }
 
+// Any number comes out of any number: overflow is meant.
+int32_t times(int32_t a, int32_t b) {
+    return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
+
 Geometry geometry_of(Input& in) {
     static constexpr DType types[] = {DType::f16, DType::f32, DType::bf16, DType::q8_0, DType::q4_0};
     Geometry geometry;
@@ -72,8 +77,8 @@ Geometry geometry_of(Input& in) {
         LayerInfo layer;
         layer.layer = i;
         layer.n_head_kv = static_cast<int32_t>(number(in, 1, 2));
-        layer.n_head = layer.n_head_kv * static_cast<int32_t>(in.ConsumeIntegralInRange(1, 2));
-        layer.head_dim = layer.head_dim_v = static_cast<int32_t>(number(in, 1, 2)) * 32;
+        layer.n_head = times(layer.n_head_kv, in.ConsumeIntegralInRange(1, 2));
+        layer.head_dim = layer.head_dim_v = times(static_cast<int32_t>(number(in, 1, 2)), 32);
         layer.k_type = types[in.ConsumeIntegralInRange<size_t>(0, 4)];
         layer.q_type = in.ConsumeBool() ? layer.k_type : types[in.ConsumeIntegralInRange<size_t>(0, 4)];
         layer.k_layer = in.ConsumeBool() ? i : static_cast<int32_t>(number(in, 0, n - 1));

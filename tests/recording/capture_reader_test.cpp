@@ -115,6 +115,97 @@ TEST(CaptureReader, ReadsBothFormsOfAHaloWeaveFolderExactly) {
     }
 }
 
+// diagnose looks at a token while the next one is read.
+TEST(CaptureReader, ATokenStaysWhileTheNextOneIsRead) {
+    TempDir dir;
+    const auto values = counting_values();
+    std::vector<std::string> paths;
+    const auto path = [&](const char* name) { return paths.emplace_back(dir.file(name)); };
+    write_bytes(path("c.npy"), npy_bytes(stacked, values));
+    write_bytes(path("f.npy"), npy_bytes(stacked, values, true));
+    write_npz(path("x.npz"), "x", npy_bytes(stacked, values), true);
+    write_bytes(path("x.safetensors"), safetensors_bytes(stacked, values));
+    write_halo_weave(path("binary"), small_capture(), false);
+    write_halo_weave(path("json"), small_capture(), true);
+    for (const std::string& file : paths) {
+        auto reader = CaptureReader::open(file);
+        ASSERT_TRUE(reader) << reader.error().message;
+        auto token = (*reader)->next();
+        ASSERT_TRUE(token && *token);
+        for (int64_t i = 0; i < 3; ++i) {
+            const CaptureToken& now = **token;
+            const std::vector<float> before(now.values.begin(), now.values.end());
+            auto next = (*reader)->next();
+            ASSERT_TRUE(next && *next);
+            EXPECT_EQ(now.index, i) << file;
+            EXPECT_EQ(std::vector<float>(now.values.begin(), now.values.end()), before) << file;
+            token = next;
+        }
+    }
+}
+
+// What a folder's own metadata.json may be without spoiling the tokens beside it.
+TEST(CaptureReader, ReadsTokensBesideABrokenMetadataFile) {
+    TempDir dir;
+    const std::string folder = dir.file("capture"), metadata = folder + "/metadata.json";
+    write_halo_weave(folder, small_capture(), false);
+    const auto expect_tokens = [&](const char* what) {
+        const Read read = read_all(folder);
+        EXPECT_EQ(read.open_error, "") << what;
+        EXPECT_EQ(read.tokens.size(), small_capture().tokens.size()) << what;
+    };
+    write_bytes(metadata, "not JSON");
+    expect_tokens("text");
+    write_bytes(metadata, std::string("\0\xff\xfe", 3));
+    expect_tokens("bytes");
+    write_bytes(metadata, "[1, 2]");
+    expect_tokens("a list");
+    write_bytes(metadata, R"({"num_layers": 1e308, "num_attention_heads": -5, "max_context_length": "x"})");
+    expect_tokens("numbers out of range");
+    write_bytes(metadata, "{\"model\": \"" + std::string(size_t(2) << 20, 'x') + "\"}");
+    expect_tokens("two megabytes");
+    fs::remove(metadata);
+    expect_tokens("none");
+    fs::create_directory(metadata);
+    expect_tokens("a folder");
+    fs::remove(metadata);
+    fs::create_symlink(folder, metadata);
+    expect_tokens("a link in a circle");
+}
+
+TEST(CaptureReader, RefusesShapesThatAreNoAttention) {
+    TempDir dir;
+    const std::string folder = dir.file("capture"), meta = folder + "/token_00001_meta.json";
+    write_halo_weave(folder, small_capture(), false);
+    for (const char* shape : {"[]", "[0, 2, 5]", "[2, 0, 5]", "[2, 2, 0]", "[-2, -2, 5]", "[2, 2]", "[2, 2, 5, 1, 1]",
+                              "[2.5, 2, 5]", "\"2,2,5\"", "null", "[[2], 2, 5]", "[2147483648, 1, 1]",
+                              "[4294967297, 4294967297, 1]", "[2, 2, 5"}) {
+        write_bytes(meta, std::string("{\"attention_shape\": ") + shape + "}");
+        const Read read = read_all(folder);
+        ASSERT_EQ(read.errors.size(), 1u) << shape;
+        EXPECT_NE(read.errors[0].find("token_00001"), std::string::npos) << read.errors[0];
+        EXPECT_EQ(read.tokens.size(), small_capture().tokens.size() - 1) << shape;
+    }
+}
+
+TEST(CaptureReader, RefusesBrokenTokensOfTheOlderForm) {
+    TempDir dir;
+    const std::string folder = dir.file("capture"), file = folder + "/token_00001.json";
+    write_halo_weave(folder, small_capture(), true);
+    for (const char* attention : {"{}", "[]", "null", R"({"shape": [1, 1, 2], "data": [0.5]})",
+                                  R"({"shape": [1, 1, 2], "data": [0.5, 0.5, 0.5]})",
+                                  R"({"shape": [1, 1, 2], "data": [0.5, "x"]})",
+                                  R"({"shape": [1, 1, 2], "data": {"0": 1}})",
+                                  R"({"shape": [9000000000000000000, 9, 9], "data": []})",
+                                  R"({"shape": [1, 1, 2]})"}) {
+        write_bytes(file, std::string("{\"attention\": ") + attention + "}");
+        const Read read = read_all(folder);
+        ASSERT_EQ(read.errors.size(), 1u) << attention;
+        EXPECT_NE(read.errors[0].find("token_00001"), std::string::npos) << read.errors[0];
+        EXPECT_EQ(read.tokens.size(), small_capture().tokens.size() - 1) << attention;
+    }
+}
+
 TEST(CaptureReader, StepsOverBrokenTokensOfAFolderAndSaysWhatIsWrong) {
     TempDir dir;
     const std::string folder = dir.file("capture");

@@ -1,0 +1,44 @@
+// Reads the next token of a capture while somebody looks at the one before.
+#pragma once
+
+#include <attnscope/capture_reader.h>
+
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+namespace attnscope {
+
+// The reader belongs to the thread inside until this is destroyed. It stays one token ahead, never more.
+class ReadAhead {
+public:
+    explicit ReadAhead(CaptureReader& reader);
+    ~ReadAhead();
+    ReadAhead(const ReadAhead&) = delete;
+    ReadAhead& operator=(const ReadAhead&) = delete;
+
+    // What reader.next() gave: a token, valid until this is called again, an error, or null at the end. Throws what
+    // reader.next() threw.
+    Result<const CaptureToken*> next();
+
+private:
+    struct Item {
+        Result<const CaptureToken*> token = static_cast<const CaptureToken*>(nullptr);
+        std::exception_ptr thrown;
+        bool last = false; // the reader is at its end
+    };
+    Item read() const;
+    void run();
+
+    CaptureReader& reader_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    std::optional<Item> ready_; // read, and not yet taken
+    bool stop_ = false;
+    bool ended_ = false; // the last item was taken
+    std::thread thread_; // not there where the machine gave none: then next() reads itself
+};
+
+} // namespace attnscope
