@@ -38,9 +38,9 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
     std::vector<uint8_t> bytes;
     std::string attention = "null";
     if (*answer) {
-        const AttentionFormat format = generation.request.attention->format;
-        bytes = attention_bytes(**answer, format);
-        attention = attention_head(**answer, format, generation.n_reused());
+        const AnswerContext context = answer_context(generation, event);
+        bytes = attention_bytes(**answer, context.format);
+        attention = attention_head(**answer, context);
         attention += ",\"bytes\":" + std::to_string(bytes.size()) + "}";
         binary.push_back("attention");
     }
@@ -143,7 +143,8 @@ private:
 
 void add_websocket(httplib::Server& http, Service& service) {
     http.WebSocket(websocket_path, [&service](const httplib::Request& request, httplib::ws::WebSocket& socket) {
-        socket.set_read_timeout(patience);
+        // A message whose middle does not come for this long ends the connection; between messages it is only looked up.
+        socket.set_read_timeout(std::chrono::seconds(2));
         const bool known = !service.access->key_wanted() || service.access->key_given(request);
         const auto idle_limit = std::chrono::seconds(300); // of a connection that says nothing before its first request
         auto last = std::chrono::steady_clock::now();
