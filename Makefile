@@ -44,8 +44,13 @@ asan tsan clang: sources ## build and run the tests under ASan and UBSan, under 
 fuzz: sources ## run every fuzzer for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
-cuda rpc: sources ## build with llama.cpp's CUDA or RPC back end
-	@cmake --preset $@ && cmake --build --preset $@ -j $(JOBS)
+cuda: sources ## build with llama.cpp's CUDA back end (needs NVIDIA's CUDA toolkit; ARCH=90a for one GPU architecture)
+	@command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || { echo "error: no nvcc. Install NVIDIA's CUDA toolkit (12.4 or newer; Debian: nvidia-cuda-toolkit in non-free), or put its bin folder on the PATH, then run this again" >&2; exit 2; }
+	cmake --preset cuda $(if $(ARCH),-DATTNSCOPE_CUDA_ARCHITECTURES=$(ARCH)) && cmake --build --preset cuda -j $(JOBS)
+
+rpc: build ## build build/bin/rpc-server, which lends this machine to captures on another one
+	@cmake --build --preset release --target rpc-server -j $(JOBS)
+	echo "start it with: build/bin/rpc-server -H ADDRESS -p 50052   (trusted networks only: it has no authentication)"
 
 clean:
 	rm -rf build build-*

@@ -5,9 +5,6 @@ set(variant cpu)
 if(ATTNSCOPE_CUDA)
     set(variant cuda)
 endif()
-if(ATTNSCOPE_RPC)
-    string(APPEND variant "-rpc")
-endif()
 set(ATTNSCOPE_LLAMA_BUILD "${CMAKE_SOURCE_DIR}/.deps/llama-${variant}" CACHE PATH "Where llama.cpp is built")
 set(ATTNSCOPE_CUDA_ARCHITECTURES "native" CACHE STRING "CUDA architectures for llama.cpp")
 
@@ -17,22 +14,17 @@ if(NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h")
 endif()
 
 set(llama_libs "")
-foreach(lib llama ggml ggml-base ggml-cpu)
+foreach(lib llama ggml ggml-base ggml-cpu ggml-rpc)
     list(APPEND llama_libs "${ATTNSCOPE_LLAMA_BUILD}/bin/${CMAKE_SHARED_LIBRARY_PREFIX}${lib}${CMAKE_SHARED_LIBRARY_SUFFIX}")
 endforeach()
 
 set(llama_args -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF
     -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_APP=OFF
-    -DLLAMA_OPENSSL=OFF -DGGML_CCACHE=OFF -DGGML_CUDA=${ATTNSCOPE_CUDA} -DGGML_RPC=${ATTNSCOPE_RPC}
+    -DLLAMA_OPENSSL=OFF -DGGML_CCACHE=OFF -DGGML_CUDA=${ATTNSCOPE_CUDA} -DGGML_RPC=ON
     -DCMAKE_C_COMPILER_LAUNCHER= -DCMAKE_CXX_COMPILER_LAUNCHER=)
 if(ATTNSCOPE_CUDA)
     list(APPEND llama_args "-DCMAKE_CUDA_ARCHITECTURES=${ATTNSCOPE_CUDA_ARCHITECTURES}" -DGGML_CUDA_NCCL=OFF)
 endif()
-if(ATTNSCOPE_RPC)
-    # the rpc-server program lives among the tools
-    list(APPEND llama_args -DLLAMA_BUILD_TOOLS=OFF)
-endif()
-
 ExternalProject_Add(llama_cpp
     SOURCE_DIR "${ATTNSCOPE_LLAMA_DIR}"
     BINARY_DIR "${ATTNSCOPE_LLAMA_BUILD}"
@@ -51,3 +43,8 @@ target_include_directories(attnscope_llama SYSTEM INTERFACE
     "${ATTNSCOPE_LLAMA_DIR}/include" "${ATTNSCOPE_LLAMA_DIR}/ggml/include")
 target_link_libraries(attnscope_llama INTERFACE ${llama_libs})
 target_link_options(attnscope_llama INTERFACE "-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin")
+
+# The engine's server for its RPC back end, from its own source: models too large for one machine are split over several.
+add_executable(rpc-server "${ATTNSCOPE_LLAMA_DIR}/tools/rpc/rpc-server.cpp")
+target_link_libraries(rpc-server PRIVATE attnscope_llama Threads::Threads)
+target_compile_options(rpc-server PRIVATE -w)
