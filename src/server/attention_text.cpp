@@ -80,7 +80,7 @@ std::string event_attention(Generation& generation, const GenerationEvent& event
 }
 
 Json hidden_state_json(const std::vector<float>& values) {
-    return {{"shape", {values.size()}},
+    return {{"shape", Json::array({values.size()})},
             {"encoding", "base64"},
             {"dtype", "float32"},
             {"data", base64(values.data(), values.size() * sizeof(float))}};

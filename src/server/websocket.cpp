@@ -45,7 +45,7 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
         binary.push_back("attention");
     }
     if (!event.hidden_state.empty()) {
-        body["hidden_state"] = {{"shape", {event.hidden_state.size()}}, {"dtype", "float32"}};
+        body["hidden_state"] = {{"shape", Json::array({event.hidden_state.size()})}, {"dtype", "float32"}};
         binary.push_back("hidden_state");
     }
     std::string text = json_text(body);
@@ -57,7 +57,8 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
            send_bytes(socket, event.hidden_state.data(), event.hidden_state.size() * sizeof(float));
 }
 
-void send_generation(httplib::ws::WebSocket& socket, Generation& generation) {
+// `ending` is set before the last frame goes out: whoever reads that frame may ask for the next generation at once.
+void send_generation(httplib::ws::WebSocket& socket, Generation& generation, std::atomic<bool>& ending) {
     while (true) {
         const std::optional<GenerationEvent> event = generation.next(patience);
         if (!event) {
@@ -68,6 +69,7 @@ void send_generation(httplib::ws::WebSocket& socket, Generation& generation) {
             if (!send_event(socket, generation, *event)) return generation.abandon();
             continue;
         }
+        ending = true;
         const GenerationSummary summary = generation.summary();
         if (summary.finish_reason == "error") {
             send_error(socket, 500, summary.error);
@@ -116,7 +118,7 @@ public:
         sent_ = false;
         sending_ = true;
         sender_ = std::thread([this] {
-            send_generation(socket_, *generation_);
+            send_generation(socket_, *generation_, sent_);
             sent_ = true;
         });
         return true;

@@ -49,13 +49,13 @@ TEST(Kobold, TheTextIncludesTheStopSequenceUnlessTrimmed) {
     ASSERT_GT(all.size(), 8u);
     const std::string stop = all.substr(4, 3);
     const size_t at = all.find(stop);
-    for (const char* path : {"/api/v1/generate"}) {
-        const Json shown = served.post(path, kobold("Count: 1, 2, 3,", 12, {{"stop_sequence", {stop}}}))["results"][0];
-        EXPECT_EQ(shown["text"], all.substr(0, at + stop.size()));
-        EXPECT_EQ(shown["finish_reason"], "stop");
-        const Json trimmed = served.post(path, kobold("Count: 1, 2, 3,", 12, {{"stop_sequence", {stop}}, {"trim_stop", true}}))["results"][0];
-        EXPECT_EQ(trimmed["text"], all.substr(0, at));
-    }
+    const Json asked = kobold("Count: 1, 2, 3,", 12, {{"stop_sequence", Json::array({stop})}});
+    const Json shown = served.post("/api/v1/generate", asked)["results"][0];
+    EXPECT_EQ(shown["text"], all.substr(0, at + stop.size()));
+    EXPECT_EQ(shown["finish_reason"], "stop");
+    Json trimming = asked;
+    trimming["trim_stop"] = true;
+    EXPECT_EQ(served.post("/api/v1/generate", trimming)["results"][0]["text"], all.substr(0, at));
 }
 
 TEST(Kobold, AbortAndCheckFindAGenerationByItsKey) {
@@ -119,7 +119,7 @@ TEST(Kobold, AttentionIsAskedForOnItsEndpointsToo) {
 TEST(OpenAi, ChatsAtOnceAndAsAStream) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
-    Json body = {{"model", "any"}, {"messages", {{{"role", "user"}, {"content", "Say hello."}}}}, {"max_tokens", 8}, {"temperature", 0}};
+    Json body = {{"model", "any"}, {"messages", Json::array({{{"role", "user"}, {"content", "Say hello."}}})}, {"max_tokens", 8}, {"temperature", 0}};
     const Json whole = served.post("/v1/chat/completions", body);
     EXPECT_EQ(whole["object"], "chat.completion");
     EXPECT_EQ(whole["choices"][0]["message"]["role"], "assistant");
@@ -188,9 +188,9 @@ TEST(LlamaServer, ItsEndpointsAnswerInItsShapes) {
     const Json tokens = served.post("/tokenize", {{"content", "Hello"}, {"with_pieces", true}})["tokens"];
     ASSERT_EQ(tokens.size(), 1u);
     EXPECT_EQ(tokens[0]["piece"], "Hello");
-    EXPECT_EQ(served.post("/detokenize", {{"tokens", {tokens[0]["id"]}}})["content"], "Hello");
+    EXPECT_EQ(served.post("/detokenize", {{"tokens", Json::array({tokens[0]["id"]})}})["content"], "Hello");
     const std::string prompt =
-        served.post("/apply-template", {{"messages", {{{"role", "system"}, {"content", "Be brief."}}, {{"role", "user"}, {"content", "Hi"}}}}})["prompt"];
+        served.post("/apply-template", {{"messages", Json::array({{{"role", "system"}, {"content", "Be brief."}}, {{"role", "user"}, {"content", "Hi"}}})}})["prompt"];
     EXPECT_NE(prompt.find("<|im_start|>system\nBe brief."), std::string::npos);
     EXPECT_NE(prompt.find("<|im_start|>user\nHi"), std::string::npos);
     EXPECT_TRUE(prompt.ends_with("<|im_start|>assistant\n"));

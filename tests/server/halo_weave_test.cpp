@@ -91,7 +91,7 @@ TEST(HaloWeave, EveryTokenBringsTheRowsItWasChosenFrom) {
         ASSERT_TRUE(a.is_object()) << t.dump().substr(0, 300);
         const size_t n = ids.size() + i; // the first token's row is that of the prompt's last
         EXPECT_EQ(a["format"], "per_layer");
-        EXPECT_EQ(a["shape"], Json({30, 9, n}));
+        EXPECT_EQ(a["shape"], Json::array({30, 9, n}));
         EXPECT_EQ(a["context_length"], n);
         EXPECT_EQ(a["encoding"], "base64");
         EXPECT_EQ(a["dtype"], "float32");
@@ -104,7 +104,7 @@ TEST(HaloWeave, EveryTokenBringsTheRowsItWasChosenFrom) {
             ASSERT_NEAR(sum, 1, 1e-5) << "token " << i << " row " << row;
         }
         const Json& h = t["hidden_state"];
-        EXPECT_EQ(h["shape"], Json({576}));
+        EXPECT_EQ(h["shape"], Json::array({576}));
         EXPECT_EQ(values_of(h).size(), 576u);
     }
     const Json& done = events.back();
@@ -130,7 +130,7 @@ TEST(HaloWeave, AggregatedIsTheMeanOfAllRows) {
         for (size_t j = 0; j < n; ++j) {
             double sum = 0;
             for (size_t r = 0; r < 270; ++r) sum += double(rows[r * n + j]);
-            ASSERT_NEAR(m[j], sum / 270, 2e-6);
+            ASSERT_NEAR(double(m[j]), sum / 270, 2e-6);
         }
     }
 }
@@ -186,7 +186,7 @@ TEST(HaloWeave, APrunedConversationReusesWhatItHasInCommon) {
     EXPECT_EQ(fresh[0]["attention"]["reused"], 0);
     const auto expected = values_of(fresh[0]["attention"]);
     ASSERT_EQ(expected.size(), values.size());
-    for (size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[i], 0.02); // other batches, other rounding
+    for (size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(double(values[i]), double(expected[i]), 0.02); // other batches, other rounding
 }
 
 TEST(HaloWeave, TokensAreCountedWhileAGenerationRuns) {
@@ -215,14 +215,14 @@ TEST(HaloWeave, ReductionsComeAsAsked) {
         return served.events(stream_path, body);
     };
     auto events = ask({{"reduce", "top_k"}, {"top_k", 3}});
-    EXPECT_EQ(events[0]["attention"]["shape"], Json({3}));
+    EXPECT_EQ(events[0]["attention"]["shape"], Json::array({3}));
     EXPECT_EQ(events[0]["attention"]["columns"].size(), 3u);
     events = ask({{"reduce", "spans"}, {"spans", {{{"characters", {0, 24}}}, {{"characters", {25, 53}}}, {0, 2}}}});
     const auto sums = values_of(events[0]["attention"]);
     ASSERT_EQ(sums.size(), 3u);
     for (const float s : sums) EXPECT_TRUE(s > 0 && s < 1) << s;
     events = ask({{"reduce", "entropy"}, {"layers", {0, 29}}, {"heads", 4}});
-    EXPECT_EQ(events[0]["attention"]["shape"], Json({2, 1}));
+    EXPECT_EQ(events[0]["attention"]["shape"], Json::array({2, 1}));
     events = ask({{"reduce", "mean"}, {"every", 2}, {"format", "u8"}});
     EXPECT_TRUE(events[0]["attention"].is_object());
     EXPECT_EQ(events[0]["attention"]["dtype"], "uint8");

@@ -14,12 +14,12 @@ TEST(Prune, GivenScoresDecide) {
                                                    {"scores", {9, 9, 1, 1, 5, 5}},
                                                    {"chunks", {{0, 2}, {2, 4}, {4, 6}}},
                                                    {"budget", 4}});
-    EXPECT_EQ(out["dropped_chunks"], Json({1}));
-    EXPECT_EQ(out["dropped_tokens"], Json({{2, 4}}));
-    EXPECT_EQ(out["input_ids"], Json({10, 11, 14, 15}));
+    EXPECT_EQ(out["dropped_chunks"], Json::array({1}));
+    EXPECT_EQ(out["dropped_tokens"], Json::array({Json::array({2, 4})}));
+    EXPECT_EQ(out["input_ids"], Json::array({10, 11, 14, 15}));
     EXPECT_EQ(out["fits"], true);
     const Json pinned = served.post("/api/v1/prune", {{"scores", {9, 9, 1, 1, 5, 5}}, {"chunks", {{0, 2}, {2, 4}, {4, 6}}}, {"pinned", {1}}, {"budget", 4}});
-    EXPECT_EQ(pinned["dropped_chunks"], Json({2}));
+    EXPECT_EQ(pinned["dropped_chunks"], Json::array({2}));
 }
 
 TEST(Prune, WhatAGenerationOrItsRecordingAccumulatedDecides) {

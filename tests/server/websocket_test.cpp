@@ -57,7 +57,7 @@ TEST(WebSocket, RowsAreThoseOfTheRecordingBitForBit) {
     std::vector<std::pair<Json, std::string>> tokens;
     Json event = socket.json();
     for (; event.value("type", "") == "token"; event = socket.json()) {
-        ASSERT_EQ(event["binary"], Json({"attention", "hidden_state"}));
+        ASSERT_EQ(event["binary"], Json::array({"attention", "hidden_state"}));
         tokens.emplace_back(event["attention"], socket.binary());
         EXPECT_EQ(socket.binary().size(), 576 * sizeof(float));
         EXPECT_TRUE(event["token_id"].is_number_integer());
@@ -98,8 +98,8 @@ TEST(WebSocket, SmallerFormsStayNearTheRows) {
         EXPECT_EQ(socket.json()["type"], "done");
     }
     for (size_t i = 0; i < values[0].size(); ++i) {
-        ASSERT_NEAR(values[1][i], values[0][i], 1e-3);
-        ASSERT_NEAR(values[2][i], values[0][i], 0.5 / 255 + 1e-6);
+        ASSERT_NEAR(double(values[1][i]), double(values[0][i]), 1e-3);
+        ASSERT_NEAR(double(values[2][i]), double(values[0][i]), 0.5 / 255 + 1e-6);
     }
 }
 
@@ -152,7 +152,9 @@ TEST(WebSocket, AReaderThatWantsTheLatestIsToldWhatItMissed) {
             ++n_rows;
             socket.binary();
         }
-        if (n_tokens == 1) EXPECT_TRUE(served.idle_within(60)); // reads nothing until all is generated
+        if (n_tokens == 1) {
+            EXPECT_TRUE(served.idle_within(60)); // reads nothing until all is generated
+        }
     }
     EXPECT_EQ(event["type"], "done") << event.dump();
     EXPECT_EQ(n_tokens, 100); // text is never skipped
