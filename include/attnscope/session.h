@@ -25,6 +25,7 @@ struct SessionOptions {
     int32_t n_batch = 512;     // tokens the engine computes at once while reading a prompt (n_ubatch is the same)
     int32_t n_threads = 0;     // 0: the number of cores
     int32_t n_gpu_layers = -1; // as llama.cpp's -ngl; -1: all that fit
+    std::string rpc_servers;   // as llama.cpp's --rpc: "host:port,host:port"; trusted networks only. Empty: none
     FlashAttention flash_attention = FlashAttention::automatic;
     std::string cache_type_k = "f16";  // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl
     std::string cache_type_v = "f16";
@@ -86,7 +87,8 @@ struct GenerateResult {
     double sink_seconds = 0;    // spent inside the sink, of which waiting for a full queue is the part that hurts
 };
 
-// Receives frames, in order of index, on the thread that calls generate(). Returning an error ends the generation.
+// Receives frames, in order of index, on the thread that calls generate(). Returning an error ends the generation. The
+// frame of a token comes after its text; from a GPU one token later still. All have come when generate() returns.
 using FrameSink = std::function<Result<void>(Frame&&)>;
 // Receives the text of each generated token as it is chosen; return false to stop.
 using TextSink = std::function<bool(int32_t token, const std::string& piece)>;

@@ -1,3 +1,4 @@
+#include "cli/engine_abort.h"
 #include "cli/verbs.h"
 
 #include <cstdio>
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", "attnscope 0.1.0");
     app.get_formatter()->column_width(34);
     Action action;
+    explain_engine_aborts();
     try {
         add_models(app, action);
         add_capture(app, action);

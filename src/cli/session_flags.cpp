@@ -22,6 +22,7 @@ void add_model_flags(CLI::App& app, SessionFlags& f) {
     app.add_option("-t,--threads", f.session.n_threads, "Threads (default: the number of cores)")
         ->check(CLI::Range(1, 1024));
     app.add_option("--n-gpu-layers", f.session.n_gpu_layers, "Layers to put on GPUs (-ngl; default: all that fit)");
+    app.add_option("--rpc", f.session.rpc_servers, "Spread the model over rpc-servers: host:port,... (trusted networks only)");
     app.add_option("--flash-attn", f.flash_attention, "Flash attention: on, off or auto (-fa)")
         ->capture_default_str()
         ->check(CLI::IsMember({"on", "off", "auto"}));

@@ -8,6 +8,7 @@
 
 #include <llama-cpp.h>
 
+#include <deque>
 #include <optional>
 
 namespace attnscope::engine {
@@ -39,9 +40,12 @@ public:
 private:
     Result<void> open_context(Entry entry);
     Result<bool> warm_up(); // false: the tap was passed by
-    // Decodes one batch; its frames are in pending_ afterwards.
-    Result<void> decode(std::span<const int32_t> tokens, bool want_logits);
-    Result<void> hand_over(std::span<const int32_t> tokens, FrameKind kind, const FrameSink& sink, double& seconds);
+    // Decodes one batch; its frames are in pending_ afterwards, or, from a device, after the next one or flush().
+    Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits);
+    // Gives the frames that have arrived to the sink.
+    Result<void> hand_over(const FrameSink& sink, double& seconds);
+    // Waits for the frames of everything decoded, and hands them over.
+    Result<void> hand_over_all(const FrameSink& sink, double& seconds);
 
     SessionOptions options_;
     llama_model_ptr model_;
@@ -55,6 +59,11 @@ private:
     std::optional<verify::Judge> judge_;
     Geometry geometry_;
     std::vector<Frame> pending_;
+    struct Decoded {
+        int32_t token = -1;
+        FrameKind kind = FrameKind::prompt;
+    };
+    std::deque<Decoded> awaiting_; // tokens decoded whose frames were not handed over yet
     int64_t n_past_ = 0;
     uint32_t seed_ = 0;
     SamplingOptions sampling_;

@@ -1,6 +1,7 @@
 #include "engine/engine_log.h"
 #include "engine/gguf_check.h"
 #include "engine/model_identity.h"
+#include "engine/rpc_servers.h"
 #include "engine/session_impl.h"
 #include "verify/witness.h"
 
@@ -59,6 +60,9 @@ Result<void> SessionImpl::load() {
     identity_ = std::move(*identity);
     if (options_.n_ctx < 0 || options_.n_batch <= 0) {
         return Error{ErrorKind::invalid_argument, "the context and batch sizes must be positive"};
+    }
+    if (!options_.rpc_servers.empty()) {
+        if (Result<void> r = add_rpc_servers(options_.rpc_servers); !r) return r;
     }
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = options_.n_gpu_layers;
@@ -149,9 +153,11 @@ Result<void> SessionImpl::open_context(Entry entry) {
 Result<bool> SessionImpl::warm_up() {
     const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
     const long calls = tap::interposed_calls();
-    const Result<void> decoded = decode({&token, 1}, false);
+    const Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
+    if (tap_) tap_->flush();
     if (graph_tap_ && tap::interposed_calls() == calls) return false;
     if (!decoded) return decoded.error();
+    if (!tap_->error().empty()) return Error{ErrorKind::engine, "the capture failed: " + tap_->error()};
     geometry_ = tap_->collector.geometry();
     reset();
     const bool any = std::any_of(geometry_.layers.begin(), geometry_.layers.end(),
@@ -168,14 +174,19 @@ Result<bool> SessionImpl::warm_up() {
 void SessionImpl::reset() {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     n_past_ = 0;
+    if (tap_) {
+        tap_->flush();
+        tap_->reset();
+    }
     pending_.clear();
-    if (tap_) tap_->collector.reset();
+    awaiting_.clear();
     if (judge_) judge_.emplace(geometry_);
 }
 
 int64_t SessionImpl::truncate(int64_t n) {
     if (n >= n_past_) return n_past_;
     if (n > 0) {
+        if (tap_) tap_->flush();
         llama_memory_t memory = llama_get_memory(context_.get());
         // A sliding window must still hold all that token n will see.
         const int64_t window = llama_model_n_swa(model_.get());
@@ -183,6 +194,7 @@ int64_t SessionImpl::truncate(int64_t n) {
         if (held && llama_memory_seq_rm(memory, 0, static_cast<llama_pos>(n), -1)) {
             n_past_ = n;
             pending_.clear();
+            awaiting_.clear();
             if (tap_) tap_->collector.truncate(n);
             return n;
         }
@@ -210,6 +222,7 @@ RecordingInfo SessionImpl::recording_info() const {
         {"cache_type_k", options_.cache_type_k},
         {"cache_type_v", options_.cache_type_v},
         {"n_gpu_layers", options_.n_gpu_layers},
+        {"rpc", options_.rpc_servers},
         {"temp", typed(sampling_.temperature)},
         {"top_k", sampling_.top_k},
         {"top_p", typed(sampling_.top_p)},

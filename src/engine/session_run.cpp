@@ -19,7 +19,7 @@ double now_seconds() {
 
 } // namespace
 
-Result<void> SessionImpl::decode(std::span<const int32_t> tokens, bool want_logits) {
+Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits) {
     // llama_batch_get_one does not write to the tokens.
     llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data()), static_cast<int32_t>(tokens.size()));
     std::vector<int8_t> logits;
@@ -44,19 +44,20 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, bool want_logi
         return Error{ErrorKind::engine, fmt::format("the capture failed at position {}: {}", n_past_, tap_->error())};
     }
     n_past_ += static_cast<int64_t>(tokens.size());
+    if (options_.capture) {
+        for (const int32_t token : tokens) awaiting_.push_back({token, kind});
+    }
     return {};
 }
 
-Result<void> SessionImpl::hand_over(std::span<const int32_t> tokens, FrameKind kind, const FrameSink& sink,
-                                    double& seconds) {
-    if (!options_.capture) return {};
-    if (pending_.size() != tokens.size()) {
-        return Error{ErrorKind::engine, fmt::format("{} tokens gave {} frames", tokens.size(), pending_.size())};
+Result<void> SessionImpl::hand_over(const FrameSink& sink, double& seconds) {
+    if (pending_.size() > awaiting_.size()) {
+        return Error{ErrorKind::engine, fmt::format("{} tokens gave {} frames", awaiting_.size(), pending_.size())};
     }
-    for (size_t i = 0; i < pending_.size(); ++i) {
-        Frame& frame = pending_[i];
-        frame.token = tokens[i];
-        frame.kind = kind;
+    for (Frame& frame : pending_) {
+        frame.token = awaiting_.front().token;
+        frame.kind = awaiting_.front().kind;
+        awaiting_.pop_front();
         judge_->judge(frame);
         if (!sink) continue;
         const double start = now_seconds();
@@ -64,6 +65,18 @@ Result<void> SessionImpl::hand_over(std::span<const int32_t> tokens, FrameKind k
         seconds += now_seconds() - start;
     }
     pending_.clear();
+    return {};
+}
+
+Result<void> SessionImpl::hand_over_all(const FrameSink& sink, double& seconds) {
+    if (tap_) tap_->flush();
+    if (tap_ && !tap_->error().empty()) {
+        return Error{ErrorKind::engine, fmt::format("the capture failed at position {}: {}", n_past_, tap_->error())};
+    }
+    if (Result<void> r = hand_over(sink, seconds); !r) return r;
+    if (!awaiting_.empty()) {
+        return Error{ErrorKind::engine, fmt::format("{} tokens gave no frame", awaiting_.size())};
+    }
     return {};
 }
 
@@ -90,6 +103,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     result.seed = seed_;
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     pending_.clear();
+    awaiting_.clear();
     if (tap_) {
         const int64_t first_kept = n_past_ + result.n_prompt - std::min(o.prompt_rows.last, result.n_prompt);
         const int64_t prompt_end = n_past_ + result.n_prompt;
@@ -104,13 +118,14 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
         if (stopped()) {
             result.finish_reason = "stopped";
+            if (Result<void> r = hand_over_all(frames, result.sink_seconds); !r) return r.error();
             return result;
         }
         n = std::min(batch, hidden.fit(tokens.size() - at));
         const auto part = tokens.subspan(at, n);
         hidden.enable(at + n == tokens.size());
-        if (Result<void> r = decode(part, at + part.size() == tokens.size()); !r) return r.error();
-        if (Result<void> r = hand_over(part, FrameKind::prompt, frames, result.sink_seconds); !r) return r.error();
+        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r.error();
+        if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
     }
     for (const int32_t token : tokens) llama_sampler_accept(sampler.get(), token);
     result.prompt_seconds = now_seconds() - start;
@@ -132,14 +147,15 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         }
         hidden.deliver();
         const bool go_on = !text || text(token, piece(token));
-        if (Result<void> r = decode({&token, 1}, true); !r) return r.error();
-        if (Result<void> r = hand_over({&token, 1}, FrameKind::generated, frames, result.sink_seconds); !r) return r.error();
+        if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r.error();
+        if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
         ++result.n_generated;
         if (!go_on) {
             result.finish_reason = "stopped";
             break;
         }
     }
+    if (Result<void> r = hand_over_all(frames, result.sink_seconds); !r) return r.error();
     result.generate_seconds = now_seconds() - start;
     return result;
 }

@@ -82,6 +82,7 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
         }
         response.set_header("Access-Control-Allow-Origin", origin);
         response.set_header("Vary", "Origin");
+        response.set_header("Access-Control-Expose-Headers", "Retry-After, X-Ignored-Fields");
     }
     if (request.method == "OPTIONS") {
         response.status = 204;

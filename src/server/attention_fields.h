@@ -2,6 +2,7 @@
 // and "output_hidden_states", "record", "cache_prompt".
 #pragma once
 
+#include "server/generation_fields.h"
 #include "server/request_fields.h"
 #include "server/service.h"
 
@@ -11,11 +12,10 @@
 
 namespace attnscope::server {
 
-Result<void> read_attention_fields(const Json& body, const Service& service, GenerationRequest& out);
+Result<void> read_attention_fields(const Json& body, const Service& service, ReadRequest& out);
 
 // Spans that are given as characters of the prompt become columns, now that the prompt's tokens are known. `text`: what
-// the tokens were made of, when `from_text`.
-Result<void> resolve_spans(const Json& body, const Service& service, const std::string& text, bool from_text,
-                           GenerationRequest& out);
+// the tokens were made of; null when the client gave token ids.
+Result<void> resolve_spans(const Service& service, const std::string* text, ReadRequest& out);
 
 } // namespace attnscope::server

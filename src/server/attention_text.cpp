@@ -44,11 +44,15 @@ template <typename T> std::string list(const std::vector<T>& values) { return fm
 
 } // namespace
 
-std::string attention_head(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused) {
+AnswerContext answer_context(const Generation& generation, const GenerationEvent& event) {
+    return {generation.request.attention->format, generation.n_reused(), event.frame->verdict};
+}
+
+std::string attention_head(const AttentionAnswer& answer, const AnswerContext& context) {
     std::string text = fmt::format(
-        R"({{"format":"{}","reduce":"{}","shape":{},"context_length":{},"index":{},"reused":{},"dtype":"{}")",
-        format_name(answer.reduce), reduce_name(answer.reduce), list(answer.shape), answer.n_columns, answer.index, n_reused,
-        dtype_name_of(format));
+        R"({{"format":"{}","reduce":"{}","shape":{},"context_length":{},"index":{},"reused":{},"verdict":"{}","dtype":"{}")",
+        format_name(answer.reduce), reduce_name(answer.reduce), list(answer.shape), answer.n_columns, answer.index,
+        context.n_reused, verdict_text(context.verdict), dtype_name_of(context.format));
     if (answer.first_column > 0) text += fmt::format(",\"first_column\":{}", answer.first_column);
     if (answer.reduce == Reduce::top_k) text += ",\"columns\":" + list(answer.columns);
     return text;
@@ -58,10 +62,10 @@ std::vector<uint8_t> attention_bytes(const AttentionAnswer& answer, AttentionFor
     return encode_values(answer.values, answer.row_length(), format);
 }
 
-std::string attention_text(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused) {
-    std::string text = attention_head(answer, format, n_reused);
+std::string attention_text(const AttentionAnswer& answer, const AnswerContext& context) {
+    std::string text = attention_head(answer, context);
     text += ",\"encoding\":\"base64\",\"data\":\"";
-    const std::vector<uint8_t> bytes = attention_bytes(answer, format);
+    const std::vector<uint8_t> bytes = attention_bytes(answer, context.format);
     text += base64(bytes.data(), bytes.size());
     text += "\"}";
     return text;
@@ -72,11 +76,11 @@ std::string event_attention(Generation& generation, const GenerationEvent& event
     const Result<std::optional<AttentionAnswer>> answer = generation.answer(event);
     if (!answer) return json_text({{"error", answer.error().message}});
     if (!*answer) return "null";
-    return attention_text(**answer, generation.request.attention->format, generation.n_reused());
+    return attention_text(**answer, answer_context(generation, event));
 }
 
 Json hidden_state_json(const std::vector<float>& values) {
-    return {{"shape", {values.size()}},
+    return {{"shape", Json::array({values.size()})},
             {"encoding", "base64"},
             {"dtype", "float32"},
             {"data", base64(values.data(), values.size() * sizeof(float))}};

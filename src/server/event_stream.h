@@ -43,10 +43,16 @@ bool collect(const httplib::Request& request, Generation& generation, Collected&
 std::string with_attention(const Json& body, const Collected& collected, const Generation& generation);
 
 // JSON text of an answer; docs/http.md lists the fields. `n_reused`: tokens of the prompt whose rows were not computed
-// again, said in every answer so that nobody mistakes missing rows for zeros.
-std::string attention_text(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused);
+// again, said in every answer so that nobody mistakes missing rows for zeros. `verdict`: of the frame.
+struct AnswerContext {
+    AttentionFormat format = AttentionFormat::f32;
+    int64_t n_reused = 0;
+    uint32_t verdict = verdict_ok;
+};
+AnswerContext answer_context(const Generation& generation, const GenerationEvent& event);
+std::string attention_text(const AttentionAnswer& answer, const AnswerContext& context);
 // The same up to the data, without the closing brace.
-std::string attention_head(const AttentionAnswer& answer, AttentionFormat format, int64_t n_reused);
+std::string attention_head(const AttentionAnswer& answer, const AnswerContext& context);
 // The values as they travel.
 std::vector<uint8_t> attention_bytes(const AttentionAnswer& answer, AttentionFormat format);
 // JSON text of the attention of an event, or "null"; an error becomes {"error": ...}.

@@ -56,7 +56,10 @@ Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent&
 }
 
 void Generation::cancel() {
-    stop_ = true;
+    {
+        const std::lock_guard lock(mutex_); // or the engine could miss it between looking and waiting
+        stop_ = true;
+    }
     changed_.notify_all();
 }
 

@@ -15,6 +15,7 @@ namespace {
 constexpr size_t max_text = size_t(8) << 20;
 constexpr size_t max_stops = 64, max_stop_bytes = 1024;
 constexpr int64_t max_n = int64_t(1) << 31;
+constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
 
 // Sampling fields that several dialects share, under their common names.
 void read_common_sampling(RequestFields& f, const Service& service, SamplingOptions& s) {
@@ -52,7 +53,7 @@ void read_logit_bias(RequestFields& f, int32_t n_vocab, SamplingOptions& s) {
             return;
         }
         const double bias = std::clamp(value.get<double>(), -100.0, 100.0);
-        s.logit_bias.emplace_back(token, bias <= -100 ? -std::numeric_limits<float>::infinity() : static_cast<float>(bias));
+        s.logit_bias.emplace_back(token, bias <= -100 ? forbidden : static_cast<float>(bias));
     }
 }
 
@@ -117,7 +118,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
 
     out.halo_weave = f.flag("output_hidden_states", false);
     if (const Json* wanted = f.find("output_attentions")) out.halo_weave |= *wanted != Json(false);
-    if (Result<void> r = read_attention_fields(body, service, g); !r) return r.error();
+    if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
 
     const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
@@ -135,7 +136,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     const bool may_cut = from_text && !g.attention && !g.record;
     const bool keep_first = !g.tokens.empty() && g.tokens.front() == service.model.bos;
     if (Result<void> r = fit(g, limit, may_cut, keep_first); !r) return r.error();
-    if (Result<void> r = resolve_spans(body, service, text, from_text, g); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, out); !r) return r.error();
     return out;
 }
 
@@ -179,7 +180,7 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service)
         }
     }
     if (Result<void> r = f.status(); !r) return r.error();
-    if (Result<void> r = read_attention_fields(body, service, g); !r) return r.error();
+    if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
     return out;
 }
 
@@ -208,7 +209,7 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
         g.tokens = std::move(*tokens);
     }
     if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
-    if (Result<void> r = resolve_spans(body, service, text, from_text, g); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
     return out;
 }
 
@@ -262,7 +263,7 @@ Result<ReadRequest> read_chat(const Json& body, const Service& service) {
     if (!tokens) return tokens.error();
     g.tokens = std::move(*tokens);
     if (Result<void> r = fit(g, service.session.n_ctx(), false, false); !r) return r.error();
-    if (Result<void> r = resolve_spans(body, service, *text, true, g); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, &*text, *out); !r) return r.error();
     return out;
 }
 

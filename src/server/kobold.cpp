@@ -77,7 +77,7 @@ void generate(Service& service, const httplib::Request& request, httplib::Respon
                          {"finish_reason", reason(all.summary.finish_reason)},
                          {"prompt_tokens", all.summary.n_prompt},
                          {"completion_tokens", all.summary.n_generated}};
-    response.set_content(with_attention({{"results", {result}}}, all, *generation), "application/json");
+    response.set_content(with_attention({{"results", Json::array({result})}}, all, *generation), "application/json");
 }
 
 void stream(Service& service, const httplib::Request& request, httplib::Response& response) {
@@ -107,7 +107,7 @@ void check(Service& service, const httplib::Request& request, httplib::Response&
     const auto generation = service.queue.find(key);
     // Once ended, only whoever knows the name may look at it again.
     const bool visible = generation && (!key.empty() || (!generation->finished() && generation->request.id.empty()));
-    reply(response, {{"results", {{{"text", visible ? generation->text() : ""}}}}});
+    reply(response, {{"results", Json::array({{{"text", visible ? generation->text() : ""}}})}});
 }
 
 void abort_generation(Service& service, const httplib::Request& request, httplib::Response& response) {

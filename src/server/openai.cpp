@@ -44,7 +44,7 @@ public:
     std::string token(const GenerationEvent& event, const std::string& attention) override {
         // A chunk without text and attention says nothing: part of a character, or of what may be a stop sequence.
         if (event.text.empty() && !event.frame) return {};
-        std::string text = json_text(envelope_.chunk({choice(event.text, nullptr)}));
+        std::string text = json_text(envelope_.chunk(Json::array({choice(event.text, nullptr)})));
         if (event.frame) {
             text.pop_back();
             text += ",\"attention\":" + attention + "}";
@@ -61,8 +61,8 @@ public:
     std::string done(const std::string& text, const Generation& generation) override {
         const GenerationSummary s = generation.summary();
         std::string out;
-        if (!text.empty()) out += "data: " + json_text(envelope_.chunk({choice(text, nullptr)})) + "\n\n";
-        Json last = envelope_.chunk({choice("", reason(s.finish_reason))});
+        if (!text.empty()) out += "data: " + json_text(envelope_.chunk(Json::array({choice(text, nullptr)}))) + "\n\n";
+        Json last = envelope_.chunk(Json::array({choice("", reason(s.finish_reason))}));
         if (envelope_.chat) last["choices"][0]["delta"] = Json::object();
         if (generation.request.attention || generation.request.record) last["summary"] = summary_json(generation);
         out += "data: " + json_text(last) + "\n\n";
@@ -121,7 +121,7 @@ void complete(Service& service, const httplib::Request& request, httplib::Respon
     } else {
         choice["text"] = all.text;
     }
-    Json out = envelope.object(chat ? "chat.completion" : "text_completion", {choice});
+    Json out = envelope.object(chat ? "chat.completion" : "text_completion", Json::array({choice}));
     out["usage"] = usage(all.summary);
     response.set_content(with_attention(out, all, *generation), "application/json");
 }
@@ -136,7 +136,7 @@ void add_openai(httplib::Server& http, Service& service) {
         const Json model = {{"id", service.model.name}, {"object", "model"}, {"created", 0}, {"owned_by", "attnscope"},
                             {"meta", {{"n_vocab", service.session.n_vocab()}, {"n_ctx_train", service.model.n_ctx_train},
                                       {"n_embd", service.model.n_embd}}}};
-        reply(a, {{"object", "list"}, {"data", {model}}});
+        reply(a, {{"object", "list"}, {"data", Json::array({model})}});
     });
 }
 

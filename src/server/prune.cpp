@@ -136,7 +136,7 @@ Result<Json> answer(const Json& body, const Service& service) {
     Json out = {{"policy", prune_policy_name(*policy)}, {"fits", pruned->fits},          {"dropped_chunks", pruned->dropped},
                 {"kept_tokens", pruned->kept_tokens},   {"chunk_scores", pruned->chunk_scores}};
     Json& dropped = out["dropped_tokens"] = Json::array();
-    for (const Range& r : pruned->dropped_tokens) dropped.push_back({r.begin, r.end});
+    for (const Range& r : pruned->dropped_tokens) dropped.push_back(Json::array({r.begin, r.end}));
     if (ids) {
         Json& kept = out["input_ids"] = Json::array();
         for (const int64_t i : pruned->kept_tokens) kept.push_back((*ids)[static_cast<size_t>(i)]);

@@ -38,14 +38,14 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
     std::vector<uint8_t> bytes;
     std::string attention = "null";
     if (*answer) {
-        const AttentionFormat format = generation.request.attention->format;
-        bytes = attention_bytes(**answer, format);
-        attention = attention_head(**answer, format, generation.n_reused());
+        const AnswerContext context = answer_context(generation, event);
+        bytes = attention_bytes(**answer, context.format);
+        attention = attention_head(**answer, context);
         attention += ",\"bytes\":" + std::to_string(bytes.size()) + "}";
         binary.push_back("attention");
     }
     if (!event.hidden_state.empty()) {
-        body["hidden_state"] = {{"shape", {event.hidden_state.size()}}, {"dtype", "float32"}};
+        body["hidden_state"] = {{"shape", Json::array({event.hidden_state.size()})}, {"dtype", "float32"}};
         binary.push_back("hidden_state");
     }
     std::string text = json_text(body);
@@ -57,7 +57,8 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
            send_bytes(socket, event.hidden_state.data(), event.hidden_state.size() * sizeof(float));
 }
 
-void send_generation(httplib::ws::WebSocket& socket, Generation& generation) {
+// `ending` is set before the last frame goes out: whoever reads that frame may ask for the next generation at once.
+void send_generation(httplib::ws::WebSocket& socket, Generation& generation, std::atomic<bool>& ending) {
     while (true) {
         const std::optional<GenerationEvent> event = generation.next(patience);
         if (!event) {
@@ -68,6 +69,7 @@ void send_generation(httplib::ws::WebSocket& socket, Generation& generation) {
             if (!send_event(socket, generation, *event)) return generation.abandon();
             continue;
         }
+        ending = true;
         const GenerationSummary summary = generation.summary();
         if (summary.finish_reason == "error") {
             send_error(socket, 500, summary.error);
@@ -116,7 +118,7 @@ public:
         sent_ = false;
         sending_ = true;
         sender_ = std::thread([this] {
-            send_generation(socket_, *generation_);
+            send_generation(socket_, *generation_, sent_);
             sent_ = true;
         });
         return true;
@@ -143,7 +145,8 @@ private:
 
 void add_websocket(httplib::Server& http, Service& service) {
     http.WebSocket(websocket_path, [&service](const httplib::Request& request, httplib::ws::WebSocket& socket) {
-        socket.set_read_timeout(patience);
+        // A message whose middle does not come for this long ends the connection; between messages it is only looked up.
+        socket.set_read_timeout(std::chrono::seconds(2));
         const bool known = !service.access->key_wanted() || service.access->key_given(request);
         const auto idle_limit = std::chrono::seconds(300); // of a connection that says nothing before its first request
         auto last = std::chrono::steady_clock::now();

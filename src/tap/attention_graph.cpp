@@ -110,14 +110,14 @@ GraphAttention find_attention(ggml_cgraph* graph) {
     GraphAttention found;
     const int n_nodes = ggml_graph_n_nodes(graph);
     ggml_tensor** nodes = ggml_graph_nodes(graph);
-    std::unordered_map<const ggml_tensor*, ggml_tensor*> cells_of; // cache tensor -> index tensor of its SET_ROWS
+    std::unordered_map<const ggml_tensor*, ggml_tensor*> stored_by; // cache tensor -> its SET_ROWS
     std::unordered_map<const ggml_tensor*, int> index_of;          // MUL_MAT nodes, to know where the scores are made
     std::unordered_map<const ggml_tensor*, size_t> soft_max_of;    // SOFT_MAX -> place in found.nodes
     for (int i = 0; i < n_nodes; ++i) {
         ggml_tensor* t = nodes[i];
         switch (t->op) {
         case GGML_OP_SET_ROWS:
-            cells_of[owner(t)] = t->src[1];
+            stored_by[owner(t)] = t;
             break;
         case GGML_OP_ROPE:
             if (!found.positions && t->src[1] && t->src[1]->op == GGML_OP_NONE) found.positions = t->src[1];
@@ -157,8 +157,13 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         if (n.layer < 0 && n.k_cache) n.layer = layer_from_name(n.k_cache->name);
         if (n.layer < 0) n.layer = static_cast<int>(i);
         if (n.refusal.empty()) {
-            const auto cells = cells_of.find(n.k_cache);
-            if (cells != cells_of.end()) n.k_cells = cells->second;
+            if (const auto store = stored_by.find(n.k_cache); store != stored_by.end()) {
+                n.k_new = store->second->src[0];
+                n.k_cells = store->second->src[1];
+            }
+            if (const auto store = stored_by.find(owner(n.v)); store != stored_by.end() && owner(n.v) != n.k_cache) {
+                n.v_new = store->second->src[0];
+            }
             if (!n.out || !n.v) n.refusal = "what the model makes of the weights was not found in the graph";
         }
         if (n.q) found.n_query = n.q->ne[1];

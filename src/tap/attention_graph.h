@@ -24,6 +24,8 @@ struct AttentionNode {
     ggml_tensor* out = nullptr;    // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
     ggml_tensor* k_cache = nullptr; // owner of K's data
     ggml_tensor* k_cells = nullptr; // i64 (n_query): the cells that this graph's new keys go to
+    ggml_tensor* k_new = nullptr;   // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
+    ggml_tensor* v_new = nullptr;   // f32: the new values before they are stored; null where V is part of K's cache
     int layer = -1;
     float scale = 1, softcap = 0, post_scale = 1, max_bias = 0; // as in LayerInfo
     std::string refusal;           // why this attention cannot be captured; empty: it can

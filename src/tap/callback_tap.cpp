@@ -1,7 +1,6 @@
 #include "tap/tap.h"
 
 #include <ggml-backend.h>
-#include <ggml-cpu.h>
 
 #include <cstring>
 
@@ -16,26 +15,28 @@ bool is_weighted_sum(const ggml_tensor* t) {
     return t->op == GGML_OP_MUL_MAT && t->src[1] && t->src[1]->op == GGML_OP_SOFT_MAX && t->src[1]->src[1];
 }
 
-// Q as (n_query, n_head, head_dim) in `type`.
-std::vector<uint8_t> read_q(const ggml_tensor* q, ggml_type type) {
-    const int64_t dim = q->ne[0], n_query = q->ne[1], n_head = q->ne[2];
-    const size_t row = ggml_row_size(type, dim);
-    std::vector<uint8_t> out(size_t(n_query * n_head) * row);
-    std::vector<float> one(static_cast<size_t>(dim));
-    const auto from_float = ggml_get_type_traits_cpu(type)->from_float;
-    for (int64_t i = 0; i < n_query; ++i) {
-        for (int64_t h = 0; h < n_head; ++h) {
-            ggml_backend_tensor_get(q, one.data(), size_t(i) * q->nb[1] + size_t(h) * q->nb[2],
-                                    one.size() * sizeof(float));
-            uint8_t* target = out.data() + size_t(i * n_head + h) * row;
-            if (type == GGML_TYPE_F32) {
-                std::memcpy(target, one.data(), row);
-            } else {
-                from_float(one.data(), target, dim);
-            }
-        }
+// The whole tensor that a view looks into, in host memory.
+std::vector<uint8_t> copy_of_owner(ggml_tensor* view) {
+    const ggml_tensor* t = owner(view);
+    std::vector<uint8_t> bytes(ggml_nbytes(t));
+    ggml_backend_tensor_get(t, bytes.data(), 0, bytes.size());
+    return bytes;
+}
+
+// What the cache under `v` holds at one cell, (n_head_kv, head_dim_v) contiguous.
+void read_v_row(const AttentionNode& n, int64_t cell, uint8_t* to) {
+    const size_t at = n.v->view_offs;
+    if (n.flash) { // (dim, cell, head)
+        const size_t head = ggml_row_size(n.v->type, n.v->ne[0]);
+        ggml_backend_tensor_get_2d(owner(n.v), to, at + size_t(cell) * n.v->nb[1], head, size_t(n.v->ne[2]), n.v->nb[2], head);
+        return;
     }
-    return out;
+    const size_t element = n.v->nb[0]; // (cell, dim, head)
+    const auto dim = size_t(n.v->ne[1]);
+    for (size_t h = 0; h < size_t(n.v->ne[2]); ++h) {
+        ggml_backend_tensor_get_2d(owner(n.v), to + h * dim * element, at + size_t(cell) * element + h * n.v->nb[2], element, dim,
+                                   n.v->nb[1], element);
+    }
 }
 
 } // namespace
@@ -50,10 +51,10 @@ bool CallbackTap::eval(ggml_tensor* t, bool ask, void* user_data) {
 bool CallbackTap::wants(ggml_tensor* t) {
     switch (t->op) {
     case GGML_OP_SET_ROWS:
-        cells_of_[owner(t)] = t->src[1];
+        stored_by_[owner(t)] = t;
         return false;
     case GGML_OP_ROPE:
-        if (!collector.open() && t->src[1] && t->src[1]->op == GGML_OP_NONE) positions_ = t->src[1];
+        if (!batch_ && t->src[1] && t->src[1]->op == GGML_OP_NONE) positions_ = t->src[1];
         return false;
     case GGML_OP_FLASH_ATTN_EXT: return true;
     case GGML_OP_MUL_MAT: return named(t, "kq-") || is_weighted_sum(t);
@@ -61,14 +62,19 @@ bool CallbackTap::wants(ggml_tensor* t) {
     }
 }
 
+void CallbackTap::end_decode() {
+    if (batch_) deliver(*batch_);
+    batch_.reset();
+}
+
 void CallbackTap::start_if_needed(int64_t n_query) {
-    if (collector.open()) return;
+    if (batch_) return;
     std::vector<int32_t> positions;
     if (positions_) {
         positions.resize(size_t(n_query));
         ggml_backend_tensor_get(positions_, positions.data(), 0, positions.size() * sizeof(int32_t));
     }
-    collector.begin(n_query, positions_ ? positions.data() : nullptr);
+    batch_ = collector.begin(n_query, positions_ ? positions.data() : nullptr);
     q_.clear();
     n_flash_ = 0;
     last_layer_ = -1;
@@ -78,11 +84,9 @@ void CallbackTap::node_done(ggml_tensor* t) {
     if (t->op == GGML_OP_MUL_MAT && named(t, "kq-")) {
         // Q may be overwritten before the weights are used: take it now.
         const int layer = layer_from_name(t->name);
-        AttentionNode n;
-        n.k = t->src[0];
-        if (collector.open() && layer <= last_layer_) deliver(); // the next batch has begun
+        if (batch_ && layer <= last_layer_) end_decode(); // the next batch has begun
         start_if_needed(t->src[1]->ne[1]);
-        q_[layer] = read_q(t->src[1], Collector::q_type_of(n));
+        q_[layer] = copy_of_owner(t->src[1]);
         return;
     }
     AttentionNode n = t->op == GGML_OP_FLASH_ATTN_EXT ? from_flash_attention(t) : from_soft_max(t->src[1]);
@@ -93,16 +97,51 @@ void CallbackTap::node_done(ggml_tensor* t) {
         n.layer = n.k_cache ? layer_from_name(n.k_cache->name) : n_flash_;
         ++n_flash_;
     }
-    if (collector.open() && n.flash && n.layer <= last_layer_) deliver();
+    if (batch_ && n.flash && n.layer <= last_layer_) end_decode();
     if (!n.q) return;
     start_if_needed(n.q->ne[1]);
     last_layer_ = n.layer;
-    const auto cells = cells_of_.find(n.k_cache);
-    if (cells != cells_of_.end()) n.k_cells = cells->second;
-    if (n.refusal.empty() && n.flash) q_[n.layer] = read_q(n.q, Collector::q_type_of(n));
-    collector.see(n);
-    const auto q = q_.find(n.layer);
-    collector.take(n, q == q_.end() ? nullptr : q->second.data());
+    if (const auto store = stored_by_.find(n.k_cache); store != stored_by_.end()) n.k_cells = store->second->src[1];
+    if (n.refusal.empty() && n.flash && !is_host(n.q)) q_[n.layer] = copy_of_owner(n.q);
+    collector.see(*batch_, n);
+    take(n);
+}
+
+void CallbackTap::take(AttentionNode& n) {
+    const size_t index = batch_->layers.size() - 1;
+    const Batch::Layer& layer = batch_->layers[index];
+    HostAttention a;
+    std::vector<uint8_t> out;
+    if (layer.info.captured()) {
+        a = host_attention(n);
+        if (const auto q = q_.find(n.layer); q != q_.end()) a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
+        if (!is_host(n.out)) {
+            out = copy_of_owner(n.out);
+            a.out = out.data() + (n.out->view_src ? n.out->view_offs : 0);
+        }
+        if (!is_host(n.k_cache)) {
+            a.device = true;
+            Mirror& k = mirrors_[n.k_cache];
+            Mirror& v = mirrors_[owner(n.v)];
+            const bool v_in_k = &k == &v;
+            const int64_t n_head_kv = layer.info.n_head_kv;
+            const size_t v_head = ggml_row_size(n.v->type, layer.info.head_dim_v);
+            k.reserve(n.k->nb[1], layer.n_cells);
+            if (!v_in_k) v.reserve(size_t(n_head_kv) * v_head, layer.n_cells);
+            if (n.k_cells) {
+                for (const int64_t cell : batch_->groups[size_t(layer.written_group)].written) {
+                    ggml_backend_tensor_get(n.k_cache, k.row(cell), size_t(cell) * n.k->nb[1], n.k->nb[1]);
+                    if (!v_in_k) read_v_row(n, cell, v.row(cell));
+                }
+            }
+            a.k = k.data(), a.k_cell = k.row_bytes();
+            a.v = v.data() + (v_in_k ? n.v->view_offs : 0), a.v_cell = v.row_bytes();
+            a.v_head = v_in_k ? n.v->nb[2] : v_head;
+            a.v_dim = ggml_type_size(n.v->type);
+        }
+    }
+    collector.take(*batch_, index, a);
+    collector.prove(*batch_, 1); // while the engine's tensors are valid
 }
 
 } // namespace attnscope::tap

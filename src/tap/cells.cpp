@@ -77,6 +77,12 @@ Ranges CellMap::columns_of(std::span<const Range> cells, int64_t* n_unknown) con
     return ranges;
 }
 
+std::vector<int32_t> CellView::positions() const {
+    std::vector<int32_t> all(map_->positions().begin(), map_->positions().end());
+    for (const Entry& e : before_) all[size_t(e.cell)] = e.position;
+    return all;
+}
+
 Ranges visible_cells(const ggml_tensor* mask, const uint8_t* data, int64_t row) {
     const uint8_t* start = data + size_t(row) * mask->nb[1];
     return mask->type == GGML_TYPE_F16 ? scan<uint16_t>(start, mask->ne[0], f16_minus_inf)

@@ -5,6 +5,7 @@
 
 #include <ggml.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -22,6 +23,13 @@ public:
     int64_t column(int64_t cell) const {
         return size_t(cell) < columns_.size() ? columns_[size_t(cell)] : unknown;
     }
+    struct Entry {
+        int64_t cell = 0;
+        int64_t column = unknown;
+        int32_t position = 0;
+    };
+    // What a cell holds; it must be known.
+    Entry entry(int64_t cell) const { return {cell, columns_[size_t(cell)], positions_[size_t(cell)]}; }
     // Position of every cell, for ALiBi; 0 where nothing is known.
     std::span<const int32_t> positions() const { return positions_; }
 
@@ -31,6 +39,26 @@ public:
 private:
     std::vector<int64_t> columns_;
     std::vector<int32_t> positions_;
+};
+
+// A cell map as it was before some of its cells were taken by later tokens (a sliding window's ring wraps). Borrows both.
+class CellView {
+public:
+    using Entry = CellMap::Entry;
+    CellView() = default;
+    // `before`: what the taken cells held, sorted by cell.
+    CellView(const CellMap& map, std::span<const Entry> before) : map_(&map), before_(before) {}
+    int64_t column(int64_t cell) const {
+        const auto at = std::lower_bound(before_.begin(), before_.end(), cell,
+                                         [](const Entry& e, int64_t c) { return e.cell < c; });
+        return at != before_.end() && at->cell == cell ? at->column : map_->column(cell);
+    }
+    // Position of every cell.
+    std::vector<int32_t> positions() const;
+
+private:
+    const CellMap* map_ = nullptr;
+    std::span<const Entry> before_;
 };
 
 // The cells that row `row` of `mask` (n_kv, n_query; f16 or f32, host memory at `data`) lets be seen: those whose value

@@ -4,8 +4,10 @@
 #include <ggml-cpu.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 namespace attnscope::tap {
 
@@ -13,16 +15,10 @@ namespace {
 
 // Reads a whole tensor that may live on a device. Host tensors are not copied.
 const uint8_t* host_data(const ggml_tensor* t, std::vector<uint8_t>& copy) {
-    ggml_backend_buffer_t buffer = t->view_src ? t->view_src->buffer : t->buffer;
-    if (!buffer || ggml_backend_buffer_is_host(buffer)) return static_cast<const uint8_t*>(t->data);
+    if (is_host(t)) return static_cast<const uint8_t*>(t->data);
     copy.resize(ggml_nbytes(t));
     ggml_backend_tensor_get(t, copy.data(), 0, copy.size());
     return copy.data();
-}
-
-bool is_host(const ggml_tensor* t) {
-    ggml_backend_buffer_t buffer = t->view_src ? t->view_src->buffer : t->buffer;
-    return !buffer || ggml_backend_buffer_is_host(buffer);
 }
 
 bool same_shape(const LayerInfo& a, const LayerInfo& b) {
@@ -38,81 +34,80 @@ uint64_t coprime_step(uint64_t n) {
     return step;
 }
 
+void fail(Batch& batch, const std::string& why) {
+    if (batch.error.empty()) batch.error = why;
+}
+
+// `n` heads of one token, f32, into rows of `type`.
+void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
+    const size_t row = dtype_row_bytes(type, dim);
+    const auto from_float = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float;
+    for (int32_t h = 0; h < n; ++h) {
+        const uint8_t* head = from + size_t(h) * stride;
+        if (type == DType::f32) {
+            std::memcpy(to + size_t(h) * row, head, row);
+        } else {
+            from_float(reinterpret_cast<const float*>(head), to + size_t(h) * row, dim);
+        }
+    }
+}
+
 } // namespace
 
 ggml_type Collector::q_type_of(const AttentionNode& node) {
     return ggml_get_type_traits_cpu(node.k->type)->vec_dot_type;
 }
 
-void Collector::fail(const std::string& why) {
-    if (error_.empty()) error_ = why;
-}
-
 void Collector::reset() {
     next_index_ = 0;
     samples_ = 0;
-    open_ = false;
-    for (Group& g : groups_) g.map.clear();
+    for (CellMap& map : maps_) map.clear();
 }
 
 void Collector::truncate(int64_t index) { next_index_ = std::min(next_index_, index); }
 
-void Collector::begin(int64_t n_query, const int32_t* positions) {
-    open_ = true;
-    error_.clear();
-    n_unknown_ = 0;
-    n_query_ = n_query;
-    n_groups_ = 0;
-    layers_.clear();
-    taken_.clear();
-    witnesses_.assign(size_t(n_query), {});
-    positions_.resize(size_t(n_query));
+std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions) {
+    auto batch = std::make_unique<Batch>();
+    batch->first_index = next_index_;
+    batch->n_query = n_query;
+    batch->first_sample = samples_;
+    batch->positions.resize(size_t(n_query));
+    batch->frames.resize(size_t(n_query));
+    const size_t q_bytes = geometry_.q_bytes(), k_bytes = geometry_.k_bytes();
     for (int64_t i = 0; i < n_query; ++i) {
-        positions_[size_t(i)] = positions ? positions[i] : static_cast<int32_t>(next_index_ + i);
+        batch->positions[size_t(i)] = positions ? positions[i] : static_cast<int32_t>(next_index_ + i);
+        Frame& f = batch->frames[size_t(i)];
+        f.index = next_index_ + i;
+        f.position = batch->positions[size_t(i)];
+        f.batched = n_query > 1;
+        if (!keep_q || keep_q(f.index)) f.q.reserve(q_bytes);
+        f.k.reserve(k_bytes);
     }
+    next_index_ += n_query;
+    samples_ += static_cast<uint64_t>(n_query * (n_query == 1 ? options_.witnesses_single : options_.witnesses_batch));
+    return batch;
 }
 
-int32_t Collector::group_of(const AttentionNode& node) {
-    for (int32_t g = 0; g < n_groups_; ++g) {
-        Group& group = groups_[size_t(g)];
+void Collector::drop(const Batch& batch) {
+    next_index_ = batch.first_index;
+    samples_ = batch.first_sample;
+}
+
+int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
+    for (size_t g = 0; g < batch.groups.size(); ++g) {
+        const Batch::Group& group = batch.groups[g];
         if (group.mask != node.mask) continue;
         // A layer that borrows another layer's keys writes none of its own.
-        if (!node.k_cells || !group.k_cells || group.k_cells == node.k_cells) return g;
+        if (!node.k_cells || !group.k_cells || group.k_cells == node.k_cells) return static_cast<int32_t>(g);
     }
-    if (size_t(n_groups_) == groups_.size()) groups_.emplace_back();
-    Group& group = groups_[size_t(n_groups_)];
-    group.mask = node.mask;
-    group.k_cells = node.k_cells;
-    group.cells.clear();
-    group.columns.clear();
-    group.written.clear();
-    return n_groups_++;
+    batch.groups.emplace_back();
+    batch.groups.back().mask = node.mask;
+    batch.groups.back().k_cells = node.k_cells;
+    if (maps_.size() < batch.groups.size()) maps_.emplace_back();
+    return static_cast<int32_t>(batch.groups.size()) - 1;
 }
 
-void Collector::see(const AttentionNode& node) {
-    if (!node.refusal.empty()) return;
-    const int32_t before = n_groups_;
-    const int32_t g = group_of(node);
-    if (g != before) return; // seen with an earlier layer
-    Group& group = groups_[size_t(g)];
-    std::vector<uint8_t> cells_copy, mask_copy;
-    if (group.k_cells) {
-        const uint8_t* cells = host_data(group.k_cells, cells_copy);
-        for (int64_t i = 0; i < n_query_; ++i) {
-            int64_t cell = 0;
-            std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
-            group.written.push_back(cell);
-            group.map.assign(cell, next_index_ + i, positions_[size_t(i)]);
-        }
-    }
-    const uint8_t* mask = host_data(group.mask, mask_copy);
-    for (int64_t i = 0; i < n_query_; ++i) {
-        group.cells.push_back(visible_cells(group.mask, mask, i));
-        group.columns.push_back(group.map.columns_of(group.cells.back(), &n_unknown_));
-    }
-}
-
-LayerInfo Collector::describe(const AttentionNode& node, int32_t group) {
+LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     LayerInfo info;
     info.layer = node.layer;
     info.absent = node.refusal;
@@ -132,7 +127,7 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) {
     info.softcap = node.softcap;
     info.post_scale = node.post_scale;
     info.max_bias = node.max_bias;
-    if (node.sinks) {
+    if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
         std::vector<uint8_t> copy;
         const uint8_t* data = host_data(node.sinks, copy);
         info.sinks.resize(size_t(info.n_head));
@@ -141,133 +136,186 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) {
     return info;
 }
 
-void Collector::take(const AttentionNode& node, const uint8_t* q) {
-    const auto index = static_cast<int32_t>(layers_.size());
-    LayerInfo info = describe(node, node.refusal.empty() ? group_of(node) : 0);
-    info.k_layer = index;
-    Taken taken;
-    taken.node = node;
-    taken.q = q;
-    if (info.captured()) {
-        if (!node.k_cells) { // keys of an earlier layer
-            info.k_layer = -1;
-            for (int32_t i = 0; i < index; ++i) {
-                if (taken_[size_t(i)].node.k_cache == node.k_cache) info.k_layer = layers_[size_t(i)].k_layer;
+void Collector::see(Batch& batch, const AttentionNode& node, Batch* unfinished) {
+    const auto index = static_cast<int32_t>(batch.layers.size());
+    Batch::Layer layer;
+    if (node.refusal.empty()) {
+        const size_t groups_before = batch.groups.size();
+        layer.group = group_of(batch, node);
+        Batch::Group& group = batch.groups[size_t(layer.group)];
+        if (batch.groups.size() != groups_before) {
+            CellMap& map = maps_[size_t(layer.group)];
+            std::vector<uint8_t> cells_copy, mask_copy;
+            if (group.k_cells) {
+                const uint8_t* cells = host_data(group.k_cells, cells_copy);
+                for (int64_t i = 0; i < batch.n_query; ++i) {
+                    int64_t cell = 0;
+                    std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+                    group.written.push_back(cell);
+                    if (unfinished && map.column(cell) != CellMap::unknown &&
+                        size_t(layer.group) < unfinished->groups.size()) {
+                        unfinished->groups[size_t(layer.group)].before.push_back(map.entry(cell));
+                    }
+                    map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
+                }
             }
-            if (info.k_layer < 0) {
-                info.absent = "its keys are not written by this graph";
-                info.n_head = 0;
-                info.k_layer = index;
+            const uint8_t* mask = host_data(group.mask, mask_copy);
+            for (int64_t i = 0; i < batch.n_query; ++i) {
+                group.cells.push_back(visible_cells(group.mask, mask, i));
+                group.columns.push_back(map.columns_of(group.cells.back(), &batch.n_unknown));
             }
-        } else {
-            taken.group = info.mask_group;
         }
     }
-    layers_.push_back(std::move(info));
-    taken_.push_back(std::move(taken));
-    if (options_.witness && geometry_known_ && layers_.back().captured() && is_host(node.k) && is_host(node.v)) {
-        prove(node, index, q);
+    layer.info = describe(node, layer.group);
+    layer.info.k_layer = index;
+    if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
+    if (layer.info.captured()) {
+        layer.n_cells = node.k->ne[1];
+        layer.v_type = static_cast<DType>(node.v->type);
+        layer.flash = node.flash;
+        layer.k_cache = node.k_cache;
+        layer.written_group = layer.group;
+        if (!node.k_cells) { // keys of an earlier layer
+            layer.info.k_layer = -1;
+            for (const Batch::Layer& earlier : batch.layers) {
+                if (earlier.k_cache == node.k_cache) layer.info.k_layer = earlier.info.k_layer;
+            }
+            if (layer.info.k_layer < 0) {
+                layer.info.absent = "its keys are not written by this graph";
+                layer.info.n_head = 0;
+                layer.info.k_layer = index;
+            }
+        }
     }
+    batch.layers.push_back(std::move(layer));
 }
 
-// Proves the heads of this layer whose turn it is.
-void Collector::prove(const AttentionNode& node, int32_t layer_index, const uint8_t* q) {
-    const LayerInfo& info = layers_.back();
+void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
+    const Batch::Layer& layer = batch.layers[index];
+    const LayerInfo& info = layer.info;
+    batch.data.resize(batch.layers.size());
+    if (!info.captured()) return;
+    batch.data[index] = data;
+    const bool owns_k = info.k_layer == static_cast<int32_t>(index);
+    const Batch::Group& group = batch.groups[size_t(layer.written_group)];
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        Frame& f = batch.frames[size_t(i)];
+        if (!keep_q || keep_q(f.index)) {
+            const size_t at = f.q.size();
+            f.q.resize(at + info.q_bytes());
+            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim,
+                          f.q.data() + at);
+        }
+        if (owns_k) {
+            const uint8_t* row = data.k + size_t(group.written[size_t(i)]) * data.k_cell;
+            f.k.insert(f.k.end(), row, row + info.k_bytes());
+        }
+    }
+    if (options_.witness && geometry_known_) choose_proofs(batch, index);
+}
+
+// The heads of this layer whose turn it is.
+void Collector::choose_proofs(Batch& batch, size_t layer) const {
     const auto n_layer = static_cast<uint64_t>(geometry_.layers.size());
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     const uint64_t n_pairs = n_layer * n_head;
     if (n_pairs == 0) return;
     const uint64_t step = coprime_step(n_pairs);
-    const int32_t each = n_query_ == 1 ? options_.witnesses_single : options_.witnesses_batch;
-    const Group& group = groups_[size_t(info.mask_group)];
-    for (int64_t i = 0; i < n_query_; ++i) {
+    const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
+    for (int64_t i = 0; i < batch.n_query; ++i) {
         for (int32_t w = 0; w < each; ++w) {
-            const uint64_t sample = samples_ + static_cast<uint64_t>(i * each + w);
+            const uint64_t sample = batch.first_sample + static_cast<uint64_t>(i * each + w);
             const uint64_t pair = (sample % n_pairs) * step % n_pairs;
-            if (pair / n_head != static_cast<uint64_t>(layer_index)) continue;
-            const auto head = static_cast<int32_t>(pair % n_head) % info.n_head;
-            const int64_t head_kv = head / (info.n_head / info.n_head_kv);
-            HeadSample s;
-            s.layer = &info;
-            s.layer_index = layer_index;
-            s.head = head;
-            s.q = q + size_t(i) * info.q_bytes();
-            s.k = static_cast<const uint8_t*>(node.k->data);
-            s.k_stride = node.k->nb[1];
-            s.n_cells = node.k->ne[1];
-            s.visible = group.cells[size_t(i)];
-            s.positions = group.map.positions();
-            s.position = positions_[size_t(i)];
-            s.v_type = static_cast<DType>(node.v->type);
-            // flash: (dim, cell, head); otherwise (cell, dim, head)
-            s.v_dim_stride = node.flash ? node.v->nb[0] : node.v->nb[1];
-            s.v_cell_stride = node.flash ? node.v->nb[1] : node.v->nb[0];
-            s.v = static_cast<const uint8_t*>(node.v->data) + size_t(head_kv) * node.v->nb[2];
-            const size_t out_offset = node.flash ? size_t(head) * node.out->nb[1] + size_t(i) * node.out->nb[2]
-                                                 : size_t(i) * node.out->nb[1] + size_t(head) * node.out->nb[2];
-            s.out = reinterpret_cast<const float*>(static_cast<const char*>(node.out->data) + out_offset);
-            s.flash = node.flash;
-            s.batched = n_query_ > 1;
-            s.cells = &group.map;
-            witnesses_[size_t(i)].push_back(options_.witness(s));
+            if (pair / n_head != layer) continue;
+            const auto head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
+            batch.proofs.push_back({static_cast<int32_t>(layer), head, i});
         }
     }
 }
 
-bool Collector::finish(std::vector<Frame>& frames, std::string& error) {
-    open_ = false;
+Witness Collector::prove_one(const Batch& batch, const Batch::Proof& proof) const {
+    const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
+    const LayerInfo& info = layer.info;
+    const HostAttention& data = batch.data[size_t(proof.layer)];
+    const Batch::Group& group = batch.groups[size_t(layer.group)];
+    const CellMap& map = maps_[size_t(layer.group)];
+    std::vector<uint8_t> q(info.q_bytes());
+    convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim, q.data());
+    const int64_t head_kv = proof.head / (info.n_head / info.n_head_kv);
+    HeadSample s;
+    s.layer = &info;
+    s.layer_index = proof.layer;
+    s.head = proof.head;
+    s.q = q.data();
+    s.k = data.k;
+    s.k_stride = data.k_cell;
+    s.n_cells = layer.n_cells;
+    s.visible = group.cells[size_t(proof.token)];
+    s.cells = CellView(map, group.before);
+    std::vector<int32_t> patched;
+    s.positions = map.positions();
+    if (info.max_bias > 0 && !group.before.empty()) {
+        patched = s.cells.positions();
+        s.positions = patched;
+    }
+    s.position = batch.positions[size_t(proof.token)];
+    s.v_type = layer.v_type;
+    s.v_dim_stride = data.v_dim;
+    s.v_cell_stride = data.v_cell;
+    s.v = data.v + size_t(head_kv) * data.v_head;
+    s.out = reinterpret_cast<const float*>(data.out + size_t(proof.token) * data.out_token + size_t(proof.head) * data.out_head);
+    s.flash = layer.flash;
+    s.batched = batch.n_query > 1;
+    s.device = data.device;
+    return options_.witness(s);
+}
+
+void Collector::prove(Batch& batch, int32_t n_threads) {
+    for (Batch::Group& group : batch.groups) {
+        std::sort(group.before.begin(), group.before.end(),
+                  [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
+    }
+    std::vector<Witness> witnesses(batch.proofs.size());
+    std::atomic<size_t> next{0};
+    const auto work = [&] {
+        for (size_t i = next++; i < witnesses.size(); i = next++) witnesses[i] = prove_one(batch, batch.proofs[i]);
+    };
+    std::vector<std::thread> threads;
+    for (size_t t = 1; t < std::min<size_t>(size_t(std::max(n_threads, 1)), witnesses.size()); ++t) threads.emplace_back(work);
+    work();
+    for (std::thread& t : threads) t.join();
+    for (size_t i = 0; i < witnesses.size(); ++i) {
+        batch.frames[size_t(batch.proofs[i].token)].witnesses.push_back(witnesses[i]);
+    }
+    batch.proofs.clear();
+}
+
+bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {
+    const auto n_groups = static_cast<int32_t>(batch.groups.size());
     if (!geometry_known_) {
-        geometry_.layers = layers_;
-        geometry_.n_mask_groups = std::max(n_groups_, 1);
+        for (Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
+        geometry_.n_mask_groups = std::max(n_groups, 1);
         geometry_known_ = true;
     } else {
-        if (geometry_.layers.size() != layers_.size()) fail("the number of attention layers changed");
-        for (size_t i = 0; i < layers_.size() && error_.empty(); ++i) {
-            if (!same_shape(geometry_.layers[i], layers_[i])) {
-                fail("the shape of layer " + std::to_string(layers_[i].layer) + " changed between two graphs");
+        if (geometry_.layers.size() != batch.layers.size()) fail(batch, "the number of attention layers changed");
+        for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
+            if (!same_shape(geometry_.layers[i], batch.layers[i].info)) {
+                fail(batch, "the shape of layer " + std::to_string(batch.layers[i].info.layer) + " changed between two graphs");
             }
         }
     }
-    if (n_unknown_ > 0) fail("the mask shows cells whose tokens were decoded before the capture began");
-    if (!error_.empty()) {
-        error = error_;
+    if (batch.n_unknown > 0) fail(batch, "the mask shows cells whose tokens were decoded before the capture began");
+    if (!batch.error.empty()) {
+        error = batch.error;
         return false;
     }
-    const size_t q_bytes = geometry_.q_bytes(), k_bytes = geometry_.k_bytes();
-    for (int64_t i = 0; i < n_query_; ++i) {
-        Frame f;
-        f.index = next_index_ + i;
-        f.position = positions_[size_t(i)];
-        f.batched = n_query_ > 1;
-        f.witnesses = std::move(witnesses_[size_t(i)]);
-        const bool with_q = !keep_q || keep_q(f.index);
-        if (with_q) f.q.resize(q_bytes);
-        f.k.resize(k_bytes);
-        size_t q_at = 0, k_at = 0;
-        for (int32_t l = 0; l < geometry_.n_layer(); ++l) {
-            const LayerInfo& info = geometry_.layers[size_t(l)];
-            if (!info.captured()) continue;
-            const Taken& t = taken_[size_t(l)];
-            if (with_q) std::memcpy(f.q.data() + q_at, t.q + size_t(i) * info.q_bytes(), info.q_bytes());
-            q_at += info.q_bytes();
-            if (!geometry_.owns_k(l)) continue;
-            const size_t offset = size_t(groups_[size_t(t.group)].written[size_t(i)]) * t.node.k->nb[1];
-            if (is_host(t.node.k_cache)) {
-                std::memcpy(f.k.data() + k_at, static_cast<const uint8_t*>(t.node.k_cache->data) + offset,
-                            info.k_bytes());
-            } else {
-                ggml_backend_tensor_get(t.node.k_cache, f.k.data() + k_at, offset, info.k_bytes());
-            }
-            k_at += info.k_bytes();
-        }
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        Frame& f = batch.frames[size_t(i)];
         for (int32_t g = 0; g < geometry_.n_mask_groups; ++g) {
-            f.visible.push_back(g < n_groups_ ? std::move(groups_[size_t(g)].columns[size_t(i)]) : Ranges{});
+            f.visible.push_back(g < n_groups ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
         }
         frames.push_back(std::move(f));
     }
-    const int32_t each = n_query_ == 1 ? options_.witnesses_single : options_.witnesses_batch;
-    samples_ += static_cast<uint64_t>(n_query_ * each);
-    next_index_ += n_query_;
     return true;
 }
 

@@ -1,18 +1,17 @@
-// Turns what the two ways in see (attention nodes with their data) into frames.
+// Turns what the two ways in see (attention nodes, then their data) into frames.
 #pragma once
 
 #include "tap/attention_graph.h"
 #include "tap/cells.h"
+#include "tap/host_attention.h"
 
 #include <attnscope/types.h>
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace attnscope::tap {
@@ -35,33 +34,74 @@ struct HeadSample {
     const float* out = nullptr;       // (head_dim_v): the engine's own attention output
     bool flash = false;
     bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
-    const CellMap* cells = nullptr;
+    bool device = false;              // computed by a GPU's kernels
+    CellView cells;
 };
 using WitnessFunction = std::function<Witness(const HeadSample&)>;
 
 struct CollectorOptions {
-    WitnessFunction witness;        // empty: none is taken
+    WitnessFunction witness;        // empty: none is taken; must be callable from several threads at once
     int32_t witnesses_single = 2;   // heads proven for a token decoded alone
     int32_t witnesses_batch = 1;    // heads proven for each token of a batch
 };
 
-// Collects one batch at a time: begin, then see() and take() for every attention, then finish().
+// The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
+// data of its tensors has arrived.
+struct Batch {
+    struct Group { // layers that share a mask and the cells of a cache
+        std::vector<int64_t> written;        // the cell of each token's new key
+        std::vector<Ranges> cells;           // visible cells, one a token
+        std::vector<Ranges> columns;         // the same as columns
+        std::vector<CellView::Entry> before; // what cells held before the next batch took them
+        const ggml_tensor* mask = nullptr;   // to tell groups apart while the graph is seen; never read later
+        const ggml_tensor* k_cells = nullptr;
+    };
+    struct Layer {
+        LayerInfo info;
+        int32_t group = 0;        // for visibility
+        int32_t written_group = 0; // for the cells of its new keys
+        int64_t n_cells = 0;
+        DType v_type = DType::f16;
+        bool flash = false;
+        const ggml_tensor* k_cache = nullptr; // an identity only
+    };
+    struct Proof {
+        int32_t layer = 0, head = 0;
+        int64_t token = 0;
+    };
+
+    int64_t first_index = 0; // of the frames
+    int64_t n_query = 0;
+    uint64_t first_sample = 0; // place in the sampling order
+    std::vector<int32_t> positions;
+    std::vector<Group> groups;
+    std::vector<Layer> layers;
+    std::vector<HostAttention> data; // of the layers taken
+    std::vector<Frame> frames;
+    std::vector<Proof> proofs;
+    int64_t n_unknown = 0;
+    std::string error;
+};
+
+// For each graph: begin, see() every attention while the graph's inputs are intact, take() every layer in the same order
+// once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
 // Not thread-safe; lives on the decode thread.
 class Collector {
 public:
     explicit Collector(CollectorOptions options) : options_(std::move(options)) {}
 
     // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
-    void begin(int64_t n_query, const int32_t* positions);
-    // Who sees whom, and where the new keys go. While the inputs of the graph are intact.
-    void see(const AttentionNode& node);
-    // The layer's Q, (n_query, n_head, head_dim) in q_type_of(node), host memory that stays valid until finish().
-    // While K, V and the output of the node are valid.
-    void take(const AttentionNode& node, const uint8_t* q);
+    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions);
+    // Who sees whom, and where the new keys go. `unfinished`: an earlier batch that still has to be proven, or null.
+    void see(Batch& batch, const AttentionNode& node, Batch* unfinished = nullptr);
+    // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
+    void take(Batch& batch, size_t layer, const HostAttention& data);
+    // Proves the heads whose turn it is, of the layers taken since the last call; on up to `n_threads` threads.
+    void prove(Batch& batch, int32_t n_threads);
     // The frames of the batch. Fails when the graph is not what it was before (`error` says how).
-    bool finish(std::vector<Frame>& frames, std::string& error);
-    void abandon() { open_ = false; }
-    bool open() const { return open_; }
+    bool finish(Batch& batch, std::vector<Frame>& frames, std::string& error);
+    // The batch, the latest one, never happened.
+    void drop(const Batch& batch);
 
     const Geometry& geometry() const { return geometry_; }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
@@ -76,42 +116,17 @@ public:
     std::function<bool(int64_t index)> keep_q;
 
 private:
-    struct Group { // layers that share a mask and the cells of a cache
-        const ggml_tensor* mask = nullptr;
-        const ggml_tensor* k_cells = nullptr;
-        std::vector<int64_t> written; // the cell of each token's new key
-        std::vector<Ranges> cells;   // visible cells, one a token of the batch
-        std::vector<Ranges> columns; // the same as columns
-        CellMap map;
-    };
-    struct Taken {
-        const uint8_t* q = nullptr;
-        AttentionNode node;
-        int32_t group = 0;
-    };
-
-    int32_t group_of(const AttentionNode& node);
-    LayerInfo describe(const AttentionNode& node, int32_t group);
-    void prove(const AttentionNode& node, int32_t layer_index, const uint8_t* q);
-    void fail(const std::string& why);
+    int32_t group_of(Batch& batch, const AttentionNode& node);
+    LayerInfo describe(const AttentionNode& node, int32_t group) const;
+    void choose_proofs(Batch& batch, size_t layer) const;
+    Witness prove_one(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;
     Geometry geometry_;
     bool geometry_known_ = false;
     int64_t next_index_ = 0;
-    uint64_t samples_ = 0; // witnesses asked for so far: the place in the sampling order
-    bool open_ = false;
-    std::string error_;
-    int64_t n_unknown_ = 0;
-
-    // of the open batch
-    int64_t n_query_ = 0;
-    std::vector<int32_t> positions_;
-    std::vector<Group> groups_;
-    int32_t n_groups_ = 0; // of this batch
-    std::vector<LayerInfo> layers_;
-    std::vector<Taken> taken_;
-    std::vector<std::vector<Witness>> witnesses_; // one list a token
+    uint64_t samples_ = 0;      // witnesses asked for so far: the place in the sampling order
+    std::vector<CellMap> maps_; // one a group
 };
 
 } // namespace attnscope::tap

@@ -1,35 +1,41 @@
+#include "tap/device_layers.h"
 #include "tap/tap.h"
 
 #include <ggml-backend.h>
-#include <ggml-cpp.h>
 
 #include <algorithm>
-#include <unordered_set>
+#include <thread>
 
 namespace attnscope::tap {
 
-// What was added to the graph that is in use. A graph that is used again for the next token has it still.
-//
-// The additions must be the same in every graph of a model: ggml's allocator applies the plan of an earlier graph to
-// a later one with the same number of nodes and sizes that fit, so a copy that moves from one layer to another, or an
-// output flag that comes and goes, would let live data be overwritten. Hence all layers, always.
+// What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
+// data is on its way from a device.
 struct GraphTap::Plan {
     GraphAttention found;
-    ggml_context_ptr ctx; // of our tensors
-    struct Copy {
-        size_t node = 0;              // in found.nodes
-        ggml_tensor* target = nullptr; // (head_dim, n_head, n_query), contiguous, in our buffer
-    };
-    std::vector<Copy> copies;
     ggml_cgraph* graph = nullptr;
+    Placement placement;
+    std::vector<std::unique_ptr<Fetch>> fetches; // one a device
+    Mirrors mirrors;
 
-    // One buffer for each buffer type that holds a layer's keys (one on a CPU). Grows to the largest batch.
-    struct Buffer {
-        ggml_backend_buffer_type_t type = nullptr;
-        ggml_backend_buffer_ptr memory;
-        size_t used = 0;
+    std::unique_ptr<Batch> open; // seen, running
+
+    struct Arriving {
+        std::unique_ptr<Batch> batch;
+        std::vector<LayerSource> sources;
+        int slot = 0;
     };
-    std::vector<Buffer> buffers;
+    std::unique_ptr<Arriving> arriving;
+    int next_slot = 0;
+
+    Fetch* fetch_of(ggml_backend_dev_t device) {
+        for (auto& f : fetches) {
+            if (f->device() == device) return f.get();
+        }
+        return nullptr;
+    }
+    void drain() {
+        for (auto& f : fetches) f->drain();
+    }
 };
 
 GraphTap::GraphTap(CollectorOptions options, FramesCallback frames)
@@ -38,101 +44,35 @@ GraphTap::~GraphTap() = default;
 
 namespace {
 
-// ggml has no public count of leafs: they are the sources without an operation.
-size_t count_leafs(ggml_cgraph* graph) {
-    std::unordered_set<const ggml_tensor*> leafs;
-    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        const ggml_tensor* node = ggml_graph_node(graph, i);
-        for (const ggml_tensor* src : node->src) {
-            if (src && src->op == GGML_OP_NONE) leafs.insert(src);
-        }
+ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
+    for (int i = 0; i < ggml_backend_sched_get_n_backends(sched); ++i) {
+        ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
+        if (ggml_backend_get_device(backend) == device) return backend;
     }
-    return leafs.size();
+    return nullptr;
 }
 
 } // namespace
 
-void GraphTap::before_alloc(ggml_backend_sched_t, ggml_cgraph* graph) {
+void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
-    plan.copies.clear();
-    plan.ctx.reset();
     plan.graph = graph;
     plan.found = find_attention(graph);
-    auto& nodes = plan.found.nodes;
-    if (nodes.empty()) return;
-
-    // Each layer adds a view, a copy and a leaf; the scheduler has room for as many as the graph was made for.
-    const size_t room = static_cast<size_t>(ggml_graph_size(graph));
-    const size_t used = static_cast<size_t>(ggml_graph_n_nodes(graph)) + count_leafs(graph);
-    if (used + 3 * nodes.size() + 8 > room) {
-        for (AttentionNode& n : nodes) n.refusal = "llama.cpp's graph has no room for the copies (use --entry callback)";
-        return;
-    }
-
-    plan.ctx.reset(ggml_init({ggml_tensor_overhead() * (3 * nodes.size() + 1), nullptr, true}));
-    ggml_context* ctx = plan.ctx.get();
-    for (Plan::Buffer& b : plan.buffers) b.used = 0;
-    for (size_t i = 0; i < nodes.size(); ++i) {
-        AttentionNode& n = nodes[i];
-        if (n.refusal.empty() && !ggml_backend_buffer_is_host(n.k_cache->buffer)) {
-            n.refusal = "its keys lie on a GPU, from which this version does not fetch (use -ngl 0)";
-        }
-        if (!n.refusal.empty()) continue;
-        const ggml_type type = Collector::q_type_of(n);
-        ggml_tensor* target = ggml_new_tensor_3d(ctx, type, n.q->ne[0], n.q->ne[2], n.q->ne[1]);
-        ggml_format_name(target, "attnscope_q-%d", n.layer);
-        plan.copies.push_back({i, target});
-    }
-    // Place the targets on the back end of the layer they serve, one behind the other.
-    std::vector<std::pair<size_t, size_t>> places; // (buffer, offset)
-    for (const Plan::Copy& c : plan.copies) {
-        ggml_backend_buffer_type_t type = ggml_backend_buffer_get_type(nodes[c.node].k_cache->buffer);
-        size_t b = 0;
-        while (b < plan.buffers.size() && plan.buffers[b].type != type) ++b;
-        if (b == plan.buffers.size()) {
-            plan.buffers.emplace_back();
-            plan.buffers.back().type = type;
-        }
-        Plan::Buffer& buffer = plan.buffers[b];
-        places.emplace_back(b, buffer.used);
-        const size_t align = std::max<size_t>(ggml_backend_buft_get_alignment(type), 1);
-        const size_t size = ggml_backend_buft_get_alloc_size(type, c.target);
-        buffer.used += (size + align - 1) / align * align;
-    }
-    for (Plan::Buffer& b : plan.buffers) {
-        if (b.used == 0 || (b.memory && ggml_backend_buffer_get_size(b.memory.get()) >= b.used)) continue;
-        b.memory.reset();
-        b.memory.reset(ggml_backend_buft_alloc_buffer(b.type, b.used));
-        if (!b.memory) {
-            for (AttentionNode& n : nodes) n.refusal = "no memory for the copies of the queries";
-            plan.copies.clear();
-            return;
-        }
-    }
-    for (size_t i = 0; i < plan.copies.size(); ++i) {
-        ggml_backend_buffer_t memory = plan.buffers[places[i].first].memory.get();
-        auto* base = static_cast<uint8_t*>(ggml_backend_buffer_get_base(memory));
-        ggml_backend_tensor_alloc(memory, plan.copies[i].target, base + places[i].second);
-    }
-    // Insert each copy just before the attention that reads the same Q, so that Q need not live longer. From the back,
-    // so that indices found before stay right.
-    for (size_t i = plan.copies.size(); i-- > 0;) {
-        AttentionNode& n = nodes[plan.copies[i].node];
-        ggml_tensor* q = ggml_permute(ctx, n.q, 0, 2, 1, 3); // (head_dim, n_head, n_query)
-        ggml_tensor* copy = ggml_cpy(ctx, q, plan.copies[i].target);
-        ggml_format_name(copy, "attnscope_copy-%d", n.layer);
-        const int before = ggml_graph_n_nodes(graph);
-        ggml_build_forward_expand(graph, copy);
-        ggml_tensor** all = ggml_graph_nodes(graph);
-        std::rotate(all + n.index, all + before, all + ggml_graph_n_nodes(graph));
-        // The engine's output of this attention is what the witness compares with: it keeps memory of its own.
-        ggml_set_output(n.out);
-    }
+    if (plan.found.nodes.empty()) return;
+    plan.placement.place(plan.found, [&] {
+        // Blocks are about to be given back: nobody may still write to them or read from them.
+        ggml_backend_sched_synchronize(sched);
+        complete();
+        plan.drain();
+    });
 }
 
-void GraphTap::before_compute(ggml_backend_sched_t, ggml_cgraph* graph) {
+void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
     if (plan.graph != graph || plan.found.nodes.empty()) return;
+    for (auto& fetch : plan.fetches) {
+        if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine);
+    }
     const int32_t* positions = nullptr;
     std::vector<int32_t> copy;
     if (ggml_tensor* p = plan.found.positions) {
@@ -141,28 +81,107 @@ void GraphTap::before_compute(ggml_backend_sched_t, ggml_cgraph* graph) {
         ggml_backend_tensor_get(p, copy.data(), 0, copy.size() * sizeof(int32_t));
         positions = copy.data();
     }
-    collector.begin(plan.found.n_query, positions);
-    for (const AttentionNode& n : plan.found.nodes) collector.see(n);
+    plan.open = collector.begin(plan.found.n_query, positions);
+    Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
+    for (const AttentionNode& n : plan.found.nodes) collector.see(*plan.open, n, unfinished);
 }
 
-void GraphTap::after_compute(ggml_backend_sched_t, ggml_cgraph* graph, bool succeeded) {
+void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
     Plan& plan = *plan_;
-    if (plan.graph != graph || !collector.open()) return;
+    if (plan.graph != graph || !plan.open) return;
+    std::unique_ptr<Batch> batch = std::move(plan.open);
     if (!succeeded) {
-        collector.abandon();
+        complete();
+        collector.drop(*batch);
         return;
     }
-    size_t next = 0;
-    for (size_t i = 0; i < plan.found.nodes.size(); ++i) {
-        const uint8_t* q = nullptr;
-        if (next < plan.copies.size() && plan.copies[next].node == i) {
-            const ggml_tensor* target = plan.copies[next].target;
-            q = static_cast<const uint8_t*>(target->data);
-            ++next;
-        }
-        collector.take(plan.found.nodes[i], q);
+    auto arriving = std::make_unique<Plan::Arriving>();
+    std::vector<const ggml_tensor*> caches;
+    bool some_on_host = false, some_on_device = false;
+    for (size_t l = 0; l < plan.found.nodes.size(); ++l) {
+        const AttentionNode& n = plan.found.nodes[l];
+        arriving->sources.push_back(source_of(n, batch->layers[l], plan.placement, plan.mirrors));
+        caches.push_back(n.k_cache);
+        const LayerSource& s = arriving->sources.back();
+        if (!s.captured) continue;
+        (s.on_device ? some_on_device : some_on_host) = true;
     }
-    deliver();
+    const bool stage = batch->n_query > 1;
+    arriving->batch = std::move(batch);
+    arriving->slot = plan.next_slot;
+    plan.next_slot = (plan.next_slot + 1) % Fetch::n_slots;
+    bool fetched = true;
+    for (Placement::Block& block : plan.placement.blocks()) {
+        if (block.used == 0 || block.on_host()) {
+            some_on_host = some_on_host || block.used > 0;
+            continue;
+        }
+        ggml_backend_t engine = backend_of(sched, block.device);
+        if (!plan.fetch_of(block.device)) plan.fetches.push_back(std::make_unique<Fetch>(block.device));
+        std::vector<Fetch::Rows> rows;
+        const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
+        fetched = fetched && engine &&
+                  plan.fetch_of(block.device)->start(arriving->slot, engine, block, rows, rows_bytes, stage);
+    }
+    complete(); // the batch before this one, while the devices work on this one
+    if (!fetched) {
+        error_ = "there is no host memory for the transfer from a device (use a smaller -ub)";
+        collector.drop(*arriving->batch);
+        return;
+    }
+    plan.arriving = std::move(arriving);
+    // What lies in host memory is the next graph's: it cannot wait.
+    if (some_on_host || !some_on_device) complete();
+}
+
+void GraphTap::flush() { complete(); }
+
+void GraphTap::complete() {
+    Plan& plan = *plan_;
+    if (!plan.arriving) return;
+    const std::unique_ptr<Plan::Arriving> arriving = std::move(plan.arriving);
+    Batch& batch = *arriving->batch;
+    std::vector<const uint8_t*> bases;
+    for (Placement::Block& block : plan.placement.blocks()) {
+        const uint8_t* base = nullptr;
+        if (block.on_host()) {
+            base = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(block.memory.get()));
+        } else if (Fetch* fetch = plan.fetch_of(block.device)) {
+            fetch->wait(arriving->slot);
+            base = fetch->block(arriving->slot);
+        }
+        bases.push_back(base);
+    }
+    const auto base = [&](size_t block) { return bases[block]; };
+    bool on_device = false;
+    for (const LayerSource& s : arriving->sources) {
+        if (!s.captured || !s.on_device) continue;
+        on_device = true;
+        const Fetch* fetch = plan.fetch_of(s.device);
+        store_new(s, batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
+    }
+    for (size_t l = 0; l < arriving->sources.size(); ++l) {
+        const LayerSource& s = arriving->sources[l];
+        HostAttention a = s.host;
+        if (s.captured) {
+            a.q = bases[s.q.block] + s.q.offset;
+            a.q_token = s.q.token_stride, a.q_head = s.q.head_stride;
+            a.out = bases[s.out.block] + s.out.offset;
+            a.out_token = s.out.token_stride, a.out_head = s.out.head_stride;
+            if (s.on_device) {
+                const Mirror& v = s.v_mirror ? *s.v_mirror : *s.k_mirror;
+                a.k = s.k_mirror->data();
+                a.k_cell = s.k_mirror->row_bytes();
+                a.v = v.data() + s.v_offset;
+                a.v_cell = v.row_bytes();
+                a.v_head = s.v_head, a.v_dim = s.v_dim;
+            }
+        }
+        collector.take(batch, l, a);
+    }
+    // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
+    collector.prove(batch, on_device && batch.n_query > 1 ? static_cast<int32_t>(std::thread::hardware_concurrency()) : 1);
+    deliver(batch);
 }
 
 } // namespace attnscope::tap

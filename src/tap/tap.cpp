@@ -2,16 +2,14 @@
 
 namespace attnscope::tap {
 
-void Tap::deliver() {
+void Tap::deliver(Batch& batch) {
     std::vector<Frame> frames;
-    if (collector.finish(frames, error_)) {
-        error_.clear();
+    std::string error;
+    if (collector.finish(batch, frames, error)) {
         if (frames_) frames_(std::move(frames));
+    } else if (error_.empty()) {
+        error_ = std::move(error);
     }
-}
-
-void Tap::end_decode() {
-    if (collector.open()) deliver();
 }
 
 } // namespace attnscope::tap

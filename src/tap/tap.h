@@ -3,7 +3,9 @@
 
 #include "tap/collector.h"
 #include "tap/hook.h"
+#include "tap/mirror.h"
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,21 +23,29 @@ public:
     Tap(const Tap&) = delete;
     Tap& operator=(const Tap&) = delete;
 
-    // What went wrong with the last batch; empty: nothing.
+    // What went wrong with a batch; empty: nothing. Stays until reset.
     const std::string& error() const { return error_; }
     // Ends a batch whose end the tap cannot see itself. After every llama_decode.
-    void end_decode();
+    virtual void end_decode() {}
+    // Waits for the frames that are still on their way from a device, and delivers them.
+    virtual void flush() {}
+    // Forgets the context: the next frame has index 0. Nothing may be on its way.
+    void reset() {
+        error_.clear();
+        collector.reset();
+    }
 
     Collector collector;
 
 protected:
-    void deliver();
+    void deliver(Batch& batch);
     FramesCallback frames_;
     std::string error_;
 };
 
-// Through ggml_backend_sched_alloc_graph: Q of all layers is copied inside the graph into one buffer of ours, and one
-// transfer takes it out. Used with a HookScope around llama_decode.
+// Through ggml_backend_sched_alloc_graph: the engine computes Q and the output of all layers into memory of ours
+// (placement.h). On a CPU it is read when the graph has run; from a device it is fetched while the next graph runs, so that
+// its frames come one decode later (flush() brings the last). Used with a HookScope around llama_decode.
 class GraphTap : public Tap, public GraphHook {
 public:
     GraphTap(CollectorOptions options, FramesCallback frames);
@@ -43,9 +53,11 @@ public:
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) override;
+    void flush() override;
 
 private:
     struct Plan;
+    void complete();
     std::unique_ptr<Plan> plan_;
 };
 
@@ -55,15 +67,19 @@ public:
     using Tap::Tap;
     // For llama_context_params: cb_eval = eval, cb_eval_user_data = this.
     static bool eval(ggml_tensor* t, bool ask, void* user_data);
+    void end_decode() override;
 
 private:
     bool wants(ggml_tensor* t);
     void node_done(ggml_tensor* t);
     void start_if_needed(int64_t n_query);
+    void take(AttentionNode& node);
 
+    std::unique_ptr<Batch> batch_;
     ggml_tensor* positions_ = nullptr;
-    std::map<const ggml_tensor*, ggml_tensor*> cells_of_;
-    std::map<int, std::vector<uint8_t>> q_;              // by layer, until finish()
+    std::map<const ggml_tensor*, ggml_tensor*> stored_by_; // cache tensor -> its SET_ROWS
+    std::map<int, std::vector<uint8_t>> q_;              // f32, by layer, until the layer's output is there
+    Mirrors mirrors_;                                    // of caches on devices
     int last_layer_ = -1;
     int n_flash_ = 0;
 };

@@ -1,0 +1,146 @@
+#include "tap/fetch.h"
+
+namespace attnscope::tap {
+
+namespace {
+
+// A piece of a buffer as a tensor, for functions that take tensors.
+ggml_tensor piece(ggml_backend_buffer_t buffer, void* data, size_t bytes) {
+    ggml_tensor t{};
+    t.type = GGML_TYPE_I8;
+    t.ne[0] = static_cast<int64_t>(bytes);
+    t.ne[1] = t.ne[2] = t.ne[3] = 1;
+    t.nb[0] = 1;
+    t.nb[1] = t.nb[2] = t.nb[3] = bytes;
+    t.buffer = buffer;
+    t.data = data;
+    return t;
+}
+
+} // namespace
+
+Fetch::~Fetch() {
+    if (prepared_) drain();
+}
+
+void Fetch::prepare() {
+    if (prepared_) return;
+    prepared_ = true;
+    ggml_backend_dev_props props{};
+    ggml_backend_dev_get_props(device_, &props);
+    if (!is_remote(device_)) own_.reset(ggml_backend_dev_init(device_, nullptr));
+    asynchronous_ = props.caps.async && props.caps.events && (own_ || is_remote(device_));
+    if (!asynchronous_) return;
+    engine_done_.reset(ggml_backend_event_new(device_));
+    may_overwrite_.reset(ggml_backend_event_new(device_));
+    for (Slot& s : slots_) s.done.reset(ggml_backend_event_new(device_));
+    asynchronous_ = engine_done_ && may_overwrite_ && slots_[0].done && slots_[1].done;
+}
+
+bool Fetch::reserve(Slot& slot, size_t bytes) {
+    if (slot.size >= bytes) return true;
+    slot.pinned.reset();
+    slot.data = nullptr;
+    slot.size = 0;
+    if (ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device_)) {
+        slot.pinned.reset(ggml_backend_buft_alloc_buffer(type, bytes));
+        if (!slot.pinned) return false;
+        slot.data = static_cast<uint8_t*>(ggml_backend_buffer_get_base(slot.pinned.get()));
+    } else {
+        slot.pageable.resize(bytes);
+        slot.data = slot.pageable.data();
+    }
+    slot.size = bytes;
+    return true;
+}
+
+ggml_tensor* Fetch::staged(const Placement::Block& block) {
+    if (!staging_ || ggml_backend_buffer_get_size(staging_.get()) < block.used) {
+        drain();
+        staging_.reset();
+        staging_.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), block.used));
+        if (!staging_) return nullptr;
+    }
+    staging_ctx_.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
+    ggml_tensor* t = ggml_new_tensor_1d(staging_ctx_.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
+    ggml_backend_tensor_alloc(staging_.get(), t, ggml_backend_buffer_get_base(staging_.get()));
+    return t;
+}
+
+// Rows of several layers lie at equal distances when the caches were made together: one transfer with a stride then.
+void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to) {
+    const auto address = [](const Rows& r) { return static_cast<const uint8_t*>(r.cache->data) + r.offset; };
+    for (size_t i = 0; i < rows.size();) {
+        const Rows& first = rows[i];
+        size_t n = 1;
+        ptrdiff_t stride = 0;
+        for (; i + n < rows.size(); ++n) {
+            const Rows& r = rows[i + n];
+            const ptrdiff_t step = address(r) - address(rows[i + n - 1]);
+            if (r.cache->buffer != first.cache->buffer || r.bytes != first.bytes || r.to != rows[i + n - 1].to + r.bytes) break;
+            if (step < static_cast<ptrdiff_t>(r.bytes) || (n > 1 && step != stride)) break;
+            stride = step;
+        }
+        const size_t span = size_t(stride) * (n - 1) + first.bytes;
+        ggml_tensor t = piece(first.cache->buffer, const_cast<uint8_t*>(address(first)), span);
+        if (n > 1) {
+            ggml_backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride), first.bytes);
+        } else {
+            ggml_backend_tensor_get_async(backend, &t, to + first.to, 0, first.bytes);
+        }
+        i += n;
+    }
+}
+
+bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows,
+                  size_t rows_bytes, bool stage) {
+    prepare();
+    Slot& slot = slots_[index];
+    slot.rows_at = (block.used + 255) / 256 * 256;
+    if (!reserve(slot, slot.rows_at + rows_bytes)) return false;
+    ggml_backend_t stream = own_ ? own_.get() : engine;
+    if (!asynchronous_) {
+        ggml_backend_synchronize(engine);
+    } else if (own_) {
+        ggml_backend_event_record(engine_done_.get(), engine);
+        ggml_backend_event_wait(stream, engine_done_.get());
+    }
+    get_rows(stream, rows, slot.data + slot.rows_at);
+    const ggml_tensor* source = block.whole;
+    ggml_tensor* copy = stage && asynchronous_ && own_ && block.used > 0 ? staged(block) : nullptr;
+    if (copy) {
+        ggml_backend_tensor_copy_async(stream, stream, block.whole, copy);
+        source = copy;
+        ggml_backend_event_record(may_overwrite_.get(), stream);
+    }
+    if (block.used > 0) ggml_backend_tensor_get_async(stream, source, slot.data, 0, block.used);
+    if (asynchronous_) {
+        if (!copy) ggml_backend_event_record(may_overwrite_.get(), stream);
+        ggml_backend_event_record(slot.done.get(), stream);
+        guarding_ = true;
+    } else {
+        ggml_backend_synchronize(stream);
+    }
+    return true;
+}
+
+void Fetch::guard(ggml_backend_t engine) {
+    if (guarding_ && own_) ggml_backend_event_wait(engine, may_overwrite_.get());
+    guarding_ = false;
+}
+
+void Fetch::wait(int slot) {
+    if (asynchronous_) ggml_backend_event_synchronize(slots_[slot].done.get());
+}
+
+void Fetch::drain() {
+    if (own_) ggml_backend_synchronize(own_.get());
+    for (Slot& s : slots_) {
+        if (!own_ && s.done) ggml_backend_event_synchronize(s.done.get());
+    }
+}
+
+size_t Fetch::device_bytes() const { return staging_ ? ggml_backend_buffer_get_size(staging_.get()) : 0; }
+size_t Fetch::host_bytes() const { return slots_[0].size + slots_[1].size; }
+
+} // namespace attnscope::tap

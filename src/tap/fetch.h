@@ -1,0 +1,80 @@
+// Takes what a graph left in a device's memory into host memory while the engine goes on.
+#pragma once
+
+#include "tap/placement.h"
+
+#include <ggml-backend.h>
+#include <ggml-cpp.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace attnscope::tap {
+
+// Of one device. The transfers run on a stream of their own, ordered behind the engine's by events: the engine waits for
+// nothing but, before its next graph, for our reading of what that graph will overwrite (guard()). On another machine (RPC)
+// there is one stream, the engine's, and requests are answered in order.
+class Fetch {
+public:
+    static constexpr int n_slots = 2; // one arrives while the other is read
+
+    explicit Fetch(ggml_backend_dev_t device) : device_(device) {}
+    ~Fetch();
+    Fetch(const Fetch&) = delete;
+    Fetch& operator=(const Fetch&) = delete;
+
+    ggml_backend_dev_t device() const { return device_; }
+
+    // `bytes` bytes at `offset` of a cache tensor go to `to` in the slot's rows.
+    struct Rows {
+        const ggml_tensor* cache = nullptr;
+        size_t offset = 0, bytes = 0, to = 0;
+    };
+    // Once `engine` has run what it was given: the block and the rows into slot `slot`. With `stage` the block is copied on
+    // the device first (large batches: the engine need not wait for the slow way to the host). False: no memory.
+    bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes,
+               bool stage);
+    // Before the engine's next graph.
+    void guard(ggml_backend_t engine);
+    // Blocks until the slot is filled.
+    void wait(int slot);
+    const uint8_t* block(int slot) const { return slots_[slot].data; }
+    const uint8_t* rows(int slot) const { return slots_[slot].data + slots_[slot].rows_at; }
+    // Blocks until the device is done with everything asked for.
+    void drain();
+    // Device memory and host memory taken, bytes.
+    size_t device_bytes() const;
+    size_t host_bytes() const;
+
+private:
+    struct FreeEvent {
+        void operator()(ggml_backend_event_t event) const { ggml_backend_event_free(event); }
+    };
+    using Event = std::unique_ptr<std::remove_pointer_t<ggml_backend_event_t>, FreeEvent>;
+    struct Slot {
+        ggml_backend_buffer_ptr pinned;
+        std::vector<uint8_t> pageable; // where the device offers no pinned memory
+        uint8_t* data = nullptr;
+        size_t size = 0, rows_at = 0;
+        Event done;
+    };
+
+    void prepare();
+    bool reserve(Slot& slot, size_t bytes);
+    ggml_tensor* staged(const Placement::Block& block);
+    void get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to);
+
+    ggml_backend_dev_t device_ = nullptr;
+    bool prepared_ = false;
+    bool asynchronous_ = false;
+    ggml_backend_ptr own_; // null: the engine's stream is used
+    Event engine_done_, may_overwrite_;
+    bool guarding_ = false;
+    Slot slots_[n_slots];
+    ggml_backend_buffer_ptr staging_;
+    ggml_context_ptr staging_ctx_;
+};
+
+} // namespace attnscope::tap
