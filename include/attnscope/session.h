@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attnscope {
@@ -45,6 +46,21 @@ struct SamplingOptions {
     float repeat_penalty = 1.0f;
     int32_t repeat_last_n = 64;
     uint32_t seed = 0xFFFFFFFF;  // all ones: a random one
+    float typical_p = 1.0f;      // 1: off
+    float presence_penalty = 0;
+    float frequency_penalty = 0;
+    float dynatemp_range = 0;    // temperature +- this, by entropy; 0: off
+    float dynatemp_exponent = 1;
+    float xtc_probability = 0;   // 0: off
+    float xtc_threshold = 0.1f;
+    float dry_multiplier = 0;    // 0: off
+    float dry_base = 1.75f;
+    int32_t dry_allowed_length = 2;
+    int32_t dry_penalty_last_n = 1024; // how far back repetition counts
+    int32_t mirostat = 0;        // 0: off; 1, 2: version; replaces top-k, top-p, ...
+    float mirostat_tau = 5;
+    float mirostat_eta = 0.1f;
+    std::vector<std::pair<int32_t, float>> logit_bias; // token id, addend; -infinity forbids the token
 };
 
 // Which rows of the prompt keep their Q: all, the last n, or none (keys are always kept).
@@ -58,6 +74,10 @@ struct GenerateOptions {
     PromptRows prompt_rows;
     bool ignore_eos = false;
     const std::atomic<bool>* stop = nullptr;  // set from any thread: ends after the current token
+    bool keep_rows = true;       // false: frames of generated tokens come without Q
+    // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
+    // gets the token. The last token of the prompt is then decoded alone.
+    std::function<void(std::span<const float>)> hidden_state;
 };
 
 struct GenerateResult {
@@ -66,6 +86,7 @@ struct GenerateResult {
     std::string finish_reason;  // "eos", "length", "context", "stopped"
     double prompt_seconds = 0;
     double generate_seconds = 0;
+    uint32_t seed = 0;          // the one in use, also when a random one was asked for
     double sink_seconds = 0;    // spent inside the sink, of which waiting for a full queue is the part that hurts
 };
 
@@ -75,16 +96,42 @@ using FrameSink = std::function<Result<void>(Frame&&)>;
 // Receives the text of each generated token as it is chosen; return false to stop.
 using TextSink = std::function<bool(int32_t token, const std::string& piece)>;
 
+struct ChatMessage {
+    std::string role; // "system", "user", "assistant", or what else the template knows
+    std::string content;
+};
+
+// What the model's file says of the model. -1: there is no such token.
+struct ModelInfo {
+    std::string name; // general.name, or the file's name without ending
+    int32_t n_layer = 0;
+    int32_t n_head = 0;
+    int32_t n_head_kv = 0;
+    int32_t n_embd = 0;
+    int32_t n_ctx_train = 0;
+    int32_t bos = -1, eos = -1, eot = -1;
+    float rope_freq_base = 0;
+    float rope_freq_scale = 0;
+    std::string chat_template; // empty: none
+};
+
+// One thread at a time, except for tokenize(), piece(), chat_prompt(), model_info(), n_ctx() and n_vocab(): they only
+// read the model, and may be called from any thread while another generates.
 class Session {
 public:
     // Checks the file (a GGUF from a stranger is refused in a sentence), loads it and prepares a context.
     static Result<std::unique_ptr<Session>> open(const SessionOptions& options);
     virtual ~Session() = default;
 
-    virtual Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special, bool parse_special) = 0;
+    virtual Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special, bool parse_special) const = 0;
     virtual std::string piece(int32_t token) const = 0;
-    // The user's message in the model's own chat template, ready to tokenise with parse_special.
-    virtual Result<std::string> chat_prompt(const std::string& user_message) = 0;
+    // The messages in the model's own chat template, the assistant's turn begun, ready to tokenise with parse_special.
+    virtual Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const = 0;
+    Result<std::string> chat_prompt(const std::string& user_message) const {
+        const ChatMessage message{"user", user_message};
+        return chat_prompt({&message, 1});
+    }
+    virtual ModelInfo model_info() const = 0;
 
     // Reads `tokens` after what the context holds already, then generates. The last generated token is read too, so
     // that every generated token has its frame. Frame indices continue over calls.
@@ -97,6 +144,11 @@ public:
     virtual int32_t n_vocab() const = 0;
     virtual Entry entry() const = 0;                // what automatic became
     virtual void reset() = 0;                       // empties the context; frame indices start at 0 again
+    virtual int64_t n_past() const = 0;             // tokens that the context holds
+    // Forgets all but the first `n` tokens of the context, so that generate() goes on after them; frames of the kept
+    // tokens stay valid columns. Returns how many are kept: n, or 0 where the model's memory cannot be cut there
+    // (recurrent layers, a sliding window that has moved past n).
+    virtual int64_t truncate(int64_t n) = 0;
 };
 
 } // namespace attnscope

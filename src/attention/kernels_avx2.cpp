@@ -3,6 +3,7 @@
 #include "attention/numbers.h"
 #include "attention/prefetch.h"
 #include "attention/simd.h"
+#include "attention/tiles.h"
 
 #if defined(__x86_64__)
 
@@ -381,6 +382,27 @@ ATTNSCOPE_AVX2 double entropy(const float* p, int64_t n) {
     return 0.0 - total(low, high);
 }
 
+ATTNSCOPE_AVX2 void add(float* sum, const float* x, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(sum + i, _mm256_add_ps(_mm256_loadu_ps(sum + i), _mm256_loadu_ps(x + i)));
+    for (; i < n; ++i)
+        sum[i] += x[i];
+}
+
+ATTNSCOPE_AVX2 void largest(float* max, const float* x, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 m = _mm256_loadu_ps(max + i);
+        const __m256 v = _mm256_loadu_ps(x + i);
+        // max_ps returns its second operand when either is NaN: v stays; a NaN in m is put back
+        const __m256 top = _mm256_max_ps(m, v);
+        _mm256_storeu_ps(max + i, _mm256_blendv_ps(top, m, _mm256_cmp_ps(m, m, _CMP_UNORD_Q)));
+    }
+    for (; i < n; ++i)
+        max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
+}
+
 // __builtin_cpu_supports knows "f16c" in GCC only. What the operating system must do for it, it does for
 // AVX2.
 bool has_f16c() {
@@ -401,7 +423,12 @@ const RowKernels* avx2_kernels() {
                                         scores,
                                         exponentials,
                                         multiply,
-                                        entropy};
+                                        entropy,
+                                        avx2_tiles_f16,
+                                        avx2_tiles_bf16,
+                                        avx2_tiles_f32,
+                                        add,
+                                        largest};
     static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return usable ? &kernels : nullptr;
 }

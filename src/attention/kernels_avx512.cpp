@@ -4,6 +4,7 @@
 #include "attention/numbers.h"
 #include "attention/prefetch.h"
 #include "attention/simd.h"
+#include "attention/tiles.h"
 
 #if defined(__x86_64__)
 
@@ -224,7 +225,12 @@ const RowKernels* avx512_kernels() {
                                     rest->scores,
                                     rest->exponentials,
                                     rest->multiply,
-                                    rest->entropy};
+                                    rest->entropy,
+                                    avx512_tiles_f16,
+                                    avx512_tiles_bf16,
+                                    avx512_tiles_f32,
+                                    rest->add,
+                                    rest->largest};
     return &kernels;
 }
 

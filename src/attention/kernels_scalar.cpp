@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+#include <vector>
 
 namespace attnscope {
 
@@ -78,11 +80,42 @@ double entropy(const float* p, int64_t n) {
     return sum;
 }
 
+// Through the kernel for rows, so that the order of additions lies in one place.
+template <class Elements> void tiles(const TileTask& t) {
+    constexpr auto columns = static_cast<size_t>(tile_columns);
+    const auto dim = static_cast<size_t>(t.head_dim);
+    std::vector<uint8_t> rows(columns * dim * Elements::size);
+    for (int64_t tile = 0; tile < t.n_tiles; ++tile) {
+        const uint8_t* from = t.tiles + static_cast<size_t>(tile) * rows.size();
+        for (size_t d = 0; d < dim; ++d) {
+            for (size_t c = 0; c < columns; ++c) {
+                std::memcpy(&rows[(c * dim + d) * Elements::size], from + (d * columns + c) * Elements::size,
+                            Elements::size);
+            }
+        }
+        dots<Elements>({t.q, t.q_stride, t.n_q, t.head_dim, rows.data(), dim * Elements::size, tile_columns,
+                        t.out + tile * tile_columns, t.out_stride, t.batched});
+    }
+}
+
+void add(float* sum, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        sum[i] += x[i];
+}
+
+void largest(float* max, const float* x, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+        max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
+}
+
 } // namespace
 
 const RowKernels& scalar_kernels() {
-    static constexpr RowKernels kernels{"scalar", dots<F16Elements>, dots<Bf16Elements>, dots<F32Elements>,
-                                        scores,   exponentials,      multiply,           entropy};
+    static constexpr RowKernels kernels{"scalar",           dots<F16Elements>,   dots<Bf16Elements>,
+                                        dots<F32Elements>,  scores,              exponentials,
+                                        multiply,           entropy,             tiles<F16Elements>,
+                                        tiles<Bf16Elements>, tiles<F32Elements>, add,
+                                        largest};
     return kernels;
 }
 

@@ -56,6 +56,8 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
     return DotWay::engine;
 }
 
+} // namespace
+
 Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     if (!layer.captured()) return invalid("the layer was not captured: " + layer.absent);
     if (layer.n_head <= 0 || layer.n_head > max_n_head || layer.n_head_kv <= 0 ||
@@ -81,6 +83,8 @@ Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     plan.k_head_bytes = dtype_row_bytes(layer.k_type, layer.head_dim);
     return plan;
 }
+
+namespace {
 
 Result<void> check_visible(const RowsRequest& request) {
     int64_t seen = 0; // columns below it have been passed

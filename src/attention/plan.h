@@ -33,6 +33,9 @@ struct RowsPlan {
     std::vector<KeySegment> segments; // ascending; exactly the visible columns
 };
 
+// Can rows of this layer be computed at all? The plan of a request without its segments.
+Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched);
+
 // Errors as documented at attention_rows. `out_size` and `lse_size` are the elements the caller provides.
 Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t lse_size);
 

@@ -1,16 +1,11 @@
 // Rows of attention: plan, dot products, softmax.
-#include "attention/numbers.h"
+#include "attention/dots.h"
 #include "attention/plan.h"
 #include "attention/simd.h"
-
-#include <ggml-cpu.h>
+#include "attention/softmax.h"
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
-#include <cstdlib>
-#include <limits>
-#include <mutex>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -18,52 +13,6 @@
 namespace attnscope {
 
 namespace {
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
-
-// The steepness of ALiBi for query head h, as ggml_compute_forward_soft_max_f32 computes it: the geometric
-// sequence of Press et al. 2022 (arXiv 2108.12409) for the largest power of two not above n_head; heads
-// beyond it take every second member of the sequence for twice as many.
-float alibi_slope(int32_t h, int32_t n_head, float max_bias) {
-    int32_t n_head_log2 = 1;
-    while (n_head_log2 * 2 <= n_head)
-        n_head_log2 *= 2;
-    const auto n = static_cast<float>(n_head_log2);
-    const float m0 = std::pow(2.0f, -max_bias / n);
-    const float m1 = std::pow(2.0f, -(max_bias / 2.0f) / n);
-    return h < n_head_log2 ? std::pow(m0, static_cast<float>(h + 1))
-                           : std::pow(m1, static_cast<float>(2 * (h - n_head_log2) + 1));
-}
-
-// Query heads as float32, each starting on a cache line.
-class FloatQueries {
-public:
-    FloatQueries(const uint8_t* q, DType type, size_t n_head, int64_t head_dim)
-        : lines_per_head_((static_cast<size_t>(head_dim) + floats_per_line - 1) / floats_per_line),
-          lines_(n_head * lines_per_head_) {
-        const size_t head_bytes = dtype_row_bytes(type, head_dim);
-        for (size_t h = 0; h < n_head; ++h) {
-            const uint8_t* from = q + h * head_bytes;
-            for (int64_t i = 0; i < head_dim; ++i) {
-                const auto at = static_cast<size_t>(i);
-                lines_[h * lines_per_head_ + at / floats_per_line].f[at % floats_per_line] =
-                    type == DType::f16    ? F16Elements::at(from, i)
-                    : type == DType::bf16 ? Bf16Elements::at(from, i)
-                                          : F32Elements::at(from, i);
-            }
-        }
-    }
-    const float* head(size_t h) const { return lines_[h * lines_per_head_].f; }
-    size_t stride() const { return lines_per_head_ * floats_per_line; }
-
-private:
-    static constexpr size_t floats_per_line = 16;
-    struct alignas(64) Line {
-        float f[floats_per_line];
-    };
-    size_t lines_per_head_;
-    std::vector<Line> lines_;
-};
 
 // Query heads [begin, end) of one request, all served by one KV head, and where their rows go.
 struct Group {
@@ -77,8 +26,9 @@ struct Group {
 void float_dots(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan,
                 const Group& group) {
     const LayerInfo& layer = *request.layer;
-    const FloatQueries q(request.q + static_cast<size_t>(group.begin) * plan.q_head_bytes, layer.q_type,
-                         static_cast<size_t>(group.end - group.begin), layer.head_dim);
+    FloatQueries q;
+    q.assign(request.q + static_cast<size_t>(group.begin) * plan.q_head_bytes, layer.q_type,
+             static_cast<size_t>(group.end - group.begin), layer.head_dim);
     auto* const dots = layer.k_type == DType::f16    ? kernels.dots_f16
                        : layer.k_type == DType::bf16 ? kernels.dots_bf16
                                                      : kernels.dots_f32;
@@ -99,69 +49,19 @@ void float_dots(const RowKernels& kernels, const RowsRequest& request, const Row
     }
 }
 
-void engine_dots(const RowsRequest& request, const RowsPlan& plan, const Group& group) {
-    // vec_dot may look half-precision block scales up in a table that this fills.
-    static std::once_flag once;
-    std::call_once(once, ggml_cpu_init);
-    const LayerInfo& layer = *request.layer;
-    const auto vec_dot = ggml_get_type_traits_cpu(static_cast<ggml_type>(layer.k_type))->vec_dot;
+void quantised_dots(const RowsRequest& request, const RowsPlan& plan, const Group& group) {
+    EngineDotTask task;
+    task.q = request.q + static_cast<size_t>(group.begin) * plan.q_head_bytes;
+    task.q_stride = plan.q_head_bytes;
+    task.n_q = group.end - group.begin;
+    task.out_stride = static_cast<size_t>(request.n_columns);
     for (const KeySegment& segment : plan.segments) {
-        for (int64_t r = 0; r < segment.n; ++r) {
-            const uint8_t* k = segment.data + static_cast<size_t>(r) * segment.stride +
-                               static_cast<size_t>(group.kv_head) * plan.k_head_bytes;
-            for (int32_t h = group.begin; h < group.end; ++h) {
-                const uint8_t* q = request.q + static_cast<size_t>(h) * plan.q_head_bytes;
-                float* out = group.out + (h - group.begin) * request.n_columns + segment.column + r;
-                vec_dot(layer.head_dim, out, 0, k, 0, q, 0, 1);
-            }
-        }
+        task.k = segment.data + static_cast<size_t>(group.kv_head) * plan.k_head_bytes;
+        task.k_stride = segment.stride;
+        task.n = segment.n;
+        task.out = group.out + segment.column;
+        engine_dots(*request.layer, task);
     }
-}
-
-// Adds slope * -|distance| to scores of columns [column, column + n); returns the new maximum.
-float add_alibi(float* scores, int64_t column, int64_t n, float slope, const RowsRequest& request) {
-    float max = -infinity;
-    for (int64_t i = 0; i < n; ++i) {
-        const int64_t distance =
-            static_cast<int64_t>(request.position) - request.positions[static_cast<size_t>(column + i)];
-        scores[i] += slope * -static_cast<float>(std::abs(distance));
-        max = scores[i] > max ? scores[i] : max;
-    }
-    return max;
-}
-
-// Turns the dot products in `row` into weights. Returns the natural logarithm of the denominator.
-float softmax(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan, int32_t head,
-              float* row) {
-    const LayerInfo& layer = *request.layer;
-    const bool alibi = layer.max_bias > 0;
-    const float slope = alibi ? alibi_slope(head, layer.n_head, layer.max_bias) : 0.0f;
-    float max = -infinity;
-    for (const KeySegment& s : plan.segments) {
-        float* x = row + s.column;
-        float top = kernels.scores(x, s.n, layer.scale, layer.softcap, layer.post_scale);
-        if (alibi) top = add_alibi(x, s.column, s.n, slope, request);
-        max = std::max(max, top);
-    }
-    const float* sink = layer.sinks.empty() ? nullptr : &layer.sinks[static_cast<size_t>(head)];
-    if (plan.segments.empty()) {
-        std::fill_n(row, request.n_columns, 0.0f);
-        return sink ? *sink : -infinity; // nothing to weigh, but a sink takes its share of nothing
-    }
-    if (sink) max = std::max(max, *sink);
-
-    double sum = sink ? static_cast<double>(std::exp(*sink - max)) : 0.0;
-    for (const KeySegment& s : plan.segments)
-        sum += kernels.exponentials(row + s.column, s.n, max);
-    const auto factor = static_cast<float>(1.0 / sum);
-    int64_t written = 0;
-    for (const KeySegment& s : plan.segments) {
-        std::fill(row + written, row + s.column, 0.0f);
-        kernels.multiply(row + s.column, s.n, factor);
-        written = s.column + s.n;
-    }
-    std::fill(row + written, row + request.n_columns, 0.0f);
-    return static_cast<float>(static_cast<double>(max) + std::log(sum));
 }
 
 void compute_group(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan,
@@ -169,11 +69,11 @@ void compute_group(const RowKernels& kernels, const RowsRequest& request, const 
     if (plan.way == DotWay::float32) {
         float_dots(kernels, request, plan, group);
     } else {
-        engine_dots(request, plan, group);
+        quantised_dots(request, plan, group);
     }
+    const SoftmaxTask task{request.layer, request.visible, request.n_columns, request.position, request.positions};
     for (int32_t h = group.begin; h < group.end; ++h) {
-        const float lse =
-            softmax(kernels, request, plan, h, group.out + (h - group.begin) * request.n_columns);
+        const float lse = softmax_row(kernels, task, h, group.out + (h - group.begin) * request.n_columns);
         if (group.lse) group.lse[h - group.begin] = lse;
     }
 }

@@ -22,6 +22,21 @@ struct DotTask {
     bool batched = false;  // RowsRequest::batched
 };
 
+// The same for keys that lie in tiles: tile_columns columns side by side, (tile, head_dim, tile_columns) elements. Each
+// lane of a register is a column then, and nothing has to be added across lanes.
+constexpr int64_t tile_columns = 16;
+struct TileTask {
+    const float* q = nullptr; // as in DotTask
+    size_t q_stride = 0;
+    int32_t n_q = 0;
+    int32_t head_dim = 0;
+    const uint8_t* tiles = nullptr;
+    int64_t n_tiles = 0;
+    float* out = nullptr; // out[h * out_stride + c], c in [0, n_tiles * tile_columns): columns not yet filled included
+    size_t out_stride = 0;
+    bool batched = false;
+};
+
 struct RowKernels {
     const char* name;
     void (*dots_f16)(const DotTask&);
@@ -34,6 +49,12 @@ struct RowKernels {
     double (*exponentials)(float* x, int64_t n, float max);
     void (*multiply)(float* x, int64_t n, float factor);
     double (*entropy)(const float* p, int64_t n); // -sum p ln p; nothing where p <= 0; NaN stays
+    // Bit for bit what dots_* gives for the same keys in rows.
+    void (*tiles_f16)(const TileTask&);
+    void (*tiles_bf16)(const TileTask&);
+    void (*tiles_f32)(const TileTask&);
+    void (*add)(float* sum, const float* x, int64_t n);     // sum += x
+    void (*largest)(float* max, const float* x, int64_t n); // max = max(max, x); a NaN in either stays
 };
 
 const RowKernels& scalar_kernels();

@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
         add_reproduce(app, action);
         add_diagnose(app, action);
         add_filter(app, action);
+        add_serve(app, action);
         // add verbs here
         app.parse(arguments(argc, argv));
         return action ? action() : exit_failed;

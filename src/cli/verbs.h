@@ -26,5 +26,6 @@ void add_bench(CLI::App& app, Action& action);
 void add_reproduce(CLI::App& app, Action& action);
 void add_diagnose(CLI::App& app, Action& action);
 void add_filter(CLI::App& app, Action& action);
+void add_serve(CLI::App& app, Action& action);
 
 } // namespace attnscope::cli

@@ -62,7 +62,7 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     const llama_context_ptr context(llama_init_from_model(model.get(), cp));
     if (!context) return Error{ErrorKind::engine, "llama.cpp could not make a context"};
     uint32_t seed = 0;
-    const llama_sampler_ptr sampler = engine::make_sampler(o.sampling, llama_vocab_n_tokens(vocab), &seed);
+    const llama_sampler_ptr sampler = engine::make_sampler(o.sampling, vocab, &seed);
 
     PointerCaptureResult result;
     RememberPointers hook;

@@ -8,6 +8,6 @@
 namespace attnscope::engine {
 
 // `seed` receives the seed in use, also when a random one was asked for.
-llama_sampler_ptr make_sampler(const SamplingOptions& options, int32_t n_vocab, uint32_t* seed);
+llama_sampler_ptr make_sampler(const SamplingOptions& options, const llama_vocab* vocab, uint32_t* seed);
 
 } // namespace attnscope::engine

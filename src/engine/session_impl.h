@@ -18,9 +18,11 @@ public:
     explicit SessionImpl(SessionOptions options) : options_(std::move(options)) {}
     Result<void> load();
 
-    Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special, bool parse_special) override;
+    Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special, bool parse_special) const override;
     std::string piece(int32_t token) const override;
-    Result<std::string> chat_prompt(const std::string& user_message) override;
+    using Session::chat_prompt;
+    Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const override;
+    ModelInfo model_info() const override;
     Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                     const FrameSink& frames, const TextSink& text) override;
     const Geometry& geometry() const override { return geometry_; }
@@ -29,6 +31,8 @@ public:
     int32_t n_vocab() const override { return n_vocab_; }
     Entry entry() const override { return entry_; }
     void reset() override;
+    int64_t n_past() const override { return n_past_; }
+    int64_t truncate(int64_t n) override;
 
     llama_context* context() { return context_.get(); }
     tap::Tap* tap() { return tap_.get(); }

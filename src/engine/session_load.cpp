@@ -209,6 +209,26 @@ void SessionImpl::reset() {
     if (judge_) judge_.emplace(geometry_);
 }
 
+int64_t SessionImpl::truncate(int64_t n) {
+    if (n >= n_past_) return n_past_;
+    if (n > 0) {
+        if (tap_) tap_->flush();
+        llama_memory_t memory = llama_get_memory(context_.get());
+        // A sliding window must still hold all that token n will see.
+        const int64_t window = llama_model_n_swa(model_.get());
+        const bool held = llama_memory_seq_pos_min(memory, 0) <= (window > 0 ? std::max<int64_t>(0, n - window) : 0);
+        if (held && llama_memory_seq_rm(memory, 0, static_cast<llama_pos>(n), -1)) {
+            n_past_ = n;
+            pending_.clear();
+            awaiting_.clear();
+            if (tap_) tap_->collector.truncate(n);
+            return n;
+        }
+    }
+    reset();
+    return 0;
+}
+
 RecordingInfo SessionImpl::recording_info() const {
     RecordingInfo info;
     info.model = identity_;

@@ -1,4 +1,5 @@
 #include "engine/engine_log.h"
+#include "engine/hidden_states.h"
 #include "engine/sampler.h"
 #include "engine/session_impl.h"
 
@@ -17,61 +18,6 @@ double now_seconds() {
 }
 
 } // namespace
-
-Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special, bool parse_special) {
-    std::vector<int32_t> tokens(text.size() + 8);
-    const auto fill = [&] {
-        return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
-                              static_cast<int32_t>(tokens.size()), add_special, parse_special);
-    };
-    int32_t n = 0;
-    try {
-        n = fill();
-        if (n < 0 && n != INT32_MIN) {
-            tokens.resize(size_t(-n));
-            n = fill();
-        }
-    } catch (const std::exception& e) {
-        // A SentencePiece vocabulary without byte tokens throws at characters that it does not have.
-        return Error{ErrorKind::engine,
-                     fmt::format("llama.cpp cannot tokenise this text with this vocabulary: {}", e.what())};
-    }
-    if (n < 0) return Error{ErrorKind::engine, "the text is too long to tokenise"};
-    tokens.resize(size_t(n));
-    return tokens;
-}
-
-std::string SessionImpl::piece(int32_t token) const {
-    if (token < 0 || token >= n_vocab_) return {};
-    std::string text(64, '\0');
-    int32_t n = llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
-    if (n < 0) {
-        text.resize(size_t(-n));
-        n = llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
-    }
-    text.resize(size_t(std::max(n, 0)));
-    return text;
-}
-
-Result<std::string> SessionImpl::chat_prompt(const std::string& user_message) {
-    const char* chat_template = llama_model_chat_template(model_.get(), nullptr);
-    if (!chat_template) {
-        return Error{ErrorKind::unsupported, "the model has no chat template; give the whole prompt without --chat"};
-    }
-    const llama_chat_message message{"user", user_message.c_str()};
-    std::string out(user_message.size() * 2 + 1024, '\0');
-    int32_t n = llama_chat_apply_template(chat_template, &message, 1, true, out.data(), static_cast<int32_t>(out.size()));
-    if (n > static_cast<int32_t>(out.size())) {
-        out.resize(size_t(n));
-        n = llama_chat_apply_template(chat_template, &message, 1, true, out.data(), n);
-    }
-    if (n < 0) {
-        return Error{ErrorKind::unsupported,
-                     "llama.cpp does not know the model's chat template; give the whole prompt without --chat"};
-    }
-    out.resize(size_t(n));
-    return out;
-}
 
 Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits) {
     // llama_batch_get_one does not write to the tokens.
@@ -153,25 +99,31 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
                                  result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
     }
     sampling_ = o.sampling;
-    llama_sampler_ptr sampler = make_sampler(o.sampling, n_vocab_, &seed_);
+    llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
+    result.seed = seed_;
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     pending_.clear();
     awaiting_.clear();
     if (tap_) {
         const int64_t first_kept = n_past_ + result.n_prompt - std::min(o.prompt_rows.last, result.n_prompt);
         const int64_t prompt_end = n_past_ + result.n_prompt;
-        tap_->collector.keep_q = [first_kept, prompt_end](int64_t i) { return i >= first_kept || i >= prompt_end; };
+        tap_->collector.keep_q = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) {
+            return i >= prompt_end ? keep_rows : i >= first_kept;
+        };
     }
 
     double start = now_seconds();
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
-    for (size_t at = 0; at < tokens.size(); at += batch) {
+    const HiddenStates hidden(context_.get(), o.hidden_state);
+    for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
         if (stopped()) {
             result.finish_reason = "stopped";
             if (Result<void> r = hand_over_all(frames, result.sink_seconds); !r) return r.error();
             return result;
         }
-        const auto part = tokens.subspan(at, std::min(batch, tokens.size() - at));
+        n = std::min(batch, hidden.fit(tokens.size() - at));
+        const auto part = tokens.subspan(at, n);
+        hidden.enable(at + n == tokens.size());
         if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r.error();
         if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
     }
@@ -193,6 +145,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
             result.finish_reason = "eos";
             break;
         }
+        hidden.deliver();
         const bool go_on = !text || text(token, piece(token));
         if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r.error();
         if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();

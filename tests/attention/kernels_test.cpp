@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <limits>
+#include <random>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -86,5 +87,68 @@ TEST(Kernels, TheLargestScoreIsFoundAmongNans) {
                 EXPECT_EQ(kernels->scores(x.data(), static_cast<int64_t>(n), 2.0f, 0.0f, 1.0f), 6.0f);
             }
         }
+    }
+}
+
+TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
+    std::mt19937 rng(12);
+    std::normal_distribution<float> normal;
+    for (const RowKernels* kernels : all_kernels()) {
+        for (int trial = 0; trial < 200; ++trial) {
+            const auto dim = static_cast<int32_t>(1 + rng() % 140);
+            const auto n_q = static_cast<int32_t>(1 + rng() % 9);
+            const auto n_tiles = static_cast<int64_t>(1 + rng() % 5);
+            const int64_t n = n_tiles * tile_columns;
+            const DType type = trial % 3 == 0 ? DType::f16 : trial % 3 == 1 ? DType::bf16 : DType::f32;
+            const size_t size = type == DType::f32 ? 4 : 2;
+            const auto stride = static_cast<size_t>(dim);
+            std::vector<float> x(static_cast<size_t>(n) * stride), q(static_cast<size_t>(n_q) * stride);
+            for (float& v : x)
+                v = normal(rng);
+            for (float& v : q)
+                v = normal(rng);
+            const std::vector<uint8_t> rows = encode(type, x);
+            std::vector<uint8_t> tiles(rows.size());
+            for (int64_t c = 0; c < n; ++c) {
+                for (int32_t d = 0; d < dim; ++d) {
+                    const auto from = static_cast<size_t>(c * dim + d) * size;
+                    const auto to = static_cast<size_t>((c / tile_columns * dim + d) * tile_columns + c % tile_columns);
+                    std::copy_n(rows.begin() + static_cast<ptrdiff_t>(from), size,
+                                tiles.begin() + static_cast<ptrdiff_t>(to * size));
+                }
+            }
+            const auto width = static_cast<size_t>(n);
+            std::vector<float> want(static_cast<size_t>(n_q) * width), got(want.size());
+            const bool batched = rng() % 2 == 0;
+            const DotTask by_rows{q.data(),    stride, n_q,         dim,   rows.data(), stride * size, n,
+                                  want.data(), width,  batched};
+            const TileTask by_tiles{q.data(), stride, n_q, dim, tiles.data(), n_tiles, got.data(), width, batched};
+            (type == DType::f16    ? kernels->dots_f16
+             : type == DType::bf16 ? kernels->dots_bf16
+                                   : kernels->dots_f32)(by_rows);
+            (type == DType::f16    ? kernels->tiles_f16
+             : type == DType::bf16 ? kernels->tiles_bf16
+                                   : kernels->tiles_f32)(by_tiles);
+            for (size_t i = 0; i < want.size(); ++i) {
+                ASSERT_EQ(got[i], want[i]) << kernels->name << ", head_dim " << dim << ", " << n_q << " heads, "
+                                           << dtype_name(type) << (batched ? ", batched" : "") << ", value " << i;
+            }
+        }
+    }
+}
+
+TEST(Kernels, TheLargestOfTwoKeepsNans) {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    for (const RowKernels* kernels : all_kernels()) {
+        std::vector<float> max{1, nan, 3, 4, 5, 6, 7, 8, 1, nan, 3};
+        const std::vector<float> x{2, 2, nan, 1, 9, 6, -1, 9, 2, 2, nan};
+        kernels->largest(max.data(), x.data(), static_cast<int64_t>(x.size()));
+        for (const size_t i : {1u, 2u, 9u, 10u})
+            EXPECT_TRUE(std::isnan(max[i])) << kernels->name << " " << i;
+        EXPECT_EQ(max[0], 2.0f);
+        EXPECT_EQ(max[3], 4.0f);
+        EXPECT_EQ(max[4], 9.0f);
+        EXPECT_EQ(max[7], 9.0f);
+        EXPECT_EQ(max[8], 2.0f);
     }
 }

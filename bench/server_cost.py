@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""What attention over HTTP costs: tokens per second at the client, against the same server without attention.
+
+    bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12]
+
+The prompt is read once and then kept by the server (cache_prompt). In each round every contestant asks for the same tokens,
+in an order that changes, so that disturbances hit all alike; a ratio is of neighbours in one round. Time runs from the
+request to its last event, at the client, which decodes what it gets. Contestants:
+    plain             the stream of Halo Weave's endpoint, no attention
+    aggregated        its mean over layers and heads, server-sent events
+    rows, WebSocket   all rows, raw float32 frames
+    rows, SSE         all rows, base64 in the JSON of each event
+    rows, one JSON    all rows, base64 in one JSON answer of /api/v1/generate (the server keeps at most 256 MB)
+Expected on a CPU: aggregated costs the products Q.K once more (a few percent of a token at 512 positions); all rows cost
+writing, sending and reading them as well, 0.55 MB a token for SmolLM2 at 512; base64 adds a third and its coding.
+"""
+import argparse
+import base64
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+
+STREAM = "/api/extra/generate/stream"
+
+
+def stream_events(port, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("POST", STREAM, json.dumps(body), {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        sys.exit(f"the server answered {answer.status}: {answer.read()[:300]}")
+    tokens = received = 0
+    for line in answer:
+        if not line.startswith(b"data: "):
+            continue
+        event = json.loads(line[6:])
+        # Halo Weave's stream names its events; KoboldCPP's ends with a finish_reason
+        tokens += event["type"] == "token" if "type" in event else event["finish_reason"] is None
+        attention = event.get("attention")
+        if attention:
+            received += len(base64.b64decode(attention["data"]))
+    connection.close()
+    return tokens, received
+
+
+def one_json(port, body):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    connection.request("POST", "/api/v1/generate", json.dumps(body), {"Content-Type": "application/json"})
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer["results"][0]["completion_tokens"], sum(len(base64.b64decode(a["data"])) for a in answer["attention"] if a)
+
+
+class WebSocket:
+    def __init__(self, port):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=600)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall((f"GET {STREAM}/ws HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n").encode())
+        self.file = self.socket.makefile("rb", buffering=1 << 20)
+        while self.file.readline() not in (b"\r\n", b""):
+            pass
+
+    def send(self, text):
+        data = text.encode()
+        mask = os.urandom(4)
+        head = b"\x81" + (bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data)))
+        self.socket.sendall(head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data)))
+
+    def frames(self):
+        """(opcode, payload) of whole messages."""
+        message = b""
+        kind = 0
+        while True:
+            first, second = self.file.read(2)
+            length = second & 127
+            if length == 126:
+                length = struct.unpack(">H", self.file.read(2))[0]
+            elif length == 127:
+                length = struct.unpack(">Q", self.file.read(8))[0]
+            payload = self.file.read(length)
+            if first & 15:
+                kind, message = first & 15, payload
+            else:
+                message += payload
+            if first & 128:
+                yield kind, message
+
+
+def over_websocket(port, body):
+    ws = WebSocket(port)
+    ws.send(json.dumps(body))
+    tokens = received = 0
+    for kind, payload in ws.frames():
+        if kind == 2:
+            received += len(payload)
+            continue
+        event = json.loads(payload)
+        if event["type"] == "done":
+            break
+        if event["type"] != "token":
+            sys.exit(f"the server said {event}")
+        tokens += 1
+    ws.socket.close()
+    return tokens, received
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("attnscope")
+    parser.add_argument("-m", "--model", default="smollm2")
+    parser.add_argument("--context", type=int, default=512, help="positions when the last token is generated")
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=12)
+    args = parser.parse_args()
+    server = subprocess.Popen([args.attnscope, "serve", "-m", args.model, "-c", str(args.context + 64), "--port", "0"],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline()
+        if not line:
+            sys.exit("the server did not start")
+        port = int(re.search(r":(\d+)\s*$", line).group(1))
+        rng = random.Random(1)
+        prompt = [rng.randrange(300, 40000) for _ in range(args.context - args.tokens)]
+        base = {"input_ids": prompt, "max_length": args.tokens, "temperature": 0, "ban_eos_token": True, "ignore_eos": True}
+        contestants = {
+            "plain": lambda: stream_events(port, base),
+            "aggregated": lambda: stream_events(port, {**base, "output_attentions": "aggregated"}),
+            "rows, WebSocket": lambda: over_websocket(port, {**base, "attention": {}}),
+            "rows, SSE": lambda: stream_events(port, {**base, "output_attentions": True}),
+            "rows, one JSON": lambda: one_json(port, {**base, "attention": {}}),
+        }
+        speeds = {name: [] for name in contestants}
+        sizes = {}
+        for name, ask in contestants.items():  # once unmeasured: the prompt is read, memory is touched
+            ask()
+        for _ in range(args.rounds):
+            order = list(contestants)
+            rng.shuffle(order)
+            for name in order:
+                start = time.perf_counter()
+                tokens, received = contestants[name]()
+                seconds = time.perf_counter() - start
+                if tokens != args.tokens:
+                    sys.exit(f"{name}: {tokens} tokens instead of {args.tokens}")
+                speeds[name].append(tokens / seconds)
+                sizes[name] = received / tokens
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+    print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {args.rounds} rounds")
+    print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}   MB/token")
+    for name, values in speeds.items():
+        ratios = [a / b for a, b in zip(values, speeds["plain"])]
+        s = statistics.quantiles(values, n=4)
+        r = statistics.quantiles(ratios, n=4)
+        print(f"{name:18}{s[1]:9.1f}  ({s[0]:.1f}-{s[2]:.1f}){'':3}{r[1]:9.3f}   ({r[0]:.3f}-{r[2]:.3f})  {sizes[name] / 1e6:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+// Live attention: the keys of a running session in memory, and what a request asks of each new token.
+//
+//   auto keys = KeyStore::create(session->geometry(), session->n_ctx());   // once the geometry is known
+//   auto view = AttentionView::create(*keys, request, {.n_prompt = n});     // one per generation
+//   session->generate(..., [&](Frame&& frame) {
+//       keys->append(frame);                                               // every frame, also of the prompt
+//       if (is_wanted(frame)) answer = view->next(frame);                  // frames with Q
+//   });
+//
+// The keys stay when the next request continues the same context; truncate() cuts them when the context is cut.
+#pragma once
+
+#include <attnscope/attention_request.h>
+#include <attnscope/error.h>
+#include <attnscope/position_scores.h>
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+
+namespace attnscope {
+
+// The keys of frames 0 .. size() - 1. Memory: k_bytes() of the geometry for each of them, rounded up to whole chunks of
+// 256 frames, never more than for n_ctx frames; taken as it is needed. Belongs to one thread.
+class KeyStore {
+public:
+    // invalid_argument when the geometry makes no sense or n_ctx is not positive.
+    static Result<std::unique_ptr<KeyStore>> create(const Geometry& geometry, int64_t n_ctx);
+    virtual ~KeyStore() = default;
+
+    // frame.index must be size(). invalid_argument otherwise, when the keys have the wrong size, or when n_ctx frames
+    // are held already; io when there is no memory. On an error nothing changes.
+    virtual Result<void> append(const Frame& frame) = 0;
+    // Forgets the keys of frames n and later. Memory is kept for reuse.
+    virtual void truncate(int64_t n) = 0;
+    virtual int64_t size() const = 0;
+    virtual size_t bytes() const = 0; // memory held
+    virtual const Geometry& geometry() const = 0;
+};
+
+struct ViewOptions {
+    int64_t n_prompt = 0;  // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
+    int32_t n_threads = 1; // threads that compute an answer, the caller's among them
+};
+
+// Answers one request. Belongs to the thread of its KeyStore, which must outlive it.
+class AttentionView {
+public:
+    // invalid_argument as check_request.
+    static Result<std::unique_ptr<AttentionView>> create(const KeyStore& keys, const AttentionRequest& request,
+                                                         const ViewOptions& options = {});
+    virtual ~AttentionView() = default;
+
+    // What the request asks of this frame, whatever `every` says; nothing is accumulated.
+    // Errors: not_found when the frame has no Q, or sees frames that are not in the store yet (a token of a batch that
+    // sees later ones: answer it after the whole batch was appended); invalid_argument when it is not a frame of this
+    // store; unsupported as attention_rows; io when there is no memory.
+    virtual Result<AttentionAnswer> answer(const Frame& frame) = 0;
+    // The next frame of the generation: accumulates it, and answers it if it is its turn. Frames in order of index; where
+    // the context was cut, scores of columns from there on are forgotten by scores().truncate().
+    virtual Result<std::optional<AttentionAnswer>> next(const Frame& frame) = 0;
+
+    virtual const AttentionRequest& request() const = 0;
+    virtual PositionScores& scores() = 0; // what was accumulated; empty unless request().accumulate asks for something
+};
+
+} // namespace attnscope

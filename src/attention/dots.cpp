@@ -1,0 +1,59 @@
+#include "attention/dots.h"
+
+#include <ggml-cpu.h>
+
+#include <cstring>
+#include <mutex>
+
+namespace attnscope {
+
+namespace {
+
+// ggml looks half-precision numbers up in tables that this fills.
+void start_ggml() {
+    static std::once_flag once;
+    std::call_once(once, ggml_cpu_init);
+}
+
+} // namespace
+
+void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
+    const auto dim = static_cast<size_t>(head_dim);
+    lines_.reserve(n_head * ((dim + floats_per_line - 1) / floats_per_line));
+    halves_.reserve(dim);
+}
+
+void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t head_dim) {
+    lines_per_head_ = (static_cast<size_t>(head_dim) + floats_per_line - 1) / floats_per_line;
+    lines_.resize(n_head * lines_per_head_);
+    if (type != DType::f32) start_ggml();
+    const size_t head_bytes = dtype_row_bytes(type, head_dim);
+    for (size_t h = 0; h < n_head; ++h) {
+        const uint8_t* from = q + h * head_bytes;
+        float* to = lines_[h * lines_per_head_].f;
+        if (type == DType::f32) {
+            std::memcpy(to, from, head_bytes);
+            continue;
+        }
+        // The caller's bytes need not be aligned. Every 16-bit number is a float32, so nothing is rounded.
+        halves_.resize(static_cast<size_t>(head_dim));
+        std::memcpy(halves_.data(), from, head_bytes);
+        const void* halves = halves_.data();
+        if (type == DType::f16) ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, head_dim);
+        else ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, head_dim);
+    }
+}
+
+void engine_dots(const LayerInfo& layer, const EngineDotTask& t) {
+    start_ggml();
+    const auto vec_dot = ggml_get_type_traits_cpu(static_cast<ggml_type>(layer.k_type))->vec_dot;
+    for (int64_t r = 0; r < t.n; ++r) {
+        const uint8_t* k = t.k + static_cast<size_t>(r) * t.k_stride;
+        for (int32_t h = 0; h < t.n_q; ++h) {
+            float* out = t.out + static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r);
+            vec_dot(layer.head_dim, out, 0, k, 0, t.q + static_cast<size_t>(h) * t.q_stride, 0, 1);
+        }
+    }
+}
+
+} // namespace attnscope

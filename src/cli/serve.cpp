@@ -1,0 +1,103 @@
+// attnscope serve: live attention over HTTP.
+#include "cli/report.h"
+#include "cli/session_flags.h"
+#include "cli/verbs.h"
+
+#include "server/server.h"
+
+#include <fmt/format.h>
+
+#include <csignal>
+#include <filesystem>
+#include <memory>
+
+#include <pthread.h>
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+struct ServeFlags : SessionFlags {
+    server::ServerOptions server;
+    int64_t timeout = 60, time_limit = 0, stall = 30;
+    size_t stream_mb = 128;
+};
+
+int run(ServeFlags& f) {
+    if (Result<void> r = resolve(f); !r) return report(r.error());
+    f.server.timeout = std::chrono::seconds(f.timeout);
+    f.server.time_limit = std::chrono::seconds(f.time_limit);
+    f.server.stall = std::chrono::seconds(f.stall);
+    f.server.stream_memory = f.stream_mb << 20;
+    std::error_code ec;
+    if (!f.server.record_dir.empty()) {
+        std::filesystem::create_directories(f.server.record_dir, ec);
+        if (access(f.server.record_dir.c_str(), W_OK) != 0) {
+            return report({ErrorKind::io, "--record " + f.server.record_dir + ": the folder cannot be written to"});
+        }
+    }
+    // Before any thread exists, so that all of them leave these signals to sigwait below.
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+
+    fmt::print(stderr, "loading {} ...\n", std::filesystem::path(f.session.model_path).filename().string());
+    Result<std::unique_ptr<Session>> session = Session::open(f.session);
+    if (!session) return report(session.error());
+    Result<std::unique_ptr<server::Server>> started = server::Server::start(**session, f.server);
+    if (!started) return report(started.error());
+    fmt::print("listening on http://{}:{}\n", f.server.host, (*started)->port());
+    std::fflush(stdout);
+    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" && f.server.api_keys.empty()) {
+        fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n", f.server.host);
+    }
+    int signal = 0;
+    sigwait(&signals, &signal);
+    (*started)->stop();
+    return exit_good;
+}
+
+} // namespace
+
+void add_serve(CLI::App& app, Action& action) {
+    auto f = std::make_shared<ServeFlags>();
+    CLI::App* verb = app.add_subcommand("serve", "Serve generations and their attention over HTTP");
+    verb->footer("Speaks Halo Weave's, KoboldCPP's, llama-server's and OpenAI's protocols; see docs/http.md.\n"
+                 "Examples:\n"
+                 "  attnscope serve -m model.gguf\n"
+                 "  attnscope serve --cors-origin http://localhost:8080     for the Halo Weave page\n"
+                 "  attnscope serve --record recordings/ --api-key SECRET\n"
+                 "Exit: 0 it was asked to stop, 2 it could not serve.");
+    server::ServerOptions& s = f->server;
+    verb->add_option("--host", s.host, "Address to listen on")->capture_default_str();
+    verb->add_option("--port", s.port, "Port to listen on; 0: a free one")->capture_default_str()->check(CLI::Range(0, 65535));
+    verb->add_option("--api-key", s.api_keys, "Key that every request must bring; may be given more than once");
+    verb->add_option("--cors-origin", s.cors_origins, "Origin whose pages may call, as http://localhost:8080; repeatable");
+    verb->add_option("--allow-host", s.allowed_hosts, "Further name under which the server is reached; repeatable");
+    verb->add_option("--record", s.record_dir, "Folder for recordings of the generations that ask for one");
+    verb->add_option("--max-queue", s.max_waiting, "Generations that may wait for their turn")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 10000));
+    verb->add_option("--timeout", f->timeout, "Seconds after which a silent connection is closed")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 86400));
+    verb->add_option("--time-limit", f->time_limit, "Seconds that one generation may take; 0: no limit")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 86400));
+    verb->add_option("--stream-mb", f->stream_mb, "Megabytes of attention that may wait for one slow client")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1 << 16));
+    verb->add_option("--stall", f->stall, "Seconds that a generation waits for a slow client whose megabytes are full")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 3600));
+    verb->add_option("--max-connections", s.max_connections, "Connections served at once")
+        ->capture_default_str()
+        ->check(CLI::Range(8, 65536));
+    add_model_flags(*verb, *f);
+    verb->callback([f, &action] { action = [f] { return run(*f); }; });
+}
+
+} // namespace attnscope::cli

@@ -1,0 +1,62 @@
+#include "live/crew.h"
+
+#include <system_error>
+
+namespace attnscope::live {
+
+Crew::Crew(int32_t n_threads) {
+    try {
+        while (size() < n_threads)
+            threads_.emplace_back([this, member = size()] { serve(member); });
+    } catch (const std::system_error&) {
+        // The machine gives no more threads: those there are do the work.
+    }
+}
+
+Crew::~Crew() {
+    {
+        const std::lock_guard lock(mutex_);
+        leave_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& t : threads_)
+        t.join();
+}
+
+// Items are layers: some dozens a token, tens of microseconds each, so one lock does for all of them.
+void Crew::work_off(int32_t member, std::unique_lock<std::mutex>& lock) {
+    while (next_ < n_items_) {
+        const size_t item = next_++;
+        const auto& work = *work_;
+        lock.unlock();
+        work(item, member);
+        lock.lock();
+        if (++n_done_ == n_items_) done_.notify_all();
+    }
+}
+
+void Crew::serve(int32_t member) {
+    std::unique_lock lock(mutex_);
+    while (!leave_) {
+        work_off(member, lock);
+        wake_.wait(lock, [this] { return leave_ || next_ < n_items_; });
+    }
+}
+
+void Crew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work) {
+    if (threads_.empty()) {
+        for (size_t i = 0; i < n_items; ++i)
+            work(i, 0);
+        return;
+    }
+    std::unique_lock lock(mutex_);
+    work_ = &work;
+    next_ = n_done_ = 0;
+    n_items_ = n_items;
+    wake_.notify_all();
+    work_off(0, lock);
+    done_.wait(lock, [this] { return n_done_ == n_items_; });
+    next_ = n_items_ = n_done_ = 0;
+}
+
+} // namespace attnscope::live

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""200 clients, most of them bad, against the real server and the real model; one good client throughout.
+
+    tests/load/load.py build/bin/attnscope [--seconds 30] [--clients 200] [--seed 1]
+
+Asks: does the server live, does its memory stay flat, and does the good client get its answer at not less than half the
+speed (tokens per second from its first to its last token) that it has alone? Waiting for a turn is told, not judged: the
+server writes one generation at a time, in the order in which requests come. Ends with 1 when an answer is no. Loopback only.
+"""
+import argparse
+import asyncio
+import base64
+import json
+import random
+import re
+import signal
+import statistics
+import struct
+import subprocess
+import sys
+import time
+
+STREAM = "/api/extra/generate/stream"
+counts = {}
+host = ""  # 127.0.0.1:PORT, as the Host header must say
+
+
+def count(what):
+    counts[what] = counts.get(what, 0) + 1
+
+
+def post(path, body, headers=()):
+    if not isinstance(body, bytes):
+        body = json.dumps(body).encode()
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", "Content-Type: application/json", f"Content-Length: {len(body)}",
+             "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def connect(port):
+    return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 20)
+
+
+async def answer_of(port, request, seconds=60):
+    """Status and body of an answer that comes whole."""
+    reader, writer = await connect(port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        data = await asyncio.wait_for(reader.read(), seconds)
+    finally:
+        writer.close()
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]) if head.startswith(b"HTTP/1.") else 0, body
+
+
+# ---- the bad clients: each does one bad thing and leaves ------------------------------------------------------------
+
+async def slow_reader(port, rng):
+    reader, writer = await connect(port)
+    writer.write(post(STREAM, {"prompt": "The sea is", "max_length": 24, "temperature": 0, "output_attentions": True,
+                               "attention": {"flow": rng.choice(["lossless", "latest"])}}))
+    await writer.drain()
+    for _ in range(rng.randrange(2, 12)):
+        if not await asyncio.wait_for(reader.read(512), 60):
+            break
+        await asyncio.sleep(0.3)
+    writer.close()
+
+
+async def vanishing(port, rng):
+    reader, writer = await connect(port)
+    writer.write(post(STREAM, {"prompt": "Once upon a time", "max_length": 400, "ignore_eos": True,
+                               "output_attentions": rng.choice([True, "aggregated", False])}))
+    await writer.drain()
+    await asyncio.wait_for(reader.read(rng.randrange(1, 4000)), 60)
+    # A reset instead of a farewell.
+    writer.get_extra_info("socket").setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER
+    writer.close()
+
+
+async def garbage(port, rng):
+    reader, writer = await connect(port)
+    writer.write(rng.randbytes(rng.randrange(1, 20000)))
+    await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+    await asyncio.wait_for(reader.read(), 90)
+    writer.close()
+
+
+async def half_request(port, rng):
+    reader, writer = await connect(port)
+    whole = post(STREAM, {"prompt": "x" * 3000, "max_length": 5})
+    writer.write(whole[: rng.randrange(1, len(whole) - 1)])
+    await writer.drain()
+    await asyncio.sleep(rng.uniform(0.5, 8))
+    writer.close()
+
+
+async def huge_body(port, rng):
+    reader, writer = await connect(port)
+    size = 100 << 20
+    chunked = rng.random() < 0.5
+    writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\n".encode() +
+                 (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else f"Content-Length: {size}\r\n\r\n".encode()))
+    piece = b" " * (1 << 20)
+    try:
+        for _ in range(100):
+            writer.write(b"100000\r\n" + piece + b"\r\n" if chunked else piece)
+            await asyncio.wait_for(writer.drain(), 30)
+        count("huge body taken")
+    finally:
+        writer.close()
+
+
+REFUSED = [
+    (STREAM, b'{"prompt": "\xff\xfe\xc3\x28"}'),
+    (STREAM, b'{"prompt": "\xed\xa0\x80"}'),
+    ("/v1/chat/completions", b"[" * 200000),
+    ("/v1/completions", b'{"prompt": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}"),
+    (STREAM, {"input_ids": [49152]}),
+    (STREAM, {"input_ids": [-1]}),
+    (STREAM, {"input_ids": [1 << 63]}),
+    (STREAM, {"input_ids": [1.5, None, "a"]}),
+    (STREAM, {"input_ids": [1] * 5000, "output_attentions": True}),
+    (STREAM, {"prompt": "a", "max_length": -5}),
+    (STREAM, {"prompt": "a", "temperature": -1e308}),
+    (STREAM, b'{"prompt": "a", "temperature": 1e999}'),
+    (STREAM, {"prompt": "a", "top_k": 1 << 62}),
+    (STREAM, {"prompt": "a", "attention": {"layers": [99999]}}),
+    (STREAM, {"prompt": "a", "attention": {"spans": [[-1, 1 << 60]]}}),
+    (STREAM, {"prompt": "a", "attention": {"top_k": 1e300}}),
+    (STREAM, {"prompt": "a", "attention": [[]]}),
+    ("/api/v1/prune", {"scores": [1e308] * 10, "budget": -9}),
+    ("/api/v1/prune", {"recording": "../../etc/passwd", "budget": 3}),
+    ("/v1/chat/completions", {"messages": "hello"}),
+    ("/v1/chat/completions", b""),
+    ("/detokenize", {"tokens": [99999999]}),
+]
+
+
+async def refused(port, rng):
+    path, body = rng.choice(REFUSED)
+    status, text = await answer_of(port, post(path, body))
+    if status == 503:
+        return count("told to come again")
+    if status == 0:
+        return count("closed without an answer")
+    if not 400 <= status < 500:
+        count("WRONG: accepted")
+        print(f"accepted with {status}: {path} {str(body)[:80]}: {text[:120]}", file=sys.stderr)
+
+
+async def broken_websocket(port, rng):
+    reader, writer = await connect(port)
+    key = base64.b64encode(rng.randbytes(16)).decode()
+    writer.write(f"GET {STREAM}/ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
+    await writer.drain()
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    kind = rng.randrange(3)
+    if kind == 0:  # no frame at all
+        writer.write(rng.randbytes(500))
+    elif kind == 1:  # a frame that claims 2^62 bytes
+        writer.write(b"\x81\xff" + struct.pack(">Q", 1 << 62) + b"abcd")
+    else:  # a request, and then nobody reads
+        text = json.dumps({"prompt": "a", "max_length": 50, "ignore_eos": True, "attention": {}}).encode()
+        writer.write(b"\x81\xfe" + struct.pack(">H", len(text)) + b"\0\0\0\0" + text)
+    await writer.drain()
+    await asyncio.sleep(rng.uniform(0.1, 3))
+    writer.close()
+
+
+BAD = [slow_reader, vanishing, garbage, half_request, refused, refused, refused, broken_websocket]
+
+
+async def bad_client(port, rng, until, big_bodies):
+    while time.monotonic() < until:
+        act = rng.choice(BAD)
+        if rng.random() < 0.01 and not big_bodies.locked():
+            act = huge_body
+        try:
+            if act is huge_body:
+                async with big_bodies:
+                    await act(port, rng)
+            else:
+                await act(port, rng)
+            count(act.__name__)
+        except asyncio.TimeoutError:
+            count(act.__name__ + ", timed out")
+        except (OSError, asyncio.IncompleteReadError):  # the server closed first, as it should
+            count(act.__name__ + ", cut off")
+        await asyncio.sleep(rng.uniform(0.5, 4))
+
+
+# ---- the good client -----------------------------------------------------------------------------------------------
+
+GOOD = {"prompt": "The capital of France is", "max_length": 32, "temperature": 0, "ban_eos_token": True}
+
+
+async def good_request(port):
+    """Tokens per second from the first to the last, and seconds until the first."""
+    start = time.monotonic()
+    while True:
+        reader, writer = await connect(port)
+        writer.write(post(STREAM, GOOD))
+        await writer.drain()
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 300)
+        if b" 200 " in head.split(b"\r\n")[0]:
+            break
+        writer.close()
+        if b" 503 " not in head.split(b"\r\n")[0]:
+            raise RuntimeError(f"the good request was refused: {head[:200]!r}")
+        count("good request told to come again")
+        await asyncio.sleep(0.2)
+    first = last = None
+    n = 0
+    while line := await asyncio.wait_for(reader.readline(), 300):
+        if line.startswith(b"data: "):
+            last = time.monotonic()
+            first = first or last
+            n += 1
+    writer.close()
+    if n < 20:
+        raise RuntimeError(f"the good request got {n} tokens")
+    return (n - 1) / (last - first), first - start
+
+
+def memory_mb(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) / 1024
+
+
+async def run(port, pid, args):
+    rng = random.Random(args.seed)
+    await good_request(port)
+    alone = [(await good_request(port))[0] for _ in range(5)]
+    until = time.monotonic() + args.seconds
+    big_bodies = asyncio.Lock()
+    crowd = [asyncio.create_task(bad_client(port, random.Random(rng.random()), until, big_bodies)) for _ in range(args.clients)]
+    speeds, waits, memory = [], [], [memory_mb(pid)]
+
+    async def watch_memory():
+        while True:
+            await asyncio.sleep(1)
+            memory.append(memory_mb(pid))
+
+    watch = asyncio.create_task(watch_memory())
+    while time.monotonic() < until:
+        speed, wait = await good_request(port)
+        speeds.append(speed)
+        waits.append(wait)
+        await asyncio.sleep(0.2)
+    await asyncio.gather(*crowd)
+    watch.cancel()
+    after = (await good_request(port))[0]
+    return alone, speeds, waits, after, memory
+
+
+def main():
+    global host
+    parser = argparse.ArgumentParser()
+    parser.add_argument("attnscope")
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--clients", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    server = subprocess.Popen([args.attnscope, "serve", "-m", "smollm2", "-c", "1024", "--port", "0", "--timeout", "10",
+                               "--stall", "5"], stdout=subprocess.PIPE, text=True)
+    try:
+        line = server.stdout.readline()
+        port = int(re.search(r":(\d+)\s*$", line).group(1))
+        host = f"127.0.0.1:{port}"
+        alone, speeds, waits, after, memory = asyncio.run(run(port, server.pid, args))
+        alive = server.poll() is None
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(60)
+    finally:
+        server.kill()
+
+    usual, among = statistics.median(alone), statistics.median(speeds)
+    early, late = max(memory[: len(memory) // 2 + 1]), max(memory[len(memory) // 2 :])
+    print("what the bad clients did: " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
+    print(f"good client alone: {usual:.1f} tokens/s; among them: median {among:.1f}, slowest {min(speeds):.1f} of {len(speeds)} "
+          f"answers ({among / usual:.2f} of alone); afterwards {after:.1f}")
+    print(f"waited for its turn: median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s")
+    print(f"memory: {memory[0]:.0f} MB at first, {early:.0f} MB at most in the first half, {late:.0f} MB at most in the second")
+    failures = []
+    if not alive or code != 0:
+        failures.append(f"the server ended with {code}")
+    if among < usual / 2:
+        failures.append("the good client was slowed to less than half")
+    # Contexts of clients that still read are kept, at most four, and each connection has a thread: it takes a minute or two
+    # until there are as many of them as there ever will be. Shorter runs are held against a bound.
+    if late > early * 1.1 + 32 if args.seconds >= 240 else late > memory[0] + 400:
+        failures.append("memory grew")
+    if counts.get("WRONG: accepted") or counts.get("huge body taken"):
+        failures.append("something was accepted that must be refused")
+    for failure in failures:
+        print("FAILED: " + failure)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
