@@ -10,6 +10,7 @@
 #include <csignal>
 #include <filesystem>
 #include <memory>
+#include <sstream>
 
 #include <pthread.h>
 #include <unistd.h>
@@ -21,10 +22,26 @@ struct ServeFlags : SessionFlags {
     server::ServerOptions server;
     int64_t timeout = 60, time_limit = 0, stall = 30;
     size_t stream_mb = 128;
+    std::string key_file;
 };
+
+// One key a line; empty lines are none. A key on the command line can be seen by every user of the machine.
+Result<void> read_keys(ServeFlags& f) {
+    if (f.key_file.empty()) return {};
+    Result<std::string> text = read_text_file(f.key_file, 1 << 20);
+    if (!text) return text.error();
+    std::stringstream lines(*text);
+    for (std::string line; std::getline(lines, line);) {
+        while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
+        if (!line.empty()) f.server.api_keys.push_back(line);
+    }
+    if (f.server.api_keys.empty()) return Error{ErrorKind::invalid_argument, "--api-key-file " + f.key_file + " holds no key"};
+    return {};
+}
 
 int run(ServeFlags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error());
+    if (Result<void> r = read_keys(f); !r) return report(r.error());
     f.server.timeout = std::chrono::seconds(f.timeout);
     f.server.time_limit = std::chrono::seconds(f.time_limit);
     f.server.stall = std::chrono::seconds(f.stall);
@@ -75,6 +92,7 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_option("--host", s.host, "Address to listen on")->capture_default_str();
     verb->add_option("--port", s.port, "Port to listen on; 0: a free one")->capture_default_str()->check(CLI::Range(0, 65535));
     verb->add_option("--api-key", s.api_keys, "Key that every request must bring; may be given more than once");
+    verb->add_option("--api-key-file", f->key_file, "File with such keys, one a line");
     verb->add_option("--cors-origin", s.cors_origins, "Origin whose pages may call, as http://localhost:8080; repeatable");
     verb->add_option("--allow-host", s.allowed_hosts, "Further name under which the server is reached; repeatable");
     verb->add_option("--record", s.record_dir, "Folder for recordings of the generations that ask for one");
