@@ -1,5 +1,6 @@
 // Between text and tokens, and what the model's file says of the model. All of it reads the model only, so that any
 // thread may ask while another decodes.
+#include "engine/deep_stack.h"
 #include "engine/session_impl.h"
 
 #include <fmt/format.h>
@@ -18,16 +19,26 @@ Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool
                               static_cast<int32_t>(tokens.size()), add_special, parse_special);
     };
     int32_t n = 0;
-    try {
-        n = fill();
-        if (n < 0 && n != INT32_MIN) {
-            tokens.resize(size_t(-n));
+    std::string thrown;
+    // The texts of some vocabularies are cut with std::regex, which recurses for every character of a match: a long run of
+    // letters overflows an ordinary stack.
+    const Result<void> ran = run_on_deep_stack(text.size(), [&] {
+        try {
             n = fill();
+            if (n < 0 && n != INT32_MIN) {
+                tokens.resize(size_t(-n));
+                n = fill();
+            }
+        } catch (const std::exception& e) {
+            // A SentencePiece vocabulary without byte tokens throws at characters that it does not have.
+            thrown = e.what();
         }
-    } catch (const std::exception& e) {
-        // A SentencePiece vocabulary without byte tokens throws at characters that it does not have.
-        return Error{ErrorKind::engine,
-                     fmt::format("llama.cpp cannot tokenise this text with this vocabulary: {}", e.what())};
+    });
+    if (!ran) {
+        return Error{ErrorKind::io, fmt::format("a text of {} bytes is too long to tokenise: {}", text.size(), ran.error().message)};
+    }
+    if (!thrown.empty()) {
+        return Error{ErrorKind::engine, "llama.cpp cannot tokenise this text with this vocabulary: " + thrown};
     }
     if (n < 0) return Error{ErrorKind::engine, "the text is too long to tokenise"};
     tokens.resize(size_t(n));

@@ -191,8 +191,6 @@ void Generation::finish(GenerationSummary summary) {
     }
     GenerationEvent last;
     last.text = text_.finish();
-    summary.n_prompt = summary_.n_prompt;
-    summary.n_reused = summary_.n_reused;
     summary.n_skipped = summary_.n_skipped;
     summary_ = std::move(summary);
     finished_ = true;

@@ -1,6 +1,7 @@
 #include "server/generation_fields.h"
 
 #include "server/attention_fields.h"
+#include "server/tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -12,7 +13,6 @@ namespace attnscope::server {
 
 namespace {
 
-constexpr size_t max_text = size_t(8) << 20;
 constexpr size_t max_stops = 64, max_stop_bytes = 1024;
 constexpr int64_t max_n = int64_t(1) << 31;
 constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
@@ -128,7 +128,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     if (ids) {
         g.tokens = std::move(*ids);
     } else {
-        Result<std::vector<int32_t>> tokens = service.session.tokenize(text, true, true);
+        Result<std::vector<int32_t>> tokens = tokenize_text(service, text, true, true);
         if (!tokens) return tokens.error();
         g.tokens = std::move(*tokens);
     }
@@ -204,7 +204,7 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
         const std::vector<std::string> texts = f.texts("prompt", 1, max_text);
         if (Result<void> r = f.status(); !r) return r.error();
         if (!texts.empty()) text = texts.front();
-        Result<std::vector<int32_t>> tokens = service.session.tokenize(text, true, true);
+        Result<std::vector<int32_t>> tokens = tokenize_text(service, text, true, true);
         if (!tokens) return tokens.error();
         g.tokens = std::move(*tokens);
     }
@@ -259,7 +259,7 @@ Result<ReadRequest> read_chat(const Json& body, const Service& service) {
     if (!messages) return messages.error();
     Result<std::string> text = service.session.chat_prompt(*messages);
     if (!text) return text.error();
-    Result<std::vector<int32_t>> tokens = service.session.tokenize(*text, true, true);
+    Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);
     if (!tokens) return tokens.error();
     g.tokens = std::move(*tokens);
     if (Result<void> r = fit(g, service.session.n_ctx(), false, false); !r) return r.error();

@@ -98,10 +98,8 @@ void GenerationQueue::work() {
         waiting_.pop_front();
         const auto generation = running_;
         lock.unlock();
-        run(*generation);
+        GenerationSummary summary = run(*generation);
         lock.lock();
-        running_.reset();
-        const GenerationSummary summary = generation->summary();
         ++counters_.n_generations;
         counters_.n_prompt += summary.n_prompt - summary.n_reused;
         counters_.n_reused += summary.n_reused;
@@ -109,10 +107,16 @@ void GenerationQueue::work() {
         counters_.prompt_seconds += summary.prompt_seconds;
         counters_.generate_seconds += summary.generate_seconds;
         counters_.last = summary;
+        running_.reset();
         ended_.push_back(generation);
-        if (ended_.size() <= most_ended) continue;
-        if (ended_.front()->holds_keys()) ended_.front()->cut_off();
-        ended_.pop_front();
+        if (ended_.size() > most_ended) {
+            if (ended_.front()->holds_keys()) ended_.front()->cut_off();
+            ended_.pop_front();
+        }
+        // Last, so that whoever hears of the end finds it counted.
+        lock.unlock();
+        generation->finish(std::move(summary));
+        lock.lock();
     }
 }
 
@@ -159,22 +163,22 @@ int64_t GenerationQueue::keep_prefix(const GenerationRequest& request) {
     return kept;
 }
 
-void GenerationQueue::run(Generation& generation) {
+GenerationSummary GenerationQueue::run(Generation& generation) {
     const GenerationRequest& request = generation.request;
     GenerationSummary summary;
     if (generation.cancelled() || !keys_->store) {
         summary.finish_reason = generation.cancelled() ? "aborted" : "error";
         summary.error = generation.cancelled() ? "" : "there is no memory for the keys";
-        generation.finish(std::move(summary));
-        return;
+        return summary;
     }
     const auto n_prompt = static_cast<int64_t>(request.tokens.size());
     const int64_t kept = keep_prefix(request);
+    summary.n_prompt = n_prompt;
+    summary.n_reused = kept;
     if (Result<void> r = generation.begin(keys_, n_prompt, kept); !r) {
         summary.finish_reason = "error";
         summary.error = r.error().message;
-        generation.finish(std::move(summary));
-        return;
+        return summary;
     }
 
     GenerateOptions o = request.options;
@@ -201,7 +205,8 @@ void GenerationQueue::run(Generation& generation) {
         }
         context_.push_back(frame.token);
         if (recorder && !failure) check(recorder->push(frame, session_));
-        if (failure) generation.cancel();
+        late = options_.time_limit.count() > 0 && std::chrono::steady_clock::now() - start > options_.time_limit;
+        if (failure || late) generation.cancel();
         if (!rows || frame.q.empty()) return {};
         std::vector<uint8_t>().swap(frame.k);
         if (frame.kind == FrameKind::generated || frame.index == n_prompt - 1) {
@@ -214,10 +219,7 @@ void GenerationQueue::run(Generation& generation) {
     int64_t n_chosen = 0;
     const auto on_text = [&](int32_t token, const std::string& piece) {
         const int64_t row = n_prompt - 1 + n_chosen++;
-        const auto passed = std::chrono::steady_clock::now() - start;
-        late = options_.time_limit.count() > 0 && passed > options_.time_limit;
-        const bool go_on = generation.put_token(token, piece, row, std::exchange(hidden_state, {}));
-        return go_on && !late;
+        return generation.put_token(token, piece, row, std::exchange(hidden_state, {}));
     };
     const auto rest = std::span(request.tokens).subspan(size_t(kept));
     Result<GenerateResult> result = session_.generate(rest, o, on_frame, on_text);
@@ -250,9 +252,9 @@ void GenerationQueue::run(Generation& generation) {
     } else {
         summary.finish_reason = result->finish_reason;
     }
-    generation.finish(std::move(summary));
     // The context is used again only where it is known.
     if (failure || session_.n_past() != static_cast<int64_t>(context_.size())) forget_context();
+    return summary;
 }
 
 } // namespace attnscope::server

@@ -63,7 +63,7 @@ public:
 private:
     void work();
     void drop_cancelled(); // with the mutex held
-    void run(Generation& generation);
+    GenerationSummary run(Generation& generation);
     // How many tokens of the prompt are in the context already; the rest of the context is forgotten.
     int64_t keep_prefix(const GenerationRequest& request);
     void forget_context();

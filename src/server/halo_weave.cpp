@@ -3,6 +3,7 @@
 #include "server/halo_weave.h"
 
 #include "server/reply.h"
+#include "server/tokenizer.h"
 
 namespace attnscope::server {
 
@@ -64,11 +65,11 @@ void add_halo_weave(httplib::Server& http, Service& service) {
         Result<Json> body = parse_body(request.body);
         if (!body) return refuse(response, Dialect::kobold, body.error());
         RequestFields f(*body);
-        const std::string text = f.text("text", "", service.options.max_body);
+        const std::string text = f.text("text", "", max_text);
         const bool add_special = f.flag("add_special_tokens", true);
         const bool pieces = f.flag("with_pieces", true);
         if (Result<void> r = f.status(); !r) return refuse(response, Dialect::kobold, r.error());
-        Result<std::vector<int32_t>> ids = service.session.tokenize(text, add_special, true);
+        Result<std::vector<int32_t>> ids = tokenize_text(service, text, add_special, true);
         if (!ids) return refuse(response, Dialect::kobold, ids.error());
         Json out = {{"token_ids", *ids}, {"token_count", ids->size()}};
         if (pieces) {
@@ -83,9 +84,7 @@ void add_halo_weave(httplib::Server& http, Service& service) {
         RequestFields f(*body);
         const auto ids = f.token_ids("token_ids", service.session.n_vocab(), size_t(1) << 22);
         if (Result<void> r = f.status(); !r) return refuse(response, Dialect::kobold, r.error());
-        std::string text;
-        for (const int32_t id : ids.value_or(std::vector<int32_t>())) text += service.session.piece(id);
-        reply(response, {{"text", text}});
+        reply(response, {{"text", ids ? text_of(service.session, *ids) : ""}});
     });
 }
 

@@ -3,6 +3,7 @@
 #include "server/generation_fields.h"
 #include "server/halo_weave.h"
 #include "server/reply.h"
+#include "server/tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -119,10 +120,10 @@ void token_count(Service& service, const httplib::Request& request, httplib::Res
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, kobold, body.error());
     RequestFields f(*body);
-    const std::string prompt = f.text("prompt", "", service.options.max_body);
+    const std::string prompt = f.text("prompt", "", max_text);
     const bool special = f.flag("special", true);
     if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
-    Result<std::vector<int32_t>> ids = service.session.tokenize(prompt, special, true);
+    Result<std::vector<int32_t>> ids = tokenize_text(service, prompt, special, true);
     if (!ids) return refuse(response, kobold, ids.error());
     reply(response, {{"value", ids->size()}, {"ids", *ids}});
 }
@@ -133,9 +134,7 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
     RequestFields f(*body);
     const auto ids = f.token_ids("ids", service.session.n_vocab(), size_t(1) << 22);
     if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
-    std::string text;
-    for (const int32_t id : ids.value_or(std::vector<int32_t>())) text += service.session.piece(id);
-    reply(response, {{"result", text}, {"success", true}});
+    reply(response, {{"result", ids ? text_of(service.session, *ids) : ""}, {"success", true}});
 }
 
 void perf(Service& service, httplib::Response& response) {

@@ -1,6 +1,7 @@
 // llama-server's own endpoints: health, properties, the tokeniser, the chat template, metrics.
 #include "server/generation_fields.h"
 #include "server/reply.h"
+#include "server/tokenizer.h"
 
 #include <fmt/format.h>
 
@@ -14,12 +15,12 @@ void tokenize(Service& service, const httplib::Request& request, httplib::Respon
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
     RequestFields f(*body);
-    const std::string content = f.text("content", "", service.options.max_body);
+    const std::string content = f.text("content", "", max_text);
     const bool add_special = f.flag("add_special", false);
     const bool parse_special = f.flag("parse_special", true);
     const bool with_pieces = f.flag("with_pieces", false);
     if (Result<void> r = f.status(); !r) return refuse(response, openai, r.error());
-    Result<std::vector<int32_t>> ids = service.session.tokenize(content, add_special, parse_special);
+    Result<std::vector<int32_t>> ids = tokenize_text(service, content, add_special, parse_special);
     if (!ids) return refuse(response, openai, ids.error());
     if (!with_pieces) return reply(response, {{"tokens", *ids}});
     Json tokens = Json::array();
@@ -33,9 +34,7 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
     RequestFields f(*body);
     const auto ids = f.token_ids("tokens", service.session.n_vocab(), size_t(1) << 22);
     if (Result<void> r = f.status(); !r) return refuse(response, openai, r.error());
-    std::string text;
-    for (const int32_t id : ids.value_or(std::vector<int32_t>())) text += service.session.piece(id);
-    reply(response, {{"content", text}});
+    reply(response, {{"content", ids ? text_of(service.session, *ids) : ""}});
 }
 
 void apply_template(Service& service, const httplib::Request& request, httplib::Response& response) {

@@ -7,6 +7,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
+#include <span>
 #include <string>
 
 namespace attnscope::server {
@@ -23,6 +25,13 @@ struct Service {
     std::atomic<bool> closing{false};
     std::chrono::steady_clock::time_point started;
 };
+
+// The text of tokens, as bytes.
+inline std::string text_of(const Session& session, std::span<const int32_t> tokens) {
+    std::string text;
+    for (const int32_t token : tokens) text += session.piece(token);
+    return text;
+}
 
 // The families. Each adds its routes; `service` outlives `http`.
 void add_halo_weave(httplib::Server& http, Service& service);

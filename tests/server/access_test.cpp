@@ -83,6 +83,17 @@ TEST(Access, OnlyPagesOfAllowedOriginsMayCall) {
     EXPECT_FALSE(ask(served, "/health", {}).allows_anything); // no wildcard for those who say nothing
 }
 
+TEST(Access, WebSocketsAreAskedForTheirOriginToo) {
+    ServedModel served([](server::ServerOptions& o) { o.cors_origins = {"http://localhost:8080"}; });
+    ASSERT_TRUE(served.ok()) << served.error();
+    const std::string url = "ws://127.0.0.1:" + std::to_string(served.port()) + "/api/extra/generate/stream/ws";
+    httplib::ws::WebSocketClient stranger(url, {{"Origin", "http://evil.example"}}), page(url, {{"Origin", "http://localhost:8080"}});
+    const auto refused = stranger.connect();
+    EXPECT_FALSE(refused);
+    EXPECT_EQ(refused.status(), 403);
+    EXPECT_TRUE(page.connect());
+}
+
 TEST(Access, ApiKeysDoNotStandInTheWayOfAPreflight) {
     ServedModel served([](server::ServerOptions& o) {
         o.cors_origins = {"http://localhost:8080"};

@@ -162,6 +162,30 @@ TEST(WebSocket, AReaderThatWantsTheLatestIsToldWhatItMissed) {
     EXPECT_EQ(event["skipped"].get<int>() + n_rows, 100);
 }
 
+TEST(WebSocket, AClientThatDoesNotReadIsGivenUpAndToldSo) {
+    ServedModel served([](server::ServerOptions& o) {
+        o.stream_memory = size_t(1) << 20;
+        o.stall = std::chrono::seconds(1);
+    });
+    ASSERT_TRUE(served.ok()) << served.error();
+    Socket socket(served);
+    ASSERT_TRUE(socket.open());
+    ASSERT_TRUE(socket.say({{"prompt", long_text(35)}, {"max_length", 250}, {"ban_eos_token", true}, {"output_attentions", true}}));
+    Json event = socket.json();
+    ASSERT_EQ(event["type"], "token") << event.dump();
+    socket.binary();
+    EXPECT_TRUE(served.idle_within(60)); // others have their turn
+    EXPECT_LT(served.get("/api/extra/perf")["last_token_count"].get<int>(), 250);
+    int n = 1;
+    for (event = socket.json(); event.value("type", "") == "token"; event = socket.json()) {
+        ++n;
+        if (!event["binary"].empty()) socket.binary();
+    }
+    EXPECT_EQ(event["type"], "done") << event.dump();
+    EXPECT_EQ(event["finish_reason"], "stalled");
+    EXPECT_EQ(event["total_tokens"], n);
+}
+
 TEST(WebSocket, BadMessagesAreRefusedInWords) {
     ServedModel served([](server::ServerOptions& o) { o.api_keys = {"secret"}; });
     ASSERT_TRUE(served.ok()) << served.error();
