@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <csignal>
 #include <fstream>
 #include <sstream>
 
@@ -61,6 +62,8 @@ Result<void> resolve(SessionFlags& f) {
                                                              : FlashAttention::automatic;
     f.session.entry = f.entry == "interposed" ? Entry::interposed : f.entry == "callback" ? Entry::callback : Entry::automatic;
     f.session.quiet = !f.verbose;
+    // A write to a server that died would end this process without a word; llama.cpp notices the failed write.
+    if (!f.session.rpc_servers.empty()) std::signal(SIGPIPE, SIG_IGN);
     if (f.prompt_rows == "none") {
         f.generate.prompt_rows.last = 0;
     } else if (f.prompt_rows.rfind("last:", 0) == 0) {
