@@ -291,6 +291,14 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
     try {
         if (answering) answer.values.assign(n_values, 0.0f);
         const bool mean = accumulating || (answering && wants_mean());
+        // A GPU may have computed it beside the model already.
+        const bool given = mean && frame.mean.size() == static_cast<size_t>(n_columns_) &&
+                           selection_.n_rows == keys_.geometry().n_rows() && (!answering || wants_mean());
+        if (given) {
+            mean_ = frame.mean;
+            if (answering) finish(answer);
+            return answer;
+        }
         summing_ = mean || (answering && request_.reduce == Reduce::per_layer);
         const auto n_sums = static_cast<size_t>(n_layers * n_columns_);
         if (summing_ && layer_sum_.size() < n_sums) layer_sum_.resize(n_sums);

@@ -162,6 +162,25 @@ TEST(View, TheMeanIsOverRowsThatExist) {
     });
 }
 
+TEST(View, AMeanThatTheFrameBringsIsTakenForAllRowsAndForNothingElse) {
+    on_random_shapes(4, [](const Scene& given, AttentionRequest request, std::mt19937& rng) {
+        Frame frame = given.frame;
+        for (int64_t j = 0; j <= frame.index; ++j) frame.mean.push_back(static_cast<float>(rng() % 1000));
+        request.reduce = Reduce::mean;
+        const Chosen chosen = choose(given, request);
+        int64_t n_rows = 0;
+        for (const auto& layer : chosen.layers) {
+            for (const auto& row : layer) n_rows += !row.empty();
+        }
+        const bool all = n_rows == given.model.geometry().n_rows();
+        const auto ask = [&](const Frame& f) { return AttentionView::create(*given.keys, request).value()->answer(f).value().values; };
+        if (all) EXPECT_EQ(ask(frame), frame.mean);
+        else expect_near(ask(frame), mean_of(chosen));
+        request.reduce = Reduce::per_layer;
+        EXPECT_EQ(ask(frame), ask(given.frame));
+    });
+}
+
 TEST(View, PerLayerIsTheMeanOverHeads) {
     on_random_shapes(4, [](const Scene& scene, AttentionRequest request, std::mt19937&) {
         request.reduce = Reduce::per_layer;
