@@ -42,7 +42,8 @@ Result<std::vector<int32_t>> make_prompt(const Flags& f, size_t n) {
 // Turns of one token are the finest comb, where a call of generate() ends with the token. A GPU runs on after it, and
 // frames come one token late: there a turn is several tokens, timed inside (see Runner::turn).
 Result<void> choose_turns(Flags& f) {
-    const bool gpu = f.session.n_gpu_layers != 0 && has_gpu();
+    // Servers of --rpc are devices too: their frames come late as well.
+    const bool gpu = f.session.n_gpu_layers != 0 && (has_gpu() || !f.session.rpc_servers.empty());
     if (f.tokens == 0) f.tokens = gpu ? 10 : 1;
     if (f.pairs == 0) f.pairs = gpu ? 40 : 200;
     f.pairs += f.pairs % 2;

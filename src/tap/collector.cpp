@@ -136,6 +136,8 @@ void Inputs::keep(const ggml_tensor* t) {
     if (used_ == copies_.size()) copies_.emplace_back();
     Copy& copy = copies_[used_++];
     copy.tensor = t;
+    // A prompt's mask is as large as its batch times the context; what follows needs a row of it.
+    if (copy.bytes.capacity() > 8 * ggml_nbytes(t)) copy.bytes = {};
     copy.bytes.resize(ggml_nbytes(t));
     ggml_backend_tensor_get(t, copy.bytes.data(), 0, copy.bytes.size());
 }
