@@ -77,7 +77,8 @@ def draw(found, path, title):
         text, colour = WAYS[way]
         xs = [r["context"] for r in runs]
         q = [r["ratio"] for r in runs]
-        lines[0].append((xs, [r["median"] for r in q], [r["low"] for r in q], [r["high"] for r in q],
+        # A plain run that is slower than the one with attention is no measure of what attention costs.
+        if q[-1]["median"] >= 1: lines[0].append((xs, [r["median"] for r in q], [r["low"] for r in q], [r["high"] for r in q],
                          f"{text}\n{(q[-1]['median'] - 1) * 100:+.1f}%", colour, "-"))
         if PLAIN[way]:
             lines[1].append((xs, [r["plain_ms"] for r in runs], None, None, PLAIN[way], colour, ":"))
