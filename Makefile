@@ -9,7 +9,7 @@ SHELL := /bin/bash
 BIN := build/bin/attnscope
 JOBS ?= $(shell nproc)
 
-.PHONY: help setup sources build demo test bench fuzz asan tsan clang cuda rpc figures clean
+.PHONY: help setup sources build demo test bench fuzz asan tsan clang cuda rpc clean
 
 help:
 	@grep -E '^#   make|^[a-z]+:.*##' Makefile | sed -E 's/^#   /  /; s/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -45,7 +45,8 @@ fuzz: sources ## run every fuzzer for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
 
 cuda: sources ## build with llama.cpp's CUDA back end (needs NVIDIA's CUDA toolkit; ARCH=90a for one GPU architecture)
-	@command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || { echo "error: no nvcc. Install NVIDIA's CUDA toolkit (12.4 or newer; Debian: nvidia-cuda-toolkit in non-free), or put its bin folder on the PATH, then run this again" >&2; exit 2; }
+	@export PATH="$$PATH:/usr/local/cuda/bin"
+	command -v nvcc >/dev/null || { echo "error: no nvcc. Install NVIDIA's CUDA toolkit (12.4 or newer; Debian: nvidia-cuda-toolkit in non-free), or put its bin folder on the PATH, then run this again" >&2; exit 2; }
 	cmake --preset cuda $(if $(ARCH),-DATTNSCOPE_CUDA_ARCHITECTURES=$(ARCH)) && cmake --build --preset cuda -j $(JOBS)
 
 rpc: build ## build build/bin/rpc-server, which lends this machine to captures on another one
