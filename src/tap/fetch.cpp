@@ -146,11 +146,4 @@ void Fetch::drain() {
     }
 }
 
-size_t Fetch::device_bytes() const {
-    size_t total = 0;
-    for (const Slot& s : slots_) total += s.staging ? ggml_backend_buffer_get_size(s.staging.get()) : 0;
-    return total;
-}
-size_t Fetch::host_bytes() const { return slots_[0].size + slots_[1].size; }
-
 } // namespace attnscope::tap

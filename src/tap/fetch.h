@@ -47,9 +47,6 @@ public:
     const uint8_t* rows(int slot) const { return slots_[slot].data + slots_[slot].rows_at; }
     // Blocks until the device is done with everything asked for.
     void drain();
-    // Device memory and host memory taken, bytes.
-    size_t device_bytes() const;
-    size_t host_bytes() const;
 
 private:
     struct FreeEvent {

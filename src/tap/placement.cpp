@@ -44,12 +44,6 @@ ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
     return nullptr;
 }
 
-size_t Placement::bytes() const {
-    size_t total = 0;
-    for (const Block& b : blocks_) total += b.memory ? ggml_backend_buffer_get_size(b.memory.get()) : 0;
-    return total;
-}
-
 void Placement::want(ggml_tensor* tensor, ggml_backend_dev_t device) {
     ggml_tensor* t = owner(tensor);
     if (places_.count(t)) return;

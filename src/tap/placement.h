@@ -49,8 +49,6 @@ public:
     // Where the owner of a tensor's data lies; the tensor must have been placed.
     const Place& place_of(ggml_tensor* tensor) const { return places_.at(owner(tensor)); }
     bool placed(ggml_tensor* tensor) const { return places_.count(owner(tensor)) != 0; }
-    // Bytes of device and host memory that the blocks take.
-    size_t bytes() const;
 
 private:
     void choose(GraphAttention& found);

@@ -340,11 +340,6 @@ public:
         return static_cast<const float*>(slot.host_result.data);
     }
     int32_t n_cells(int index) const override { return slots_[index].n_cells; }
-    size_t device_bytes() const override {
-        size_t total = scores_.size + stats_.size + rows_.size + partial_.size;
-        for (const Slot& s : slots_) total += s.input.size + s.result.size;
-        return total;
-    }
 
 private:
     struct Slot {

@@ -51,7 +51,6 @@ public:
     // Blocks until the slot's result is there: (groups, n_cells) float32; cells that are not visible are 0. Null: it failed.
     virtual const float* wait(int slot) = 0;
     virtual int32_t n_cells(int slot) const = 0;
-    virtual size_t device_bytes() const = 0;
 };
 
 } // namespace attnscope::tap
