@@ -19,7 +19,7 @@ struct Flags : SessionFlags {
     std::string contexts = "128,512,2048,8192", output;
     int pairs = 0, tokens = 0; // 0: as fits the machine
     int prompts = 0;
-    bool json = false, control = false;
+    bool json = false, control = false, drop_prompts = false;
 };
 
 // Text of `n` tokens. The session it takes is closed again: the engine's one-time needs of memory are met before the
@@ -94,6 +94,7 @@ int run(Flags& f) {
     o.pairs = f.pairs;
     o.tokens = f.tokens;
     o.prompts = f.prompts;
+    o.drop_prompts = f.drop_prompts;
     o.control = f.control;
     o.folder = f.output.empty() ? std::filesystem::temp_directory_path().string() : f.output;
     nlohmann::json all = nlohmann::json::array();
@@ -128,6 +129,7 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_option("--tokens", f->tokens, "Tokens of a turn (default: 1; on a GPU 10)")->check(CLI::Range(1, 4096));
     verb->add_option("--prompts", f->prompts, "Times that each reads the prompt, in turns (default: 0, once, behind one another)")
         ->check(CLI::Range(0, 1000));
+    verb->add_flag("--drop-prompts", f->drop_prompts, "Do not record the prompts of --prompts: what capturing costs without a disk");
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
     verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
                                                       "on a GPU comes faster than a disk takes it)")

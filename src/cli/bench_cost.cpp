@@ -45,7 +45,7 @@ struct Runner {
         o.n_predict = n_predict;
         o.ignore_eos = true;
         o.sampling.temperature = 0;
-        FrameSink sink;
+        FrameSink sink = [](Frame&&) -> Result<void> { return {}; };
         if (writer) {
             sink = [this](Frame&& f) {
                 ++pushed;
@@ -133,7 +133,7 @@ Result<void> read_prompts(Runner& plain, Runner& capturing, std::span<const int3
             Runner& runner = (static_cast<size_t>(i) + k) % 2 ? capturing : plain;
             runner.session->reset();
             const TemporaryRecording file(path);
-            if (&runner == &capturing && !o.control) {
+            if (&runner == &capturing && !o.control && !o.drop_prompts) {
                 auto writer = RecordingWriter::create(path, runner.session->recording_info());
                 if (!writer) return writer.error();
                 runner.writer = std::move(*writer);

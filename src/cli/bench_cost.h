@@ -20,6 +20,7 @@ struct CostOptions {
     int tokens = 1;      // of a turn
     int prompts = 0;     // times that each reads the prompt, in turns; 0: once, and the ratio is that of one run
     std::string folder;  // where the recording is written, and removed again
+    bool drop_prompts = false; // the prompts of `prompts` are captured, but not recorded: a disk may be slower than a GPU reads
     bool control = false; // the second context is plain as well: what is measured then is the measurement
 };
 

@@ -1,5 +1,7 @@
 #include "tap/collector.h"
 
+#include "tap/parts.h"
+
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 
@@ -179,30 +181,42 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
 }
 
 void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
+    batch.data.resize(batch.layers.size());
+    batch.data[index] = data;
+    for (int64_t i = 0; i < batch.n_query; ++i) take_token(batch, index, i);
+}
+
+void Collector::take(Batch& batch, std::vector<HostAttention> data) {
+    constexpr size_t many = 64;
+    batch.data = std::move(data);
+    const auto take = [&](size_t i) {
+        for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
+    };
+    const auto n = static_cast<size_t>(batch.n_query);
+    if (n >= many) in_parts(n, take); // the memory of so many frames is new, and takes longer to get than to fill
+    else for (size_t i = 0; i < n; ++i) take(i);
+}
+
+void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     const Batch::Layer& layer = batch.layers[index];
     const LayerInfo& info = layer.info;
-    batch.data.resize(batch.layers.size());
     if (!info.captured()) return;
-    batch.data[index] = data;
-    const bool owns_k = info.k_layer == static_cast<int32_t>(index);
-    const Batch::Group& group = batch.groups[size_t(layer.written_group)];
-    for (int64_t i = 0; i < batch.n_query; ++i) {
-        Frame& f = batch.frames[size_t(i)];
-        if (!keep_q || keep_q(f.index)) {
-            if (data.q_kept) {
-                const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
-                f.q.insert(f.q.end(), q, q + info.q_bytes());
-            } else {
-                const size_t at = f.q.size();
-                f.q.resize(at + info.q_bytes());
-                convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim,
-                              f.q.data() + at);
-            }
+    const HostAttention& data = batch.data[index];
+    Frame& f = batch.frames[size_t(i)];
+    if (!keep_q || keep_q(f.index)) {
+        if (data.q_kept) {
+            const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
+            f.q.insert(f.q.end(), q, q + info.q_bytes());
+        } else {
+            const size_t at = f.q.size();
+            f.q.resize(at + info.q_bytes());
+            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim, f.q.data() + at);
         }
-        if (owns_k) {
-            const uint8_t* row = data.k + size_t(group.written[size_t(i)]) * data.k_cell;
-            f.k.insert(f.k.end(), row, row + info.k_bytes());
-        }
+    }
+    if (info.k_layer == static_cast<int32_t>(index)) {
+        const int64_t cell = batch.groups[size_t(layer.written_group)].written[size_t(i)];
+        const uint8_t* row = data.k + size_t(cell) * data.k_cell;
+        f.k.insert(f.k.end(), row, row + info.k_bytes());
     }
 }
 

@@ -131,6 +131,8 @@ public:
     void choose_proofs(Batch& batch, size_t layer, bool device) const;
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
+    // Of all layers that were seen; many tokens on several threads.
+    void take(Batch& batch, std::vector<HostAttention> data);
     // Proves the heads that were chosen since the last call; their layers were taken.
     void prove(Batch& batch);
     // The same on up to `n_threads` other threads, while K and V stay where they are; everything else is copied.
@@ -159,6 +161,7 @@ public:
 
 private:
     int32_t group_of(Batch& batch, const AttentionNode& node);
+    void take_token(Batch& batch, size_t layer, int64_t token) const;
     LayerInfo describe(const AttentionNode& node, int32_t group) const;
     void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;

@@ -1,4 +1,5 @@
 #include "tap/device_layers.h"
+#include "tap/parts.h"
 #include "tap/tap.h"
 #include "tap/token_mean.h"
 
@@ -247,8 +248,8 @@ void GraphTap::complete() {
         const Fetch* fetch = plan.fetch_of(s.device);
         store_new(s, batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
     }
-    for (size_t l = 0; l < arriving->sources.size(); ++l) {
-        const LayerSource& s = arriving->sources[l];
+    std::vector<HostAttention> data;
+    for (const LayerSource& s : arriving->sources) {
         HostAttention a = s.host;
         if (s.captured) {
             a.q = bases[s.q.block] + s.q.offset;
@@ -269,8 +270,9 @@ void GraphTap::complete() {
                 a.v_head = s.v_head, a.v_dim = s.v_dim;
             }
         }
-        collector.take(batch, l, a);
+        data.push_back(a);
     }
+    collector.take(batch, std::move(data));
     plan.mean.finish(arriving->slot, batch, collector);
     if (some_on_host) {
         collector.prove(batch); // with the engine's own K and V, which the next graph changes
@@ -280,8 +282,8 @@ void GraphTap::complete() {
     }
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
     const bool many = batch.n_query > 1;
-    const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
-    collector.start_proving(batch, many ? std::max(cores - 2, 1) : cores); // a prompt's proofs take all the time there is
+    // A prompt's proofs take all the time there is, and the thread that decodes must not wait for a core.
+    collector.start_proving(batch, static_cast<int32_t>(many ? helping_threads() : std::thread::hardware_concurrency()));
     plan.proving.push_back(std::move(arriving->batch));
     deliver_proven(many ? most_batches_proving : most_proving);
 }

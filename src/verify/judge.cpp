@@ -1,14 +1,13 @@
 #include "verify/judge.h"
 
+#include "tap/parts.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <future>
-#include <thread>
 
 namespace attnscope::verify {
 
@@ -103,21 +102,13 @@ void Judge::judge(Frame& frame, Findings found) {
 }
 
 void Judge::judge(std::span<Frame> frames) {
-    constexpr size_t many = 32, most_threads = 8;
+    constexpr size_t many = 32;
     if (frames.size() < many) {
         for (Frame& frame : frames) judge(frame);
         return;
     }
     std::vector<Findings> found(frames.size());
-    std::atomic<size_t> next{0};
-    const auto work = [&] {
-        for (size_t i = next++; i < frames.size(); i = next++) found[i] = inspect(geometry_, frames[i]);
-    };
-    std::vector<std::future<void>> helpers;
-    const size_t n_threads = std::min<size_t>(most_threads, std::max(std::thread::hardware_concurrency(), 1u));
-    for (size_t t = 1; t < n_threads; ++t) helpers.push_back(std::async(std::launch::async, work));
-    work();
-    for (std::future<void>& h : helpers) h.get();
+    tap::in_parts(frames.size(), [&](size_t i) { found[i] = inspect(geometry_, frames[i]); });
     for (size_t i = 0; i < frames.size(); ++i) judge(frames[i], std::move(found[i]));
 }
 
