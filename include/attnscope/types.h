@@ -43,6 +43,8 @@ struct LayerInfo {
     float softcap = 0.0f;
     float post_scale = 1.0f;
     float max_bias = 0.0f;      // ALiBi; 0: none
+    bool on_device = false;     // a GPU or another machine computed it, in an order of its own: dot products of float types
+                                // are then float32 sums wherever the rows are computed, not those of the CPU at hand
     std::vector<float> sinks;   // learned sink logits, one a query head; empty: none
     std::string absent;         // why there is nothing to capture here, in words; empty: captured
 

@@ -40,7 +40,7 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
     // A GPU keeps Q in float32 beside keys of 16 bits; converting either to float32 loses nothing.
     if (is_float(k) && (q == k || q == DType::f32)) {
         // Batches of 16-bit keys go through tinyBLAS, which cannot be called by itself.
-        const bool by_vec_dot = q == k && (!batched || k == DType::f32);
+        const bool by_vec_dot = q == k && !layer.on_device && (!batched || k == DType::f32);
         return by_vec_dot && !adds_as_engine(k, layer.head_dim) ? DotWay::engine : DotWay::float32;
     }
     const ggml_type_traits_cpu* traits = ggml_get_type_traits_cpu(static_cast<ggml_type>(k));

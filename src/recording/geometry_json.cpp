@@ -83,6 +83,15 @@ public:
         }
     }
 
+    // False where it is missing.
+    void flag(const char* key, bool& out) {
+        if (!good_) return;
+        const auto it = object_.find(key);
+        if (it == object_.end()) return;
+        good_ = it->is_boolean();
+        if (good_) out = it->get<bool>();
+    }
+
     const json* array(const char* key) {
         const json* v = find(key);
         if (v && v->is_array()) return v;
@@ -139,6 +148,7 @@ std::optional<LayerInfo> layer_from_json(const json& object) {
     m.real("max_bias", layer.max_bias);
     m.reals("sinks", layer.sinks);
     m.text("absent", layer.absent);
+    m.flag("on_device", layer.on_device);
     if (!m.good()) return std::nullopt;
     return layer;
 }
@@ -201,6 +211,7 @@ std::string geometry_to_json(const Geometry& geometry) {
                           {"max_bias", float_to_json(layer.max_bias)},
                           {"sinks", std::move(sinks)},
                           {"absent", layer.absent}});
+        if (layer.on_device) layers.back()["on_device"] = true;
     }
     return dump({{"n_mask_groups", geometry.n_mask_groups}, {"layers", std::move(layers)}});
 }

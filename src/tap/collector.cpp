@@ -99,6 +99,7 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     info.softcap = node.softcap;
     info.post_scale = node.post_scale;
     info.max_bias = node.max_bias;
+    info.on_device = !is_host(node.k_cache);
     if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
         info.sinks.resize(size_t(info.n_head));
         ggml_backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));

@@ -92,6 +92,7 @@ namespace {
 constexpr size_t most_proving = 6;
 // Batches of many tokens hold many queries: one is being proven while the next one arrives.
 constexpr size_t most_batches_proving = 1;
+constexpr int64_t far_cells = 10000;
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
@@ -300,7 +301,9 @@ void GraphTap::complete() {
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
     const bool many = batch.n_query > 1;
     // A prompt's proofs take all the time there is, and the thread that decodes must not wait for a core.
-    collector.start_proving(batch, static_cast<int32_t>(many ? helping_threads() : std::thread::hardware_concurrency()));
+    // Far into a context even that is not enough: then it had better share than wait.
+    const bool far = many && batch.first_index > far_cells;
+    collector.start_proving(batch, static_cast<int32_t>(many && !far ? helping_threads() : std::thread::hardware_concurrency()));
     plan.proving.push_back(std::move(arriving->batch));
     deliver_proven(many ? most_batches_proving : most_proving);
 }

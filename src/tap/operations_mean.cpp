@@ -63,15 +63,18 @@ struct Build {
             scale = l.softcap;
         }
         s = ggml_reshape_3d(ctx, s, l.n_cells, 1, l.n_head);
-        s = ggml_soft_max_ext(ctx, s, mask, scale * l.post_scale, 0.0f);
+        s = ggml_soft_max_ext_inplace(ctx, s, mask, scale * l.post_scale, 0.0f);
         if (sinks) ggml_soft_max_add_sinks(s, sinks);
         return ggml_reshape_2d(ctx, node(s), l.n_cells, l.n_head);
     }
+    // (n_cells, 1): the weighted sum over heads.
     ggml_tensor* weigh(ggml_tensor* rows, ggml_tensor* weights) {
+        ggml_tensor* product = ggml_out_prod(ctx, rows, ggml_reshape_2d(ctx, weights, 1, rows->ne[1]));
+        if (ggml_backend_supports_op(backend, product)) return product;
         ggml_tensor* by_head = node(ggml_cont(ctx, ggml_transpose(ctx, rows)));
-        ggml_tensor* sum = ggml_mul_mat(ctx, by_head, weights);
-        ggml_prec_set_acc(sum, GGML_PREC_F32);
-        return node(sum); // (n_cells, 1)
+        product = ggml_mul_mat(ctx, by_head, weights);
+        ggml_prec_set_acc(product, GGML_PREC_F32);
+        return node(product);
     }
 };
 
@@ -91,6 +94,13 @@ bool OperationsMean::start(int index, ggml_backend_event_t ready, const std::vec
         const float* from;
     };
     std::vector<Upload> uploads;
+    struct Added {
+        size_t group;
+        int32_t n_head;
+        const float* weights;
+        ggml_tensor* rows; // (n_cells, n_head)
+    };
+    std::vector<Added> added;
     slot.masks.assign(visible.size(), {});
     slot.results.assign(visible.size(), {});
     slot.weights = weights;
@@ -115,10 +125,19 @@ bool OperationsMean::start(int index, ggml_backend_event_t ready, const std::vec
             sinks = b.input(l.n_head);
             uploads.push_back({sinks, l.sinks});
         }
-        ggml_tensor* share = b.input(l.n_head);
-        uploads.push_back({share, w});
-        ggml_tensor* sum = b.weigh(b.rows(l, masks[g], sinks), share);
-        sums[g] = sums[g] ? b.node(ggml_add(b.ctx, sums[g], sum)) : sum;
+        ggml_tensor* rows = b.rows(l, masks[g], sinks);
+        // Layers whose heads weigh alike are added first and weighed once.
+        auto alike = std::find_if(added.begin(), added.end(), [&](const Added& a) {
+            return a.group == g && a.n_head == l.n_head && std::equal(w, w + l.n_head, a.weights);
+        });
+        if (alike == added.end()) added.push_back({g, l.n_head, w, rows});
+        else alike->rows = b.node(ggml_add_inplace(b.ctx, alike->rows, rows));
+    }
+    for (const Added& a : added) {
+        ggml_tensor* share = b.input(a.n_head);
+        uploads.push_back({share, a.weights});
+        ggml_tensor* sum = b.weigh(a.rows, share);
+        sums[a.group] = sums[a.group] ? b.node(ggml_add(b.ctx, sums[a.group], sum)) : sum;
     }
     for (ggml_tensor* sum : sums) {
         if (!sum) continue;

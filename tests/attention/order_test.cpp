@@ -1,6 +1,7 @@
 // Dot products of our kernels against the engine's, bit for bit: rows equal the engine's own to their last digits
 // only when the products of a score are added in the order of the llama.cpp build in use.
 #include "attention/numbers.h"
+#include "attention/plan.h"
 #include "attention/reference.h"
 
 #include <ggml-alloc.h>
@@ -139,6 +140,17 @@ TEST(EngineOrder, IsThatOfOurKernels) {
     // what is left after whole steps is added as the compiler of ggml chose
     EXPECT_FALSE(adds_as_engine(DType::f32, 72));
 #endif
+}
+
+// A GPU does not add as the CPU beside it, whose sums may be half-precision ones.
+TEST(EngineOrder, LayersOfDevicesAreFloat32SumsOnEveryMachine) {
+    LayerInfo layer;
+    layer.n_head = layer.n_head_kv = 1;
+    layer.head_dim = layer.head_dim_v = 72; // no machine adds these as we do
+    layer.q_type = layer.k_type = DType::f32;
+    EXPECT_EQ(plan_layer(layer, false).value().way, DotWay::engine);
+    layer.on_device = true;
+    EXPECT_EQ(plan_layer(layer, false).value().way, DotWay::float32);
 }
 
 TEST(EngineOrder, DotsOfATokenAloneAreTheEnginesToTheLastBit) {

@@ -40,7 +40,7 @@ struct Case {
     const char* k_type;
     size_t n_gpus;
     bool subset;
-    double tolerance; // of rows whose queries are rounded to the keys' partner type, against ones of f32 queries
+    double tolerance; // how far one float32 computation may lie from another; ggml's use fewer digits of Q and K
 };
 
 class DeviceMeans : public testing::TestWithParam<Case> {};
@@ -92,24 +92,28 @@ TEST_P(DeviceMeans, AreThoseOfTheFramesOwnRows) {
         if (!answer) return answer.error();
         EXPECT_EQ(answer->values.size(), mean.size());
         for (size_t i = 0; i < std::min(mean.size(), answer->values.size()); ++i) {
-            worst = std::max(worst, std::fabs(double(mean[i]) - double(answer->values[i])));
+            const double difference = std::fabs(double(mean[i]) - double(answer->values[i]));
+            if (difference > c.tolerance && worst <= c.tolerance) {
+                ADD_FAILURE() << "frame " << f.index << " column " << i << ": " << mean[i] << " instead of " << answer->values[i];
+            }
+            worst = std::max(worst, difference);
         }
         return {};
     });
     ASSERT_TRUE(r) << r.error().message;
     EXPECT_EQ(n_means, 150);
-    EXPECT_LE(worst, c.tolerance);
     RecordProperty("worst", std::to_string(worst));
     std::printf("largest difference %.3g\n", worst);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMeans,
-                         testing::Values(Case{"Kernel", "qwen2", 64, "f16", 1, false, 2e-4}, Case{"KernelOfSome", "qwen2", 128, "f16", 1, true, 2e-4},
-                                         Case{"KernelWithWindows", "gemma3", 64, "f16", 1, false, 2e-4},
-                                         Case{"Operations", "qwen2", 96, "f16", 1, false, 1e-3}, Case{"OperationsOnQ8", "qwen2", 64, "q8_0", 1, true, 1e-2},
-                                         Case{"OperationsWithWindows", "gemma3", 96, "f16", 1, true, 1e-3},
-                                         Case{"OperationsWithSinks", "gpt-oss", 96, "f16", 1, false, 1e-3},
-                                         Case{"TwoGpus", "qwen2", 64, "f16", 2, true, 2e-4}),
+                         testing::Values(Case{"Kernel", "qwen2", 64, "f16", 1, false, 1e-6}, Case{"KernelOfSome", "qwen2", 128, "f16", 1, true, 1e-6},
+                                         Case{"KernelOf128", "qwen2", 128, "f16", 1, false, 1e-6}, Case{"KernelOf256", "qwen2", 256, "f16", 1, false, 1e-6},
+                                         Case{"KernelWithWindows", "gemma3", 64, "f16", 1, false, 1e-6},
+                                         Case{"Operations", "qwen2", 96, "f16", 1, false, 1e-5}, Case{"OperationsOnQ8", "qwen2", 64, "q8_0", 1, true, 1e-4},
+                                         Case{"OperationsWithWindows", "gemma3", 96, "f16", 1, true, 1e-5},
+                                         Case{"OperationsWithSinks", "gpt-oss", 96, "f16", 1, false, 1e-5},
+                                         Case{"TwoGpus", "qwen2", 64, "f16", 2, true, 1e-6}),
                          [](const auto& c) { return std::string(c.param.name); });
 
 TEST(Gpus, PromptRowsThatAreNotKeptLeaveTheOthersAsTheyWere) {

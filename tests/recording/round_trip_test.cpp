@@ -30,6 +30,7 @@ void expect_same_geometry(const Geometry& a, const Geometry& b) {
         EXPECT_EQ(x.scale, y.scale);
         EXPECT_EQ(x.softcap, y.softcap);
         EXPECT_EQ(x.post_scale, y.post_scale);
+        EXPECT_EQ(x.on_device, y.on_device);
         EXPECT_EQ(x.max_bias, y.max_bias);
         EXPECT_EQ(x.sinks, y.sinks);
         EXPECT_EQ(x.absent, y.absent);

@@ -60,6 +60,7 @@ Geometry mixed_geometry() {
     layers[4].sinks = {0.25f, -1.5f, 0.1f, 3.0f};
     layers[4].q_type = layers[4].k_type = DType::f32;
     layers[5].max_bias = 8.0f;
+    layers[4].on_device = true;
     layers[5].n_head = 6;
     layers[5].n_head_kv = 3;
     layers[6].k_layer = 2;

@@ -95,6 +95,8 @@ __global__ void __launch_bounds__(threads) scores(const Layer* layers, int n_ite
                 const float4 a = at[0], b = at[1];
                 q[h][0] = a.x, q[h][1] = a.y, q[h][2] = a.z, q[h][3] = a.w;
                 q[h][4] = b.x, q[h][5] = b.y, q[h][6] = b.z, q[h][7] = b.w;
+#pragma unroll
+                for (int d = 0; d < 8; ++d) q[h][d] = __half2float(__float2half_rn(q[h][d])); // as queries are kept
             }
 #pragma unroll 4
             for (int i = 0; i < per_warp / RPW; ++i) {

@@ -32,7 +32,7 @@ struct MeanGroup {
     int32_t begin[mean_max_ranges] = {}, end[mean_max_ranges] = {};
 };
 
-// Scores are dot products in float32 of f32 queries and f16 keys; softmax in float32; the mean over all rows, or over those
+// Scores are dot products in float32 of queries rounded to f16, as frames keep them, and f16 keys; softmax in float32; the mean over all rows, or over those
 // that `weights` picks. Not thread-safe; two tokens may be under way at once.
 class DeviceMean {
 public:
