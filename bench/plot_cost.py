@@ -44,7 +44,7 @@ def print_table(found):
             if "at_most" in r:
                 line += f", all told {r['at_most']:.3f}"
                 line += f", memory +{r['memory_bytes'] / 1e6:.0f} MB, device +{r['device_bytes'] / 1e6:.0f} MB"
-                line += f", prompt {r['prompt_ratio']:.3f}"
+                line += f", prompt {r['prompt_ratio']['median']:.3f}"
             if "ratio_no_flash" in r:
                 line += f"; flash attention off alone {r['ratio_no_flash']['median']:.3f}"
             print(line)

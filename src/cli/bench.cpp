@@ -18,7 +18,8 @@ namespace {
 struct Flags : SessionFlags {
     std::string contexts = "128,512,2048,8192", output;
     int pairs = 0, tokens = 0; // 0: as fits the machine
-    bool json = false, control = false;
+    int prompts = 0;
+    bool json = false, control = false, drop_prompts = false;
 };
 
 // Text of `n` tokens. The session it takes is closed again: the engine's one-time needs of memory are met before the
@@ -58,7 +59,9 @@ nlohmann::json to_json(const Cost& c) {
             {"ratio", {{"low", c.ratio.low}, {"median", c.ratio.median}, {"high", c.ratio.high},
                        {"sure_low", c.ratio.sure_low}, {"sure_high", c.ratio.sure_high}}},
             {"writer_ms", c.writer_ms}, {"at_most", c.at_most()}, {"at_most_sure", c.at_most_sure()},
-            {"prompt_ratio", c.prompt_ratio}, {"file_bytes", c.file_bytes}, {"memory_bytes", c.memory_bytes},
+            {"prompt_ms", c.prompt_ms},
+            {"prompt_ratio", {{"median", c.prompt_ratio.median}, {"sure_low", c.prompt_ratio.sure_low}, {"sure_high", c.prompt_ratio.sure_high}}},
+            {"prompt_frames_ratio", c.prompt_frames_ratio}, {"file_bytes", c.file_bytes}, {"memory_bytes", c.memory_bytes},
             {"device_bytes", c.device_bytes}, {"growth_bytes", c.growth_bytes}};
 }
 
@@ -73,7 +76,7 @@ void print_head(const Flags& f) {
 void print_line(const Cost& c) {
     fmt::print("{:>7} {:>8.2f} {:>8.2f} {:>21} {:>6.1f}% {:>8.3f} {:>7.3f} {:>5.1f} MB\n", c.context, c.plain_ms, c.capturing_ms,
                fmt::format("{:.3f} ({:.3f}-{:.3f})", c.ratio.median, c.ratio.sure_low, c.ratio.sure_high),
-               100 * c.writer_share(), c.at_most(), c.prompt_ratio, double(c.memory_bytes) / 1e6);
+               100 * c.writer_share(), c.at_most(), c.prompt_ratio.median, double(c.memory_bytes) / 1e6);
     std::fflush(stdout);
 }
 
@@ -90,6 +93,8 @@ int run(Flags& f) {
     o.generate = f.generate;
     o.pairs = f.pairs;
     o.tokens = f.tokens;
+    o.prompts = f.prompts;
+    o.drop_prompts = f.drop_prompts;
     o.control = f.control;
     o.folder = f.output.empty() ? std::filesystem::temp_directory_path().string() : f.output;
     nlohmann::json all = nlohmann::json::array();
@@ -115,12 +120,16 @@ void add_bench(CLI::App& app, Action& action) {
     verb->footer("Two contexts of one model decode in turns, one plain, one capturing everything to disk.\n"
                  "time ratio: what the caller waits, the median over the pairs and the interval that holds the true\n"
                  "median with 95% confidence; writer: processor time of the recording's own thread as a share of a plain\n"
-                 "token; all told: the sum, as if no core had been idle to write; memory: what capturing holds more than\n"
-                 "plain. docs/performance.md says why it is measured this way.");
+                 "token; all told: the sum, as if no core had been idle to write; prompt: the ratio of the times until the\n"
+                 "first token is chosen; memory: what capturing holds more than plain. docs/performance.md says why it is\n"
+                 "measured this way.");
     verb->add_option("--contexts", f->contexts, "Context lengths to measure at")->capture_default_str();
     verb->add_option("--pairs,--turns", f->pairs, "Pairs of turns at each length (default: 200; on a GPU 40)")
         ->check(CLI::Range(4, 100000));
     verb->add_option("--tokens", f->tokens, "Tokens of a turn (default: 1; on a GPU 10)")->check(CLI::Range(1, 4096));
+    verb->add_option("--prompts", f->prompts, "Times that each reads the prompt, in turns (default: 0, once, behind one another)")
+        ->check(CLI::Range(0, 1000));
+    verb->add_flag("--drop-prompts", f->drop_prompts, "Do not record the prompts of --prompts: what capturing costs without a disk");
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
     verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
                                                       "on a GPU comes faster than a disk takes it)")

@@ -45,7 +45,7 @@ struct Runner {
         o.n_predict = n_predict;
         o.ignore_eos = true;
         o.sampling.temperature = 0;
-        FrameSink sink;
+        FrameSink sink = [](Frame&&) -> Result<void> { return {}; };
         if (writer) {
             sink = [this](Frame&& f) {
                 ++pushed;
@@ -104,13 +104,58 @@ Result<Runner> open_runner(const CostOptions& o, int32_t n_ctx, const std::strin
     return runner;
 }
 
-// Reads the prompt and generates one token, which waits for a GPU to be done. Returns the seconds it took.
-Result<double> fill(Runner& runner, std::span<const int32_t> prompt, const GenerateOptions& base) {
+struct PromptTime {
+    double first_token = 0, frames = 0; // seconds until the first token is chosen, until all frames have come
+};
+
+// Reads the prompt and generates one token, which waits for a GPU to be done.
+Result<PromptTime> fill(Runner& runner, std::span<const int32_t> prompt, const GenerateOptions& base) {
     const double start = seconds();
-    if (Result<void> r = runner.feed(prompt, 1, base); !r) return r.error();
-    const double taken = seconds() - start;
+    PromptTime t;
+    const auto text = [&](int32_t, const std::string&) {
+        t.first_token = seconds() - start;
+        return true;
+    };
+    if (Result<void> r = runner.feed(prompt, 1, base, text); !r) return r.error();
+    t.frames = seconds() - start;
     runner.drain();
-    return taken;
+    return t;
+}
+
+// The prompt again and again, in turns; each time into a recording of its own, which is not closed inside the time.
+Result<void> read_prompts(Runner& plain, Runner& capturing, std::span<const int32_t> prompt, const CostOptions& o,
+                          const std::string& path, Cost& cost) {
+    if (o.prompts == 0) return {};
+    std::vector<double> ratios, frames_ratios, plain_ms;
+    for (int i = 0; i < o.prompts; ++i) {
+        std::array<PromptTime, 2> times;
+        for (size_t k = 0; k < 2; ++k) {
+            Runner& runner = (static_cast<size_t>(i) + k) % 2 ? capturing : plain;
+            runner.session->reset();
+            const TemporaryRecording file(path);
+            if (&runner == &capturing && !o.control && !o.drop_prompts) {
+                auto writer = RecordingWriter::create(path, runner.session->recording_info());
+                if (!writer) return writer.error();
+                runner.writer = std::move(*writer);
+                if (Result<void> r = runner.writer->begin(runner.session->geometry()); !r) return r.error();
+                runner.pushed = 0;
+            }
+            Result<PromptTime> t = fill(runner, prompt, o.generate);
+            if (!t) return t.error();
+            if (runner.writer) {
+                if (Result<void> r = runner.writer->close(); !r) return r.error();
+                runner.writer.reset();
+            }
+            times[&runner == &capturing] = *t;
+        }
+        ratios.push_back(times[1].first_token / times[0].first_token);
+        frames_ratios.push_back(times[1].frames / times[0].frames);
+        plain_ms.push_back(1e3 * times[0].first_token);
+    }
+    cost.prompt_ratio = spread(ratios);
+    cost.prompt_frames_ratio = spread(frames_ratios).median;
+    cost.prompt_ms = spread(plain_ms).median;
+    return {};
 }
 
 // Plain, capturing, capturing, plain, ...: each kind follows the other as often as itself, so that both find the caches
@@ -150,15 +195,17 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
     std::array<MemoryUse, 3> memory = {memory_use(), {}, {}}; // before; with the plain one; with both
     Result<Runner> plain = open_runner(o, n_ctx, "");
     if (!plain) return plain.error();
-    const Result<double> plain_prompt = fill(*plain, prompt, o.generate);
+    const Result<PromptTime> plain_prompt = fill(*plain, prompt, o.generate);
     if (!plain_prompt) return plain_prompt.error();
     memory[1] = memory_use();
     Result<Runner> capturing = open_runner(o, n_ctx, o.control ? "" : file.path);
     if (!capturing) return capturing.error();
-    const Result<double> capturing_prompt = fill(*capturing, prompt, o.generate);
+    const Result<PromptTime> capturing_prompt = fill(*capturing, prompt, o.generate);
     if (!capturing_prompt) return capturing_prompt.error();
     memory[2] = memory_use();
-    cost.prompt_ratio = *capturing_prompt / *plain_prompt;
+    cost.prompt_ratio = spread({capturing_prompt->first_token / plain_prompt->first_token});
+    cost.prompt_frames_ratio = capturing_prompt->frames / plain_prompt->frames;
+    cost.prompt_ms = 1e3 * plain_prompt->first_token;
     cost.memory_bytes = memory[2].host_bytes - 2 * memory[1].host_bytes + memory[0].host_bytes;
     cost.device_bytes = memory[2].device_bytes - 2 * memory[1].device_bytes + memory[0].device_bytes;
 
@@ -168,7 +215,11 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
     if (Result<void> r = take_turns({&*plain, &*capturing}, o, cost); !r) return r.error();
     capturing->drain();
     cost.growth_bytes = memory_use().host_bytes - memory[2].host_bytes;
-    if (!writer) return cost;
+    const std::string prompt_path = file.path + ".prompt";
+    if (!writer) {
+        if (Result<void> r = read_prompts(*plain, *capturing, prompt, o, prompt_path, cost); !r) return r.error();
+        return cost;
+    }
     const double writer_in_pairs = writer->cpu_seconds() - writer_before;
     const auto frames_in_pairs = static_cast<double>(capturing->pushed - frames_before);
     if (Result<void> r = writer->close(); !r) return r.error();
@@ -178,6 +229,8 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
                                     writer->cpu_seconds() / static_cast<double>(capturing->pushed));
     std::error_code ec;
     cost.file_bytes = static_cast<int64_t>(fs::file_size(file.path, ec));
+    capturing->writer.reset();
+    if (Result<void> r = read_prompts(*plain, *capturing, prompt, o, prompt_path, cost); !r) return r.error();
     return cost;
 }
 

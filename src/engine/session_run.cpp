@@ -58,8 +58,10 @@ Result<void> SessionImpl::hand_over(const FrameSink& sink, double& seconds) {
         frame.token = awaiting_.front().token;
         frame.kind = awaiting_.front().kind;
         awaiting_.pop_front();
-        judge_->judge(frame);
-        if (!sink) continue;
+    }
+    judge_->judge(pending_);
+    if (!sink) pending_.clear();
+    for (Frame& frame : pending_) {
         const double start = now_seconds();
         if (Result<void> r = sink(std::move(frame)); !r) return r;
         seconds += now_seconds() - start;

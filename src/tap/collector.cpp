@@ -1,14 +1,12 @@
 #include "tap/collector.h"
 
+#include "tap/parts.h"
+
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstring>
-#include <future>
-#include <numeric>
 
 namespace attnscope::tap {
 
@@ -20,31 +18,8 @@ bool same_shape(const LayerInfo& a, const LayerInfo& b) {
            a.absent == b.absent;
 }
 
-constexpr int64_t many_cells = 16384;
-
-// A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
-uint64_t coprime_step(uint64_t n) {
-    uint64_t step = static_cast<uint64_t>(static_cast<double>(n) * 0.6180339887498949) | 1;
-    while (step > 1 && std::gcd(step, n) != 1) step += 2;
-    return step;
-}
-
 void fail(Batch& batch, const std::string& why) {
     if (batch.error.empty()) batch.error = why;
-}
-
-// `n` heads of one token, f32, into rows of `type`.
-void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
-    const size_t row = dtype_row_bytes(type, dim);
-    const auto from_float = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float;
-    for (int32_t h = 0; h < n; ++h) {
-        const uint8_t* head = from + size_t(h) * stride;
-        if (type == DType::f32) {
-            std::memcpy(to + size_t(h) * row, head, row);
-        } else {
-            from_float(reinterpret_cast<const float*>(head), to + size_t(h) * row, dim);
-        }
-    }
 }
 
 } // namespace
@@ -61,11 +36,12 @@ void Collector::reset() {
 
 void Collector::truncate(int64_t index) { next_index_ = std::min(next_index_, index); }
 
-std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions) {
+std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head) {
     auto batch = std::make_unique<Batch>();
     batch->first_index = next_index_;
     batch->n_query = n_query;
     batch->first_sample = samples_;
+    batch->tokens_a_head = n_query == 1 ? 1 : std::max(tokens_a_head, 1);
     batch->positions.resize(size_t(n_query));
     batch->frames.resize(size_t(n_query));
     const size_t q_bytes = geometry_.q_bytes(), k_bytes = geometry_.k_bytes();
@@ -79,7 +55,8 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
         f.k.reserve(k_bytes);
     }
     next_index_ += n_query;
-    samples_ += static_cast<uint64_t>(n_query * (n_query == 1 ? options_.witnesses_single : options_.witnesses_batch));
+    const int64_t each = n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
+    samples_ += static_cast<uint64_t>((n_query + batch->tokens_a_head - 1) / batch->tokens_a_head * each);
     return batch;
 }
 
@@ -227,47 +204,42 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
 }
 
 void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
-    const Batch::Layer& layer = batch.layers[index];
-    const LayerInfo& info = layer.info;
     batch.data.resize(batch.layers.size());
-    if (!info.captured()) return;
     batch.data[index] = data;
-    const bool owns_k = info.k_layer == static_cast<int32_t>(index);
-    const Batch::Group& group = batch.groups[size_t(layer.written_group)];
-    for (int64_t i = 0; i < batch.n_query; ++i) {
-        Frame& f = batch.frames[size_t(i)];
-        if (!keep_q || keep_q(f.index)) {
-            const size_t at = f.q.size();
-            f.q.resize(at + info.q_bytes());
-            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim,
-                          f.q.data() + at);
-        }
-        if (owns_k) {
-            const uint8_t* row = data.k + size_t(group.written[size_t(i)]) * data.k_cell;
-            f.k.insert(f.k.end(), row, row + info.k_bytes());
-        }
-    }
-    if (options_.witness && geometry_known_) choose_proofs(batch, index);
+    for (int64_t i = 0; i < batch.n_query; ++i) take_token(batch, index, i);
 }
 
-// The heads of this layer whose turn it is.
-void Collector::choose_proofs(Batch& batch, size_t layer) const {
-    const auto n_layer = static_cast<uint64_t>(geometry_.layers.size());
-    const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
-    const uint64_t n_pairs = n_layer * n_head;
-    if (n_pairs == 0) return;
-    const uint64_t step = coprime_step(n_pairs);
-    const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
-    // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
-    const int32_t now = batch.data[layer].device && batch.layers[layer].n_cells > many_cells ? std::min(each, 1) : each;
-    for (int64_t i = 0; i < batch.n_query; ++i) {
-        for (int32_t w = 0; w < now; ++w) {
-            const uint64_t sample = batch.first_sample + static_cast<uint64_t>(i * each + w);
-            const uint64_t pair = (sample % n_pairs) * step % n_pairs;
-            if (pair / n_head != layer) continue;
-            const auto head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
-            batch.proofs.push_back({static_cast<int32_t>(layer), head, i});
+void Collector::take(Batch& batch, std::vector<HostAttention> data) {
+    constexpr size_t many = 64;
+    batch.data = std::move(data);
+    const auto take = [&](size_t i) {
+        for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
+    };
+    const auto n = static_cast<size_t>(batch.n_query);
+    if (n >= many) in_parts(n, take); // the memory of so many frames is new, and takes longer to get than to fill
+    else for (size_t i = 0; i < n; ++i) take(i);
+}
+
+void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
+    const Batch::Layer& layer = batch.layers[index];
+    const LayerInfo& info = layer.info;
+    if (!info.captured()) return;
+    const HostAttention& data = batch.data[index];
+    Frame& f = batch.frames[size_t(i)];
+    if (!keep_q || keep_q(f.index)) {
+        if (data.q_kept) {
+            const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
+            f.q.insert(f.q.end(), q, q + info.q_bytes());
+        } else {
+            const size_t at = f.q.size();
+            f.q.resize(at + info.q_bytes());
+            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim, f.q.data() + at);
         }
+    }
+    if (info.k_layer == static_cast<int32_t>(index)) {
+        const int64_t cell = batch.groups[size_t(layer.written_group)].written[size_t(i)];
+        const uint8_t* row = data.k + size_t(cell) * data.k_cell;
+        f.k.insert(f.k.end(), row, row + info.k_bytes());
     }
 }
 
@@ -275,123 +247,6 @@ CellView Collector::cells(Batch& batch, size_t group) const {
     std::vector<CellView::Entry>& before = batch.groups[group].before;
     std::sort(before.begin(), before.end(), [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
     return {maps_[group], before};
-}
-
-// All of a proof's sample but Q, the columns and the positions.
-HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) const {
-    const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
-    const LayerInfo& info = layer.info;
-    const HostAttention& data = batch.data[size_t(proof.layer)];
-    const int64_t head_kv = proof.head / (info.n_head / info.n_head_kv);
-    HeadSample s;
-    s.layer = &info;
-    s.layer_index = proof.layer;
-    s.head = proof.head;
-    s.k = data.k;
-    s.k_stride = data.k_cell;
-    s.n_cells = layer.n_cells;
-    s.visible = batch.groups[size_t(layer.group)].cells[size_t(proof.token)];
-    s.position = batch.positions[size_t(proof.token)];
-    s.v_type = layer.v_type;
-    s.v_dim_stride = data.v_dim;
-    s.v_cell_stride = data.v_cell;
-    s.v = data.v + size_t(head_kv) * data.v_head;
-    s.out = reinterpret_cast<const float*>(data.out + size_t(proof.token) * data.out_token + size_t(proof.head) * data.out_head);
-    s.flash = layer.flash;
-    s.batched = batch.n_query > 1;
-    s.device = data.device;
-    return s;
-}
-
-void Collector::prove(Batch& batch) {
-    std::vector<uint8_t> q;
-    for (const Batch::Proof& proof : batch.proofs) {
-        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
-        const HostAttention& data = batch.data[size_t(proof.layer)];
-        const CellMap& map = maps_[size_t(batch.layers[size_t(proof.layer)].group)];
-        HeadSample s = sample(batch, proof);
-        q.resize(info.q_bytes());
-        convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim, q.data());
-        s.q = q.data();
-        s.columns = map.columns();
-        s.positions = map.positions();
-        batch.frames[size_t(proof.token)].witnesses.push_back(options_.witness(s));
-    }
-    batch.proofs.clear();
-}
-
-struct Proving {
-    struct Item {
-        HeadSample sample;
-        int64_t token = 0;
-        std::vector<uint8_t> q;
-        std::vector<float> out;
-    };
-    WitnessFunction witness;
-    std::vector<Item> items;
-    std::vector<Witness> results;
-    std::vector<std::vector<int64_t>> columns;   // one a group
-    std::vector<std::vector<int32_t>> positions; // one a group, where ALiBi needs them
-    std::atomic<size_t> next{0};
-    std::vector<std::future<void>> workers;
-
-    void work() {
-        for (size_t i = next++; i < items.size(); i = next++) results[i] = witness(items[i].sample);
-    }
-};
-
-Batch::Batch() = default;
-Batch::~Batch() = default; // a std::async future waits for its thread
-
-void Collector::start_proving(Batch& batch, int32_t n_threads) {
-    if (batch.proofs.empty()) return;
-    batch.proving = std::make_unique<Proving>();
-    Proving& p = *batch.proving;
-    p.witness = options_.witness;
-    p.columns.resize(batch.groups.size());
-    p.positions.resize(batch.groups.size());
-    p.items.resize(batch.proofs.size());
-    p.results.resize(batch.proofs.size());
-    for (size_t i = 0; i < batch.proofs.size(); ++i) {
-        const Batch::Proof& proof = batch.proofs[i];
-        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
-        const HostAttention& data = batch.data[size_t(proof.layer)];
-        const auto group = size_t(batch.layers[size_t(proof.layer)].group);
-        if (p.columns[group].empty()) p.columns[group] = cells(batch, group).columns();
-        if (info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
-        Proving::Item& item = p.items[i];
-        item.token = proof.token;
-        item.sample = sample(batch, proof);
-        item.q.resize(info.q_bytes());
-        convert_heads(info.q_type, data.q + size_t(proof.token) * data.q_token, data.q_head, info.n_head, info.head_dim,
-                      item.q.data());
-        item.out.assign(item.sample.out, item.sample.out + info.head_dim_v);
-        item.sample.q = item.q.data();
-        item.sample.out = item.out.data();
-        item.sample.columns = p.columns[group];
-        item.sample.positions = p.positions[group];
-    }
-    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.items.size());
-    for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
-    batch.proofs.clear();
-}
-
-bool Collector::proven(const Batch& batch) {
-    if (!batch.proving) return true;
-    for (const std::future<void>& w : batch.proving->workers) {
-        if (w.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
-    }
-    return true;
-}
-
-void Collector::wait_until_proven(Batch& batch) {
-    if (!batch.proving) return;
-    Proving& p = *batch.proving;
-    for (std::future<void>& w : p.workers) w.get();
-    for (size_t i = 0; i < p.items.size(); ++i) {
-        batch.frames[size_t(p.items[i].token)].witnesses.push_back(p.results[i]);
-    }
-    batch.proving.reset();
 }
 
 bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {

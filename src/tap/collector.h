@@ -71,6 +71,8 @@ struct Batch {
     struct Proof {
         int32_t layer = 0, head = 0;
         int64_t token = 0;
+        const float* q = nullptr;   // the query and the engine's output of this head and token alone; null: from `data`
+        const float* out = nullptr;
     };
 
     Batch();
@@ -79,6 +81,7 @@ struct Batch {
     int64_t first_index = 0; // of the frames
     int64_t n_query = 0;
     uint64_t first_sample = 0; // place in the sampling order
+    int32_t tokens_a_head = 1;
     std::vector<int32_t> positions;
     std::vector<Group> groups;
     std::vector<Layer> layers;
@@ -117,7 +120,10 @@ private:
     size_t used_ = 0;
 };
 
-// For each graph: begin, see() every attention with the graph's inputs, take() every layer in the same order
+// `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
+void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to);
+
+// For each graph: begin, see() every attention with the graph's inputs, choose_proofs(), take() every layer in the same order
 // once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
 // Not thread-safe; lives on the decode thread.
 class Collector {
@@ -125,12 +131,17 @@ public:
     explicit Collector(CollectorOptions options) : options_(std::move(options)) {}
 
     // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
-    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions);
+    // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
+    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
+    // The heads of a layer that was seen whose turn it is to be proven, into Batch::proofs.
+    void choose_proofs(Batch& batch, size_t layer, bool device) const;
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
-    // Proves the heads whose turn it is, of the layers taken since the last call.
+    // Of all layers that were seen; many tokens on several threads.
+    void take(Batch& batch, std::vector<HostAttention> data);
+    // Proves the heads that were chosen since the last call; their layers were taken.
     void prove(Batch& batch);
     // The same on up to `n_threads` other threads, while K and V stay where they are; everything else is copied.
     void start_proving(Batch& batch, int32_t n_threads);
@@ -158,8 +169,9 @@ public:
 
 private:
     int32_t group_of(Batch& batch, const AttentionNode& node);
+    void take_token(Batch& batch, size_t layer, int64_t token) const;
     LayerInfo describe(const AttentionNode& node, int32_t group) const;
-    void choose_proofs(Batch& batch, size_t layer) const;
+    void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;

@@ -71,6 +71,98 @@ LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, cons
     return s;
 }
 
+namespace {
+
+// Bytes from the first to behind the last float of (n_query, n_head, width).
+size_t extent(const Placed& p, int64_t width, int64_t n_head, int64_t n_query) {
+    return size_t(n_query - 1) * p.token_stride + size_t(n_head - 1) * p.head_stride + size_t(width) * sizeof(float);
+}
+
+// Picks the heads of the proofs of one layer out of Q or the output. False: they are no rows of equal distance.
+bool pick(const Placed& p, int64_t width, int64_t n_head, const Batch& batch, size_t first_proof, size_t end_proof,
+          GatherPlan::Picked& picked) {
+    const size_t row = size_t(width) * sizeof(float);
+    if (p.token_stride % row != 0 || p.head_stride % row != 0) return false;
+    picked.from = p.offset;
+    picked.width = width;
+    picked.n_rows = static_cast<int64_t>(extent(p, width, n_head, batch.n_query) / row);
+    for (size_t i = first_proof; i < end_proof; ++i) {
+        const Batch::Proof& proof = batch.proofs[i];
+        picked.rows.push_back(static_cast<int32_t>((size_t(proof.token) * p.token_stride + size_t(proof.head) * p.head_stride) / row));
+    }
+    return true;
+}
+
+} // namespace
+
+bool BlockGather::make(size_t block, const std::vector<LayerSource>& sources, const Batch& batch, int64_t first_kept) {
+    block_ = block;
+    plan_ = {};
+    v_new_.clear(), q_kept_.clear(), q_whole_.clear(), q_.clear(), out_.clear();
+    kept_token_ = 0;
+    for (size_t l = 0, first = 0, end = 0; l < sources.size(); ++l, first = end) {
+        while (end < batch.proofs.size() && size_t(batch.proofs[end].layer) == l) ++end;
+        const LayerSource& s = sources[l];
+        const LayerInfo& info = batch.layers[l].info;
+        if (!s.captured) continue;
+        if (s.writes_v && s.v_new.block == block) {
+            const size_t bytes = size_t(batch.n_query) * s.v_new.token_stride;
+            const size_t to = plan_.room(bytes);
+            plan_.whole.push_back({s.v_new.offset, to, bytes});
+            v_new_.push_back({l, to});
+        }
+        const auto pick_into = [&](const Placed& p, int64_t width, std::vector<ProofPlace>& places) {
+            if (p.block != block || first == end) return true;
+            GatherPlan::Picked picked;
+            if (!pick(p, width, info.n_head, batch, first, end, picked)) return false;
+            picked.to = plan_.room((end - first) * size_t(width) * sizeof(float));
+            for (size_t i = first; i < end; ++i) places.push_back({i, picked.to + (i - first) * size_t(width) * sizeof(float)});
+            plan_.picked.push_back(std::move(picked));
+            return true;
+        };
+        if (!pick_into(s.q, info.head_dim, q_) || !pick_into(s.out, info.head_dim_v, out_)) return false;
+        if (s.q.block == block && dtype_block(info.q_type) == 1) kept_token_ += info.q_bytes();
+    }
+    if (first_kept >= batch.n_query) return true;
+    size_t at = plan_.room(kept_token_ * size_t(batch.n_query - first_kept));
+    for (size_t l = 0; l < sources.size(); ++l) {
+        const LayerSource& s = sources[l];
+        const LayerInfo& info = batch.layers[l].info;
+        if (!s.captured || s.q.block != block) continue;
+        if (dtype_block(info.q_type) > 1) { // not every back end that says it can copies into blocks with strides
+            const size_t bytes = extent(s.q, info.head_dim, info.n_head, batch.n_query);
+            const size_t to = plan_.room(bytes);
+            plan_.whole.push_back({s.q.offset, to, bytes});
+            q_whole_.push_back({l, to});
+            continue;
+        }
+        GatherPlan::Heads h;
+        h.from = s.q.offset + size_t(first_kept) * s.q.token_stride;
+        h.token_stride = s.q.token_stride, h.head_stride = s.q.head_stride;
+        h.to = at, h.to_token = kept_token_;
+        h.head_dim = info.head_dim, h.n_head = info.n_head, h.n_tokens = batch.n_query - first_kept;
+        h.type = info.q_type;
+        plan_.heads.push_back(h);
+        q_kept_.push_back({l, at});
+        at += info.q_bytes();
+    }
+    return true;
+}
+
+void BlockGather::apply(std::vector<LayerSource>& sources) const {
+    for (const LayerPlace& p : v_new_) sources[p.layer].v_new.offset = p.at;
+    for (const LayerPlace& p : q_whole_) sources[p.layer].q.offset = p.at;
+    for (const LayerPlace& p : q_kept_) {
+        sources[p.layer].q_kept = {block_, p.at, kept_token_, 0};
+        sources[p.layer].has_q_kept = true;
+    }
+}
+
+void BlockGather::arrived(const uint8_t* base, Batch& batch) const {
+    for (const ProofPlace& p : q_) batch.proofs[p.proof].q = reinterpret_cast<const float*>(base + p.at);
+    for (const ProofPlace& p : out_) batch.proofs[p.proof].out = reinterpret_cast<const float*>(base + p.at);
+}
+
 size_t rows_to_fetch(std::vector<LayerSource>& sources, const std::vector<const ggml_tensor*>& caches, ggml_backend_dev_t device,
                      const Batch& batch, std::vector<Fetch::Rows>& rows) {
     size_t at = 0;

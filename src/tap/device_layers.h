@@ -5,6 +5,7 @@
 #include "tap/attention_graph.h"
 #include "tap/collector.h"
 #include "tap/fetch.h"
+#include "tap/gather.h"
 #include "tap/mirror.h"
 #include "tap/placement.h"
 
@@ -23,6 +24,8 @@ struct Placed {
 struct LayerSource {
     bool captured = false;
     Placed q, out;
+    Placed q_kept;             // gathered: of the tokens that keep their queries, in the layer's q_type
+    bool has_q_kept = false;
     bool on_device = false;    // the layer's cache lies on a device; otherwise:
     HostAttention host;        // K and V where the engine has them
     // on a device
@@ -49,6 +52,26 @@ LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, cons
 // Returns the bytes of all rows.
 size_t rows_to_fetch(std::vector<LayerSource>& sources, const std::vector<const ggml_tensor*>& caches, ggml_backend_dev_t device,
                      const Batch& batch, std::vector<Fetch::Rows>& rows);
+
+// Plans what of block `block` goes to the host: the new values, the queries of the tokens from `first_kept` on (of the batch),
+// and what the batch's proofs look at. False: the data does not lie as it must.
+class BlockGather {
+public:
+    bool make(size_t block, const std::vector<LayerSource>& sources, const Batch& batch, int64_t first_kept);
+    const GatherPlan& plan() const { return plan_; }
+    // From now on `sources` say where things are in what arrives. After this the batch's proofs find theirs with arrived().
+    void apply(std::vector<LayerSource>& sources) const;
+    void arrived(const uint8_t* base, Batch& batch) const;
+
+private:
+    struct LayerPlace { size_t layer, at; };
+    struct ProofPlace { size_t proof, at; };
+    size_t block_ = 0;
+    GatherPlan plan_;
+    size_t kept_token_ = 0;
+    std::vector<LayerPlace> v_new_, q_kept_, q_whole_;
+    std::vector<ProofPlace> q_, out_;
+};
 
 // A row of floats in a cache's type, as the engine stores it.
 void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to);

@@ -54,17 +54,28 @@ bool Fetch::reserve(Slot& slot, size_t bytes) {
     return true;
 }
 
+bool Fetch::reserve_staging(Slot& slot, size_t bytes) {
+    if (slot.staging && ggml_backend_buffer_get_size(slot.staging.get()) >= bytes) return true;
+    drain();
+    slot.staging.reset();
+    slot.staging.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), bytes));
+    return slot.staging != nullptr;
+}
+
 ggml_tensor* Fetch::stage_of(Slot& slot, const Placement::Block& block) {
-    if (!slot.staging || ggml_backend_buffer_get_size(slot.staging.get()) < block.used) {
-        drain();
-        slot.staging.reset();
-        slot.staging.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), block.used));
-        if (!slot.staging) return nullptr;
-    }
+    if (!reserve_staging(slot, block.used)) return nullptr;
     slot.staging_ctx.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
     ggml_tensor* t = ggml_new_tensor_1d(slot.staging_ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
     ggml_backend_tensor_alloc(slot.staging.get(), t, ggml_backend_buffer_get_base(slot.staging.get()));
     return t;
+}
+
+bool Fetch::prepare_gather(int index, const Placement::Block& block, const GatherPlan& plan) {
+    prepare();
+    if (!asynchronous_ || !own_ || plan.bytes == 0) return false;
+    Slot& slot = slots_[index];
+    slot.gathered = plan.bytes;
+    return reserve_staging(slot, Gather::memory_needed(plan)) && slot.gather.build(own_.get(), block, plan, slot.staging.get());
 }
 
 const uint8_t* Fetch::staged_block(int slot) const {
@@ -98,10 +109,11 @@ void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t
 }
 
 bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows,
-                  size_t rows_bytes, bool stage) {
+                  size_t rows_bytes, How how) {
     prepare();
     Slot& slot = slots_[index];
-    slot.rows_at = (block.used + 255) / 256 * 256;
+    const size_t used = how == How::gathered ? slot.gathered : block.used;
+    slot.rows_at = (used + 255) / 256 * 256;
     if (!reserve(slot, slot.rows_at + rows_bytes)) return false;
     ggml_backend_t stream = own_ ? own_.get() : engine;
     if (!asynchronous_) {
@@ -110,18 +122,27 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
         ggml_backend_event_record(engine_done_.get(), engine);
         ggml_backend_event_wait(stream, engine_done_.get());
     }
-    get_rows(stream, rows, slot.data + slot.rows_at);
+    last_slot_ = index;
+    slot.staged = nullptr;
     const ggml_tensor* source = block.whole;
-    ggml_tensor* copy = stage && asynchronous_ && own_ && block.used > 0 ? stage_of(slot, block) : nullptr;
-    slot.staged = copy;
-    if (copy) {
-        ggml_backend_tensor_copy_async(stream, stream, block.whole, copy);
-        source = copy;
-        ggml_backend_event_record(may_overwrite_.get(), stream);
+    bool block_free = false; // the engine may overwrite the block behind this
+    if (how == How::gathered) {
+        slot.gather.start(stream);
+        source = slot.gather.result();
+        block_free = true;
+    } else if (how == How::staged && asynchronous_ && own_ && used > 0) {
+        slot.staged = stage_of(slot, block);
+        if (slot.staged) {
+            ggml_backend_tensor_copy_async(stream, stream, block.whole, slot.staged);
+            source = slot.staged;
+            block_free = true;
+        }
     }
-    if (block.used > 0) ggml_backend_tensor_get_async(stream, source, slot.data, 0, block.used);
+    if (block_free) ggml_backend_event_record(may_overwrite_.get(), stream);
+    get_rows(stream, rows, slot.data + slot.rows_at);
+    if (used > 0) ggml_backend_tensor_get_async(stream, source, slot.data, 0, used);
     if (asynchronous_) {
-        if (!copy) ggml_backend_event_record(may_overwrite_.get(), stream);
+        if (!block_free) ggml_backend_event_record(may_overwrite_.get(), stream);
         ggml_backend_event_record(slot.done.get(), stream);
         guarding_ = true;
     } else {
@@ -130,8 +151,8 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
     return true;
 }
 
-void Fetch::guard(ggml_backend_t engine) {
-    if (guarding_ && own_) ggml_backend_event_wait(engine, may_overwrite_.get());
+void Fetch::guard(ggml_backend_t engine, bool all) {
+    if (guarding_ && own_) ggml_backend_event_wait(engine, all ? slots_[last_slot_].done.get() : may_overwrite_.get());
     guarding_ = false;
 }
 

@@ -1,6 +1,7 @@
 // Takes what a graph left in a device's memory into host memory while the engine goes on.
 #pragma once
 
+#include "tap/gather.h"
 #include "tap/placement.h"
 
 #include <ggml-backend.h>
@@ -32,15 +33,19 @@ public:
         const ggml_tensor* cache = nullptr;
         size_t offset = 0, bytes = 0, to = 0;
     };
-    // Once `engine` has run what it was given: the block and the rows into slot `slot`. With `stage` the block is copied on
-    // the device first (large batches: the engine need not wait for the slow way to the host). False: no memory.
-    bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes,
-               bool stage);
-    // Before the engine's next graph.
-    void guard(ggml_backend_t engine);
+    // Makes ready what start() does with `gathered`. False: this device cannot, or there is no memory.
+    bool prepare_gather(int slot, const Placement::Block& block, const GatherPlan& plan);
+    // Whole: the block as it is. Staged: the same, copied on the device first, so that something else can read it there.
+    // Gathered: what prepare_gather() was given; the engine waits for that on the device, not for the way to the host.
+    enum class How { whole, staged, gathered };
+    // Once `engine` has run what it was given: the block, or what is gathered of it, and the rows into slot `slot`. False: no
+    // memory.
+    bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes, How how);
+    // Before the engine's next graph. `all`: it will overwrite rows, too, not only the block.
+    void guard(ggml_backend_t engine, bool all);
     // Blocks until the slot is filled.
     void wait(int slot);
-    // After start() with `stage`: the block's copy on the device, and the event behind which it is there; null without one.
+    // After start() with How::staged: the block's copy on the device, and the event behind which it is there; null without one.
     const uint8_t* staged_block(int slot) const;
     ggml_backend_event_t staged_event() const { return may_overwrite_.get(); }
     const uint8_t* block(int slot) const { return slots_[slot].data; }
@@ -62,10 +67,13 @@ private:
         ggml_backend_buffer_ptr staging; // on the device
         ggml_context_ptr staging_ctx;
         ggml_tensor* staged = nullptr;
+        Gather gather;
+        size_t gathered = 0; // bytes
     };
 
     void prepare();
     bool reserve(Slot& slot, size_t bytes);
+    bool reserve_staging(Slot& slot, size_t bytes);
     ggml_tensor* stage_of(Slot& slot, const Placement::Block& block);
     void get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to);
 
@@ -75,6 +83,7 @@ private:
     ggml_backend_ptr own_; // null: the engine's stream is used
     Event engine_done_, may_overwrite_;
     bool guarding_ = false;
+    int last_slot_ = 0;
     Slot slots_[n_slots];
 };
 

@@ -1,9 +1,12 @@
 #include "tap/device_layers.h"
+#include "tap/parts.h"
 #include "tap/tap.h"
 #include "tap/token_mean.h"
 
 #include <ggml-backend.h>
 
+#include <algorithm>
+#include <cstring>
 #include <deque>
 #include <thread>
 
@@ -24,6 +27,8 @@ struct GraphTap::Plan {
     struct Arriving {
         std::unique_ptr<Batch> batch;
         std::vector<LayerSource> sources;
+        std::vector<std::unique_ptr<BlockGather>> gathers; // one a block; null: the whole block arrives
+        int64_t first_kept = 0; // frame from which on queries are kept
         int slot = 0;
     };
     std::unique_ptr<Arriving> arriving;
@@ -40,6 +45,25 @@ struct GraphTap::Plan {
     void drain() {
         for (auto& f : fetches) f->drain();
     }
+    // Will the graph whose inputs are kept write to cells that are still on their way to the host?
+    bool overwrites_arriving() const {
+        if (!arriving) return false;
+        std::vector<int64_t> on_their_way;
+        for (const Batch::Group& g : arriving->batch->groups) on_their_way.insert(on_their_way.end(), g.written.begin(), g.written.end());
+        std::sort(on_their_way.begin(), on_their_way.end());
+        const ggml_tensor* last = nullptr;
+        for (const AttentionNode& n : found.nodes) {
+            if (!n.refusal.empty() || !n.k_cells || n.k_cells == last) continue;
+            last = n.k_cells;
+            const uint8_t* cells = inputs.data(n.k_cells);
+            for (int64_t i = 0; i < found.n_query; ++i) {
+                int64_t cell = 0;
+                std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+                if (std::binary_search(on_their_way.begin(), on_their_way.end(), cell)) return true;
+            }
+        }
+        return false;
+    }
 };
 
 GraphTap::GraphTap(CollectorOptions options, FramesCallback frames)
@@ -50,6 +74,10 @@ namespace {
 
 // Tokens whose proofs may be under way: at long contexts a proof takes longer than a token.
 constexpr size_t most_proving = 6;
+// Batches of many tokens hold many queries: one is being proven while the next one arrives.
+constexpr size_t most_batches_proving = 1;
+// On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
+constexpr int32_t tokens_a_head = 16;
 
 ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
     for (int i = 0; i < ggml_backend_sched_get_n_backends(sched); ++i) {
@@ -76,19 +104,23 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
 
 void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
-    if (plan.graph != graph || plan.found.nodes.empty()) return;
-    for (auto& fetch : plan.fetches) {
-        if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine);
-    }
+    const bool ours = plan.graph == graph && !plan.found.nodes.empty();
     // Only what cannot wait: the device stands still while we look.
     plan.inputs.clear();
-    if (plan.found.positions) plan.inputs.keep(plan.found.positions);
-    for (const AttentionNode& n : plan.found.nodes) {
-        if (!n.refusal.empty()) continue;
-        plan.inputs.keep_mask(n.mask, plan.found.n_query);
-        if (n.k_cells) plan.inputs.keep(n.k_cells);
+    if (ours) {
+        if (plan.found.positions) plan.inputs.keep(plan.found.positions);
+        for (const AttentionNode& n : plan.found.nodes) {
+            if (!n.refusal.empty()) continue;
+            plan.inputs.keep_mask(n.mask, plan.found.n_query);
+            if (n.k_cells) plan.inputs.keep(n.k_cells);
+        }
     }
-    plan.seen = true;
+    // A graph of another kind may move what the caches hold.
+    const bool all = !ours || plan.overwrites_arriving();
+    for (auto& fetch : plan.fetches) {
+        if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
+    }
+    plan.seen = ours;
 }
 
 void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
@@ -101,7 +133,10 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     }
     // With several positions a token (M-RoPE) the first n_query are the temporal ones.
     const uint8_t* positions = plan.found.positions ? plan.inputs.data(plan.found.positions) : nullptr;
-    std::unique_ptr<Batch> batch = collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions));
+    const AttentionNode& first = plan.found.nodes.front();
+    const bool device = first.k_cache && !is_host(first.k_cache);
+    std::unique_ptr<Batch> batch =
+        collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
     Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
     for (const AttentionNode& n : plan.found.nodes) collector.see(*batch, n, plan.inputs, unfinished);
     auto arriving = std::make_unique<Plan::Arriving>();
@@ -116,12 +151,17 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         (s.on_device ? some_on_device : some_on_host) = true;
         if (!s.mirrored) batch->error = "there is no host memory to mirror the cache of a device";
     }
-    const bool stage = batch->n_query > 1 || device_mean;
+    for (size_t l = 0; l < arriving->sources.size(); ++l) collector.choose_proofs(*batch, l, arriving->sources[l].on_device);
+    int64_t first_kept = 0;
+    while (first_kept < batch->n_query && collector.keep_q && !collector.keep_q(batch->first_index + first_kept)) ++first_kept;
+    arriving->first_kept = batch->first_index + first_kept;
     arriving->batch = std::move(batch);
     arriving->slot = plan.next_slot;
+    arriving->gathers.resize(plan.placement.blocks().size());
     plan.next_slot = (plan.next_slot + 1) % Fetch::n_slots;
     bool fetched = true;
-    for (Placement::Block& block : plan.placement.blocks()) {
+    for (size_t b = 0; b < plan.placement.blocks().size(); ++b) {
+        Placement::Block& block = plan.placement.blocks()[b];
         if (block.used == 0 || block.on_host()) {
             some_on_host = some_on_host || block.used > 0;
             continue;
@@ -131,7 +171,17 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         std::vector<Fetch::Rows> rows;
         const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
         Fetch& fetch = *plan.fetch_of(block.device);
-        fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, stage);
+        Fetch::How how = device_mean || arriving->batch->n_query > 1 ? Fetch::How::staged : Fetch::How::whole;
+        if (arriving->batch->n_query > 1) {
+            auto gather = std::make_unique<BlockGather>();
+            if (gather->make(b, arriving->sources, *arriving->batch, first_kept) &&
+                fetch.prepare_gather(arriving->slot, block, gather->plan())) {
+                gather->apply(arriving->sources);
+                arriving->gathers[b] = std::move(gather);
+                how = Fetch::How::gathered;
+            }
+        }
+        fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, how);
         // A ring's cells are overwritten by the next token: its mean would race with it.
         if (fetched && device_mean && arriving->batch->groups.size() == 1) {
             plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, fetch);
@@ -173,8 +223,8 @@ void GraphTap::complete() {
         deliver(batch);
         return;
     }
-    // Proofs read the mirrors: cells that they may look at are not taken from them. Large batches are large.
-    if (batch.overwrites || batch.n_query > 1) deliver_proven(0);
+    // Proofs read the mirrors: cells that they may look at are not taken from them.
+    if (batch.overwrites) deliver_proven(0);
     std::vector<const uint8_t*> bases;
     for (Placement::Block& block : plan.placement.blocks()) {
         const uint8_t* base = nullptr;
@@ -184,6 +234,7 @@ void GraphTap::complete() {
             fetch->wait(arriving->slot);
             base = fetch->block(arriving->slot);
         }
+        if (const auto& gather = arriving->gathers[bases.size()]) gather->arrived(base, batch);
         bases.push_back(base);
     }
     const auto base = [&](size_t block) { return bases[block]; };
@@ -197,12 +248,17 @@ void GraphTap::complete() {
         const Fetch* fetch = plan.fetch_of(s.device);
         store_new(s, batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
     }
-    for (size_t l = 0; l < arriving->sources.size(); ++l) {
-        const LayerSource& s = arriving->sources[l];
+    std::vector<HostAttention> data;
+    for (const LayerSource& s : arriving->sources) {
         HostAttention a = s.host;
         if (s.captured) {
             a.q = bases[s.q.block] + s.q.offset;
             a.q_token = s.q.token_stride, a.q_head = s.q.head_stride;
+            if (s.has_q_kept) {
+                a.q_kept = bases[s.q_kept.block] + s.q_kept.offset;
+                a.q_kept_token = s.q_kept.token_stride;
+                a.first_kept = arriving->first_kept;
+            }
             a.out = bases[s.out.block] + s.out.offset;
             a.out_token = s.out.token_stride, a.out_head = s.out.head_stride;
             if (s.on_device) {
@@ -214,8 +270,9 @@ void GraphTap::complete() {
                 a.v_head = s.v_head, a.v_dim = s.v_dim;
             }
         }
-        collector.take(batch, l, a);
+        data.push_back(a);
     }
+    collector.take(batch, std::move(data));
     plan.mean.finish(arriving->slot, batch, collector);
     if (some_on_host) {
         collector.prove(batch); // with the engine's own K and V, which the next graph changes
@@ -224,9 +281,11 @@ void GraphTap::complete() {
         return;
     }
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
-    collector.start_proving(batch, static_cast<int32_t>(std::thread::hardware_concurrency()));
+    const bool many = batch.n_query > 1;
+    // A prompt's proofs take all the time there is, and the thread that decodes must not wait for a core.
+    collector.start_proving(batch, static_cast<int32_t>(many ? helping_threads() : std::thread::hardware_concurrency()));
     plan.proving.push_back(std::move(arriving->batch));
-    deliver_proven(most_proving);
+    deliver_proven(many ? most_batches_proving : most_proving);
 }
 
 } // namespace attnscope::tap

@@ -1,5 +1,7 @@
 #include "verify/judge.h"
 
+#include "tap/parts.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -67,29 +69,47 @@ uint32_t judge_witnesses(const Geometry& geometry, const Frame& frame) {
     return bits;
 }
 
-void Judge::judge(Frame& frame) {
-    uint32_t bits = judge_witnesses(geometry_, frame);
-    std::vector<uint64_t> hashes;
+Findings inspect(const Geometry& geometry, const Frame& frame) {
+    Findings found;
+    found.bits = judge_witnesses(geometry, frame);
     const bool with_q = !frame.q.empty();
-    for (int32_t l = 0; l < geometry_.n_layer(); ++l) {
-        const LayerInfo& layer = geometry_.layers[size_t(l)];
+    const uint8_t* q = frame.q.data();
+    const uint8_t* k = frame.k.data();
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        const LayerInfo& layer = geometry.layers[size_t(l)];
         if (!layer.captured()) continue;
         if (with_q) {
-            const uint8_t* q = frame.q.data() + geometry_.q_offset(l);
-            if (!all_finite(layer.q_type, q, int64_t(layer.n_head) * layer.head_dim)) bits |= verdict_not_finite;
-            hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
+            if (!all_finite(layer.q_type, q, int64_t(layer.n_head) * layer.head_dim)) found.bits |= verdict_not_finite;
+            found.hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
+            q += layer.q_bytes();
         }
-        if (geometry_.owns_k(l)) {
-            const uint8_t* k = frame.k.data() + geometry_.k_offset(l);
-            if (!all_finite(layer.k_type, k, int64_t(layer.n_head_kv) * layer.head_dim)) bits |= verdict_not_finite;
-            hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
+        if (geometry.owns_k(l)) {
+            if (!all_finite(layer.k_type, k, int64_t(layer.n_head_kv) * layer.head_dim)) found.bits |= verdict_not_finite;
+            found.hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
+            k += layer.k_bytes();
         }
     }
-    if (hashes == previous_ && !hashes.empty()) bits |= verdict_stale;
-    previous_ = hashes;
-    std::sort(hashes.begin(), hashes.end());
-    if (std::adjacent_find(hashes.begin(), hashes.end()) != hashes.end()) bits |= verdict_layers_equal;
+    return found;
+}
+
+void Judge::judge(Frame& frame, Findings found) {
+    uint32_t bits = found.bits;
+    if (found.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
+    previous_ = found.hashes;
+    std::sort(found.hashes.begin(), found.hashes.end());
+    if (std::adjacent_find(found.hashes.begin(), found.hashes.end()) != found.hashes.end()) bits |= verdict_layers_equal;
     frame.verdict = bits;
+}
+
+void Judge::judge(std::span<Frame> frames) {
+    constexpr size_t many = 32;
+    if (frames.size() < many) {
+        for (Frame& frame : frames) judge(frame);
+        return;
+    }
+    std::vector<Findings> found(frames.size());
+    tap::in_parts(frames.size(), [&](size_t i) { found[i] = inspect(geometry_, frames[i]); });
+    for (size_t i = 0; i < frames.size(); ++i) judge(frames[i], std::move(found[i]));
 }
 
 } // namespace attnscope::verify

@@ -4,20 +4,31 @@
 #include <attnscope/types.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace attnscope::verify {
+
+// What a frame's data alone says. Independent of other frames: may be computed on any thread.
+struct Findings {
+    uint32_t bits = 0;            // verdict bits
+    std::vector<uint64_t> hashes; // one a layer, of Q and K
+};
+Findings inspect(const Geometry& geometry, const Frame& frame);
 
 // Remembers the previous frame, to notice when it comes again. Not thread-safe.
 class Judge {
 public:
     explicit Judge(const Geometry& geometry) : geometry_(geometry) {}
     // Sets frame.verdict from its data and witnesses.
-    void judge(Frame& frame);
+    void judge(Frame& frame) { judge(frame, inspect(geometry_, frame)); }
+    void judge(Frame& frame, Findings findings);
+    // Frames that follow each other; many of them on several threads.
+    void judge(std::span<Frame> frames);
 
 private:
     const Geometry& geometry_;
-    std::vector<uint64_t> previous_; // one hash a layer, of Q and K
+    std::vector<uint64_t> previous_; // hashes
 };
 
 // True when `n` elements of the type at `data` hold no NaN and no infinity. For block types the scales are looked at.

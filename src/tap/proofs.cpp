@@ -1,0 +1,195 @@
+// The proofs of a batch: which heads, with what, and on which threads.
+#include "tap/collector.h"
+
+#include <ggml-cpu.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <future>
+#include <numeric>
+
+namespace attnscope::tap {
+
+namespace {
+
+constexpr int64_t many_cells = 16384;
+
+// A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
+uint64_t coprime_step(uint64_t n) {
+    uint64_t step = static_cast<uint64_t>(static_cast<double>(n) * 0.6180339887498949) | 1;
+    while (step > 1 && std::gcd(step, n) != 1) step += 2;
+    return step;
+}
+
+} // namespace
+
+// `n` heads of one token, f32, into rows of `type`.
+void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
+    const size_t row = dtype_row_bytes(type, dim);
+    const auto from_float = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float;
+    for (int32_t h = 0; h < n; ++h) {
+        const uint8_t* head = from + size_t(h) * stride;
+        if (type == DType::f32) {
+            std::memcpy(to + size_t(h) * row, head, row);
+        } else {
+            from_float(reinterpret_cast<const float*>(head), to + size_t(h) * row, dim);
+        }
+    }
+}
+
+// The heads of this layer whose turn it is.
+void Collector::choose_proofs(Batch& batch, size_t layer, bool device) const {
+    if (!options_.witness || !geometry_known_ || !batch.layers[layer].info.captured()) return;
+    const auto n_layer = static_cast<uint64_t>(geometry_.layers.size());
+    const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
+    const uint64_t n_pairs = n_layer * n_head;
+    if (n_pairs == 0) return;
+    const uint64_t step = coprime_step(n_pairs);
+    const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
+    // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
+    const int32_t now = device && batch.layers[layer].n_cells > many_cells ? std::min(each, 1) : each;
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        for (int32_t w = 0; w < now; ++w) {
+            // Counted in steps of `now`, or only some of the pairs would ever have their turn.
+            const uint64_t turn = batch.first_sample / static_cast<uint64_t>(each) + static_cast<uint64_t>(i / batch.tokens_a_head);
+            const uint64_t sample = now == each ? batch.first_sample + static_cast<uint64_t>(i / batch.tokens_a_head * each + w)
+                                                : turn * static_cast<uint64_t>(now) + static_cast<uint64_t>(w);
+            const uint64_t pair = (sample % n_pairs) * step % n_pairs;
+            if (pair / n_head != layer) continue;
+            const auto head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
+            Batch::Proof proof;
+            proof.layer = static_cast<int32_t>(layer);
+            proof.head = head;
+            proof.token = i;
+            batch.proofs.push_back(proof);
+        }
+    }
+}
+
+// All of a proof's sample but Q, the columns and the positions.
+HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) const {
+    const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
+    const LayerInfo& info = layer.info;
+    const HostAttention& data = batch.data[size_t(proof.layer)];
+    const int64_t head_kv = proof.head / (info.n_head / info.n_head_kv);
+    HeadSample s;
+    s.layer = &info;
+    s.layer_index = proof.layer;
+    s.head = proof.head;
+    s.k = data.k;
+    s.k_stride = data.k_cell;
+    s.n_cells = layer.n_cells;
+    s.visible = batch.groups[size_t(layer.group)].cells[size_t(proof.token)];
+    s.position = batch.positions[size_t(proof.token)];
+    s.v_type = layer.v_type;
+    s.v_dim_stride = data.v_dim;
+    s.v_cell_stride = data.v_cell;
+    s.v = data.v + size_t(head_kv) * data.v_head;
+    s.out = proof.out ? proof.out
+                      : reinterpret_cast<const float*>(data.out + size_t(proof.token) * data.out_token +
+                                                       size_t(proof.head) * data.out_head);
+    s.flash = layer.flash;
+    s.batched = batch.n_query > 1;
+    s.device = data.device;
+    return s;
+}
+
+// The query that is proven, at its place among the (n_head, head_dim) of its layer; the others stay unset.
+void Collector::proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const {
+    const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
+    const HostAttention& data = batch.data[size_t(proof.layer)];
+    const size_t row = dtype_row_bytes(info.q_type, info.head_dim);
+    q.resize(info.q_bytes());
+    const uint8_t* from = proof.q ? reinterpret_cast<const uint8_t*>(proof.q)
+                                  : data.q + size_t(proof.token) * data.q_token + size_t(proof.head) * data.q_head;
+    convert_heads(info.q_type, from, 0, 1, info.head_dim, q.data() + size_t(proof.head) * row);
+}
+
+void Collector::prove(Batch& batch) {
+    std::vector<uint8_t> q;
+    for (const Batch::Proof& proof : batch.proofs) {
+        const CellMap& map = maps_[size_t(batch.layers[size_t(proof.layer)].group)];
+        HeadSample s = sample(batch, proof);
+        proof_query(batch, proof, q);
+        s.q = q.data();
+        s.columns = map.columns();
+        s.positions = map.positions();
+        batch.frames[size_t(proof.token)].witnesses.push_back(options_.witness(s));
+    }
+    batch.proofs.clear();
+}
+
+struct Proving {
+    struct Item {
+        HeadSample sample;
+        int64_t token = 0;
+        std::vector<uint8_t> q;
+        std::vector<float> out;
+    };
+    WitnessFunction witness;
+    std::vector<Item> items;
+    std::vector<Witness> results;
+    std::vector<std::vector<int64_t>> columns;   // one a group
+    std::vector<std::vector<int32_t>> positions; // one a group, where ALiBi needs them
+    std::atomic<size_t> next{0};
+    std::vector<std::future<void>> workers;
+
+    void work() {
+        for (size_t i = next++; i < items.size(); i = next++) results[i] = witness(items[i].sample);
+    }
+};
+
+Batch::Batch() = default;
+Batch::~Batch() = default; // a std::async future waits for its thread
+
+void Collector::start_proving(Batch& batch, int32_t n_threads) {
+    if (batch.proofs.empty()) return;
+    batch.proving = std::make_unique<Proving>();
+    Proving& p = *batch.proving;
+    p.witness = options_.witness;
+    p.columns.resize(batch.groups.size());
+    p.positions.resize(batch.groups.size());
+    p.items.resize(batch.proofs.size());
+    p.results.resize(batch.proofs.size());
+    for (size_t i = 0; i < batch.proofs.size(); ++i) {
+        const Batch::Proof& proof = batch.proofs[i];
+        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
+        const auto group = size_t(batch.layers[size_t(proof.layer)].group);
+        if (p.columns[group].empty()) p.columns[group] = cells(batch, group).columns();
+        if (info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
+        Proving::Item& item = p.items[i];
+        item.token = proof.token;
+        item.sample = sample(batch, proof);
+        proof_query(batch, proof, item.q);
+        item.out.assign(item.sample.out, item.sample.out + info.head_dim_v);
+        item.sample.q = item.q.data();
+        item.sample.out = item.out.data();
+        item.sample.columns = p.columns[group];
+        item.sample.positions = p.positions[group];
+    }
+    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.items.size());
+    for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
+    batch.proofs.clear();
+}
+
+bool Collector::proven(const Batch& batch) {
+    if (!batch.proving) return true;
+    for (const std::future<void>& w : batch.proving->workers) {
+        if (w.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return false;
+    }
+    return true;
+}
+
+void Collector::wait_until_proven(Batch& batch) {
+    if (!batch.proving) return;
+    Proving& p = *batch.proving;
+    for (std::future<void>& w : p.workers) w.get();
+    for (size_t i = 0; i < p.items.size(); ++i) {
+        batch.frames[size_t(p.items[i].token)].witnesses.push_back(p.results[i]);
+    }
+    batch.proving.reset();
+}
+
+} // namespace attnscope::tap
