@@ -41,6 +41,7 @@ public:
 
 struct ViewOptions {
     int64_t n_prompt = 0;  // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
+    bool mean_is_selected = false; // Frame::mean is of the request's layers and heads (GenerateOptions), not of all rows
     int32_t n_threads = 1; // threads that compute an answer, the caller's among them
 };
 

@@ -33,8 +33,9 @@ struct SessionOptions {
     Entry entry = Entry::automatic;
     bool capture = true;       // false: the plain run, the tap is not even looked at
     bool witness = true;
-    bool device_mean = false;  // let a GPU compute Frame::mean of tokens decoded one by one (CUDA, f16 keys, all layers on
-                               // one GPU; elsewhere Frame::mean stays empty)
+    bool device_mean = false;  // let GPUs compute Frame::mean of tokens decoded one by one (all layers on GPUs, no ALiBi, no
+                               // RPC; elsewhere Frame::mean stays empty). A kernel of ours on CUDA with f16 keys of 64,
+                               // 128 or 256 elements, ggml's own operations for the rest (docs/performance.md)
     bool quiet = true;         // drop llama.cpp's own log
 };
 
@@ -74,6 +75,8 @@ struct GenerateOptions {
     PromptRows prompt_rows;
     bool ignore_eos = false;
     const std::atomic<bool>* stop = nullptr;  // set from any thread: ends after the current token
+    bool device_mean = true;     // where SessionOptions::device_mean allows it
+    std::vector<int32_t> mean_layers, mean_heads; // the rows that Frame::mean is of, as in AttentionRequest; empty: all
     bool keep_rows = true;       // false: frames of generated tokens come without Q
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
     // gets the token. The last token of the prompt is then decoded alone.

@@ -157,7 +157,6 @@ Result<void> SessionImpl::open_context(Entry entry) {
         if (entry == Entry::interposed) {
             auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver);
             graph_tap_ = tap.get();
-            tap->device_mean = options_.device_mean;
             tap_ = std::move(tap);
         } else {
             tap_ = std::make_unique<tap::CallbackTap>(std::move(collector), deliver);

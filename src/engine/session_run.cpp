@@ -112,6 +112,9 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         tap_->collector.keep_q = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) {
             return i >= prompt_end ? keep_rows : i >= first_kept;
         };
+        tap_->device_mean = options_.device_mean && o.device_mean;
+        tap_->mean_layers = o.mean_layers;
+        tap_->mean_heads = o.mean_heads;
     }
 
     double start = now_seconds();

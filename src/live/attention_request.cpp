@@ -94,6 +94,11 @@ Result<Accumulate> accumulate_from_name(std::string_view name) {
     return from_name(accumulates, name, "accumulate");
 }
 
+bool needs_mean(const AttentionRequest& request) {
+    return !request.accumulate.empty() || request.reduce == Reduce::mean || request.reduce == Reduce::top_k ||
+           request.reduce == Reduce::spans;
+}
+
 Result<void> check_request(const AttentionRequest& request, const Geometry& geometry) {
     if (auto ok = check_chosen("layers", request.layers, geometry.n_layer()); !ok) return ok.error();
     if (auto ok = check_chosen("heads", request.heads, geometry.max_heads()); !ok) return ok.error();

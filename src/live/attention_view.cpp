@@ -293,7 +293,7 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
         const bool mean = accumulating || (answering && wants_mean());
         // A GPU may have computed it beside the model already.
         const bool given = mean && frame.mean.size() == static_cast<size_t>(n_columns_) &&
-                           selection_.n_rows == keys_.geometry().n_rows() && (!answering || wants_mean());
+                           (options_.mean_is_selected || selection_.n_rows == keys_.geometry().n_rows()) && (!answering || wants_mean());
         if (given) {
             mean_ = frame.mean;
             if (answering) finish(answer);

@@ -107,6 +107,7 @@ Result<void> Generation::begin(std::shared_ptr<SharedKeys> keys, int64_t n_promp
     const std::lock_guard keys_lock(keys->mutex);
     ViewOptions options;
     options.n_prompt = n_prompt;
+    options.mean_is_selected = true; // GenerationQueue asks for them
     auto view = AttentionView::create(*keys->store, *request.attention, options);
     if (!view) return view.error();
     view_ = std::move(*view);

@@ -186,6 +186,8 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     o.stop = &generation.stop_flag();
     o.keep_rows = rows || request.record;
     o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
+    o.device_mean = rows && needs_mean(*request.attention);
+    if (rows) o.mean_layers = request.attention->layers, o.mean_heads = request.attention->heads;
     std::vector<float> hidden_state;
     if (request.hidden_state) o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
 

@@ -43,6 +43,8 @@ LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, cons
     s.on_device = !is_host(node.k_cache);
     if (!s.on_device) return s;
     s.device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(node.k_cache->buffer));
+    s.k_cache = node.k_cache;
+    s.k_offset = offset_in_owner(node.k);
     s.remote = is_remote(s.device);
     s.group = layer.written_group;
     s.writes_k = node.k_cells != nullptr;

@@ -30,6 +30,8 @@ struct LayerSource {
     HostAttention host;        // K and V where the engine has them
     // on a device
     ggml_backend_dev_t device = nullptr;
+    ggml_tensor* k_cache = nullptr; // the engine's
+    size_t k_offset = 0;       // of the first key inside it
     bool remote = false;       // the new keys are taken from the graph (k_new), not from the cache
     bool writes_k = false, writes_v = false;
     size_t k_rows_at = 0;      // of this layer's new rows in the fetch's rows, one a token

@@ -47,6 +47,7 @@ public:
     void wait(int slot);
     // After start() with How::staged: the block's copy on the device, and the event behind which it is there; null without one.
     const uint8_t* staged_block(int slot) const;
+    const ggml_tensor* staged(int slot) const { return slots_[slot].staged; }
     ggml_backend_event_t staged_event() const { return may_overwrite_.get(); }
     const uint8_t* block(int slot) const { return slots_[slot].data; }
     const uint8_t* rows(int slot) const { return slots_[slot].data + slots_[slot].rows_at; }

@@ -45,12 +45,8 @@ struct GraphTap::Plan {
     void drain() {
         for (auto& f : fetches) f->drain();
     }
-    // Will the graph whose inputs are kept write to cells that are still on their way to the host?
-    bool overwrites_arriving() const {
-        if (!arriving) return false;
-        std::vector<int64_t> on_their_way;
-        for (const Batch::Group& g : arriving->batch->groups) on_their_way.insert(on_their_way.end(), g.written.begin(), g.written.end());
-        std::sort(on_their_way.begin(), on_their_way.end());
+    // Will the graph whose inputs are kept write to a cell for which `taken(cell)` holds?
+    template <typename Taken> bool writes_to(const Taken& taken) const {
         const ggml_tensor* last = nullptr;
         for (const AttentionNode& n : found.nodes) {
             if (!n.refusal.empty() || !n.k_cells || n.k_cells == last) continue;
@@ -59,10 +55,30 @@ struct GraphTap::Plan {
             for (int64_t i = 0; i < found.n_query; ++i) {
                 int64_t cell = 0;
                 std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
-                if (std::binary_search(on_their_way.begin(), on_their_way.end(), cell)) return true;
+                if (taken(cell)) return true;
             }
         }
         return false;
+    }
+    // ... to cells that are still on their way to the host?
+    bool overwrites_arriving() const {
+        if (!arriving) return false;
+        std::vector<int64_t> on_their_way;
+        for (const Batch::Group& g : arriving->batch->groups) on_their_way.insert(on_their_way.end(), g.written.begin(), g.written.end());
+        std::sort(on_their_way.begin(), on_their_way.end());
+        return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
+    }
+    // ... to cells that a mean in the making reads? Only a ring's are taken again so soon.
+    bool overwrites_seen() const {
+        if (!arriving || !mean.busy(arriving->slot)) return false;
+        return writes_to([&](int64_t cell) {
+            for (const Batch::Group& g : arriving->batch->groups) {
+                for (const Range& r : g.cells[0]) {
+                    if (cell >= r.begin && cell < r.end) return true;
+                }
+            }
+            return false;
+        });
     }
 };
 
@@ -117,6 +133,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || plan.overwrites_arriving();
+    if (plan.arriving && (!ours || plan.overwrites_seen())) plan.mean.wait(plan.arriving->slot);
     for (auto& fetch : plan.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
     }
@@ -182,10 +199,10 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
             }
         }
         fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, how);
-        // A ring's cells are overwritten by the next token: its mean would race with it.
-        if (fetched && device_mean && arriving->batch->groups.size() == 1) {
-            plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, fetch);
-        }
+    }
+    if (fetched && device_mean) {
+        plan.mean.select(mean_layers, mean_heads);
+        plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, plan.fetches);
     }
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {

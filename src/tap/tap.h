@@ -36,7 +36,10 @@ public:
     }
 
     Collector collector;
-    bool device_mean = false; // SessionOptions::device_mean
+    // GraphTap: Frame::mean of the tokens that follow is computed by devices where they can, over these layers and heads of
+    // each of them (empty: all).
+    bool device_mean = false;
+    std::vector<int32_t> mean_layers, mean_heads;
 
 protected:
     void deliver(Batch& batch);

@@ -1,5 +1,6 @@
 #include "tap/token_mean.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -13,66 +14,191 @@ int cuda_number(ggml_backend_dev_t device) {
     return std::strncmp(name, "CUDA", 4) == 0 ? std::atoi(name + 4) : -1;
 }
 
+// For measurements: ggml's operations where a kernel of ours would do.
+bool kernels_wanted() {
+    const char* asked = std::getenv("ATTNSCOPE_MEAN");
+    return !asked || std::strcmp(asked, "operations") != 0;
+}
+
+bool kernel_serves(const LayerInfo& info) {
+    return DeviceMean::supports(static_cast<int32_t>(info.k_type), info.n_head, info.n_head_kv, info.head_dim, info.max_bias);
+}
+
+bool among(const std::vector<int32_t>& chosen, int32_t i) {
+    return chosen.empty() || std::find(chosen.begin(), chosen.end(), i) != chosen.end();
+}
+
+MeanLayer kernel_layer(const LayerSource& s, const LayerInfo& info, int32_t group, const uint8_t* staged) {
+    MeanLayer m;
+    m.k = s.host.k; // the cache's own address
+    m.k_cell = s.host.k_cell;
+    m.q = staged + s.q.offset;
+    m.q_head = s.q.head_stride;
+    m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
+    m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;
+    m.group = group;
+    m.sinks = info.sinks.empty() ? nullptr : info.sinks.data();
+    return m;
+}
+
+OperationsMean::Layer operations_layer(const LayerSource& s, const Batch::Layer& layer, const ggml_tensor* staged) {
+    const LayerInfo& info = layer.info;
+    OperationsMean::Layer m;
+    m.k_cache = s.k_cache;
+    m.k_offset = s.k_offset, m.k_cell = s.host.k_cell;
+    m.n_cells = layer.n_cells;
+    m.q_buffer = staged->buffer;
+    m.q_offset = s.q.offset, m.q_head = s.q.head_stride; // what is staged begins where its buffer does
+    m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
+    m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;
+    m.group = layer.group;
+    m.sinks = info.sinks.empty() ? nullptr : info.sinks.data();
+    return m;
+}
+
 } // namespace
 
-bool TokenMean::start(int slot, const Batch& batch, const std::vector<LayerSource>& sources, const Fetch& fetch) {
-    started_[slot] = false;
-    const uint8_t* staged = fetch.staged_block(slot);
-    if (refused_ || batch.n_query != 1 || !staged) return false;
-    std::vector<MeanLayer> layers;
+void TokenMean::select(std::span<const int32_t> layers, std::span<const int32_t> heads) {
+    layers_.assign(layers.begin(), layers.end());
+    heads_.assign(heads.begin(), heads.end());
+}
+
+void TokenMean::start(int slot, const Batch& batch, const std::vector<LayerSource>& sources,
+                      std::span<const std::unique_ptr<Fetch>> fetches) {
+    started_[slot].clear();
+    if (refused_ || batch.n_query != 1) return;
+    const auto fetch_of = [&](const LayerSource& s) -> const Fetch* {
+        for (const auto& f : fetches) {
+            if (f->device() == s.device && f->staged_block(slot)) return f.get();
+        }
+        return nullptr;
+    };
+    std::vector<float> weights;
+    size_t n_chosen = 0;
     for (size_t l = 0; l < sources.size(); ++l) {
-        const LayerSource& s = sources[l];
         const LayerInfo& info = batch.layers[l].info;
         if (!info.captured()) continue;
-        if (!s.on_device || s.device != fetch.device() || s.q.block != s.out.block ||
-            !DeviceMean::supports(static_cast<int32_t>(info.k_type), info.n_head, info.n_head_kv, info.head_dim, info.max_bias)) {
-            refused_ = true; // the same for every token of this context
+        // Rows that only a CPU sees, or biased ones, are left to whoever has the whole frame.
+        if (!sources[l].on_device || info.max_bias > 0 || sources[l].q.block != sources[l].out.block || !fetch_of(sources[l])) {
+            refused_ = true;
+            return;
+        }
+        for (int32_t h = 0; h < info.n_head; ++h) {
+            const bool chosen = among(layers_, static_cast<int32_t>(l)) && among(heads_, h);
+            weights.push_back(chosen ? 1.0f : 0.0f);
+            n_chosen += chosen;
+        }
+    }
+    if (n_chosen == 0) return;
+    for (float& w : weights) w /= static_cast<float>(n_chosen);
+    while (parts_.size() < fetches.size()) parts_.push_back(std::make_unique<Part>());
+    for (size_t i = 0; i < fetches.size(); ++i) {
+        parts_[i]->device = fetches[i]->device();
+        if (!start_part(*parts_[i], slot, batch, sources, *fetches[i], weights)) {
+            give_up(slot);
+            return;
+        }
+    }
+}
+
+bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const std::vector<LayerSource>& sources, const Fetch& fetch,
+                           const std::vector<float>& all_weights) {
+    std::vector<size_t> mine;
+    std::vector<float> weights;
+    size_t row = 0;
+    bool kernel = kernels_wanted();
+    for (size_t l = 0; l < sources.size(); ++l) {
+        const LayerInfo& info = batch.layers[l].info;
+        if (!info.captured()) continue;
+        const auto first = all_weights.begin() + static_cast<ptrdiff_t>(row);
+        row += size_t(info.n_head);
+        if (sources[l].device != part.device) continue;
+        if (std::all_of(first, first + info.n_head, [](float w) { return w == 0.0f; })) continue;
+        mine.push_back(l);
+        weights.insert(weights.end(), first, first + info.n_head);
+        kernel = kernel && kernel_serves(info) && info.head_dim == batch.layers[mine.front()].info.head_dim;
+    }
+    if (mine.empty()) return true;
+    if (!part.opened) {
+        part.opened = true;
+        if (kernel) part.kernel = DeviceMean::create(cuda_number(part.device));
+        if (!part.kernel) part.operations = OperationsMean::create(part.device);
+    }
+    std::vector<MeanGroup> ranges;
+    for (const Batch::Group& g : batch.groups) {
+        if (g.cells[0].size() > size_t(mean_max_ranges)) kernel = false;
+    }
+    if (part.kernel && kernel && batch.groups.size() <= size_t(mean_max_groups)) {
+        for (const Batch::Group& g : batch.groups) {
+            MeanGroup m;
+            for (const Range& r : g.cells[0]) {
+                m.begin[m.n_ranges] = static_cast<int32_t>(r.begin);
+                m.end[m.n_ranges++] = static_cast<int32_t>(r.end);
+            }
+            ranges.push_back(m);
+        }
+        std::vector<MeanLayer> layers;
+        for (const size_t l : mine) {
+            layers.push_back(kernel_layer(sources[l], batch.layers[l].info, batch.layers[l].group, fetch.staged_block(slot)));
+        }
+        if (!part.kernel->start(slot, fetch.staged_event(), layers, ranges, weights)) return false;
+    } else if (part.operations) {
+        std::vector<OperationsMean::Layer> layers;
+        for (const size_t l : mine) layers.push_back(operations_layer(sources[l], batch.layers[l], fetch.staged(slot)));
+        std::vector<std::span<const Range>> visible;
+        for (const Batch::Group& g : batch.groups) visible.emplace_back(g.cells[0]);
+        if (!part.operations->start(slot, fetch.staged_event(), layers, visible, weights)) {
+            refused_ = true;
             return false;
         }
-        MeanLayer m;
-        m.k = s.host.k; // the cache's own address
-        m.k_cell = s.host.k_cell;
-        m.q = staged + s.q.offset;
-        m.q_head = s.q.head_stride;
-        m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
-        m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;
-        m.group = batch.layers[l].group;
-        m.sinks = info.sinks.empty() ? nullptr : info.sinks.data();
-        layers.push_back(m);
+    } else {
+        return false;
     }
-    std::vector<MeanGroup> groups;
-    for (const Batch::Group& g : batch.groups) {
-        MeanGroup m;
-        if (g.cells[0].size() > size_t(mean_max_ranges)) return false;
-        for (const Range& r : g.cells[0]) {
-            m.begin[m.n_ranges] = static_cast<int32_t>(r.begin);
-            m.end[m.n_ranges++] = static_cast<int32_t>(r.end);
-        }
-        groups.push_back(m);
+    started_[slot].push_back(&part);
+    return true;
+}
+
+void TokenMean::wait(int slot) {
+    for (Part* part : started_[slot]) {
+        if (part->operations) (void)part->operations->wait(slot);
+        else (void)part->kernel->wait(slot);
     }
-    if (!mean_) mean_ = DeviceMean::create(cuda_number(fetch.device()));
-    refused_ = !mean_;
-    started_[slot] = mean_ && mean_->start(slot, fetch.staged_event(), layers, groups, {});
-    return started_[slot];
+}
+
+void TokenMean::give_up(int slot) {
+    wait(slot);
+    started_[slot].clear();
 }
 
 void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
-    if (!started_[slot]) return;
-    started_[slot] = false;
-    const float* by_cell = mean_->wait(slot);
-    if (!by_cell) return;
-    const int32_t n = mean_->n_cells(slot);
+    if (started_[slot].empty()) return;
     Frame& f = batch.frames[0];
     f.mean.assign(size_t(f.index) + 1, 0.0f);
-    for (size_t g = 0; g < batch.groups.size(); ++g) {
+    const auto add = [&](size_t g, const float* by_cell, int64_t n) {
         const CellView cells = collector.cells(batch, g);
         for (const Range& r : batch.groups[g].cells[0]) {
             for (int64_t cell = r.begin; cell < r.end && cell < n; ++cell) {
                 const int64_t column = cells.column(cell);
-                if (column >= 0 && column <= f.index) f.mean[size_t(column)] += by_cell[g * size_t(n) + size_t(cell)];
+                if (column >= 0 && column <= f.index) f.mean[size_t(column)] += by_cell[cell];
             }
         }
+    };
+    for (Part* part : started_[slot]) {
+        if (part->operations) {
+            const auto& sums = part->operations->wait(slot);
+            for (size_t g = 0; g < sums.size(); ++g) add(g, sums[g].data(), static_cast<int64_t>(sums[g].size()));
+            continue;
+        }
+        const float* by_cell = part->kernel->wait(slot);
+        if (!by_cell) {
+            give_up(slot);
+            f.mean.clear();
+            return;
+        }
+        const int64_t n = part->kernel->n_cells(slot);
+        for (size_t g = 0; g < batch.groups.size(); ++g) add(g, by_cell + g * size_t(n), n);
     }
+    started_[slot].clear();
 }
 
 } // namespace attnscope::tap

@@ -257,7 +257,7 @@ public:
         cudaSetDevice(device_);
         Groups g{};
         int n_cells = 0;
-        if (groups.size() > 4) return false;
+        if (groups.size() > size_t(mean_max_groups)) return false;
         for (size_t i = 0; i < groups.size(); ++i) {
             g.g[i] = groups[i];
             for (int r = 0; r < groups[i].n_ranges; ++r) n_cells = std::max(n_cells, groups[i].end[r]);

@@ -12,6 +12,7 @@
 namespace attnscope::tap {
 
 constexpr int mean_max_ranges = 8;
+constexpr int mean_max_groups = 4;
 
 // One layer of the token. Device pointers are borrowed until the token's event has passed.
 struct MeanLayer {

@@ -1,0 +1,160 @@
+// The mean that a GPU computes beside the model, and what is left out of a prompt there. Without a GPU they skip.
+#include "engine/model_make.h"
+#include "support/temp_dir.h"
+
+#include <attnscope/attention_view.h>
+#include <attnscope/session.h>
+
+#include <ggml-backend.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+namespace {
+
+std::string gpus(size_t at_least) {
+    std::string names;
+    size_t n = 0;
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        ggml_backend_dev_t device = ggml_backend_dev_get(i);
+        if (ggml_backend_dev_type(device) != GGML_BACKEND_DEVICE_TYPE_GPU || n == at_least) continue;
+        if (n++) names += ',';
+        names += ggml_backend_dev_name(device);
+    }
+    return n == at_least ? names : "";
+}
+
+std::vector<int32_t> prompt(size_t n) {
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(5 + i * 7 % 200));
+    return tokens;
+}
+
+struct Case {
+    const char* name;
+    const char* arch;
+    int32_t head_dim;
+    const char* k_type;
+    size_t n_gpus;
+    bool subset;
+    double tolerance; // of rows whose queries are rounded to the keys' partner type, against ones of f32 queries
+};
+
+class DeviceMeans : public testing::TestWithParam<Case> {};
+
+} // namespace
+
+TEST_P(DeviceMeans, AreThoseOfTheFramesOwnRows) {
+    const Case& c = GetParam();
+    const std::string devices = gpus(c.n_gpus);
+    if (devices.empty()) GTEST_SKIP() << "fewer than " << c.n_gpus << " GPUs on this machine";
+    TempDir dir;
+    ModelShape shape;
+    shape.arch = c.arch;
+    shape.n_layer = 6, shape.n_head = 8, shape.n_head_kv = 2, shape.head_dim = c.head_dim, shape.window = 64;
+    SessionOptions o;
+    o.model_path = dir.file("model.gguf");
+    ASSERT_TRUE(make_model(shape, o.model_path));
+    o.n_ctx = 1024, o.n_batch = 32;
+    o.devices = devices;
+    o.cache_type_k = c.k_type;
+    o.device_mean = true;
+    auto session = Session::open(o);
+    ASSERT_TRUE(session) << session.error().message;
+    GenerateOptions g;
+    g.n_predict = 150; // a window of 64 in a ring of 64 + 32 cells, rounded up, comes round
+    g.ignore_eos = true;
+    g.sampling.temperature = 0;
+    AttentionRequest request;
+    request.reduce = Reduce::mean;
+    if (c.subset) {
+        request.layers = g.mean_layers = {1, 4};
+        request.heads = g.mean_heads = {0, 3, 6};
+    }
+    auto store = KeyStore::create((*session)->geometry(), o.n_ctx);
+    ASSERT_TRUE(store);
+    auto view = AttentionView::create(**store, request);
+    ASSERT_TRUE(view) << view.error().message;
+    int n_means = 0;
+    double worst = 0;
+    const auto r = (*session)->generate(prompt(300), g, [&](Frame&& f) -> Result<void> {
+        EXPECT_EQ(f.verdict, verdict_ok) << f.index << ": " << verdict_text(f.verdict);
+        if (auto added = (*store)->append(f); !added) return added;
+        if (f.kind != FrameKind::generated) return {};
+        const std::vector<float> mean = std::exchange(f.mean, {});
+        if (mean.empty()) return {};
+        ++n_means;
+        auto answer = (*view)->answer(f);
+        EXPECT_TRUE(answer) << answer.error().message;
+        if (!answer) return answer.error();
+        EXPECT_EQ(answer->values.size(), mean.size());
+        for (size_t i = 0; i < std::min(mean.size(), answer->values.size()); ++i) {
+            worst = std::max(worst, std::fabs(double(mean[i]) - double(answer->values[i])));
+        }
+        return {};
+    });
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_EQ(n_means, 150);
+    EXPECT_LE(worst, c.tolerance);
+    RecordProperty("worst", std::to_string(worst));
+    std::printf("largest difference %.3g\n", worst);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMeans,
+                         testing::Values(Case{"Kernel", "qwen2", 64, "f16", 1, false, 2e-4}, Case{"KernelOfSome", "qwen2", 128, "f16", 1, true, 2e-4},
+                                         Case{"KernelWithWindows", "gemma3", 64, "f16", 1, false, 2e-4},
+                                         Case{"Operations", "qwen2", 96, "f16", 1, false, 1e-3}, Case{"OperationsOnQ8", "qwen2", 64, "q8_0", 1, true, 1e-2},
+                                         Case{"OperationsWithWindows", "gemma3", 96, "f16", 1, true, 1e-3},
+                                         Case{"OperationsWithSinks", "gpt-oss", 96, "f16", 1, false, 1e-3},
+                                         Case{"TwoGpus", "qwen2", 64, "f16", 2, true, 2e-4}),
+                         [](const auto& c) { return std::string(c.param.name); });
+
+TEST(Gpus, PromptRowsThatAreNotKeptLeaveTheOthersAsTheyWere) {
+    const std::string devices = gpus(1);
+    if (devices.empty()) GTEST_SKIP() << "no GPU on this machine";
+    for (const char* k_type : {"f16", "q8_0"}) {
+        TempDir dir;
+        ModelShape shape;
+        shape.arch = "qwen2";
+        shape.n_head = 8, shape.n_head_kv = 2, shape.head_dim = 64;
+        SessionOptions o;
+        o.model_path = dir.file("model.gguf");
+        ASSERT_TRUE(make_model(shape, o.model_path));
+        o.n_ctx = 512, o.n_batch = 64;
+        o.devices = devices;
+        o.cache_type_k = k_type;
+        const auto frames_with = [&](int64_t last) {
+            std::vector<Frame> frames;
+            auto session = Session::open(o);
+            EXPECT_TRUE(session) << session.error().message;
+            if (!session) return frames;
+            GenerateOptions g;
+            g.n_predict = 3;
+            g.ignore_eos = true;
+            g.sampling.temperature = 0;
+            g.prompt_rows.last = last;
+            const auto r = (*session)->generate(prompt(200), g, [&](Frame&& f) -> Result<void> {
+                frames.push_back(std::move(f));
+                return {};
+            });
+            EXPECT_TRUE(r) << r.error().message;
+            return frames;
+        };
+        const std::vector<Frame> all = frames_with(INT64_MAX), some = frames_with(100), none = frames_with(0);
+        ASSERT_EQ(all.size(), 203u);
+        ASSERT_EQ(some.size(), 203u);
+        ASSERT_EQ(none.size(), 203u);
+        for (size_t i = 0; i < all.size(); ++i) {
+            EXPECT_FALSE(all[i].q.empty());
+            EXPECT_EQ(some[i].q, i >= 100 ? all[i].q : std::vector<uint8_t>()) << i;
+            EXPECT_EQ(none[i].q, i >= 200 ? all[i].q : std::vector<uint8_t>()) << i;
+            EXPECT_EQ(none[i].k, all[i].k) << i;
+            EXPECT_FALSE(none[i].witnesses.empty()) << i;
+            EXPECT_EQ(some[i].verdict, verdict_ok) << i << ": " << verdict_text(some[i].verdict);
+            EXPECT_EQ(none[i].verdict, verdict_ok) << i << ": " << verdict_text(none[i].verdict);
+        }
+    }
+}
