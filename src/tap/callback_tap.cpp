@@ -105,7 +105,7 @@ void CallbackTap::node_done(ggml_tensor* t) {
     if (n.refusal.empty() && n.flash && !is_host(n.q)) q_[n.layer] = copy_of_owner(n.q);
     Inputs inputs;
     if (n.refusal.empty()) {
-        inputs.keep(n.mask);
+        inputs.keep_mask(n.mask, n.q->ne[1]);
         if (n.k_cells) inputs.keep(n.k_cells);
     }
     collector.see(*batch_, n, inputs);

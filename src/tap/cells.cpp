@@ -11,20 +11,38 @@ namespace {
 constexpr uint16_t f16_minus_inf = 0xFC00;
 constexpr uint32_t f32_minus_inf = 0xFF800000;
 
+template <typename T> T element(const uint8_t* row, int64_t i) {
+    T value;
+    std::memcpy(&value, row + size_t(i) * sizeof(T), sizeof(T));
+    return value;
+}
+
+// A row is mostly long runs: a step in which nothing changes is passed at once. A prompt's mask has as many elements as its
+// batch times the context, and a device may be waiting.
 template <typename T> Ranges scan(const uint8_t* row, int64_t n, T hidden) {
+    constexpr int64_t step = 256;
     Ranges ranges;
     bool open = false;
-    for (int64_t i = 0; i < n; ++i) {
-        T value;
-        std::memcpy(&value, row + size_t(i) * sizeof(T), sizeof(T));
-        const bool visible = value != hidden;
-        if (visible == open) continue;
-        if (visible) {
-            ranges.push_back({i, n});
-        } else {
-            ranges.back().end = i;
+    for (int64_t i = 0; i < n;) {
+        const int64_t end = std::min(i + step, n);
+        if (end - i == step) {
+            T n_hidden = 0; // in the elements' own type: that many fit into one register
+            for (int64_t j = 0; j < step; ++j) n_hidden = static_cast<T>(n_hidden + (element<T>(row, i + j) == hidden));
+            if (n_hidden == (open ? 0 : step)) {
+                i = end;
+                continue;
+            }
         }
-        open = visible;
+        for (; i < end; ++i) {
+            const bool visible = element<T>(row, i) != hidden;
+            if (visible == open) continue;
+            if (visible) {
+                ranges.push_back({i, n});
+            } else {
+                ranges.back().end = i;
+            }
+            open = visible;
+        }
     }
     return ranges;
 }

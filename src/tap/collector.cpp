@@ -107,25 +107,49 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     return info;
 }
 
-void Inputs::keep(const ggml_tensor* t) {
+const Inputs::Copy* Inputs::find(const ggml_tensor* t) const {
     for (size_t i = 0; i < used_; ++i) {
-        if (copies_[i].tensor == t) return;
-    }
-    if (used_ == copies_.size()) copies_.emplace_back();
-    Copy& copy = copies_[used_++];
-    copy.tensor = t;
-    // A prompt's mask is as large as its batch times the context; what follows needs a row of it.
-    if (copy.bytes.capacity() > 8 * ggml_nbytes(t)) copy.bytes = {};
-    copy.bytes.resize(ggml_nbytes(t));
-    ggml_backend_tensor_get(t, copy.bytes.data(), 0, copy.bytes.size());
-}
-
-const uint8_t* Inputs::data(const ggml_tensor* t) const {
-    for (size_t i = 0; i < used_; ++i) {
-        if (copies_[i].tensor == t) return copies_[i].bytes.data();
+        if (copies_[i].tensor == t) return &copies_[i];
     }
     return nullptr;
 }
+
+Inputs::Copy* Inputs::add(const ggml_tensor* t) {
+    if (find(t)) return nullptr;
+    if (used_ == copies_.size()) copies_.emplace_back();
+    Copy& copy = copies_[used_++];
+    copy.tensor = t;
+    return &copy;
+}
+
+void Inputs::keep(const ggml_tensor* t) {
+    Copy* copy = add(t);
+    if (!copy) return;
+    copy->bytes.resize(ggml_nbytes(t));
+    ggml_backend_tensor_get(t, copy->bytes.data(), 0, copy->bytes.size());
+}
+
+const uint8_t* Inputs::data(const ggml_tensor* t) const {
+    const Copy* copy = find(t);
+    return copy ? copy->bytes.data() : nullptr;
+}
+
+void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
+    Copy* copy = add(mask);
+    if (!copy) return;
+    constexpr size_t piece_bytes = size_t(256) << 10; // stays in a core's cache
+    const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / mask->nb[1]));
+    copy->rows.resize(size_t(n_query));
+    n_query = std::min(n_query, mask->ne[1]);
+    for (int64_t first = 0; first < n_query; first += at_once) {
+        const int64_t n = std::min(at_once, n_query - first);
+        copy->bytes.resize(size_t(n) * mask->nb[1]);
+        ggml_backend_tensor_get(mask, copy->bytes.data(), size_t(first) * mask->nb[1], copy->bytes.size());
+        for (int64_t i = 0; i < n; ++i) copy->rows[size_t(first + i)] = visible_cells(mask, copy->bytes.data(), i);
+    }
+}
+
+const Ranges& Inputs::visible(const ggml_tensor* mask, int64_t row) const { return find(mask)->rows[size_t(row)]; }
 
 void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
     const auto index = static_cast<int32_t>(batch.layers.size());
@@ -150,9 +174,8 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
                     map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
                 }
             }
-            const uint8_t* mask = inputs.data(group.mask);
             for (int64_t i = 0; i < batch.n_query; ++i) {
-                group.cells.push_back(visible_cells(group.mask, mask, i));
+                group.cells.push_back(inputs.visible(group.mask, i));
                 group.columns.push_back(map.columns_of(group.cells.back(), &batch.n_unknown));
             }
         }

@@ -102,12 +102,20 @@ public:
     // Copies a tensor, once.
     void keep(const ggml_tensor* t);
     const uint8_t* data(const ggml_tensor* t) const;
+    // What the first `n_query` rows of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
+    // batch times the context.
+    void keep_mask(const ggml_tensor* mask, int64_t n_query);
+    // The cells that row `row` of a mask that was kept lets be seen.
+    const Ranges& visible(const ggml_tensor* mask, int64_t row) const;
 
 private:
     struct Copy {
         const ggml_tensor* tensor = nullptr;
         std::vector<uint8_t> bytes;
+        std::vector<Ranges> rows; // of a mask, instead
     };
+    Copy* add(const ggml_tensor* t); // null: it is there already
+    const Copy* find(const ggml_tensor* t) const;
     std::vector<Copy> copies_; // memory is kept from graph to graph
     size_t used_ = 0;
 };

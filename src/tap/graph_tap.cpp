@@ -128,7 +128,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (plan.found.positions) plan.inputs.keep(plan.found.positions);
         for (const AttentionNode& n : plan.found.nodes) {
             if (!n.refusal.empty()) continue;
-            plan.inputs.keep(n.mask);
+            plan.inputs.keep_mask(n.mask, plan.found.n_query);
             if (n.k_cells) plan.inputs.keep(n.k_cells);
         }
     }
