@@ -190,18 +190,21 @@ def main():
         ratios = {name: [] for name in contestants}
         speeds = {name: [] for name in contestants}
         sizes = {}
-        for _ in range(args.rounds):
-            order = list(contestants)
-            rng.shuffle(order)
-            for name in order:
-                ask, baseline = contestants[name]
-                before, _ = seconds(baseline, name)
-                first, sizes[name] = seconds(ask, name)
-                second, _ = seconds(ask, name)
-                after, _ = seconds(baseline, name)
-                ratios[name].append((before + after) / (first + second))
-                speeds[name].append(2 * args.tokens / (first + second))
-    print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {args.rounds} rounds")
+        try:
+            for _ in range(args.rounds):
+                order = list(contestants)
+                rng.shuffle(order)
+                for name in order:
+                    ask, baseline = contestants[name]
+                    before, _ = seconds(baseline, name)
+                    first, sizes[name] = seconds(ask, name)
+                    second, _ = seconds(ask, name)
+                    after, _ = seconds(baseline, name)
+                    ratios[name].append((before + after) / (first + second))
+                    speeds[name].append(2 * args.tokens / (first + second))
+        except KeyboardInterrupt:
+            pass  # what was measured is told
+    print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {min(map(len, ratios.values()))} rounds")
     print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}  {'(95% sure)':>15}  MB/token")
     for name, values in speeds.items():
         s = statistics.quantiles(values, n=4)
