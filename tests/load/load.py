@@ -25,6 +25,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 
 STREAM = "/api/extra/generate/stream"
 counts = {}
@@ -43,8 +44,22 @@ def post(path, body, headers=()):
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+connections = weakref.WeakSet()
+
+
 async def connect(port):
-    return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 20)
+    reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 20)
+    connections.add(writer.transport)  # outlives the writer of a client that was cancelled
+    return reader, writer
+
+
+async def hang_up(crowd):
+    """Ends all clients at once: what they wait for may take minutes."""
+    for client in crowd:
+        client.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    for transport in list(connections):
+        transport.abort()
 
 
 async def answer_of(port, request, seconds=60):
@@ -287,10 +302,7 @@ async def run(port, pid, args):
         waits.append(wait)
         await asyncio.sleep(0.2)
     watch.cancel()
-    # Whoever still waits for something hangs up now: what they wait for may take minutes.
-    for client in crowd:
-        client.cancel()
-    await asyncio.gather(*crowd, return_exceptions=True)
+    await hang_up(crowd)
     after = [await asyncio.wait_for(good_request(port), 60) for _ in range(3)][-1][0]
     await asyncio.sleep(3)
     return alone, speeds, waits, after, rest, samples, sample(pid)
@@ -312,9 +324,7 @@ async def end(server, port, args):
     while server.poll() is None and time.monotonic() - start < 60:
         await asyncio.sleep(0.05)
     seconds = time.monotonic() - start
-    for client in crowd:
-        client.cancel()
-    await asyncio.gather(*crowd, return_exceptions=True)
+    await hang_up(crowd)
     return seconds, server.poll()
 
 
