@@ -47,7 +47,7 @@ Result<void> read_keys(ServeFlags& f) {
 // A thread for each connection makes blocks of some hundred kilobytes for each token: rows, their text, what is sent of it.
 // glibc raises its thresholds to the largest block that was ever freed, and twice that is then kept at the top of each arena,
 // of which there are eight for every core. Thresholds that are set stay where they are: large blocks go straight back to the
-// system. Two hundred clients (tests/load/load.py, 45 s, two cores) left 304 MB behind without this, and 60 MB with it.
+// system. Two hundred clients (tests/load/load.py, a minute, two cores) left 304 MB behind without this, and 60 MB with it.
 void give_freed_memory_back() {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 256 << 10);
