@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """What attention over HTTP costs: tokens per second at the client, against the same server without attention.
 
-    bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12]
+    bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12] [--only NAME ...]
 
-The prompt is read once and then kept by the server (cache_prompt). In each round every contestant asks for the same tokens,
-in an order that changes, so that disturbances hit all alike; a ratio is of neighbours in one round. Time runs from the
-request to its last event, at the client, which decodes what it gets. Contestants:
-    plain             the stream of Halo Weave's endpoint, no attention
-    aggregated        its mean over layers and heads, server-sent events
+Two servers over the same file: one as usual, one with --no-attention. The prompt is read once and then kept by the server
+(cache_prompt). Every contestant is measured against a baseline in turns of one request each, baseline, contestant,
+contestant, baseline: each follows the other as often as itself, and what the machine does meanwhile hits both alike. Each
+such four give one ratio; told are median and quartiles of the ratios, and the interval that holds the median with 95%
+confidence. Time runs from the request to its last event, at the client, which decodes what it gets. Contestants:
+    plain             the stream of Halo Weave's endpoint, no attention; against the same of the server that captures nothing
+    again             the same request, same baseline as the rest: the measurement's own error, should be 1
+    aggregated        the mean over layers and heads, server-sent events; this and what follows against plain
     rows, WebSocket   all rows, raw float32 frames
     rows, SSE         all rows, base64 in the JSON of each event
     rows, one JSON    all rows, base64 in one JSON answer of /api/v1/generate (the server keeps at most 256 MB)
@@ -16,8 +19,10 @@ writing, sending and reading them as well, 0.55 MB a token for SmolLM2 at 512; b
 """
 import argparse
 import base64
+import contextlib
 import http.client
 import json
+import math
 import os
 import random
 import re
@@ -114,6 +119,35 @@ def over_websocket(port, body):
     return tokens, received
 
 
+class Server:
+    def __init__(self, program, model, n_ctx, *more):
+        self.process = subprocess.Popen([program, "serve", "-m", model, "-c", str(n_ctx), "--port", "0", *more],
+                                        stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit("the server did not start")
+        self.port = int(re.search(r":(\d+)\s*$", line).group(1))
+
+    def __enter__(self):
+        return self.port
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def sure(ratios):
+    """The interval that holds the median with 95% confidence, by order statistics."""
+    n, values = len(ratios), sorted(ratios)
+    k = 0
+    while 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 0.05:
+        k += 1
+    return (values[k - 1], values[n - k]) if k else (values[0], values[-1])
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("attnscope")
@@ -121,49 +155,63 @@ def main():
     parser.add_argument("--context", type=int, default=512, help="positions when the last token is generated")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--only", nargs="+", help="contestants to measure")
     args = parser.parse_args()
-    server = subprocess.Popen([args.attnscope, "serve", "-m", args.model, "-c", str(args.context + 64), "--port", "0"],
-                              stdout=subprocess.PIPE, text=True)
-    try:
-        line = server.stdout.readline()
-        if not line:
-            sys.exit("the server did not start")
-        port = int(re.search(r":(\d+)\s*$", line).group(1))
+    n_ctx = args.context + 64
+    with contextlib.ExitStack() as servers:
+        port = servers.enter_context(Server(args.attnscope, args.model, n_ctx))
+        off = None
+        if not args.only or "plain" in args.only:
+            off = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--no-attention"))
         rng = random.Random(1)
         prompt = [rng.randrange(300, 40000) for _ in range(args.context - args.tokens)]
         base = {"input_ids": prompt, "max_length": args.tokens, "temperature": 0, "ban_eos_token": True, "ignore_eos": True}
-        contestants = {
-            "plain": lambda: stream_events(port, base),
-            "aggregated": lambda: stream_events(port, {**base, "output_attentions": "aggregated"}),
-            "rows, WebSocket": lambda: over_websocket(port, {**base, "attention": {}}),
-            "rows, SSE": lambda: stream_events(port, {**base, "output_attentions": True}),
-            "rows, one JSON": lambda: one_json(port, {**base, "attention": {}}),
+        plain = lambda: stream_events(port, base)
+        contestants = {  # and their baselines
+            "plain": (plain, lambda: stream_events(off, base)),
+            "again": (plain, plain),
+            "aggregated": (lambda: stream_events(port, {**base, "output_attentions": "aggregated"}), plain),
+            "rows, WebSocket": (lambda: over_websocket(port, {**base, "attention": {}}), plain),
+            "rows, SSE": (lambda: stream_events(port, {**base, "output_attentions": True}), plain),
+            "rows, one JSON": (lambda: one_json(port, {**base, "attention": {}}), plain),
         }
+        contestants = {name: c for name, c in contestants.items() if not args.only or name in args.only}
+
+        def seconds(ask, name):
+            start = time.perf_counter()
+            tokens, received = ask()
+            took = time.perf_counter() - start
+            if tokens != args.tokens:
+                sys.exit(f"{name}: {tokens} tokens instead of {args.tokens}")
+            return took, received / tokens
+
+        for ask, baseline in contestants.values():  # once unmeasured: the prompt is read, memory is touched
+            baseline(), ask()
+        ratios = {name: [] for name in contestants}
         speeds = {name: [] for name in contestants}
         sizes = {}
-        for name, ask in contestants.items():  # once unmeasured: the prompt is read, memory is touched
-            ask()
-        for _ in range(args.rounds):
-            order = list(contestants)
-            rng.shuffle(order)
-            for name in order:
-                start = time.perf_counter()
-                tokens, received = contestants[name]()
-                seconds = time.perf_counter() - start
-                if tokens != args.tokens:
-                    sys.exit(f"{name}: {tokens} tokens instead of {args.tokens}")
-                speeds[name].append(tokens / seconds)
-                sizes[name] = received / tokens
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-    print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {args.rounds} rounds")
-    print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}   MB/token")
+        try:
+            for _ in range(args.rounds):
+                order = list(contestants)
+                rng.shuffle(order)
+                for name in order:
+                    ask, baseline = contestants[name]
+                    before, _ = seconds(baseline, name)
+                    first, sizes[name] = seconds(ask, name)
+                    second, _ = seconds(ask, name)
+                    after, _ = seconds(baseline, name)
+                    ratios[name].append((before + after) / (first + second))
+                    speeds[name].append(2 * args.tokens / (first + second))
+        except KeyboardInterrupt:
+            pass  # what was measured is told
+    print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {min(map(len, ratios.values()))} rounds")
+    print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}  {'(95% sure)':>15}  MB/token")
     for name, values in speeds.items():
-        ratios = [a / b for a, b in zip(values, speeds["plain"])]
         s = statistics.quantiles(values, n=4)
-        r = statistics.quantiles(ratios, n=4)
-        print(f"{name:18}{s[1]:9.1f}  ({s[0]:.1f}-{s[2]:.1f}){'':3}{r[1]:9.3f}   ({r[0]:.3f}-{r[2]:.3f})  {sizes[name] / 1e6:8.3f}")
+        r = statistics.quantiles(ratios[name], n=4)
+        low, high = sure(ratios[name])
+        print(f"{name:18}{s[1]:9.2f}  ({s[0]:.2f}-{s[2]:.2f}){'':3}{r[1]:9.3f}   ({r[0]:.3f}-{r[2]:.3f})   ({low:.3f}-{high:.3f})"
+              f"  {sizes[name] / 1e6:8.3f}")
 
 
 if __name__ == "__main__":

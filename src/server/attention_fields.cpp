@@ -41,6 +41,9 @@ Result<void> read_attention_fields(const Json& body, const Service& service, Rea
         g.attention = std::move(fields->request);
         out.character_spans = std::move(fields->character_spans);
     }
+    if (g.attention && !service.options.attention) {
+        f.fail("this server was started with --no-attention; ask without \"attention\" and \"output_attentions\"");
+    }
     if (Result<void> r = f.status(); !r) return r;
     if (!g.attention) return {};
     return check_request(*g.attention, service.geometry);

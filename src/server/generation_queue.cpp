@@ -199,6 +199,10 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     const auto check = [&](const Result<void>& r) {
         if (!r && !failure) failure = r.error();
     };
+    const auto watch = [&] {
+        late = late || (options_.time_limit.count() > 0 && std::chrono::steady_clock::now() - start > options_.time_limit);
+        if (failure || late) generation.cancel();
+    };
     // Frames are never refused, so that the context and our picture of it stay one; what fails is told at the end.
     const auto on_frame = [&](Frame&& frame) -> Result<void> {
         {
@@ -207,8 +211,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         }
         context_.push_back(frame.token);
         if (recorder && !failure) check(recorder->push(frame, session_));
-        late = options_.time_limit.count() > 0 && std::chrono::steady_clock::now() - start > options_.time_limit;
-        if (failure || late) generation.cancel();
+        watch();
         if (!rows || frame.q.empty()) return {};
         std::vector<uint8_t>().swap(frame.k);
         if (frame.kind == FrameKind::generated || frame.index == n_prompt - 1) {
@@ -219,12 +222,22 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         return {};
     };
     int64_t n_chosen = 0;
+    std::vector<int32_t> chosen; // where no frame tells of a token that it was read
     const auto on_text = [&](int32_t token, const std::string& piece) {
+        if (!options_.frames) {
+            chosen.push_back(token);
+            watch();
+        }
         const int64_t row = n_prompt - 1 + n_chosen++;
         return generation.put_token(token, piece, row, std::exchange(hidden_state, {}));
     };
     const auto rest = std::span(request.tokens).subspan(size_t(kept));
     Result<GenerateResult> result = session_.generate(rest, o, on_frame, on_text);
+    if (!options_.frames && result) {
+        context_.insert(context_.end(), rest.begin(), rest.end());
+        context_.insert(context_.end(), chosen.begin(), chosen.end());
+        context_.resize(std::min(context_.size(), size_t(session_.n_past()))); // a prompt may have been left half read
+    }
 
     if (recorder) {
         Result<std::string> name = recorder->close();

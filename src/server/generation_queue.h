@@ -24,6 +24,7 @@ namespace attnscope::server {
 struct QueueOptions {
     size_t max_waiting = 32;                 // generations that wait for their turn
     std::string record_dir;                  // where recordings go; empty: none are made
+    bool frames = true;                      // false: the session captures nothing, no frames come
     std::chrono::seconds time_limit{0};      // of one generation; 0: none
     GenerationLimits limits;
 };

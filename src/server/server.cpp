@@ -1,14 +1,23 @@
 #include "server/server.h"
 
 #include "server/access.h"
+#include "server/connection_threads.h"
 #include "server/reply.h"
 #include "server/service.h"
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <future>
 #include <optional>
+#include <system_error>
 #include <thread>
 #include <utility>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 namespace attnscope::server {
 
@@ -23,7 +32,7 @@ public:
     ~ServerImpl() override { stop(); }
 
     Result<void> listen() {
-        http_.new_task_queue = [n = options_.max_connections] { return new httplib::ThreadPool(8, std::max<size_t>(n, 8), 64); };
+        http_.new_task_queue = [n = options_.max_connections] { return new ConnectionThreads(n); };
         http_.set_payload_max_length(options_.max_body);
         http_.set_read_timeout(options_.timeout);
         http_.set_write_timeout(options_.timeout);
@@ -58,7 +67,10 @@ public:
         add_openai(http_, service_);
         add_prune(http_, service_);
         add_websocket(http_, service_);
-        thread_ = std::thread([this] { http_.listen_after_bind(); });
+        thread_ = std::thread([this] {
+            http_.listen_after_bind();
+            ended_.set_value();
+        });
         http_.wait_until_ready();
         return {};
     }
@@ -69,14 +81,37 @@ public:
         service_.closing = true;
         queue_.close();
         http_.stop();
-        if (thread_.joinable()) thread_.join();
+        if (!thread_.joinable()) return;
+        // Whoever reads hears of the end; then nobody is waited for any more.
+        const auto ended = ended_.get_future();
+        for (std::chrono::seconds patience(2); ended.wait_for(patience) != std::future_status::ready; patience = std::chrono::seconds(1)) {
+            shut_connections(port_);
+        }
+        thread_.join();
     }
 
 private:
+    // httplib waits for its connections, each of which waits for a client that may have sent half a request and now says
+    // nothing; it keeps no list of them, but the system does.
+    static void shut_connections(int port) {
+        std::error_code ec;
+        for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", ec)) {
+            const int fd = std::atoi(entry.path().filename().c_str());
+            sockaddr_storage address{};
+            socklen_t size = sizeof address;
+            if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) continue;
+            const in_port_t at = address.ss_family == AF_INET    ? reinterpret_cast<const sockaddr_in&>(address).sin_port
+                                 : address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                                                 : 0;
+            if (ntohs(at) == port) shutdown(fd, SHUT_RDWR);
+        }
+    }
+
     static QueueOptions queue_options(const ServerOptions& o) {
         QueueOptions q;
         q.max_waiting = o.max_waiting;
         q.record_dir = o.record_dir;
+        q.frames = o.attention;
         q.time_limit = o.time_limit;
         q.limits.queue_bytes = o.stream_memory;
         q.limits.stall = o.stall;
@@ -89,6 +124,7 @@ private:
     httplib::Server http_;
     std::optional<Access> access_;
     int port_ = -1;
+    std::promise<void> ended_; // of the thread
     std::thread thread_;
 };
 

@@ -21,6 +21,7 @@ struct ServerOptions {
     std::vector<std::string> cors_origins; // origins of pages that may call, exactly as browsers send them
     std::vector<std::string> allowed_hosts; // further values of the Host header, NAME or NAME:PORT
     std::string record_dir;                // empty: nothing is recorded
+    bool attention = true;                 // false: requests for attention are refused; the session may be one that captures nothing
     size_t max_waiting = 32;               // generations that wait for their turn
     std::chrono::seconds time_limit{0};    // of one generation; 0: none
     std::chrono::seconds timeout{60};      // of a connection that neither reads nor writes

@@ -1,11 +1,17 @@
 #!/usr/bin/env python3
 """200 clients, most of them bad, against the real server and the real model; one good client throughout.
 
-    tests/load/load.py build/bin/attnscope [--seconds 30] [--clients 200] [--seed 1]
+    tests/load/load.py build/bin/attnscope [--seconds 30] [--clients 200] [--seed 1] [--samples FILE] [--only-lives]
 
-Asks: does the server live, does its memory stay flat, and does the good client get its answer at not less than half the
-speed (tokens per second from its first to its last token) that it has alone? Waiting for a turn is told, not judged: the
-server writes one generation at a time, in the order in which requests come. Ends with 1 when an answer is no. Loopback only.
+Asks: does the server live, does its memory stay flat, does it end when it is told to while clients hang on it, and does the
+good client get its answer at not less than half the speed (tokens per second from its first to its last token) that it has
+alone? Waiting for a turn is told, not judged: the server writes one generation at a time, in the order in which requests come.
+Ends with 1 when an answer is no. Loopback only.
+
+Flat: the server's own memory (RssAnon, sampled each second) is never more than MOST_OVER_REST above what it was after its
+first answers; and in runs of two minutes and more a straight line through the last two thirds (least squares through the
+medians of ten-second slices) rises by no more than MOST_RISE over them. --samples writes what was sampled as CSV.
+--only-lives judges the life alone: builds with sanitizers have speeds and memory of their own.
 """
 import argparse
 import asyncio
@@ -19,6 +25,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 
 STREAM = "/api/extra/generate/stream"
 counts = {}
@@ -37,8 +44,22 @@ def post(path, body, headers=()):
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+connections = weakref.WeakSet()
+
+
 async def connect(port):
-    return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 20)
+    reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 20)
+    connections.add(writer.transport)  # outlives the writer of a client that was cancelled
+    return reader, writer
+
+
+async def hang_up(crowd):
+    """Ends all clients at once: what they wait for may take minutes."""
+    for client in crowd:
+        client.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    for transport in list(connections):
+        transport.abort()
 
 
 async def answer_of(port, request, seconds=60):
@@ -227,35 +248,90 @@ async def good_request(port):
     return (n - 1) / (last - first), first - start
 
 
-def memory_mb(pid):
+PATIENCE = 20         # seconds that an answer may take after the end of the run
+MOST_OVER_REST = 60   # MB
+MOST_RISE = 8         # MB, over the last two thirds of the run
+
+
+def sample(pid):
+    """(MB of its own, MB resident, threads): the model's file is mapped and counts in the second alone."""
     with open(f"/proc/{pid}/status") as f:
-        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) / 1024
+        text = f.read()
+    number = lambda name: int(re.search(name + r":\s+(\d+)", text).group(1))
+    return number("RssAnon") / 1024, number("VmRSS") / 1024, number("Threads")
+
+
+def rise(samples):
+    """MB by which the memory rises over the last two thirds, by a straight line through medians of ten seconds."""
+    late = [s[1] for s in samples[len(samples) // 3 :]]
+    slices = [statistics.median(late[i : i + 10]) for i in range(0, len(late) - 9, 10)]
+    if len(slices) < 3:
+        return None
+    slope, _ = statistics.linear_regression(range(len(slices)), slices)
+    return slope * (len(slices) - 1)
 
 
 async def run(port, pid, args):
     rng = random.Random(args.seed)
     await good_request(port)
     alone = [(await good_request(port))[0] for _ in range(5)]
-    until = time.monotonic() + args.seconds
+    print(f"alone: {statistics.median(alone):.1f} tokens/s", flush=True)
+    start = time.monotonic()
+    until = start + args.seconds
     big_bodies = asyncio.Lock()
+    rest = sample(pid)
+    samples, speeds, waits = [], [], []
     crowd = [asyncio.create_task(bad_client(port, random.Random(rng.random()), until, big_bodies)) for _ in range(args.clients)]
-    speeds, waits, memory = [], [], [memory_mb(pid)]
 
     async def watch_memory():
         while True:
             await asyncio.sleep(1)
-            memory.append(memory_mb(pid))
+            samples.append((time.monotonic() - start, *sample(pid)))
 
     watch = asyncio.create_task(watch_memory())
     while time.monotonic() < until:
-        speed, wait = await good_request(port)
+        try:
+            speed, wait = await asyncio.wait_for(good_request(port), until + PATIENCE - time.monotonic())
+        except asyncio.TimeoutError:
+            count("good request without an answer when time was up")
+            break
+        except (OSError, asyncio.IncompleteReadError):
+            count("WRONG: good request cut off")
+            continue
         speeds.append(speed)
         waits.append(wait)
         await asyncio.sleep(0.2)
-    await asyncio.gather(*crowd)
     watch.cancel()
-    after = (await good_request(port))[0]
-    return alone, speeds, waits, after, memory
+    await hang_up(crowd)
+    after = [await asyncio.wait_for(good_request(port), 60) for _ in range(3)][-1][0]
+    await asyncio.sleep(3)
+    return alone, speeds, waits, after, rest, samples, sample(pid)
+
+
+async def hang_on(port, rng, n):
+    """Clients that do what they do until the server ends."""
+    forever = time.monotonic() + 1e9
+    crowd = [asyncio.create_task(bad_client(port, random.Random(rng.random()), forever, asyncio.Lock())) for _ in range(n)]
+    await asyncio.sleep(3)
+    return crowd
+
+
+async def end(server, port, args):
+    """Seconds that the server takes to end among clients, and its exit code."""
+    crowd = await hang_on(port, random.Random(args.seed + 1), min(args.clients, 50))
+    start = time.monotonic()
+    server.send_signal(signal.SIGTERM)
+    while server.poll() is None and time.monotonic() - start < 60:
+        await asyncio.sleep(0.05)
+    seconds = time.monotonic() - start
+    await hang_up(crowd)
+    return seconds, server.poll()
+
+
+async def whole(server, port, args):
+    told = await run(port, server.pid, args)
+    alive = server.poll() is None
+    return told, alive, await end(server, port, args)
 
 
 def main():
@@ -265,6 +341,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--samples", help="file for the samples of memory")
+    parser.add_argument("--only-lives", action="store_true", help="judge neither speed nor memory")
     args = parser.parse_args()
     server = subprocess.Popen([args.attnscope, "serve", "-m", "smollm2", "-c", "1024", "--port", "0", "--timeout", "10",
                                "--stall", "5"], stdout=subprocess.PIPE, text=True)
@@ -272,31 +350,44 @@ def main():
         line = server.stdout.readline()
         port = int(re.search(r":(\d+)\s*$", line).group(1))
         host = f"127.0.0.1:{port}"
-        alone, speeds, waits, after, memory = asyncio.run(run(port, server.pid, args))
-        alive = server.poll() is None
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(60)
+        told, alive, (ending, code) = asyncio.run(whole(server, port, args))
     finally:
         server.kill()
 
+    alone, speeds, waits, after, rest, samples, at_end = told
+    if args.samples:
+        with open(args.samples, "w") as f:
+            f.write("seconds,anon_mb,resident_mb,threads\n")
+            f.writelines(f"{s:.1f},{a:.1f},{r:.1f},{t}\n" for s, a, r, t in samples)
+    if not speeds:
+        print("FAILED: the good client got no answer")
+        return 1
     usual, among = statistics.median(alone), statistics.median(speeds)
-    early, late = max(memory[: len(memory) // 2 + 1]), max(memory[len(memory) // 2 :])
+    highest = max(s[1] for s in samples)
+    rose = rise(samples) if args.seconds >= 120 else None
     print("what the bad clients did: " + ", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
     print(f"good client alone: {usual:.1f} tokens/s; among them: median {among:.1f}, slowest {min(speeds):.1f} of {len(speeds)} "
           f"answers ({among / usual:.2f} of alone); afterwards {after:.1f}")
     print(f"waited for its turn: median {statistics.median(waits):.2f} s, longest {max(waits):.2f} s")
-    print(f"memory: {memory[0]:.0f} MB at first, {early:.0f} MB at most in the first half, {late:.0f} MB at most in the second")
+    print(f"memory of its own: {rest[0]:.0f} MB before, {highest:.0f} MB at most, {at_end[0]:.0f} MB after"
+          + ("" if rose is None else f"; over the last two thirds it rose by {rose:.1f} MB")
+          + f"; threads: {rest[2]} before, {max(s[3] for s in samples)} at most, {at_end[2]} after")
+    print(f"ended among clients in {ending:.1f} s")
     failures = []
     if not alive or code != 0:
         failures.append(f"the server ended with {code}")
-    if among < usual / 2:
+    if ending > 20 and not args.only_lives:
+        failures.append("the server took too long to end")
+    if among < usual / 2 and not args.only_lives:
         failures.append("the good client was slowed to less than half")
-    # Contexts of clients that still read are kept, at most four, and each connection has a thread: it takes a minute or two
-    # until there are as many of them as there ever will be. Shorter runs are held against a bound.
-    if late > early * 1.1 + 32 if args.seconds >= 240 else late > memory[0] + 400:
-        failures.append("memory grew")
+    if highest > rest[0] + MOST_OVER_REST and not args.only_lives:
+        failures.append(f"memory grew by more than {MOST_OVER_REST} MB")
+    if rose is not None and rose > MOST_RISE and not args.only_lives:
+        failures.append(f"memory went on rising")
     if counts.get("WRONG: accepted") or counts.get("huge body taken"):
         failures.append("something was accepted that must be refused")
+    if counts.get("WRONG: good request cut off"):
+        failures.append("the good client was cut off")
     for failure in failures:
         print("FAILED: " + failure)
     return 1 if failures else 0

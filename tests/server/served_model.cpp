@@ -21,16 +21,17 @@ ServedModel::ServedModel(const std::function<void(server::ServerOptions&)>& adju
     o.model_path = *path;
     o.n_ctx = n_ctx;
     o.n_threads = 1; // several tests run at once
+    server::ServerOptions options;
+    options.port = 0;
+    options.timeout = std::chrono::seconds(120);
+    if (adjust) adjust(options);
+    o.capture = options.attention;
     auto session = Session::open(o);
     if (!session) {
         error_ = session.error().message;
         return;
     }
     session_ = std::move(*session);
-    server::ServerOptions options;
-    options.port = 0;
-    options.timeout = std::chrono::seconds(120);
-    if (adjust) adjust(options);
     auto server = server::Server::start(*session_, options);
     if (!server) {
         error_ = server.error().message;

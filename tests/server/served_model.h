@@ -20,7 +20,7 @@ using Json = nlohmann::json;
 
 class ServedModel {
 public:
-    // `adjust` may change the options before the server starts.
+    // `adjust` may change the options before the server starts; without their `attention` the session captures nothing.
     explicit ServedModel(const std::function<void(server::ServerOptions&)>& adjust = {}, int32_t n_ctx = 1024);
     ~ServedModel();
 
