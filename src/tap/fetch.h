@@ -35,9 +35,9 @@ public:
     };
     // Makes ready what start() does with `gathered`. False: this device cannot, or there is no memory.
     bool prepare_gather(int slot, const Placement::Block& block, const GatherPlan& plan);
-    // Whole: the block as it is. Staged: the same, copied on the device first, so that something else can read it there.
-    // Gathered: what prepare_gather() was given; the engine waits for that on the device, not for the way to the host.
-    enum class How { whole, staged, gathered };
+    // Staged: the whole block, copied on the device first, where something else can read it, too. Gathered: what
+    // prepare_gather() was given. The engine waits for that on the device, not for the way to the host.
+    enum class How { staged, gathered };
     // Once `engine` has run what it was given: the block, or what is gathered of it, and the rows into slot `slot`. False: no
     // memory.
     bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes, How how);

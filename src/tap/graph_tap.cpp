@@ -189,7 +189,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         std::vector<Fetch::Rows> rows;
         const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
         Fetch& fetch = *plan.fetch_of(block.device);
-        Fetch::How how = device_mean || arriving->batch->n_query > 1 ? Fetch::How::staged : Fetch::How::whole;
+        Fetch::How how = Fetch::How::staged;
         if (arriving->batch->n_query > 1) {
             auto gather = std::make_unique<BlockGather>();
             if (gather->make(b, arriving->sources, *arriving->batch, first_kept) &&
