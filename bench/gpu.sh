@@ -79,7 +79,9 @@ transformers() { # NAME LIMIT SHAPE CONTEXTS
 
 step make-7b 90 "$bin/attnscope" models make --preset qwen2.5-vl-7b --json -o "$big"
 if [ -s "$big" ]; then
-    step attnscope-7b 150 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on --prompt-rows none -o "$out" --json
+    step attnscope-7b 150 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on --prompt-rows none --prompts 4 -o "$out" --json
+    step prompts-7b 60 "$bin/attnscope" bench -m "$big" --contexts 512,8192 -fa on --drop-prompts --prompts 6 --pairs 4 -o "$out" --json
+    step mean-7b 60 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on --prompt-rows none --device-mean -o "$out" --json
     step field-7b 120 "$bin/bench_field_way" -m "$big" --contexts "$contexts" --json
     for wait in wait no-wait; do
         step "reproduce-7b-$wait" 60 "$bin/attnscope" reproduce -m "$big" -n 387 --ignore-eos --$wait \
