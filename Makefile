@@ -39,7 +39,8 @@ bench: sources ## build the benchmarks as well
 
 asan tsan clang: sources ## build and run the tests under ASan and UBSan, under TSan, or with Clang
 	@cmake --preset $@ >/dev/null && cmake --build --preset $@ -j $(JOBS)
-	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp report_mutex_bugs=0" ctest --test-dir build-$@ --output-on-failure
+	TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp report_mutex_bugs=0" LSAN_OPTIONS="suppressions=$(CURDIR)/tests/lsan.supp" \
+		ctest --test-dir build-$@ --output-on-failure
 
 fuzz: sources ## run every fuzzer for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh
