@@ -71,7 +71,9 @@ constexpr int32_t max_top_k = 4096;
 constexpr size_t max_spans = 4096;
 constexpr int32_t max_window_rows = 512;
 
-// Is the mean over the selected rows all that answering (mean, top_k, spans) or accumulating needs of some tokens?
+// Is it made of the mean over the selected rows, and of nothing else: mean, top_k, spans?
+bool is_of_mean(Reduce reduce);
+// Does answering or accumulating need that mean?
 bool needs_mean(const AttentionRequest& request);
 // Is the request one that this model can answer? invalid_argument, naming the field and the bound it breaks.
 Result<void> check_request(const AttentionRequest& request, const Geometry& geometry);

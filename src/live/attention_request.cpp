@@ -94,9 +94,12 @@ Result<Accumulate> accumulate_from_name(std::string_view name) {
     return from_name(accumulates, name, "accumulate");
 }
 
+bool is_of_mean(Reduce reduce) {
+    return reduce == Reduce::mean || reduce == Reduce::top_k || reduce == Reduce::spans;
+}
+
 bool needs_mean(const AttentionRequest& request) {
-    return !request.accumulate.empty() || request.reduce == Reduce::mean || request.reduce == Reduce::top_k ||
-           request.reduce == Reduce::spans;
+    return !request.accumulate.empty() || is_of_mean(request.reduce);
 }
 
 Result<void> check_request(const AttentionRequest& request, const Geometry& geometry) {

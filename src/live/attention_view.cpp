@@ -52,9 +52,7 @@ private:
     void finish(AttentionAnswer& answer);
     void mean_over_layers();
 
-    bool wants_mean() const {
-        return request_.reduce == Reduce::mean || request_.reduce == Reduce::top_k || request_.reduce == Reduce::spans;
-    }
+    bool wants_mean() const { return is_of_mean(request_.reduce); }
     std::span<float> layer_row(std::vector<float>& rows, size_t place) const {
         const auto n = static_cast<size_t>(n_columns_);
         return std::span<float>(rows).subspan(place * n, n);

@@ -123,6 +123,10 @@ private:
 // `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to);
 
+// Which of the `n_pairs` (layer, head) pairs is proven with token or run of tokens `run` of a batch whose place in the sampling
+// order is `first_sample`: its `w`-th of `now` proofs, where the order counts `each` a token. Over many tokens all have their turn.
+uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t now, int32_t w, uint64_t n_pairs);
+
 // For each graph: begin, see() every attention with the graph's inputs, choose_proofs(), take() every layer in the same order
 // once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
 // Not thread-safe; lives on the decode thread.

@@ -39,6 +39,15 @@ void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, in
     }
 }
 
+uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t now, int32_t w, uint64_t n_pairs) {
+    const auto n = static_cast<uint64_t>(now);
+    // Counted in steps of `now`, or only some of the pairs would ever have their turn.
+    const uint64_t turn = first_sample / static_cast<uint64_t>(each) + static_cast<uint64_t>(run);
+    const uint64_t sample = now == each ? first_sample + static_cast<uint64_t>(run) * n + static_cast<uint64_t>(w)
+                                        : turn * n + static_cast<uint64_t>(w);
+    return (sample % n_pairs) * coprime_step(n_pairs) % n_pairs;
+}
+
 // The heads of this layer whose turn it is.
 void Collector::choose_proofs(Batch& batch, size_t layer, bool device) const {
     if (!options_.witness || !geometry_known_ || !batch.layers[layer].info.captured()) return;
@@ -46,17 +55,12 @@ void Collector::choose_proofs(Batch& batch, size_t layer, bool device) const {
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     const uint64_t n_pairs = n_layer * n_head;
     if (n_pairs == 0) return;
-    const uint64_t step = coprime_step(n_pairs);
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
     // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
     const int32_t now = device && batch.layers[layer].n_cells > many_cells ? std::min(each, 1) : each;
     for (int64_t i = 0; i < batch.n_query; ++i) {
         for (int32_t w = 0; w < now; ++w) {
-            // Counted in steps of `now`, or only some of the pairs would ever have their turn.
-            const uint64_t turn = batch.first_sample / static_cast<uint64_t>(each) + static_cast<uint64_t>(i / batch.tokens_a_head);
-            const uint64_t sample = now == each ? batch.first_sample + static_cast<uint64_t>(i / batch.tokens_a_head * each + w)
-                                                : turn * static_cast<uint64_t>(now) + static_cast<uint64_t>(w);
-            const uint64_t pair = (sample % n_pairs) * step % n_pairs;
+            const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
             if (pair / n_head != layer) continue;
             const auto head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
             Batch::Proof proof;

@@ -33,7 +33,7 @@ struct Layer {
 };
 
 struct Groups {
-    MeanGroup g[4];
+    MeanGroup g[mean_max_groups];
 };
 
 __device__ bool visible(const MeanGroup& g, int cell) {
