@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <filesystem>
@@ -67,6 +68,9 @@ int run(ServeFlags& f) {
         return report({ErrorKind::invalid_argument, "--record and --no-attention exclude each other"});
     }
     f.server.attention = f.session.capture = !f.no_attention;
+    constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
+    const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+    f.server.attention_threads = std::clamp(f.session.n_threads > 0 ? f.session.n_threads : cores, 1, enough);
     std::error_code ec;
     if (!f.server.record_dir.empty()) {
         std::filesystem::create_directories(f.server.record_dir, ec);

@@ -303,6 +303,7 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
         if (answering && request_.reduce == Reduce::max && layer_max_.size() < n_sums) layer_max_.resize(n_sums);
         for (GroupRows& scratch : scratch_) // here, so that no thread of the crew has to allocate
             reserve_group_rows(scratch, selection_.max_run, selection_.max_head_dim, n_columns_);
+        keys_.settle();
         crew_.run(selection_.layers.size(), [&](size_t place, int32_t member) {
             compute_layer(frame, place, scratch_[static_cast<size_t>(member)], answering ? &answer : nullptr);
         });

@@ -63,6 +63,7 @@ ChunkedKeys::ChunkedKeys(const Geometry& geometry, int64_t n_ctx) : geometry_(ge
         layers_.push_back(std::move(layer));
     }
     chunk_bytes_ = std::max<size_t>(at, 1);
+    waiting_.resize(static_cast<size_t>(tile_columns) * geometry_.k_bytes());
 }
 
 size_t ChunkedKeys::offset(int32_t layer, int32_t head) const {
@@ -92,27 +93,35 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, "no memory for the keys of " + std::to_string(n_ + 1) + " positions"};
     }
-    uint8_t* const start = chunks_[chunk].get();
-    const int64_t column = n_ % chunk_columns;
-    const uint8_t* k = frame.k.data();
-    for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
+    std::copy(frame.k.begin(), frame.k.end(), waiting_.begin() + (n_ - n_settled_) * static_cast<int64_t>(frame.k.size()));
+    ++n_;
+    if (n_ - n_settled_ == tile_columns) settle();
+    return {};
+}
+
+void ChunkedKeys::settle() const {
+    size_t in_frame = 0;
+    for (int32_t i = 0; n_settled_ < n_ && i < geometry_.n_layer(); ++i) {
         if (!geometry_.owns_k(i)) continue;
         const LayerInfo& info = geometry_.layers[static_cast<size_t>(i)];
-        const Layer& layer = layers_[static_cast<size_t>(i)];
-        for (int32_t head = 0; head < info.n_head_kv; ++head) {
-            uint8_t* const to = start + offset(i, head);
-            if (!keys_in_tiles(info.k_type)) std::memcpy(to + static_cast<size_t>(column) * layer.head_bytes, k, layer.head_bytes);
-            else if (info.k_type == DType::f32) put_column<float>(to, column, k, info.head_dim);
-            else put_column<uint16_t>(to, column, k, info.head_dim);
-            k += layer.head_bytes;
+        const size_t bytes = layers_[static_cast<size_t>(i)].head_bytes;
+        for (int32_t head = 0; head < info.n_head_kv; ++head, in_frame += bytes) {
+            for (int64_t n = n_settled_; n < n_; ++n) {
+                const uint8_t* const k = waiting_.data() + static_cast<size_t>(n - n_settled_) * geometry_.k_bytes() + in_frame;
+                uint8_t* const to = chunks_[static_cast<size_t>(n / chunk_columns)].get() + offset(i, head);
+                const int64_t column = n % chunk_columns;
+                if (!keys_in_tiles(info.k_type)) std::memcpy(to + static_cast<size_t>(column) * bytes, k, bytes);
+                else if (info.k_type == DType::f32) put_column<float>(to, column, k, info.head_dim);
+                else put_column<uint16_t>(to, column, k, info.head_dim);
+            }
         }
     }
-    ++n_;
-    return {};
+    n_settled_ = n_;
 }
 
 void ChunkedKeys::truncate(int64_t n) {
     n_ = std::clamp<int64_t>(n, 0, n_);
+    n_settled_ = std::min(n_settled_, n_);
     positions_.resize(static_cast<size_t>(n_));
 }
 

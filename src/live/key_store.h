@@ -21,6 +21,8 @@ public:
     size_t bytes() const override { return chunks_.size() * chunk_bytes_; }
     const Geometry& geometry() const override { return geometry_; }
 
+    // Brings keys that were appended since to their places in the chunks, where they are read. Not while they are read.
+    void settle() const;
     std::span<const uint8_t* const> chunks() const { return starts_; }
     // Of the keys of `layer` (which may use another layer's) and KV head `head` in a chunk.
     size_t offset(int32_t layer, int32_t head) const;
@@ -52,6 +54,10 @@ private:
     std::vector<Chunk> chunks_;
     std::vector<const uint8_t*> starts_; // of chunks_
     std::vector<int32_t> positions_;     // of the columns
+    // Keys of columns [n_settled_, n_), as their frames brought them. In a tile each number of a key has a cache line of its
+    // own: a column alone costs the decode thread thousands of misses, which whoever reads nothing need not pay.
+    mutable std::vector<uint8_t> waiting_;
+    mutable int64_t n_settled_ = 0;
 };
 
 } // namespace attnscope::live

@@ -108,6 +108,7 @@ Result<void> Generation::begin(std::shared_ptr<SharedKeys> keys, int64_t n_promp
     ViewOptions options;
     options.n_prompt = n_prompt;
     options.mean_is_selected = true; // GenerationQueue asks for them
+    options.n_threads = limits_.n_threads;
     auto view = AttentionView::create(*keys->store, *request.attention, options);
     if (!view) return view.error();
     view_ = std::move(*view);

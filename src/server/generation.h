@@ -79,6 +79,9 @@ struct SharedKeys {
 struct GenerationLimits {
     size_t queue_bytes = size_t(128) << 20;           // frames that wait for one client
     std::chrono::seconds stall{30};                   // how long a full queue is waited for before the stream is ended
+    // Compute a token's attention. One thread for each of the engine's: those wait for one another, so on cores that they share
+    // with us the next token is late by what the busiest of ours takes.
+    int32_t n_threads = 1;
 };
 
 class Generation {

@@ -115,6 +115,7 @@ private:
         q.time_limit = o.time_limit;
         q.limits.queue_bytes = o.stream_memory;
         q.limits.stall = o.stall;
+        q.limits.n_threads = o.attention_threads;
         return q;
     }
 

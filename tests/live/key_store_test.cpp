@@ -5,6 +5,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 using namespace attnscope;
 using namespace attnscope::test;
 
@@ -47,6 +50,34 @@ TEST(KeyStore, AContextThatIsCutGoesOnWithNewKeys) {
         model.truncate(n);
         EXPECT_EQ(keys->size(), n);
         grow(300);
+    }
+}
+
+// Keys that nobody has read yet wait outside their chunks: cutting them off there, and reading in between, must not show.
+TEST(KeyStore, WhenItIsReadAndCutDoesNotChangeWhatIsRead) {
+    std::mt19937 rng(7);
+    for (int turn = 0; turn < 12; ++turn) {
+        LiveModel model(random_live_shape(rng), static_cast<uint32_t>(turn));
+        auto keys = std::move(*KeyStore::create(model.geometry(), 700));
+        auto view = std::move(*AttentionView::create(*keys, {}));
+        Frame frame;
+        for (int step = 0; step < 30; ++step) {
+            const int64_t n = 1 + static_cast<int64_t>(rng() % 45);
+            for (int64_t i = 0; i < n && keys->size() < 700; ++i) {
+                frame = model.next();
+                ASSERT_TRUE(keys->append(frame));
+            }
+            if (rng() % 2 == 0 && frame.index + 1 == keys->size()) {
+                const auto answer = view->answer(frame);
+                ASSERT_TRUE(answer) << answer.error().message;
+                EXPECT_EQ(answer.value().values, model.rows(frame)) << "turn " << turn << ", frame " << frame.index;
+            }
+            if (rng() % 3 == 0) {
+                const auto kept = keys->size() - std::min<int64_t>(keys->size(), static_cast<int64_t>(rng() % 50));
+                keys->truncate(kept);
+                model.truncate(kept);
+            }
+        }
     }
 }
 
