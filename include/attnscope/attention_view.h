@@ -35,7 +35,7 @@ public:
     // Forgets the keys of frames n and later. Memory is kept for reuse.
     virtual void truncate(int64_t n) = 0;
     virtual int64_t size() const = 0;
-    virtual size_t bytes() const = 0; // memory held
+    virtual size_t bytes() const = 0; // memory of the chunks; beside them, keys of at most 16 frames wait for theirs
     virtual const Geometry& geometry() const = 0;
 };
 

@@ -4,12 +4,12 @@
 
 namespace attnscope::live {
 
-Crew::Crew(int32_t n_threads) {
+void Crew::start() {
     try {
-        while (size() < n_threads)
-            threads_.emplace_back([this, member = size()] { serve(member); });
+        for (auto member = static_cast<int32_t>(threads_.size()) + 1; member < size_; ++member)
+            threads_.emplace_back([this, member] { serve(member); });
     } catch (const std::system_error&) {
-        // The machine gives no more threads: those there are do the work.
+        size_ = static_cast<int32_t>(threads_.size()) + 1; // the machine gives no more threads: those there are do the work
     }
 }
 
@@ -44,6 +44,7 @@ void Crew::serve(int32_t member) {
 }
 
 void Crew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work) {
+    start();
     if (threads_.empty()) {
         for (size_t i = 0; i < n_items; ++i)
             work(i, 0);

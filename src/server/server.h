@@ -22,7 +22,7 @@ struct ServerOptions {
     std::vector<std::string> allowed_hosts; // further values of the Host header, NAME or NAME:PORT
     std::string record_dir;                // empty: nothing is recorded
     bool attention = true;                 // false: requests for attention are refused; the session may be one that captures nothing
-    int32_t attention_threads = 1;         // compute what a token's attention is asked for (GenerationLimits::n_threads)
+    int32_t attention_threads = 1;         // compute the attention of a token (GenerationLimits::n_threads)
     size_t max_waiting = 32;               // generations that wait for their turn
     std::chrono::seconds time_limit{0};    // of one generation; 0: none
     std::chrono::seconds timeout{60};      // of a connection that neither reads nor writes

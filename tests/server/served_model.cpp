@@ -23,6 +23,7 @@ ServedModel::ServedModel(const std::function<void(server::ServerOptions&)>& adju
     o.n_threads = 1; // several tests run at once
     server::ServerOptions options;
     options.port = 0;
+    options.attention_threads = 2;
     options.timeout = std::chrono::seconds(120);
     if (adjust) adjust(options);
     o.capture = options.attention;
