@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """What attention over HTTP costs: tokens per second at the client, against the same server without attention.
 
-    bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12] [--only NAME ...]
+    bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12]
+                         [--attention-threads N] [--only NAME ...]
 
 Two servers over the same file: one as usual, one with --no-attention. The prompt is read once and then kept by the server
 (cache_prompt). Every contestant is measured against a baseline in turns of one request each, baseline, contestant,
 contestant, baseline: each follows the other as often as itself, and what the machine does meanwhile hits both alike. Each
 such four give one ratio; told are median and quartiles of the ratios, and the interval that holds the median with 95%
-confidence. Time runs from the request to its last event, at the client, which decodes what it gets. Contestants:
+confidence (fewer than six rounds cannot tell: then the least and the largest ratio). Time runs from the request to its last event, at the client, which decodes what it gets. Contestants:
     plain             the stream of Halo Weave's endpoint, no attention; against the same of the server that captures nothing
     again             the same request, same baseline as the rest: the measurement's own error, should be 1
     aggregated        the mean over layers and heads, server-sent events; this and what follows against plain
@@ -155,11 +156,12 @@ def main():
     parser.add_argument("--context", type=int, default=512, help="positions when the last token is generated")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--attention-threads", default="0", help="of the servers; 0: their default")
     parser.add_argument("--only", nargs="+", help="contestants to measure")
     args = parser.parse_args()
     n_ctx = args.context + 64
     with contextlib.ExitStack() as servers:
-        port = servers.enter_context(Server(args.attnscope, args.model, n_ctx))
+        port = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--attention-threads", args.attention_threads))
         off = None
         if not args.only or "plain" in args.only:
             off = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--no-attention"))
@@ -205,7 +207,7 @@ def main():
         except KeyboardInterrupt:
             pass  # what was measured is told
     print(f"{args.model}, {args.context - args.tokens} to {args.context} positions, {args.tokens} tokens a request, {min(map(len, ratios.values()))} rounds")
-    print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}  {'(95% sure)':>15}  MB/token")
+    print(f"{'':18}{'tokens/s':>9}{'(quartiles)':>16}   {'ratio':>6} {'(quartiles)':>15}  {'(95% sure)' if args.rounds > 5 else '(least-most)':>15}  MB/token")
     for name, values in speeds.items():
         s = statistics.quantiles(values, n=4)
         r = statistics.quantiles(ratios[name], n=4)

@@ -28,6 +28,7 @@ struct ServeFlags : SessionFlags {
     int64_t timeout = 60, time_limit = 0, stall = 30;
     size_t stream_mb = 128;
     std::string key_file;
+    int32_t attention_threads = 0;
     bool no_attention = false;
 };
 
@@ -70,7 +71,8 @@ int run(ServeFlags& f) {
     f.server.attention = f.session.capture = !f.no_attention;
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
     const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
-    f.server.attention_threads = std::clamp(f.session.n_threads > 0 ? f.session.n_threads : cores, 1, enough);
+    const int32_t engine = std::clamp(f.session.n_threads > 0 ? f.session.n_threads : cores, 1, enough);
+    f.server.attention_threads = f.attention_threads > 0 ? f.attention_threads : engine;
     std::error_code ec;
     if (!f.server.record_dir.empty()) {
         std::filesystem::create_directories(f.server.record_dir, ec);
@@ -137,6 +139,7 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")->option_text("NAME ...");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
+    number("--attention-threads", f->attention_threads, 0, 256, "For attention; 0: as -t, at most 8");
     number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn");
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any");
