@@ -17,6 +17,17 @@ void start_ggml() {
 
 } // namespace
 
+void to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
+    if (type == DType::f32) {
+        std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+        return;
+    }
+    start_ggml();
+    const void* halves = from;
+    if (type == DType::f16) ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, n);
+    else ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, n);
+}
+
 void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
     const auto dim = static_cast<size_t>(head_dim);
     lines_.reserve(n_head * ((dim + floats_per_line - 1) / floats_per_line));
@@ -26,7 +37,6 @@ void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
 void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t head_dim) {
     lines_per_head_ = (static_cast<size_t>(head_dim) + floats_per_line - 1) / floats_per_line;
     lines_.resize(n_head * lines_per_head_);
-    if (type != DType::f32) start_ggml();
     const size_t head_bytes = dtype_row_bytes(type, head_dim);
     for (size_t h = 0; h < n_head; ++h) {
         const uint8_t* from = q + h * head_bytes;
@@ -38,9 +48,7 @@ void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t h
         // The caller's bytes need not be aligned. Every 16-bit number is a float32, so nothing is rounded.
         halves_.resize(static_cast<size_t>(head_dim));
         std::memcpy(halves_.data(), from, head_bytes);
-        const void* halves = halves_.data();
-        if (type == DType::f16) ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, head_dim);
-        else ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, head_dim);
+        to_floats(type, static_cast<const uint8_t*>(static_cast<const void*>(halves_.data())), to, head_dim);
     }
 }
 

@@ -28,6 +28,9 @@ private:
     std::vector<uint16_t> halves_;
 };
 
+// `n` elements of f16, bf16 or f32, exactly.
+void to_floats(DType type, const uint8_t* from, float* to, int64_t n);
+
 // Dot products of n_q query heads with n keys, both as the engine holds them.
 struct EngineDotTask {
     const uint8_t* q = nullptr;

@@ -4,6 +4,7 @@
 #include "attention/prefetch.h"
 #include "attention/simd.h"
 #include "attention/tiles.h"
+#include "attention/weigh_kernels.h"
 
 #if defined(__x86_64__)
 
@@ -190,7 +191,16 @@ template <class Keys, Order order> ATTNSCOPE_AVX2 void dots_ordered(const DotTas
             part.k = static_cast<const uint8_t*>(static_cast<const void*>(scratch));
             part.k_stride = d * sizeof(float);
         }
+        // Each turn asks for some of the lines of the keys that are converted next.
+        constexpr size_t line = 64;
+        const size_t key_bytes = d * Keys::size;
+        const size_t turn_bytes = (key_bytes / static_cast<size_t>(turns) + line - 1) / line * line;
+        const bool more = converted && row + 2 * part.n <= t.n;
+        part.ahead_stride = t.k_stride;
         for (int32_t turn = 0; turn < turns; ++turn) {
+            const size_t asked = std::min(static_cast<size_t>(turn) * turn_bytes, key_bytes);
+            part.ahead = converted ? k + (more ? static_cast<size_t>(part.n) * t.k_stride + asked : 0) : nullptr;
+            part.ahead_bytes = more ? std::min(turn_bytes, key_bytes - asked) : 0;
             const int32_t begin = static_cast<int32_t>(int64_t{t.n_q} * turn / turns);
             const int32_t end = static_cast<int32_t>(int64_t{t.n_q} * (turn + 1) / turns);
             part.q = t.q + static_cast<size_t>(begin) * t.q_stride;
@@ -428,7 +438,9 @@ const RowKernels* avx2_kernels() {
                                         avx2_tiles_bf16,
                                         avx2_tiles_f32,
                                         add,
-                                        largest};
+                                        largest,
+                                        avx2_weigh,
+                                        avx2_read_f16};
     static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return usable ? &kernels : nullptr;
 }

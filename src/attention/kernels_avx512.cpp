@@ -5,6 +5,7 @@
 #include "attention/prefetch.h"
 #include "attention/simd.h"
 #include "attention/tiles.h"
+#include "attention/weigh_kernels.h"
 
 #if defined(__x86_64__)
 
@@ -71,6 +72,34 @@ ATTNSCOPE_AVX512_INLINE __m128 sum_lanes(__m512 a, __m512 b, __m512 c, __m512 d)
     return _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
 }
 
+// The same for sixteen registers, s[4 r + h] being the sum of key r and query h: out, four at a time, h by h. The same pairs
+// are added, with half the shuffles.
+ATTNSCOPE_AVX512_INLINE void sum_lanes_4x4(const __m512* s, float* out, size_t out_stride) {
+    __m512 pair[8], four[4];
+    for (int i = 0; i < 8; ++i) { // lanes 0-7 and 8-15
+        const __m512 low = _mm512_maskz_shuffle_f32x4(all_lanes, s[2 * i], s[2 * i + 1], 0x44);
+        pair[i] = _mm512_add_ps(low, _mm512_maskz_shuffle_f32x4(all_lanes, s[2 * i], s[2 * i + 1], 0xee));
+    }
+    for (int i = 0; i < 4; ++i) { // then 0-3 and 4-7
+        const __m512 low = _mm512_maskz_shuffle_f32x4(all_lanes, pair[2 * i], pair[2 * i + 1], 0x88);
+        four[i] = _mm512_add_ps(low, _mm512_maskz_shuffle_f32x4(all_lanes, pair[2 * i], pair[2 * i + 1], 0xdd));
+    }
+    __m512 half[2];
+    for (int i = 0; i < 2; ++i) { // then every other one
+        const __m512d a = _mm512_castps_pd(four[2 * i]), b = _mm512_castps_pd(four[2 * i + 1]);
+        half[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, a, b)),
+                                _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, a, b)));
+    }
+    const __m512 all = _mm512_add_ps(_mm512_maskz_shuffle_ps(all_lanes, half[0], half[1], 0x88),
+                                     _mm512_maskz_shuffle_ps(all_lanes, half[0], half[1], 0xdd));
+    const __m256 upper = _mm512_maskz_extractf32x8_ps(0xff, all, 1);
+    const __m256 lower = _mm512_maskz_extractf32x8_ps(0xff, all, 0);
+    _mm_storeu_ps(out, _mm256_castps256_ps128(lower));
+    _mm_storeu_ps(out + out_stride, _mm256_extractf128_ps(lower, 1));
+    _mm_storeu_ps(out + 2 * out_stride, _mm256_castps256_ps128(upper));
+    _mm_storeu_ps(out + 3 * out_stride, _mm256_extractf128_ps(upper, 1));
+}
+
 // R keys against H query heads, everything in flight held in registers: each element of K is loaded and converted once
 // for all H heads.
 template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX512_INLINE void dot_tile(const DotTask& t, int64_t row) {
@@ -100,6 +129,14 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX512_INLINE void do
     if constexpr (order == Order::single) {
         for (int s = 0; s < n_sums; ++s)
             sum[0][s] = _mm512_add_ps(_mm512_add_ps(sum[0][s], sum[2][s]), _mm512_add_ps(sum[1][s], sum[3][s]));
+    }
+    if constexpr (order == Order::batched && R == 4 && H == 4) { // head_dim is a multiple of 16: nothing is left
+        __m512 turned[16];
+        for (int r = 0; r < 4; ++r) {
+            for (int h = 0; h < 4; ++h)
+                turned[4 * r + h] = sum[0][h * 4 + r];
+        }
+        return sum_lanes_4x4(turned, t.out + row, t.out_stride);
     }
     float total[n_padded];
     float second[n_padded]; // single_bf16's other running sum
@@ -149,7 +186,7 @@ template <class Keys, Order order> void dots_narrow(const DotTask& t) {
     case 3:
         return dots_of<Keys, std::min(room / 3, 6), 3, order>(t);
     case 4:
-        return dots_of<Keys, std::min(room / 4, 5), 4, order>(t);
+        return dots_of<Keys, order == Order::batched ? 4 : std::min(room / 4, 5), 4, order>(t);
     case 5:
         return dots_of<Keys, std::min(room / 5, 4), 5, order>(t);
     case 6:
@@ -164,7 +201,7 @@ template <class Keys, Order order> void dots_narrow(const DotTask& t) {
 // More heads than registers: convert some keys once, keep them in the first-level cache, and let the heads come to them
 // in turns.
 template <class Keys, Order order> ATTNSCOPE_AVX512 void dots_wide(const DotTask& t) {
-    constexpr int32_t max_narrow = 7;
+    constexpr int32_t max_narrow = order == Order::batched ? 4 : 7; // 4 by 4 sums are added up fastest
     constexpr size_t scratch_floats = 4096;
     alignas(64) float scratch[scratch_floats];
     const auto d = static_cast<size_t>(t.head_dim);
@@ -189,7 +226,16 @@ template <class Keys, Order order> ATTNSCOPE_AVX512 void dots_wide(const DotTask
             part.k = static_cast<const uint8_t*>(static_cast<const void*>(scratch));
             part.k_stride = d * sizeof(float);
         }
+        // Each turn asks for some of the lines of the keys that are converted next.
+        constexpr size_t line = 64;
+        const size_t key_bytes = d * Keys::size;
+        const size_t turn_bytes = (key_bytes / static_cast<size_t>(turns) + line - 1) / line * line;
+        const bool more = converted && row + 2 * part.n <= t.n;
+        part.ahead_stride = t.k_stride;
         for (int32_t turn = 0; turn < turns; ++turn) {
+            const size_t asked = std::min(static_cast<size_t>(turn) * turn_bytes, key_bytes);
+            part.ahead = converted ? k + (more ? static_cast<size_t>(part.n) * t.k_stride + asked : 0) : nullptr;
+            part.ahead_bytes = more ? std::min(turn_bytes, key_bytes - asked) : 0;
             const int32_t begin = static_cast<int32_t>(int64_t{t.n_q} * turn / turns);
             const int32_t end = static_cast<int32_t>(int64_t{t.n_q} * (turn + 1) / turns);
             part.q = t.q + static_cast<size_t>(begin) * t.q_stride;
@@ -230,7 +276,9 @@ const RowKernels* avx512_kernels() {
                                     avx512_tiles_bf16,
                                     avx512_tiles_f32,
                                     rest->add,
-                                    rest->largest};
+                                    rest->largest,
+                                    avx512_weigh,
+                                    avx512_read_f16};
     return &kernels;
 }
 

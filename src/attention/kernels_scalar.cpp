@@ -108,6 +108,28 @@ void largest(float* max, const float* x, int64_t n) {
         max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
 }
 
+void weigh(const WeighBlock& b) {
+    for (int32_t r = 0; r < b.n_rows; ++r) {
+        float* sum = b.sums[r];
+        float* magnitude = sum + b.stride;
+        const float* v = b.v;
+        for (int64_t j = 0; j < b.n; ++j, v += b.stride) {
+            const float p = b.weights[r][j];
+            for (size_t d = 0; d < b.stride; ++d) {
+                sum[d] += p * v[d];
+                magnitude[d] += p * std::fabs(v[d]);
+            }
+        }
+    }
+}
+
+void read_f16(const uint8_t* from, size_t from_stride, int64_t n, int32_t dim, float* to, size_t to_stride) {
+    for (int64_t j = 0; j < n; ++j, from += from_stride, to += to_stride) {
+        for (int32_t d = 0; d < dim; ++d)
+            to[d] = F16Elements::at(from, d);
+    }
+}
+
 } // namespace
 
 const RowKernels& scalar_kernels() {
@@ -115,7 +137,7 @@ const RowKernels& scalar_kernels() {
                                         dots<F32Elements>,  scores,              exponentials,
                                         multiply,           entropy,             tiles<F16Elements>,
                                         tiles<Bf16Elements>, tiles<F32Elements>, add,
-                                        largest};
+                                        largest,          weigh,               read_f16};
     return kernels;
 }
 

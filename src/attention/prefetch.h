@@ -10,6 +10,13 @@ namespace attnscope {
 
 // Before rows [row, row + n) of the task are multiplied.
 [[gnu::always_inline]] inline void prefetch_keys(const DotTask& t, size_t element_size, int64_t row, int64_t n) {
+    if (t.ahead) {
+        for (int64_t r = row; r < row + n; ++r) {
+            for (size_t b = 0; b < t.ahead_bytes; b += 64)
+                __builtin_prefetch(t.ahead + static_cast<size_t>(r) * t.ahead_stride + b, 0, 3);
+        }
+        return;
+    }
     constexpr int64_t ahead = 8; // measured: 1 is too late, 16 and more evict what is in use
     constexpr size_t line = 64;
     const size_t bytes = static_cast<size_t>(t.head_dim) * element_size;

@@ -20,6 +20,10 @@ struct DotTask {
     float* out = nullptr;  // out[h * out_stride + r] = q[h] . k[r]
     size_t out_stride = 0; // floats
     bool batched = false;  // RowsRequest::batched
+    // What to ask memory for while these keys are multiplied: `ahead_bytes` of as many rows as there are keys. Null: the keys
+    // that come a little later.
+    const uint8_t* ahead = nullptr;
+    size_t ahead_stride = 0, ahead_bytes = 0;
 };
 
 // The same for keys that lie in tiles: tile_columns columns side by side, (tile, head_dim, tile_columns) elements. Each
@@ -35,6 +39,19 @@ struct TileTask {
     float* out = nullptr; // out[h * out_stride + c], c in [0, n_tiles * tile_columns): columns not yet filled included
     size_t out_stride = 0;
     bool batched = false;
+};
+
+// Weighted sums of the V of one head at consecutive cells, for the rows of several queries at once.
+constexpr size_t weigh_floats = 32; // dimensions are padded with zeros to a multiple of these
+struct WeighBlock {
+    const float* v = nullptr; // (n, stride), 64-byte aligned
+    size_t stride = 0;        // floats, a multiple of weigh_floats
+    int64_t n = 0;
+    const float* const* weights = nullptr; // (n_rows): each row's weight of the first cell; the others follow. Not negative
+    float* const* sums = nullptr;          // (n_rows): (2, stride), sum_j p_j v_j and sum_j p_j |v_j| are added to; aligned
+    int32_t n_rows = 0;
+    const uint8_t* ahead = nullptr; // what to ask memory for meanwhile: `ahead_bytes` of n rows; or null
+    size_t ahead_stride = 0, ahead_bytes = 0;
 };
 
 struct RowKernels {
@@ -55,6 +72,9 @@ struct RowKernels {
     void (*tiles_f32)(const TileTask&);
     void (*add)(float* sum, const float* x, int64_t n);     // sum += x
     void (*largest)(float* max, const float* x, int64_t n); // max = max(max, x); a NaN in either stays
+    void (*weigh)(const WeighBlock&);
+    // n rows of `dim` f16 elements, `from_stride` bytes apart, as float32, `to_stride` floats apart
+    void (*read_f16)(const uint8_t* from, size_t from_stride, int64_t n, int32_t dim, float* to, size_t to_stride);
 };
 
 const RowKernels& scalar_kernels();

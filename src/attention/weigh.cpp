@@ -152,6 +152,7 @@ void cells_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double>
         }
 #endif
         if (t.type == DType::f16) along_cells<F16Elements>(t.row + begin, v, n, s, m, largest);
+        else if (t.type == DType::bf16) along_cells<Bf16Elements>(t.row + begin, v, n, s, m, largest);
         else along_cells<F32Elements>(t.row + begin, v, n, s, m, largest);
     }
 }
@@ -173,6 +174,7 @@ void dims_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double> 
         if (weight == 0.0f) continue;
         const uint8_t* v = t.v + size_t(j) * t.cell_stride;
         if (t.type == DType::f16) plain_along_dims<F16Elements>(weight, v, done, t.dim, s, m, top);
+        else if (t.type == DType::bf16) plain_along_dims<Bf16Elements>(weight, v, done, t.dim, s, m, top);
         else plain_along_dims<F32Elements>(weight, v, done, t.dim, s, m, top);
     }
     for (size_t d = 0; d < dim; ++d) {
@@ -184,9 +186,9 @@ void dims_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double> 
 } // namespace
 
 float weigh_values(const WeighTask& t, std::span<double> sum, std::span<double> magnitude, bool* done) {
-    const size_t size = t.type == DType::f16 ? 2 : 4;
+    const size_t size = t.type == DType::f32 ? 4 : 2;
     const bool along_dim = t.dim_stride == size;
-    *done = (t.type == DType::f16 || t.type == DType::f32) && (along_dim || t.cell_stride == size);
+    *done = (t.type == DType::f16 || t.type == DType::bf16 || t.type == DType::f32) && (along_dim || t.cell_stride == size);
     if (!*done) return 0;
     float largest = 0;
     std::vector<float> scratch(3 * static_cast<size_t>(t.dim), 0.0f);

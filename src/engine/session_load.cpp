@@ -150,7 +150,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
     entry_ = entry;
     if (options_.capture) {
         tap::CollectorOptions collector;
-        if (options_.witness) collector.witness = verify::witness_head;
+        if (options_.witness) collector.witness = [] { return verify::Prover(); };
         auto deliver = [this](std::vector<Frame>&& frames) {
             std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
         };

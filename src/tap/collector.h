@@ -37,10 +37,12 @@ struct HeadSample {
     bool device = false;              // computed by a GPU's kernels
     std::span<const int64_t> columns; // of the cells
 };
-using WitnessFunction = std::function<Witness(const HeadSample&)>;
+// Proves samples, at most max_proofs_together; several share layer and head, whose keys and values then are read once for all.
+using WitnessFunction = std::function<void(std::span<const HeadSample>, std::span<Witness>)>;
+constexpr size_t max_proofs_together = 16;
 
 struct CollectorOptions {
-    WitnessFunction witness;        // empty: none is taken; must be callable from several threads at once
+    std::function<WitnessFunction()> witness; // makes one for a thread, with memory of its own; empty: none is taken
     int32_t witnesses_single = 2;   // heads proven for a token decoded alone
     int32_t witnesses_batch = 1;    // heads proven for each token of a batch
 };
@@ -179,6 +181,7 @@ private:
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;
+    WitnessFunction prove_; // of the thread that decodes
     Geometry geometry_;
     bool geometry_known_ = false;
     int64_t next_index_ = 0;

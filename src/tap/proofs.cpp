@@ -4,11 +4,13 @@
 #include <ggml-cpu.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <future>
 #include <numeric>
+#include <utility>
 
 namespace attnscope::tap {
 
@@ -111,37 +113,75 @@ void Collector::proof_query(const Batch& batch, const Batch::Proof& proof, std::
     convert_heads(info.q_type, from, 0, 1, info.head_dim, q.data() + size_t(proof.head) * row);
 }
 
+namespace {
+
+// Proofs that one pass over a head's keys and values serves: [begin, end) of those of a batch.
+struct Together {
+    size_t begin = 0, end = 0;
+};
+
+// Puts proofs of one head side by side.
+std::vector<Together> bring_together(std::vector<Batch::Proof>& proofs) {
+    const auto head = [](const Batch::Proof& p) { return std::pair(p.layer, p.head); };
+    std::stable_sort(proofs.begin(), proofs.end(), [&](const Batch::Proof& a, const Batch::Proof& b) { return head(a) < head(b); });
+    std::vector<Together> all;
+    for (size_t i = 0; i < proofs.size(); ++i) {
+        const bool joins = i > 0 && head(proofs[i]) == head(proofs[i - 1]) && all.back().end - all.back().begin < max_proofs_together;
+        if (joins) ++all.back().end;
+        else all.push_back({i, i + 1});
+    }
+    return all;
+}
+
+} // namespace
+
 void Collector::prove(Batch& batch) {
-    std::vector<uint8_t> q;
-    for (const Batch::Proof& proof : batch.proofs) {
-        const CellMap& map = maps_[size_t(batch.layers[size_t(proof.layer)].group)];
-        HeadSample s = sample(batch, proof);
-        proof_query(batch, proof, q);
-        s.q = q.data();
-        s.columns = map.columns();
-        s.positions = map.positions();
-        batch.frames[size_t(proof.token)].witnesses.push_back(options_.witness(s));
+    if (batch.proofs.empty()) return;
+    if (!prove_) prove_ = options_.witness();
+    std::array<std::vector<uint8_t>, max_proofs_together> q;
+    std::array<HeadSample, max_proofs_together> samples;
+    std::array<Witness, max_proofs_together> witnesses;
+    for (const Together& t : bring_together(batch.proofs)) {
+        const size_t n = t.end - t.begin;
+        for (size_t i = 0; i < n; ++i) {
+            const Batch::Proof& proof = batch.proofs[t.begin + i];
+            const CellMap& map = maps_[size_t(batch.layers[size_t(proof.layer)].group)];
+            HeadSample& s = samples[i];
+            s = sample(batch, proof);
+            proof_query(batch, proof, q[i]);
+            s.q = q[i].data();
+            s.columns = map.columns();
+            s.positions = map.positions();
+        }
+        prove_(std::span(samples).first(n), std::span(witnesses).first(n));
+        for (size_t i = 0; i < n; ++i)
+            batch.frames[size_t(batch.proofs[t.begin + i].token)].witnesses.push_back(witnesses[i]);
     }
     batch.proofs.clear();
 }
 
 struct Proving {
     struct Item {
-        HeadSample sample;
         int64_t token = 0;
         std::vector<uint8_t> q;
         std::vector<float> out;
     };
-    WitnessFunction witness;
+    std::function<WitnessFunction()> witness;
     std::vector<Item> items;
+    std::vector<HeadSample> samples; // of the items
     std::vector<Witness> results;
+    std::vector<Together> together;
     std::vector<std::vector<int64_t>> columns;   // one a group
     std::vector<std::vector<int32_t>> positions; // one a group, where ALiBi needs them
     std::atomic<size_t> next{0};
     std::vector<std::future<void>> workers;
 
     void work() {
-        for (size_t i = next++; i < items.size(); i = next++) results[i] = witness(items[i].sample);
+        const WitnessFunction prove = witness();
+        for (size_t i = next++; i < together.size(); i = next++) {
+            const Together& t = together[i];
+            prove(std::span(samples).subspan(t.begin, t.end - t.begin), std::span(results).subspan(t.begin, t.end - t.begin));
+        }
     }
 };
 
@@ -155,7 +195,9 @@ void Collector::start_proving(Batch& batch, int32_t n_threads) {
     p.witness = options_.witness;
     p.columns.resize(batch.groups.size());
     p.positions.resize(batch.groups.size());
+    p.together = bring_together(batch.proofs);
     p.items.resize(batch.proofs.size());
+    p.samples.resize(batch.proofs.size());
     p.results.resize(batch.proofs.size());
     for (size_t i = 0; i < batch.proofs.size(); ++i) {
         const Batch::Proof& proof = batch.proofs[i];
@@ -165,15 +207,16 @@ void Collector::start_proving(Batch& batch, int32_t n_threads) {
         if (info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
         Proving::Item& item = p.items[i];
         item.token = proof.token;
-        item.sample = sample(batch, proof);
+        HeadSample& s = p.samples[i];
+        s = sample(batch, proof);
         proof_query(batch, proof, item.q);
-        item.out.assign(item.sample.out, item.sample.out + info.head_dim_v);
-        item.sample.q = item.q.data();
-        item.sample.out = item.out.data();
-        item.sample.columns = p.columns[group];
-        item.sample.positions = p.positions[group];
+        item.out.assign(s.out, s.out + info.head_dim_v);
+        s.q = item.q.data();
+        s.out = item.out.data();
+        s.columns = p.columns[group];
+        s.positions = p.positions[group];
     }
-    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.items.size());
+    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.together.size());
     for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
     batch.proofs.clear();
 }

@@ -2,6 +2,7 @@
 
 #include "attention/fingerprint.h"
 #include "attention/weigh.h"
+#include "verify/tolerance.h"
 
 #include <attnscope/rows.h>
 
@@ -9,15 +10,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 namespace attnscope::verify {
 
 namespace {
-
-constexpr double half_unit = 0x1.0p-11;
 
 // One head's V at one cell as floats, contiguous along dim.
 void read_v(const tap::HeadSample& s, int64_t cell, int32_t dim, std::vector<float>& out) {
@@ -45,49 +43,6 @@ void weigh(const tap::HeadSample& s, const std::vector<float>& row, int32_t dim,
             }
         }
     }
-}
-
-double norm(const std::vector<double>& x) {
-    double total = 0;
-    for (const double v : x) total += v * v;
-    return std::sqrt(total);
-}
-
-// How far the kernel's score may lie from ours when it multiplies Q without rounding it (float32) and we keep it
-// rounded: the errors of the products are independent, each at most u |q_d k_d|. Only columns with some weight matter, and of
-// many (more than 64 cannot have a weight above 1/64) a sample says enough.
-double score_error(const tap::HeadSample& s, const std::vector<float>& row) {
-    constexpr float some = 1e-4f;
-    const LayerInfo& layer = *s.layer;
-    if (!s.device && (!s.flash || !s.batched || layer.q_type == DType::f32)) return 0;
-    const auto type = static_cast<ggml_type>(layer.q_type);
-    const auto k_type = static_cast<ggml_type>(layer.k_type);
-    const size_t q_row = dtype_row_bytes(layer.q_type, layer.head_dim);
-    std::vector<float> q(size_t(layer.head_dim)), k(size_t(layer.head_dim));
-    ggml_get_type_traits(type)->to_float(s.q + size_t(s.head) * q_row, q.data(), layer.head_dim);
-    const int32_t kv = s.head / (layer.n_head / layer.n_head_kv);
-    double worst = 0;
-    constexpr float much = 1.0f / 64;
-    const int64_t sample = std::max<int64_t>(1, ranges_count({s.visible.begin(), s.visible.end()}) / 64);
-    for (const Range& r : s.visible) {
-        for (int64_t j = r.begin; j < r.end; ++j) {
-            if (row[size_t(j)] < (j % sample == 0 ? some : much)) continue;
-            const uint8_t* at = s.k + size_t(j) * s.k_stride + size_t(kv) * dtype_row_bytes(layer.k_type, layer.head_dim);
-            if (k_type == GGML_TYPE_F32) {
-                std::memcpy(k.data(), at, k.size() * sizeof(float));
-            } else {
-                ggml_get_type_traits(k_type)->to_float(at, k.data(), layer.head_dim);
-            }
-            double total = 0;
-            for (size_t d = 0; d < k.size(); ++d) {
-                const double x = static_cast<double>(q[d]) * static_cast<double>(k[d]);
-                total += x * x;
-            }
-            worst = std::max(worst, total);
-        }
-    }
-    const double scale = static_cast<double>(std::fabs(layer.scale * layer.post_scale));
-    return 4 * half_unit * scale * std::sqrt(worst);
 }
 
 } // namespace
@@ -130,30 +85,13 @@ Witness witness_head(const tap::HeadSample& s) {
     w.row_sum = static_cast<float>(row_sum);
     w.fingerprint = fingerprint;
 
-    const int32_t dim = layer.head_dim_v;
-    std::vector<double> ours(size_t(dim), 0.0), magnitude(size_t(dim), 0.0);
+    const auto dim = static_cast<size_t>(layer.head_dim_v);
+    std::vector<double> ours(dim, 0.0), magnitude(dim, 0.0);
     double v_max = 0;
-    weigh(s, row, dim, ours, magnitude, v_max);
-    double difference = 0, engine = 0;
-    for (int32_t d = 0; d < dim; ++d) {
-        const auto theirs = static_cast<double>(s.out[d]);
-        difference += (ours[size_t(d)] - theirs) * (ours[size_t(d)] - theirs);
-        engine += theirs * theirs;
-    }
-    const double size = std::max(std::sqrt(engine), 1e-30);
-    const double a = norm(magnitude);
-    const auto n = static_cast<double>(ranges_count({s.visible.begin(), s.visible.end()}));
-    double tolerance = 1e-5 * a; // our own sums over at most 1,024 cells, and float32 ones of the engine
-    if (s.v_type == DType::f16 || s.device) {
-        if (s.flash || s.device) { // GPUs round P to half precision and may add in it, with flash attention or without
-            tolerance += 4 * half_unit * std::sqrt(n) * a;
-        } else {
-            tolerance += half_unit * a + n * 0x1.0p-25 * v_max * std::sqrt(static_cast<double>(dim));
-        }
-    }
-    tolerance += 2 * score_error(s, row) * a;
-    w.error = static_cast<float>(std::sqrt(difference) / size);
-    w.tolerance = static_cast<float>(tolerance / size);
+    weigh(s, row, layer.head_dim_v, ours, magnitude, v_max);
+    ScoreErrors scores;
+    const float* const values = row.data();
+    compare(s, {ours, magnitude, v_max, scores.of({&s, 1}, {&values, 1}).front()}, w);
     return w;
 }
 

@@ -1,19 +1,37 @@
 // The witness: P.V from our rows and the engine's V must be the engine's own attention output.
 #pragma once
 
+#include "attention/weigh_tokens.h"
 #include "tap/collector.h"
+#include "verify/tolerance.h"
 
 #include <attnscope/types.h>
+
+#include <span>
+#include <vector>
 
 namespace attnscope::verify {
 
 // Computes one head's row from the captured Q and the cache's K, multiplies it with the engine's V in float64 and
-// compares with the engine's output. The tolerance is derived from what the kernel rounds (docs/fidelity.md):
-// u = 2^-11 (half precision), n visible columns, A = |sum_j p_j |v_j||_2, all relative to |output|_2:
-//   half-precision accumulation of V (flash attention on a CPU, f16 V):   4 u sqrt(n) A    (Higham & Mary 2019)
-//   weights rounded to half precision (no flash attention, f16 V):        u A + n 2^-25 max|v|
-//   Q multiplied unrounded while we keep it rounded (tiled flash attention): 2 d A, d = 4 u scale |q| max|k| / sqrt(dim)
-//   float32 arithmetic everywhere else:                                   1e-5 A
+// compares with the engine's output, within what verify/tolerance.h allows.
 Witness witness_head(const tap::HeadSample& sample);
+
+// The same for several tokens at once. Where they share a head, its keys and values are read once for all of them: rows and
+// fingerprints are bit for bit those of witness_head, errors and tolerances within the rounding of float32 sums. Keeps its
+// memory from call to call; one thread at a time.
+class Prover {
+public:
+    // At most tap::max_proofs_together samples, and as many witnesses.
+    void operator()(std::span<const tap::HeadSample> samples, std::span<Witness> witnesses);
+
+private:
+    void prove_together(std::span<const tap::HeadSample> samples, const RowsPlan& plan, std::span<Witness> witnesses);
+
+    TokenRows rows_;
+    TokenSums sums_;
+    ScoreErrors scores_;
+    std::vector<TokenRowsRequest::Token> tokens_;
+    std::vector<int32_t> positions_;
+};
 
 } // namespace attnscope::verify
