@@ -78,6 +78,7 @@ struct GenerateOptions {
     bool device_mean = true;     // where SessionOptions::device_mean allows it
     std::vector<int32_t> mean_layers, mean_heads; // the rows that Frame::mean is of, as in AttentionRequest; empty: all
     bool keep_rows = true;       // false: frames of generated tokens come without Q
+    bool read_last = true;       // false: the last generated token is not read; it has no frame, and the context lacks it
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
     // gets the token. The last token of the prompt is then decoded alone.
     std::function<void(std::span<const float>)> hidden_state;
@@ -137,7 +138,7 @@ public:
     virtual ModelInfo model_info() const = 0;
 
     // Reads `tokens` after what the context holds already, then generates. The last generated token is read too, so
-    // that every generated token has its frame. Frame indices continue over calls.
+    // that every generated token has its frame (GenerateOptions::read_last). Frame indices continue over calls.
     virtual Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                             const FrameSink& frames, const TextSink& text = {}) = 0;
 

@@ -152,9 +152,12 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         }
         hidden.deliver();
         const bool go_on = !text || text(token, piece(token));
-        if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r.error();
-        if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
         ++result.n_generated;
+        const bool last = !go_on || result.n_generated == o.n_predict || stopped();
+        if (!last || o.read_last) {
+            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r.error();
+            if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
+        }
         if (!go_on) {
             result.finish_reason = "stopped";
             break;

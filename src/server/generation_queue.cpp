@@ -185,6 +185,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     const bool rows = request.attention.has_value();
     o.stop = &generation.stop_flag();
     o.keep_rows = rows || request.record;
+    o.read_last = request.record; // a client's rows are of the queries that chose tokens: nobody asks for the last token's
     o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
     o.device_mean = rows && needs_mean(*request.attention);
     if (rows) o.mean_layers = request.attention->layers, o.mean_heads = request.attention->heads;

@@ -155,3 +155,28 @@ TEST(SessionContext, TheVocabularyAnswersWhileAnotherThreadGenerates) {
     done = true;
     asker.join();
 }
+
+TEST(SessionContext, TheLastTokenNeedNotBeRead) {
+    TempDir dir;
+    auto all = open_tiny(dir, "llama"), less = open_tiny(dir, "llama");
+    ASSERT_TRUE(all && less);
+    const auto prompt = some_tokens(24, 7);
+    GenerateOptions unread;
+    unread.read_last = false;
+    const Written a = run(*all, prompt), b = run(*less, prompt, unread);
+    EXPECT_EQ(a.tokens, b.tokens);
+    EXPECT_EQ(a.frames.size(), 24u + 6u);
+    EXPECT_EQ(b.frames.size(), 24u + 5u);
+    EXPECT_EQ(less->n_past(), 24 + 5);
+    // Given as the prompt of what follows it gives what would have followed.
+    const Written c = run(*all, {a.tokens.back()}), d = run(*less, {b.tokens.back(), a.tokens.back()}, unread);
+    EXPECT_EQ(c.tokens, d.tokens);
+    // Told to stop by the one who gets the text.
+    int32_t n = 0;
+    unread.n_predict = 8;
+    const auto result = less->generate(some_tokens(3, 5), unread, {}, [&](int32_t, const std::string&) { return ++n < 3; });
+    ASSERT_TRUE(result) << result.error().message;
+    EXPECT_EQ(result->n_generated, 3);
+    EXPECT_EQ(result->finish_reason, "stopped");
+    EXPECT_EQ(less->n_past(), 24 + 5 + 2 + 5 + 3 + 2);
+}
