@@ -1,6 +1,7 @@
 #include "tap/cells.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace attnscope::tap {
@@ -67,27 +68,54 @@ void CellMap::assign(int64_t cell, int64_t column, int32_t position) {
     if (size_t(cell) >= columns_.size()) {
         columns_.resize(size_t(cell) + 1, unknown);
         positions_.resize(size_t(cell) + 1, 0);
+        breaks_.resize(size_t(cell) / 64 + 1, ~uint64_t{0});
     }
     columns_[size_t(cell)] = column;
     positions_[size_t(cell)] = position;
+    mark(cell);
+    if (size_t(cell) + 1 < columns_.size()) mark(cell + 1);
+}
+
+void CellMap::mark(int64_t cell) {
+    const int64_t before = cell > 0 ? column(cell - 1) : unknown;
+    const bool goes_on = before != unknown && column(cell) == before + 1;
+    const uint64_t bit = uint64_t{1} << (size_t(cell) % 64);
+    uint64_t& word = breaks_[size_t(cell) / 64];
+    word = goes_on ? word & ~bit : word | bit;
+}
+
+// The first cell in (cell, end) that breaks the run of `cell`; `end` where none does.
+int64_t CellMap::run_end(int64_t cell, int64_t end) const {
+    const size_t from = size_t(cell) + 1;
+    for (size_t w = from / 64; w * 64 < size_t(end); ++w) {
+        uint64_t word = breaks_[w];
+        if (w == from / 64) word &= ~uint64_t{0} << (from % 64);
+        if (word != 0) return std::min(end, static_cast<int64_t>(w * 64) + std::countr_zero(word));
+    }
+    return end;
 }
 
 void CellMap::clear() {
     columns_.clear();
     positions_.clear();
+    breaks_.clear();
 }
 
 Ranges CellMap::columns_of(std::span<const Range> cells, int64_t* n_unknown) const {
     Ranges ranges;
+    const auto n_known = static_cast<int64_t>(columns_.size());
     for (const Range& r : cells) {
-        for (int64_t cell = r.begin; cell < r.end; ++cell) {
+        *n_unknown += std::max<int64_t>(0, r.end - std::max(r.begin, n_known));
+        const int64_t end = std::min(r.end, n_known);
+        for (int64_t cell = r.begin, next = 0; cell < end; cell = next) {
+            next = run_end(cell, end);
             const int64_t c = column(cell);
             if (c == unknown) {
-                ++*n_unknown;
+                *n_unknown += next - cell;
             } else if (!ranges.empty() && ranges.back().end == c) {
-                ranges.back().end = c + 1;
+                ranges.back().end = c + next - cell;
             } else {
-                ranges.push_back({c, c + 1});
+                ranges.push_back({c, c + next - cell});
             }
         }
     }

@@ -39,8 +39,14 @@ public:
     Ranges columns_of(std::span<const Range> cells, int64_t* n_unknown) const;
 
 private:
+    void mark(int64_t cell);
+    int64_t run_end(int64_t cell, int64_t end) const;
+
     std::vector<int64_t> columns_;
     std::vector<int32_t> positions_;
+    // Bit c: cell c does not hold the frame after that of cell c - 1. Cells are taken in order almost always, and who asks for
+    // the columns of a prompt's tokens asks for as many cells as its batch times the context.
+    std::vector<uint64_t> breaks_;
 };
 
 // A cell map as it was before some of its cells were taken by later tokens (a sliding window's ring wraps). Borrows both.

@@ -137,15 +137,26 @@ const uint8_t* Inputs::data(const ggml_tensor* t) const {
 void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
     Copy* copy = add(mask);
     if (!copy) return;
-    constexpr size_t piece_bytes = size_t(256) << 10; // stays in a core's cache
-    const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / mask->nb[1]));
     copy->rows.resize(size_t(n_query));
     n_query = std::min(n_query, mask->ne[1]);
-    for (int64_t first = 0; first < n_query; first += at_once) {
+    constexpr size_t piece_bytes = size_t(256) << 10; // stays in a core's cache
+    const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / mask->nb[1]));
+    const auto see = [&](int64_t first, const uint8_t* data) {
         const int64_t n = std::min(at_once, n_query - first);
-        copy->bytes.resize(size_t(n) * mask->nb[1]);
+        for (int64_t i = 0; i < n; ++i) copy->rows[size_t(first + i)] = visible_cells(mask, data, i);
+    };
+    if (is_host(mask)) { // of a prompt far into a context: tens of megabytes
+        const auto* const data = static_cast<const uint8_t*>(mask->data);
+        in_parts(size_t((n_query + at_once - 1) / at_once), [&](size_t part) {
+            const int64_t first = static_cast<int64_t>(part) * at_once;
+            see(first, data + size_t(first) * mask->nb[1]);
+        });
+        return;
+    }
+    for (int64_t first = 0; first < n_query; first += at_once) {
+        copy->bytes.resize(size_t(std::min(at_once, n_query - first)) * mask->nb[1]);
         ggml_backend_tensor_get(mask, copy->bytes.data(), size_t(first) * mask->nb[1], copy->bytes.size());
-        for (int64_t i = 0; i < n; ++i) copy->rows[size_t(first + i)] = visible_cells(mask, copy->bytes.data(), i);
+        see(first, copy->bytes.data());
     }
 }
 

@@ -92,7 +92,8 @@ namespace {
 constexpr size_t most_proving = 6;
 // Batches of many tokens hold many queries: one is being proven while the next one arrives.
 constexpr size_t most_batches_proving = 1;
-constexpr int64_t far_cells = 10000;
+// From so many on, what is done for each of a batch's tokens is done on several threads.
+constexpr int64_t many_tokens = 64;
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
@@ -257,15 +258,18 @@ void GraphTap::complete() {
     }
     const auto base = [&](size_t block) { return bases[block]; };
     bool some_on_host = false;
+    std::vector<const LayerSource*> new_on_device;
     for (const LayerSource& s : arriving->sources) {
         if (!s.captured) continue;
-        if (!s.on_device) {
-            some_on_host = true;
-            continue;
-        }
-        const Fetch* fetch = plan.fetch_of(s.device);
-        store_new(s, batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
+        if (s.on_device) new_on_device.push_back(&s);
+        else some_on_host = true;
     }
+    const auto store = [&](size_t i) {
+        const Fetch* fetch = plan.fetch_of(new_on_device[i]->device);
+        store_new(*new_on_device[i], batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
+    };
+    if (batch.n_query >= many_tokens) in_parts(new_on_device.size(), store);
+    else for (size_t i = 0; i < new_on_device.size(); ++i) store(i);
     std::vector<HostAttention> data;
     for (const LayerSource& s : arriving->sources) {
         HostAttention a = s.host;
@@ -300,10 +304,9 @@ void GraphTap::complete() {
     }
     // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
     const bool many = batch.n_query > 1;
-    // A prompt's proofs take all the time there is, and the thread that decodes must not wait for a core.
-    // Far into a context even that is not enough: then it had better share than wait.
-    const bool far = many && batch.first_index > far_cells;
-    collector.start_proving(batch, static_cast<int32_t>(many && !far ? helping_threads() : std::thread::hardware_concurrency()));
+    // The thread that decodes a prompt must not wait for a core; where proofs do not keep up it had better share than wait.
+    const bool keeps_up = plan.proving.empty() || Collector::proven(*plan.proving.back());
+    collector.start_proving(batch, static_cast<int32_t>(many && keeps_up ? helping_threads() : std::thread::hardware_concurrency()));
     plan.proving.push_back(std::move(arriving->batch));
     deliver_proven(many ? most_batches_proving : most_proving);
 }

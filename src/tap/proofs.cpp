@@ -1,6 +1,8 @@
 // The proofs of a batch: which heads, with what, and on which threads.
 #include "tap/collector.h"
 
+#include "tap/parts.h"
+
 #include <ggml-cpu.h>
 
 #include <algorithm>
@@ -199,23 +201,29 @@ void Collector::start_proving(Batch& batch, int32_t n_threads) {
     p.items.resize(batch.proofs.size());
     p.samples.resize(batch.proofs.size());
     p.results.resize(batch.proofs.size());
-    for (size_t i = 0; i < batch.proofs.size(); ++i) {
-        const Batch::Proof& proof = batch.proofs[i];
-        const LayerInfo& info = batch.layers[size_t(proof.layer)].info;
-        const auto group = size_t(batch.layers[size_t(proof.layer)].group);
+    for (const Batch::Proof& proof : batch.proofs) {
+        const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
+        const auto group = size_t(layer.group);
         if (p.columns[group].empty()) p.columns[group] = cells(batch, group).columns();
-        if (info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
+        if (layer.info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
+    }
+    const auto copy = [&](size_t i) {
+        const Batch::Proof& proof = batch.proofs[i];
+        const auto group = size_t(batch.layers[size_t(proof.layer)].group);
         Proving::Item& item = p.items[i];
         item.token = proof.token;
         HeadSample& s = p.samples[i];
         s = sample(batch, proof);
         proof_query(batch, proof, item.q);
-        item.out.assign(s.out, s.out + info.head_dim_v);
+        item.out.assign(s.out, s.out + s.layer->head_dim_v);
         s.q = item.q.data();
         s.out = item.out.data();
         s.columns = p.columns[group];
         s.positions = p.positions[group];
-    }
+    };
+    constexpr size_t many = 64;
+    if (batch.proofs.size() >= many) in_parts(batch.proofs.size(), copy);
+    else for (size_t i = 0; i < batch.proofs.size(); ++i) copy(i);
     const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.together.size());
     for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
     batch.proofs.clear();
