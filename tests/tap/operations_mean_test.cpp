@@ -81,7 +81,7 @@ TEST(OperationsMean, IsThatOfTheRowsOfTheChosenHeads) {
             for (int32_t h = 0; h < shape.n_head; ++h) {
                 const float w = shape.subset && (l == 1 || h % 3 == 0) ? 0.0f : 0.01f;
                 weights.push_back(w);
-                std::vector<double> score(size_t(n_cells[g]), -double(INFINITY));
+                std::vector<double> score(static_cast<size_t>(n_cells[g]), -INFINITY);
                 double top = shape.sinks ? double(sinks[l][size_t(h)]) : -double(INFINITY);
                 for (const Range& r : visible[g]) {
                     for (int64_t c = r.begin; c < r.end; ++c) {
