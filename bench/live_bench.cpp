@@ -5,7 +5,7 @@
 // smollm2: 30 layers, 9 query heads, 3 KV heads of 64, F16. 7b: 28 layers, 28 heads, 4 KV heads of 128. Each contestant
 // answers the newest token; two floors are measured in the same run on the same threads:
 //   read K    every byte of K once, as it lies in the store
-//   dots      the dot products alone, keys in the first-level cache
+//   dots      the dot products alone, keys in the first-level cache; in the engine's order of additions, and in any
 // With cold = 1 other memory (64 MiB) is read before each repeat, as a decode reads the model's weights between two
 // tokens; with 0 the caches stay as they are. They take turns; the median counts.
 #include "attention/simd.h"
@@ -132,18 +132,20 @@ int main(int argc, char** argv) {
     const LayerInfo& layer = geometry.layers[0];
     const int32_t group = layer.n_head / layer.n_head_kv;
     std::vector<float> q(static_cast<size_t>(group * layer.head_dim) + 16, 1.0f);
-    contests.push_back({"floor: dots, keys cached", [&] {
-                            on_threads(n_threads, [&](int32_t t) {
-                                std::vector<float> out(static_cast<size_t>(group * tile_columns));
-                                const int64_t all = int64_t{geometry.n_layer()} * layer.n_head_kv * n_tiles;
-                                for (int64_t i = t; i < all; i += n_threads) {
-                                    row_kernels().tiles_f16({q.data(), static_cast<size_t>(layer.head_dim), group,
-                                                             layer.head_dim, chunked->chunks()[0], 1, out.data(),
-                                                             static_cast<size_t>(tile_columns), false});
-                                }
-                                sink_of_results = static_cast<uint64_t>(out[0]);
-                            });
-                        }, {}});
+    for (const bool any_order : {false, true}) {
+        contests.push_back({any_order ? "floor: dots, any order" : "floor: dots, keys cached", [&, any_order] {
+                                on_threads(n_threads, [&](int32_t t) {
+                                    std::vector<float> out(static_cast<size_t>(group * tile_columns));
+                                    TileTask task{.q = q.data(), .q_stride = static_cast<size_t>(layer.head_dim), .n_q = group,
+                                                  .head_dim = layer.head_dim, .tiles = chunked->chunks()[0], .n_tiles = 1,
+                                                  .out = out.data(), .out_stride = static_cast<size_t>(tile_columns),
+                                                  .any_order = any_order};
+                                    const int64_t all = int64_t{geometry.n_layer()} * layer.n_head_kv * n_tiles;
+                                    for (int64_t i = t; i < all; i += n_threads) row_kernels().tiles_f16(task);
+                                    sink_of_results = static_cast<uint64_t>(out[0]);
+                                });
+                            }, {}});
+    }
     std::vector<std::unique_ptr<AttentionView>> views;
     bool ok = true;
     const auto enter = [&](const char* name, AttentionRequest request) {

@@ -26,6 +26,15 @@ template <class F> void each_piece(std::span<const Range> visible, int64_t unit,
     }
 }
 
+// What is read after a chunk: the same head's keys in the next chunk, or behind the last one the next head's in the first, which
+// lie behind this one's.
+const uint8_t* next_keys(const GroupRequest& r, size_t chunk, int64_t end) {
+    const size_t next = chunk + 1;
+    if (static_cast<int64_t>(next) * chunk_columns < end) return r.chunks[next] + r.chunk_offset;
+    const auto first = static_cast<size_t>(r.visible.front().begin / chunk_columns);
+    return r.chunks[first] + r.chunk_offset + static_cast<size_t>(chunk_columns) * r.plan->k_head_bytes;
+}
+
 void tile_dots(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {
     const LayerInfo& layer = *r.layer;
     rows.q.assign(r.q + static_cast<size_t>(r.head_begin) * r.plan->q_head_bytes, layer.q_type,
@@ -40,9 +49,13 @@ void tile_dots(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows
     task.head_dim = layer.head_dim;
     task.out_stride = rows.stride;
     task.batched = r.batched && layer.k_type != DType::f32; // as in attention_rows
+    task.any_order = r.any_order;
+    const int64_t end = r.visible.empty() ? 0 : r.visible.back().end;
     each_piece(r.visible, tile_columns, [&](int64_t column, int64_t n) {
         const size_t in_chunk = static_cast<size_t>(column % chunk_columns) * r.plan->k_head_bytes;
-        task.tiles = r.chunks[static_cast<size_t>(column / chunk_columns)] + r.chunk_offset + in_chunk;
+        const auto chunk = static_cast<size_t>(column / chunk_columns);
+        task.tiles = r.chunks[chunk] + r.chunk_offset + in_chunk;
+        task.ahead = next_keys(r, chunk, end);
         task.n_tiles = n / tile_columns;
         task.out = rows.values.data() + column;
         tiles(task);

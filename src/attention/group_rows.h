@@ -31,6 +31,7 @@ struct GroupRequest {
     int32_t head_begin = 0;                  // query heads [head_begin, head_end), all served by one KV head
     int32_t head_end = 0;
     bool batched = false;
+    bool any_order = false;                  // TileTask::any_order: for what is made of many rows
 };
 
 // One thread's memory for rows of a group, kept from call to call.
@@ -46,7 +47,7 @@ struct GroupRows {
 // Makes room for rows of at most `n_heads` heads, so that group_rows allocates nothing for what is no larger.
 void reserve_group_rows(GroupRows& rows, int32_t n_heads, int32_t head_dim, int64_t n_columns);
 
-// Bit for bit what attention_rows gives. Nothing is checked: the caller has checked the request.
+// Bit for bit what attention_rows gives, but for any_order. Nothing is checked: the caller has checked the request.
 void group_rows(const RowKernels& kernels, const GroupRequest& request, GroupRows& rows);
 
 } // namespace attnscope

@@ -39,6 +39,8 @@ struct TileTask {
     float* out = nullptr; // out[h * out_stride + c], c in [0, n_tiles * tile_columns): columns not yet filled included
     size_t out_stride = 0;
     bool batched = false;
+    bool any_order = false;       // whichever order of additions is fastest: a few units in the last place from the engine's
+    const uint8_t* ahead = nullptr; // what memory is asked for meanwhile: as many tiles, worked on next; or null
 };
 
 // Weighted sums of the V of one head at consecutive cells, for the rows of several queries at once.

@@ -6,6 +6,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #define ATTNSCOPE_TARGET __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 

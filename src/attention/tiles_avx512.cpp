@@ -11,6 +11,8 @@
 #endif
 #include <immintrin.h>
 
+#include <type_traits>
+
 #define ATTNSCOPE_TARGET __attribute__((target("avx512f,avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx512f,avx2,fma,f16c"), always_inline)) inline
 

@@ -71,8 +71,9 @@ int run(ServeFlags& f) {
     f.server.attention = f.session.capture = !f.no_attention;
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
     const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
-    const int32_t engine = std::clamp(f.session.n_threads > 0 ? f.session.n_threads : cores, 1, enough);
-    f.server.attention_threads = f.attention_threads > 0 ? f.attention_threads : engine;
+    const int32_t engine = std::max(f.session.n_threads > 0 ? f.session.n_threads : cores, 1);
+    f.server.attention_threads = f.attention_threads > 0 ? f.attention_threads : std::min(engine, enough);
+    f.server.engine_threads = f.attention_threads > 0 ? 0 : engine;
     std::error_code ec;
     if (!f.server.record_dir.empty()) {
         std::filesystem::create_directories(f.server.record_dir, ec);
@@ -139,7 +140,7 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")->option_text("NAME ...");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
-    number("--attention-threads", f->attention_threads, 0, 256, "For attention; 0: as -t, at most 8");
+    number("--attention-threads", f->attention_threads, 0, 256, "Threads of their own for attention; 0: the engine's between two tokens (on a GPU: as -t, at most 8)");
     number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn");
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any");

@@ -31,13 +31,18 @@ float lookback_ratio(std::span<const float> row, int64_t n_prompt) {
     return context + generated == 0 ? 0.0f : static_cast<float>(context / (context + generated));
 }
 
+std::unique_ptr<Crew> make_crew(const ViewOptions& options, int32_t n_layers) {
+    if (options.engine_threads > 0) return engine_crew(options.engine_threads);
+    return own_crew(std::min(options.n_threads, n_layers));
+}
+
 class View final : public AttentionView {
 public:
     View(const ChunkedKeys& keys, AttentionRequest request, const ViewOptions& options)
         : keys_(keys), request_(std::move(request)), options_(options),
           selection_(select_rows(request_, keys.geometry())), scores_(request_.window_rows),
-          crew_(std::min(options.n_threads, static_cast<int32_t>(selection_.layers.size()))),
-          scratch_(static_cast<size_t>(crew_.size())) {}
+          crew_(make_crew(options, static_cast<int32_t>(selection_.layers.size()))),
+          scratch_(static_cast<size_t>(crew_->size())) {}
 
     Result<AttentionAnswer> answer(const Frame& frame) override;
     Result<std::optional<AttentionAnswer>> next(const Frame& frame) override;
@@ -64,7 +69,7 @@ private:
     const Selection selection_;
     PositionScores scores_;
     int64_t n_seen_ = 0; // frames that came to next()
-    Crew crew_;
+    const std::unique_ptr<Crew> crew_;
     std::vector<GroupRows> scratch_; // one a member of the crew
 
     // of the frame in hand
@@ -149,6 +154,7 @@ void View::compute_layer(const Frame& frame, size_t place, GroupRows& scratch, A
     group.position = frame.position;
     group.positions = keys_.positions();
     group.batched = frame.batched;
+    group.any_order = wants_mean(); // rows are members of a sum only
 
     bool first = true;
     for (const HeadRun& run : work.runs) {
@@ -304,7 +310,7 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
         for (GroupRows& scratch : scratch_) // here, so that no thread of the crew has to allocate
             reserve_group_rows(scratch, selection_.max_run, selection_.max_head_dim, n_columns_);
         keys_.settle();
-        crew_.run(selection_.layers.size(), [&](size_t place, int32_t member) {
+        crew_->run(selection_.layers.size(), [&](size_t place, int32_t member) {
             compute_layer(frame, place, scratch_[static_cast<size_t>(member)], answering ? &answer : nullptr);
         });
         if (mean) mean_over_layers();

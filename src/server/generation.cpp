@@ -8,7 +8,9 @@ namespace attnscope::server {
 namespace {
 
 size_t weight(const GenerationEvent& event) {
-    return (event.frame ? event.frame->q.size() : 0) + event.hidden_state.size() * sizeof(float);
+    const bool values = event.answer && *event.answer && **event.answer;
+    return (event.frame ? event.frame->q.size() : 0) + event.hidden_state.size() * sizeof(float) +
+           (values ? (**event.answer)->values.size() * sizeof(float) : 0);
 }
 
 } // namespace
@@ -35,7 +37,7 @@ std::optional<GenerationEvent> Generation::next(std::chrono::milliseconds patien
 }
 
 void Generation::skip_overtaken(GenerationEvent& event) {
-    const bool newer = std::any_of(events_.begin(), events_.end(), [](const auto& e) { return e.frame.has_value(); });
+    const bool newer = std::any_of(events_.begin(), events_.end(), [](const auto& e) { return e.frame != nullptr; });
     if (!newer) return;
     ++summary_.n_skipped;
     event.overtaken = true;
@@ -43,14 +45,17 @@ void Generation::skip_overtaken(GenerationEvent& event) {
 }
 
 Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent& event) {
+    if (event.answer) return *event.answer;
     std::shared_ptr<SharedKeys> keys;
+    std::shared_ptr<AttentionView> view;
     {
         const std::lock_guard lock(mutex_);
         keys = keys_;
+        view = view_;
     }
-    if (!view_ || !event.frame || !keys) return std::optional<AttentionAnswer>();
+    if (!view || !event.frame || !keys) return std::optional<AttentionAnswer>();
     const std::lock_guard lock(keys->mutex);
-    Result<std::optional<AttentionAnswer>> answer = view_->next(*event.frame);
+    Result<std::optional<AttentionAnswer>> answer = view->next(*event.frame);
     if (answer && event.overtaken) return std::optional<AttentionAnswer>();
     return answer;
 }
@@ -109,6 +114,10 @@ Result<void> Generation::begin(std::shared_ptr<SharedKeys> keys, int64_t n_promp
     options.n_prompt = n_prompt;
     options.mean_is_selected = true; // GenerationQueue asks for them
     options.n_threads = limits_.n_threads;
+    const std::vector<LayerInfo>& layers = keys->store->geometry().layers;
+    const bool on_cpu = std::none_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.on_device; });
+    by_engine_ = limits_.engine_threads > 0 && on_cpu;
+    options.engine_threads = by_engine_ ? limits_.engine_threads : 0;
     auto view = AttentionView::create(*keys->store, *request.attention, options);
     if (!view) return view.error();
     view_ = std::move(*view);
@@ -142,7 +151,7 @@ void Generation::put_prompt_row(Frame frame) {
     GenerationEvent event;
     event.kind = GenerationEvent::Kind::prompt_row;
     event.token = frame.token;
-    event.frame = std::move(frame);
+    event.frame = std::make_shared<Frame>(std::move(frame));
     enqueue(lock, std::move(event));
 }
 
@@ -165,7 +174,7 @@ bool Generation::put_token(int32_t token, const std::string& piece, int64_t row,
 
 void Generation::put_row(Frame frame) {
     std::unique_lock lock(mutex_);
-    row_ = std::move(frame);
+    row_ = std::make_shared<Frame>(std::move(frame));
     match(lock);
 }
 
@@ -173,7 +182,17 @@ void Generation::match(std::unique_lock<std::mutex>& lock) {
     if (waiting_.empty() || !row_ || row_->index != waiting_.front().row) return;
     GenerationEvent event = std::move(waiting_.front().event);
     waiting_.pop_front();
-    event.frame = std::exchange(row_, std::nullopt);
+    event.frame = std::exchange(row_, nullptr);
+    if (by_engine_ && events_.empty() && view_ && keys_) {
+        const std::shared_ptr<SharedKeys> keys = keys_;
+        const std::shared_ptr<AttentionView> view = view_;
+        lock.unlock();
+        {
+            const std::lock_guard keys_lock(keys->mutex);
+            event.answer = view->next(*event.frame);
+        }
+        lock.lock();
+    }
     enqueue(lock, std::move(event));
 }
 
@@ -184,7 +203,7 @@ void Generation::finish(GenerationSummary summary) {
         GenerationEvent event;
         event.kind = GenerationEvent::Kind::prompt_row;
         event.token = row_->token;
-        event.frame = std::exchange(row_, std::nullopt);
+        event.frame = std::exchange(row_, nullptr);
         enqueue(lock, std::move(event));
     }
     while (!waiting_.empty()) {

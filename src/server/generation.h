@@ -1,8 +1,10 @@
 // One generation on its way from the engine's thread to the client that asked for it.
 //
 // The engine's thread puts in what it has: tokens, and the frames whose rows are wanted (Q only: their keys are in the
-// KeyStore). The client's thread takes it out and computes the rows there, at the client's pace: the engine never
-// computes or sends anything for a client, and what waits is small (Q of a token, not its rows).
+// KeyStore). The client's thread takes it out and computes the rows there, at the client's pace, so that what waits is small
+// (Q of a token, not its rows). The engine sends nothing, and computes nothing for a client that is behind; but where it decodes
+// on the CPU, its threads compute the rows of one that is not, before they begin the next token: whoever else did it would do it
+// on the cores of threads that wait for one another (GenerationLimits::engine_threads).
 #pragma once
 
 #include "server/stop_text.h"
@@ -52,7 +54,9 @@ struct GenerationEvent {
     Kind kind = Kind::done;
     int32_t token = -1;
     std::string text;                // whole characters; may be empty for a token
-    std::optional<Frame> frame;      // Q and what rows need; no keys
+    std::shared_ptr<const Frame> frame; // Q and what rows need; no keys
+    // Set where the engine's threads computed what the request asks of the frame.
+    std::optional<Result<std::optional<AttentionAnswer>>> answer;
     bool overtaken = false;          // Flow::latest: newer frames wait already; its row is accumulated, not sent
     std::vector<float> hidden_state; // (n_embd)
 };
@@ -79,9 +83,8 @@ struct SharedKeys {
 struct GenerationLimits {
     size_t queue_bytes = size_t(128) << 20;           // frames that wait for one client
     std::chrono::seconds stall{30};                   // how long a full queue is waited for before the stream is ended
-    // Compute a token's attention. One thread for each of the engine's: those wait for one another, so on cores that they share
-    // with us the next token is late by what the busiest of ours takes.
-    int32_t n_threads = 1;
+    int32_t n_threads = 1;      // compute a token's attention
+    int32_t engine_threads = 0; // above 0, and on a CPU: so many of the engine's do, while the client keeps up
 };
 
 class Generation {
@@ -131,7 +134,6 @@ private:
     // Hands over the waiting token, if the frame that it was chosen from is here.
     void match(std::unique_lock<std::mutex>& lock);
     void skip_overtaken(GenerationEvent& event);
-
     const GenerationLimits limits_;
     std::atomic<bool> stop_{false}, stalled_{false};
 
@@ -145,15 +147,16 @@ private:
         int64_t row = 0;
     };
     std::deque<Waiting> waiting_;
-    std::optional<Frame> row_;
+    std::shared_ptr<const Frame> row_;
     StopText text_;
     GenerationSummary summary_;
     bool finished_ = false;
 
     std::shared_ptr<SharedKeys> keys_;    // until `done` was taken
     std::optional<PositionScores> scores_; // from then on
-    std::unique_ptr<AttentionView> view_; // of the client's thread, except that begin() makes it
+    std::shared_ptr<AttentionView> view_; // made by begin(); whoever computes holds the keys' mutex
     bool with_rows_ = false;              // of the engine's thread
+    bool by_engine_ = false;              // its threads compute
 };
 
 } // namespace attnscope::server

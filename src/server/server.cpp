@@ -116,6 +116,7 @@ private:
         q.limits.queue_bytes = o.stream_memory;
         q.limits.stall = o.stall;
         q.limits.n_threads = o.attention_threads;
+        q.limits.engine_threads = o.engine_threads;
         return q;
     }
 

@@ -23,6 +23,7 @@ struct ServerOptions {
     std::string record_dir;                // empty: nothing is recorded
     bool attention = true;                 // false: requests for attention are refused; the session may be one that captures nothing
     int32_t attention_threads = 1;         // compute the attention of a token (GenerationLimits::n_threads)
+    int32_t engine_threads = 0;            // above 0: the engine's do on a CPU, which has so many (GenerationLimits)
     size_t max_waiting = 32;               // generations that wait for their turn
     std::chrono::seconds time_limit{0};    // of one generation; 0: none
     std::chrono::seconds timeout{60};      // of a connection that neither reads nor writes

@@ -317,6 +317,7 @@ TEST(View, MoreThreadsGiveTheSameNumbers) {
         for (const Reduce reduce : {Reduce::none, Reduce::mean, Reduce::max, Reduce::entropy}) {
             request.reduce = reduce;
             EXPECT_EQ(scene.answer(request, {.n_threads = 3}).values, scene.answer(request).values);
+            EXPECT_EQ(scene.answer(request, {.engine_threads = 3}).values, scene.answer(request).values);
         }
     });
 }

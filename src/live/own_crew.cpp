@@ -1,10 +1,41 @@
 #include "live/crew.h"
 
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
 #include <system_error>
+#include <thread>
+#include <vector>
 
 namespace attnscope::live {
 
-void Crew::start() {
+namespace {
+
+class OwnCrew final : public Crew {
+public:
+    explicit OwnCrew(int32_t n_threads) : size_(std::max(n_threads, 1)) {}
+    ~OwnCrew() override;
+    OwnCrew(const OwnCrew&) = delete;
+    OwnCrew& operator=(const OwnCrew&) = delete;
+
+    int32_t size() const override { return size_; }
+    void run(size_t n_items, const std::function<void(size_t, int32_t)>& work) override;
+
+private:
+    void start();
+    void serve(int32_t member);
+    void work_off(int32_t member, std::unique_lock<std::mutex>& lock);
+
+    std::mutex mutex_;
+    std::condition_variable wake_, done_;
+    const std::function<void(size_t, int32_t)>* work_ = nullptr;
+    size_t next_ = 0, n_items_ = 0, n_done_ = 0;
+    bool leave_ = false;
+    int32_t size_;
+    std::vector<std::thread> threads_;
+};
+
+void OwnCrew::start() {
     try {
         for (auto member = static_cast<int32_t>(threads_.size()) + 1; member < size_; ++member)
             threads_.emplace_back([this, member] { serve(member); });
@@ -13,7 +44,7 @@ void Crew::start() {
     }
 }
 
-Crew::~Crew() {
+OwnCrew::~OwnCrew() {
     {
         const std::lock_guard lock(mutex_);
         leave_ = true;
@@ -24,7 +55,7 @@ Crew::~Crew() {
 }
 
 // Items are layers: some dozens a token, tens of microseconds each, so one lock does for all of them.
-void Crew::work_off(int32_t member, std::unique_lock<std::mutex>& lock) {
+void OwnCrew::work_off(int32_t member, std::unique_lock<std::mutex>& lock) {
     while (next_ < n_items_) {
         const size_t item = next_++;
         const auto& work = *work_;
@@ -35,7 +66,7 @@ void Crew::work_off(int32_t member, std::unique_lock<std::mutex>& lock) {
     }
 }
 
-void Crew::serve(int32_t member) {
+void OwnCrew::serve(int32_t member) {
     std::unique_lock lock(mutex_);
     while (!leave_) {
         work_off(member, lock);
@@ -43,7 +74,7 @@ void Crew::serve(int32_t member) {
     }
 }
 
-void Crew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work) {
+void OwnCrew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work) {
     start();
     if (threads_.empty()) {
         for (size_t i = 0; i < n_items; ++i)
@@ -59,5 +90,9 @@ void Crew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work)
     done_.wait(lock, [this] { return n_done_ == n_items_; });
     next_ = n_items_ = n_done_ = 0;
 }
+
+} // namespace
+
+std::unique_ptr<Crew> own_crew(int32_t n_threads) { return std::make_unique<OwnCrew>(n_threads); }
 
 } // namespace attnscope::live
