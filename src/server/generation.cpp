@@ -41,11 +41,14 @@ void Generation::skip_overtaken(GenerationEvent& event) {
     if (!newer) return;
     ++summary_.n_skipped;
     event.overtaken = true;
-    if (request.attention->accumulate.empty()) event.frame.reset();
+    if (request.attention->accumulate.empty()) event.drop_rows();
 }
 
 Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent& event) {
-    if (event.answer) return *event.answer;
+    if (event.answer) {
+        if (*event.answer && event.overtaken) return std::optional<AttentionAnswer>();
+        return *event.answer;
+    }
     std::shared_ptr<SharedKeys> keys;
     std::shared_ptr<AttentionView> view;
     {
@@ -54,8 +57,14 @@ Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent&
         view = view_;
     }
     if (!view || !event.frame || !keys) return std::optional<AttentionAnswer>();
-    const std::lock_guard lock(keys->mutex);
-    Result<std::optional<AttentionAnswer>> answer = view->next(*event.frame);
+    Result<std::optional<AttentionAnswer>> answer = [&] {
+        const std::lock_guard lock(keys->mutex);
+        return view->next(*event.frame);
+    }();
+    {
+        const std::lock_guard lock(mutex_);
+        done_by_client_ = event.frame->index;
+    }
     if (answer && event.overtaken) return std::optional<AttentionAnswer>();
     return answer;
 }
@@ -132,7 +141,7 @@ void Generation::enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent eve
         for (auto e = events_.begin(); e != events_.end() && frame_bytes_ + more > limits_.queue_bytes; ++e) {
             frame_bytes_ -= weight(*e);
             if (e->frame) ++summary_.n_skipped;
-            e->frame.reset();
+            e->drop_rows();
             e->hidden_state.clear();
         }
     } else if (more > 0) {
@@ -142,6 +151,7 @@ void Generation::enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent eve
         if (!room) stalled_ = stop_ = true;
     }
     frame_bytes_ += more;
+    if (event.frame && !event.answer) left_to_client_ = event.frame->index;
     events_.push_back(std::move(event));
     changed_.notify_all();
 }
@@ -183,7 +193,7 @@ void Generation::match(std::unique_lock<std::mutex>& lock) {
     GenerationEvent event = std::move(waiting_.front().event);
     waiting_.pop_front();
     event.frame = std::exchange(row_, nullptr);
-    if (by_engine_ && events_.empty() && view_ && keys_) {
+    if (by_engine_ && events_.empty() && done_by_client_ >= left_to_client_ && view_ && keys_) {
         const std::shared_ptr<SharedKeys> keys = keys_;
         const std::shared_ptr<AttentionView> view = view_;
         lock.unlock();
@@ -229,7 +239,7 @@ void Generation::cut_off() {
     keys_.reset();
     for (GenerationEvent& e : events_) {
         frame_bytes_ -= weight(e);
-        e.frame.reset();
+        e.drop_rows();
         e.hidden_state.clear();
     }
     summary_.finish_reason = "stalled";

@@ -59,6 +59,11 @@ struct GenerationEvent {
     std::optional<Result<std::optional<AttentionAnswer>>> answer;
     bool overtaken = false;          // Flow::latest: newer frames wait already; its row is accumulated, not sent
     std::vector<float> hidden_state; // (n_embd)
+
+    void drop_rows() {
+        frame.reset();
+        answer.reset();
+    }
 };
 
 struct GenerationSummary {
@@ -157,6 +162,8 @@ private:
     std::shared_ptr<AttentionView> view_; // made by begin(); whoever computes holds the keys' mutex
     bool with_rows_ = false;              // of the engine's thread
     bool by_engine_ = false;              // its threads compute
+    // Frames are computed in their order, whoever computes: the newest that was left to the client, and that it is done with.
+    int64_t left_to_client_ = -1, done_by_client_ = -1;
 };
 
 } // namespace attnscope::server

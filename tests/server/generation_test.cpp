@@ -21,10 +21,12 @@ struct Scene {
     std::shared_ptr<SharedKeys> keys = std::make_shared<SharedKeys>();
     std::optional<Generation> generation;
 
-    explicit Scene(GenerationRequest request, int32_t engine_threads = 0) {
+    explicit Scene(GenerationRequest request, int32_t engine_threads = 0, size_t queue_bytes = size_t(1) << 20) {
         keys->store = std::move(*KeyStore::create(model.geometry(), 64));
         GenerationLimits limits;
         limits.engine_threads = engine_threads;
+        limits.queue_bytes = queue_bytes;
+        limits.stall = 2s;
         generation.emplace(std::move(request), limits);
         EXPECT_TRUE(generation->begin(keys, 3, 0));
     }
@@ -32,6 +34,12 @@ struct Scene {
         Frame frame = model.next(false);
         const std::lock_guard lock(keys->mutex);
         EXPECT_TRUE(keys->store->append(frame));
+        return frame;
+    }
+    Frame choose() { // a frame and the token that was chosen from it
+        Frame frame = next_frame();
+        generation->put_row(frame);
+        generation->put_token(7, "a", frame.index, {});
         return frame;
     }
     AttentionAnswer plain(const Frame& frame) const {
@@ -108,4 +116,54 @@ TEST(Generation, AFrameWhoseTokenIsNeverChosenIsNotAccumulated) {
     for (const double x : scores->total()) total += x;
     EXPECT_EQ(scores->n_rows(), 1);
     EXPECT_NEAR(total, want, 1e-6);
+}
+
+TEST(Generation, FramesAreComputedInTheirOrderWhoeverComputes) {
+    Scene scene(asking({.reduce = Reduce::mean, .accumulate = {Accumulate::last}}), 2);
+    const Frame first = scene.next_frame();
+    scene.generation->put_prompt_row(first); // left to the client
+    ASSERT_TRUE(scene.generation->next(1s)); // which has it in hand, and has not computed it
+    auto event = scene.generation->next(1ms);
+    EXPECT_FALSE(event);
+    const Frame second = scene.choose();
+    event = scene.generation->next(1s);
+    ASSERT_TRUE(event);
+    EXPECT_FALSE(event->answer.has_value());
+    EXPECT_TRUE(scene.generation->answer(*event));
+    const Frame third = scene.choose(); // the client is up to date again
+    event = scene.generation->next(1s);
+    ASSERT_TRUE(event);
+    EXPECT_TRUE(event->answer.has_value());
+}
+
+TEST(Generation, WhatIsOvertakenIsNotSentThoughTheEngineComputedIt) {
+    for (const bool accumulating : {false, true}) {
+        AttentionRequest attention{.reduce = Reduce::mean};
+        if (accumulating) attention.accumulate = {Accumulate::total};
+        GenerationRequest request = asking(attention);
+        request.flow = Flow::latest;
+        Scene scene(std::move(request), 2);
+        scene.choose();
+        scene.choose();
+        auto event = scene.generation->next(1s);
+        ASSERT_TRUE(event);
+        EXPECT_TRUE(event->overtaken);
+        auto answer = scene.generation->answer(*event);
+        ASSERT_TRUE(answer);
+        EXPECT_FALSE(answer->has_value());
+        event = scene.generation->next(1s);
+        ASSERT_TRUE(event);
+        answer = scene.generation->answer(*event);
+        EXPECT_TRUE(answer && answer->has_value());
+    }
+}
+
+TEST(Generation, WhatIsGivenUpTakesItsMemoryAlong) {
+    Scene scene(asking({.reduce = Reduce::none}), 2, 1);
+    scene.choose();
+    scene.generation->cut_off();
+    ASSERT_TRUE(scene.generation->next(1s));
+    const auto start = std::chrono::steady_clock::now();
+    scene.choose(); // there is room: nothing waits
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 1s);
 }
