@@ -57,7 +57,7 @@ public:
     virtual ~AttentionView() = default;
 
     // What the request asks of this frame, whatever `every` says; nothing is accumulated. Where the frame brings the mean
-    // of all rows (Frame::mean, from a GPU) and nothing but that mean is needed, it is taken as it is.
+    // of all rows (Frame::mean) and nothing but that mean is needed, it is taken as it is.
     // Errors: not_found when the frame has no Q, or sees frames that are not in the store yet (a token of a batch that
     // sees later ones: answer it after the whole batch was appended); invalid_argument when it is not a frame of this
     // store; unsupported as attention_rows; io when there is no memory.

@@ -33,9 +33,10 @@ struct SessionOptions {
     Entry entry = Entry::automatic;
     bool capture = true;       // false: the plain run, the tap is not even looked at
     bool witness = true;
-    bool device_mean = false;  // let GPUs compute Frame::mean of tokens decoded one by one (all layers on GPUs, no ALiBi, no
-                               // RPC; elsewhere Frame::mean stays empty). A kernel of ours on CUDA with f16 keys of 64,
-                               // 128 or 256 elements, ggml's own operations for the rest (docs/performance.md)
+    bool device_mean = false;  // let whatever decodes compute Frame::mean of tokens decoded one by one, where all layers lie on
+                               // GPUs or all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere Frame::mean stays
+                               // empty). On CUDA a kernel of ours for f16 keys of 64, 128 or 256 elements, else ggml's own
+                               // operations; on a CPU the engine's threads, inside the graph (docs/performance.md)
     bool quiet = true;         // drop llama.cpp's own log
 };
 

@@ -119,8 +119,8 @@ struct Frame {
     std::vector<Ranges> visible;      // one a mask group: the columns this token sees
     std::vector<Witness> witnesses;
     std::vector<float> mean; // (index + 1): the mean over the rows of all captured layers and heads (or those of
-                             // GenerateOptions::mean_layers and mean_heads), computed on the GPU
-                             // beside the model; empty unless asked for (SessionOptions::device_mean) and possible there.
+                             // GenerateOptions::mean_layers and mean_heads), computed by the
+                             // engine's device beside the model; empty unless asked for (SessionOptions::device_mean) and possible there.
                              // Not recorded
     uint32_t verdict = verdict_no_witness;
 };

@@ -31,12 +31,18 @@ void to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
 void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
     const auto dim = static_cast<size_t>(head_dim);
     lines_.reserve(n_head * ((dim + floats_per_line - 1) / floats_per_line));
-    halves_.reserve(dim);
+    halves_.reserve(n_head * dim);
 }
 
 void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t head_dim) {
     lines_per_head_ = (static_cast<size_t>(head_dim) + floats_per_line - 1) / floats_per_line;
     lines_.resize(n_head * lines_per_head_);
+    if (type != DType::f32 && static_cast<size_t>(head_dim) % floats_per_line == 0) { // one behind the other
+        halves_.resize(n_head * static_cast<size_t>(head_dim));
+        std::memcpy(halves_.data(), q, halves_.size() * sizeof(uint16_t));
+        to_floats(type, static_cast<const uint8_t*>(static_cast<const void*>(halves_.data())), lines_.data()->f, static_cast<int64_t>(halves_.size()));
+        return;
+    }
     const size_t head_bytes = dtype_row_bytes(type, head_dim);
     for (size_t h = 0; h < n_head; ++h) {
         const uint8_t* from = q + h * head_bytes;

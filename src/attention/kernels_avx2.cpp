@@ -214,7 +214,7 @@ template <class Keys, Order order> ATTNSCOPE_AVX2 void dots_ordered(const DotTas
 
 template <class Keys, Order single> void dots(const DotTask& t) {
     // tinyBLAS takes whole registers only: for other lengths the engine uses its other kernel
-    if (t.batched && t.head_dim % 8 == 0) return dots_ordered<Keys, Order::batched>(t);
+    if ((t.batched || t.any_order) && t.head_dim % 8 == 0) return dots_ordered<Keys, Order::batched>(t);
     dots_ordered<Keys, single>(t);
 }
 
@@ -440,7 +440,9 @@ const RowKernels* avx2_kernels() {
                                         add,
                                         largest,
                                         avx2_weigh,
-                                        avx2_read_f16};
+                                        avx2_read_f16,
+                                        nullptr,
+                                        nullptr};
     static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     return usable ? &kernels : nullptr;
 }

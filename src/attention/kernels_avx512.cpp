@@ -2,6 +2,7 @@
 // another order than one compiled for AVX2, so these exist for exactness first and for speed second. The rest of a row
 // (exponentials and what follows) is the AVX2 kernels'.
 #include "attention/numbers.h"
+#include "attention/parts_avx512.h"
 #include "attention/prefetch.h"
 #include "attention/simd.h"
 #include "attention/tiles.h"
@@ -251,7 +252,8 @@ template <class Keys, Order order> void dots_ordered(const DotTask& t) {
     t.n_q <= 7 ? dots_narrow<Keys, order>(t) : dots_wide<Keys, order>(t);
 }
 
-template <class Keys, Order single> void dots(const DotTask& t) {
+template <class Keys, Order single, auto any_dots> void dots(const DotTask& t) {
+    if (t.any_order && t.head_dim % 16 == 0) return any_dots(t);
     // tinyBLAS takes whole registers only: for other lengths the engine uses its other kernel
     if (t.batched && t.head_dim % 16 == 0) return dots_ordered<Keys, Order::batched>(t);
     dots_ordered<Keys, single>(t);
@@ -265,9 +267,9 @@ const RowKernels* avx512_kernels() {
                                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     if (!usable) return nullptr;
     static const RowKernels kernels{"avx512",
-                                    dots<F16Keys, Order::single>,
-                                    dots<Bf16Keys, Order::single_bf16>,
-                                    dots<F32Keys, Order::single>,
+                                    dots<F16Keys, Order::single, avx512_any_dots_f16>,
+                                    dots<Bf16Keys, Order::single_bf16, avx512_any_dots_bf16>,
+                                    dots<F32Keys, Order::single, avx512_any_dots_f32>,
                                     rest->scores,
                                     rest->exponentials,
                                     rest->multiply,
@@ -278,7 +280,9 @@ const RowKernels* avx512_kernels() {
                                     rest->add,
                                     rest->largest,
                                     avx512_weigh,
-                                    avx512_read_f16};
+                                    avx512_read_f16,
+                                    avx512_numerators,
+                                    avx512_add_rows};
     return &kernels;
 }
 

@@ -137,7 +137,8 @@ const RowKernels& scalar_kernels() {
                                         dots<F32Elements>,  scores,              exponentials,
                                         multiply,           entropy,             tiles<F16Elements>,
                                         tiles<Bf16Elements>, tiles<F32Elements>, add,
-                                        largest,          weigh,               read_f16};
+                                        largest,          weigh,               read_f16,
+                                        nullptr,          nullptr};
     return kernels;
 }
 

@@ -20,6 +20,7 @@ struct DotTask {
     float* out = nullptr;  // out[h * out_stride + r] = q[h] . k[r]
     size_t out_stride = 0; // floats
     bool batched = false;  // RowsRequest::batched
+    bool any_order = false; // whichever order of additions is fastest: a few units in the last place from the engine's
     // What to ask memory for while these keys are multiplied: `ahead_bytes` of as many rows as there are keys. Null: the keys
     // that come a little later.
     const uint8_t* ahead = nullptr;
@@ -77,6 +78,11 @@ struct RowKernels {
     void (*weigh)(const WeighBlock&);
     // n rows of `dim` f16 elements, `from_stride` bytes apart, as float32, `to_stride` floats apart
     void (*read_f16)(const uint8_t* from, size_t from_stride, int64_t n, int32_t dim, float* to, size_t to_stride);
+    // What follows may be null: then it is made of the others.
+    // x = exp(x * scale - max), in place, max being the largest x * scale; returns their sum. NaN and underflow as above.
+    double (*numerators)(float* x, int64_t n, float scale, float* max);
+    // sums[j] += sum over r of factors[r] * rows[r * stride + j], that sum in float32
+    void (*add_rows)(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n, double* sums);
 };
 
 const RowKernels& scalar_kernels();

@@ -156,6 +156,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
         };
         if (entry == Entry::interposed) {
             auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver);
+            tap->may_mean = options_.device_mean;
             graph_tap_ = tap.get();
             tap_ = std::move(tap);
         } else {

@@ -31,6 +31,7 @@ uint64_t coprime_step(uint64_t n) {
 
 // `n` heads of one token, f32, into rows of `type`.
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
+    if (stride == size_t(dim) * sizeof(float)) dim *= n, n = 1; // one behind the other
     const size_t row = dtype_row_bytes(type, dim);
     const auto from_float = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float;
     for (int32_t h = 0; h < n; ++h) {

@@ -36,8 +36,10 @@ public:
     }
 
     Collector collector;
-    // GraphTap: Frame::mean of the tokens that follow is computed by devices where they can, over these layers and heads of
-    // each of them (empty: all).
+    // GraphTap: graphs are prepared for means on a CPU (host_mean.h). Before the first graph.
+    bool may_mean = false;
+    // GraphTap: Frame::mean of the tokens that follow is computed beside the model where it can be, over these layers and heads
+    // of each of them (empty: all).
     bool device_mean = false;
     std::vector<int32_t> mean_layers, mean_heads;
 

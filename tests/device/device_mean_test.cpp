@@ -1,14 +1,12 @@
 // The mean that a GPU computes beside the model, and what is left out of a prompt there. Without a GPU they skip.
 #include "engine/model_make.h"
+#include "support/mean_trial.h"
 #include "support/temp_dir.h"
 
-#include <attnscope/attention_view.h>
 #include <attnscope/session.h>
 
 #include <ggml-backend.h>
 #include <gtest/gtest.h>
-
-#include <cmath>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -51,59 +49,16 @@ TEST_P(DeviceMeans, AreThoseOfTheFramesOwnRows) {
     const Case& c = GetParam();
     const std::string devices = gpus(c.n_gpus);
     if (devices.empty()) GTEST_SKIP() << "fewer than " << c.n_gpus << " GPUs on this machine";
-    TempDir dir;
-    ModelShape shape;
-    shape.arch = c.arch;
-    shape.n_layer = 6, shape.n_head = 8, shape.n_head_kv = 2, shape.head_dim = c.head_dim, shape.window = 64;
-    SessionOptions o;
-    o.model_path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model(shape, o.model_path));
-    o.n_ctx = 1024, o.n_batch = 32;
-    o.devices = devices;
-    o.cache_type_k = c.k_type;
-    o.device_mean = true;
-    auto session = Session::open(o);
-    ASSERT_TRUE(session) << session.error().message;
-    GenerateOptions g;
-    g.n_predict = 150; // a window of 64 in a ring of 64 + 32 cells, rounded up, comes round
-    g.ignore_eos = true;
-    g.sampling.temperature = 0;
-    AttentionRequest request;
-    request.reduce = Reduce::mean;
-    if (c.subset) {
-        request.layers = g.mean_layers = {1, 4};
-        request.heads = g.mean_heads = {0, 3, 6};
-    }
-    auto store = KeyStore::create((*session)->geometry(), o.n_ctx);
-    ASSERT_TRUE(store);
-    auto view = AttentionView::create(**store, request);
-    ASSERT_TRUE(view) << view.error().message;
-    int n_means = 0;
-    double worst = 0;
-    const auto r = (*session)->generate(prompt(300), g, [&](Frame&& f) -> Result<void> {
-        EXPECT_EQ(f.verdict, verdict_ok) << f.index << ": " << verdict_text(f.verdict);
-        if (auto added = (*store)->append(f); !added) return added;
-        if (f.kind != FrameKind::generated) return {};
-        const std::vector<float> mean = std::exchange(f.mean, {});
-        if (mean.empty()) return {};
-        ++n_means;
-        auto answer = (*view)->answer(f);
-        EXPECT_TRUE(answer) << answer.error().message;
-        if (!answer) return answer.error();
-        EXPECT_EQ(answer->values.size(), mean.size());
-        for (size_t i = 0; i < std::min(mean.size(), answer->values.size()); ++i) {
-            const double difference = std::fabs(double(mean[i]) - double(answer->values[i]));
-            if (difference > c.tolerance && worst <= c.tolerance) {
-                ADD_FAILURE() << "frame " << f.index << " column " << i << ": " << mean[i] << " instead of " << answer->values[i];
-            }
-            worst = std::max(worst, difference);
-        }
-        return {};
-    });
-    ASSERT_TRUE(r) << r.error().message;
-    EXPECT_EQ(n_means, 150);
-    RecordProperty("worst", std::to_string(worst));
-    std::printf("largest difference %.3g\n", worst);
+    MeanTrial trial;
+    trial.shape.arch = c.arch;
+    trial.shape.n_layer = 6, trial.shape.n_head = 8, trial.shape.n_head_kv = 2, trial.shape.head_dim = c.head_dim;
+    trial.shape.window = 64; // in a ring of 64 + 32 cells, rounded up, that comes round
+    trial.session.n_ctx = 1024, trial.session.n_batch = 32;
+    trial.session.devices = devices;
+    trial.session.cache_type_k = c.k_type;
+    if (c.subset) trial.layers = {1, 4}, trial.heads = {0, 3, 6};
+    trial.tolerance = c.tolerance;
+    expect_means_of_own_rows(trial);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMeans,

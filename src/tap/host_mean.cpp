@@ -1,0 +1,201 @@
+#include "tap/host_mean.h"
+
+#include <ggml-cpu.h>
+
+#include <algorithm>
+#include <new>
+
+namespace attnscope::tap {
+
+namespace {
+
+constexpr size_t most_threads = 512; // GGML_MAX_N_THREADS
+
+#if defined(__SANITIZE_THREAD__)
+// The engine's threads wait for one another in ways that thread sanitizers do not see. All of them pass here, which they do.
+std::atomic<uint32_t> seam{0};
+void pass_seam() { ++seam; }
+#else
+void pass_seam() {}
+#endif
+
+bool on_host(const AttentionNode& n) {
+    return is_host(n.k_cache) && is_host(n.q) && is_host(n.out);
+}
+
+} // namespace
+
+HostMean::HostMean() : parts_(most_threads) {}
+
+void HostMean::forget() {
+    nodes_.clear();
+    work_.clear();
+    running_ = false;
+}
+
+void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
+    forget();
+    if (found.n_query != 1) return;
+    for (const AttentionNode& n : found.nodes) {
+        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || !n.mask)) return;
+    }
+    ctx_.reset(ggml_init({ggml_tensor_overhead() * found.nodes.size(), nullptr, true}));
+    if (!ctx_) return;
+    // A graph takes nodes at its end only; from there they are moved to where they belong.
+    const int n_before = ggml_graph_n_nodes(graph);
+    std::vector<ggml_tensor*> ours;
+    for (const AttentionNode& n : found.nodes) {
+        nodes_.push_back(std::make_unique<Node>());
+        nodes_.back()->mean = this;
+        if (!n.refusal.empty()) {
+            ours.push_back(nullptr);
+            continue;
+        }
+        ggml_tensor* reads[] = {n.out, n.q, n.k};
+        ours.push_back(ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX, nodes_.back().get()));
+        ggml_build_forward_expand(graph, ours.back());
+    }
+    ggml_tensor** nodes = ggml_graph_nodes(graph);
+    const std::vector<ggml_tensor*> engines(nodes, nodes + n_before);
+    for (ggml_tensor* node : engines) {
+        *nodes++ = node;
+        for (size_t i = 0; i < ours.size(); ++i) {
+            if (ours[i] && found.nodes[i].out == node) *nodes++ = ours[i];
+        }
+    }
+}
+
+void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
+                     std::span<const int32_t> heads) {
+    running_ = false;
+    work_.clear();
+    visible_.clear();
+    for (auto& node : nodes_) node->work = -1;
+    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size()) return;
+    const auto among = [](std::span<const int32_t> some, size_t i) {
+        return some.empty() || std::find(some.begin(), some.end(), static_cast<int32_t>(i)) != some.end();
+    };
+    int32_t most_heads = 0;
+    n_rows_ = 0;
+    int64_t n_cells = 0;
+    for (size_t i = 0; i < found.nodes.size(); ++i) {
+        const AttentionNode& n = found.nodes[i];
+        const LayerInfo& info = geometry.layers[i];
+        if (info.captured() != n.refusal.empty()) return work_.clear();
+        if (!info.captured() || !among(layers, i)) continue;
+        size_t n_chosen = 0;
+        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads, size_t(h));
+        if (n_chosen == 0) continue;
+        Result<RowsPlan> plan = plan_layer(info, false);
+        if (!plan) return work_.clear();
+        n_rows_ += n_chosen;
+        most_heads = std::max(most_heads, info.n_head);
+        n_cells = std::max(n_cells, n.k->ne[1]);
+        size_t v = 0;
+        while (v < visible_.size() && (found.nodes[visible_[v].attention].mask != n.mask || found.nodes[visible_[v].attention].k_cells != n.k_cells)) ++v;
+        if (v == visible_.size()) {
+            Visibility seen;
+            seen.cells = inputs.visible(n.mask, 0);
+            seen.attention = i;
+            for (const Range& r : seen.cells) seen.n += r.end - r.begin;
+            seen.sums.assign(seen.cells.empty() ? 0 : size_t(seen.cells.back().end), 0.0);
+            visible_.push_back(std::move(seen));
+        }
+        nodes_[i]->work = static_cast<int32_t>(work_.size());
+        work_.push_back({&info, std::move(*plan), host_attention(n), i, v});
+    }
+    if (work_.empty()) return;
+    chosen_.assign(size_t(most_heads), 0);
+    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads, h);
+    stride_ = size_t(n_cells);
+    for (auto& n : numerators_) {
+        if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
+    }
+    failed_ = false;
+    n_parts_ = 0;
+    running_ = true;
+    pass_seam();
+}
+
+// On the engine's threads, which all meet between two nodes.
+void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
+    const Node& node = *static_cast<const Node*>(user_data);
+    HostMean& mean = *node.mean;
+    pass_seam();
+    if (!mean.running_ || mean.failed_ || node.work < 0) return;
+    const auto work = size_t(node.work), part = size_t(ith), n_parts = size_t(nth);
+    if (n_parts > most_threads) {
+        mean.failed_ = true;
+        return;
+    }
+    try {
+        if (part == 0) mean.n_parts_ = n_parts;
+        if (!mean.parts_[part]) mean.parts_[part] = std::make_unique<Part>();
+        if (work > 0) mean.add_part(work - 1, part, n_parts);
+        mean.compute_part(work, part, n_parts);
+    } catch (const std::bad_alloc&) {
+        mean.failed_ = true;
+    }
+    pass_seam();
+}
+
+void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
+    const Work& w = work_[index];
+    const Visibility& seen = visible_[w.visibility];
+    Part& p = *parts_[part];
+    const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts), end = seen.n * int64_t(part + 1) / int64_t(n_parts);
+    keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
+    p.q.resize(w.plan.q_head_bytes * size_t(w.info->n_head));
+    convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
+    PartRequest request;
+    request.layer = w.info, request.plan = &w.plan;
+    request.q = p.q.data();
+    request.k = w.data.k, request.k_stride = w.data.k_cell;
+    request.keys = p.keys[index % 2];
+    request.numerators = numerators_[index % 2].data(), request.stride = stride_;
+    part_rows(row_kernels(), request, p.rows[index % 2]);
+}
+
+void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
+    const Work& w = work_[index];
+    const auto n_head = size_t(w.info->n_head);
+    Part& mine = *parts_[part];
+    mine.factors.resize(n_head);
+    for (size_t h = 0; h < n_head; ++h) {
+        PartSum all(w.info->sinks.empty() ? nullptr : &w.info->sinks[h]);
+        for (size_t p = 0; p < n_parts; ++p) all.add(parts_[p]->rows[index % 2].max[h], parts_[p]->rows[index % 2].sum[h]);
+        mine.factors[h] = all.factor(mine.rows[index % 2].max[h]);
+    }
+    const std::span<double> sums = visible_[w.visibility].sums;
+    for (size_t begin = 0, end = 0; begin < n_head; begin = end) { // heads side by side that were all chosen, or all not
+        for (end = begin; end < n_head && chosen_[end] == chosen_[begin]; ++end) {}
+        if (!chosen_[begin]) continue;
+        for (const Range& r : mine.keys[index % 2]) {
+            const float* rows = numerators_[index % 2].data() + begin * stride_ + size_t(r.begin);
+            add_rows(row_kernels(), rows, stride_, std::span(mine.factors).subspan(begin, end - begin), sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
+        }
+    }
+}
+
+void HostMean::finish(Batch& batch, const Collector& collector) {
+    if (!running_) return;
+    running_ = false;
+    pass_seam();
+    const size_t n_parts = n_parts_;
+    if (failed_ || n_parts == 0 || batch.frames.size() != 1) return;
+    for (size_t part = 0; part < n_parts; ++part) add_part(work_.size() - 1, part, n_parts);
+    Frame& f = batch.frames[0];
+    f.mean.assign(size_t(f.index) + 1, 0.0f);
+    const double share = 1.0 / static_cast<double>(n_rows_);
+    for (const Visibility& seen : visible_) {
+        const CellView cells = collector.cells(batch, size_t(batch.layers[seen.attention].group));
+        for (const Range& r : seen.cells) {
+            for (int64_t cell = r.begin; cell < r.end; ++cell) {
+                const int64_t column = cells.column(cell);
+                if (column >= 0 && column <= f.index) f.mean[size_t(column)] += static_cast<float>(seen.sums[size_t(cell)] * share);
+            }
+        }
+    }
+}
+
+} // namespace attnscope::tap
