@@ -7,7 +7,7 @@ namespace attnscope {
 
 namespace {
 
-void dots(const RowKernels& kernels, const PartRequest& r, int32_t kv_head, const Range& keys, PartRows& rows) {
+void dots(const RowKernels& kernels, const PartRequest& r, int32_t kv_head, const Range& keys, const FloatQueries& q) {
     const LayerInfo& layer = *r.layer;
     const int32_t head = kv_head * r.plan->group;
     const uint8_t* k = r.k + static_cast<size_t>(keys.begin) * r.k_stride + static_cast<size_t>(kv_head) * r.plan->k_head_bytes;
@@ -22,7 +22,7 @@ void dots(const RowKernels& kernels, const PartRequest& r, int32_t kv_head, cons
         return;
     }
     DotTask task;
-    task.q = rows.q.head(static_cast<size_t>(head)), task.q_stride = rows.q.stride();
+    task.q = q.head(static_cast<size_t>(head)), task.q_stride = q.stride();
     task.n_q = r.plan->group, task.head_dim = layer.head_dim;
     task.k = k, task.k_stride = r.k_stride, task.n = keys.end - keys.begin;
     task.out = out, task.out_stride = r.stride;
@@ -35,39 +35,42 @@ void dots(const RowKernels& kernels, const PartRequest& r, int32_t kv_head, cons
 
 } // namespace
 
-void part_rows(const RowKernels& kernels, const PartRequest& r, PartRows& rows) {
+void part_rows(const RowKernels& kernels, const PartRequest& r, std::span<PartShare> shares, FloatQueries& q) {
     const LayerInfo& layer = *r.layer;
     const auto n_head = static_cast<size_t>(layer.n_head);
-    rows.max.assign(n_head, -std::numeric_limits<float>::infinity());
-    rows.sum.assign(n_head, 0.0);
+    std::fill(shares.begin(), shares.end(), PartShare());
     if (r.keys.empty()) return;
-    if (r.plan->way == DotWay::float32) rows.q.assign(r.q, layer.q_type, n_head, layer.head_dim);
+    if (r.plan->way == DotWay::float32) q.assign(r.q, layer.q_type, n_head, layer.head_dim);
     for (int32_t kv_head = 0; kv_head < layer.n_head_kv; ++kv_head) {
-        for (const Range& keys : r.keys) dots(kernels, r, kv_head, keys, rows);
+        for (const Range& keys : r.keys) dots(kernels, r, kv_head, keys, q);
         const auto first = static_cast<size_t>(kv_head * r.plan->group);
         for (size_t h = first; h < first + static_cast<size_t>(r.plan->group); ++h) {
             float* row = r.numerators + h * r.stride;
             if (kernels.numerators && layer.softcap == 0 && r.keys.size() == 1) {
-                rows.sum[h] = kernels.numerators(row + r.keys[0].begin, r.keys[0].end - r.keys[0].begin, layer.scale * layer.post_scale, &rows.max[h]);
+                shares[h].sum = kernels.numerators(row + r.keys[0].begin, r.keys[0].end - r.keys[0].begin, layer.scale * layer.post_scale, &shares[h].max);
                 continue;
             }
             for (const Range& keys : r.keys) {
                 const float top = kernels.scores(row + keys.begin, keys.end - keys.begin, layer.scale, layer.softcap, layer.post_scale);
-                rows.max[h] = std::max(rows.max[h], top);
+                shares[h].max = std::max(shares[h].max, top);
             }
             for (const Range& keys : r.keys)
-                rows.sum[h] += kernels.exponentials(row + keys.begin, keys.end - keys.begin, rows.max[h]);
+                shares[h].sum += kernels.exponentials(row + keys.begin, keys.end - keys.begin, shares[h].max);
         }
     }
 }
 
-void PartSum::add(float max, double sum) {
-    if (max == -std::numeric_limits<float>::infinity()) return;
-    if (max > max_) {
-        sum_ = sum_ * std::exp(static_cast<double>(max_) - static_cast<double>(max)) + sum;
-        max_ = max;
+void PartSum::add(const PartShare& part) {
+    if (part.max == -std::numeric_limits<float>::infinity()) return;
+    const auto apart = [&] { return std::exp(-std::fabs(static_cast<double>(part.max) - static_cast<double>(max_))); };
+    if (sum_ == 0) {
+        max_ = part.max;
+        sum_ = part.sum;
+    } else if (part.max > max_) {
+        sum_ = sum_ * apart() + part.sum;
+        max_ = part.max;
     } else {
-        sum_ += sum * std::exp(static_cast<double>(max) - static_cast<double>(max_));
+        sum_ += part.sum * apart();
     }
 }
 

@@ -29,23 +29,23 @@ struct PartRequest {
     size_t stride = 0;
 };
 
-// One part's memory, kept from call to call.
-struct PartRows {
-    std::vector<float> max;  // (n_head): m_p; -inf without keys
-    std::vector<double> sum; // (n_head): d_p
-    FloatQueries q;
+// What the other parts must know of one part of a row.
+struct PartShare {
+    float max = -std::numeric_limits<float>::infinity(); // m_p; -inf without keys
+    double sum = 0;                                      // d_p
 };
 
-// Scores are added in whichever order is fastest: for what is made of many rows. Nothing is checked.
-void part_rows(const RowKernels& kernels, const PartRequest& request, PartRows& rows);
+// `shares`: out, (n_head). `q`: the thread's memory, kept from call to call. Scores are added in whichever order is fastest: for
+// what is made of many rows. Nothing is checked.
+void part_rows(const RowKernels& kernels, const PartRequest& request, std::span<PartShare> shares, FloatQueries& q);
 
 // M and D of one head, part by part; then every part's factor.
 class PartSum {
 public:
     explicit PartSum(const float* sink = nullptr) {
-        if (sink) add(*sink, 1.0);
+        if (sink) add({*sink, 1.0});
     }
-    void add(float max, double sum);
+    void add(const PartShare& part);
     float factor(float max) const; // exp(m_p - M) / D; 0 where nothing is seen
 
 private:

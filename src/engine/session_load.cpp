@@ -155,8 +155,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
             std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
         };
         if (entry == Entry::interposed) {
-            auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver);
-            tap->may_mean = options_.device_mean;
+            auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver, options_.device_mean ? params.n_threads : 0);
             graph_tap_ = tap.get();
             tap_ = std::move(tap);
         } else {

@@ -36,7 +36,7 @@ struct GraphTap::Plan {
     std::deque<std::unique_ptr<Batch>> proving; // taken; frames as soon as they are proven
     int next_slot = 0;
     TokenMean mean;     // on devices
-    HostMean host_mean; // on a CPU
+    std::unique_ptr<HostMean> host_mean; // on a CPU; null: not wanted
 
     Fetch* fetch_of(ggml_backend_dev_t device) {
         for (auto& f : fetches) {
@@ -84,8 +84,10 @@ struct GraphTap::Plan {
     }
 };
 
-GraphTap::GraphTap(CollectorOptions options, FramesCallback frames)
-    : Tap(std::move(options), std::move(frames)), plan_(std::make_unique<Plan>()) {}
+GraphTap::GraphTap(CollectorOptions options, FramesCallback frames, int32_t mean_threads)
+    : Tap(std::move(options), std::move(frames)), plan_(std::make_unique<Plan>()) {
+    if (mean_threads > 0) plan_->host_mean = std::make_unique<HostMean>(mean_threads);
+}
 GraphTap::~GraphTap() = default;
 
 namespace {
@@ -113,7 +115,7 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
     plan.graph = graph;
     plan.found = find_attention(graph);
-    plan.host_mean.forget();
+    if (plan.host_mean) plan.host_mean->forget();
     if (plan.found.nodes.empty()) return;
     plan.placement.place(plan.found, [&] {
         // Blocks are about to be given back: nobody may still write to them or read from them.
@@ -121,7 +123,7 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         complete();
         plan.drain();
     });
-    if (may_mean) plan.host_mean.add_to(graph, plan.found);
+    if (plan.host_mean) plan.host_mean->add_to(graph, plan.found);
 }
 
 void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
@@ -129,7 +131,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     const bool ours = plan.graph == graph && !plan.found.nodes.empty();
     // Only what cannot wait: the device stands still while we look.
     plan.inputs.clear();
-    plan.host_mean.stop();
+    if (plan.host_mean) plan.host_mean->stop();
     if (ours) {
         if (plan.found.positions) plan.inputs.keep(plan.found.positions);
         for (const AttentionNode& n : plan.found.nodes) {
@@ -137,7 +139,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
             plan.inputs.keep_mask(n.mask, plan.found.n_query);
             if (n.k_cells) plan.inputs.keep(n.k_cells);
         }
-        if (device_mean) plan.host_mean.start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
+        if (device_mean && plan.host_mean) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || plan.overwrites_arriving();
@@ -303,7 +305,7 @@ void GraphTap::complete() {
     collector.take(batch, std::move(data));
     plan.mean.finish(arriving->slot, batch, collector);
     if (some_on_host) {
-        plan.host_mean.finish(batch, collector);
+        if (plan.host_mean) plan.host_mean->finish(batch, collector);
         collector.prove(batch); // with the engine's own K and V, which the next graph changes
         deliver_proven(0);
         deliver(batch);

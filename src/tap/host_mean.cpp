@@ -9,8 +9,6 @@ namespace attnscope::tap {
 
 namespace {
 
-constexpr size_t most_threads = 512; // GGML_MAX_N_THREADS
-
 #if defined(__SANITIZE_THREAD__)
 // The engine's threads wait for one another in ways that thread sanitizers do not see. All of them pass here, which they do.
 std::atomic<uint32_t> seam{0};
@@ -25,7 +23,7 @@ bool on_host(const AttentionNode& n) {
 
 } // namespace
 
-HostMean::HostMean() : parts_(most_threads) {}
+HostMean::HostMean(int32_t n_threads) : parts_(size_t(std::max(n_threads, 1))) {}
 
 void HostMean::forget() {
     nodes_.clear();
@@ -111,6 +109,11 @@ void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Ge
     for (auto& n : numerators_) {
         if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
     }
+    constexpr size_t lines = 128 / sizeof(PartShare); // neighbouring lines come together
+    shares_stride_ = (size_t(most_heads) + lines - 1) / lines * lines;
+    for (auto& s : shares_) {
+        if (s.size() < parts_.size() * shares_stride_) s.resize(parts_.size() * shares_stride_);
+    }
     failed_ = false;
     n_parts_ = 0;
     running_ = true;
@@ -124,13 +127,12 @@ void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
     pass_seam();
     if (!mean.running_ || mean.failed_ || node.work < 0) return;
     const auto work = size_t(node.work), part = size_t(ith), n_parts = size_t(nth);
-    if (n_parts > most_threads) {
+    if (n_parts > mean.parts_.size()) {
         mean.failed_ = true;
         return;
     }
     try {
         if (part == 0) mean.n_parts_ = n_parts;
-        if (!mean.parts_[part]) mean.parts_[part] = std::make_unique<Part>();
         if (work > 0) mean.add_part(work - 1, part, n_parts);
         mean.compute_part(work, part, n_parts);
     } catch (const std::bad_alloc&) {
@@ -142,7 +144,7 @@ void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
 void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
     const Work& w = work_[index];
     const Visibility& seen = visible_[w.visibility];
-    Part& p = *parts_[part];
+    Part& p = parts_[part];
     const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts), end = seen.n * int64_t(part + 1) / int64_t(n_parts);
     keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
     p.q.resize(w.plan.q_head_bytes * size_t(w.info->n_head));
@@ -153,18 +155,18 @@ void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
     request.k = w.data.k, request.k_stride = w.data.k_cell;
     request.keys = p.keys[index % 2];
     request.numerators = numerators_[index % 2].data(), request.stride = stride_;
-    part_rows(row_kernels(), request, p.rows[index % 2]);
+    part_rows(row_kernels(), request, shares(index, part).first(size_t(w.info->n_head)), p.float_q);
 }
 
 void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
     const Work& w = work_[index];
     const auto n_head = size_t(w.info->n_head);
-    Part& mine = *parts_[part];
+    Part& mine = parts_[part];
     mine.factors.resize(n_head);
     for (size_t h = 0; h < n_head; ++h) {
         PartSum all(w.info->sinks.empty() ? nullptr : &w.info->sinks[h]);
-        for (size_t p = 0; p < n_parts; ++p) all.add(parts_[p]->rows[index % 2].max[h], parts_[p]->rows[index % 2].sum[h]);
-        mine.factors[h] = all.factor(mine.rows[index % 2].max[h]);
+        for (size_t p = 0; p < n_parts; ++p) all.add(shares(index, p)[h]);
+        mine.factors[h] = all.factor(shares(index, part)[h].max);
     }
     const std::span<double> sums = visible_[w.visibility].sums;
     for (size_t begin = 0, end = 0; begin < n_head; begin = end) { // heads side by side that were all chosen, or all not

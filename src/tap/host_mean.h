@@ -18,7 +18,8 @@ namespace attnscope::tap {
 
 class HostMean {
 public:
-    HostMean();
+    // As many parts as the engine has threads.
+    explicit HostMean(int32_t n_threads);
 
     // Adds a node behind every attention of a graph of one token all of whose tensors lie in host memory. Before memory is
     // assigned to the graph; forgets the graph before. A node costs the engine's threads one more meeting.
@@ -50,12 +51,13 @@ private:
         std::vector<double> sums; // (cells): of the weights of all rows so far
         size_t attention = 0;     // one whose group it is
     };
-    struct Part { // one thread's
-        PartRows rows[2]; // of this layer and of the one before it
-        std::vector<Range> keys[2];
+    struct alignas(128) Part { // one thread's
+        std::vector<Range> keys[2]; // of a layer and of the one before it
         std::vector<uint8_t> q;
+        FloatQueries float_q;
         std::vector<float> factors; // (n_head)
     };
+    std::span<PartShare> shares(size_t work, size_t part) { return std::span(shares_[work % 2]).subspan(part * shares_stride_, shares_stride_); }
     static void compute(ggml_tensor* dst, int ith, int nth, void* node);
     void compute_part(size_t work, size_t part, size_t n_parts);
     // Adds the rows of a layer to the sums, once every thread has its part.
@@ -67,7 +69,9 @@ private:
     std::vector<Visibility> visible_;
     std::vector<uint8_t> chosen_; // (n_head): heads of each layer
     size_t n_rows_ = 0;
-    std::vector<std::unique_ptr<Part>> parts_;
+    std::vector<Part> parts_;
+    std::vector<PartShare> shares_[2]; // (parts, shares_stride_)
+    size_t shares_stride_ = 0;         // heads, rounded up so that parts share no cache line
     std::vector<float> numerators_[2]; // (n_head, stride_), of a layer and of the one before it
     size_t stride_ = 0;
     std::atomic<size_t> n_parts_{0};

@@ -36,8 +36,6 @@ public:
     }
 
     Collector collector;
-    // GraphTap: graphs are prepared for means on a CPU (host_mean.h). Before the first graph.
-    bool may_mean = false;
     // GraphTap: Frame::mean of the tokens that follow is computed beside the model where it can be, over these layers and heads
     // of each of them (empty: all).
     bool device_mean = false;
@@ -54,7 +52,8 @@ protected:
 // that its frames come some decodes later (flush() brings the last). Used with a HookScope around llama_decode.
 class GraphTap : public Tap, public GraphHook {
 public:
-    GraphTap(CollectorOptions options, FramesCallback frames);
+    // `mean_threads`: graphs are prepared for means on a CPU, by so many threads of the engine's (host_mean.h); 0: they are not.
+    GraphTap(CollectorOptions options, FramesCallback frames, int32_t mean_threads = 0);
     ~GraphTap() override;
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;

@@ -58,26 +58,27 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
         const int64_t n_parts = pick(1, 5), n_visible = ranges_count(sample.visible);
         for (const RowKernels* kernels : all_kernels()) {
             std::vector<float> numerators(expected.rows.size(), -1.0f);
-            std::vector<PartRows> parts(static_cast<size_t>(n_parts));
+            std::vector<std::vector<PartShare>> parts(static_cast<size_t>(n_parts), std::vector<PartShare>(static_cast<size_t>(layer.n_head)));
             std::vector<std::vector<Range>> keys(parts.size());
+            FloatQueries memory;
             for (size_t p = 0; p < parts.size(); ++p) {
                 const int64_t begin = n_visible * static_cast<int64_t>(p) / n_parts;
                 keys_of_part(sample.visible, begin, n_visible * static_cast<int64_t>(p + 1) / n_parts - begin, keys[p]);
                 PartRequest r;
                 r.layer = &layer, r.plan = &*plan, r.q = sample.q.data(), r.k = k.data(), r.k_stride = sample.keys[0].size();
                 r.keys = keys[p], r.numerators = numerators.data(), r.stride = static_cast<size_t>(n);
-                part_rows(*kernels, r, parts[p]);
+                part_rows(*kernels, r, parts[p], memory);
             }
             std::vector<float> got(expected.rows.size(), 0.0f);
             size_t n_written = 0;
             for (size_t h = 0; h < static_cast<size_t>(layer.n_head); ++h) {
                 PartSum sum(layer.sinks.empty() ? nullptr : &layer.sinks[h]);
-                for (const PartRows& p : parts) sum.add(p.max[h], p.sum[h]);
+                for (const auto& p : parts) sum.add(p[h]);
                 for (size_t p = 0; p < parts.size(); ++p) {
                     for (const Range& r : keys[p]) {
                         for (int64_t c = r.begin; c < r.end; ++c, ++n_written) {
                             const size_t i = h * static_cast<size_t>(n) + static_cast<size_t>(c);
-                            got[i] = numerators[i] * sum.factor(parts[p].max[h]);
+                            got[i] = numerators[i] * sum.factor(parts[p][h].max);
                             numerators[i] = -1.0f;
                         }
                     }
