@@ -139,11 +139,11 @@ template <class Keys> ATTNSCOPE_TARGET void any_dots(const DotTask& t) {
         }
         return;
     }
-    constexpr size_t line = 64;
-    const size_t bytes = static_cast<size_t>(t.head_dim) * Keys::size;
+    constexpr size_t line = 64, near = size_t(256) << 10; // what lies in a core's second cache need not be asked for
+    const size_t bytes = static_cast<size_t>(t.n) * t.k_stride > near ? static_cast<size_t>(t.head_dim) * Keys::size : 0;
     for (int64_t row = 0; row < t.n; row += block) {
         row = std::min(row, t.n - block); // the last block repeats some of the one before it
-        for (int64_t r = row + block; r < std::min(row + 2 * block, t.n); ++r) {
+        for (int64_t r = row + block; bytes > 0 && r < std::min(row + 2 * block, t.n); ++r) {
             for (size_t b = 0; b < bytes; b += line) __builtin_prefetch(t.k + static_cast<size_t>(r) * t.k_stride + b, 0, 3);
         }
         multiply_block<Keys>(t, row);

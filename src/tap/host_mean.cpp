@@ -27,8 +27,7 @@ HostMean::HostMean(int32_t n_threads) : parts_(size_t(std::max(n_threads, 1))) {
 
 void HostMean::forget() {
     nodes_.clear();
-    work_.clear();
-    running_ = false;
+    prepared_ = running_ = false;
 }
 
 void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
@@ -63,14 +62,18 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     }
 }
 
-void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
-                     std::span<const int32_t> heads) {
-    running_ = false;
+bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     work_.clear();
     visible_.clear();
     for (auto& node : nodes_) node->work = -1;
-    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size()) return;
-    const auto among = [](std::span<const int32_t> some, size_t i) {
+    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size()) return false;
+    while (plans_.size() < geometry.layers.size()) {
+        const LayerInfo& info = geometry.layers[plans_.size()];
+        Result<RowsPlan> plan = info.captured() ? plan_layer(info, false) : RowsPlan();
+        if (!plan) return false;
+        plans_.push_back(std::move(*plan));
+    }
+    const auto among = [](const std::vector<int32_t>& some, size_t i) {
         return some.empty() || std::find(some.begin(), some.end(), static_cast<int32_t>(i)) != some.end();
     };
     int32_t most_heads = 0;
@@ -79,32 +82,22 @@ void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Ge
     for (size_t i = 0; i < found.nodes.size(); ++i) {
         const AttentionNode& n = found.nodes[i];
         const LayerInfo& info = geometry.layers[i];
-        if (info.captured() != n.refusal.empty()) return work_.clear();
-        if (!info.captured() || !among(layers, i)) continue;
+        if (info.captured() != n.refusal.empty()) return false;
+        if (!info.captured() || !among(layers_, i)) continue;
         size_t n_chosen = 0;
-        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads, size_t(h));
+        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads_, size_t(h));
         if (n_chosen == 0) continue;
-        Result<RowsPlan> plan = plan_layer(info, false);
-        if (!plan) return work_.clear();
         n_rows_ += n_chosen;
         most_heads = std::max(most_heads, info.n_head);
         n_cells = std::max(n_cells, n.k->ne[1]);
-        size_t v = 0;
-        while (v < visible_.size() && (found.nodes[visible_[v].attention].mask != n.mask || found.nodes[visible_[v].attention].k_cells != n.k_cells)) ++v;
-        if (v == visible_.size()) {
-            Visibility seen;
-            seen.cells = inputs.visible(n.mask, 0);
-            seen.attention = i;
-            for (const Range& r : seen.cells) seen.n += r.end - r.begin;
-            seen.sums.assign(seen.cells.empty() ? 0 : size_t(seen.cells.back().end), 0.0);
-            visible_.push_back(std::move(seen));
-        }
+        const auto seen = std::find_if(visible_.begin(), visible_.end(), [&](const Visibility& v) { return v.mask == n.mask && v.k_cells == n.k_cells; });
         nodes_[i]->work = static_cast<int32_t>(work_.size());
-        work_.push_back({&info, std::move(*plan), host_attention(n), i, v});
+        work_.push_back({&info, &plans_[i], host_attention(n), size_t(seen - visible_.begin())});
+        if (seen == visible_.end()) visible_.push_back({n.mask, n.k_cells, i, {}, 0, {}});
     }
-    if (work_.empty()) return;
+    if (work_.empty()) return false;
     chosen_.assign(size_t(most_heads), 0);
-    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads, h);
+    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads_, h);
     stride_ = size_t(n_cells);
     for (auto& n : numerators_) {
         if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
@@ -113,6 +106,23 @@ void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Ge
     shares_stride_ = (size_t(most_heads) + lines - 1) / lines * lines;
     for (auto& s : shares_) {
         if (s.size() < parts_.size() * shares_stride_) s.resize(parts_.size() * shares_stride_);
+    }
+    return true;
+}
+
+void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
+                     std::span<const int32_t> heads) {
+    running_ = false;
+    if (!prepared_ || !std::ranges::equal(layers, layers_) || !std::ranges::equal(heads, heads_)) {
+        layers_.assign(layers.begin(), layers.end());
+        heads_.assign(heads.begin(), heads.end());
+        prepared_ = prepare(found, geometry);
+    }
+    if (!prepared_) return;
+    for (Visibility& v : visible_) {
+        v.cells = inputs.visible(v.mask, 0);
+        v.n = ranges_count(v.cells);
+        v.sums.assign(v.cells.empty() ? 0 : size_t(v.cells.back().end), 0.0);
     }
     failed_ = false;
     n_parts_ = 0;
@@ -147,10 +157,10 @@ void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
     Part& p = parts_[part];
     const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts), end = seen.n * int64_t(part + 1) / int64_t(n_parts);
     keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
-    p.q.resize(w.plan.q_head_bytes * size_t(w.info->n_head));
+    p.q.resize(w.plan->q_head_bytes * size_t(w.info->n_head));
     convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
     PartRequest request;
-    request.layer = w.info, request.plan = &w.plan;
+    request.layer = w.info, request.plan = w.plan;
     request.q = p.q.data();
     request.k = w.data.k, request.k_stride = w.data.k_cell;
     request.keys = p.keys[index % 2];

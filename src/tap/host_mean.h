@@ -40,16 +40,17 @@ private:
     };
     struct Work { // one of the layers chosen
         const LayerInfo* info = nullptr;
-        RowsPlan plan;
+        const RowsPlan* plan = nullptr;
         HostAttention data;
-        size_t attention = 0;          // place in GraphAttention::nodes
-        size_t visibility = 0;         // place in visible_
+        size_t visibility = 0; // place in visible_
     };
-    struct Visibility {
+    struct Visibility { // layers that share a mask and the cells of a cache
+        const ggml_tensor* mask = nullptr;
+        const ggml_tensor* k_cells = nullptr;
+        size_t attention = 0; // one of them: place in GraphAttention::nodes
         Ranges cells;
         int64_t n = 0;
         std::vector<double> sums; // (cells): of the weights of all rows so far
-        size_t attention = 0;     // one whose group it is
     };
     struct alignas(128) Part { // one thread's
         std::vector<Range> keys[2]; // of a layer and of the one before it
@@ -58,6 +59,7 @@ private:
         std::vector<float> factors; // (n_head)
     };
     std::span<PartShare> shares(size_t work, size_t part) { return std::span(shares_[work % 2]).subspan(part * shares_stride_, shares_stride_); }
+    bool prepare(const GraphAttention& found, const Geometry& geometry);
     static void compute(ggml_tensor* dst, int ith, int nth, void* node);
     void compute_part(size_t work, size_t part, size_t n_parts);
     // Adds the rows of a layer to the sums, once every thread has its part.
@@ -65,8 +67,11 @@ private:
 
     ggml_context_ptr ctx_; // of the nodes
     std::vector<std::unique_ptr<Node>> nodes_;
+    std::vector<RowsPlan> plans_; // one a layer of the geometry, once it is known
     std::vector<Work> work_;
     std::vector<Visibility> visible_;
+    std::vector<int32_t> layers_, heads_; // chosen, as given
+    bool prepared_ = false;               // for this graph and for them
     std::vector<uint8_t> chosen_; // (n_head): heads of each layer
     size_t n_rows_ = 0;
     std::vector<Part> parts_;
