@@ -138,29 +138,46 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
             block_free = true;
         }
     }
-    if (block_free) ggml_backend_event_record(may_overwrite_.get(), stream);
-    get_rows(stream, rows, slot.data + slot.rows_at);
-    if (used > 0) ggml_backend_tensor_get_async(stream, source, slot.data, 0, used);
-    if (asynchronous_) {
-        if (!block_free) ggml_backend_event_record(may_overwrite_.get(), stream);
-        ggml_backend_event_record(slot.done.get(), stream);
-        guarding_ = true;
-    } else {
-        ggml_backend_synchronize(stream);
+    guarding_ = asynchronous_;
+    sending_ = {engine, source, used, {rows.begin(), rows.end()}};
+    if (block_free) {
+        ggml_backend_event_record(may_overwrite_.get(), stream);
+        return true;
     }
+    send_behind(stream);
+    if (asynchronous_) ggml_backend_event_record(may_overwrite_.get(), stream);
+    else ggml_backend_synchronize(stream);
     return true;
 }
 
+void Fetch::send_behind(ggml_backend_t stream) {
+    Slot& slot = slots_[last_slot_];
+    get_rows(stream, sending_.rows, slot.data + slot.rows_at);
+    if (sending_.bytes > 0) ggml_backend_tensor_get_async(stream, sending_.source, slot.data, 0, sending_.bytes);
+    if (asynchronous_) ggml_backend_event_record(slot.done.get(), stream);
+    sending_.engine = nullptr;
+}
+
+void Fetch::send() {
+    if (!sending_.engine) return;
+    ggml_backend_event_record(engine_done_.get(), sending_.engine);
+    ggml_backend_event_wait(own_.get(), engine_done_.get());
+    send_behind(own_.get());
+}
+
 void Fetch::guard(ggml_backend_t engine, bool all) {
+    send();
     if (guarding_ && own_) ggml_backend_event_wait(engine, all ? slots_[last_slot_].done.get() : may_overwrite_.get());
     guarding_ = false;
 }
 
 void Fetch::wait(int slot) {
+    if (slot == last_slot_) send();
     if (asynchronous_) ggml_backend_event_synchronize(slots_[slot].done.get());
 }
 
 void Fetch::drain() {
+    send();
     if (own_) ggml_backend_synchronize(own_.get());
     for (Slot& s : slots_) {
         if (!own_ && s.done) ggml_backend_event_synchronize(s.done.get());

@@ -39,8 +39,11 @@ public:
     // prepare_gather() was given. The engine waits for that on the device, not for the way to the host.
     enum class How { staged, gathered };
     // Once `engine` has run what it was given: the block, or what is gathered of it, and the rows into slot `slot`. False: no
-    // memory.
+    // memory. What is on the device by then is sent to the host by send().
     bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes, How how);
+    // Sends what start() left to be sent, behind everything that the engine was given meanwhile: the logits, which somebody
+    // waits for, must not share the way to the host with what nobody waits for. Nothing when nothing is left.
+    void send();
     // Before the engine's next graph. `all`: it will overwrite rows, too, not only the block.
     void guard(ggml_backend_t engine, bool all);
     // Blocks until the slot is filled.
@@ -77,12 +80,19 @@ private:
     bool reserve_staging(Slot& slot, size_t bytes);
     ggml_tensor* stage_of(Slot& slot, const Placement::Block& block);
     void get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to);
+    void send_behind(ggml_backend_t stream);
 
     ggml_backend_dev_t device_ = nullptr;
     bool prepared_ = false;
     bool asynchronous_ = false;
     ggml_backend_ptr own_; // null: the engine's stream is used
     Event engine_done_, may_overwrite_;
+    struct Sending { // what start() began
+        ggml_backend_t engine = nullptr; // null: nothing
+        const ggml_tensor* source = nullptr;
+        size_t bytes = 0;
+        std::vector<Rows> rows;
+    } sending_;
     bool guarding_ = false;
     int last_slot_ = 0;
     Slot slots_[n_slots];

@@ -225,6 +225,10 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (some_on_host || !some_on_device) complete();
 }
 
+void GraphTap::end_decode() {
+    for (auto& fetch : plan_->fetches) fetch->send();
+}
+
 void GraphTap::flush() {
     complete();
     deliver_proven(0);

@@ -58,6 +58,7 @@ public:
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) override;
+    void end_decode() override;
     void flush() override;
 
 private:
