@@ -22,6 +22,7 @@ struct GraphTap::Plan {
     std::vector<std::unique_ptr<Fetch>> fetches; // one a device
     Mirrors mirrors;
 
+    std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
     Inputs inputs;
     bool seen = false; // inputs are kept, the graph was given to the devices
 
@@ -49,11 +50,8 @@ struct GraphTap::Plan {
     }
     // Will the graph whose inputs are kept write to a cell for which `taken(cell)` holds?
     template <typename Taken> bool writes_to(const Taken& taken) const {
-        const ggml_tensor* last = nullptr;
-        for (const AttentionNode& n : found.nodes) {
-            if (!n.refusal.empty() || !n.k_cells || n.k_cells == last) continue;
-            last = n.k_cells;
-            const uint8_t* cells = inputs.data(n.k_cells);
+        for (const ggml_tensor* tensor : written) {
+            const uint8_t* cells = inputs.data(tensor);
             for (int64_t i = 0; i < found.n_query; ++i) {
                 int64_t cell = 0;
                 std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
@@ -124,6 +122,16 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         plan.drain();
     });
     if (plan.host_mean) plan.host_mean->add_to(graph, plan.found);
+    const auto once = [](std::vector<const ggml_tensor*>& list, const ggml_tensor* t) {
+        if (t && std::find(list.begin(), list.end(), t) == list.end()) list.push_back(t);
+    };
+    plan.masks.clear();
+    plan.written.clear();
+    for (const AttentionNode& n : plan.found.nodes) {
+        if (!n.refusal.empty()) continue;
+        once(plan.masks, n.mask);
+        once(plan.written, n.k_cells);
+    }
 }
 
 void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
@@ -134,11 +142,8 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     if (plan.host_mean) plan.host_mean->stop();
     if (ours) {
         if (plan.found.positions) plan.inputs.keep(plan.found.positions);
-        for (const AttentionNode& n : plan.found.nodes) {
-            if (!n.refusal.empty()) continue;
-            plan.inputs.keep_mask(n.mask, plan.found.n_query);
-            if (n.k_cells) plan.inputs.keep(n.k_cells);
-        }
+        for (const ggml_tensor* mask : plan.masks) plan.inputs.keep_mask(mask, plan.found.n_query);
+        for (const ggml_tensor* cells : plan.written) plan.inputs.keep(cells);
         if (device_mean && plan.host_mean) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
     }
     // A graph of another kind may move what the caches hold.
