@@ -3,7 +3,8 @@
 //   normalise one row's tiles into its maximum and the factor 1 / denominator (Milakov & Gimelshein 2018, arXiv 1805.02867)
 //   weigh     exp(score - maximum) * factor, summed over the heads of a layer
 //   gather    summed over the layers of a group
-// The first is limited to a few blocks a multiprocessor: the next token's kernels must find room beside it.
+// The first is limited to a few blocks a multiprocessor: the next token's kernels must find room beside it. It multiplies on
+// tensor cores (Ampere and later), the products exact and added in float32: what is left is reading K.
 #include "tap/cuda/device_mean.h"
 
 #include <cuda_fp16.h>
@@ -18,9 +19,9 @@ namespace attnscope::tap {
 
 namespace {
 
-constexpr int tile = 256;    // cells
+constexpr int tile = 128;    // cells of an item, a multiple of 16
 constexpr int threads = 256; // of a block of `scores`
-constexpr int chunk = 8;     // query heads that share one reading of K
+constexpr int chunk = 8;     // query heads that are multiplied at once
 
 struct Layer {
     const char* k;
@@ -43,104 +44,117 @@ __device__ bool visible(const MeanGroup& g, int cell) {
     return false;
 }
 
-// Sums v[0..7] over the LPR lanes of a row at once: each exchange halves the number of values a lane carries, so that eight
-// sums cost 4 + 2 + 1 (+ 1 a further halving of lanes) exchanges instead of 8 * log2(LPR). The lane ends with the sum of
-// head `head`.
-template <int LPR> __device__ float reduce8(float (&v)[chunk], int sub, int& head) {
-    head = 0;
-    int half = chunk / 2;
-#pragma unroll
-    for (int offset = LPR / 2, step = 0; offset > 0; offset /= 2, ++step) {
-        if (step < 3) {
-            const bool upper = (sub & offset) != 0;
-#pragma unroll
-            for (int i = 0; i < chunk / 2; ++i) {
-                if (i < half) {
-                    const float keep = upper ? v[i + half] : v[i];
-                    const float send = upper ? v[i] : v[i + half];
-                    v[i] = keep + __shfl_xor_sync(0xffffffffu, send, offset);
-                }
-            }
-            head += upper ? half : 0;
-            half /= 2;
-        } else {
-            v[0] += __shfl_xor_sync(0xffffffffu, v[0], offset);
-        }
-    }
-    return v[0];
+// D = A B + D of a warp: A (16 cells, 16 dimensions), B (16 dimensions, 8 heads), f16, added in f32. Which lane holds what: PTX
+// ISA, "Matrix Fragments for mma.m16n8k16".
+__device__ void multiply(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, const unsigned (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
+#else
+    __trap(); // create() gives none
+#endif
 }
 
+// A product does not depend on the order of its dimensions, so that each lane may take sixteen bytes at once: of every 32
+// dimensions its 8, which serve two steps, where the fragments ask for 2 and 2 of every 16. Lane 4 g + part: cells g and g + 8.
+template <int DIM> struct Keys {
+    static constexpr int pieces = DIM / 32;
+    uint4 k[pieces][2];
+
+    __device__ void load(const Layer& layer, int kv, int first_cell, int n_cells) {
+        const int lane = threadIdx.x % 32, g = lane / 4, part = lane % 4;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) { // cells behind the last one are read as the last one
+            const int cell = min(first_cell + g + 8 * r, n_cells - 1);
+            const auto* row = reinterpret_cast<const uint4*>(layer.k + size_t(cell) * layer.k_cell + size_t(kv) * DIM * 2);
+#pragma unroll
+            for (int p = 0; p < pieces; ++p) k[p][r] = __ldcs(row + p * 4 + part);
+        }
+    }
+};
+
+template <int DIM> struct Queries { // of 8 heads; those beyond n_heads are the first one again
+    unsigned q[2 * Keys<DIM>::pieces][2];
+
+    __device__ void load(const Layer& layer, int first_head, int n_heads) {
+        const int lane = threadIdx.x % 32, g = lane / 4, part = lane % 4;
+        const auto* row = reinterpret_cast<const float4*>(layer.q + size_t(first_head + (g < n_heads ? g : 0)) * layer.q_head);
+#pragma unroll
+        for (int step = 0; step < 2 * Keys<DIM>::pieces; ++step) {
+            const float4 x = row[(step / 2 * 4 + part) * 2 + step % 2];
+            const __half2 low = __floats2half2_rn(x.x, x.y), high = __floats2half2_rn(x.z, x.w); // as queries are kept
+            q[step][0] = *reinterpret_cast<const unsigned*>(&low);
+            q[step][1] = *reinterpret_cast<const unsigned*>(&high);
+        }
+    }
+};
+
+// The maximum of some scores and the sum of their exponentials beside it.
+struct Stats {
+    float max = -INFINITY, sum = 0;
+
+    __device__ void add(float m, float s) {
+        const float top = fmaxf(max, m);
+        if (top == -INFINITY) return;
+        sum = sum * __expf(max - top) + s * __expf(m - top);
+        max = top;
+    }
+};
+
+// A warp an item: a tile of cells of one KV head, for all its query heads. The next sixteen cells are on their way from memory
+// while these are multiplied.
 template <int DIM>
-__global__ void __launch_bounds__(threads) scores(const Layer* layers, int n_items, const int* item_layer, const int* item_first,
-                                                  Groups groups, int n_cells, int n_tiles, size_t stride, float* out, float2* stats) {
-    constexpr int LPR = DIM / 8;       // lanes a row of K: 16 bytes each
-    constexpr int RPW = 32 / LPR;      // rows a warp reads at once
-    constexpr int warps = threads / 32;
-    constexpr int per_warp = tile / warps;
-    __shared__ float block_scores[chunk][tile];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sub = lane % LPR, row = lane / LPR;
-    for (int item = blockIdx.x; item < n_items; item += gridDim.x) {
-        const int l = item_layer[item];
-        const Layer& layer = layers[l];
+__global__ void __launch_bounds__(threads, DIM <= 128 ? 2 : 1)
+    scores(const Layer* layers, int n_items, const int* item_layer, const int* item_first, Groups groups, int n_cells, int n_tiles,
+           size_t stride, float* out, float2* stats) {
+    const int lane = threadIdx.x % 32, g = lane / 4, part = lane % 4;
+    const int n_warps = int(gridDim.x) * (threads / 32);
+    for (int item = int(blockIdx.x) * (threads / 32) + int(threadIdx.x) / 32; item < n_items; item += n_warps) {
+        const Layer layer = layers[item_layer[item]];
         const int within = item - item_first[item];
         const int t = within % n_tiles, kv = within / n_tiles;
         const int gqa = layer.n_head / layer.n_head_kv;
         const MeanGroup& group = groups.g[layer.group];
         for (int h0 = 0; h0 < gqa; h0 += chunk) {
-            float q[chunk][8];
+            Queries<DIM> queries;
+            queries.load(layer, kv * gqa + h0, gqa - h0);
+            Keys<DIM> keys[2];
+            keys[0].load(layer, kv, t * tile, n_cells);
+            Stats mine[2]; // of heads 2 part and 2 part + 1
+            const size_t row = size_t(layer.first_row + kv * gqa + h0 + 2 * part);
 #pragma unroll
-            for (int h = 0; h < chunk; ++h) {
-                const bool there = h0 + h < gqa;
-                const float4* at = reinterpret_cast<const float4*>(layer.q + size_t(kv * gqa + (there ? h0 + h : 0)) * layer.q_head) + sub * 2;
-                const float4 a = at[0], b = at[1];
-                q[h][0] = a.x, q[h][1] = a.y, q[h][2] = a.z, q[h][3] = a.w;
-                q[h][4] = b.x, q[h][5] = b.y, q[h][6] = b.z, q[h][7] = b.w;
+            for (int i = 0; i < tile / 16; ++i) {
+                if (i + 1 < tile / 16) keys[(i + 1) % 2].load(layer, kv, t * tile + 16 * (i + 1), n_cells);
+                float d[4] = {};
 #pragma unroll
-                for (int d = 0; d < 8; ++d) q[h][d] = __half2float(__float2half_rn(q[h][d])); // as queries are kept
-            }
-#pragma unroll 4
-            for (int i = 0; i < per_warp / RPW; ++i) {
-                const int in_tile = warp * per_warp + i * RPW + row;
-                const int cell = t * tile + in_tile;
-                float v[chunk] = {};
-                if (cell < n_cells) {
-                    const uint4 bits = __ldcs(reinterpret_cast<const uint4*>(layer.k + size_t(cell) * layer.k_cell + size_t(kv) * DIM * 2) + sub);
-                    const __half2* pairs = reinterpret_cast<const __half2*>(&bits);
-                    float k[8];
+                for (int p = 0; p < Keys<DIM>::pieces; ++p) {
+                    const uint4 &a = keys[i % 2].k[p][0], &b = keys[i % 2].k[p][1];
+                    multiply(d, a.x, b.x, a.y, b.y, queries.q[2 * p]);
+                    multiply(d, a.z, b.z, a.w, b.w, queries.q[2 * p + 1]);
+                }
 #pragma unroll
-                    for (int p = 0; p < 4; ++p) {
-                        const float2 f = __half22float2(pairs[p]);
-                        k[2 * p] = f.x, k[2 * p + 1] = f.y;
-                    }
+                for (int r = 0; r < 2; ++r) {
+                    const int cell = t * tile + 16 * i + 8 * r + g;
+                    const bool seen = cell < n_cells && visible(group, cell);
 #pragma unroll
-                    for (int h = 0; h < chunk; ++h) {
-#pragma unroll
-                        for (int d = 0; d < 8; ++d) v[h] = fmaf(q[h][d], k[d], v[h]);
+                    for (int h = 0; h < 2; ++h) {
+                        float s = d[2 * r + h];
+                        s = layer.softcap > 0 ? layer.softcap * tanhf(s * layer.scale / layer.softcap) : s * layer.scale;
+                        s = seen ? s * layer.post_scale : -INFINITY;
+                        if (cell < n_cells && h0 + 2 * part + h < gqa) out[(row + h) * stride + size_t(cell)] = s;
+                        mine[h].add(s, 1.0f);
                     }
                 }
-                int head = 0;
-                const float dot = reduce8<LPR>(v, sub, head);
-                float s = layer.softcap > 0 ? layer.softcap * tanhf(dot * layer.scale / layer.softcap) : dot * layer.scale;
-                s *= layer.post_scale;
-                block_scores[head][in_tile] = cell < n_cells && visible(group, cell) ? s : -INFINITY;
             }
-            __syncthreads();
-            // A warp a head: the tile's maximum and sum, and the scores to memory.
-            for (int h = warp; h < chunk && h0 + h < gqa; h += warps) {
-                float m = -INFINITY;
-                for (int c = lane; c < tile; c += 32) m = fmaxf(m, block_scores[h][c]);
-                for (int o = 16; o > 0; o /= 2) m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, o));
-                float sum = 0;
-                const size_t r = size_t(layer.first_row + kv * gqa + h0 + h);
-                for (int c = lane; c < tile; c += 32) {
-                    const float s = block_scores[h][c];
-                    if (m > -INFINITY) sum += __expf(s - m);
-                    if (t * tile + c < n_cells) out[r * stride + size_t(t * tile + c)] = s;
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                for (int o = 4; o < 32; o *= 2) {
+                    const float m = __shfl_xor_sync(0xffffffffu, mine[h].max, o), s = __shfl_xor_sync(0xffffffffu, mine[h].sum, o);
+                    mine[h].add(m, s);
                 }
-                for (int o = 16; o > 0; o /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, o);
-                if (lane == 0) stats[r * size_t(n_tiles) + size_t(t)] = make_float2(m, sum);
+                if (g == 0 && h0 + 2 * part + h < gqa) stats[(row + h) * size_t(n_tiles) + size_t(t)] = make_float2(mine[h].max, mine[h].sum);
             }
-            __syncthreads();
         }
     }
 }
@@ -245,7 +259,9 @@ public:
         for (Slot& s : slots_) {
             if (cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming) != cudaSuccess) return false;
         }
-        int count = 0;
+        int major = 0, count = 0;
+        cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_);
+        if (major < 8) return false; // ggml's operations then
         cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_);
         const char* asked = std::getenv("ATTNSCOPE_MEAN_BLOCKS"); // blocks a multiprocessor, for measurements
         blocks_ = count * (asked ? std::max(1, std::atoi(asked)) : 2);
@@ -312,7 +328,7 @@ public:
         cudaMemcpyAsync(d, input, input_bytes, cudaMemcpyHostToDevice, stream_);
         const auto* d_layers = reinterpret_cast<const Layer*>(d + layers_at);
         const auto run = [&](auto kernel) {
-            kernel<<<std::min(n_items, blocks_), threads, 0, stream_>>>(d_layers, n_items, reinterpret_cast<const int*>(d + items_at),
+            kernel<<<std::min((n_items + threads / 32 - 1) / (threads / 32), blocks_), threads, 0, stream_>>>(d_layers, n_items, reinterpret_cast<const int*>(d + items_at),
                                                                         reinterpret_cast<const int*>(d + firsts_at), g, n_cells, n_tiles,
                                                                         stride, scores_.as<float>(), stats_.as<float2>());
         };
