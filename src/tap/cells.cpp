@@ -1,6 +1,7 @@
 #include "tap/cells.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -22,11 +23,19 @@ template <typename T> T element(const uint8_t* row, int64_t i) {
 // batch times the context, and a device may be waiting.
 template <typename T> Ranges scan(const uint8_t* row, int64_t n, T hidden) {
     constexpr int64_t step = 256;
+    using Step = std::array<T, size_t(step)>;
+    Step all_hidden;
+    all_hidden.fill(hidden);
+    constexpr Step all_visible{}; // but for ALiBi
     Ranges ranges;
     bool open = false;
     for (int64_t i = 0; i < n;) {
         const int64_t end = std::min(i + step, n);
         if (end - i == step) {
+            if (std::memcmp(row + size_t(i) * sizeof(T), open ? all_visible.data() : all_hidden.data(), sizeof(Step)) == 0) {
+                i = end;
+                continue;
+            }
             T n_hidden = 0; // in the elements' own type: that many fit into one register
             for (int64_t j = 0; j < step; ++j) n_hidden = static_cast<T>(n_hidden + (element<T>(row, i + j) == hidden));
             if (n_hidden == (open ? 0 : step)) {

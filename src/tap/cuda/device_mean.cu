@@ -264,7 +264,7 @@ public:
         if (major < 8) return false; // ggml's operations then
         cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device_);
         const char* asked = std::getenv("ATTNSCOPE_MEAN_BLOCKS"); // blocks a multiprocessor, for measurements
-        blocks_ = count * (asked ? std::max(1, std::atoi(asked)) : 2);
+        blocks_ = count * (asked ? std::max(1, std::atoi(asked)) : 1);
         return blocks_ > 0;
     }
 
