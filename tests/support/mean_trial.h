@@ -16,10 +16,14 @@ struct MeanTrial {
     std::vector<int32_t> layers, heads;  // GenerateOptions::mean_layers and mean_heads
     size_t n_prompt = 300;
     int32_t n_predict = 150;
-    double tolerance = 1e-6; // how far one float32 computation may lie from another
 };
 
-// Every token that is generated must have a mean, and it must be that of its own rows.
-void expect_means_of_own_rows(MeanTrial trial);
+struct MeanOutcome {
+    int32_t n_means = 0;   // tokens that were generated and have a mean
+    int32_t n_wrong = 0;   // those whose mean is not as long as their rows
+    int32_t n_not_ok = 0;  // frames with another verdict
+    double worst = 0;      // the largest difference of a mean from that of the frame's own rows; NaN counts as infinite
+};
+Result<MeanOutcome> try_means(MeanTrial trial);
 
 } // namespace attnscope::test
