@@ -137,7 +137,7 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_flag("--control", f->control, "Let a second plain context stand in for the capturing one: what is measured then "
                                             "is the measurement itself");
     verb->add_flag("--json", f->json, "Print a JSON object");
-    verb->add_flag("--device-mean", f->session.device_mean, "Have the GPU compute the mean of all rows of every token as well");
+    verb->add_flag("--device-mean", f->session.device_mean, "Have what decodes, GPU or CPU, compute the mean of all rows of every token as well");
     verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);
     verb->callback([f, &action] { action = [f] { return run(*f); }; });

@@ -89,7 +89,7 @@ int run(ServeFlags& f) {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
 
-    f.session.device_mean = true; // where a GPU can: a client that wants the mean then costs neither rows nor a core
+    f.session.device_mean = true; // where all layers lie on GPUs or all on the CPU: a client that wants the mean then costs no rows
     fmt::print(stderr, "loading {} ...\n", std::filesystem::path(f.session.model_path).filename().string());
     // On a thread that ends: the engine's OpenMP keeps a team of threads for whoever has decoded, and when there are more of
     // them than cores it lets all of them sleep at each barrier. The server's own thread would then write half as fast (measured: 30

@@ -1,0 +1,98 @@
+// What GraphTap knows between two calls.
+#pragma once
+
+#include "tap/device_layers.h"
+#include "tap/host_mean.h"
+#include "tap/tap.h"
+#include "tap/token_mean.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <vector>
+
+namespace attnscope::tap {
+
+// What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
+// data is on its way from a device.
+struct GraphTap::Plan {
+    GraphAttention found;
+    ggml_cgraph* graph = nullptr;
+    Placement placement;
+    std::vector<std::unique_ptr<Fetch>> fetches; // one a device
+    Mirrors mirrors;
+
+    std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
+    Inputs inputs;
+    bool seen = false; // inputs are kept, the graph was given to the devices
+
+    struct Arriving {
+        std::unique_ptr<Batch> batch;
+        std::vector<LayerSource> sources;
+        std::vector<std::unique_ptr<BlockGather>> gathers; // one a block; null: the whole block arrives
+        int64_t first_kept = 0; // frame from which on queries are kept
+        int slot = 0;
+    };
+    std::unique_ptr<Arriving> arriving;
+    std::deque<std::unique_ptr<Batch>> proving; // taken; frames as soon as they are proven
+    int next_slot = 0;
+    TokenMean mean;     // on devices
+    std::unique_ptr<HostMean> host_mean; // on a CPU; null: not wanted
+
+    void list_inputs() {
+        const auto once = [](std::vector<const ggml_tensor*>& list, const ggml_tensor* t) {
+            if (t && std::find(list.begin(), list.end(), t) == list.end()) list.push_back(t);
+        };
+        masks.clear();
+        written.clear();
+        for (const AttentionNode& n : found.nodes) {
+            if (!n.refusal.empty()) continue;
+            once(masks, n.mask);
+            once(written, n.k_cells);
+        }
+    }
+    Fetch* fetch_of(ggml_backend_dev_t device) {
+        for (auto& f : fetches) {
+            if (f->device() == device) return f.get();
+        }
+        return nullptr;
+    }
+    void drain() {
+        for (auto& f : fetches) f->drain();
+    }
+    // Will the graph whose inputs are kept write to a cell for which `taken(cell)` holds?
+    template <typename Taken> bool writes_to(const Taken& taken) const {
+        for (const ggml_tensor* tensor : written) {
+            const uint8_t* cells = inputs.data(tensor);
+            for (int64_t i = 0; i < found.n_query; ++i) {
+                int64_t cell = 0;
+                std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+                if (taken(cell)) return true;
+            }
+        }
+        return false;
+    }
+    // ... to cells that are still on their way to the host?
+    bool overwrites_arriving() const {
+        if (!arriving) return false;
+        std::vector<int64_t> on_their_way;
+        for (const Batch::Group& g : arriving->batch->groups) on_their_way.insert(on_their_way.end(), g.written.begin(), g.written.end());
+        std::sort(on_their_way.begin(), on_their_way.end());
+        return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
+    }
+    // ... to cells that a mean in the making reads? Only a ring's are taken again so soon.
+    bool overwrites_seen() const {
+        if (!arriving || !mean.busy(arriving->slot)) return false;
+        return writes_to([&](int64_t cell) {
+            for (const Batch::Group& g : arriving->batch->groups) {
+                for (const Range& r : g.cells[0]) {
+                    if (cell >= r.begin && cell < r.end) return true;
+                }
+            }
+            return false;
+        });
+    }
+};
+
+} // namespace attnscope::tap
