@@ -78,6 +78,7 @@ struct GenerateOptions {
     const std::atomic<bool>* stop = nullptr;  // set from any thread: ends after the current token
     bool device_mean = true;     // where SessionOptions::device_mean allows it
     std::vector<int32_t> mean_layers, mean_heads; // the rows that Frame::mean is of, as in AttentionRequest; empty: all
+    std::function<bool(int64_t index)> mean_wanted; // frames that Frame::mean is wanted of; empty: all
     bool keep_rows = true;       // false: frames of generated tokens come without Q
     bool read_last = true;       // false: the last generated token is not read; it has no frame, and the context lacks it
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`

@@ -115,6 +115,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         tap_->device_mean = options_.device_mean && o.device_mean;
         tap_->mean_layers = o.mean_layers;
         tap_->mean_heads = o.mean_heads;
+        tap_->mean_wanted = o.mean_wanted;
     }
 
     double start = now_seconds();

@@ -188,6 +188,10 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     o.read_last = request.record; // a client's rows are of the queries that chose tokens: nobody asks for the last token's
     o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
     o.device_mean = rows && needs_mean(*request.attention);
+    if (rows && request.attention->every > 1 && request.attention->accumulate.empty()) {
+        const int64_t first = request.prompt_rows ? kept : n_prompt - 1; // the first frame that is answered
+        o.mean_wanted = [first, every = request.attention->every](int64_t index) { return (index - first) % every == 0; };
+    }
     if (rows) o.mean_layers = request.attention->layers, o.mean_heads = request.attention->heads;
     std::vector<float> hidden_state;
     if (request.hidden_state) o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };

@@ -61,7 +61,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (plan.found.positions) plan.inputs.keep(plan.found.positions);
         for (const ggml_tensor* mask : plan.masks) plan.inputs.keep_mask(mask, plan.found.n_query);
         for (const ggml_tensor* cells : plan.written) plan.inputs.keep(cells);
-        if (device_mean && plan.host_mean) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
+        if (plan.host_mean && wants_mean(collector.next_index())) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || plan.overwrites_arriving();
@@ -132,7 +132,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         }
         fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, how);
     }
-    if (fetched && device_mean) {
+    if (fetched && wants_mean(arriving->batch->first_index)) {
         plan.mean.select(mean_layers, mean_heads);
         plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, plan.fetches);
     }

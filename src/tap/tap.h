@@ -40,8 +40,10 @@ public:
     // of each of them (empty: all).
     bool device_mean = false;
     std::vector<int32_t> mean_layers, mean_heads;
+    std::function<bool(int64_t index)> mean_wanted; // of which frames; empty: all
 
 protected:
+    bool wants_mean(int64_t index) const { return device_mean && (!mean_wanted || mean_wanted(index)); }
     void deliver(Batch& batch);
     FramesCallback frames_;
     std::string error_;

@@ -89,6 +89,27 @@ TEST(HostMean, ComesAndGoesWithTheRequest) {
     }
 }
 
+TEST(HostMean, IsOfTheFramesItIsWantedOf) {
+    TempDir dir;
+    SessionOptions o;
+    o.model_path = dir.file("model.gguf");
+    ASSERT_TRUE(make_model(ModelShape{}, o.model_path));
+    o.n_ctx = 256, o.devices = "none", o.device_mean = true;
+    auto session = Session::open(o);
+    ASSERT_TRUE(session) << session.error().message;
+    GenerateOptions g;
+    g.n_predict = 9, g.ignore_eos = true;
+    g.mean_wanted = [](int64_t index) { return index % 3 == 1; };
+    std::vector<int64_t> with;
+    const int32_t token = 7;
+    const auto r = (*session)->generate({&token, 1}, g, [&](Frame&& f) -> Result<void> {
+        if (!f.mean.empty()) with.push_back(f.index);
+        return {};
+    });
+    ASSERT_TRUE(r) << r.error().message;
+    EXPECT_EQ(with, (std::vector<int64_t>{1, 4, 7}));
+}
+
 TEST(HostMean, IsLeftToOthersWhereDistancesAreWeighed) { // ALiBi
     TempDir dir;
     ModelShape shape;
