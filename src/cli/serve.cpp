@@ -140,7 +140,7 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")->option_text("NAME ...");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
-    number("--attention-threads", f->attention_threads, 0, 256, "Threads of their own for attention; 0: the engine's between two tokens (on a GPU: as -t, at most 8)");
+    number("--attention-threads", f->attention_threads, 0, 256, "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most 8). Means are computed beside the model");
     number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn");
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any");
