@@ -9,13 +9,20 @@ namespace attnscope::tap {
 
 namespace {
 
+// The engine's threads wait for one another in ways that thread sanitizers do not see. All of them, and the one that decodes, pass
+// here before and after they touch what they share, which they do see.
+struct Seam {
 #if defined(__SANITIZE_THREAD__)
-// The engine's threads wait for one another in ways that thread sanitizers do not see. All of them pass here, which they do.
-std::atomic<uint32_t> seam{0};
-void pass_seam() { ++seam; }
+    static inline std::atomic<uint32_t> passed{0};
+    Seam() { ++passed; }
+    ~Seam() { ++passed; }
 #else
-void pass_seam() {}
+    Seam() {}
+    ~Seam() {}
 #endif
+    Seam(const Seam&) = delete;
+    Seam& operator=(const Seam&) = delete;
+};
 
 bool on_host(const AttentionNode& n) {
     return is_host(n.k_cache) && is_host(n.q) && is_host(n.out);
@@ -25,7 +32,15 @@ bool on_host(const AttentionNode& n) {
 
 HostMean::HostMean(int32_t n_threads) : parts_(size_t(std::max(n_threads, 1))) {}
 
+HostMean::~HostMean() { forget(); }
+
+void HostMean::stop() {
+    const Seam seam;
+    running_ = false;
+}
+
 void HostMean::forget() {
+    const Seam seam;
     nodes_.clear();
     prepared_ = running_ = false;
 }
@@ -112,6 +127,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
 
 void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
                      std::span<const int32_t> heads) {
+    const Seam seam;
     running_ = false;
     if (!prepared_ || !std::ranges::equal(layers, layers_) || !std::ranges::equal(heads, heads_)) {
         layers_.assign(layers.begin(), layers.end());
@@ -127,14 +143,13 @@ void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Ge
     failed_ = false;
     n_parts_ = 0;
     running_ = true;
-    pass_seam();
 }
 
 // On the engine's threads, which all meet between two nodes.
 void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
     const Node& node = *static_cast<const Node*>(user_data);
+    const Seam seam;
     HostMean& mean = *node.mean;
-    pass_seam();
     if (!mean.running_ || mean.failed_ || node.work < 0) return;
     const auto work = size_t(node.work), part = size_t(ith), n_parts = size_t(nth);
     if (n_parts > mean.parts_.size()) {
@@ -148,7 +163,6 @@ void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
     } catch (const std::bad_alloc&) {
         mean.failed_ = true;
     }
-    pass_seam();
 }
 
 void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
@@ -190,9 +204,9 @@ void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
 }
 
 void HostMean::finish(Batch& batch, const Collector& collector) {
+    const Seam seam;
     if (!running_) return;
     running_ = false;
-    pass_seam();
     const size_t n_parts = n_parts_;
     if (failed_ || n_parts == 0 || batch.frames.size() != 1) return;
     for (size_t part = 0; part < n_parts; ++part) add_part(work_.size() - 1, part, n_parts);

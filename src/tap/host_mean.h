@@ -20,6 +20,7 @@ class HostMean {
 public:
     // As many parts as the engine has threads.
     explicit HostMean(int32_t n_threads);
+    ~HostMean();
 
     // Adds a node behind every attention of a graph of one token all of whose tensors lie in host memory. Before memory is
     // assigned to the graph; forgets the graph before. A node costs the engine's threads one more meeting.
@@ -30,8 +31,8 @@ public:
                std::span<const int32_t> heads);
     // The graph has run: sets the frame's mean.
     void finish(Batch& batch, const Collector& collector);
-    void stop() { running_ = false; } // the nodes do nothing until start()
-    void forget();                    // they are gone
+    void stop();   // the nodes do nothing until start()
+    void forget(); // they are gone
 
 private:
     struct Node { // one attention of the graph

@@ -41,6 +41,8 @@ struct Case {
     double tolerance; // how far one float32 computation may lie from another; ggml's use fewer digits of Q and K
 };
 
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; } // or a test's name shows its bytes
+
 class DeviceMeans : public testing::TestWithParam<Case> {};
 
 } // namespace
