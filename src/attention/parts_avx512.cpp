@@ -150,7 +150,7 @@ template <class Keys> ATTNSCOPE_TARGET void any_dots(const DotTask& t) {
     }
 }
 
-// As exp8 in kernels_avx2.cpp, for x <= 0 or a little above.
+// As exp8 in row_arithmetic_avx2.cpp, for x <= 0 or a little above.
 ATTNSCOPE_TARGET_INLINE __m512 exp16(__m512 x) {
     const __m512 lowest = _mm512_set1_ps(-87.33654f); // ln of 2^-126
     const __mmask16 normal = _mm512_cmp_ps_mask(x, lowest, _CMP_NLT_UQ); // NaN stays
