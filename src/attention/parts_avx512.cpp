@@ -1,8 +1,6 @@
 // Parts of rows, sixteen numbers a register.
 #include "attention/parts_avx512.h"
 
-#include "attention/numbers.h"
-
 #if defined(__x86_64__)
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -10,7 +8,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
-#include <immintrin.h>
+#include "attention/keys_avx512.h"
 
 #include <algorithm>
 #include <limits>
@@ -23,21 +21,6 @@ namespace attnscope {
 namespace {
 
 constexpr int64_t block = 16; // keys multiplied before the next heads come to them
-
-ATTNSCOPE_TARGET_INLINE __m256i load_256(const uint8_t* p) {
-    return _mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p)));
-}
-struct F16Keys : F16Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) { return _mm512_cvtph_ps(load_256(p)); }
-};
-struct Bf16Keys : Bf16Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(p)), 16));
-    }
-};
-struct F32Keys : F32Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) { return _mm512_loadu_ps(p); }
-};
 
 // Of a and b each: the sums of lanes i and i + 8; a's in the lower half.
 ATTNSCOPE_TARGET_INLINE __m512 halves(__m512 a, __m512 b) {

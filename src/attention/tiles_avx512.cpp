@@ -1,5 +1,4 @@
 // Keys in tiles, sixteen columns a register.
-#include "attention/numbers.h"
 #include "attention/tiles.h"
 
 #if defined(__x86_64__)
@@ -9,7 +8,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
-#include <immintrin.h>
+#include "attention/keys_avx512.h"
 
 #include <type_traits>
 
@@ -48,21 +47,6 @@ struct Lanes {
         const __m256d high = _mm256_castps_pd(_mm512_cvtpd_ps(x.high));
         return _mm512_castpd_ps(_mm512_insertf64x4(low, high, 1));
     }
-};
-
-ATTNSCOPE_TARGET_INLINE __m256i load_256(const uint8_t* p) {
-    return _mm256_loadu_si256(static_cast<const __m256i*>(static_cast<const void*>(p)));
-}
-struct F16Keys : F16Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) { return _mm512_cvtph_ps(load_256(p)); }
-};
-struct Bf16Keys : Bf16Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_256(p)), 16));
-    }
-};
-struct F32Keys : F32Elements {
-    static ATTNSCOPE_TARGET_INLINE __m512 load(const uint8_t* p) { return _mm512_loadu_ps(p); }
 };
 
 #include "attention/tiles.inc"
