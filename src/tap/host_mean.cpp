@@ -1,5 +1,7 @@
 #include "tap/host_mean.h"
 
+#include "tap/mean_rows.h"
+
 #include <ggml-cpu.h>
 
 #include <algorithm>
@@ -51,10 +53,11 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     for (const AttentionNode& n : found.nodes) {
         if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || !n.mask)) return;
     }
+    const int n_before = ggml_graph_n_nodes(graph);
+    if (size_t(n_before) + found.nodes.size() > size_t(ggml_graph_size(graph))) return; // ggml would abort
     ctx_.reset(ggml_init({ggml_tensor_overhead() * found.nodes.size(), nullptr, true}));
     if (!ctx_) return;
     // A graph takes nodes at its end only; from there they are moved to where they belong.
-    const int n_before = ggml_graph_n_nodes(graph);
     std::vector<ggml_tensor*> ours;
     for (const AttentionNode& n : found.nodes) {
         nodes_.push_back(std::make_unique<Node>());
@@ -88,9 +91,6 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         if (!plan) return false;
         plans_.push_back(std::move(*plan));
     }
-    const auto among = [](const std::vector<int32_t>& some, size_t i) {
-        return some.empty() || std::find(some.begin(), some.end(), static_cast<int32_t>(i)) != some.end();
-    };
     int32_t most_heads = 0;
     n_rows_ = 0;
     int64_t n_cells = 0;
@@ -98,9 +98,9 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         const AttentionNode& n = found.nodes[i];
         const LayerInfo& info = geometry.layers[i];
         if (info.captured() != n.refusal.empty()) return false;
-        if (!info.captured() || !among(layers_, i)) continue;
+        if (!info.captured() || !among(layers_, static_cast<int32_t>(i))) continue;
         size_t n_chosen = 0;
-        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads_, size_t(h));
+        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads_, h);
         if (n_chosen == 0) continue;
         n_rows_ += n_chosen;
         most_heads = std::max(most_heads, info.n_head);
@@ -112,7 +112,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     }
     if (work_.empty()) return false;
     chosen_.assign(size_t(most_heads), 0);
-    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads_, h);
+    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads_, static_cast<int32_t>(h));
     stride_ = size_t(n_cells);
     for (auto& n : numerators_) {
         if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
@@ -215,12 +215,7 @@ void HostMean::finish(Batch& batch, const Collector& collector) {
     const double share = 1.0 / static_cast<double>(n_rows_);
     for (const Visibility& seen : visible_) {
         const CellView cells = collector.cells(batch, size_t(batch.layers[seen.attention].group));
-        for (const Range& r : seen.cells) {
-            for (int64_t cell = r.begin; cell < r.end; ++cell) {
-                const int64_t column = cells.column(cell);
-                if (column >= 0 && column <= f.index) f.mean[size_t(column)] += static_cast<float>(seen.sums[size_t(cell)] * share);
-            }
-        }
+        add_cells(cells, seen.cells, std::span<const double>(seen.sums), share, f.mean);
     }
 }
 

@@ -1,5 +1,7 @@
 #include "tap/token_mean.h"
 
+#include "tap/mean_rows.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -22,10 +24,6 @@ bool kernels_wanted() {
 
 bool kernel_serves(const LayerInfo& info) {
     return DeviceMean::supports(static_cast<int32_t>(info.k_type), info.n_head, info.n_head_kv, info.head_dim, info.max_bias);
-}
-
-bool among(const std::vector<int32_t>& chosen, int32_t i) {
-    return chosen.empty() || std::find(chosen.begin(), chosen.end(), i) != chosen.end();
 }
 
 MeanLayer kernel_layer(const LayerSource& s, const LayerInfo& info, int32_t group, const uint8_t* staged) {
@@ -175,13 +173,7 @@ void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
     Frame& f = batch.frames[0];
     f.mean.assign(size_t(f.index) + 1, 0.0f);
     const auto add = [&](size_t g, const float* by_cell, int64_t n) {
-        const CellView cells = collector.cells(batch, g);
-        for (const Range& r : batch.groups[g].cells[0]) {
-            for (int64_t cell = r.begin; cell < r.end && cell < n; ++cell) {
-                const int64_t column = cells.column(cell);
-                if (column >= 0 && column <= f.index) f.mean[size_t(column)] += by_cell[cell];
-            }
-        }
+        add_cells(collector.cells(batch, g), batch.groups[g].cells[0], std::span(by_cell, size_t(n)), 1.0f, f.mean);
     };
     for (Part* part : started_[slot]) {
         if (part->operations) {
