@@ -12,11 +12,13 @@ confidence (fewer than six rounds cannot tell: then the least and the largest ra
     plain             the stream of Halo Weave's endpoint, no attention; against the same of the server that captures nothing
     again             the same request, same baseline as the rest: the measurement's own error, should be 1
     aggregated        the mean over layers and heads, server-sent events; this and what follows against plain
+    one head          the row of one head of one layer, server-sent events
+    never due         a maximum over all rows that no token but the first is due for: what asking costs by itself
     rows, WebSocket   all rows, raw float32 frames
     rows, SSE         all rows, base64 in the JSON of each event
     rows, one JSON    all rows, base64 in one JSON answer of /api/v1/generate (the server keeps at most 256 MB)
-Expected on a CPU: aggregated costs the products Q.K once more (a few percent of a token at 512 positions); all rows cost
-writing, sending and reading them as well, 0.55 MB a token for SmolLM2 at 512; base64 adds a third and its coding.
+Expected on a CPU: aggregated costs the products Q.K once more, from keys that are near (2 to 3% of a token of SmolLM2 at 512
+positions); all rows cost writing, sending and reading them as well, 0.55 MB a token for SmolLM2 at 512; base64 adds a third and its coding.
 """
 import argparse
 import base64
@@ -173,6 +175,8 @@ def main():
             "plain": (plain, lambda: stream_events(off, base)),
             "again": (plain, plain),
             "aggregated": (lambda: stream_events(port, {**base, "output_attentions": "aggregated"}), plain),
+            "one head": (lambda: stream_events(port, {**base, "attention": {"reduce": "none", "layers": [3], "heads": [2]}}), plain),
+            "never due": (lambda: stream_events(port, {**base, "attention": {"reduce": "max", "every": 1000000}}), plain),
             "rows, WebSocket": (lambda: over_websocket(port, {**base, "attention": {}}), plain),
             "rows, SSE": (lambda: stream_events(port, {**base, "output_attentions": True}), plain),
             "rows, one JSON": (lambda: one_json(port, {**base, "attention": {}}), plain),

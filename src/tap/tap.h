@@ -51,7 +51,7 @@ protected:
 
 // Through ggml_backend_sched_alloc_graph: the engine computes Q and the output of all layers into memory of ours
 // (placement.h). On a CPU it is read when the graph has run; from a device it is fetched and proven while the next graphs run, so
-// that its frames come some decodes later (flush() brings the last). Used with a HookScope around llama_decode.
+// that its frames come some decodes later (flush() brings the last). end_decode() lets what a device sends go behind the logits. Used with a HookScope around llama_decode.
 class GraphTap : public Tap, public GraphHook {
 public:
     // `mean_threads`: graphs are prepared for means on a CPU, by so many threads of the engine's (host_mean.h); 0: they are not.

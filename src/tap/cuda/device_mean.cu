@@ -3,7 +3,7 @@
 //   normalise one row's tiles into its maximum and the factor 1 / denominator (Milakov & Gimelshein 2018, arXiv 1805.02867)
 //   weigh     exp(score - maximum) * factor, summed over the heads of a layer
 //   gather    summed over the layers of a group
-// The first is limited to a few blocks a multiprocessor: the next token's kernels must find room beside it. It multiplies on
+// The first is limited to one block a multiprocessor: the next token's kernels must find room beside it. It multiplies on
 // tensor cores (Ampere and later), the products exact and added in float32: what is left is reading K.
 #include "tap/cuda/device_mean.h"
 
