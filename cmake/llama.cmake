@@ -47,6 +47,11 @@ target_include_directories(attnscope_llama SYSTEM INTERFACE
     "${ATTNSCOPE_LLAMA_DIR}/include" "${ATTNSCOPE_LLAMA_DIR}/ggml/include")
 target_link_libraries(attnscope_llama INTERFACE ${llama_libs})
 target_link_options(attnscope_llama INTERFACE "-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin")
+if(ATTNSCOPE_CUDA)
+    # libggml-cuda finds NVIDIA's libraries itself when it is loaded. The machine that builds may have the toolkit where the linker
+    # does not look, and no driver at all.
+    target_link_options(attnscope_llama INTERFACE "-Wl,--allow-shlib-undefined")
+endif()
 
 # The engine's server for its RPC back end, from its own source: models too large for one machine are split over several.
 add_executable(rpc-server "${ATTNSCOPE_LLAMA_DIR}/tools/rpc/rpc-server.cpp")
