@@ -221,6 +221,7 @@ int64_t SessionImpl::truncate(int64_t n) {
             pending_.clear();
             awaiting_.clear();
             if (tap_) tap_->collector.truncate(n);
+            if (judge_) judge_.emplace(geometry_); // the same token may come again
             return n;
         }
     }

@@ -87,6 +87,28 @@ TEST(SessionContext, ACutContextGoesOnAsOneThatNeverHeldMore) {
     }
 }
 
+TEST(SessionContext, TheSameTokenBehindACutIsNotTheFrameBeforeOnceMore) {
+    TempDir dir;
+    auto session = open_tiny(dir, "llama");
+    ASSERT_TRUE(session);
+    const auto tokens = some_tokens(24, 7);
+    std::vector<Frame> frames;
+    const auto keep = [&](Frame&& f) -> Result<void> {
+        frames.push_back(std::move(f));
+        return {};
+    };
+    GenerateOptions nothing;
+    nothing.n_predict = 0;
+    ASSERT_TRUE(session->generate(tokens, nothing, keep));
+    for (int again = 0; again < 2; ++again) { // a client asks the same once more
+        ASSERT_EQ(session->truncate(23), 23);
+        ASSERT_TRUE(session->generate(std::span(tokens).last(1), nothing, keep));
+    }
+    ASSERT_EQ(frames.size(), 26u);
+    EXPECT_EQ(frames[25].k, frames[24].k); // bit for bit
+    for (const Frame& f : frames) EXPECT_EQ(f.verdict, verdict_ok) << f.index;
+}
+
 TEST(SessionContext, AWindowThatHasMovedOnIsNotCutButEmptied) {
     TempDir dir;
     auto session = open_tiny(dir, "gemma3");
