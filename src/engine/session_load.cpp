@@ -151,7 +151,9 @@ Result<void> SessionImpl::open_context(Entry entry) {
     if (options_.capture) {
         tap::CollectorOptions collector;
         if (options_.witness) collector.witness = [] { return verify::Prover(); };
-        auto deliver = [this](std::vector<Frame>&& frames) {
+        collector.facts = verify::inspect;
+        auto deliver = [this](std::vector<Frame>&& frames, std::vector<tap::FrameFacts>&& facts) {
+            if (judge_) judge_->judge(frames, std::move(facts)); // there is none while the geometry is not known
             std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
         };
         if (entry == Entry::interposed) {

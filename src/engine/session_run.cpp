@@ -59,7 +59,6 @@ Result<void> SessionImpl::hand_over(const FrameSink& sink, double& seconds) {
         frame.kind = awaiting_.front().kind;
         awaiting_.pop_front();
     }
-    judge_->judge(pending_);
     if (!sink) pending_.clear();
     for (Frame& frame : pending_) {
         const double start = now_seconds();
@@ -104,6 +103,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
     result.seed = seed_;
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
+    if (tap_) tap_->flush(); // of a generation that failed
     pending_.clear();
     awaiting_.clear();
     if (tap_) {

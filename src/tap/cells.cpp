@@ -80,6 +80,7 @@ void CellMap::assign(int64_t cell, int64_t column, int32_t position) {
         breaks_.resize(size_t(cell) / 64 + 1, ~uint64_t{0});
     }
     columns_[size_t(cell)] = column;
+    in_order_ = in_order_ && column == cell;
     positions_[size_t(cell)] = position;
     mark(cell);
     if (size_t(cell) + 1 < columns_.size()) mark(cell + 1);
@@ -108,6 +109,7 @@ void CellMap::clear() {
     columns_.clear();
     positions_.clear();
     breaks_.clear();
+    in_order_ = true;
 }
 
 Ranges CellMap::columns_of(std::span<const Range> cells, int64_t* n_unknown) const {

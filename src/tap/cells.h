@@ -32,6 +32,8 @@ public:
     Entry entry(int64_t cell) const { return {cell, columns_[size_t(cell)], positions_[size_t(cell)]}; }
     // Column of every cell, `unknown` where nothing is known.
     std::span<const int64_t> columns() const { return columns_; }
+    // Every cell that is known holds the frame of its own number: cells are columns.
+    bool in_order() const { return in_order_; }
     // Position of every cell, for ALiBi; 0 where nothing is known.
     std::span<const int32_t> positions() const { return positions_; }
 
@@ -47,6 +49,7 @@ private:
     // Bit c: cell c does not hold the frame after that of cell c - 1. Cells are taken in order almost always, and who asks for
     // the columns of a prompt's tokens asks for as many cells as its batch times the context.
     std::vector<uint64_t> breaks_;
+    bool in_order_ = true;
 };
 
 // A cell map as it was before some of its cells were taken by later tokens (a sliding window's ring wraps). Borrows both.
@@ -61,6 +64,7 @@ public:
                                          [](const Entry& e, int64_t c) { return e.cell < c; });
         return at != before_.end() && at->cell == cell ? at->column : map_->column(cell);
     }
+    bool in_order() const { return map_->in_order() && before_.empty(); }
     // Column, and position, of every cell.
     std::vector<int64_t> columns() const;
     std::vector<int32_t> positions() const;

@@ -3,7 +3,9 @@
 
 #include "tap/attention_graph.h"
 #include "tap/cells.h"
+#include "tap/helpers.h"
 #include "tap/host_attention.h"
+#include "tap/inputs.h"
 
 #include <attnscope/types.h>
 
@@ -35,20 +37,30 @@ struct HeadSample {
     bool flash = false;
     bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
     bool device = false;              // computed by a GPU's kernels
-    std::span<const int64_t> columns; // of the cells
+    std::span<const int64_t> columns; // of the cells; empty: a cell's number is its column's
+    int64_t column(int64_t cell) const { return columns.empty() ? cell : columns[size_t(cell)]; }
 };
 // Proves samples, at most max_proofs_together; several share layer and head, whose keys and values then are read once for all.
 using WitnessFunction = std::function<void(std::span<const HeadSample>, std::span<Witness>)>;
 constexpr size_t max_proofs_together = 16;
 
+// What judging a frame needs to know of its queries and keys (verify/judge.h).
+struct FrameFacts {
+    bool finite = true;           // no infinity, no NaN
+    std::vector<uint64_t> hashes; // one for each layer's Q and one for its K
+};
+
 struct CollectorOptions {
     std::function<WitnessFunction()> witness; // makes one for a thread, with memory of its own; empty: none is taken
+    std::function<FrameFacts(const Geometry&, const Frame&)> facts; // called on any thread; empty: frames come without
     int32_t witnesses_single = 2;   // heads proven for a token decoded alone
     int32_t witnesses_batch = 1;    // heads proven for each token of a batch
 };
 
 // Proofs of a batch that run on other threads. Owns what they read, but for K and V.
 struct Proving;
+// Makes and keeps what threads prove with.
+class Provers;
 
 // The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
 // data of its tensors has arrived.
@@ -89,37 +101,13 @@ struct Batch {
     std::vector<Layer> layers;
     std::vector<HostAttention> data; // of the layers taken
     std::vector<Frame> frames;
+    std::vector<FrameFacts> facts; // of the frames, or none
     std::vector<Proof> proofs;
     bool overwrites = false; // some of its new keys take cells that earlier tokens held
     int64_t n_unknown = 0;
     std::string error;
 
     std::unique_ptr<Proving> proving; // under way on other threads
-};
-
-// Inputs of a graph as they were before it ran: their memory may be used again while it runs.
-class Inputs {
-public:
-    void clear() { used_ = 0; }
-    // Copies a tensor, once.
-    void keep(const ggml_tensor* t);
-    const uint8_t* data(const ggml_tensor* t) const;
-    // What the first `n_query` rows of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
-    // batch times the context.
-    void keep_mask(const ggml_tensor* mask, int64_t n_query);
-    // The cells that row `row` of a mask that was kept lets be seen.
-    const Ranges& visible(const ggml_tensor* mask, int64_t row) const;
-
-private:
-    struct Copy {
-        const ggml_tensor* tensor = nullptr;
-        std::vector<uint8_t> bytes;
-        std::vector<Ranges> rows; // of a mask, instead
-    };
-    Copy* add(const ggml_tensor* t); // null: it is there already
-    const Copy* find(const ggml_tensor* t) const;
-    std::vector<Copy> copies_; // memory is kept from graph to graph
-    size_t used_ = 0;
 };
 
 // `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
@@ -131,10 +119,11 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 
 // For each graph: begin, see() every attention with the graph's inputs, choose_proofs(), take() every layer in the same order
 // once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
-// Not thread-safe; lives on the decode thread.
+// Lives on the decode thread. take(), find_facts() and start_proving() of one batch may be called on another, while nothing but
+// proven() and finish() of earlier batches is called here.
 class Collector {
 public:
-    explicit Collector(CollectorOptions options) : options_(std::move(options)) {}
+    explicit Collector(CollectorOptions options);
 
     // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
     // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
@@ -147,10 +136,12 @@ public:
     void take(Batch& batch, size_t layer, const HostAttention& data);
     // Of all layers that were seen; many tokens on several threads.
     void take(Batch& batch, std::vector<HostAttention> data);
+    // Finds out the facts about the frames, whose layers were all taken. Not before the first frame was finished.
+    void find_facts(Batch& batch) const;
     // Proves the heads that were chosen since the last call; their layers were taken.
     void prove(Batch& batch);
-    // The same on up to `n_threads` other threads, while K and V stay where they are; everything else is copied.
-    void start_proving(Batch& batch, int32_t n_threads);
+    // The same on up to `n_threads` of the helpers, while K and V stay where they are; everything else is copied.
+    void start_proving(Batch& batch, int32_t n_threads, Helpers& helpers);
     static bool proven(const Batch& batch);
     static void wait_until_proven(Batch& batch);
     // The frames of the batch. Fails when the graph is not what it was before (`error` says how).
@@ -162,6 +153,7 @@ public:
     CellView cells(Batch& batch, size_t group) const;
 
     const Geometry& geometry() const { return geometry_; }
+    bool geometry_known() const { return geometry_known_; }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
     static ggml_type q_type_of(const AttentionNode& node);
 
@@ -182,6 +174,7 @@ private:
 
     CollectorOptions options_;
     WitnessFunction prove_; // of the thread that decodes
+    std::shared_ptr<Provers> provers_;
     Geometry geometry_;
     bool geometry_known_ = false;
     int64_t next_index_ = 0;

@@ -42,7 +42,8 @@ public:
     // memory. What is on the device by then is sent to the host by send().
     bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes, How how);
     // Sends what start() left to be sent, behind everything that the engine was given meanwhile: the logits, which somebody
-    // waits for, must not share the way to the host with what nobody waits for. Nothing when nothing is left.
+    // waits for, must not share the way to the host with what nobody waits for. Nothing when nothing is left. What was staged is
+    // guarded here already, while nobody waits for the engine.
     void send();
     // Before the engine's next graph. `all`: it will overwrite rows, too, not only the block.
     void guard(ggml_backend_t engine, bool all);
@@ -93,7 +94,8 @@ private:
         size_t bytes = 0;
         std::vector<Rows> rows;
     } sending_;
-    bool guarding_ = false;
+    bool guarding_ = false; // the engine's next graph must wait ...
+    bool guarded_ = false;  // ... and does, for the block
     int last_slot_ = 0;
     Slot slots_[n_slots];
 };

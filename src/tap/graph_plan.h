@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tap/device_layers.h"
+#include "tap/helpers.h"
 #include "tap/host_mean.h"
 #include "tap/tap.h"
 #include "tap/token_mean.h"
@@ -9,10 +10,22 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <future>
 #include <memory>
+#include <optional>
+#include <thread>
 #include <vector>
 
 namespace attnscope::tap {
+
+struct GraphTap::Arriving {
+    std::unique_ptr<Batch> batch;
+    std::vector<LayerSource> sources;
+    std::vector<std::unique_ptr<BlockGather>> gathers; // one a block; null: the whole block arrives
+    int64_t first_kept = 0; // frame from which on queries are kept
+    int slot = 0;
+    std::vector<int64_t> written; // cells of new keys, sorted
+};
 
 // What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
 // data is on its way from a device.
@@ -25,17 +38,14 @@ struct GraphTap::Plan {
 
     std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
     Inputs inputs;
-    bool seen = false; // inputs are kept, the graph was given to the devices
+    std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
+    bool seen = false; // the graph was given to the devices
 
-    struct Arriving {
-        std::unique_ptr<Batch> batch;
-        std::vector<LayerSource> sources;
-        std::vector<std::unique_ptr<BlockGather>> gathers; // one a block; null: the whole block arrives
-        int64_t first_kept = 0; // frame from which on queries are kept
-        int slot = 0;
-    };
+    // A batch goes from one to the next: its graph runs, then it is taken beside the one that decodes, then it is proven.
     std::unique_ptr<Arriving> arriving;
-    std::deque<std::unique_ptr<Batch>> proving; // taken; frames as soon as they are proven
+    std::unique_ptr<Arriving> taking;
+    std::future<void> taking_done;
+    std::deque<std::unique_ptr<Batch>> proving; // frames as soon as they are proven
     int next_slot = 0;
     TokenMean mean;     // on devices
     std::unique_ptr<HostMean> host_mean; // on a CPU; null: not wanted
@@ -46,6 +56,7 @@ struct GraphTap::Plan {
         };
         masks.clear();
         written.clear();
+        inputs_keep.reset();
         for (const AttentionNode& n : found.nodes) {
             if (!n.refusal.empty()) continue;
             once(masks, n.mask);
@@ -76,9 +87,7 @@ struct GraphTap::Plan {
     // ... to cells that are still on their way to the host?
     bool overwrites_arriving() const {
         if (!arriving) return false;
-        std::vector<int64_t> on_their_way;
-        for (const Batch::Group& g : arriving->batch->groups) on_their_way.insert(on_their_way.end(), g.written.begin(), g.written.end());
-        std::sort(on_their_way.begin(), on_their_way.end());
+        const std::vector<int64_t>& on_their_way = arriving->written;
         return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
     }
     // ... to cells that a mean in the making reads? Only a ring's are taken again so soon.
@@ -93,6 +102,15 @@ struct GraphTap::Plan {
             return false;
         });
     }
+    // Positions, and who sees whom.
+    void keep_seen() {
+        if (found.positions) inputs.keep(found.positions);
+        for (const ggml_tensor* mask : masks) inputs.keep_mask(mask, found.n_query);
+    }
+
+    // Behind everything that they work with: they end first.
+    Helpers provers{std::max(2u, std::thread::hardware_concurrency())};
+    Helpers taker{1};
 };
 
 } // namespace attnscope::tap

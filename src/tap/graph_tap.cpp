@@ -18,10 +18,8 @@ namespace {
 
 // Tokens whose proofs may be under way: at long contexts a proof takes longer than a token.
 constexpr size_t most_proving = 6;
-// Batches of many tokens hold many queries: one is being proven while the next one arrives.
-constexpr size_t most_batches_proving = 1;
-// From so many on, what is done for each of a batch's tokens is done on several threads.
-constexpr int64_t many_tokens = 64;
+// Batches of many tokens hold many queries: beside the one that is taken none waits for its proofs.
+constexpr size_t most_batches_proving = 0;
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
@@ -37,6 +35,7 @@ ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device)
 
 void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
+    settle();
     plan.graph = graph;
     plan.found = find_attention(graph);
     if (plan.host_mean) plan.host_mean->forget();
@@ -45,6 +44,7 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         // Blocks are about to be given back: nobody may still write to them or read from them.
         ggml_backend_sched_synchronize(sched);
         complete();
+        settle();
         plan.drain();
     });
     if (plan.host_mean) plan.host_mean->add_to(graph, plan.found);
@@ -58,14 +58,17 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     plan.inputs.clear();
     if (plan.host_mean) plan.host_mean->stop();
     if (ours) {
-        if (plan.found.positions) plan.inputs.keep(plan.found.positions);
-        for (const ggml_tensor* mask : plan.masks) plan.inputs.keep_mask(mask, plan.found.n_query);
+        if (!plan.inputs_keep) plan.inputs_keep = inputs_stay(graph);
         for (const ggml_tensor* cells : plan.written) plan.inputs.keep(cells);
+        if (!*plan.inputs_keep) plan.keep_seen();
         if (plan.host_mean && wants_mean(collector.next_index())) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || plan.overwrites_arriving();
-    if (plan.arriving && (!ours || plan.overwrites_seen())) plan.mean.wait(plan.arriving->slot);
+    if (plan.arriving && (!ours || plan.overwrites_seen())) {
+        settle();
+        plan.mean.wait(plan.arriving->slot);
+    }
     for (auto& fetch : plan.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
     }
@@ -80,6 +83,8 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         flush();
         return;
     }
+    settle();
+    if (*plan.inputs_keep) plan.keep_seen();
     // With several positions a token (M-RoPE) the first n_query are the temporal ones.
     const uint8_t* positions = plan.found.positions ? plan.inputs.data(plan.found.positions) : nullptr;
     const AttentionNode& first = plan.found.nodes.front();
@@ -88,7 +93,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
     Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
     for (const AttentionNode& n : plan.found.nodes) collector.see(*batch, n, plan.inputs, unfinished);
-    auto arriving = std::make_unique<Plan::Arriving>();
+    auto arriving = std::make_unique<Arriving>();
     std::vector<const ggml_tensor*> caches;
     bool some_on_host = false, some_on_device = false;
     for (size_t l = 0; l < plan.found.nodes.size(); ++l) {
@@ -104,6 +109,8 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     int64_t first_kept = 0;
     while (first_kept < batch->n_query && collector.keep_q && !collector.keep_q(batch->first_index + first_kept)) ++first_kept;
     arriving->first_kept = batch->first_index + first_kept;
+    for (const Batch::Group& g : batch->groups) arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
+    std::sort(arriving->written.begin(), arriving->written.end());
     arriving->batch = std::move(batch);
     arriving->slot = plan.next_slot;
     arriving->gathers.resize(plan.placement.blocks().size());
@@ -144,7 +151,10 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     }
     plan.arriving = std::move(arriving);
     // What lies in host memory is the next graph's: it cannot wait.
-    if (some_on_host || !some_on_device) complete();
+    if (some_on_host || !some_on_device) {
+        complete();
+        settle();
+    }
 }
 
 void GraphTap::end_decode() {
@@ -153,6 +163,7 @@ void GraphTap::end_decode() {
 
 void GraphTap::flush() {
     complete();
+    settle();
     deliver_proven(0);
 }
 
@@ -166,10 +177,21 @@ void GraphTap::deliver_proven(size_t waiting) {
     }
 }
 
+// What was being taken is taken: nobody but proofs works beside this thread.
+void GraphTap::settle() {
+    if (!plan_->taking) return;
+    const std::unique_ptr<Arriving> taken = std::move(plan_->taking);
+    plan_->taking_done.get();
+    plan_->proving.push_back(std::move(taken->batch));
+}
+
+// Has the batch whose graph has run taken: beside this thread when it comes from devices, whose host would have to keep what the
+// engine's next choice of a token works with out of a core's caches; at once when the next graph changes what it is made of.
 void GraphTap::complete() {
+    settle();
     Plan& plan = *plan_;
     if (!plan.arriving) return;
-    const std::unique_ptr<Plan::Arriving> arriving = std::move(plan.arriving);
+    std::unique_ptr<Arriving> arriving = std::move(plan.arriving);
     Batch& batch = *arriving->batch;
     if (!batch.error.empty()) {
         deliver_proven(0);
@@ -178,71 +200,26 @@ void GraphTap::complete() {
     }
     // Proofs read the mirrors: cells that they may look at are not taken from them.
     if (batch.overwrites) deliver_proven(0);
-    std::vector<const uint8_t*> bases;
-    for (Placement::Block& block : plan.placement.blocks()) {
-        const uint8_t* base = nullptr;
-        if (block.on_host()) {
-            base = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(block.memory.get()));
-        } else if (Fetch* fetch = plan.fetch_of(block.device)) {
-            fetch->wait(arriving->slot);
-            base = fetch->block(arriving->slot);
-        }
-        if (const auto& gather = arriving->gathers[bases.size()]) gather->arrived(base, batch);
-        bases.push_back(base);
-    }
-    const auto base = [&](size_t block) { return bases[block]; };
-    bool some_on_host = false;
-    std::vector<const LayerSource*> new_on_device;
-    for (const LayerSource& s : arriving->sources) {
-        if (!s.captured) continue;
-        if (s.on_device) new_on_device.push_back(&s);
-        else some_on_host = true;
-    }
-    const auto store = [&](size_t i) {
-        const Fetch* fetch = plan.fetch_of(new_on_device[i]->device);
-        store_new(*new_on_device[i], batch, base, fetch ? fetch->rows(arriving->slot) : nullptr);
-    };
-    if (batch.n_query >= many_tokens) in_parts(new_on_device.size(), store);
-    else for (size_t i = 0; i < new_on_device.size(); ++i) store(i);
-    std::vector<HostAttention> data;
-    for (const LayerSource& s : arriving->sources) {
-        HostAttention a = s.host;
-        if (s.captured) {
-            a.q = bases[s.q.block] + s.q.offset;
-            a.q_token = s.q.token_stride, a.q_head = s.q.head_stride;
-            if (s.has_q_kept) {
-                a.q_kept = bases[s.q_kept.block] + s.q_kept.offset;
-                a.q_kept_token = s.q_kept.token_stride;
-                a.first_kept = arriving->first_kept;
-            }
-            a.out = bases[s.out.block] + s.out.offset;
-            a.out_token = s.out.token_stride, a.out_head = s.out.head_stride;
-            if (s.on_device) {
-                const Mirror& v = s.v_mirror ? *s.v_mirror : *s.k_mirror;
-                a.k = s.k_mirror->data();
-                a.k_cell = s.k_mirror->row_bytes();
-                a.v = v.data() + s.v_offset;
-                a.v_cell = v.row_bytes();
-                a.v_head = s.v_head, a.v_dim = s.v_dim;
-            }
-        }
-        data.push_back(a);
-    }
-    collector.take(batch, std::move(data));
-    plan.mean.finish(arriving->slot, batch, collector);
-    if (some_on_host) {
+    const auto on_host = [](const LayerSource& s) { return s.captured && !s.on_device; };
+    if (std::any_of(arriving->sources.begin(), arriving->sources.end(), on_host)) {
+        take(*arriving);
         if (plan.host_mean) plan.host_mean->finish(batch, collector);
         collector.prove(batch); // with the engine's own K and V, which the next graph changes
         deliver_proven(0);
         deliver(batch);
         return;
     }
-    // A CPU that decodes has no core to spare; one that waits for a GPU has all of them.
-    const bool many = batch.n_query > 1;
     // The thread that decodes a prompt must not wait for a core; where proofs do not keep up it had better share than wait.
+    const bool many = batch.n_query > 1;
     const bool keeps_up = plan.proving.empty() || Collector::proven(*plan.proving.back());
-    collector.start_proving(batch, static_cast<int32_t>(many && keeps_up ? helping_threads() : std::thread::hardware_concurrency()));
-    plan.proving.push_back(std::move(arriving->batch));
+    const size_t n_provers = many && keeps_up ? helping_threads() : std::thread::hardware_concurrency();
+    const bool with_facts = collector.geometry_known();
+    plan.taking = std::move(arriving);
+    plan.taking_done = plan.taker.call([this, taking = plan.taking.get(), n_provers, with_facts] {
+        take(*taking);
+        if (with_facts) collector.find_facts(*taking->batch);
+        collector.start_proving(*taking->batch, static_cast<int32_t>(n_provers), plan_->provers);
+    });
     deliver_proven(many ? most_batches_proving : most_proving);
 }
 

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstring>
 #include <future>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -163,39 +164,74 @@ void Collector::prove(Batch& batch) {
     batch.proofs.clear();
 }
 
+// A prover's memory grows with the context: it is not given back and asked for again with every token.
+class Provers {
+public:
+    explicit Provers(std::function<WitnessFunction()> make) : make_(std::move(make)) {}
+    WitnessFunction take() {
+        {
+            const std::lock_guard lock(mutex_);
+            if (!idle_.empty()) {
+                WitnessFunction prove = std::move(idle_.back());
+                idle_.pop_back();
+                return prove;
+            }
+        }
+        return make_();
+    }
+    void give_back(WitnessFunction prove) {
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(std::move(prove));
+    }
+
+private:
+    const std::function<WitnessFunction()> make_;
+    std::mutex mutex_;
+    std::vector<WitnessFunction> idle_;
+};
+
 struct Proving {
+    ~Proving() {
+        for (const std::future<void>& w : workers) {
+            if (w.valid()) w.wait();
+        }
+    }
     struct Item {
         int64_t token = 0;
         std::vector<uint8_t> q;
         std::vector<float> out;
     };
-    std::function<WitnessFunction()> witness;
+    std::shared_ptr<Provers> provers;
     std::vector<Item> items;
     std::vector<HeadSample> samples; // of the items
     std::vector<Witness> results;
     std::vector<Together> together;
-    std::vector<std::vector<int64_t>> columns;   // one a group
+    std::vector<std::vector<int64_t>> columns;   // one a group; empty: cells are columns
     std::vector<std::vector<int32_t>> positions; // one a group, where ALiBi needs them
     std::atomic<size_t> next{0};
     std::vector<std::future<void>> workers;
 
     void work() {
-        const WitnessFunction prove = witness();
+        WitnessFunction prove = provers->take();
         for (size_t i = next++; i < together.size(); i = next++) {
             const Together& t = together[i];
             prove(std::span(samples).subspan(t.begin, t.end - t.begin), std::span(results).subspan(t.begin, t.end - t.begin));
         }
+        provers->give_back(std::move(prove));
     }
 };
 
 Batch::Batch() = default;
-Batch::~Batch() = default; // a std::async future waits for its thread
+Batch::~Batch() = default;
 
-void Collector::start_proving(Batch& batch, int32_t n_threads) {
+Collector::Collector(CollectorOptions options)
+    : options_(std::move(options)), provers_(std::make_shared<Provers>(options_.witness)) {}
+
+void Collector::start_proving(Batch& batch, int32_t n_threads, Helpers& helpers) {
     if (batch.proofs.empty()) return;
     batch.proving = std::make_unique<Proving>();
     Proving& p = *batch.proving;
-    p.witness = options_.witness;
+    p.provers = provers_;
     p.columns.resize(batch.groups.size());
     p.positions.resize(batch.groups.size());
     p.together = bring_together(batch.proofs);
@@ -205,8 +241,9 @@ void Collector::start_proving(Batch& batch, int32_t n_threads) {
     for (const Batch::Proof& proof : batch.proofs) {
         const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
         const auto group = size_t(layer.group);
-        if (p.columns[group].empty()) p.columns[group] = cells(batch, group).columns();
-        if (layer.info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = cells(batch, group).positions();
+        const CellView view = cells(batch, group);
+        if (p.columns[group].empty() && !view.in_order()) p.columns[group] = view.columns();
+        if (layer.info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = view.positions();
     }
     const auto copy = [&](size_t i) {
         const Batch::Proof& proof = batch.proofs[i];
@@ -226,7 +263,7 @@ void Collector::start_proving(Batch& batch, int32_t n_threads) {
     if (batch.proofs.size() >= many) in_parts(batch.proofs.size(), copy);
     else for (size_t i = 0; i < batch.proofs.size(); ++i) copy(i);
     const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.together.size());
-    for (size_t t = 0; t < n; ++t) p.workers.push_back(std::async(std::launch::async, [&p] { p.work(); }));
+    for (size_t t = 0; t < n; ++t) p.workers.push_back(helpers.call([&p] { p.work(); }));
     batch.proofs.clear();
 }
 

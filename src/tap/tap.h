@@ -12,8 +12,9 @@
 
 namespace attnscope::tap {
 
-// Frames of one batch, on the decode thread, as soon as the batch has run.
-using FramesCallback = std::function<void(std::vector<Frame>&&)>;
+// Frames of one batch, on the decode thread, as soon as the batch has run; and the facts about them, where they were found out
+// already (else empty).
+using FramesCallback = std::function<void(std::vector<Frame>&&, std::vector<FrameFacts>&&)>;
 
 class Tap {
 public:
@@ -65,7 +66,10 @@ public:
 
 private:
     struct Plan;
+    struct Arriving; // a batch whose data is on its way
     void complete();
+    void settle();
+    void take(Arriving& arriving);
     void deliver_proven(size_t waiting);
     std::unique_ptr<Plan> plan_;
 };

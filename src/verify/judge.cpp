@@ -69,9 +69,8 @@ uint32_t judge_witnesses(const Geometry& geometry, const Frame& frame) {
     return bits;
 }
 
-Findings inspect(const Geometry& geometry, const Frame& frame) {
-    Findings found;
-    found.bits = judge_witnesses(geometry, frame);
+tap::FrameFacts inspect(const Geometry& geometry, const Frame& frame) {
+    tap::FrameFacts facts;
     const bool with_q = !frame.q.empty();
     const uint8_t* q = frame.q.data();
     const uint8_t* k = frame.k.data();
@@ -79,37 +78,38 @@ Findings inspect(const Geometry& geometry, const Frame& frame) {
         const LayerInfo& layer = geometry.layers[size_t(l)];
         if (!layer.captured()) continue;
         if (with_q) {
-            if (!all_finite(layer.q_type, q, int64_t(layer.n_head) * layer.head_dim)) found.bits |= verdict_not_finite;
-            found.hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
+            facts.finite = facts.finite && all_finite(layer.q_type, q, int64_t(layer.n_head) * layer.head_dim);
+            facts.hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
             q += layer.q_bytes();
         }
         if (geometry.owns_k(l)) {
-            if (!all_finite(layer.k_type, k, int64_t(layer.n_head_kv) * layer.head_dim)) found.bits |= verdict_not_finite;
-            found.hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
+            facts.finite = facts.finite && all_finite(layer.k_type, k, int64_t(layer.n_head_kv) * layer.head_dim);
+            facts.hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
             k += layer.k_bytes();
         }
     }
-    return found;
+    return facts;
 }
 
-void Judge::judge(Frame& frame, Findings found) {
-    uint32_t bits = found.bits;
-    if (found.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
-    previous_ = found.hashes;
-    std::sort(found.hashes.begin(), found.hashes.end());
-    if (std::adjacent_find(found.hashes.begin(), found.hashes.end()) != found.hashes.end()) bits |= verdict_layers_equal;
+void Judge::judge(Frame& frame, tap::FrameFacts facts) {
+    uint32_t bits = judge_witnesses(geometry_, frame);
+    if (!facts.finite) bits |= verdict_not_finite;
+    if (facts.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
+    previous_ = facts.hashes;
+    std::sort(facts.hashes.begin(), facts.hashes.end());
+    if (std::adjacent_find(facts.hashes.begin(), facts.hashes.end()) != facts.hashes.end()) bits |= verdict_layers_equal;
     frame.verdict = bits;
 }
 
-void Judge::judge(std::span<Frame> frames) {
+void Judge::judge(std::span<Frame> frames, std::vector<tap::FrameFacts> facts) {
     constexpr size_t many = 32;
-    if (frames.size() < many) {
-        for (Frame& frame : frames) judge(frame);
-        return;
+    if (facts.size() != frames.size()) {
+        facts.assign(frames.size(), {});
+        const auto find = [&](size_t i) { facts[i] = inspect(geometry_, frames[i]); };
+        if (frames.size() >= many) tap::in_parts(frames.size(), find);
+        else for (size_t i = 0; i < frames.size(); ++i) find(i);
     }
-    std::vector<Findings> found(frames.size());
-    tap::in_parts(frames.size(), [&](size_t i) { found[i] = inspect(geometry_, frames[i]); });
-    for (size_t i = 0; i < frames.size(); ++i) judge(frames[i], std::move(found[i]));
+    for (size_t i = 0; i < frames.size(); ++i) judge(frames[i], std::move(facts[i]));
 }
 
 } // namespace attnscope::verify

@@ -1,6 +1,8 @@
 // The verdict of a frame, while frames arrive in order.
 #pragma once
 
+#include "tap/collector.h"
+
 #include <attnscope/types.h>
 
 #include <cstdint>
@@ -9,12 +11,8 @@
 
 namespace attnscope::verify {
 
-// What a frame's data alone says. Independent of other frames: may be computed on any thread.
-struct Findings {
-    uint32_t bits = 0;            // verdict bits
-    std::vector<uint64_t> hashes; // one a layer, of Q and K
-};
-Findings inspect(const Geometry& geometry, const Frame& frame);
+// What a frame's queries and keys say alone. Independent of other frames: may be computed on any thread.
+tap::FrameFacts inspect(const Geometry& geometry, const Frame& frame);
 
 // Remembers the previous frame, to notice when it comes again. Not thread-safe.
 class Judge {
@@ -22,9 +20,9 @@ public:
     explicit Judge(const Geometry& geometry) : geometry_(geometry) {}
     // Sets frame.verdict from its data and witnesses.
     void judge(Frame& frame) { judge(frame, inspect(geometry_, frame)); }
-    void judge(Frame& frame, Findings findings);
-    // Frames that follow each other; many of them on several threads.
-    void judge(std::span<Frame> frames);
+    void judge(Frame& frame, tap::FrameFacts facts);
+    // Frames that follow each other; those without facts are inspected, many of them on several threads.
+    void judge(std::span<Frame> frames, std::vector<tap::FrameFacts> facts = {});
 
 private:
     const Geometry& geometry_;

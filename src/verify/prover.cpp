@@ -66,7 +66,7 @@ struct RowSums {
         }
     }
 
-    void add(const TokenRows& rows, std::span<const int64_t> columns) {
+    void add(const TokenRows& rows, const tap::HeadSample& sample) {
         std::array<double, 256> weights{};
         std::array<size_t, max_tokens_together> tokens{};
         for (const SharedColumns& s : rows.shared) {
@@ -76,7 +76,7 @@ struct RowSums {
             }
             for (int64_t at = s.begin; at < s.end;) {
                 const auto n = static_cast<size_t>(std::min(s.end - at, static_cast<int64_t>(weights.size())));
-                for (size_t j = 0; j < n; ++j) weights[j] = fingerprint_weight(columns[size_t(at) + j]);
+                for (size_t j = 0; j < n; ++j) weights[j] = fingerprint_weight(sample.column(at + static_cast<int64_t>(j)));
                 size_t t = 0;
                 for (; t + 4 <= n_tokens; t += 4) add<4>(rows, &tokens[t], at, std::span(weights).first(n));
                 for (; t < n_tokens; ++t) add<1>(rows, &tokens[t], at, std::span(weights).first(n));
@@ -105,7 +105,7 @@ void Prover::prove_together(std::span<const tap::HeadSample> samples, const Rows
     request.batched = first.batched;
     token_rows(row_kernels(), request, rows_);
     RowSums row_sums;
-    row_sums.add(rows_, first.columns);
+    row_sums.add(rows_, first);
     const bool with_largest = std::any_of(samples.begin(), samples.end(), takes_largest);
     weigh_tokens(row_kernels(), values_of(first), rows_, samples.size(), with_largest, sums_);
     std::array<const float*, max_tokens_together> rows{};

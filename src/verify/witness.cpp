@@ -79,7 +79,7 @@ Witness witness_head(const tap::HeadSample& s) {
         for (int64_t j = r.begin; j < r.end; ++j) {
             const auto p = static_cast<double>(row[size_t(j)]);
             row_sum += p;
-            fingerprint += p * fingerprint_weight(s.columns[size_t(j)]);
+            fingerprint += p * fingerprint_weight(s.column(j));
         }
     }
     w.row_sum = static_cast<float>(row_sum);

@@ -72,3 +72,20 @@ TEST(CellMap, ColumnsAreThoseOfAPlainWalkOverTheCells) {
         EXPECT_EQ(n_unknown, n_cells);
     }
 }
+
+TEST(CellMap, KnowsWhileEveryCellHoldsTheFrameOfItsNumber) {
+    CellMap map;
+    EXPECT_TRUE(map.in_order());
+    for (int64_t i = 0; i < 40; ++i) map.assign(i, i, static_cast<int32_t>(i));
+    map.assign(12, 12, 12); // the same token again, as behind a cut
+    EXPECT_TRUE(map.in_order());
+    EXPECT_TRUE(CellView(map, {}).in_order());
+    const std::vector<CellView::Entry> before = {{3, 3, 3}};
+    EXPECT_FALSE(CellView(map, before).in_order());
+    map.assign(3, 40, 40); // a ring
+    EXPECT_FALSE(map.in_order());
+    map.clear();
+    EXPECT_TRUE(map.in_order());
+    map.assign(5, 0, 0); // an engine that begins elsewhere
+    EXPECT_FALSE(map.in_order());
+}

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <string>
+#include <string_view>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -101,4 +103,31 @@ TEST(Inputs, TheMaskOfALongPromptIsNotKept) {
     inputs.keep_mask(mask.tensor, 512);
     EXPECT_LT(allocated(), before + (size_t(1) << 20));
     EXPECT_EQ(inputs.visible(mask.tensor, 511), (Ranges{{0, 30511}}));
+}
+
+namespace {
+
+// One node after another, on the host (h) or a device (d); v: the one before is only looked at, on the host.
+bool stay(const std::string& nodes) {
+    const ggml_context_ptr ctx(ggml_init({size_t(1) << 20, nullptr, true}));
+    ggml_cgraph* graph = ggml_new_graph(ctx.get());
+    ggml_tensor* x = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, 8);
+    for (const char c : nodes) {
+        x = c == 'v' ? ggml_view_1d(ctx.get(), x, x->ne[0], 0) : ggml_scale(ctx.get(), x, 2.0f);
+        ggml_set_name(x, c == 'd' ? "device" : "host");
+        ggml_build_forward_expand(graph, x);
+    }
+    return inputs_stay(graph, [](const ggml_tensor* t) { return std::string_view(t->name) == "host"; });
+}
+
+} // namespace
+
+TEST(Inputs, StayWhereNothingIsComputedOnTheHostBehindADevice) {
+    EXPECT_TRUE(stay("hdddd"));  // all layers on a device; the tokens' rows are looked up on the host
+    EXPECT_TRUE(stay("hhdvdd")); // a view takes no memory
+    EXPECT_TRUE(stay("dd"));
+    EXPECT_FALSE(stay("hddhd")); // a layer on the host
+    EXPECT_FALSE(stay("hdddh")); // the output
+    EXPECT_FALSE(stay("hhhh"));  // no device: everything may take the place of an input
+    EXPECT_FALSE(stay(""));
 }

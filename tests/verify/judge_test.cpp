@@ -27,9 +27,15 @@ TEST(Judge, FindsTheSameInManyFramesAsInEach) {
     Judge one_by_one(geometry), all(geometry);
     for (Frame& f : frames) one_by_one.judge(f);
     all.judge(together);
+    std::vector<Frame> known = frames; // what can be found out beforehand was
+    std::vector<tap::FrameFacts> facts;
+    for (const Frame& f : known) facts.push_back(inspect(geometry, f));
+    Judge told(geometry);
+    told.judge(known, std::move(facts));
     uint32_t seen = 0;
     for (size_t i = 0; i < frames.size(); ++i) {
         EXPECT_EQ(together[i].verdict, frames[i].verdict) << i;
+        EXPECT_EQ(known[i].verdict, frames[i].verdict) << i;
         seen |= frames[i].verdict;
         EXPECT_EQ((frames[i].verdict & verdict_stale) != 0, i % 10 == 6) << i;
         EXPECT_EQ((frames[i].verdict & verdict_not_finite) != 0, i % 10 == 3) << i;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <random>
 
 using namespace attnscope;
@@ -275,6 +276,27 @@ TEST(Prover, KeepsNothingOfOneGroupForTheNext) {
             EXPECT_EQ(kept[t].error, fresh[t].error);
             EXPECT_EQ(kept[t].tolerance, fresh[t].tolerance);
             EXPECT_EQ(kept[t].fingerprint, fresh[t].fingerprint);
+        }
+    }
+}
+
+TEST(Prover, NoColumnsAreThoseOfTheCells) {
+    std::mt19937 rng(5);
+    for (const size_t n_tokens : {size_t(1), size_t(6)}) {
+        Shape s;
+        s.n_tokens = n_tokens;
+        s.n_cells = 300;
+        Group group(s, rng);
+        group.answer();
+        std::vector<int64_t> numbers(300);
+        std::iota(numbers.begin(), numbers.end(), 0);
+        for (tap::HeadSample& x : group.samples) x.columns = numbers;
+        const std::vector<Witness> told = group.together();
+        for (tap::HeadSample& x : group.samples) x.columns = {};
+        const std::vector<Witness> understood = group.together();
+        for (size_t t = 0; t < n_tokens; ++t) {
+            EXPECT_NE(told[t].fingerprint, 0.0);
+            expect_same(told[t], understood[t]);
         }
     }
 }
