@@ -130,7 +130,8 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_option("--prompts", f->prompts, "Times that each reads the prompt, in turns (default: 0, once, behind one another)")
         ->check(CLI::Range(0, 1000));
     verb->add_flag("--drop-prompts", f->drop_prompts, "Do not record the prompts of --prompts: what capturing costs without a disk");
-    verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)");
+    verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)")
+        ->check(CLI::ExistingDirectory);
     verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
                                                       "on a GPU comes faster than a disk takes it)")
         ->capture_default_str();

@@ -78,6 +78,8 @@ TEST_F(BenchVerb, FailsInASentenceAndLeavesNothing) {
     EXPECT_EQ(bench("--contexts 24 --cache-type-k nonsense"), 2);
     EXPECT_EQ(test::read_bytes(dir_.file("err")).find("error: unknown cache type"), 0u);
     EXPECT_TRUE(std::filesystem::is_empty(dir_.file("folder")));
+    EXPECT_EQ(attnscope("bench -m '" + dir_.file("m.gguf") + "' -ngl 0 --contexts 24 -o '" + dir_.file("nowhere") + "'"), 2);
+    EXPECT_NE(test::read_bytes(dir_.file("err")).find("Directory does not exist: " + dir_.file("nowhere")), std::string::npos);
 }
 
 } // namespace

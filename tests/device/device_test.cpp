@@ -66,6 +66,10 @@ struct Case {
     double tolerance; // of rows: docs/fidelity.md
 };
 
+void PrintTo(const Case& c, std::ostream* out) { // or a test's name shows its bytes
+    *out << c.k_type << (c.flash == FlashAttention::on ? "_flash" : "") << (c.entry == Entry::callback ? "_callback" : "");
+}
+
 } // namespace
 
 class Gpu : public testing::TestWithParam<Case> {};
