@@ -21,7 +21,12 @@ namespace attnscope::tap {
 struct GraphTap::Arriving {
     std::unique_ptr<Batch> batch;
     std::vector<LayerSource> sources;
-    std::vector<std::unique_ptr<BlockGather>> gathers; // one a block; null: the whole block arrives
+    struct From { // one block
+        Fetch* fetch = nullptr;                // null: it lies in host memory
+        const uint8_t* host = nullptr;
+        std::unique_ptr<BlockGather> gather;   // null: the whole block arrives
+    };
+    std::vector<From> blocks;
     int64_t first_kept = 0; // frame from which on queries are kept
     int slot = 0;
     std::vector<int64_t> written; // cells of new keys, sorted

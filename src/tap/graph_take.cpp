@@ -13,15 +13,13 @@ void GraphTap::take(Arriving& arriving) {
     Plan& plan = *plan_;
     Batch& batch = *arriving.batch;
     std::vector<const uint8_t*> bases;
-    for (Placement::Block& block : plan.placement.blocks()) {
-        const uint8_t* base = nullptr;
-        if (block.on_host()) {
-            base = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(block.memory.get()));
-        } else if (Fetch* fetch = plan.fetch_of(block.device)) {
-            fetch->wait(arriving.slot);
-            base = fetch->block(arriving.slot);
+    for (const Arriving::From& from : arriving.blocks) {
+        const uint8_t* base = from.host;
+        if (from.fetch) {
+            from.fetch->wait(arriving.slot);
+            base = from.fetch->block(arriving.slot);
         }
-        if (const auto& gather = arriving.gathers[bases.size()]) gather->arrived(base, batch);
+        if (from.gather) from.gather->arrived(base, batch);
         bases.push_back(base);
     }
     const auto base = [&](size_t block) { return bases[block]; };

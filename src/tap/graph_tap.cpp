@@ -18,8 +18,9 @@ namespace {
 
 // Tokens whose proofs may be under way: at long contexts a proof takes longer than a token.
 constexpr size_t most_proving = 6;
-// Batches of many tokens hold many queries: beside the one that is taken none waits for its proofs.
-constexpr size_t most_batches_proving = 0;
+// Batches of many tokens hold many queries: beside the one that is taken as many may wait for their proofs as there are devices
+// behind the first one, which work on earlier batches than it does.
+size_t most_batches_proving(size_t n_devices) { return n_devices > 1 ? 1 : 0; }
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
@@ -35,7 +36,6 @@ ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device)
 
 void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     Plan& plan = *plan_;
-    settle();
     plan.graph = graph;
     plan.found = find_attention(graph);
     if (plan.host_mean) plan.host_mean->forget();
@@ -113,13 +113,14 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     std::sort(arriving->written.begin(), arriving->written.end());
     arriving->batch = std::move(batch);
     arriving->slot = plan.next_slot;
-    arriving->gathers.resize(plan.placement.blocks().size());
+    arriving->blocks.resize(plan.placement.blocks().size());
     plan.next_slot = (plan.next_slot + 1) % Fetch::n_slots;
     bool fetched = true;
     for (size_t b = 0; b < plan.placement.blocks().size(); ++b) {
         Placement::Block& block = plan.placement.blocks()[b];
         if (block.used == 0 || block.on_host()) {
             some_on_host = some_on_host || block.used > 0;
+            if (block.on_host()) arriving->blocks[b].host = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(block.memory.get()));
             continue;
         }
         ggml_backend_t engine = backend_of(sched, block.device);
@@ -127,13 +128,14 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         std::vector<Fetch::Rows> rows;
         const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
         Fetch& fetch = *plan.fetch_of(block.device);
+        arriving->blocks[b].fetch = &fetch;
         Fetch::How how = Fetch::How::staged;
         if (arriving->batch->n_query > 1) {
             auto gather = std::make_unique<BlockGather>();
             if (gather->make(b, arriving->sources, *arriving->batch, first_kept) &&
                 fetch.prepare_gather(arriving->slot, block, gather->plan())) {
                 gather->apply(arriving->sources);
-                arriving->gathers[b] = std::move(gather);
+                arriving->blocks[b].gather = std::move(gather);
                 how = Fetch::How::gathered;
             }
         }
@@ -220,7 +222,7 @@ void GraphTap::complete() {
         if (with_facts) collector.find_facts(*taking->batch);
         collector.start_proving(*taking->batch, static_cast<int32_t>(n_provers), plan_->provers);
     });
-    deliver_proven(many ? most_batches_proving : most_proving);
+    deliver_proven(many ? most_batches_proving(plan.fetches.size()) : most_proving);
 }
 
 } // namespace attnscope::tap
