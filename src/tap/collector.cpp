@@ -44,15 +44,14 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     batch->tokens_a_head = n_query == 1 ? 1 : std::max(tokens_a_head, 1);
     batch->positions.resize(size_t(n_query));
     batch->frames.resize(size_t(n_query));
-    const size_t q_bytes = geometry_.q_bytes(), k_bytes = geometry_.k_bytes();
+    batch->q_bytes = geometry_.q_bytes();
+    batch->k_bytes = geometry_.k_bytes();
     for (int64_t i = 0; i < n_query; ++i) {
         batch->positions[size_t(i)] = positions ? positions[i] : static_cast<int32_t>(next_index_ + i);
         Frame& f = batch->frames[size_t(i)];
         f.index = next_index_ + i;
         f.position = batch->positions[size_t(i)];
         f.batched = n_query > 1;
-        if (!keep_q || keep_q(f.index)) f.q.reserve(q_bytes);
-        f.k.reserve(k_bytes);
     }
     next_index_ += n_query;
     const int64_t each = n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
@@ -193,6 +192,7 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     const HostAttention& data = batch.data[index];
     Frame& f = batch.frames[size_t(i)];
     if (!keep_q || keep_q(f.index)) {
+        if (f.q.empty()) f.q.reserve(batch.q_bytes);
         if (data.q_kept) {
             const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
             f.q.insert(f.q.end(), q, q + info.q_bytes());
@@ -205,6 +205,7 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     if (info.k_layer == static_cast<int32_t>(index)) {
         const int64_t cell = batch.groups[size_t(layer.written_group)].written[size_t(i)];
         const uint8_t* row = data.k + size_t(cell) * data.k_cell;
+        if (f.k.empty()) f.k.reserve(batch.k_bytes);
         f.k.insert(f.k.end(), row, row + info.k_bytes());
     }
 }

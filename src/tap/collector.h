@@ -47,6 +47,7 @@ constexpr size_t max_proofs_together = 16;
 // What judging a frame needs to know of its queries and keys (verify/judge.h).
 struct FrameFacts {
     bool finite = true;           // no infinity, no NaN
+    bool layers_differ = true;
     std::vector<uint64_t> hashes; // one for each layer's Q and one for its K
 };
 
@@ -96,6 +97,7 @@ struct Batch {
     int64_t n_query = 0;
     uint64_t first_sample = 0; // place in the sampling order
     int32_t tokens_a_head = 1;
+    size_t q_bytes = 0, k_bytes = 0; // of a frame, as far as is known
     std::vector<int32_t> positions;
     std::vector<Group> groups;
     std::vector<Layer> layers;
@@ -130,8 +132,9 @@ public:
     std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
-    // The heads of a layer that was seen whose turn it is to be proven, into Batch::proofs.
-    void choose_proofs(Batch& batch, size_t layer, bool device) const;
+    // The heads of layers [begin, end), which were seen, whose turn it is to be proven, into Batch::proofs, by layer. Not twice for
+    // a layer.
+    void choose_proofs(Batch& batch, size_t begin, size_t end, const std::function<bool(size_t layer)>& on_device) const;
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
     // Of all layers that were seen; many tokens on several threads.

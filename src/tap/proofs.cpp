@@ -54,28 +54,40 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
     return (sample % n_pairs) * coprime_step(n_pairs) % n_pairs;
 }
 
-// The heads of this layer whose turn it is.
-void Collector::choose_proofs(Batch& batch, size_t layer, bool device) const {
-    if (!options_.witness || !geometry_known_ || !batch.layers[layer].info.captured()) return;
+void Collector::choose_proofs(Batch& batch, size_t begin, size_t end, const std::function<bool(size_t layer)>& on_device) const {
+    if (!options_.witness || !geometry_known_) return;
     const auto n_layer = static_cast<uint64_t>(geometry_.layers.size());
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     const uint64_t n_pairs = n_layer * n_head;
     if (n_pairs == 0) return;
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
     // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
-    const int32_t now = device && batch.layers[layer].n_cells > many_cells ? std::min(each, 1) : each;
-    for (int64_t i = 0; i < batch.n_query; ++i) {
-        for (int32_t w = 0; w < now; ++w) {
-            const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
-            if (pair / n_head != layer) continue;
-            const auto head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
-            Batch::Proof proof;
-            proof.layer = static_cast<int32_t>(layer);
-            proof.head = head;
-            proof.token = i;
-            batch.proofs.push_back(proof);
-        }
+    const int32_t fewer = std::min(each, 1);
+    std::vector<int32_t> of_layer(end, 0); // proofs that a token is counted with where the layer's turn is asked for
+    for (size_t l = begin; l < end; ++l) {
+        const Batch::Layer& layer = batch.layers[l];
+        if (layer.info.captured()) of_layer[l] = on_device(l) && layer.n_cells > many_cells ? fewer : each;
     }
+    const size_t first = batch.proofs.size();
+    const auto choose = [&](int32_t now) {
+        if (std::find(of_layer.begin(), of_layer.end(), now) == of_layer.end()) return;
+        for (int64_t i = 0; i < batch.n_query; ++i) {
+            for (int32_t w = 0; w < now; ++w) {
+                const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
+                const size_t layer = pair / n_head;
+                if (layer >= end || of_layer[layer] != now) continue;
+                Batch::Proof proof;
+                proof.layer = static_cast<int32_t>(layer);
+                proof.head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
+                proof.token = i;
+                batch.proofs.push_back(proof);
+            }
+        }
+    };
+    choose(each);
+    if (fewer != each) choose(fewer);
+    std::stable_sort(batch.proofs.begin() + static_cast<ptrdiff_t>(first), batch.proofs.end(),
+                     [](const Batch::Proof& a, const Batch::Proof& b) { return a.layer < b.layer; });
 }
 
 // All of a proof's sample but Q, the columns and the positions.

@@ -88,6 +88,9 @@ tap::FrameFacts inspect(const Geometry& geometry, const Frame& frame) {
             k += layer.k_bytes();
         }
     }
+    std::vector<uint64_t> sorted = facts.hashes;
+    std::sort(sorted.begin(), sorted.end());
+    facts.layers_differ = std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end();
     return facts;
 }
 
@@ -95,9 +98,8 @@ void Judge::judge(Frame& frame, tap::FrameFacts facts) {
     uint32_t bits = judge_witnesses(geometry_, frame);
     if (!facts.finite) bits |= verdict_not_finite;
     if (facts.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
-    previous_ = facts.hashes;
-    std::sort(facts.hashes.begin(), facts.hashes.end());
-    if (std::adjacent_find(facts.hashes.begin(), facts.hashes.end()) != facts.hashes.end()) bits |= verdict_layers_equal;
+    if (!facts.layers_differ) bits |= verdict_layers_equal;
+    previous_ = std::move(facts.hashes);
     frame.verdict = bits;
 }
 

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 using namespace attnscope;
 using namespace attnscope::test;
 
@@ -136,7 +138,16 @@ TEST(Session, BothWaysInGiveTheSameFrames) {
     }
     ASSERT_EQ(runs[0].size(), 60u);
     ASSERT_EQ(runs[1].size(), 60u);
+    // All layers' turns asked for at once, or one layer's after the other's: the same heads are proven.
+    const auto proven = [](const Frame& f) {
+        std::vector<std::pair<int32_t, int32_t>> heads;
+        for (const Witness& w : f.witnesses) heads.emplace_back(w.layer, w.head);
+        std::sort(heads.begin(), heads.end());
+        return heads;
+    };
     for (size_t i = 0; i < 60; ++i) {
+        EXPECT_EQ(proven(runs[0][i]), proven(runs[1][i])) << "token " << i;
+        EXPECT_EQ(runs[0][i].witnesses.size(), i < 40 ? 1u : 2u) << "token " << i;
         EXPECT_EQ(runs[0][i].q, runs[1][i].q) << "token " << i;
         EXPECT_EQ(runs[0][i].k, runs[1][i].k) << "token " << i;
         EXPECT_EQ(runs[0][i].visible, runs[1][i].visible) << "token " << i;
