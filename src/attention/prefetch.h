@@ -17,7 +17,8 @@ namespace attnscope {
         }
         return;
     }
-    constexpr int64_t ahead = 8; // measured: 1 is too late, 16 and more evict what is in use
+    // Measured: for several heads 1 is too late, 16 and more evict what is in use; one alone is done with a key sooner.
+    const int64_t ahead = t.n_q == 1 ? 16 : 8;
     constexpr size_t line = 64;
     const size_t bytes = static_cast<size_t>(t.head_dim) * element_size;
     for (int64_t r = row + ahead; r < std::min(row + ahead + n, t.n); ++r) {

@@ -104,7 +104,7 @@ ATTNSCOPE_AVX2 void f16_along_dims(const float* row, const uint8_t* v, size_t ce
     }
     for (int64_t j = 0; j < n; ++j, v += cell_stride) {
         if (row[j] == 0.0f) continue;
-        _mm_prefetch(static_cast<const char*>(static_cast<const void*>(v + 8 * cell_stride)), _MM_HINT_T0);
+        _mm_prefetch(static_cast<const char*>(static_cast<const void*>(v + 16 * cell_stride)), _MM_HINT_T0);
         const __m256 w = _mm256_set1_ps(row[j]);
         for (int i = 0; i < 4; ++i) {
             const __m256 x = load_f16(v + 16 * i);

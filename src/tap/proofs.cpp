@@ -19,7 +19,9 @@ namespace attnscope::tap {
 
 namespace {
 
-constexpr int64_t many_cells = 16384;
+// A proof reads K and V of its head once. One must do for a token where that would be felt: on a CPU, whose threads wait for it, and
+// beside a GPU, whose tokens take little longer at long contexts.
+constexpr int64_t many_cells_on_host = 1024, many_cells_on_device = 16384;
 
 // A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
 uint64_t coprime_step(uint64_t n) {
@@ -61,12 +63,12 @@ void Collector::choose_proofs(Batch& batch, size_t begin, size_t end, const std:
     const uint64_t n_pairs = n_layer * n_head;
     if (n_pairs == 0) return;
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
-    // A proof reads K and V of its head once. Beside a GPU, whose tokens take little longer at long contexts, one must do there.
     const int32_t fewer = std::min(each, 1);
     std::vector<int32_t> of_layer(end, 0); // proofs that a token is counted with where the layer's turn is asked for
     for (size_t l = begin; l < end; ++l) {
         const Batch::Layer& layer = batch.layers[l];
-        if (layer.info.captured()) of_layer[l] = on_device(l) && layer.n_cells > many_cells ? fewer : each;
+        if (!layer.info.captured()) continue;
+        of_layer[l] = layer.n_cells > (on_device(l) ? many_cells_on_device : many_cells_on_host) ? fewer : each;
     }
     const size_t first = batch.proofs.size();
     const auto choose = [&](int32_t now) {
