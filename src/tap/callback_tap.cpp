@@ -149,7 +149,7 @@ void CallbackTap::take(AttentionNode& n) {
             a.v_dim = ggml_type_size(n.v->type);
         }
     }
-    collector.choose_proofs(*batch_, index, index + 1, [&](size_t) { return a.device; });
+    collector.choose_proofs(*batch_, index, index + 1);
     collector.take(*batch_, index, a);
     collector.prove(*batch_); // while the engine's tensors are valid
 }

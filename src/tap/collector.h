@@ -134,7 +134,7 @@ public:
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
     // The heads of layers [begin, end), which were seen, whose turn it is to be proven, into Batch::proofs, by layer. Not twice for
     // a layer.
-    void choose_proofs(Batch& batch, size_t begin, size_t end, const std::function<bool(size_t layer)>& on_device) const;
+    void choose_proofs(Batch& batch, size_t begin, size_t end) const;
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
     // Of all layers that were seen; many tokens on several threads.

@@ -105,7 +105,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         (s.on_device ? some_on_device : some_on_host) = true;
         if (!s.mirrored) batch->error = "there is no host memory to mirror the cache of a device";
     }
-    collector.choose_proofs(*batch, 0, arriving->sources.size(), [&](size_t l) { return arriving->sources[l].on_device; });
+    collector.choose_proofs(*batch, 0, arriving->sources.size());
     int64_t first_kept = 0;
     while (first_kept < batch->n_query && collector.keep_q && !collector.keep_q(batch->first_index + first_kept)) ++first_kept;
     arriving->first_kept = batch->first_index + first_kept;

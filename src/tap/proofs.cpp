@@ -21,7 +21,7 @@ namespace {
 
 // A proof reads K and V of its head once. One must do for a token where that would be felt: on a CPU, whose threads wait for it, and
 // beside a GPU, whose tokens take little longer at long contexts.
-constexpr int64_t many_cells_on_host = 1024, many_cells_on_device = 16384;
+constexpr int64_t few_columns_on_host = 1024, few_columns_on_device = 16384;
 
 // A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
 uint64_t coprime_step(uint64_t n) {
@@ -56,38 +56,31 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
     return (sample % n_pairs) * coprime_step(n_pairs) % n_pairs;
 }
 
-void Collector::choose_proofs(Batch& batch, size_t begin, size_t end, const std::function<bool(size_t layer)>& on_device) const {
+void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     if (!options_.witness || !geometry_known_) return;
-    const auto n_layer = static_cast<uint64_t>(geometry_.layers.size());
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
-    const uint64_t n_pairs = n_layer * n_head;
+    const uint64_t n_pairs = geometry_.layers.size() * n_head;
     if (n_pairs == 0) return;
+    const bool all_on_device = std::all_of(geometry_.layers.begin(), geometry_.layers.end(),
+                                           [](const LayerInfo& l) { return !l.captured() || l.on_device; });
+    const int64_t few = all_on_device ? few_columns_on_device : few_columns_on_host;
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
-    const int32_t fewer = std::min(each, 1);
-    std::vector<int32_t> of_layer(end, 0); // proofs that a token is counted with where the layer's turn is asked for
-    for (size_t l = begin; l < end; ++l) {
-        const Batch::Layer& layer = batch.layers[l];
-        if (!layer.info.captured()) continue;
-        of_layer[l] = layer.n_cells > (on_device(l) ? many_cells_on_device : many_cells_on_host) ? fewer : each;
-    }
+    // The same for all layers, however much each of them sees: a token's turn would be counted differently for two layers, and
+    // could be in neither of them.
+    const int32_t now = batch.first_index + batch.n_query > few ? std::min(each, 1) : each;
     const size_t first = batch.proofs.size();
-    const auto choose = [&](int32_t now) {
-        if (std::find(of_layer.begin(), of_layer.end(), now) == of_layer.end()) return;
-        for (int64_t i = 0; i < batch.n_query; ++i) {
-            for (int32_t w = 0; w < now; ++w) {
-                const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
-                const size_t layer = pair / n_head;
-                if (layer >= end || of_layer[layer] != now) continue;
-                Batch::Proof proof;
-                proof.layer = static_cast<int32_t>(layer);
-                proof.head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
-                proof.token = i;
-                batch.proofs.push_back(proof);
-            }
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        for (int32_t w = 0; w < now; ++w) {
+            const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
+            const size_t layer = pair / n_head;
+            if (layer < begin || layer >= end || !batch.layers[layer].info.captured()) continue;
+            Batch::Proof proof;
+            proof.layer = static_cast<int32_t>(layer);
+            proof.head = static_cast<int32_t>(pair % n_head) % batch.layers[layer].info.n_head;
+            proof.token = i;
+            batch.proofs.push_back(proof);
         }
-    };
-    choose(each);
-    if (fewer != each) choose(fewer);
+    }
     std::stable_sort(batch.proofs.begin() + static_cast<ptrdiff_t>(first), batch.proofs.end(),
                      [](const Batch::Proof& a, const Batch::Proof& b) { return a.layer < b.layer; });
 }
@@ -252,10 +245,12 @@ void Collector::start_proving(Batch& batch, int32_t n_threads, Helpers& helpers)
     p.items.resize(batch.proofs.size());
     p.samples.resize(batch.proofs.size());
     p.results.resize(batch.proofs.size());
+    std::vector<CellView> views;
+    for (size_t g = 0; g < batch.groups.size(); ++g) views.push_back(cells(batch, g));
     for (const Batch::Proof& proof : batch.proofs) {
         const Batch::Layer& layer = batch.layers[size_t(proof.layer)];
         const auto group = size_t(layer.group);
-        const CellView view = cells(batch, group);
+        const CellView& view = views[group];
         if (p.columns[group].empty() && !view.in_order()) p.columns[group] = view.columns();
         if (layer.info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = view.positions();
     }
