@@ -171,9 +171,7 @@ void Collector::take(Batch& batch, std::vector<HostAttention> data) {
     const auto take = [&](size_t i) {
         for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
     };
-    const auto n = static_cast<size_t>(batch.n_query);
-    if (n >= many) in_parts(n, take); // the memory of so many frames is new, and takes longer to get than to fill
-    else for (size_t i = 0; i < n; ++i) take(i);
+    in_parts(size_t(batch.n_query), many, take); // the memory of so many frames is new, and takes longer to get than to fill
 }
 
 void Collector::find_facts(Batch& batch) const {
@@ -181,8 +179,7 @@ void Collector::find_facts(Batch& batch) const {
     constexpr size_t many = 32;
     batch.facts.resize(batch.frames.size());
     const auto find = [&](size_t i) { batch.facts[i] = options_.facts(geometry_, batch.frames[i]); };
-    if (batch.frames.size() >= many) in_parts(batch.frames.size(), find);
-    else for (size_t i = 0; i < batch.frames.size(); ++i) find(i);
+    in_parts(batch.frames.size(), many, find);
 }
 
 void Collector::take_token(Batch& batch, size_t index, int64_t i) const {

@@ -11,7 +11,7 @@
 
 namespace attnscope::tap {
 
-// Inputs of a graph as they were before it ran: their memory may be used again while it runs.
+// Inputs of a graph, taken before it runs or, where they stay (below), while it does.
 class Inputs {
 public:
     void clear() { used_ = 0; }

@@ -25,4 +25,10 @@ template <typename Work> void in_parts(size_t n, const Work& work) {
     for (std::future<void>& h : helpers) h.get();
 }
 
+// The same where there are at least `many`; fewer are done here, one after the other.
+template <typename Work> void in_parts(size_t n, size_t many, const Work& work) {
+    if (n >= many) return in_parts(n, work);
+    for (size_t i = 0; i < n; ++i) work(i);
+}
+
 } // namespace attnscope::tap

@@ -269,8 +269,7 @@ void Collector::start_proving(Batch& batch, int32_t n_threads, Helpers& helpers)
         s.positions = p.positions[group];
     };
     constexpr size_t many = 64;
-    if (batch.proofs.size() >= many) in_parts(batch.proofs.size(), copy);
-    else for (size_t i = 0; i < batch.proofs.size(); ++i) copy(i);
+    in_parts(batch.proofs.size(), many, copy);
     const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.together.size());
     for (size_t t = 0; t < n; ++t) p.workers.push_back(helpers.call([&p] { p.work(); }));
     batch.proofs.clear();

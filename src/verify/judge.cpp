@@ -108,8 +108,7 @@ void Judge::judge(std::span<Frame> frames, std::vector<tap::FrameFacts> facts) {
     if (facts.size() != frames.size()) {
         facts.assign(frames.size(), {});
         const auto find = [&](size_t i) { facts[i] = inspect(geometry_, frames[i]); };
-        if (frames.size() >= many) tap::in_parts(frames.size(), find);
-        else for (size_t i = 0; i < frames.size(); ++i) find(i);
+        tap::in_parts(frames.size(), many, find);
     }
     for (size_t i = 0; i < frames.size(); ++i) judge(frames[i], std::move(facts[i]));
 }
