@@ -8,8 +8,8 @@
 //   dots      the dot products alone, keys in the first-level cache; in the engine's order of additions, and in any
 // With cold = 1 other memory (64 MiB) is read before each repeat, as a decode reads the model's weights between two
 // tokens; with 0 the caches stay as they are. They take turns; the median counts.
-#include "attention/simd.h"
-#include "live/key_store.h"
+#include "attention/kernels/simd.h"
+#include "view/key_store.h"
 
 #include <attnscope/attention_view.h>
 
@@ -110,7 +110,7 @@ int main(int argc, char** argv) {
     frame.visible = {{{0, n}}};
 
     std::vector<Contest> contests;
-    const auto* chunked = static_cast<const live::ChunkedKeys*>(keys->get());
+    const auto* chunked = static_cast<const view::ChunkedKeys*>(keys->get());
     const size_t chunk_bytes = (*keys)->bytes() / chunked->chunks().size();
     contests.push_back({"floor: read K", [&] {
                             on_threads(n_threads, [&](int32_t t) {

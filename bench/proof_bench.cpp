@@ -4,8 +4,8 @@
 //
 // One thread; K and V in f16, of 4 KV heads, in mirrors of a device's caches; flash attention. Several caches take turns, so
 // that long contexts come from memory as they do when every group proves another layer. The fastest repeat counts.
-#include "tap/mirror.h"
-#include "verify/witness.h"
+#include "capture/device/mirror.h"
+#include "capture/proof/witness.h"
 
 #include <ggml-cpu.h>
 #include <ggml.h>
@@ -27,7 +27,7 @@ namespace {
 
 constexpr int32_t n_head_kv = 4;
 constexpr int32_t n_head = 28;
-constexpr size_t n_tokens = tap::max_proofs_together;
+constexpr size_t n_tokens = capture::max_proofs_together;
 constexpr size_t n_caches = 4;
 
 std::vector<ggml_fp16_t> random_halves(size_t n, std::mt19937& rng) {
@@ -42,7 +42,7 @@ std::vector<ggml_fp16_t> random_halves(size_t n, std::mt19937& rng) {
 const uint8_t* bytes(const std::vector<ggml_fp16_t>& v) { return static_cast<const uint8_t*>(static_cast<const void*>(v.data())); }
 
 struct Cache {
-    tap::Mirror k, v;
+    capture::Mirror k, v;
 };
 
 // Proofs of the last n_tokens cells of a causal prompt.
@@ -63,7 +63,7 @@ struct Prompt {
         const auto n = static_cast<size_t>(n_cells * n_head_kv * dim);
         for (size_t c = 0; c < n_caches; ++c) {
             caches.emplace_back();
-            for (tap::Mirror* m : {&caches.back().k, &caches.back().v}) {
+            for (capture::Mirror* m : {&caches.back().k, &caches.back().v}) {
                 m->reserve(layer.k_bytes(), n_cells);
                 std::memcpy(m->row(0), random_halves(n, rng).data(), n * sizeof(ggml_fp16_t));
             }
@@ -74,10 +74,10 @@ struct Prompt {
         columns.resize(size_t(n_cells));
         std::iota(columns.begin(), columns.end(), 0);
     }
-    std::vector<tap::HeadSample> samples(size_t cache) const {
-        std::vector<tap::HeadSample> all(n_tokens);
+    std::vector<capture::HeadSample> samples(size_t cache) const {
+        std::vector<capture::HeadSample> all(n_tokens);
         for (size_t t = 0; t < n_tokens; ++t) {
-            tap::HeadSample& s = all[t];
+            capture::HeadSample& s = all[t];
             s.layer = &layer;
             s.q = bytes(q) + t * layer.q_bytes();
             s.k = caches[cache].k.data();
@@ -105,11 +105,11 @@ int main(int argc, char** argv) {
     for (const int32_t dim : {64, 128}) {
         for (const int64_t n : {512, 8192, 30000}) {
             const Prompt prompt(dim, n, rng);
-            verify::Prover prove;
+            capture::Prover prove;
             std::array<double, 2> best;
             best.fill(std::numeric_limits<double>::infinity());
             for (int i = 0; i < repeats; ++i) {
-                const std::vector<tap::HeadSample> samples = prompt.samples(size_t(i) % n_caches);
+                const std::vector<capture::HeadSample> samples = prompt.samples(size_t(i) % n_caches);
                 std::array<Witness, n_tokens> results;
                 for (const size_t together : {0, 1}) {
                     const size_t step = together ? n_tokens : 1;

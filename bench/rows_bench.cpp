@@ -8,7 +8,7 @@
 //   F16 dots  as many dot products by ggml's own kernel (ggml_vec_dot_f16), operands in the first-level cache
 // and, for a harder look at ourselves, our own dot products on cached keys. They take turns, and of each the
 // fastest repeat counts: that is the one that other programs disturbed least.
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <ggml-cpu.h>
 #include <ggml.h>

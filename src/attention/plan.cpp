@@ -1,6 +1,6 @@
 #include "attention/plan.h"
 
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <ggml-cpu.h>
 

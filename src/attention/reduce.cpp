@@ -1,5 +1,5 @@
 // What is made of rows.
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <algorithm>
 #include <array>

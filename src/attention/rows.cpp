@@ -1,7 +1,7 @@
 // Rows of attention: plan, dot products, softmax.
 #include "attention/dots.h"
 #include "attention/plan.h"
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 #include "attention/softmax.h"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // From dot products to weights: one row at a time, in place.
 #pragma once
 
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <attnscope/types.h>
 

@@ -3,7 +3,7 @@
 
 #include "attention/dots.h"
 #include "attention/plan.h"
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <attnscope/types.h>
 

@@ -2,8 +2,8 @@
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
-#include "recording/export_arrays.h"
-#include "recording/export_halo_weave.h"
+#include "formats/export_arrays.h"
+#include "formats/export_halo_weave.h"
 
 #include <fmt/format.h>
 

@@ -2,8 +2,8 @@
 #include "cli/capture_arguments.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
-#include "recording/export_halo_weave.h"
-#include "verify/filter_token.h"
+#include "formats/export_halo_weave.h"
+#include "diagnose/filter_token.h"
 
 #include <fmt/format.h>
 

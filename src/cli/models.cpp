@@ -2,8 +2,8 @@
 #include "cli/models.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
-#include "engine/gguf_check.h"
-#include "engine/model_store.h"
+#include "gguf/gguf_check.h"
+#include "models/model_store.h"
 
 #include <memory>
 

@@ -1,7 +1,7 @@
 // attnscope models make: a GGUF of any shape with random weights.
 #include "cli/models.h"
 #include "cli/report.h"
-#include "engine/model_make.h"
+#include "models/model_make.h"
 
 #include <chrono>
 #include <filesystem>

@@ -4,7 +4,7 @@
 #include "cli/token_text.h"
 #include "cli/verbs.h"
 #include "engine/pointer_capture.h"
-#include "recording/export_halo_weave.h"
+#include "formats/export_halo_weave.h"
 
 #include <attnscope/diagnose.h>
 #include <attnscope/recording.h>

@@ -3,7 +3,7 @@
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 
-#include "server/server.h"
+#include "server/http/server.h"
 
 #include <fmt/format.h>
 

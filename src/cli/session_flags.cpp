@@ -1,6 +1,6 @@
 #include "cli/session_flags.h"
 
-#include "engine/model_store.h"
+#include "models/model_store.h"
 
 #include <fmt/format.h>
 

@@ -1,9 +1,9 @@
 #include "engine/pointer_capture.h"
 
 #include "engine/engine_log.h"
-#include "engine/gguf_check.h"
+#include "gguf/gguf_check.h"
 #include "engine/sampler.h"
-#include "tap/hook.h"
+#include "capture/graph/hook.h"
 
 #include <ggml-backend.h>
 #include <llama-cpp.h>
@@ -19,7 +19,7 @@ namespace attnscope {
 namespace {
 
 // Remembers tensors by name while the graph is there, as a callback in the graph's construction would.
-class RememberPointers : public tap::GraphHook {
+class RememberPointers : public capture::GraphHook {
 public:
     void before_alloc(ggml_backend_sched_t, ggml_cgraph* graph) override {
         tensors.clear();
@@ -68,7 +68,7 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     RememberPointers hook;
     const auto start = std::chrono::steady_clock::now();
     const auto decode = [&](const int32_t* tokens, size_t n) {
-        const tap::HookScope scope(&hook);
+        const capture::HookScope scope(&hook);
         return llama_decode(context.get(), llama_batch_get_one(const_cast<int32_t*>(tokens), static_cast<int32_t>(n))) == 0;
     };
     for (size_t at = 0; at < o.prompt.size(); at += cp.n_batch) {

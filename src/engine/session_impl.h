@@ -1,8 +1,8 @@
 // The session behind include/attnscope/session.h.
 #pragma once
 
-#include "tap/tap.h"
-#include "verify/judge.h"
+#include "capture/tap.h"
+#include "capture/proof/judge.h"
 
 #include <attnscope/session.h>
 
@@ -35,7 +35,7 @@ public:
     int64_t truncate(int64_t n) override;
 
     llama_context* context() { return context_.get(); }
-    tap::Tap* tap() { return tap_.get(); }
+    capture::Tap* tap() { return tap_.get(); }
 
 private:
     Result<void> open_context(Entry entry);
@@ -54,9 +54,9 @@ private:
     int32_t n_vocab_ = 0;
     ModelIdentity identity_;
     Entry entry_ = Entry::automatic;
-    std::unique_ptr<tap::Tap> tap_;
-    tap::GraphTap* graph_tap_ = nullptr; // tap_, when the way in is the interposed one
-    std::optional<verify::Judge> judge_;
+    std::unique_ptr<capture::Tap> tap_;
+    capture::GraphTap* graph_tap_ = nullptr; // tap_, when the way in is the interposed one
+    std::optional<capture::Judge> judge_;
     Geometry geometry_;
     std::vector<Frame> pending_;
     struct Decoded {

@@ -1,9 +1,9 @@
 #include "engine/engine_log.h"
-#include "engine/gguf_check.h"
-#include "engine/model_identity.h"
+#include "gguf/gguf_check.h"
+#include "models/model_identity.h"
 #include "engine/rpc_servers.h"
 #include "engine/session_impl.h"
-#include "verify/witness.h"
+#include "capture/proof/witness.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -149,20 +149,20 @@ Result<void> SessionImpl::open_context(Entry entry) {
 
     entry_ = entry;
     if (options_.capture) {
-        tap::CollectorOptions collector;
-        if (options_.witness) collector.witness = [] { return verify::Prover(); };
-        collector.facts = verify::inspect;
-        auto deliver = [this](std::vector<Frame>&& frames, std::vector<tap::FrameFacts>&& facts) {
+        capture::CollectorOptions collector;
+        if (options_.witness) collector.witness = [] { return capture::Prover(); };
+        collector.facts = capture::inspect;
+        auto deliver = [this](std::vector<Frame>&& frames, std::vector<capture::FrameFacts>&& facts) {
             if (judge_) judge_->judge(frames, std::move(facts)); // there is none while the geometry is not known
             std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
         };
         if (entry == Entry::interposed) {
-            auto tap = std::make_unique<tap::GraphTap>(std::move(collector), deliver, options_.device_mean ? params.n_threads : 0);
+            auto tap = std::make_unique<capture::GraphTap>(std::move(collector), deliver, options_.device_mean ? params.n_threads : 0);
             graph_tap_ = tap.get();
             tap_ = std::move(tap);
         } else {
-            tap_ = std::make_unique<tap::CallbackTap>(std::move(collector), deliver);
-            params.cb_eval = tap::CallbackTap::eval;
+            tap_ = std::make_unique<capture::CallbackTap>(std::move(collector), deliver);
+            params.cb_eval = capture::CallbackTap::eval;
             params.cb_eval_user_data = tap_.get();
         }
     }
@@ -179,10 +179,10 @@ Result<void> SessionImpl::open_context(Entry entry) {
 // tells the geometry before the first real token.
 Result<bool> SessionImpl::warm_up() {
     const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
-    const long calls = tap::interposed_calls();
+    const long calls = capture::interposed_calls();
     const Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
     if (tap_) tap_->flush();
-    if (graph_tap_ && tap::interposed_calls() == calls) return false;
+    if (graph_tap_ && capture::interposed_calls() == calls) return false;
     if (!decoded) return decoded.error();
     if (!tap_->error().empty()) return Error{ErrorKind::engine, "the capture failed: " + tap_->error()};
     geometry_ = tap_->collector.geometry();

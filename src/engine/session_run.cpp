@@ -30,7 +30,7 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
     take_engine_complaint();
     int32_t status = 0;
     {
-        const tap::HookScope scope(graph_tap_);
+        const capture::HookScope scope(graph_tap_);
         status = llama_decode(context_.get(), batch);
     }
     if (tap_) tap_->end_decode();

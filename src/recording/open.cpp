@@ -1,6 +1,6 @@
 // Which way a file can be opened depends on how its writer ended and on what we may do in its folder.
-#include "recording/capture_file.h"
-#include "recording/file_kind.h"
+#include "base/input_file.h"
+#include "base/file_kind.h"
 #include "recording/reader.h"
 
 #include <fmt/format.h>
@@ -93,11 +93,11 @@ Result<void> is_file(const std::string& path) {
 // a recording that is being written lives by them.
 Error not_a_recording(const std::string& path) {
     std::string start(512, '\0');
-    auto file = CaptureFile::open(path);
+    auto file = base::InputFile::open(path);
     if (!file) return file.error();
     start.resize(static_cast<size_t>(std::min<int64_t>(file->size(), static_cast<int64_t>(start.size()))));
     if (auto r = file->read_at(0, start.data(), start.size()); !r) return r.error();
-    const FileKind kind = file_kind(start, path);
+    const base::FileKind kind = base::file_kind(start, path);
     return {ErrorKind::not_ours, fmt::format("{} is no recording: it seems to be {}{}", path, kind.name,
                                              kind.todo.empty() ? "" : " (" + kind.todo + ")")};
 }

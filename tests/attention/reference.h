@@ -1,7 +1,7 @@
 // Rows computed plainly in float64, and random layers to compute them for.
 #pragma once
 
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <attnscope/rows.h>
 

@@ -1,6 +1,6 @@
 // Rows against a float64 reference.
 #include "attention/reference.h"
-#include "attention/simd.h"
+#include "attention/kernels/simd.h"
 
 #include <gtest/gtest.h>
 

@@ -83,7 +83,7 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
     ASSERT_EQ(run("export " + recording + " --to halo-weave -o " + right).code, 0);
     ASSERT_EQ(run("export " + recording + " --to halo-weave --json -o " + dir.file("older")).code, 0);
     for (const std::string& folder : {wrong, right, dir.file("older")}) {
-        const std::string reader = "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/verify/halo_weave_reader.py " + folder;
+        const std::string reader = "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder;
         FILE* pipe = popen((reader + " 2>&1").c_str(), "r");
         char line[4096];
         int n_tokens = 0, stated = -1, n_lines = 0;

@@ -1,5 +1,5 @@
 // The mean that a GPU computes beside the model, and what is left out of a prompt there. Without a GPU they skip.
-#include "engine/model_make.h"
+#include "models/model_make.h"
 #include "support/mean_trial.h"
 #include "support/temp_dir.h"
 

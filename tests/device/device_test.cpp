@@ -1,5 +1,5 @@
 // Captures from GPUs, held against the engine's own kq_soft_max on the same GPU. Without a GPU they skip.
-#include "engine/model_make.h"
+#include "models/model_make.h"
 #include "support/engine_rows.h"
 #include "support/temp_dir.h"
 

@@ -1,5 +1,5 @@
 // A model spread over two rpc-servers on this machine.
-#include "engine/model_make.h"
+#include "models/model_make.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/recording.h>

@@ -1,7 +1,7 @@
 // Rows from captured Q and K against the engine's own kq_soft_max: on tiny models of every kind of attention, through
 // both ways in, and on the real model.
-#include "engine/model_make.h"
-#include "engine/model_store.h"
+#include "models/model_make.h"
+#include "models/model_store.h"
 #include "support/engine_rows.h"
 #include "support/temp_dir.h"
 

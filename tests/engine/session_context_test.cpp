@@ -1,5 +1,5 @@
 // A context that is cut to a prefix and continued, hidden states, and a vocabulary that is asked while a model writes.
-#include "engine/model_make.h"
+#include "models/model_make.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/session.h>

@@ -1,5 +1,5 @@
 // Models that llama.cpp loads and attnscope cannot use: refused in a sentence, not by a crash.
-#include "engine/model_make.h"
+#include "models/model_make.h"
 
 #include "support/file_bytes.h"
 #include "support/gguf_builder.h"

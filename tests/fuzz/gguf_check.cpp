@@ -1,7 +1,7 @@
 // Any bytes at all must give a summary or a sentence: no crash, no hang, no allocation beyond the input's
 // size.
-#include "engine/gguf_check.h"
-#include "engine/gguf_file.h"
+#include "gguf/gguf_check.h"
+#include "gguf/gguf_file.h"
 
 #include <cstddef>
 #include <cstdint>

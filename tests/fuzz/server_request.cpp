@@ -1,7 +1,7 @@
 // Bodies of requests, as strangers send them: everything between the bytes and the engine's queue.
-#include "server/attention_json.h"
-#include "server/request_fields.h"
-#include "server/stop_text.h"
+#include "server/dialects/attention_json.h"
+#include "server/http/request_fields.h"
+#include "server/generation/stop_text.h"
 
 #include <cstddef>
 #include <cstdint>

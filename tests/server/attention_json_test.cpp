@@ -1,5 +1,5 @@
 // What a stranger writes under "attention".
-#include "server/attention_json.h"
+#include "server/dialects/attention_json.h"
 
 #include <gtest/gtest.h>
 

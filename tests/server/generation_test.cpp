@@ -1,6 +1,6 @@
 // A generation between the engine's thread and a client's, without an engine.
-#include "server/generation.h"
-#include "live/live_model.h"
+#include "server/generation/generation.h"
+#include "view/live_model.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 #include "served_model.h"
 
-#include "engine/model_store.h"
+#include "models/model_store.h"
 
 #include <gtest/gtest.h>
 #include <openssl/evp.h>

@@ -1,7 +1,7 @@
 // A server over the real SmolLM2 on a free port, and a client that speaks to it.
 #pragma once
 
-#include "server/server.h"
+#include "server/http/server.h"
 
 #include <attnscope/recording.h>
 

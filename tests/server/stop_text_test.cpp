@@ -1,5 +1,5 @@
 // Whole characters, and ends at stop sequences, however the tokens are cut.
-#include "server/stop_text.h"
+#include "server/generation/stop_text.h"
 
 #include <gtest/gtest.h>
 

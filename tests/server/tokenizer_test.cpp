@@ -1,6 +1,6 @@
 // Texts that are made to hurt the tokeniser.
-#include "engine/model_make.h"
-#include "server/server.h"
+#include "models/model_make.h"
+#include "server/http/server.h"
 #include "support/temp_dir.h"
 
 #include <gtest/gtest.h>

@@ -1,7 +1,7 @@
 // Frame::mean of a session held against the rows of the same frames.
 #pragma once
 
-#include "engine/model_make.h"
+#include "models/model_make.h"
 
 #include <attnscope/session.h>
 

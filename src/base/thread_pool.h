@@ -1,0 +1,39 @@
+// Threads that live on between two tokens: starting one takes the thread that decodes longer than what it is asked to do.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace attnscope::base {
+
+class ThreadPool {
+public:
+    // At most so many threads; each is started when there is work for it.
+    explicit ThreadPool(size_t most) : most_(most) {}
+    // Waits for what has begun; what has not will never be, and its futures say so (std::future_error).
+    ~ThreadPool();
+    ThreadPool(const ThreadPool&) = delete;
+    ThreadPool& operator=(const ThreadPool&) = delete;
+
+    // Begun in the order of the calls. What `work` throws comes out of the future. From any thread.
+    std::future<void> call(std::function<void()> work);
+
+private:
+    void serve();
+
+    const size_t most_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<std::packaged_task<void()>> waiting_;
+    size_t idle_ = 0;
+    bool ending_ = false;
+    std::vector<std::thread> threads_;
+};
+
+} // namespace attnscope::base

@@ -1,0 +1,157 @@
+#include "capture/tap.h"
+
+#include <ggml-backend.h>
+
+#include <cstring>
+
+namespace attnscope::capture {
+
+namespace {
+
+bool named(const ggml_tensor* t, const char* prefix) { return std::strncmp(t->name, prefix, std::strlen(prefix)) == 0; }
+
+// Is this MUL_MAT(V, P), where P is a masked soft-max?
+bool is_weighted_sum(const ggml_tensor* t) {
+    return t->op == GGML_OP_MUL_MAT && t->src[1] && t->src[1]->op == GGML_OP_SOFT_MAX && t->src[1]->src[1];
+}
+
+// The whole tensor that a view looks into, in host memory.
+std::vector<uint8_t> copy_of_owner(ggml_tensor* view) {
+    const ggml_tensor* t = owner(view);
+    std::vector<uint8_t> bytes(ggml_nbytes(t));
+    ggml_backend_tensor_get(t, bytes.data(), 0, bytes.size());
+    return bytes;
+}
+
+// What the cache under `v` holds at one cell, (n_head_kv, head_dim_v) contiguous.
+void read_v_row(const AttentionNode& n, int64_t cell, uint8_t* to) {
+    const size_t at = n.v->view_offs;
+    if (n.flash) { // (dim, cell, head)
+        const size_t head = ggml_row_size(n.v->type, n.v->ne[0]);
+        ggml_backend_tensor_get_2d(owner(n.v), to, at + size_t(cell) * n.v->nb[1], head, size_t(n.v->ne[2]), n.v->nb[2], head);
+        return;
+    }
+    const size_t element = n.v->nb[0]; // (cell, dim, head)
+    const auto dim = size_t(n.v->ne[1]);
+    for (size_t h = 0; h < size_t(n.v->ne[2]); ++h) {
+        ggml_backend_tensor_get_2d(owner(n.v), to + h * dim * element, at + size_t(cell) * element + h * n.v->nb[2], element, dim,
+                                   n.v->nb[1], element);
+    }
+}
+
+} // namespace
+
+bool CallbackTap::eval(ggml_tensor* t, bool ask, void* user_data) {
+    auto* tap = static_cast<CallbackTap*>(user_data);
+    if (ask) return tap->wants(t);
+    tap->node_done(t);
+    return true;
+}
+
+bool CallbackTap::wants(ggml_tensor* t) {
+    switch (t->op) {
+    case GGML_OP_SET_ROWS:
+        stored_by_[owner(t)] = t;
+        return false;
+    case GGML_OP_ROPE:
+        if (!batch_ && t->src[1] && t->src[1]->op == GGML_OP_NONE) positions_ = t->src[1];
+        return false;
+    case GGML_OP_FLASH_ATTN_EXT: return true;
+    case GGML_OP_MUL_MAT: return named(t, "kq-") || is_weighted_sum(t);
+    default: return false;
+    }
+}
+
+void CallbackTap::end_decode() {
+    if (batch_) deliver(*batch_);
+    batch_.reset();
+}
+
+void CallbackTap::start_if_needed(int64_t n_query) {
+    if (batch_) return;
+    std::vector<int32_t> positions;
+    if (positions_) {
+        positions.resize(size_t(n_query));
+        ggml_backend_tensor_get(positions_, positions.data(), 0, positions.size() * sizeof(int32_t));
+    }
+    batch_ = collector.begin(n_query, positions_ ? positions.data() : nullptr);
+    q_.clear();
+    n_flash_ = 0;
+    last_layer_ = -1;
+}
+
+void CallbackTap::node_done(ggml_tensor* t) {
+    if (t->op == GGML_OP_MUL_MAT && named(t, "kq-")) {
+        // Q may be overwritten before the weights are used: take it now.
+        const int layer = layer_from_name(t->name);
+        if (batch_ && layer <= last_layer_) end_decode(); // the next batch has begun
+        start_if_needed(t->src[1]->ne[1]);
+        q_[layer] = copy_of_owner(t->src[1]);
+        return;
+    }
+    AttentionNode n = t->op == GGML_OP_FLASH_ATTN_EXT ? from_flash_attention(t) : from_soft_max(t->src[1]);
+    if (!n.flash) {
+        n.v = t->src[0];
+        n.out = t;
+    } else {
+        n.layer = n.k_cache ? layer_from_name(n.k_cache->name) : n_flash_;
+        ++n_flash_;
+    }
+    if (batch_ && n.flash && n.layer <= last_layer_) end_decode();
+    if (!n.q) return;
+    start_if_needed(n.q->ne[1]);
+    last_layer_ = n.layer;
+    if (const auto store = stored_by_.find(n.k_cache); store != stored_by_.end()) n.k_cells = store->second->src[1];
+    if (n.refusal.empty() && n.flash && !is_host(n.q)) q_[n.layer] = copy_of_owner(n.q);
+    Inputs inputs;
+    if (n.refusal.empty()) {
+        inputs.keep_mask(n.mask, n.q->ne[1]);
+        if (n.k_cells) inputs.keep(n.k_cells);
+    }
+    collector.see(*batch_, n, inputs);
+    take(n);
+}
+
+void CallbackTap::take(AttentionNode& n) {
+    const size_t index = batch_->layers.size() - 1;
+    const Batch::Layer& layer = batch_->layers[index];
+    HostAttention a;
+    std::vector<uint8_t> out;
+    if (layer.info.captured()) {
+        a = host_attention(n);
+        if (const auto q = q_.find(n.layer); q != q_.end()) a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
+        if (!is_host(n.out)) {
+            out = copy_of_owner(n.out);
+            a.out = out.data() + (n.out->view_src ? n.out->view_offs : 0);
+        }
+        if (!is_host(n.k_cache)) {
+            a.device = true;
+            Mirror& k = mirrors_[n.k_cache];
+            Mirror& v = mirrors_[owner(n.v)];
+            const bool v_in_k = &k == &v;
+            const int64_t n_head_kv = layer.info.n_head_kv;
+            const size_t v_head = ggml_row_size(n.v->type, layer.info.head_dim_v);
+            const auto n_cells = static_cast<int64_t>(ggml_nbytes(n.k_cache) / n.k->nb[1]);
+            if (!k.reserve(n.k->nb[1], n_cells) || (!v_in_k && !v.reserve(size_t(n_head_kv) * v_head, n_cells))) {
+                error_ = "there is no host memory to mirror the cache of a device";
+                batch_->error = error_;
+                return;
+            }
+            if (n.k_cells) {
+                for (const int64_t cell : batch_->groups[size_t(layer.written_group)].written) {
+                    ggml_backend_tensor_get(n.k_cache, k.row(cell), size_t(cell) * n.k->nb[1], n.k->nb[1]);
+                    if (!v_in_k) read_v_row(n, cell, v.row(cell));
+                }
+            }
+            a.k = k.data(), a.k_cell = k.row_bytes();
+            a.v = v.data() + (v_in_k ? n.v->view_offs : 0), a.v_cell = v.row_bytes();
+            a.v_head = v_in_k ? n.v->nb[2] : v_head;
+            a.v_dim = ggml_type_size(n.v->type);
+        }
+    }
+    collector.choose_proofs(*batch_, index, index + 1);
+    collector.take(*batch_, index, a);
+    collector.prove(*batch_); // while the engine's tensors are valid
+}
+
+} // namespace attnscope::capture

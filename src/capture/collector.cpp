@@ -1,0 +1,245 @@
+#include "capture/collector.h"
+
+#include "base/parallel_for.h"
+
+#include <ggml-backend.h>
+#include <ggml-cpu.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace attnscope::capture {
+
+namespace {
+
+bool same_shape(const LayerInfo& a, const LayerInfo& b) {
+    return a.layer == b.layer && a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.head_dim == b.head_dim &&
+           a.k_type == b.k_type && a.q_type == b.q_type && a.mask_group == b.mask_group && a.k_layer == b.k_layer &&
+           a.absent == b.absent;
+}
+
+void fail(Batch& batch, const std::string& why) {
+    if (batch.error.empty()) batch.error = why;
+}
+
+} // namespace
+
+ggml_type Collector::q_type_of(const AttentionNode& node) {
+    return ggml_get_type_traits_cpu(node.k->type)->vec_dot_type;
+}
+
+void Collector::reset() {
+    next_index_ = 0;
+    samples_ = 0;
+    for (CellMap& map : maps_) map.clear();
+}
+
+void Collector::truncate(int64_t index) { next_index_ = std::min(next_index_, index); }
+
+std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head) {
+    auto batch = std::make_unique<Batch>();
+    batch->first_index = next_index_;
+    batch->n_query = n_query;
+    batch->first_sample = samples_;
+    batch->tokens_a_head = n_query == 1 ? 1 : std::max(tokens_a_head, 1);
+    batch->positions.resize(size_t(n_query));
+    batch->frames.resize(size_t(n_query));
+    batch->q_bytes = geometry_.q_bytes();
+    batch->k_bytes = geometry_.k_bytes();
+    for (int64_t i = 0; i < n_query; ++i) {
+        batch->positions[size_t(i)] = positions ? positions[i] : static_cast<int32_t>(next_index_ + i);
+        Frame& f = batch->frames[size_t(i)];
+        f.index = next_index_ + i;
+        f.position = batch->positions[size_t(i)];
+        f.batched = n_query > 1;
+    }
+    next_index_ += n_query;
+    const int64_t each = n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
+    samples_ += static_cast<uint64_t>((n_query + batch->tokens_a_head - 1) / batch->tokens_a_head * each);
+    return batch;
+}
+
+void Collector::drop(const Batch& batch) {
+    next_index_ = batch.first_index;
+    samples_ = batch.first_sample;
+}
+
+int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
+    for (size_t g = 0; g < batch.groups.size(); ++g) {
+        const Batch::Group& group = batch.groups[g];
+        if (group.mask != node.mask) continue;
+        // A layer that borrows another layer's keys writes none of its own.
+        if (!node.k_cells || !group.k_cells || group.k_cells == node.k_cells) return static_cast<int32_t>(g);
+    }
+    batch.groups.emplace_back();
+    batch.groups.back().mask = node.mask;
+    batch.groups.back().k_cells = node.k_cells;
+    if (maps_.size() < batch.groups.size()) maps_.emplace_back();
+    return static_cast<int32_t>(batch.groups.size()) - 1;
+}
+
+LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
+    LayerInfo info;
+    info.layer = node.layer;
+    info.absent = node.refusal;
+    if (!node.refusal.empty()) return info;
+    if (!dtype_known(node.k->type) || !dtype_known(q_type_of(node))) {
+        info.absent = std::string("keys of type ") + ggml_type_name(node.k->type) + " are not supported";
+        return info;
+    }
+    info.n_head = static_cast<int32_t>(node.q->ne[2]);
+    info.n_head_kv = static_cast<int32_t>(node.k->ne[2]);
+    info.head_dim = static_cast<int32_t>(node.k->ne[0]);
+    info.head_dim_v = static_cast<int32_t>(node.out->ne[0]);
+    info.q_type = static_cast<DType>(q_type_of(node));
+    info.k_type = static_cast<DType>(node.k->type);
+    info.mask_group = group;
+    info.scale = node.scale;
+    info.softcap = node.softcap;
+    info.post_scale = node.post_scale;
+    info.max_bias = node.max_bias;
+    info.on_device = !is_host(node.k_cache);
+    if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
+        info.sinks.resize(size_t(info.n_head));
+        ggml_backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
+    }
+    return info;
+}
+
+void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
+    const auto index = static_cast<int32_t>(batch.layers.size());
+    Batch::Layer layer;
+    if (node.refusal.empty()) {
+        const size_t groups_before = batch.groups.size();
+        layer.group = group_of(batch, node);
+        Batch::Group& group = batch.groups[size_t(layer.group)];
+        if (batch.groups.size() != groups_before) {
+            CellMap& map = maps_[size_t(layer.group)];
+            if (group.k_cells) {
+                const uint8_t* cells = inputs.data(group.k_cells);
+                for (int64_t i = 0; i < batch.n_query; ++i) {
+                    int64_t cell = 0;
+                    std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+                    group.written.push_back(cell);
+                    const bool taken = map.column(cell) != CellMap::unknown;
+                    batch.overwrites = batch.overwrites || taken;
+                    if (taken && unfinished && size_t(layer.group) < unfinished->groups.size()) {
+                        unfinished->groups[size_t(layer.group)].before.push_back(map.entry(cell));
+                    }
+                    map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
+                }
+            }
+            for (int64_t i = 0; i < batch.n_query; ++i) {
+                group.cells.push_back(inputs.visible(group.mask, i));
+                group.columns.push_back(map.columns_of(group.cells.back(), &batch.n_unknown));
+            }
+        }
+    }
+    layer.info = describe(node, layer.group);
+    layer.info.k_layer = index;
+    if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
+    if (layer.info.captured()) {
+        layer.n_cells = node.k->ne[1];
+        layer.v_type = static_cast<DType>(node.v->type);
+        layer.flash = node.flash;
+        layer.k_cache = node.k_cache;
+        layer.written_group = layer.group;
+        if (!node.k_cells) { // keys of an earlier layer
+            layer.info.k_layer = -1;
+            for (const Batch::Layer& earlier : batch.layers) {
+                if (earlier.k_cache == node.k_cache) layer.info.k_layer = earlier.info.k_layer;
+            }
+            if (layer.info.k_layer < 0) {
+                layer.info.absent = "its keys are not written by this graph";
+                layer.info.n_head = 0;
+                layer.info.k_layer = index;
+            }
+        }
+    }
+    batch.layers.push_back(std::move(layer));
+}
+
+void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
+    batch.data.resize(batch.layers.size());
+    batch.data[index] = data;
+    for (int64_t i = 0; i < batch.n_query; ++i) take_token(batch, index, i);
+}
+
+void Collector::take(Batch& batch, std::vector<HostAttention> data) {
+    constexpr size_t many = 64;
+    batch.data = std::move(data);
+    const auto take = [&](size_t i) {
+        for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
+    };
+    base::parallel_for(size_t(batch.n_query), many, take); // the memory of so many frames is new, and takes longer to get than to fill
+}
+
+void Collector::find_facts(Batch& batch) const {
+    if (!options_.facts) return;
+    constexpr size_t many = 32;
+    batch.facts.resize(batch.frames.size());
+    const auto find = [&](size_t i) { batch.facts[i] = options_.facts(geometry_, batch.frames[i]); };
+    base::parallel_for(batch.frames.size(), many, find);
+}
+
+void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
+    const Batch::Layer& layer = batch.layers[index];
+    const LayerInfo& info = layer.info;
+    if (!info.captured()) return;
+    const HostAttention& data = batch.data[index];
+    Frame& f = batch.frames[size_t(i)];
+    if (!keep_q || keep_q(f.index)) {
+        if (f.q.empty()) f.q.reserve(batch.q_bytes);
+        if (data.q_kept) {
+            const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
+            f.q.insert(f.q.end(), q, q + info.q_bytes());
+        } else {
+            const size_t at = f.q.size();
+            f.q.resize(at + info.q_bytes());
+            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim, f.q.data() + at);
+        }
+    }
+    if (info.k_layer == static_cast<int32_t>(index)) {
+        const int64_t cell = batch.groups[size_t(layer.written_group)].written[size_t(i)];
+        const uint8_t* row = data.k + size_t(cell) * data.k_cell;
+        if (f.k.empty()) f.k.reserve(batch.k_bytes);
+        f.k.insert(f.k.end(), row, row + info.k_bytes());
+    }
+}
+
+CellView Collector::cells(Batch& batch, size_t group) const {
+    std::vector<CellView::Entry>& before = batch.groups[group].before;
+    std::sort(before.begin(), before.end(), [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
+    return {maps_[group], before};
+}
+
+bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {
+    const auto n_groups = static_cast<int32_t>(batch.groups.size());
+    if (!geometry_known_) {
+        for (Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
+        geometry_.n_mask_groups = std::max(n_groups, 1);
+        geometry_known_ = true;
+    } else {
+        if (geometry_.layers.size() != batch.layers.size()) fail(batch, "the number of attention layers changed");
+        for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
+            if (!same_shape(geometry_.layers[i], batch.layers[i].info)) {
+                fail(batch, "the shape of layer " + std::to_string(batch.layers[i].info.layer) + " changed between two graphs");
+            }
+        }
+    }
+    if (batch.n_unknown > 0) fail(batch, "the mask shows cells whose tokens were decoded before the capture began");
+    if (!batch.error.empty()) {
+        error = batch.error;
+        return false;
+    }
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        Frame& f = batch.frames[size_t(i)];
+        for (int32_t g = 0; g < geometry_.n_mask_groups; ++g) {
+            f.visible.push_back(g < n_groups ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
+        }
+        frames.push_back(std::move(f));
+    }
+    return true;
+}
+
+} // namespace attnscope::capture

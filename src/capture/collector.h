@@ -1,0 +1,188 @@
+// Turns what the two ways in see (attention nodes, then their data) into frames.
+#pragma once
+
+#include "capture/graph/attention_graph.h"
+#include "capture/graph/cells.h"
+#include "base/thread_pool.h"
+#include "capture/graph/host_attention.h"
+#include "capture/graph/inputs.h"
+
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope::capture {
+
+// Everything needed to prove one head of one token. Pointers are valid during the call only. Columns are cells here.
+struct HeadSample {
+    const LayerInfo* layer = nullptr;
+    int32_t layer_index = 0;
+    int32_t head = 0;
+    const uint8_t* q = nullptr;       // (n_head, head_dim) in layer->q_type: the captured bytes
+    const uint8_t* k = nullptr;       // (n_cells, n_head_kv, head_dim) in the cache
+    size_t k_stride = 0;              // bytes from cell to cell
+    int64_t n_cells = 0;
+    std::span<const Range> visible;   // cells
+    std::span<const int32_t> positions; // of the cells
+    int32_t position = 0;             // of the query
+    const uint8_t* v = nullptr;       // element (dim 0, cell 0) of this head's V
+    DType v_type = DType::f16;
+    size_t v_cell_stride = 0, v_dim_stride = 0; // bytes
+    const float* out = nullptr;       // (head_dim_v): the engine's own attention output
+    bool flash = false;
+    bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
+    bool device = false;              // computed by a GPU's kernels
+    std::span<const int64_t> columns; // of the cells; empty: a cell's number is its column's
+    int64_t column(int64_t cell) const { return columns.empty() ? cell : columns[size_t(cell)]; }
+};
+// Proves samples, at most max_proofs_together; several share layer and head, whose keys and values then are read once for all.
+using WitnessFunction = std::function<void(std::span<const HeadSample>, std::span<Witness>)>;
+constexpr size_t max_proofs_together = 16;
+
+// What judging a frame needs to know of its queries and keys (verify/judge.h).
+struct FrameFacts {
+    bool finite = true;           // no infinity, no NaN
+    bool layers_differ = true;
+    std::vector<uint64_t> hashes; // one for each layer's Q and one for its K
+};
+
+struct CollectorOptions {
+    std::function<WitnessFunction()> witness; // makes one for a thread, with memory of its own; empty: none is taken
+    std::function<FrameFacts(const Geometry&, const Frame&)> facts; // called on any thread; empty: frames come without
+    int32_t witnesses_single = 2;   // heads proven for a token decoded alone
+    int32_t witnesses_batch = 1;    // heads proven for each token of a batch
+};
+
+// Proofs of a batch that run on other threads. Owns what they read, but for K and V.
+struct Proving;
+// Makes and keeps what threads prove with.
+class Provers;
+
+// The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
+// data of its tensors has arrived.
+struct Batch {
+    struct Group { // layers that share a mask and the cells of a cache
+        std::vector<int64_t> written;        // the cell of each token's new key
+        std::vector<Ranges> cells;           // visible cells, one a token
+        std::vector<Ranges> columns;         // the same as columns
+        std::vector<CellView::Entry> before; // what cells held before the next batch took them
+        const ggml_tensor* mask = nullptr;   // to tell groups apart while the graph is seen; never read later
+        const ggml_tensor* k_cells = nullptr;
+    };
+    struct Layer {
+        LayerInfo info;
+        int32_t group = 0;        // for visibility
+        int32_t written_group = 0; // for the cells of its new keys
+        int64_t n_cells = 0;
+        DType v_type = DType::f16;
+        bool flash = false;
+        const ggml_tensor* k_cache = nullptr; // an identity only
+    };
+    struct Proof {
+        int32_t layer = 0, head = 0;
+        int64_t token = 0;
+        const float* q = nullptr;   // the query and the engine's output of this head and token alone; null: from `data`
+        const float* out = nullptr;
+    };
+
+    Batch();
+    ~Batch();
+
+    int64_t first_index = 0; // of the frames
+    int64_t n_query = 0;
+    uint64_t first_sample = 0; // place in the sampling order
+    int32_t tokens_a_head = 1;
+    size_t q_bytes = 0, k_bytes = 0; // of a frame, as far as is known
+    std::vector<int32_t> positions;
+    std::vector<Group> groups;
+    std::vector<Layer> layers;
+    std::vector<HostAttention> data; // of the layers taken
+    std::vector<Frame> frames;
+    std::vector<FrameFacts> facts; // of the frames, or none
+    std::vector<Proof> proofs;
+    bool overwrites = false; // some of its new keys take cells that earlier tokens held
+    int64_t n_unknown = 0;
+    std::string error;
+
+    std::unique_ptr<Proving> proving; // under way on other threads
+};
+
+// `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
+void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to);
+
+// Which of the `n_pairs` (layer, head) pairs is proven with token or run of tokens `run` of a batch whose place in the sampling
+// order is `first_sample`: its `w`-th of `now` proofs, where the order counts `each` a token. Over many tokens all have their turn.
+uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t now, int32_t w, uint64_t n_pairs);
+
+// For each graph: begin, see() every attention with the graph's inputs, choose_proofs(), take() every layer in the same order
+// once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
+// Lives on the decode thread. take(), find_facts() and start_proving() of one batch may be called on another, while nothing but
+// proven() and finish() of earlier batches is called here.
+class Collector {
+public:
+    explicit Collector(CollectorOptions options);
+
+    // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
+    // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
+    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
+    // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
+    void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
+    // The heads of layers [begin, end), which were seen, whose turn it is to be proven, into Batch::proofs, by layer. Not twice for
+    // a layer.
+    void choose_proofs(Batch& batch, size_t begin, size_t end) const;
+    // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
+    void take(Batch& batch, size_t layer, const HostAttention& data);
+    // Of all layers that were seen; many tokens on several threads.
+    void take(Batch& batch, std::vector<HostAttention> data);
+    // Finds out the facts about the frames, whose layers were all taken. Not before the first frame was finished.
+    void find_facts(Batch& batch) const;
+    // Proves the heads that were chosen since the last call; their layers were taken.
+    void prove(Batch& batch);
+    // The same on up to `n_threads` of the helpers, while K and V stay where they are; everything else is copied.
+    void start_proving(Batch& batch, int32_t n_threads, base::ThreadPool& helpers);
+    static bool proven(const Batch& batch);
+    static void wait_until_proven(Batch& batch);
+    // The frames of the batch. Fails when the graph is not what it was before (`error` says how).
+    bool finish(Batch& batch, std::vector<Frame>& frames, std::string& error);
+    // The batch, the latest one, never happened.
+    void drop(const Batch& batch);
+
+    // What the cells of a group held when the batch was decoded.
+    CellView cells(Batch& batch, size_t group) const;
+
+    const Geometry& geometry() const { return geometry_; }
+    bool geometry_known() const { return geometry_known_; }
+    // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
+    static ggml_type q_type_of(const AttentionNode& node);
+
+    int64_t next_index() const { return next_index_; }
+    // Forgets the context: the next frame has index 0.
+    void reset();
+    // Forgets everything from frame `index` on.
+    void truncate(int64_t index);
+    // Q of frames for which this returns false is not kept. Empty: all are.
+    std::function<bool(int64_t index)> keep_q;
+
+private:
+    int32_t group_of(Batch& batch, const AttentionNode& node);
+    void take_token(Batch& batch, size_t layer, int64_t token) const;
+    LayerInfo describe(const AttentionNode& node, int32_t group) const;
+    void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
+    HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
+
+    CollectorOptions options_;
+    WitnessFunction prove_; // of the thread that decodes
+    std::shared_ptr<Provers> provers_;
+    Geometry geometry_;
+    bool geometry_known_ = false;
+    int64_t next_index_ = 0;
+    uint64_t samples_ = 0;      // witnesses asked for so far: the place in the sampling order
+    std::vector<CellMap> maps_; // one a group
+};
+
+} // namespace attnscope::capture

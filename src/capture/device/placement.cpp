@@ -1,0 +1,121 @@
+#include "capture/device/placement.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+
+namespace attnscope::capture {
+
+namespace {
+
+ggml_backend_buffer_t buffer_of(const ggml_tensor* t) { return t->view_src ? t->view_src->buffer : t->buffer; }
+
+ggml_backend_dev_t device_of(ggml_backend_buffer_t buffer) {
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
+    return device ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t device) { return ggml_backend_dev_buffer_type(device); }
+
+bool on_cpu(ggml_backend_dev_t device) { return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU; }
+
+} // namespace
+
+bool is_remote(ggml_backend_dev_t device) {
+    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
+    return reg && std::strncmp(ggml_backend_reg_name(reg), "RPC", 3) == 0;
+}
+
+ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
+    std::deque<const ggml_tensor*> next{owner(const_cast<ggml_tensor*>(tensor))};
+    for (int seen = 0; !next.empty() && seen < 32; ++seen) {
+        const ggml_tensor* t = next.front();
+        next.pop_front();
+        for (const ggml_tensor* src : t->src) {
+            if (!src) continue;
+            // A norm's or a rotation's few numbers say less than a matrix; they lie beside it.
+            ggml_backend_buffer_t buffer = buffer_of(src);
+            if (t->op == GGML_OP_MUL_MAT && buffer && ggml_backend_buffer_get_usage(buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
+                return device_of(buffer);
+            }
+            if (src->op != GGML_OP_NONE) next.push_back(src);
+        }
+    }
+    return nullptr;
+}
+
+void Placement::want(ggml_tensor* tensor, ggml_backend_dev_t device) {
+    ggml_tensor* t = owner(tensor);
+    if (places_.count(t)) return;
+    // The scheduler aborts when it finds a result in memory whose device cannot compute it.
+    if (!ggml_backend_dev_supports_op(device, t)) device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    size_t b = 0;
+    while (b < blocks_.size() && blocks_[b].device != device) ++b;
+    if (b == blocks_.size()) {
+        blocks_.emplace_back();
+        blocks_.back().device = device;
+    }
+    Block& block = blocks_[b];
+    ggml_backend_buffer_type_t type = memory_of(device);
+    const size_t align = std::max<size_t>(ggml_backend_buft_get_alignment(type), 1);
+    const size_t size = ggml_backend_buft_get_alloc_size(type, t);
+    places_[t] = {b, block.used};
+    block.used += (size + align - 1) / align * align;
+    owners_.push_back(t);
+}
+
+void Placement::choose(GraphAttention& found) {
+    places_.clear();
+    owners_.clear();
+    for (Block& b : blocks_) b.used = 0;
+    for (AttentionNode& n : found.nodes) {
+        if (!n.refusal.empty()) continue;
+        ggml_backend_dev_t cache = device_of(n.k_cache->buffer);
+        ggml_backend_dev_t weights = device_of_weights(n.q);
+        const bool v_in_k = owner(n.v) == n.k_cache;
+        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k ? nullptr : n.v_new, is_remote(cache) ? n.k_new : nullptr};
+        for (ggml_tensor* t : wanted) {
+            if (t && (t->type != GGML_TYPE_F32 || owner(t)->buffer || owner(t)->op == GGML_OP_NONE)) {
+                n.refusal = "its queries or its output do not lie in memory as expected";
+            }
+        }
+        if (!on_cpu(cache) && ((!v_in_k && !n.v_new) || (is_remote(cache) && !n.k_new && n.k_cells))) {
+            n.refusal = "what is stored in its cache was not found in the graph";
+        }
+        if (!n.refusal.empty()) continue;
+        want(n.q, weights ? weights : cache);
+        want(n.out, cache);
+        for (ggml_tensor* t : {wanted[2], wanted[3]}) {
+            if (!t) continue;
+            ggml_backend_dev_t home = device_of_weights(t);
+            want(t, home ? home : cache);
+        }
+    }
+}
+
+void Placement::assign(GraphAttention& found) {
+    for (Block& b : blocks_) {
+        if (b.used == 0) continue;
+        if (!b.memory || ggml_backend_buffer_get_size(b.memory.get()) < b.used) {
+            b.memory.reset();
+            b.memory.reset(ggml_backend_buft_alloc_buffer(memory_of(b.device), b.used));
+            if (!b.memory) {
+                for (AttentionNode& n : found.nodes) n.refusal = "no memory for its queries (use a smaller -ub)";
+                places_.clear();
+                return;
+            }
+        }
+        b.ctx.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
+        b.whole = ggml_new_tensor_1d(b.ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(b.used));
+        ggml_backend_tensor_alloc(b.memory.get(), b.whole, ggml_backend_buffer_get_base(b.memory.get()));
+    }
+    for (ggml_tensor* t : owners_) {
+        const Place& place = places_[t];
+        ggml_backend_buffer_t memory = blocks_[place.block].memory.get();
+        ggml_backend_tensor_alloc(memory, t, static_cast<uint8_t*>(ggml_backend_buffer_get_base(memory)) + place.offset);
+        // Back ends fuse operations and then skip results that nobody else reads: somebody does.
+        ggml_set_output(t);
+    }
+}
+
+} // namespace attnscope::capture

@@ -1,0 +1,44 @@
+// What a graph was given: who sees whom, where new keys go, positions.
+#pragma once
+
+#include "capture/graph/cells.h"
+#include "capture/graph/host_attention.h"
+
+#include <ggml.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace attnscope::capture {
+
+// Inputs of a graph, taken before it runs or, where they stay (below), while it does.
+class Inputs {
+public:
+    void clear() { used_ = 0; }
+    // Copies a tensor, once.
+    void keep(const ggml_tensor* t);
+    const uint8_t* data(const ggml_tensor* t) const;
+    // What the first `n_query` rows of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
+    // batch times the context.
+    void keep_mask(const ggml_tensor* mask, int64_t n_query);
+    // The cells that row `row` of a mask that was kept lets be seen.
+    const Ranges& visible(const ggml_tensor* mask, int64_t row) const;
+
+private:
+    struct Copy {
+        const ggml_tensor* tensor = nullptr;
+        std::vector<uint8_t> bytes;
+        std::vector<Ranges> rows; // of a mask, instead
+    };
+    Copy* add(const ggml_tensor* t); // null: it is there already
+    const Copy* find(const ggml_tensor* t) const;
+    std::vector<Copy> copies_; // memory is kept from graph to graph
+    size_t used_ = 0;
+};
+
+// True when inputs in host memory keep what they hold until the engine sets them for the next graph: once the first device has
+// begun, nothing is computed into host memory. (Where an input's last reader is done, ggml gives its memory to what is computed
+// later.) The graph has its memory.
+bool inputs_stay(ggml_cgraph* graph, bool (*on_host)(const ggml_tensor*) = is_host);
+
+} // namespace attnscope::capture

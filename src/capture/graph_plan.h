@@ -1,0 +1,121 @@
+// What GraphTap knows between two calls.
+#pragma once
+
+#include "capture/device/device_layers.h"
+#include "base/thread_pool.h"
+#include "capture/mean/host_mean.h"
+#include "capture/tap.h"
+#include "capture/mean/token_mean.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <future>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace attnscope::capture {
+
+struct GraphTap::Arriving {
+    std::unique_ptr<Batch> batch;
+    std::vector<LayerSource> sources;
+    struct From { // one block
+        Fetch* fetch = nullptr;                // null: it lies in host memory
+        const uint8_t* host = nullptr;
+        std::unique_ptr<BlockGather> gather;   // null: the whole block arrives
+    };
+    std::vector<From> blocks;
+    int64_t first_kept = 0; // frame from which on queries are kept
+    int slot = 0;
+    std::vector<int64_t> written; // cells of new keys, sorted
+};
+
+// What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
+// data is on its way from a device.
+struct GraphTap::Plan {
+    GraphAttention found;
+    ggml_cgraph* graph = nullptr;
+    Placement placement;
+    std::vector<std::unique_ptr<Fetch>> fetches; // one a device
+    Mirrors mirrors;
+
+    std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
+    Inputs inputs;
+    std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
+    bool seen = false; // the graph was given to the devices
+
+    // A batch goes from one to the next: its graph runs, then it is taken beside the one that decodes, then it is proven.
+    std::unique_ptr<Arriving> arriving;
+    std::unique_ptr<Arriving> taking;
+    std::future<void> taking_done;
+    std::deque<std::unique_ptr<Batch>> proving; // frames as soon as they are proven
+    int next_slot = 0;
+    TokenMean mean;     // on devices
+    std::unique_ptr<HostMean> host_mean; // on a CPU; null: not wanted
+
+    void list_inputs() {
+        const auto once = [](std::vector<const ggml_tensor*>& list, const ggml_tensor* t) {
+            if (t && std::find(list.begin(), list.end(), t) == list.end()) list.push_back(t);
+        };
+        masks.clear();
+        written.clear();
+        inputs_keep.reset();
+        for (const AttentionNode& n : found.nodes) {
+            if (!n.refusal.empty()) continue;
+            once(masks, n.mask);
+            once(written, n.k_cells);
+        }
+    }
+    Fetch* fetch_of(ggml_backend_dev_t device) {
+        for (auto& f : fetches) {
+            if (f->device() == device) return f.get();
+        }
+        return nullptr;
+    }
+    void drain() {
+        for (auto& f : fetches) f->drain();
+    }
+    // Will the graph whose inputs are kept write to a cell for which `taken(cell)` holds?
+    template <typename Taken> bool writes_to(const Taken& taken) const {
+        for (const ggml_tensor* tensor : written) {
+            const uint8_t* cells = inputs.data(tensor);
+            for (int64_t i = 0; i < found.n_query; ++i) {
+                int64_t cell = 0;
+                std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+                if (taken(cell)) return true;
+            }
+        }
+        return false;
+    }
+    // ... to cells that are still on their way to the host?
+    bool overwrites_arriving() const {
+        if (!arriving) return false;
+        const std::vector<int64_t>& on_their_way = arriving->written;
+        return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
+    }
+    // ... to cells that a mean in the making reads? Only a ring's are taken again so soon.
+    bool overwrites_seen() const {
+        if (!arriving || !mean.busy(arriving->slot)) return false;
+        return writes_to([&](int64_t cell) {
+            for (const Batch::Group& g : arriving->batch->groups) {
+                for (const Range& r : g.cells[0]) {
+                    if (cell >= r.begin && cell < r.end) return true;
+                }
+            }
+            return false;
+        });
+    }
+    // Positions, and who sees whom.
+    void keep_seen() {
+        if (found.positions) inputs.keep(found.positions);
+        for (const ggml_tensor* mask : masks) inputs.keep_mask(mask, found.n_query);
+    }
+
+    // Behind everything that they work with: they end first.
+    base::ThreadPool provers{std::max(2u, std::thread::hardware_concurrency())};
+    base::ThreadPool taker{1};
+};
+
+} // namespace attnscope::capture

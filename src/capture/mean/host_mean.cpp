@@ -1,0 +1,222 @@
+#include "capture/mean/host_mean.h"
+
+#include "capture/mean/mean_rows.h"
+
+#include <ggml-cpu.h>
+
+#include <algorithm>
+#include <new>
+
+namespace attnscope::capture {
+
+namespace {
+
+// The engine's threads wait for one another in ways that thread sanitizers do not see. All of them, and the one that decodes, pass
+// here before and after they touch what they share, which they do see.
+struct Seam {
+#if defined(__SANITIZE_THREAD__)
+    static inline std::atomic<uint32_t> passed{0};
+    Seam() { ++passed; }
+    ~Seam() { ++passed; }
+#else
+    Seam() {}
+    ~Seam() {}
+#endif
+    Seam(const Seam&) = delete;
+    Seam& operator=(const Seam&) = delete;
+};
+
+bool on_host(const AttentionNode& n) {
+    return is_host(n.k_cache) && is_host(n.q) && is_host(n.out);
+}
+
+} // namespace
+
+HostMean::HostMean(int32_t n_threads) : parts_(size_t(std::max(n_threads, 1))) {}
+
+HostMean::~HostMean() { forget(); }
+
+void HostMean::stop() {
+    const Seam seam;
+    running_ = false;
+}
+
+void HostMean::forget() {
+    const Seam seam;
+    nodes_.clear();
+    prepared_ = running_ = false;
+}
+
+void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
+    forget();
+    if (found.n_query != 1) return;
+    for (const AttentionNode& n : found.nodes) {
+        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || !n.mask)) return;
+    }
+    const int n_before = ggml_graph_n_nodes(graph);
+    if (size_t(n_before) + found.nodes.size() > size_t(ggml_graph_size(graph))) return; // ggml would abort
+    ctx_.reset(ggml_init({ggml_tensor_overhead() * found.nodes.size(), nullptr, true}));
+    if (!ctx_) return;
+    // A graph takes nodes at its end only; from there they are moved to where they belong.
+    std::vector<ggml_tensor*> ours;
+    for (const AttentionNode& n : found.nodes) {
+        nodes_.push_back(std::make_unique<Node>());
+        nodes_.back()->mean = this;
+        if (!n.refusal.empty()) {
+            ours.push_back(nullptr);
+            continue;
+        }
+        ggml_tensor* reads[] = {n.out, n.q, n.k};
+        ours.push_back(ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX, nodes_.back().get()));
+        ggml_build_forward_expand(graph, ours.back());
+    }
+    ggml_tensor** nodes = ggml_graph_nodes(graph);
+    const std::vector<ggml_tensor*> engines(nodes, nodes + n_before);
+    for (ggml_tensor* node : engines) {
+        *nodes++ = node;
+        for (size_t i = 0; i < ours.size(); ++i) {
+            if (ours[i] && found.nodes[i].out == node) *nodes++ = ours[i];
+        }
+    }
+}
+
+bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
+    work_.clear();
+    visible_.clear();
+    for (auto& node : nodes_) node->work = -1;
+    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size()) return false;
+    while (plans_.size() < geometry.layers.size()) {
+        const LayerInfo& info = geometry.layers[plans_.size()];
+        Result<RowsPlan> plan = info.captured() ? plan_layer(info, false) : RowsPlan();
+        if (!plan) return false;
+        plans_.push_back(std::move(*plan));
+    }
+    int32_t most_heads = 0;
+    n_rows_ = 0;
+    int64_t n_cells = 0;
+    for (size_t i = 0; i < found.nodes.size(); ++i) {
+        const AttentionNode& n = found.nodes[i];
+        const LayerInfo& info = geometry.layers[i];
+        if (info.captured() != n.refusal.empty()) return false;
+        if (!info.captured() || !among(layers_, static_cast<int32_t>(i))) continue;
+        size_t n_chosen = 0;
+        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads_, h);
+        if (n_chosen == 0) continue;
+        n_rows_ += n_chosen;
+        most_heads = std::max(most_heads, info.n_head);
+        n_cells = std::max(n_cells, n.k->ne[1]);
+        const auto seen = std::find_if(visible_.begin(), visible_.end(), [&](const Visibility& v) { return v.mask == n.mask && v.k_cells == n.k_cells; });
+        nodes_[i]->work = static_cast<int32_t>(work_.size());
+        work_.push_back({&info, &plans_[i], host_attention(n), size_t(seen - visible_.begin())});
+        if (seen == visible_.end()) visible_.push_back({n.mask, n.k_cells, i, {}, 0, {}});
+    }
+    if (work_.empty()) return false;
+    chosen_.assign(size_t(most_heads), 0);
+    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads_, static_cast<int32_t>(h));
+    stride_ = size_t(n_cells);
+    for (auto& n : numerators_) {
+        if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
+    }
+    constexpr size_t lines = 128 / sizeof(PartShare); // neighbouring lines come together
+    shares_stride_ = (size_t(most_heads) + lines - 1) / lines * lines;
+    for (auto& s : shares_) {
+        if (s.size() < parts_.size() * shares_stride_) s.resize(parts_.size() * shares_stride_);
+    }
+    return true;
+}
+
+void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
+                     std::span<const int32_t> heads) {
+    const Seam seam;
+    running_ = false;
+    if (!prepared_ || !std::ranges::equal(layers, layers_) || !std::ranges::equal(heads, heads_)) {
+        layers_.assign(layers.begin(), layers.end());
+        heads_.assign(heads.begin(), heads.end());
+        prepared_ = prepare(found, geometry);
+    }
+    if (!prepared_) return;
+    for (Visibility& v : visible_) {
+        v.cells = inputs.visible(v.mask, 0);
+        v.n = ranges_count(v.cells);
+        v.sums.assign(v.cells.empty() ? 0 : size_t(v.cells.back().end), 0.0);
+    }
+    failed_ = false;
+    n_parts_ = 0;
+    running_ = true;
+}
+
+// On the engine's threads, which all meet between two nodes.
+void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
+    const Node& node = *static_cast<const Node*>(user_data);
+    const Seam seam;
+    HostMean& mean = *node.mean;
+    if (!mean.running_ || mean.failed_ || node.work < 0) return;
+    const auto work = size_t(node.work), part = size_t(ith), n_parts = size_t(nth);
+    if (n_parts > mean.parts_.size()) {
+        mean.failed_ = true;
+        return;
+    }
+    try {
+        if (part == 0) mean.n_parts_ = n_parts;
+        if (work > 0) mean.add_part(work - 1, part, n_parts);
+        mean.compute_part(work, part, n_parts);
+    } catch (const std::bad_alloc&) {
+        mean.failed_ = true;
+    }
+}
+
+void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
+    const Work& w = work_[index];
+    const Visibility& seen = visible_[w.visibility];
+    Part& p = parts_[part];
+    const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts), end = seen.n * int64_t(part + 1) / int64_t(n_parts);
+    keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
+    p.q.resize(w.plan->q_head_bytes * size_t(w.info->n_head));
+    convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
+    PartRequest request;
+    request.layer = w.info, request.plan = w.plan;
+    request.q = p.q.data();
+    request.k = w.data.k, request.k_stride = w.data.k_cell;
+    request.keys = p.keys[index % 2];
+    request.numerators = numerators_[index % 2].data(), request.stride = stride_;
+    part_rows(row_kernels(), request, shares(index, part).first(size_t(w.info->n_head)), p.float_q);
+}
+
+void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
+    const Work& w = work_[index];
+    const auto n_head = size_t(w.info->n_head);
+    Part& mine = parts_[part];
+    mine.factors.resize(n_head);
+    for (size_t h = 0; h < n_head; ++h) {
+        PartSum all(w.info->sinks.empty() ? nullptr : &w.info->sinks[h]);
+        for (size_t p = 0; p < n_parts; ++p) all.add(shares(index, p)[h]);
+        mine.factors[h] = all.factor(shares(index, part)[h].max);
+    }
+    const std::span<double> sums = visible_[w.visibility].sums;
+    for (size_t begin = 0, end = 0; begin < n_head; begin = end) { // heads side by side that were all chosen, or all not
+        for (end = begin; end < n_head && chosen_[end] == chosen_[begin]; ++end) {}
+        if (!chosen_[begin]) continue;
+        for (const Range& r : mine.keys[index % 2]) {
+            const float* rows = numerators_[index % 2].data() + begin * stride_ + size_t(r.begin);
+            add_rows(row_kernels(), rows, stride_, std::span(mine.factors).subspan(begin, end - begin), sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
+        }
+    }
+}
+
+void HostMean::finish(Batch& batch, const Collector& collector) {
+    const Seam seam;
+    if (!running_) return;
+    running_ = false;
+    const size_t n_parts = n_parts_;
+    if (failed_ || n_parts == 0 || batch.frames.size() != 1) return;
+    for (size_t part = 0; part < n_parts; ++part) add_part(work_.size() - 1, part, n_parts);
+    Frame& f = batch.frames[0];
+    f.mean.assign(size_t(f.index) + 1, 0.0f);
+    const double share = 1.0 / static_cast<double>(n_rows_);
+    for (const Visibility& seen : visible_) {
+        const CellView cells = collector.cells(batch, size_t(batch.layers[seen.attention].group));
+        add_cells(cells, seen.cells, std::span<const double>(seen.sums), share, f.mean);
+    }
+}
+
+} // namespace attnscope::capture

@@ -1,0 +1,67 @@
+// The mean of one token's rows of attention in ggml's own operations: for back ends and caches that no kernel of ours serves.
+//
+// It reads the K cache once and the scores some times more (docs/performance.md has what that costs); it runs on a back-end
+// instance of its own beside the engine's, on any device of ggml that has the operations: MUL_MAT, SOFT_MAX, and some small ones.
+#pragma once
+
+#include "capture/mean/cuda/device_mean.h"
+
+#include <attnscope/types.h>
+
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <ggml-cpp.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace attnscope::capture {
+
+class OperationsMean {
+public:
+    static constexpr int n_slots = DeviceMean::n_slots;
+
+    // One layer of the token. Tensors and buffers are borrowed until wait().
+    struct Layer {
+        ggml_tensor* k_cache = nullptr; // owner of the keys' memory
+        size_t k_offset = 0, k_cell = 0; // bytes, of (cell, n_head_kv, head_dim)
+        int64_t n_cells = 0;
+        ggml_backend_buffer_t q_buffer = nullptr;
+        size_t q_offset = 0, q_head = 0; // f32, bytes from the buffer's base; from head to head
+        int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
+        float scale = 1, softcap = 0, post_scale = 1; // as in LayerInfo
+        int32_t group = 0;
+        const float* sinks = nullptr;   // host, (n_head), or null
+    };
+
+    // Null where the device has no back end of its own.
+    static std::unique_ptr<OperationsMean> create(ggml_backend_dev_t device);
+    ~OperationsMean();
+
+    // Starts behind `ready` (null: what it reads is there). `visible`: the cells that each group of layers sees. `weights`: one
+    // a row, in the order of the layers and their heads. False: the device lacks an operation, or memory.
+    bool start(int slot, ggml_backend_event_t ready, const std::vector<Layer>& layers, const std::vector<std::span<const Range>>& visible,
+               const std::vector<float>& weights);
+    // Blocks until the slot's result is there: of each group (n_cells of its layers) float32; cells that are not visible are 0.
+    const std::vector<std::vector<float>>& wait(int slot);
+
+private:
+    struct FreeEvent {
+        void operator()(ggml_backend_event_t event) const { ggml_backend_event_free(event); }
+    };
+    struct Slot {
+        ggml_context_ptr ctx;
+        ggml_gallocr_ptr memory;
+        std::vector<std::vector<float>> masks, results; // one a group
+        std::vector<float> weights;
+        std::unique_ptr<std::remove_pointer_t<ggml_backend_event_t>, FreeEvent> done; // null: no events
+    };
+
+    ggml_backend_dev_t device_ = nullptr;
+    ggml_backend_ptr backend_;
+    Slot slots_[n_slots];
+};
+
+} // namespace attnscope::capture

@@ -1,0 +1,37 @@
+// The witness: P.V from our rows and the engine's V must be the engine's own attention output.
+#pragma once
+
+#include "attention/weigh_tokens.h"
+#include "capture/collector.h"
+#include "capture/proof/tolerance.h"
+
+#include <attnscope/types.h>
+
+#include <span>
+#include <vector>
+
+namespace attnscope::capture {
+
+// Computes one head's row from the captured Q and the cache's K, multiplies it with the engine's V in float64 and
+// compares with the engine's output, within what verify/tolerance.h allows.
+Witness witness_head(const capture::HeadSample& sample);
+
+// The same for several tokens at once. Where they share a head, its keys and values are read once for all of them: rows and
+// fingerprints are bit for bit those of witness_head, errors and tolerances within the rounding of float32 sums. Keeps its
+// memory from call to call; one thread at a time.
+class Prover {
+public:
+    // At most capture::max_proofs_together samples, and as many witnesses.
+    void operator()(std::span<const capture::HeadSample> samples, std::span<Witness> witnesses);
+
+private:
+    void prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan, std::span<Witness> witnesses);
+
+    TokenRows rows_;
+    TokenSums sums_;
+    ScoreErrors scores_;
+    std::vector<TokenRowsRequest::Token> tokens_;
+    std::vector<int32_t> positions_;
+};
+
+} // namespace attnscope::capture

@@ -1,0 +1,158 @@
+#include "diagnose/cause_finder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace attnscope {
+
+bool is_attention(const TokenFacts& t) {
+    return t.kind == TokenKind::probabilities || t.kind == TokenKind::sub_probabilities;
+}
+
+int64_t count(Tokens tokens, const TokenTest& test) {
+    return std::count_if(tokens.begin(), tokens.end(), test);
+}
+
+// "tokens 3, 4, 9 and 12 more"
+std::string which(Tokens tokens, const TokenTest& test) {
+    std::string text;
+    int64_t told = 0, more = 0;
+    for (const TokenFacts& t : tokens) {
+        if (!test(t)) continue;
+        if (told < 5)
+            text += (told++ ? ", " : "") + std::to_string(t.number);
+        else
+            ++more;
+    }
+    return (told > 1 ? "tokens " : "token ") + text + (more ? fmt::format(" and {} more", more) : "");
+}
+
+bool all_one(const TokenFacts& t) {
+    return t.n_layer > 1 && !t.trivial && t.distinct_layers == 1;
+}
+bool some_one(const TokenFacts& t) {
+    return t.equal_layers > 0 && t.distinct_layers > 1;
+}
+bool is_stale(const TokenFacts& t) {
+    return t.repeats >= 0;
+}
+bool partly_stale(const TokenFacts& t) {
+    return t.stale_layers > 0 && t.repeats < 0 && !all_one(t);
+}
+bool is_wild(const TokenFacts& t) {
+    return t.wild_rows > 0;
+}
+bool overflowed(const TokenFacts& t) {
+    return !is_wild(t) && (t.n_not_finite > 0 || t.n_half_limit > 0);
+}
+
+CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadable)
+    : d_(diagnosis), tokens_(diagnosis.tokens), unreadable_(unreadable) {
+    readable_ = count(tokens_, [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
+}
+
+void CauseFinder::run() {
+    race();
+    aliasing();
+    stale();
+    mixture();
+    scores();
+    transposed();
+    kv_heads();
+    cells();
+    padding();
+    overflow();
+    corrupt();
+    unknown();
+    sinks();
+    if (d_.findings.empty()) clean();
+    decide_what_to_keep();
+}
+
+Finding& CauseFinder::found(Cause cause, int64_t n_tokens) {
+    Finding finding;
+    finding.cause = cause;
+    finding.n_tokens = n_tokens;
+    finding.keep = cause_keep(cause);
+    finding.fix = cause_fix(cause);
+    d_.findings.push_back(std::move(finding));
+    return d_.findings.back();
+}
+
+bool CauseFinder::has(Cause cause) const {
+    return std::any_of(d_.findings.begin(), d_.findings.end(),
+                       [&](const Finding& f) { return f.cause == cause; });
+}
+
+void CauseFinder::clean() {
+    Finding& f = found(Cause::clean, readable_);
+    const TokenFacts& t = first_readable();
+    f.evidence.push_back(
+        fmt::format("every row of {} tokens is non-negative and sums to 1 within {}%", readable_, 1));
+    if (t.n_layer > 1)
+        f.evidence.push_back("layers differ within every token, and tokens differ from one another");
+    if (readable_ == 1 || t.n_layer == 1) {
+        f.undecided =
+            t.n_layer == 1
+                ? "one layer cannot be compared with others: whether it is the layer it is said to be "
+                  "only the capturing program knows"
+                : "one token shows neither a race nor a stale frame nor a shifted cache";
+    }
+}
+
+void CauseFinder::decide_what_to_keep() {
+    for (const TokenFacts& t : tokens_)
+        d_.keep.push_back(keep_of(t));
+}
+
+Keep CauseFinder::keep_of(const TokenFacts& t) const {
+    if (t.kind == TokenKind::unreadable || t.kind == TokenKind::mixed || t.kind == TokenKind::not_finite ||
+        t.kind == TokenKind::zeros || torn(t) || is_stale(t) || lags(t)) {
+        return Keep::nothing;
+    }
+    if (has(Cause::cells_for_positions) || has(Cause::unknown)) return Keep::nothing;
+    // A token that escaped a race whole cannot be told from one whose layers are all of the wrong moment.
+    if (racing_) return Keep::nothing;
+    if (some_one(t)) return Keep::nothing;
+    if (has(Cause::aliasing)) return all_one(t) && is_attention(t) ? Keep::last_layer : Keep::nothing;
+    if (t.kind == TokenKind::scores) return Keep::scores;
+    if (t.kind == TokenKind::transposed) return Keep::transposed;
+    if (has(Cause::kv_heads)) return Keep::kv_heads;
+    if (has(Cause::padding) && t.padding > 0) return Keep::cropped;
+    return Keep::all;
+}
+
+const TokenFacts& CauseFinder::first_readable() const {
+    return *std::find_if(tokens_.begin(), tokens_.end(),
+                         [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
+}
+
+const TokenFacts& CauseFinder::last_readable() const {
+    return *std::find_if(tokens_.rbegin(), tokens_.rend(),
+                         [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
+}
+
+void name_causes(Diagnosis& diagnosis, const UnreadableTokens& unreadable) {
+    std::vector<bool> bad;
+    for (const TokenFacts& t : diagnosis.tokens) {
+        bad.push_back(!is_attention(t) || some_one(t) || partly_stale(t) || is_stale(t) || all_one(t));
+    }
+    diagnosis.pattern = find_pattern(diagnosis.tokens, bad);
+    CauseFinder(diagnosis, unreadable).run();
+    diagnosis.conclusion = conclude(diagnosis);
+}
+
+std::string conclude(const Diagnosis& diagnosis) {
+    std::string text;
+    for (const Finding& finding : diagnosis.findings) {
+        if (!text.empty()) text += " ";
+        text += fmt::format("{} ({} of {} tokens). ", cause_title(finding.cause), finding.n_tokens,
+                            diagnosis.tokens.size());
+        text += std::string("Keep: ") + finding.keep + ".";
+        if (cause_is_damage(finding.cause)) text += std::string(" At the source: ") + finding.fix + ".";
+    }
+    return text;
+}
+
+} // namespace attnscope

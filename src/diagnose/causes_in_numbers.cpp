@@ -1,0 +1,186 @@
+#include "diagnose/cause_finder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+namespace attnscope {
+
+namespace {
+
+// Scores that still lack the division by sqrt(head size) lie 6 to 16 times as far apart: a softmax of them
+// would give nearly everything to one position, in the median row.
+constexpr double early_peak = 0.7;
+constexpr double early_spread = 5.5;
+
+} // namespace
+
+void CauseFinder::mixture() {
+    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::mixed; };
+    const int64_t n = count(tokens_, test);
+    if (n == 0) return;
+    Finding& f = found(Cause::mixture, n);
+    const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), test);
+    f.evidence.push_back(
+        fmt::format("in {} tokens some rows sum to 1 and others are scores; in token {} {} of {} rows are "
+                    "scores (from {:.4g} to {:.4g})",
+                    n, t.number, t.score_rows, t.n_layer * t.n_head, double(t.min), double(t.max)));
+}
+
+void CauseFinder::scores() {
+    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::scores; };
+    const int64_t n = count(tokens_, test);
+    if (n == 0 || has(Cause::race)) return; // then they are part of the race
+    std::vector<double> peaks, spreads;
+    int64_t masked = 0, unmasked = 0;
+    double min = 0, max = 0;
+    for (const TokenFacts& t : tokens_) {
+        if (!test(t)) continue;
+        if (t.spread > 0) {
+            peaks.push_back(t.peakedness);
+            spreads.push_back(t.spread);
+        }
+        masked += t.n_masked > 0;
+        const bool beyond = t.stated_context >= 0 && t.stated_context < t.n_context;
+        unmasked += t.n_masked == 0 && (t.padding > 0 || beyond);
+        min = std::min(min, double(t.min));
+        max = std::max(max, double(t.max));
+    }
+    const auto middle = [](std::vector<double>& v) {
+        if (v.empty()) return 0.0;
+        std::nth_element(v.begin(), v.begin() + int64_t(v.size() / 2), v.end());
+        return v[v.size() / 2];
+    };
+    const double peak = middle(peaks), spread = middle(spreads);
+    // stacked tokens need a mask for the columns after each token
+    const bool stacked_unmasked = d_.capture.rectangular && tokens_.size() > 1 && masked == 0;
+    const bool before_scale = peak > early_peak && spread > early_spread;
+    const bool before_mask = unmasked > 0 || stacked_unmasked;
+    Finding& f = found(before_scale || before_mask ? Cause::early_scores : Cause::raw_scores, n);
+    f.evidence.push_back(
+        fmt::format("{} tokens hold numbers from {:.4g} to {:.4g} whose rows do not sum to 1", n, min, max));
+    if (before_scale) {
+        f.evidence.push_back(
+            fmt::format("the entries of a row lie {:.1f} apart (standard deviation), so that a softmax "
+                        "would give {:.0f}% to one position: a division by sqrt(head size) is missing",
+                        spread, 100 * peak));
+    }
+    if (before_mask) {
+        f.evidence.push_back("columns that the mask should have removed hold ordinary numbers");
+    } else if (masked > 0) {
+        f.evidence.push_back(fmt::format(
+            "masked columns are there as -inf or a very large negative number in {} tokens", masked));
+    }
+    if (!before_scale) {
+        f.evidence.push_back(fmt::format(
+            "the entries of a row lie {:.1f} apart (standard deviation), as scaled scores do", spread));
+    }
+    f.undecided = "whether the scale (and a soft cap) was applied is judged from the spread; one row of "
+                  "the model's own "
+                  "attention weights would decide it";
+}
+
+void CauseFinder::overflow() {
+    const int64_t n = count(tokens_, overflowed);
+    if (n == 0) return;
+    Finding& f = found(Cause::half_overflow, n);
+    int64_t bad = 0, limit = 0;
+    for (const TokenFacts& t : tokens_) {
+        if (!overflowed(t)) continue;
+        bad += t.n_not_finite;
+        limit += t.n_half_limit;
+    }
+    f.evidence.push_back(fmt::format(
+        "{} NaN or infinite numbers and {} of exactly 65504 (the largest in half precision) in {} "
+        "tokens ({})",
+        bad, limit, n, which(tokens_, overflowed)));
+    if (limit == 0) {
+        f.undecided = "NaN alone also comes from memory that was never written; a run with scores in "
+                      "float32 would decide it";
+    }
+}
+
+void CauseFinder::corrupt() {
+    const auto test = [this](const TokenFacts& t) { return is_wild(t) || torn(t); };
+    const int64_t n = count(tokens_, test);
+    if (n == 0 && unreadable_.count == 0) return;
+    Finding& f = found(Cause::corrupt, n + unreadable_.count);
+    for (const std::string& sentence : unreadable_.first)
+        f.evidence.push_back(sentence);
+    if (unreadable_.count > int64_t(unreadable_.first.size())) {
+        f.evidence.push_back(fmt::format("{} tokens could not be read in all", unreadable_.count));
+    }
+    if (count(tokens_, is_wild) > 0) {
+        f.evidence.push_back(fmt::format("rows with numbers beyond anything that attention computes, in {}",
+                                         which(tokens_, is_wild)));
+    }
+    const auto torn_test = [this](const TokenFacts& t) { return torn(t); };
+    if (count(tokens_, torn_test) > 0) {
+        f.evidence.push_back(
+            fmt::format("the tensor ends in zeros, as a file does whose writing stopped, in {}",
+                        which(tokens_, torn_test)));
+    }
+}
+
+// Zeros from somewhere to the end of the tensor. Where they are there in every token alike, the model has
+// layers without attention, or with fewer heads than others, at its end.
+bool CauseFinder::torn(const TokenFacts& t) const {
+    if (t.kind == TokenKind::unreadable || t.zero_tail_rows == 0) return false;
+    if (t.kind == TokenKind::zeros) return true;
+    if (readable_ == 1) return t.zero_tail_in_layer && d_.capture.format != "attn";
+    return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {
+        return other.kind != TokenKind::unreadable && other.zero_tail_rows < t.zero_tail_rows;
+    });
+}
+
+void CauseFinder::sinks() {
+    const auto test = [this](const TokenFacts& t) {
+        return t.kind == TokenKind::sub_probabilities && !torn(t);
+    };
+    const int64_t n = count(tokens_, test);
+    if (n == 0 || !d_.findings.empty()) return;
+    Finding& f = found(Cause::learned_sinks, n);
+    const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), test);
+    f.evidence.push_back(
+        fmt::format("in {} of {} tokens rows sum to less than 1 and none to more; token {}: {} of {} rows, "
+                    "the least {:.3f}",
+                    n, readable_, t.number, t.sub_rows, t.n_layer * t.n_head, t.row_sum_min));
+    if (d_.capture.model.learned_sinks)
+        f.evidence.push_back("the recording holds the model's sink logits");
+    else
+        f.undecided = "columns that were cut off would look alike; whether the model has learned sinks "
+                      "(gpt-oss has) decides it";
+}
+
+// Sums below 1 that come and go between tokens are not a property of the model.
+void CauseFinder::unknown() {
+    const auto sub = [this](const TokenFacts& t) {
+        return t.kind == TokenKind::sub_probabilities && !torn(t);
+    };
+    const auto whole = [](const TokenFacts& t) { return t.kind == TokenKind::probabilities; };
+    const int64_t n_sub = count(tokens_, sub), n_whole = count(tokens_, whole);
+    if (!d_.findings.empty() || d_.capture.model.learned_sinks || n_sub == 0) return;
+    int64_t changes = 0;
+    for (size_t i = 1; i < tokens_.size(); ++i)
+        changes += sub(tokens_[i]) != sub(tokens_[i - 1]);
+    const int64_t shares = most_sub_rows() * 4;
+    const TokenFacts& t = first_readable();
+    const bool few_rows = shares < int64_t(t.n_layer) * t.n_head;
+    if (n_whole == 0 || changes <= 2 || !few_rows) return;
+    Finding& f = found(Cause::unknown, n_sub);
+    f.evidence.push_back(
+        fmt::format("a few rows sum to less than 1 in {} tokens and to 1 in {} others, changing {} times",
+                    n_sub, n_whole, changes));
+    f.undecided = "weak learned sinks, or columns that were cut off: the model's sink logits or its "
+                  "window would decide it";
+}
+
+int64_t CauseFinder::most_sub_rows() const {
+    int64_t most = 0;
+    for (const TokenFacts& t : tokens_)
+        most = std::max<int64_t>(most, t.sub_rows);
+    return most;
+}
+
+} // namespace attnscope

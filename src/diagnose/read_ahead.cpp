@@ -1,0 +1,68 @@
+#include "diagnose/read_ahead.h"
+
+#include <system_error>
+#include <utility>
+
+namespace attnscope {
+
+ReadAhead::ReadAhead(CaptureReader& reader) : reader_(reader) {
+    try {
+        thread_ = std::thread([this] { run(); });
+    } catch (const std::system_error&) {
+        // the machine gives no more threads
+    }
+}
+
+ReadAhead::~ReadAhead() {
+    {
+        const std::lock_guard lock(mutex_);
+        stop_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+}
+
+ReadAhead::Item ReadAhead::read() const {
+    Item item;
+    try {
+        if (!reader_.at_end()) item.token = reader_.next();
+        item.last = reader_.at_end();
+    } catch (...) { // a tensor that does not fit into memory
+        item.thrown = std::current_exception();
+        item.last = true;
+    }
+    return item;
+}
+
+void ReadAhead::run() {
+    for (bool last = false; !last;) {
+        Item item = read();
+        last = item.last;
+        std::unique_lock lock(mutex_);
+        ready_ = std::move(item);
+        changed_.notify_all();
+        // Taken means that the token before it is no longer looked at: its memory may be written again.
+        changed_.wait(lock, [this] { return !ready_ || stop_; });
+        if (stop_) return;
+    }
+}
+
+Result<const CaptureToken*> ReadAhead::next() {
+    if (ended_) return static_cast<const CaptureToken*>(nullptr);
+    Item item;
+    if (thread_.joinable()) {
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return ready_.has_value(); });
+        item = std::move(*ready_);
+        ready_.reset();
+        lock.unlock();
+        changed_.notify_all();
+    } else {
+        item = read();
+    }
+    ended_ = item.last;
+    if (item.thrown) std::rethrow_exception(item.thrown);
+    return item.token;
+}
+
+} // namespace attnscope

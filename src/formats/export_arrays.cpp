@@ -1,0 +1,175 @@
+#include "formats/export_arrays.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+namespace attnscope {
+
+namespace {
+
+// A file that is removed again unless it was finished.
+class Output {
+public:
+    explicit Output(std::string path) : path_(std::move(path)), out_(path_, std::ios::binary | std::ios::trunc) {}
+    ~Output() {
+        if (finished_) return;
+        out_.close();
+        std::error_code ignored;
+        std::filesystem::remove(path_, ignored);
+    }
+    Output(const Output&) = delete;
+    Output& operator=(const Output&) = delete;
+    void write(const void* data, size_t n) {
+        out_.write(static_cast<const char*>(data), static_cast<std::streamsize>(n));
+    }
+    Result<void> finish() {
+        out_.close();
+        if (!out_) return Error{ErrorKind::io, fmt::format("cannot write {}: {}", path_, std::strerror(errno))};
+        finished_ = true;
+        return {};
+    }
+    bool good() const { return out_.good(); }
+    Error error() const { return {ErrorKind::io, fmt::format("cannot write {}: {}", path_, std::strerror(errno))}; }
+
+private:
+    std::string path_;
+    std::ofstream out_;
+    bool finished_ = false;
+};
+
+// Version 1.0 of the header: magic, version, length, a Python dictionary, padded so that the data begins at a multiple
+// of 64 (NEP 1).
+std::string npy_header(const std::vector<int64_t>& shape) {
+    std::string dims;
+    for (const int64_t d : shape) dims += fmt::format("{}, ", d);
+    std::string dict = "{'descr': '<f4', 'fortran_order': False, 'shape': (" + dims + "), }";
+    const size_t unpadded = 10 + dict.size() + 1;
+    dict.append((64 - unpadded % 64) % 64, ' ');
+    dict += '\n';
+    std::string header("\x93NUMPY\x01\x00", 8);
+    header += static_cast<char>(dict.size() & 0xFF);
+    header += static_cast<char>(dict.size() >> 8);
+    return header + dict;
+}
+
+// The tokens to write: those asked for, or all whose rows were kept.
+Result<std::vector<int64_t>> chosen(Recording& recording, const ExportSelection& s) {
+    const int64_t n = recording.info().n_frames;
+    std::vector<int64_t> tokens = s.tokens;
+    for (const int64_t t : tokens) {
+        if (t < 0 || t >= n) return Error{ErrorKind::not_found, fmt::format("there is no token {}; the recording has {}", t, n)};
+    }
+    if (!tokens.empty()) return tokens;
+    for (int64_t i = 0; i < n; ++i) {
+        Result<Frame> frame = recording.frame(i, true);
+        if (!frame) return frame.error();
+        if (!frame->q.empty()) tokens.push_back(i);
+    }
+    if (tokens.empty()) return Error{ErrorKind::not_found, "the recording holds no rows"};
+    return tokens;
+}
+
+Result<std::pair<int64_t, int64_t>> extent(Recording& recording, const ExportSelection& s, int64_t token) {
+    Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+    if (!rows) return rows.error();
+    return std::pair{static_cast<int64_t>(rows->layers.size()), static_cast<int64_t>(rows->heads.size())};
+}
+
+} // namespace
+
+Result<int64_t> export_npy(Recording& recording, const ExportSelection& s, const std::string& path,
+                           const ExportProgress& progress) {
+    Result<std::vector<int64_t>> tokens = chosen(recording, s);
+    if (!tokens) return tokens.error();
+    auto size = extent(recording, s, tokens->front());
+    if (!size) return size.error();
+    const int64_t columns = *std::max_element(tokens->begin(), tokens->end()) + 1;
+    const bool one = s.tokens.size() == 1;
+    std::vector<int64_t> shape{size->first, size->second, columns};
+    if (!one) shape.insert(shape.begin(), static_cast<int64_t>(tokens->size()));
+    Output out(path);
+    const std::string header = npy_header(shape);
+    out.write(header.data(), header.size());
+    const std::vector<float> zeros(static_cast<size_t>(columns), 0.0f);
+    int64_t done = 0;
+    for (const int64_t token : *tokens) {
+        Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+        if (!rows) return rows.error();
+        const int64_t n_rows = size->first * size->second;
+        for (int64_t r = 0; r < n_rows; ++r) {
+            out.write(rows->weights.data() + r * rows->n_columns, static_cast<size_t>(rows->n_columns) * sizeof(float));
+            out.write(zeros.data(), static_cast<size_t>(columns - rows->n_columns) * sizeof(float));
+        }
+        if (!out.good()) return out.error();
+        if (progress) progress(++done, static_cast<int64_t>(tokens->size()));
+    }
+    if (Result<void> r = out.finish(); !r) return r.error();
+    return static_cast<int64_t>(tokens->size());
+}
+
+Result<int64_t> export_npy_folder(Recording& recording, const ExportSelection& s, const std::string& folder,
+                                  const ExportProgress& progress) {
+    Result<std::vector<int64_t>> tokens = chosen(recording, s);
+    if (!tokens) return tokens.error();
+    std::error_code ec;
+    std::filesystem::create_directories(folder, ec);
+    if (ec) return Error{ErrorKind::io, fmt::format("cannot make the folder {}: {}", folder, ec.message())};
+    int64_t done = 0;
+    for (const int64_t token : *tokens) {
+        ExportSelection one = s;
+        one.tokens = {token};
+        const std::string path = (std::filesystem::path(folder) / fmt::format("token_{:05}.npy", token)).string();
+        if (Result<int64_t> r = export_npy(recording, one, path); !r) return r.error();
+        if (progress) progress(++done, static_cast<int64_t>(tokens->size()));
+    }
+    return static_cast<int64_t>(tokens->size());
+}
+
+Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& s, const std::string& path,
+                                   const ExportProgress& progress) {
+    Result<std::vector<int64_t>> tokens = chosen(recording, s);
+    if (!tokens) return tokens.error();
+    auto size = extent(recording, s, tokens->front());
+    if (!size) return size.error();
+    // The header gives every tensor's place in the data that follows it.
+    nlohmann::ordered_json header;
+    header["__metadata__"] = {{"format", "attnscope"}, {"columns", "frame indices"}};
+    uint64_t at = 0;
+    Result<std::vector<Frame>> frames = recording.frames(0, recording.info().n_frames);
+    if (!frames) return frames.error();
+    std::vector<int32_t> ids;
+    for (const Frame& f : *frames) ids.push_back(f.token);
+    header["token_ids"] = {{"dtype", "I32"}, {"shape", {ids.size()}}, {"data_offsets", {at, at + ids.size() * 4}}};
+    at += ids.size() * 4;
+    for (const int64_t token : *tokens) {
+        const uint64_t bytes = static_cast<uint64_t>(size->first * size->second * (token + 1)) * sizeof(float);
+        header[fmt::format("token_{:05}", token)] = {
+            {"dtype", "F32"}, {"shape", {size->first, size->second, token + 1}}, {"data_offsets", {at, at + bytes}}};
+        at += bytes;
+    }
+    std::string text = header.dump();
+    text.append((8 - text.size() % 8) % 8, ' ');
+    const uint64_t length = text.size();
+    Output out(path);
+    out.write(&length, sizeof length);
+    out.write(text.data(), text.size());
+    out.write(ids.data(), ids.size() * sizeof(int32_t));
+    int64_t done = 0;
+    for (const int64_t token : *tokens) {
+        Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+        if (!rows) return rows.error();
+        out.write(rows->weights.data(), rows->weights.size() * sizeof(float));
+        if (!out.good()) return out.error();
+        if (progress) progress(++done, static_cast<int64_t>(tokens->size()));
+    }
+    if (Result<void> r = out.finish(); !r) return r.error();
+    return static_cast<int64_t>(tokens->size());
+}
+
+} // namespace attnscope

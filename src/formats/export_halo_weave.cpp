@@ -1,0 +1,172 @@
+#include "formats/export_halo_weave.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace attnscope {
+
+namespace {
+
+std::string dump(const nlohmann::json& body) {
+    return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// The shortest text that gives the same float again. JSON knows no NaN and no infinity: null, as
+// JSON.stringify writes.
+void append_number(std::string& text, float value) {
+    if (std::isfinite(value))
+        fmt::format_to(std::back_inserter(text), "{}", value);
+    else
+        text += "null";
+}
+
+} // namespace
+
+Result<std::unique_ptr<HaloWeaveFolderWriter>>
+HaloWeaveFolderWriter::create(const std::string& folder, const StatedModel& model, bool json_form) {
+    std::error_code failed;
+    if (std::filesystem::exists(folder, failed)) {
+        if (!std::filesystem::is_directory(folder, failed) || !std::filesystem::is_empty(folder, failed) ||
+            failed) {
+            return Error{ErrorKind::invalid_argument, folder + " exists and is not an empty folder"};
+        }
+    } else {
+        std::filesystem::create_directories(folder, failed);
+        if (failed)
+            return Error{ErrorKind::io, "cannot create the folder " + folder + ": " + failed.message()};
+    }
+    return std::unique_ptr<HaloWeaveFolderWriter>(new HaloWeaveFolderWriter(folder, model, json_form));
+}
+
+Result<void> HaloWeaveFolderWriter::write_file(const std::string& name, const void* data, size_t n) const {
+    const std::string path = folder_ + "/" + name;
+    const auto failure = [&] {
+        return Error{ErrorKind::io, "cannot write " + path + ": " + std::strerror(errno)};
+    };
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd < 0) return failure();
+    const char* at = static_cast<const char*>(data);
+    while (n > 0) {
+        const ssize_t written = ::write(fd, at, n);
+        if (written < 0 && errno == EINTR) continue;
+        if (written < 0) {
+            const Error error = failure();
+            ::close(fd);
+            return error;
+        }
+        at += written;
+        n -= static_cast<size_t>(written);
+    }
+    if (::close(fd) != 0) return failure();
+    return {};
+}
+
+Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token) {
+    const std::string stem = fmt::format("token_{:05}", token.number);
+    const int64_t context = token.stated_context >= 0 ? token.stated_context : token.n_context;
+    const std::vector<int64_t> shape = {token.n_layer, token.n_head, token.n_context};
+    nlohmann::json meta = {{"token_index", token.number}, {"token_id", token.token_id}, {"text", token.text}};
+    if (json_form_) {
+        std::string text = dump(meta);
+        text.pop_back(); // the closing brace: the numbers do not pass through a tree
+        text += fmt::format(
+            ",\"attention\":{{\"format\":\"per_layer\",\"shape\":[{},{},{}],\"context_length\":{},", shape[0],
+            shape[1], shape[2], context);
+        if (!token.kept_as.empty()) text += "\"kept_as\":" + dump(token.kept_as) + ",";
+        text += "\"data\":[";
+        for (size_t i = 0; i < token.values.size(); ++i) {
+            if (i > 0) text += ',';
+            append_number(text, token.values[i]);
+        }
+        text += "]}}";
+        if (auto done = write_file(stem + ".json", text.data(), text.size()); !done) return done;
+    } else {
+        meta["attention_format"] = "per_layer";
+        meta["attention_dtype"] = "float32";
+        meta["attention_shape"] = shape;
+        meta["attention_context_length"] = context;
+        if (!token.kept_as.empty()) meta["attnscope_kept_as"] = token.kept_as;
+        if (auto done = write_file(stem + "_attn.bin", token.values.data(), token.values.size_bytes()); !done)
+            return done;
+        const std::string text = dump(meta);
+        if (auto done = write_file(stem + "_meta.json", text.data(), text.size()); !done) return done;
+    }
+    ++n_tokens_;
+    return {};
+}
+
+Result<void> HaloWeaveFolderWriter::close() {
+    nlohmann::json metadata = {
+        {"writer", "attnscope 0.1.0"}, {"total_tokens", n_tokens_}, {"model_name", model_.name}};
+    const auto state = [&](const char* key, int32_t value) {
+        if (value > 0) metadata[key] = value;
+    };
+    state("num_layers", model_.n_layer);
+    state("num_attention_heads", model_.n_head);
+    state("num_key_value_heads", model_.n_head_kv);
+    state("max_context_length", model_.n_ctx);
+    state("head_dim", model_.head_dim);
+    if (!labels_.empty()) metadata["attnscope_labels"] = labels_;
+    const std::string text = dump(metadata);
+    return write_file("metadata.json", text.data(), text.size());
+}
+
+Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection,
+                                  const std::string& folder, bool json_form, const ExportProgress& progress) {
+    const RecordingInfo& info = recording.info();
+    StatedModel model;
+    model.name = info.model.name;
+    model.n_layer = info.geometry.n_layer();
+    model.n_head = info.geometry.max_heads();
+    for (const LayerInfo& layer : info.geometry.layers) {
+        model.n_head_kv = std::max(model.n_head_kv, layer.n_head_kv);
+        model.head_dim = std::max(model.head_dim, layer.head_dim);
+    }
+    for (const int64_t index : selection.tokens) {
+        if (index < 0 || index >= info.n_frames) {
+            return Error{ErrorKind::not_found,
+                         fmt::format("there is no token {}; the recording has {}", index, info.n_frames)};
+        }
+    }
+    auto writer = HaloWeaveFolderWriter::create(folder, model, json_form);
+    if (!writer) return writer.error();
+    int64_t previous = -1;
+    bool gaps = false;
+    const int64_t n =
+        selection.tokens.empty() ? info.n_frames : static_cast<int64_t>(selection.tokens.size());
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t index = selection.tokens.empty() ? i : selection.tokens[static_cast<size_t>(i)];
+        auto frame = recording.frame(index, /*with_q=*/true);
+        if (!frame) return frame.error();
+        if (frame->q.empty()) continue; // its rows were not kept
+        auto rows = recording.rows(index, selection.layers, selection.heads);
+        if (!rows) return rows.error();
+        gaps = gaps || (previous >= 0 && index != previous + 1);
+        previous = index;
+        CaptureToken token;
+        token.number = index;
+        token.token_id = frame->token;
+        token.text = recording.token_text(frame->token);
+        token.n_layer = static_cast<int32_t>(rows->layers.size());
+        token.n_head = static_cast<int32_t>(rows->heads.size());
+        token.n_context = rows->n_columns;
+        token.values = rows->weights;
+        if (auto done = (*writer)->add(token); !done) return done.error();
+        if (progress) progress(i + 1, n);
+    }
+    if ((*writer)->n_tokens() == 0) return Error{ErrorKind::not_found, "the recording holds no rows"};
+    // Without a word about them, gaps would look like files that were lost.
+    if (gaps) (*writer)->add_label("tokens left out when the recording was made or exported");
+    if (auto done = (*writer)->close(); !done) return done.error();
+    return (*writer)->n_tokens();
+}
+
+} // namespace attnscope

@@ -1,0 +1,85 @@
+// Our own recordings: rows are computed from the recorded queries and keys, one token at a time.
+#include "formats/importers.h"
+
+#include <attnscope/recording.h>
+
+#include <algorithm>
+#include <array>
+
+namespace attnscope {
+
+namespace {
+
+class AttnReader final : public CaptureReader {
+public:
+    explicit AttnReader(std::unique_ptr<Recording> recording, const std::string& path)
+        : recording_(std::move(recording)) {
+        const RecordingInfo& recorded = recording_->info();
+        info_.path = path;
+        info_.format = "attn";
+        info_.storage = "queries and keys";
+        info_.n_tokens = recorded.n_frames;
+        info_.model.name = recorded.model.name;
+        info_.model.n_layer = recorded.geometry.n_layer();
+        info_.model.n_head = recorded.geometry.max_heads();
+        for (const LayerInfo& layer : recorded.geometry.layers) {
+            if (!layer.captured()) continue;
+            info_.model.n_head_kv = std::max(info_.model.n_head_kv, layer.n_head_kv);
+            info_.model.head_dim = std::max(info_.model.head_dim, layer.head_dim);
+            info_.model.learned_sinks = info_.model.learned_sinks || !layer.sinks.empty();
+        }
+        if (!recorded.complete)
+            info_.notes.push_back("the recording was not closed: what was committed is there");
+    }
+
+    const CaptureInfo& info() const override { return info_; }
+    bool at_end() const override { return at_ >= info_.n_tokens; }
+
+    Result<const CaptureToken*> next() override {
+        while (!at_end()) {
+            const int64_t index = at_++;
+            auto frame = recording_->frame(index, /*with_q=*/true);
+            if (!frame) return frame.error();
+            if (frame->q.empty()) continue; // rows of this prompt token were not kept
+            auto rows = recording_->rows(index);
+            if (!rows) return rows.error();
+            turn_ ^= 1;
+            auto& [token, kept] = slots_[turn_];
+            kept = std::move(*rows);
+            token = CaptureToken{};
+            token.index = yielded_++;
+            token.number = index;
+            token.source = "frame " + std::to_string(index);
+            token.n_layer = static_cast<int32_t>(kept.layers.size());
+            token.n_head = static_cast<int32_t>(kept.heads.size());
+            token.n_context = kept.n_columns;
+            token.stated_context = kept.n_columns;
+            token.token_id = frame->token;
+            token.text = recording_->token_text(frame->token);
+            token.values = kept.weights;
+            return &token;
+        }
+        return static_cast<const CaptureToken*>(nullptr);
+    }
+
+private:
+    std::unique_ptr<Recording> recording_;
+    CaptureInfo info_;
+    int64_t at_ = 0, yielded_ = 0;
+    struct Slot {
+        CaptureToken token;
+        FrameRows rows;
+    };
+    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
+    size_t turn_ = 0;
+};
+
+} // namespace
+
+OpenedCapture open_attn(const std::string& path) {
+    auto recording = Recording::open(path);
+    if (!recording) return recording.error();
+    return std::unique_ptr<CaptureReader>(std::make_unique<AttnReader>(std::move(*recording), path));
+}
+
+} // namespace attnscope

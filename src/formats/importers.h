@@ -1,0 +1,37 @@
+// The importers behind CaptureReader::open: one file a format.
+#pragma once
+
+#include <attnscope/capture_reader.h>
+
+#include "base/bounded_json.h"
+#include "base/input_file.h"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnscope {
+
+using OpenedCapture = Result<std::unique_ptr<CaptureReader>>;
+
+OpenedCapture open_halo_weave(const std::string& folder);                       // import_halo_weave.cpp
+OpenedCapture open_npy(const std::string& path);                                // import_npy.cpp
+OpenedCapture open_npz(const std::string& path, const CaptureOptions& options); // import_npz.cpp
+OpenedCapture open_safetensors(const std::string& path,
+                               const CaptureOptions& options);                  // import_safetensors.cpp
+OpenedCapture open_raw(const std::string& path, const CaptureOptions& options); // import_raw.cpp
+OpenedCapture open_attn(const std::string& path);                               // import_attn.cpp
+
+// The older Halo Weave form: one JSON file a token. Fills `token` (all but `values`) and `values`.
+Result<void> parse_halo_weave_json(const std::string& text, const std::string& name, CaptureToken& token,
+                                   std::vector<float>& values); // import_halo_weave_json.cpp
+
+// Model facts under the names of Halo Weave's /api/v1/model, in `metadata` itself or in an object inside it.
+StatedModel stated_model(const nlohmann::json& metadata);
+
+// [layers, heads, context] of a shape: three extents, or four with a batch of one first, or one (an
+// aggregate: one row). Empty where the shape is none of these.
+std::vector<int64_t> token_shape(std::vector<int64_t> shape);
+
+} // namespace attnscope

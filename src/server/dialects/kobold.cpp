@@ -1,0 +1,184 @@
+// KoboldCPP's API, for KoboldAI Lite, SillyTavern and their kin; Halo Weave shares the stream.
+#include "server/http/event_stream.h"
+#include "server/generation/generation_fields.h"
+#include "server/dialects/halo_weave.h"
+#include "server/http/reply.h"
+#include "server/dialects/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr Dialect kobold = Dialect::kobold;
+// The KoboldCPP whose shapes are spoken here: clients choose features by it. 1.60 and later stream and count tokens.
+constexpr const char* kobold_version = "1.80";
+
+Json reason(const std::string& finish_reason) {
+    return finish_reason == "stop" ? "stop" : finish_reason == "length" || finish_reason == "context" ? "length" : "abort";
+}
+
+class KoboldFormat : public EventFormat {
+public:
+    std::string token(const GenerationEvent& event, const std::string& attention) override {
+        return event_text({{"token", event.text}, {"finish_reason", nullptr}}, event.frame ? attention : "");
+    }
+    std::string prompt_row(const GenerationEvent& event, const std::string& attention) override {
+        return event_text({{"token", ""}, {"finish_reason", nullptr}, {"prompt_token", event.token}}, attention);
+    }
+    std::string done(const std::string& text, const Generation& generation) override {
+        const GenerationSummary s = generation.summary();
+        Json body = {{"token", text}, {"finish_reason", reason(s.finish_reason)}};
+        if (generation.request.attention || generation.request.record) body["summary"] = summary_json(generation);
+        return event_text(body, "");
+    }
+    std::string failed(const std::string& message) override {
+        return "event: error\ndata: " + json_text(error_body(kobold, 500, message)) + "\n\n";
+    }
+
+private:
+    static std::string event_text(const Json& body, const std::string& attention) {
+        std::string text = json_text(body);
+        if (!attention.empty()) {
+            text.pop_back();
+            text += ",\"attention\":" + attention + "}";
+        }
+        return "event: message\ndata: " + text + "\n\n";
+    }
+};
+
+void note(httplib::Response& response, const ReadRequest& read) {
+    if (!read.ignored.empty()) response.set_header("X-Ignored-Fields", fmt::format("{}", fmt::join(read.ignored, ", ")));
+}
+
+// The request of a generation, submitted; null when it was refused.
+std::shared_ptr<Generation> submit(Service& service, const httplib::Request& request, httplib::Response& response,
+                                   bool* halo_weave) {
+    Result<Json> body = parse_body(request.body);
+    if (!body) return refuse(response, kobold, body.error()), nullptr;
+    Result<ReadRequest> read = read_kobold(*body, service);
+    if (!read) return refuse(response, kobold, read.error()), nullptr;
+    if (halo_weave) *halo_weave = read->halo_weave;
+    note(response, *read);
+    auto generation = service.queue.submit(std::move(read->generation));
+    if (!generation) refuse_busy(response, kobold);
+    return generation;
+}
+
+void generate(Service& service, const httplib::Request& request, httplib::Response& response) {
+    const auto generation = submit(service, request, response, nullptr);
+    if (!generation) return;
+    Collected all;
+    if (!collect(request, *generation, all)) return;
+    if (all.summary.finish_reason == "error") return refuse(response, kobold, 500, all.summary.error);
+    const Json result = {{"text", all.text},
+                         {"finish_reason", reason(all.summary.finish_reason)},
+                         {"prompt_tokens", all.summary.n_prompt},
+                         {"completion_tokens", all.summary.n_generated}};
+    response.set_content(with_attention({{"results", Json::array({result})}}, all, *generation), "application/json");
+}
+
+void stream(Service& service, const httplib::Request& request, httplib::Response& response) {
+    bool halo_weave = false;
+    auto generation = submit(service, request, response, &halo_weave);
+    if (!generation) return;
+    std::shared_ptr<EventFormat> format;
+    if (halo_weave) {
+        format = std::make_shared<HaloWeaveFormat>(generation->request.id);
+    } else {
+        format = std::make_shared<KoboldFormat>();
+    }
+    stream_events(response, std::move(generation), std::move(format));
+}
+
+// "genkey" of a body; a missing or unreadable body means none.
+std::string genkey(const httplib::Request& request) {
+    Result<Json> body = parse_body(request.body);
+    if (!body) return {};
+    RequestFields f(*body);
+    const std::string key = f.text("genkey", "", 256);
+    return key.empty() ? f.text("request_id", "", 256) : key;
+}
+
+void check(Service& service, const httplib::Request& request, httplib::Response& response) {
+    const std::string key = genkey(request);
+    const auto generation = service.queue.find(key);
+    // Once ended, only whoever knows the name may look at it again.
+    const bool visible = generation && (!key.empty() || (!generation->finished() && generation->request.id.empty()));
+    reply(response, {{"results", Json::array({{{"text", visible ? generation->text() : ""}}})}});
+}
+
+void abort_generation(Service& service, const httplib::Request& request, httplib::Response& response) {
+    const bool ended = service.queue.cancel(genkey(request));
+    reply(response, {{"success", ended ? "true" : "false"}, {"done", "true"}}); // strings, as KoboldCPP sends
+}
+
+void token_count(Service& service, const httplib::Request& request, httplib::Response& response) {
+    Result<Json> body = parse_body(request.body);
+    if (!body) return refuse(response, kobold, body.error());
+    RequestFields f(*body);
+    const std::string prompt = f.text("prompt", "", max_text);
+    const bool special = f.flag("special", true);
+    if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
+    Result<std::vector<int32_t>> ids = tokenize_text(service, prompt, special, true);
+    if (!ids) return refuse(response, kobold, ids.error());
+    reply(response, {{"value", ids->size()}, {"ids", *ids}});
+}
+
+void detokenize(Service& service, const httplib::Request& request, httplib::Response& response) {
+    Result<Json> body = parse_body(request.body);
+    if (!body) return refuse(response, kobold, body.error());
+    RequestFields f(*body);
+    const auto ids = f.token_ids("ids", service.session.n_vocab(), size_t(1) << 22);
+    if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
+    reply(response, {{"result", ids ? text_of(service.session, *ids) : ""}, {"success", true}});
+}
+
+void perf(Service& service, httplib::Response& response) {
+    const EngineCounters c = service.queue.counters();
+    const auto rate = [](int64_t n, double seconds) { return seconds > 0 ? static_cast<double>(n) / seconds : 0.0; };
+    const auto up = std::chrono::duration<double>(std::chrono::steady_clock::now() - service.started).count();
+    const int stop = c.last.finish_reason == "length" ? 0 : c.last.stop_reason == "eos" ? 1 : c.last.finish_reason.empty() ? -1 : 2;
+    reply(response, {{"last_process", c.last.prompt_seconds},
+                     {"last_eval", c.last.generate_seconds},
+                     {"last_process_speed", rate(c.last.n_prompt - c.last.n_reused, c.last.prompt_seconds)},
+                     {"last_eval_speed", rate(c.last.n_generated, c.last.generate_seconds)},
+                     {"last_token_count", c.last.n_generated},
+                     {"last_input_count", c.last.n_prompt},
+                     {"last_seed", c.last.seed},
+                     {"total_gens", c.n_generations},
+                     {"stop_reason", stop},
+                     {"queue", c.n_waiting},
+                     {"idle", c.busy ? 0 : 1},
+                     {"uptime", up}});
+}
+
+} // namespace
+
+void add_kobold(httplib::Server& http, Service& service) {
+    using httplib::Request, httplib::Response;
+    http.Post("/api/v1/generate", [&](const Request& q, Response& a) { generate(service, q, a); });
+    http.Post("/api/extra/generate/stream", [&](const Request& q, Response& a) { stream(service, q, a); });
+    http.Get("/api/extra/generate/check", [&](const Request& q, Response& a) { check(service, q, a); });
+    http.Post("/api/extra/generate/check", [&](const Request& q, Response& a) { check(service, q, a); });
+    http.Post("/api/extra/abort", [&](const Request& q, Response& a) { abort_generation(service, q, a); });
+    http.Post("/api/extra/tokencount", [&](const Request& q, Response& a) { token_count(service, q, a); });
+    http.Post("/api/extra/detokenize", [&](const Request& q, Response& a) { detokenize(service, q, a); });
+    http.Get("/api/extra/perf", [&](const Request&, Response& a) { perf(service, a); });
+    http.Get("/api/v1/info/version", [](const Request&, Response& a) { reply(a, {{"result", "1.2.5"}}); });
+    http.Get("/api/extra/version", [&](const Request&, Response& a) {
+        reply(a, {{"result", "KoboldCpp"}, {"version", kobold_version}, {"protected", !service.options.api_keys.empty()},
+                  {"txt2img", false}, {"vision", false}, {"transcribe", false}, {"multiplayer", false}, {"websearch", false},
+                  {"tts", false}, {"attnscope", "0.1.0"}});
+    });
+    for (const char* path : {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length"}) {
+        http.Get(path, [&](const Request&, Response& a) { reply(a, {{"value", service.session.n_ctx()}}); });
+    }
+    http.Get("/api/v1/config/max_length",
+             [&](const Request&, Response& a) { reply(a, {{"value", std::min(service.session.n_ctx() / 2, 512)}}); });
+}
+
+} // namespace attnscope::server

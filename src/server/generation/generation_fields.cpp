@@ -1,0 +1,270 @@
+#include "server/generation/generation_fields.h"
+
+#include "server/dialects/attention_fields.h"
+#include "server/dialects/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr size_t max_stops = 64, max_stop_bytes = 1024;
+constexpr int64_t max_n = int64_t(1) << 31;
+constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
+
+// Sampling fields that several dialects share, under their common names.
+void read_common_sampling(RequestFields& f, const Service& service, SamplingOptions& s) {
+    const int32_t n_ctx = service.session.n_ctx();
+    s.min_p = static_cast<float>(f.number("min_p", static_cast<double>(s.min_p), 0, 1));
+    s.presence_penalty = static_cast<float>(f.number("presence_penalty", 0, -100, 100));
+    s.frequency_penalty = static_cast<float>(f.number("frequency_penalty", 0, -100, 100));
+    s.xtc_probability = static_cast<float>(f.number("xtc_probability", 0, 0, 1));
+    s.xtc_threshold = static_cast<float>(f.number("xtc_threshold", 0.1, 0, 1));
+    s.dry_multiplier = static_cast<float>(f.number("dry_multiplier", 0, 0, 100));
+    s.dry_base = static_cast<float>(f.number("dry_base", 1.75, 0, 100));
+    s.dry_allowed_length = static_cast<int32_t>(f.integer("dry_allowed_length", 2, 0, 1 << 20));
+    const int64_t dry_last = f.integer("dry_penalty_last_n", -1, -1, max_n);
+    s.dry_penalty_last_n = dry_last < 0 ? n_ctx : static_cast<int32_t>(std::min<int64_t>(dry_last, n_ctx));
+    s.mirostat = static_cast<int32_t>(f.integer("mirostat", 0, 0, 2));
+    s.mirostat_tau = static_cast<float>(f.number("mirostat_tau", 5, 0, 1000));
+    s.mirostat_eta = static_cast<float>(f.number("mirostat_eta", 0.1, 0, 10));
+    s.dynatemp_range = static_cast<float>(f.number("dynatemp_range", 0, 0, 100));
+    s.dynatemp_exponent = static_cast<float>(f.number("dynatemp_exponent", 1, 0, 100));
+}
+
+// {"15043": -100}: added to the logit of that token; -100 and less forbids it, as OpenAI says.
+void read_logit_bias(RequestFields& f, int32_t n_vocab, SamplingOptions& s) {
+    const Json* biases = f.find("logit_bias");
+    if (!biases || biases->empty()) return;
+    if (!biases->is_object() || biases->size() > 4096) {
+        f.fail("\"logit_bias\" must be an object of at most 4096 token ids with their biases");
+        return;
+    }
+    for (const auto& [key, value] : biases->items()) {
+        int32_t token = -1;
+        const auto [end, ec] = std::from_chars(key.data(), key.data() + key.size(), token);
+        if (ec != std::errc() || end != key.data() + key.size() || token < 0 || token >= n_vocab || !value.is_number()) {
+            f.fail(fmt::format("\"logit_bias\" holds \"{:.40}\", which is not a token id from 0 to {} with a number", key, n_vocab - 1));
+            return;
+        }
+        const double bias = std::clamp(value.get<double>(), -100.0, 100.0);
+        s.logit_bias.emplace_back(token, bias <= -100 ? forbidden : static_cast<float>(bias));
+    }
+}
+
+uint32_t seed_of(int64_t given) {
+    return given < 0 ? std::numeric_limits<uint32_t>::max() : static_cast<uint32_t>(given);
+}
+
+void note_ignored(const RequestFields& f, std::initializer_list<const char*> keys, const Json& neutral, ReadRequest& out) {
+    for (const char* key : keys) {
+        const Json* value = f.find(key);
+        if (value && *value != neutral && !(value->is_array() && value->empty())) out.ignored.emplace_back(key);
+    }
+}
+
+// Cuts the prompt and the number of tokens to what the context holds. `may_cut`: a prompt that is too long loses its
+// oldest tokens, as KoboldCPP does; otherwise it is refused.
+Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_first) {
+    const auto n = static_cast<int64_t>(g.tokens.size());
+    if (n == 0) return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
+    if (n >= n_ctx) {
+        if (!may_cut) {
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("the prompt has {} tokens; at most {} fit into the context of {}", n, n_ctx - 1, n_ctx)};
+        }
+        const int64_t room = std::max<int64_t>(1, n_ctx - std::min<int64_t>(std::max(g.options.n_predict, 1), n_ctx / 2));
+        const int64_t first = keep_first && room > 1 ? 1 : 0;
+        g.tokens.erase(g.tokens.begin() + first, g.tokens.begin() + first + (n - room));
+    }
+    const int64_t left = n_ctx - static_cast<int64_t>(g.tokens.size());
+    if (g.options.n_predict < 0 || g.options.n_predict > left) g.options.n_predict = static_cast<int32_t>(left);
+    return {};
+}
+
+} // namespace
+
+Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
+    ReadRequest out;
+    GenerationRequest& g = out.generation;
+    RequestFields f(body);
+    const int32_t n_ctx = service.session.n_ctx(), n_vocab = service.session.n_vocab();
+
+    SamplingOptions& s = g.options.sampling;
+    g.options.n_predict = static_cast<int32_t>(f.integer("max_length", 180, 0, max_n - 1));
+    g.options.ignore_eos = f.flag("ban_eos_token", false);
+    s.temperature = static_cast<float>(f.number("temperature", 0.7, 0, 100));
+    s.top_k = static_cast<int32_t>(f.integer("top_k", 100, -1, max_n - 1));
+    s.top_p = static_cast<float>(f.number("top_p", 0.92, 0, 1));
+    s.typical_p = static_cast<float>(f.number("typical", 1, 0, 1));
+    s.min_p = 0;
+    s.repeat_penalty = static_cast<float>(f.number("rep_pen", 1, 0.01, 100));
+    s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(f.integer("rep_pen_range", 320, 0, max_n), n_ctx));
+    s.seed = seed_of(f.integer("sampler_seed", -1, -1, max_n * 2 - 1));
+    read_common_sampling(f, service, s);
+    read_logit_bias(f, n_vocab, s);
+    g.stops = f.texts("stop_sequence", max_stops, max_stop_bytes);
+    g.shown_stop = !f.flag("trim_stop", false);
+    const std::string genkey = f.text("genkey", "", 256);
+    g.id = f.text("request_id", genkey, 256);
+    if (!f.text("grammar", "", max_text).empty()) f.fail("\"grammar\" is not supported by this server");
+    note_ignored(f, {"top_a", "rep_pen_slope", "smoothing_factor", "banned_tokens"}, Json(0), out);
+    note_ignored(f, {"tfs"}, Json(1), out);
+
+    out.halo_weave = f.flag("output_hidden_states", false);
+    if (const Json* wanted = f.find("output_attentions")) out.halo_weave |= *wanted != Json(false);
+    if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
+
+    const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
+    auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
+    const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
+    if (Result<void> r = f.status(); !r) return r.error();
+    const bool from_text = !ids;
+    if (ids) {
+        g.tokens = std::move(*ids);
+    } else {
+        Result<std::vector<int32_t>> tokens = tokenize_text(service, text, true, true);
+        if (!tokens) return tokens.error();
+        g.tokens = std::move(*tokens);
+    }
+    // Attention of a prompt that lost its beginning would be of other tokens than the client thinks.
+    const bool may_cut = from_text && !g.attention && !g.record;
+    const bool keep_first = !g.tokens.empty() && g.tokens.front() == service.model.bos;
+    if (Result<void> r = fit(g, limit, may_cut, keep_first); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, out); !r) return r.error();
+    return out;
+}
+
+namespace {
+
+Result<ReadRequest> read_openai_fields(const Json& body, const Service& service) {
+    ReadRequest out;
+    GenerationRequest& g = out.generation;
+    RequestFields f(body);
+    const int32_t n_ctx = service.session.n_ctx(), n_vocab = service.session.n_vocab();
+    SamplingOptions& s = g.options.sampling;
+    const char* limit = f.either("max_completion_tokens", f.either("max_tokens", "n_predict"));
+    g.options.n_predict = static_cast<int32_t>(f.integer(limit, -1, -1, max_n - 1));
+    g.options.ignore_eos = f.flag("ignore_eos", false);
+    s.temperature = static_cast<float>(f.number("temperature", 1, 0, 100));
+    s.top_p = static_cast<float>(f.number("top_p", 1, 0, 1));
+    s.top_k = static_cast<int32_t>(f.integer("top_k", 0, -1, max_n - 1));
+    s.min_p = 0;
+    s.typical_p = static_cast<float>(f.number("typical_p", 1, 0, 1));
+    s.repeat_penalty = static_cast<float>(f.number("repeat_penalty", 1, 0.01, 100));
+    s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(f.integer("repeat_last_n", 64, -1, max_n), n_ctx));
+    if (s.repeat_last_n < 0) s.repeat_last_n = n_ctx;
+    s.seed = seed_of(f.integer("seed", -1, -1, max_n * 2 - 1));
+    read_common_sampling(f, service, s);
+    read_logit_bias(f, n_vocab, s);
+    g.stops = f.texts("stop", max_stops, max_stop_bytes);
+    g.id = f.text("request_id", "", 256);
+    out.stream = f.flag("stream", false);
+    if (const Json* options = f.find("stream_options"); options && options->is_object()) {
+        RequestFields inner(*options);
+        out.usage = inner.flag("include_usage", false);
+    }
+    if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
+    if (const Json* tools = f.find("tools"); tools && !tools->empty()) f.fail("\"tools\" are not supported by this server");
+    if (const Json* logprobs = f.find("logprobs"); logprobs && *logprobs != Json(false) && *logprobs != Json(0)) {
+        f.fail("\"logprobs\" are not supported by this server");
+    }
+    if (const Json* format = f.find("response_format")) {
+        if (!format->is_object() || format->value("type", Json("text")) != Json("text")) {
+            f.fail("\"response_format\" other than text is not supported by this server");
+        }
+    }
+    if (Result<void> r = f.status(); !r) return r.error();
+    if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
+    return out;
+}
+
+} // namespace
+
+Result<ReadRequest> read_completion(const Json& body, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, service);
+    if (!out) return out;
+    GenerationRequest& g = out->generation;
+    RequestFields f(body);
+    const int32_t n_ctx = service.session.n_ctx();
+    const Json* prompt = f.find("prompt");
+    std::string text;
+    bool from_text = false;
+    if (prompt && prompt->is_array() && !(prompt->size() == 1 && prompt->front().is_string())) {
+        auto ids = f.token_ids("prompt", service.session.n_vocab(), size_t(n_ctx));
+        if (Result<void> r = f.status(); !r) return r.error();
+        g.tokens = std::move(*ids);
+    } else {
+        from_text = true;
+        const std::vector<std::string> texts = f.texts("prompt", 1, max_text);
+        if (Result<void> r = f.status(); !r) return r.error();
+        if (!texts.empty()) text = texts.front();
+        Result<std::vector<int32_t>> tokens = tokenize_text(service, text, true, true);
+        if (!tokens) return tokens.error();
+        g.tokens = std::move(*tokens);
+    }
+    if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
+    return out;
+}
+
+Result<std::vector<ChatMessage>> read_messages(const Json& body) {
+    RequestFields f(body);
+    const Json* messages = f.find("messages");
+    const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
+    if (!messages || !messages->is_array() || messages->empty()) {
+        return bad("\"messages\" must be an array of messages with \"role\" and \"content\"");
+    }
+    if (messages->size() > 4096) return bad("\"messages\" holds more than 4096 messages");
+    std::vector<ChatMessage> out;
+    for (size_t i = 0; i < messages->size(); ++i) {
+        const Json& m = (*messages)[i];
+        if (!m.is_object()) return bad(fmt::format("\"messages\"[{}] must be an object", i));
+        RequestFields one(m);
+        ChatMessage message;
+        message.role = one.text("role", "", 64);
+        const Json* content = one.find("content");
+        if (content && content->is_array()) {
+            for (const Json& part : *content) {
+                if (!part.is_object() || part.value("type", Json("text")) != Json("text") || !part.contains("text") ||
+                    !part["text"].is_string()) {
+                    return bad(fmt::format("\"messages\"[{}] holds a part that is not text; this server reads text only", i));
+                }
+                message.content += part["text"].get_ref<const std::string&>();
+            }
+        } else {
+            message.content = one.text("content", "", max_text);
+        }
+        if (Result<void> r = one.status(); !r) return bad(fmt::format("\"messages\"[{}]: {}", i, r.error().message));
+        if (message.role.empty()) return bad(fmt::format("\"messages\"[{}] has no \"role\"", i));
+        // llama.cpp's templates take C strings.
+        if ((message.role + message.content).find('\0') != std::string::npos) {
+            return bad(fmt::format("\"messages\"[{}] holds a NUL character", i));
+        }
+        out.push_back(std::move(message));
+    }
+    return out;
+}
+
+Result<ReadRequest> read_chat(const Json& body, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, service);
+    if (!out) return out;
+    GenerationRequest& g = out->generation;
+    Result<std::vector<ChatMessage>> messages = read_messages(body);
+    if (!messages) return messages.error();
+    Result<std::string> text = service.session.chat_prompt(*messages);
+    if (!text) return text.error();
+    Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);
+    if (!tokens) return tokens.error();
+    g.tokens = std::move(*tokens);
+    if (Result<void> r = fit(g, service.session.n_ctx(), false, false); !r) return r.error();
+    if (Result<void> r = resolve_spans(service, &*text, *out); !r) return r.error();
+    return out;
+}
+
+} // namespace attnscope::server

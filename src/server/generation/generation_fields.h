@@ -1,0 +1,33 @@
+// From the body of a request to what the engine is asked: the fields of KoboldCPP, Halo Weave, llama-server and OpenAI,
+// each with the default that its dialect knows.
+#pragma once
+
+#include "server/http/request_fields.h"
+#include "server/http/service.h"
+
+#include <attnscope/error.h>
+
+#include <string>
+#include <vector>
+
+namespace attnscope::server {
+
+struct ReadRequest {
+    GenerationRequest generation;
+    bool stream = false;              // of the OpenAI endpoints
+    bool usage = false;               // stream_options.include_usage
+    bool halo_weave = false;          // output_attentions or output_hidden_states: tokens are objects
+    std::vector<size_t> character_spans; // places in attention->spans that still count characters
+    std::vector<std::string> ignored; // fields that were given and have no effect here
+};
+
+// /api/v1/generate, /api/extra/generate/stream and its WebSocket.
+Result<ReadRequest> read_kobold(const Json& body, const Service& service);
+// /v1/completions, and /v1/chat/completions.
+Result<ReadRequest> read_completion(const Json& body, const Service& service);
+Result<ReadRequest> read_chat(const Json& body, const Service& service);
+
+// `messages` of a chat: roles and contents, as text or as text parts.
+Result<std::vector<ChatMessage>> read_messages(const Json& body);
+
+} // namespace attnscope::server

@@ -1,0 +1,108 @@
+#include "server/http/access.h"
+
+#include "server/http/reply.h"
+
+#include <openssl/crypto.h>
+
+#include <algorithm>
+#include <cctype>
+
+namespace attnscope::server {
+
+namespace {
+
+std::string lower(std::string text) {
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return text;
+}
+
+std::string bracketed(const std::string& host) {
+    return host.find(':') != std::string::npos && host.front() != '[' ? "[" + host + "]" : host;
+}
+
+bool contains(const std::vector<std::string>& list, const std::string& value) {
+    return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+} // namespace
+
+Access::Access(const ServerOptions& options, int port)
+    : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)) {
+    for (const std::string& name : {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"),
+                                    lower(bracketed(options.host))}) {
+        hosts_.push_back(name + ":" + port_);
+        if (port == 80) hosts_.push_back(name);
+    }
+    for (const std::string& given : options.allowed_hosts) {
+        const std::string name = lower(given);
+        hosts_.push_back(name);
+        const bool with_port = name.find(':', name.rfind(']') == std::string::npos ? 0 : name.rfind(']')) != std::string::npos;
+        if (!with_port) hosts_.push_back(name + ":" + port_);
+    }
+}
+
+// A page of a stranger can make a browser resolve the stranger's name to this machine (DNS rebinding) and is then of the
+// same origin in the browser's eyes; but it cannot make the browser send another Host.
+bool Access::host_allowed(const httplib::Request& request) const {
+    if (request.get_header_value_count("Host") != 1) return false;
+    const std::string host = lower(request.get_header_value("Host"));
+    // An address cannot be rebound: the one that the client reached us at is as good as our name.
+    return contains(hosts_, host) || host == lower(bracketed(request.local_addr)) + ":" + port_;
+}
+
+bool Access::origin_allowed(const std::string& origin) const {
+    if (contains(origins_, origin)) return true;
+    // Pages that this server itself serves.
+    return origin.rfind("http://", 0) == 0 && contains(hosts_, lower(origin.substr(7)));
+}
+
+bool Access::key_fits(const std::string& key) const {
+    bool fits = false; // all are compared, in a time that does not depend on where they differ
+    for (const std::string& k : keys_) fits |= k.size() == key.size() && CRYPTO_memcmp(k.data(), key.data(), k.size()) == 0;
+    return fits;
+}
+
+bool Access::key_given(const httplib::Request& request) const {
+    const std::string bearer = request.get_header_value("Authorization");
+    if (bearer.rfind("Bearer ", 0) == 0 && key_fits(bearer.substr(7))) return true;
+    return key_fits(request.get_header_value("X-Api-Key"));
+}
+
+bool Access::stop(const httplib::Request& request, httplib::Response& response) const {
+    const Dialect dialect = dialect_of(request.path);
+    if (!host_allowed(request)) {
+        refuse(response, dialect, 403, "this Host is not served; start the server with --allow-host to serve it");
+        return true;
+    }
+    const std::string origin = request.get_header_value("Origin");
+    if (!origin.empty() || request.has_header("Origin")) {
+        if (request.get_header_value_count("Origin") != 1 || !origin_allowed(origin)) {
+            refuse(response, dialect, 403, "pages of this origin may not call; start the server with --cors-origin to allow it");
+            return true;
+        }
+        response.set_header("Access-Control-Allow-Origin", origin);
+        response.set_header("Vary", "Origin");
+        response.set_header("Access-Control-Expose-Headers", "Retry-After, X-Ignored-Fields");
+    }
+    if (request.method == "OPTIONS") {
+        response.status = 204;
+        if (!origin.empty()) {
+            response.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+            response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, Client-Agent");
+            response.set_header("Access-Control-Max-Age", "600");
+            if (request.has_header("Access-Control-Request-Private-Network")) {
+                response.set_header("Access-Control-Allow-Private-Network", "true");
+            }
+        }
+        return true;
+    }
+    const bool key_later = request.path == websocket_path && request.has_header("Upgrade");
+    if (key_wanted() && !key_given(request) && !key_later) {
+        response.set_header("WWW-Authenticate", "Bearer");
+        refuse(response, dialect, 401, "an API key is needed: send it as 'Authorization: Bearer KEY'");
+        return true;
+    }
+    return false;
+}
+
+} // namespace attnscope::server

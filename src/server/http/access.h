@@ -1,0 +1,36 @@
+// Who may talk to the server: API key, Host, Origin, CORS. Decided before any endpoint sees the request.
+#pragma once
+
+#include "server/http/server.h"
+
+#include <httplib.h>
+
+#include <string>
+#include <vector>
+
+namespace attnscope::server {
+
+class Access {
+public:
+    // `port`: the one that is listened on.
+    Access(const ServerOptions& options, int port);
+
+    // True: the request was answered (a refusal, or a preflight) and goes no further.
+    bool stop(const httplib::Request& request, httplib::Response& response) const;
+    // For clients that cannot set headers: browsers that open a WebSocket give the key in their first message.
+    bool key_fits(const std::string& key) const;
+    bool key_given(const httplib::Request& request) const;
+    bool key_wanted() const { return !keys_.empty(); }
+
+private:
+    bool host_allowed(const httplib::Request& request) const;
+    bool origin_allowed(const std::string& origin) const;
+
+    std::vector<std::string> keys_, origins_, hosts_;
+    std::string port_;
+};
+
+// The path whose key may come in the first message.
+constexpr const char* websocket_path = "/api/extra/generate/stream/ws";
+
+} // namespace attnscope::server

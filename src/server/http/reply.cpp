@@ -1,0 +1,50 @@
+#include "server/http/reply.h"
+
+namespace attnscope::server {
+
+Dialect dialect_of(const std::string& path) { return path.rfind("/api/", 0) == 0 ? Dialect::kobold : Dialect::openai; }
+
+void reply(httplib::Response& response, const Json& body, int status) {
+    response.status = status;
+    response.set_content(json_text(body), "application/json");
+}
+
+namespace {
+
+const char* type_of(Dialect dialect, int status) {
+    switch (status) {
+    case 401: return dialect == Dialect::kobold ? "unauthorized" : "authentication_error";
+    case 403: return dialect == Dialect::kobold ? "forbidden" : "permission_error";
+    case 404: return dialect == Dialect::kobold ? "not_found" : "not_found_error";
+    case 503: return dialect == Dialect::kobold ? "service_unavailable" : "unavailable_error";
+    default: break;
+    }
+    if (status >= 500) return "server_error";
+    return dialect == Dialect::kobold ? "bad_input" : "invalid_request_error";
+}
+
+} // namespace
+
+Json error_body(Dialect dialect, int status, const std::string& message) {
+    if (dialect == Dialect::kobold) return {{"detail", {{"msg", message}, {"type", type_of(dialect, status)}}}};
+    return {{"error", {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}}}};
+}
+
+void refuse(httplib::Response& response, Dialect dialect, int status, const std::string& message) {
+    reply(response, error_body(dialect, status, message), status);
+}
+
+void refuse(httplib::Response& response, Dialect dialect, const Error& error) {
+    const int status = error.kind == ErrorKind::unsupported                               ? 501
+                       : error.kind == ErrorKind::engine || error.kind == ErrorKind::io ? 500
+                       : error.kind == ErrorKind::not_found                               ? 404
+                                                                                          : 400;
+    refuse(response, dialect, status, error.message);
+}
+
+void refuse_busy(httplib::Response& response, Dialect dialect) {
+    response.set_header("Retry-After", "1");
+    refuse(response, dialect, 503, "the server is busy: as many requests wait as may; try again later");
+}
+
+} // namespace attnscope::server

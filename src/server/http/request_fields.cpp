@@ -1,0 +1,127 @@
+#include "server/http/request_fields.h"
+
+#include "base/bounded_json.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace attnscope::server {
+
+Result<Json> parse_body(std::string_view body) {
+    if (body.empty()) return Json(Json::object());
+    return base::parse_json_object(body, "the body of the request");
+}
+
+const Json* RequestFields::find(const char* key) const {
+    const auto at = object_.find(key);
+    return at == object_.end() || at->is_null() ? nullptr : &*at;
+}
+
+void RequestFields::fail(const std::string& message) {
+    if (error_.empty()) error_ = message;
+}
+
+Result<void> RequestFields::status() const {
+    if (error_.empty()) return {};
+    return Error{ErrorKind::invalid_argument, error_};
+}
+
+double RequestFields::number(const char* key, double fallback, double lowest, double highest) {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    const double x = value->is_number() ? value->get<double>() : std::nan("");
+    if (!(x >= lowest && x <= highest)) {
+        fail(fmt::format("\"{}\" must be a number from {:g} to {:g}", key, lowest, highest));
+        return fallback;
+    }
+    return x;
+}
+
+int64_t RequestFields::integer(const char* key, int64_t fallback, int64_t lowest, int64_t highest) {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    // Bounds are far below 2^53, so that a double holds every number that passes.
+    const double x = value->is_number() ? value->get<double>() : std::nan("");
+    if (!(x >= static_cast<double>(lowest) && x <= static_cast<double>(highest)) || x != std::floor(x)) {
+        fail(fmt::format("\"{}\" must be a whole number from {} to {}", key, lowest, highest));
+        return fallback;
+    }
+    return static_cast<int64_t>(x);
+}
+
+bool RequestFields::flag(const char* key, bool fallback) {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    if (value->is_boolean()) return value->get<bool>();
+    if (value->is_number_integer()) return value->get<double>() != 0; // Python clients send 0 and 1
+    fail(fmt::format("\"{}\" must be true or false", key));
+    return fallback;
+}
+
+std::string RequestFields::text(const char* key, std::string fallback, size_t limit) {
+    const Json* value = find(key);
+    if (!value) return fallback;
+    if (!value->is_string()) {
+        fail(fmt::format("\"{}\" must be a string", key));
+        return fallback;
+    }
+    const auto& s = value->get_ref<const std::string&>();
+    if (s.size() > limit) {
+        fail(fmt::format("\"{}\" is longer than {} bytes", key, limit));
+        return fallback;
+    }
+    return s;
+}
+
+std::vector<std::string> RequestFields::texts(const char* key, size_t most, size_t limit) {
+    const Json* value = find(key);
+    std::vector<std::string> out;
+    if (!value) return out;
+    const auto take = [&](const Json& one) {
+        if (!one.is_string() || one.get_ref<const std::string&>().size() > limit) {
+            fail(fmt::format("\"{}\" must hold strings of at most {} bytes", key, limit));
+        } else if (!one.get_ref<const std::string&>().empty()) {
+            out.push_back(one.get<std::string>());
+        }
+    };
+    if (!value->is_array()) {
+        take(*value);
+        return out;
+    }
+    if (value->size() > most) {
+        fail(fmt::format("\"{}\" holds {} strings; at most {} are taken", key, value->size(), most));
+        return out;
+    }
+    for (const Json& one : *value) take(one);
+    return out;
+}
+
+std::optional<std::vector<int32_t>> RequestFields::token_ids(const char* key, int32_t n_vocab, size_t most) {
+    const Json* value = find(key);
+    if (!value) return std::nullopt;
+    std::vector<int32_t> ids;
+    if (!value->is_array()) {
+        fail(fmt::format("\"{}\" must be an array of token ids", key));
+        return ids;
+    }
+    if (value->size() > most) {
+        fail(fmt::format("\"{}\" holds {} tokens; at most {} are taken", key, value->size(), most));
+        return ids;
+    }
+    ids.reserve(value->size());
+    for (size_t i = 0; i < value->size(); ++i) {
+        const Json& one = (*value)[i];
+        const double x = one.is_number() ? one.get<double>() : -1;
+        if (!(x >= 0 && x < n_vocab) || x != std::floor(x)) {
+            fail(fmt::format("\"{}\"[{}] must be a token id from 0 to {}", key, i, n_vocab - 1));
+            return ids;
+        }
+        ids.push_back(static_cast<int32_t>(x));
+    }
+    return ids;
+}
+
+std::string json_text(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+} // namespace attnscope::server

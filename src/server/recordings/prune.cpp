@@ -1,0 +1,159 @@
+// POST /api/v1/prune: what a policy would drop from a conversation, so that a client needs no attention stream to prune.
+#include "server/http/event_stream.h"
+#include "server/http/reply.h"
+#include "server/http/service.h"
+
+#include <attnscope/prune.h>
+#include <attnscope/recording.h>
+#include <attnscope/rows.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr Dialect kobold = Dialect::kobold;
+constexpr size_t max_tokens = size_t(1) << 22;
+
+Error bad(const std::string& why) { return {ErrorKind::invalid_argument, why}; }
+
+// Scores as the policy wants them, out of what a generation or a recording accumulated.
+std::vector<double> scores_for(PrunePolicy policy, const PositionScores& s) {
+    const auto copy = [](std::span<const double> v) { return std::vector<double>(v.begin(), v.end()); };
+    switch (policy) {
+    case PrunePolicy::brightness: return copy(s.brightness());
+    case PrunePolicy::h2o: return copy(s.total());
+    case PrunePolicy::snapkv: return s.window_mean();
+    case PrunePolicy::tova: return s.last();
+    }
+    return {};
+}
+
+Result<PositionScores> recorded_scores(const Service& service, const std::string& name, int32_t window_rows) {
+    // A name, never a path: nothing outside the folder of recordings is opened.
+    const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; });
+    if (service.options.record_dir.empty() || !plain || name.empty() || name.front() == '.' || !name.ends_with(".attn")) {
+        return bad("\"recording\" must be the name of a recording that this server made, as in 20260101-120000-0000.attn");
+    }
+    auto recording = Recording::open((std::filesystem::path(service.options.record_dir) / name).string());
+    if (!recording) return recording.error();
+    const int64_t n = (*recording)->info().n_frames;
+    auto frames = (*recording)->frames(0, n);
+    if (!frames) return frames.error();
+    const auto first = std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
+    PositionScores scores(window_rows);
+    std::vector<float> mean;
+    // As live: the rows that chose the generated tokens, from the prompt's last token on.
+    for (int64_t i = std::max<int64_t>(0, first - frames->begin() - 1); i + 1 < n; ++i) {
+        auto rows = (*recording)->rows(i);
+        if (!rows) return rows.error();
+        mean.resize(static_cast<size_t>(rows->n_columns));
+        reduce_mean(rows->weights, rows->n_columns, mean);
+        scores.add(mean);
+    }
+    return scores;
+}
+
+Result<std::vector<Range>> read_chunks(const Json* chunks) {
+    std::vector<Range> out;
+    if (!chunks) return out;
+    if (!chunks->is_array() || chunks->size() > max_tokens) return bad("\"chunks\" must be an array of [begin, end) pairs");
+    for (const Json& c : *chunks) {
+        if (!c.is_array() || c.size() != 2 || !c[0].is_number_integer() || !c[1].is_number_integer()) {
+            return bad("\"chunks\" must be an array of [begin, end) pairs of whole numbers");
+        }
+        out.push_back({c[0].get<int64_t>(), c[1].get<int64_t>()});
+    }
+    return out;
+}
+
+Result<std::vector<double>> read_scores(RequestFields& f, const Service& service, PrunePolicy policy, int32_t window_rows) {
+    std::vector<double> scores;
+    if (const Json* given = f.find("scores")) {
+        if (!given->is_array() || given->size() > max_tokens) return bad("\"scores\" must be an array of numbers");
+        for (const Json& s : *given) {
+            if (!s.is_number()) return bad("\"scores\" must be an array of numbers");
+            scores.push_back(s.get<double>());
+        }
+        return scores;
+    }
+    const std::string recording = f.text("recording", "", 256), id = f.text("request_id", "", 256);
+    if (!recording.empty()) {
+        Result<PositionScores> found = recorded_scores(service, recording, window_rows);
+        if (!found) return found.error();
+        return scores_for(policy, *found);
+    }
+    if (id.empty()) return bad("give \"scores\", the \"request_id\" of a generation that accumulated, or a \"recording\"");
+    const auto generation = service.queue.find(id);
+    const auto found = generation ? generation->scores() : std::nullopt;
+    if (!found) return bad("no finished generation of that \"request_id\" accumulated scores; ask for attention.accumulate");
+    return scores_for(policy, *found);
+}
+
+Result<Json> answer(const Json& body, const Service& service) {
+    RequestFields f(body);
+    Result<PrunePolicy> policy = prune_policy_from_name(f.text("policy", "brightness", 64));
+    if (!policy) return policy.error();
+    const auto ids = f.token_ids("input_ids", service.session.n_vocab(), max_tokens);
+    PruneRequest request;
+    request.policy = *policy;
+    request.budget = f.integer("budget", -1, -1, int64_t(1) << 40);
+    request.recent = f.integer("recent", 0, 0, int64_t(1) << 40);
+    request.pool = static_cast<int32_t>(f.integer("pool", 5, 1, 1 << 20));
+    const auto window_rows = static_cast<int32_t>(f.integer("window_rows", 32, 1, max_window_rows));
+    if (Result<void> r = f.status(); !r) return r.error();
+    if (request.budget < 0) return bad("\"budget\" must say how many tokens may stay");
+    Result<std::vector<double>> scores = read_scores(f, service, *policy, window_rows);
+    if (!scores) return scores.error();
+    if (Result<void> r = f.status(); !r) return r.error();
+    if (ids && scores->size() > ids->size()) scores->resize(ids->size());
+    if (ids && scores->size() < ids->size()) {
+        // Tokens that no row has seen yet are as good as the best.
+        const double best = *policy == PrunePolicy::brightness || scores->empty() ? brightness_start
+                                                                                  : *std::max_element(scores->begin(), scores->end());
+        scores->resize(ids->size(), best);
+    }
+    request.scores = *scores;
+    Result<std::vector<Range>> chunks = read_chunks(f.find("chunks"));
+    if (!chunks) return chunks.error();
+    request.chunks = *chunks;
+    std::vector<int64_t> pinned;
+    if (const Json* given = f.find("pinned")) {
+        if (!given->is_array()) return bad("\"pinned\" must be an array of chunk numbers");
+        for (const Json& p : *given) {
+            if (!p.is_number_integer()) return bad("\"pinned\" must be an array of chunk numbers");
+            pinned.push_back(p.get<int64_t>());
+        }
+    }
+    request.pinned = pinned;
+    Result<PruneResult> pruned = prune(request);
+    if (!pruned) return pruned.error();
+    Json out = {{"policy", prune_policy_name(*policy)}, {"fits", pruned->fits},          {"dropped_chunks", pruned->dropped},
+                {"kept_tokens", pruned->kept_tokens},   {"chunk_scores", pruned->chunk_scores}};
+    Json& dropped = out["dropped_tokens"] = Json::array();
+    for (const Range& r : pruned->dropped_tokens) dropped.push_back(Json::array({r.begin, r.end}));
+    if (ids) {
+        Json& kept = out["input_ids"] = Json::array();
+        for (const int64_t i : pruned->kept_tokens) kept.push_back((*ids)[static_cast<size_t>(i)]);
+    }
+    return out;
+}
+
+} // namespace
+
+void add_prune(httplib::Server& http, Service& service) {
+    http.Post("/api/v1/prune", [&service](const httplib::Request& request, httplib::Response& response) {
+        Result<Json> body = parse_body(request.body);
+        if (!body) return refuse(response, kobold, body.error());
+        Result<Json> out = answer(*body, service);
+        if (!out) return refuse(response, kobold, out.error());
+        reply(response, *out);
+    });
+}
+
+} // namespace attnscope::server

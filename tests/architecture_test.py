@@ -1,0 +1,53 @@
+"""Holds every include of src/ against the arrows that docs/architecture.md draws.
+
+  python3 tests/architecture_test.py [SOURCE_DIR]
+
+The table under "## Arrows" of that page has a row a room: what it is, and the rooms that it may include. Exit code 1 and a
+line for each include without an arrow, each arrow that no include uses, each room without a row, and each cycle.
+"""
+import pathlib
+import re
+import sys
+
+root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
+page = (root / "docs/architecture.md").read_text(encoding="utf-8").split("## Arrows", 1)[1].split("\n## ", 1)[0]
+allowed = {}
+for room, may in re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|", page, re.M):
+    allowed[room] = set(re.findall(r"`(\w+)/`", may))
+used = {room: set() for room in allowed}
+wrong = []
+files = [p for p in (root / "src").rglob("*") if p.suffix in (".cpp", ".h", ".inc", ".cu", ".cuh")]
+assert len(files) > 100, "these are not the sources"
+for path in files:
+    room = path.relative_to(root / "src").parts[0]
+    if room not in allowed:
+        wrong.append(f"src/{room}/ has no row in docs/architecture.md")
+        continue
+    for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        include = re.match(r'\s*#\s*include\s+"(\w+)/', text)
+        if not include or include[1] == room:
+            continue
+        used[room].add(include[1])
+        if include[1] not in allowed[room]:
+            wrong.append(f"{path.relative_to(root)}:{line}: {room}/ may not include {include[1]}/")
+for room, may in allowed.items():
+    for unused in sorted(may - used[room]):
+        wrong.append(f"docs/architecture.md: no file of {room}/ includes {unused}/; take the arrow away")
+done, path = set(), []
+
+
+def visit(room):
+    if room in path:
+        wrong.append("a circle: " + " -> ".join(path[path.index(room):] + [room]))
+    elif room not in done:
+        path.append(room)
+        for other in sorted(allowed.get(room, ())):
+            visit(other)
+        path.pop()
+        done.add(room)
+
+
+for room in sorted(allowed):
+    visit(room)
+print("\n".join(sorted(set(wrong))) or f"{len(files)} files of {len(allowed)} rooms keep to the arrows")
+sys.exit(1 if wrong else 0)
