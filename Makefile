@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 BIN := build/bin/attnscope
+# Configures build/ with or without tests, silently unless it fails.
+configure = cmake --preset release -DATTNSCOPE_BENCH=OFF -DATTNSCOPE_TESTS=$(1) >build-configure.log 2>&1 || { cat build-configure.log; echo "error: cmake failed; see above" >&2; exit 2; }; rm -f build-configure.log
 JOBS ?= $(shell nproc)
 
 .PHONY: help setup sources build demo test bench fuzz asan tsan clang cuda rpc clean
@@ -21,13 +23,18 @@ sources: setup
 	@scripts/fetch-sources.sh
 
 build: sources ## build into build/
-	@echo "build: llama.cpp once (about 3 minutes on 2 cores), then attnscope"
-	cmake --preset release -DATTNSCOPE_BENCH=OFF >build-configure.log 2>&1 || { cat build-configure.log; echo "error: cmake failed; see above" >&2; exit 2; }
-	rm -f build-configure.log
+	@$(call configure,ON)
+	echo "build: llama.cpp once (86 files), then attnscope and its tests"
 	cmake --build --preset release -j $(JOBS)
 
-demo: build ## capture a real generation on a real model and show it
-	@scripts/demo.sh
+# All that the demonstration needs: fewer packages, no tests.
+demo: ## capture a real generation on a real model and show it
+	@scripts/setup.sh build
+	scripts/fetch-sources.sh
+	echo "build: llama.cpp once (86 files), then attnscope (150 files)"
+	$(call configure,$(if $(wildcard build/CMakeCache.txt),$(shell sed -n 's/^ATTNSCOPE_TESTS:BOOL=//p' build/CMakeCache.txt),OFF))
+	cmake --build --preset release -j $(JOBS) --target attnscope_bin
+	scripts/demo.sh
 
 test: build ## build and run every test
 	@$(BIN) models get smollm2

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of scripts/packages.txt that are missing.
+#   scripts/setup.sh        all of them
+#   scripts/setup.sh build  those above the line "# tests": what building and running needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
-for package in $(grep -v '^#' scripts/packages.txt); do
+packages=$(if [ "${1:-}" = build ]; then sed '/^# tests/,$d' scripts/packages.txt; else cat scripts/packages.txt; fi)
+for package in $(grep -v '^#' <<<"$packages"); do
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
 done
 # A newer npm or Node.js from elsewhere does as well as Debian's.
