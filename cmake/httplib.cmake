@@ -4,7 +4,7 @@ if(NOT EXISTS "${httplib_dir}/httplib.cpp")
     message(FATAL_ERROR "No cpp-httplib at ${httplib_dir}: llama.cpp v0.5.0 carries it.")
 endif()
 add_library(attnscope_httplib STATIC "${httplib_dir}/httplib.cpp")
-target_include_directories(attnscope_httplib SYSTEM PUBLIC "${httplib_dir}")
+target_include_directories(attnscope_httplib SYSTEM PUBLIC "$<BUILD_INTERFACE:${httplib_dir}>")
 target_compile_options(attnscope_httplib PRIVATE -w)
 target_compile_definitions(attnscope_httplib PUBLIC
     CPPHTTPLIB_LISTEN_BACKLOG=512                     # two hundred clients may come at once

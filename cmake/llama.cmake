@@ -44,9 +44,14 @@ endif()
 add_library(attnscope_llama INTERFACE)
 add_dependencies(attnscope_llama llama_cpp)
 target_include_directories(attnscope_llama SYSTEM INTERFACE
-    "${ATTNSCOPE_LLAMA_DIR}/include" "${ATTNSCOPE_LLAMA_DIR}/ggml/include")
-target_link_libraries(attnscope_llama INTERFACE ${llama_libs})
-target_link_options(attnscope_llama INTERFACE "-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin")
+    "$<BUILD_INTERFACE:${ATTNSCOPE_LLAMA_DIR}/include>" "$<BUILD_INTERFACE:${ATTNSCOPE_LLAMA_DIR}/ggml/include>")
+foreach(lib ${llama_libs})
+    get_filename_component(name "${lib}" NAME)
+    target_link_libraries(attnscope_llama INTERFACE "$<BUILD_INTERFACE:${lib}>" # our headers name nothing of llama.cpp
+        "$<INSTALL_INTERFACE:$<INSTALL_PREFIX>/lib/attnscope/${name}>")
+endforeach()
+target_link_options(attnscope_llama INTERFACE "$<BUILD_INTERFACE:-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin>"
+    "$<INSTALL_INTERFACE:-Wl,-rpath,$<INSTALL_PREFIX>/lib/attnscope>")
 if(ATTNSCOPE_CUDA)
     # libggml-cuda finds NVIDIA's libraries itself when it is loaded. The machine that builds may have the toolkit where the linker
     # does not look, and no driver at all.

@@ -9,7 +9,7 @@ if(sqlite_number LESS 3051003)
     message(FATAL_ERROR "SQLite ${sqlite_number} has the WAL-reset defect; 3.51.3 or newer is needed.")
 endif()
 add_library(attnscope_sqlite STATIC "${ATTNSCOPE_SQLITE_DIR}/sqlite3.c")
-target_include_directories(attnscope_sqlite SYSTEM INTERFACE "${ATTNSCOPE_SQLITE_DIR}")
+target_include_directories(attnscope_sqlite SYSTEM INTERFACE "$<BUILD_INTERFACE:${ATTNSCOPE_SQLITE_DIR}>")
 target_compile_definitions(attnscope_sqlite PRIVATE SQLITE_THREADSAFE=1 SQLITE_DQS=0 SQLITE_DEFAULT_MEMSTATUS=0
     SQLITE_OMIT_DEPRECATED SQLITE_OMIT_LOAD_EXTENSION SQLITE_OMIT_SHARED_CACHE SQLITE_LIKE_DOESNT_MATCH_BLOBS
     SQLITE_MAX_EXPR_DEPTH=100 SQLITE_TRUSTED_SCHEMA=0)

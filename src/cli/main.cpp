@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "cli/engine_abort.h"
 #include "cli/verbs.h"
 
@@ -36,7 +37,7 @@ std::vector<std::string> arguments(int argc, char** argv) {
 int main(int argc, char** argv) {
     CLI::App app{"attnscope: see what a GGUF model attends to, exactly and live", "attnscope"};
     app.require_subcommand(1);
-    app.set_version_flag("--version", "attnscope 0.1.0");
+    app.set_version_flag("--version", attnscope::base::program());
     app.get_formatter()->column_width(34);
     Action action;
     explain_engine_aborts();

@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "engine/engine_log.h"
 #include "gguf/gguf_check.h"
 #include "models/model_identity.h"
@@ -234,7 +235,7 @@ int64_t SessionImpl::truncate(int64_t n) {
 RecordingInfo SessionImpl::recording_info() const {
     RecordingInfo info;
     info.model = identity_;
-    info.writer = "attnscope 0.1.0";
+    info.writer = base::program();
     info.engine = fmt::format("llama.cpp {} (ggml {})", llama_version(), ggml_version());
     info.entry = entry_ == Entry::callback ? "callback" : "interposed";
     info.geometry = geometry_;

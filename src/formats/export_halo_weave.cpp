@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "formats/export_halo_weave.h"
 
 #include <fmt/format.h>
@@ -105,7 +106,7 @@ Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token) {
 
 Result<void> HaloWeaveFolderWriter::close() {
     nlohmann::json metadata = {
-        {"writer", "attnscope 0.1.0"}, {"total_tokens", n_tokens_}, {"model_name", model_.name}};
+        {"writer", base::program()}, {"total_tokens", n_tokens_}, {"model_name", model_.name}};
     const auto state = [&](const char* key, int32_t value) {
         if (value > 0) metadata[key] = value;
     };

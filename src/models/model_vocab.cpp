@@ -4,12 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
-
-#ifndef ATTNSCOPE_VOCAB_DIR
-#define ATTNSCOPE_VOCAB_DIR ""
-#endif
 
 namespace attnscope {
 namespace fs = std::filesystem;
@@ -77,16 +74,25 @@ int32_t tiny_vocabulary(int32_t n_vocab, gguf_context* keys) {
     return int32_t(tokens.text.size());
 }
 
+// Where llama.cpp's sources keep tokenisers without weights: the folder that ATTNSCOPE_VOCAB_DIR names, else that of the tree
+// in which this program was built, found from where the program lies (build*/bin/): no path is baked into it.
+fs::path vocabulary_folder() {
+    if (const char* named = std::getenv("ATTNSCOPE_VOCAB_DIR"); named && *named) return named;
+    std::error_code ec;
+    const fs::path program = fs::read_symlink("/proc/self/exe", ec);
+    return program.parent_path().parent_path().parent_path() / ".deps" / "llama.cpp" / "models";
+}
+
 Result<std::string> vocabulary_file(const ModelShape& shape) {
     std::error_code ec;
     if (fs::is_regular_file(shape.vocab, ec)) return shape.vocab;
-    const fs::path folder = shape.vocab_folder.empty() ? ATTNSCOPE_VOCAB_DIR : shape.vocab_folder;
+    const fs::path folder = shape.vocab_folder.empty() ? vocabulary_folder() : fs::path(shape.vocab_folder);
     const fs::path file = folder / fmt::format("ggml-vocab-{}.gguf", shape.vocab);
     if (fs::is_regular_file(file, ec)) return file.string();
     return Error{
         ErrorKind::not_found,
         fmt::format("no tokeniser {}: neither a GGUF file nor {}; name a GGUF file with --vocab-from, or use "
-                    "--vocab tiny",
+                    "--vocab tiny (ATTNSCOPE_VOCAB_DIR names the folder of ggml-vocab-*.gguf, the models/ of llama.cpp's sources)",
                     shape.vocab, file.string())};
 }
 

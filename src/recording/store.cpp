@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "recording/store.h"
 #include "recording/checksum.h"
 #include "recording/codec.h"
@@ -90,7 +91,7 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
 
     const std::pair<const char*, std::string> rows[] = {
         {"created", info.created.empty() ? now_utc() : info.created},
-        {"writer", info.writer.empty() ? "attnscope 0.1.0" : info.writer},
+        {"writer", info.writer.empty() ? base::program() : info.writer},
         {"engine", info.engine},
         {"entry", info.entry},
         {"model", model_to_json(info.model)},

@@ -1,4 +1,5 @@
 // KoboldCPP's API, for KoboldAI Lite, SillyTavern and their kin; Halo Weave shares the stream.
+#include "base/version.h"
 #include "server/http/event_stream.h"
 #include "server/generation/generation_fields.h"
 #include "server/dialects/halo_weave.h"
@@ -172,7 +173,7 @@ void add_kobold(httplib::Server& http, Service& service) {
     http.Get("/api/extra/version", [&](const Request&, Response& a) {
         reply(a, {{"result", "KoboldCpp"}, {"version", kobold_version}, {"protected", !service.options.api_keys.empty()},
                   {"txt2img", false}, {"vision", false}, {"transcribe", false}, {"multiplayer", false}, {"websearch", false},
-                  {"tts", false}, {"attnscope", "0.1.0"}});
+                  {"tts", false}, {"attnscope", base::version()}});
     });
     for (const char* path : {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length"}) {
         http.Get(path, [&](const Request&, Response& a) { reply(a, {{"value", service.session.n_ctx()}}); });

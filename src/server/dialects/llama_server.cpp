@@ -1,4 +1,5 @@
 // llama-server's own endpoints: health, properties, the tokeniser, the chat template, metrics.
+#include "base/version.h"
 #include "server/generation/generation_fields.h"
 #include "server/http/reply.h"
 #include "server/dialects/tokenizer.h"
@@ -59,7 +60,7 @@ void props(Service& service, httplib::Response& response) {
                      {"modalities", {{"vision", false}, {"audio", false}}},
                      {"is_sleeping", false},
                      {"is_processing", c.busy},
-                     {"build_info", "attnscope 0.1.0"}});
+                     {"build_info", base::program()}});
 }
 
 // Prometheus's text format, version 0.0.4, under llama-server's names where it has them.

@@ -1,0 +1,174 @@
+#include "c_api/status.h"
+
+#include <attnscope/recording.h>
+#include <attnscope/rows.h>
+#include <attnscope/verify.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+using namespace attnscope;
+using c_api::check_struct;
+using c_api::guarded;
+
+struct attnscope_recording {
+    std::unique_ptr<Recording> recording;
+    std::string text; // of attnscope_recording_token_text
+};
+
+namespace {
+
+Result<void> check_handle(const attnscope_recording* recording) {
+    if (!recording) return Error{ErrorKind::invalid_argument, "the recording is NULL"};
+    return {};
+}
+
+// The mean over the rows of a token that exist: those of captured layers and of heads that they have.
+Result<std::vector<float>> mean_of(Recording& recording, int64_t index) {
+    Result<FrameRows> rows = recording.rows(index);
+    if (!rows) return rows.error();
+    const Geometry& geometry = recording.info().geometry;
+    const auto n = size_t(rows->n_columns);
+    std::vector<double> sum(n);
+    for (size_t l = 0; l < rows->layers.size(); ++l) {
+        const LayerInfo& layer = geometry.layers[size_t(rows->layers[l])];
+        if (!layer.captured()) continue;
+        for (size_t h = 0; h < std::min(rows->heads.size(), size_t(layer.n_head)); ++h) {
+            const float* row = rows->weights.data() + (l * rows->heads.size() + h) * n;
+            for (size_t j = 0; j < n; ++j) sum[j] += double(row[j]);
+        }
+    }
+    const auto n_rows = double(std::max<int64_t>(geometry.n_rows(), 1));
+    std::vector<float> mean(n);
+    std::transform(sum.begin(), sum.end(), mean.begin(), [&](double s) { return static_cast<float>(s / n_rows); });
+    return mean;
+}
+
+} // namespace
+
+attnscope_status attnscope_recording_open(const char* path, attnscope_recording** out) {
+    return guarded([&]() -> Result<void> {
+        if (!path || !out) return Error{ErrorKind::invalid_argument, "the path or the place for the recording is NULL"};
+        auto opened = Recording::open(path);
+        if (!opened) return opened.error();
+        auto handle = std::make_unique<attnscope_recording>();
+        handle->recording = std::move(*opened);
+        *out = handle.release();
+        return {};
+    });
+}
+
+void attnscope_recording_free(attnscope_recording* recording) { delete recording; }
+
+attnscope_status attnscope_recording_get_info(attnscope_recording* recording, attnscope_recording_info* info) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (Result<void> r = check_struct(info, "attnscope_recording_info"); !r) return r;
+        const RecordingInfo& known = recording->recording->info();
+        info->n_frames = known.n_frames;
+        info->n_layer = known.geometry.n_layer();
+        info->n_head = known.geometry.max_heads();
+        info->complete = known.complete;
+        info->model = known.model.name.c_str();
+        info->engine = known.engine.c_str();
+        info->settings = known.settings_json.c_str();
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_get_frame(attnscope_recording* recording, int64_t index, attnscope_frame* frame) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (Result<void> r = check_struct(frame, "attnscope_frame"); !r) return r;
+        const Result<Frame> read = recording->recording->frame(index, true);
+        if (!read) return read.error();
+        frame->token = read->token;
+        frame->position = read->position;
+        frame->generated = read->kind == FrameKind::generated;
+        frame->has_rows = !read->q.empty();
+        frame->verdict = read->verdict;
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text, size_t* n_bytes) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (!text || !n_bytes) return Error{ErrorKind::invalid_argument, "the place for the text is NULL"};
+        recording->text = recording->recording->token_text(token);
+        *text = recording->text.c_str();
+        *n_bytes = recording->text.size();
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers, size_t n_layers,
+                                          const int32_t* heads, size_t n_heads, float* out, size_t n_out, int64_t* n_columns) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (!n_columns) return Error{ErrorKind::invalid_argument, "the place for the number of columns is NULL"};
+        if ((!layers && n_layers) || (!heads && n_heads)) return Error{ErrorKind::invalid_argument, "a selection is NULL but not empty"};
+        Result<FrameRows> rows = recording->recording->rows(index, {layers, n_layers}, {heads, n_heads});
+        if (!rows) return rows.error();
+        if (out) {
+            if (n_out < rows->weights.size()) {
+                return Error{ErrorKind::invalid_argument, "the rows have " + std::to_string(rows->weights.size()) +
+                                                              " values and there is room for " + std::to_string(n_out)};
+            }
+            std::copy(rows->weights.begin(), rows->weights.end(), out);
+        }
+        *n_columns = rows->n_columns;
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out, int64_t* n_columns) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (!n_columns || !out) return Error{ErrorKind::invalid_argument, "the place for the mean is NULL"};
+        const Result<std::vector<float>> mean = mean_of(*recording->recording, index);
+        if (!mean) return mean.error();
+        if (n_out < mean->size()) {
+            return Error{ErrorKind::invalid_argument, "the mean has " + std::to_string(mean->size()) +
+                                                          " values and there is room for " + std::to_string(n_out)};
+        }
+        std::copy(mean->begin(), mean->end(), out);
+        *n_columns = static_cast<int64_t>(mean->size());
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column, int64_t* column,
+                                               float* weight) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (!column || !weight) return Error{ErrorKind::invalid_argument, "the place for the column is NULL"};
+        const Result<std::vector<float>> mean = mean_of(*recording->recording, index);
+        if (!mean) return mean.error();
+        const auto n = static_cast<int64_t>(mean->size());
+        if (first_column < 0 || first_column >= n) {
+            return Error{ErrorKind::not_found, "token " + std::to_string(index) + " sees no column from " + std::to_string(first_column) + " on"};
+        }
+        const auto best = std::max_element(mean->begin() + first_column, mean->end());
+        *column = best - mean->begin();
+        *weight = *best;
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_verify(attnscope_recording* recording, attnscope_verify_result* result) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (Result<void> r = check_struct(result, "attnscope_verify_result"); !r) return r;
+        const Result<VerifyReport> report = verify_recording(*recording->recording);
+        if (!report) return report.error();
+        result->good = report->good;
+        result->n_frames = report->n_frames;
+        result->n_ok = report->n_ok;
+        result->n_witnesses = report->n_witnesses;
+        result->n_proven_again = report->n_proven_again;
+        result->worst_ratio = report->worst_ratio;
+        return {};
+    });
+}

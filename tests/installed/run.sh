@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs a build into an empty folder, moves it, and builds and runs a project outside the tree against it.
+#   tests/installed/run.sh BUILD_DIR
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake --install "$build" --component sdk --prefix "$work/first" >/dev/null
+mv "$work/first" "$work/moved" # nothing in it may know where it was
+cmake -S "$here" -B "$work/project" -G Ninja -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_BUILD_TYPE=Release >"$work/log" ||
+    { cat "$work/log"; exit 1; }
+cmake --build "$work/project" >"$work/log" || { cat "$work/log"; exit 1; }
+"$work/moved/bin/attnscope" --version
+ldd "$work/moved/bin/attnscope" | grep libllama | grep -q "$work/moved/" || { echo "the command takes the engine from elsewhere"; exit 1; }
+"$work/project/from_cpp"
+"$work/moved/bin/attnscope" models make --layers 2 -o "$work/made.gguf" >/dev/null
+"$work/project/from_c" "$work/made.gguf" "$work/made.attn"
