@@ -3,6 +3,9 @@ function(attnscope_target target)
     target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/src" "${CMAKE_SOURCE_DIR}/include")
     set(warnings -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align -Woverloaded-virtual -Wdouble-promotion
         -Werror)
+    if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+        list(APPEND warnings -Wthread-safety) # base/mutex.h
+    endif()
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>")
     if(CMAKE_BUILD_TYPE STREQUAL "Release" AND "${ARGN}" STREQUAL "COLD")
         target_compile_options(${target} PRIVATE -O1) # nothing in it is computed often enough to wait for the optimiser

@@ -42,8 +42,7 @@ typedef enum attnscope_status {
     ATTNSCOPE_TOO_NEW = 5,          /* the file is ours, from a newer version */
     ATTNSCOPE_DAMAGED = 6,          /* the file is ours, and not what was written */
     ATTNSCOPE_UNSUPPORTED = 7,      /* cannot be done with this model, build or machine */
-    ATTNSCOPE_ENGINE = 8,           /* llama.cpp refused or failed */
-    ATTNSCOPE_CANCELLED = 9         /* somebody asked to stop */
+    ATTNSCOPE_ENGINE = 8            /* llama.cpp refused or failed */
 } attnscope_status;
 
 int32_t attnscope_api_version(void);       /* of the library; at least the header's, or do not go on */

@@ -16,7 +16,6 @@ enum class ErrorKind {
     damaged,          // the file is ours, but its content is not what was written
     unsupported,      // understood, but cannot be done with this model, build or machine
     engine,           // llama.cpp refused or failed
-    cancelled,        // somebody asked to stop
 };
 
 // Stable lower-case name of a kind, e.g. "damaged". For --json and logs.

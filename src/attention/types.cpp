@@ -15,7 +15,6 @@ const char* error_kind_name(ErrorKind kind) {
     case ErrorKind::damaged: return "damaged";
     case ErrorKind::unsupported: return "unsupported";
     case ErrorKind::engine: return "engine";
-    case ErrorKind::cancelled: return "cancelled";
     }
     return "unknown";
 }

@@ -6,7 +6,7 @@ namespace attnscope::base {
 
 ThreadPool::~ThreadPool() {
     {
-        const std::lock_guard lock(mutex_);
+        const Lock lock(mutex_);
         ending_ = true;
         waiting_.clear();
     }
@@ -18,7 +18,7 @@ std::future<void> ThreadPool::call(std::function<void()> work) {
     std::packaged_task<void()> task(std::move(work));
     std::future<void> done = task.get_future();
     {
-        const std::lock_guard lock(mutex_);
+        const Lock lock(mutex_);
         waiting_.push_back(std::move(task));
         if (waiting_.size() > idle_ && threads_.size() < most_) threads_.emplace_back([this] { serve(); });
     }
@@ -27,10 +27,10 @@ std::future<void> ThreadPool::call(std::function<void()> work) {
 }
 
 void ThreadPool::serve() {
-    std::unique_lock lock(mutex_);
+    Lock lock(mutex_);
     for (;;) {
         ++idle_;
-        wake_.wait(lock, [&] { return ending_ || !waiting_.empty(); });
+        while (!ending_ && waiting_.empty()) wake_.wait(lock);
         --idle_;
         if (waiting_.empty()) return;
         std::packaged_task<void()> task = std::move(waiting_.front());

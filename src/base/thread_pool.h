@@ -1,12 +1,12 @@
 // Threads that live on between two tokens: starting one takes the thread that decodes longer than what it is asked to do.
 #pragma once
 
-#include <condition_variable>
+#include "base/mutex.h"
+
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <future>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -28,12 +28,12 @@ private:
     void serve();
 
     const size_t most_;
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<std::packaged_task<void()>> waiting_;
-    size_t idle_ = 0;
-    bool ending_ = false;
-    std::vector<std::thread> threads_;
+    Mutex mutex_;
+    Condition wake_;
+    std::deque<std::packaged_task<void()>> waiting_ GUARDED_BY(mutex_);
+    size_t idle_ GUARDED_BY(mutex_) = 0;
+    bool ending_ GUARDED_BY(mutex_) = false;
+    std::vector<std::thread> threads_; // started under the mutex, joined by the destructor
 };
 
 } // namespace attnscope::base

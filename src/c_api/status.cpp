@@ -20,7 +20,7 @@ attnscope_status failed(const Error& error) {
 
 static_assert(static_cast<int>(ErrorKind::invalid_argument) + 1 == ATTNSCOPE_INVALID_ARGUMENT);
 static_assert(static_cast<int>(ErrorKind::damaged) + 1 == ATTNSCOPE_DAMAGED);
-static_assert(static_cast<int>(ErrorKind::cancelled) + 1 == ATTNSCOPE_CANCELLED);
+static_assert(static_cast<int>(ErrorKind::engine) + 1 == ATTNSCOPE_ENGINE);
 
 } // namespace attnscope::c_api
 

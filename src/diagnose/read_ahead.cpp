@@ -15,7 +15,7 @@ ReadAhead::ReadAhead(CaptureReader& reader) : reader_(reader) {
 
 ReadAhead::~ReadAhead() {
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         stop_ = true;
     }
     changed_.notify_all();
@@ -38,11 +38,11 @@ void ReadAhead::run() {
     for (bool last = false; !last;) {
         Item item = read();
         last = item.last;
-        std::unique_lock lock(mutex_);
+        base::Lock lock(mutex_);
         ready_ = std::move(item);
         changed_.notify_all();
         // Taken means that the token before it is no longer looked at: its memory may be written again.
-        changed_.wait(lock, [this] { return !ready_ || stop_; });
+        while (ready_ && !stop_) changed_.wait(lock);
         if (stop_) return;
     }
 }
@@ -51,8 +51,8 @@ Result<const CaptureToken*> ReadAhead::next() {
     if (ended_) return static_cast<const CaptureToken*>(nullptr);
     Item item;
     if (thread_.joinable()) {
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] { return ready_.has_value(); });
+        base::Lock lock(mutex_);
+        while (!ready_) changed_.wait(lock);
         item = std::move(*ready_);
         ready_.reset();
         lock.unlock();

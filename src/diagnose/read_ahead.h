@@ -1,11 +1,11 @@
 // Reads the next token of a capture while somebody looks at the one before.
 #pragma once
 
+#include "base/mutex.h"
+
 #include <attnscope/capture_reader.h>
 
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -33,10 +33,10 @@ private:
     void run();
 
     CaptureReader& reader_;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::optional<Item> ready_; // read, and not yet taken
-    bool stop_ = false;
+    base::Mutex mutex_;
+    base::Condition changed_;
+    std::optional<Item> ready_ GUARDED_BY(mutex_); // read, and not yet taken
+    bool stop_ GUARDED_BY(mutex_) = false;
     bool ended_ = false; // the last item was taken
     std::thread thread_; // not there where the machine gave none: then next() reads itself
 };

@@ -1,8 +1,7 @@
+#include "base/mutex.h"
 #include "view/crew.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -24,13 +23,13 @@ public:
 private:
     void start();
     void serve(int32_t member);
-    void work_off(int32_t member, std::unique_lock<std::mutex>& lock);
+    void work_off(int32_t member) REQUIRES(mutex_);
 
-    std::mutex mutex_;
-    std::condition_variable wake_, done_;
-    const std::function<void(size_t, int32_t)>* work_ = nullptr;
-    size_t next_ = 0, n_items_ = 0, n_done_ = 0;
-    bool leave_ = false;
+    base::Mutex mutex_;
+    base::Condition wake_, done_;
+    const std::function<void(size_t, int32_t)>* work_ GUARDED_BY(mutex_) = nullptr;
+    size_t next_ GUARDED_BY(mutex_) = 0, n_items_ GUARDED_BY(mutex_) = 0, n_done_ GUARDED_BY(mutex_) = 0;
+    bool leave_ GUARDED_BY(mutex_) = false;
     int32_t size_;
     std::vector<std::thread> threads_;
 };
@@ -46,7 +45,7 @@ void OwnCrew::start() {
 
 OwnCrew::~OwnCrew() {
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         leave_ = true;
     }
     wake_.notify_all();
@@ -55,22 +54,22 @@ OwnCrew::~OwnCrew() {
 }
 
 // Items are layers: some dozens a token, tens of microseconds each, so one lock does for all of them.
-void OwnCrew::work_off(int32_t member, std::unique_lock<std::mutex>& lock) {
+void OwnCrew::work_off(int32_t member) {
     while (next_ < n_items_) {
         const size_t item = next_++;
         const auto& work = *work_;
-        lock.unlock();
+        mutex_.unlock();
         work(item, member);
-        lock.lock();
+        mutex_.lock();
         if (++n_done_ == n_items_) done_.notify_all();
     }
 }
 
 void OwnCrew::serve(int32_t member) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     while (!leave_) {
-        work_off(member, lock);
-        wake_.wait(lock, [this] { return leave_ || next_ < n_items_; });
+        work_off(member);
+        while (!leave_ && next_ >= n_items_) wake_.wait(lock);
     }
 }
 
@@ -81,13 +80,13 @@ void OwnCrew::run(size_t n_items, const std::function<void(size_t, int32_t)>& wo
             work(i, 0);
         return;
     }
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     work_ = &work;
     next_ = n_done_ = 0;
     n_items_ = n_items;
     wake_.notify_all();
-    work_off(0, lock);
-    done_.wait(lock, [this] { return n_done_ == n_items_; });
+    work_off(0);
+    while (n_done_ != n_items_) done_.wait(lock);
     next_ = n_items_ = n_done_ = 0;
 }
 

@@ -32,7 +32,7 @@ struct Scene {
     }
     Frame next_frame() {
         Frame frame = model.next(false);
-        const std::lock_guard lock(keys->mutex);
+        const base::Lock lock(keys->mutex);
         EXPECT_TRUE(keys->store->append(frame));
         return frame;
     }
@@ -70,8 +70,8 @@ TEST(Generation, TheEnginesThreadsComputeForAClientThatKeepsUp) {
         ASSERT_TRUE(event && event->frame);
         EXPECT_EQ(event->kind, GenerationEvent::Kind::token);
         EXPECT_EQ(event->answer.has_value(), !behind);
-        std::unique_lock lock(scene.keys->mutex); // whoever computed now would wait for it for ever
-        if (behind) lock.unlock();
+        std::optional<base::Lock> lock(std::in_place, scene.keys->mutex); // whoever computed now would wait for it for ever
+        if (behind) lock.reset();
         const auto answer = scene.generation->answer(*event);
         ASSERT_TRUE(answer && *answer);
         EXPECT_EQ((*answer)->index, frame.index);

@@ -21,8 +21,11 @@ Generation::Generation(GenerationRequest r, GenerationLimits limits)
 // ---- the client's thread --------------------------------------------------------------------------------------
 
 std::optional<GenerationEvent> Generation::next(std::chrono::milliseconds patience) {
-    std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, patience, [&] { return !events_.empty(); })) return std::nullopt;
+    base::Lock lock(mutex_);
+    const auto until = std::chrono::steady_clock::now() + patience;
+    while (events_.empty()) {
+        if (changed_.wait_until(lock, until) == std::cv_status::timeout && events_.empty()) return std::nullopt;
+    }
     GenerationEvent event = std::move(events_.front());
     events_.pop_front();
     frame_bytes_ -= weight(event);
@@ -52,17 +55,17 @@ Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent&
     std::shared_ptr<SharedKeys> keys;
     std::shared_ptr<AttentionView> view;
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         keys = keys_;
         view = view_;
     }
     if (!view || !event.frame || !keys) return std::optional<AttentionAnswer>();
     Result<std::optional<AttentionAnswer>> answer = [&] {
-        const std::lock_guard lock(keys->mutex);
+        const base::Lock lock(keys->mutex);
         return view->next(*event.frame);
     }();
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         done_by_client_ = event.frame->index;
     }
     if (answer && event.overtaken) return std::optional<AttentionAnswer>();
@@ -71,7 +74,7 @@ Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent&
 
 void Generation::cancel() {
     {
-        const std::lock_guard lock(mutex_); // or the engine could miss it between looking and waiting
+        const base::Lock lock(mutex_); // or the engine could miss it between looking and waiting
         stop_ = true;
     }
     changed_.notify_all();
@@ -79,7 +82,7 @@ void Generation::cancel() {
 
 void Generation::abandon() {
     cancel();
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     events_.clear();
     frame_bytes_ = 0;
     view_.reset();
@@ -87,38 +90,38 @@ void Generation::abandon() {
 }
 
 GenerationSummary Generation::summary() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return summary_;
 }
 
 std::optional<PositionScores> Generation::scores() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return scores_;
 }
 
 std::string Generation::text() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return text_.shown();
 }
 
 int64_t Generation::n_reused() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return summary_.n_reused;
 }
 
 bool Generation::finished() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return finished_;
 }
 
 // ---- the engine's thread --------------------------------------------------------------------------------------
 
 Result<void> Generation::begin(std::shared_ptr<SharedKeys> keys, int64_t n_prompt, int64_t n_reused) {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     summary_.n_prompt = n_prompt;
     summary_.n_reused = n_reused;
     if (!request.attention) return {};
-    const std::lock_guard keys_lock(keys->mutex);
+    const base::Lock keys_lock(keys->mutex);
     ViewOptions options;
     options.n_prompt = n_prompt;
     options.mean_is_selected = true; // GenerationQueue asks for them
@@ -135,7 +138,7 @@ Result<void> Generation::begin(std::shared_ptr<SharedKeys> keys, int64_t n_promp
     return {};
 }
 
-void Generation::enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent event) {
+void Generation::enqueue(base::Lock& lock, GenerationEvent event) {
     const size_t more = weight(event);
     if (request.flow == Flow::latest) {
         for (auto e = events_.begin(); e != events_.end() && frame_bytes_ + more > limits_.queue_bytes; ++e) {
@@ -145,10 +148,15 @@ void Generation::enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent eve
             e->hidden_state.clear();
         }
     } else if (more > 0) {
-        const bool room = changed_.wait_for(lock, limits_.stall, [&] {
-            return stop_ || frame_bytes_ == 0 || frame_bytes_ + more <= limits_.queue_bytes;
-        });
-        if (!room) stalled_ = stop_ = true;
+        const auto until = std::chrono::steady_clock::now() + limits_.stall;
+        bool waits = true;
+        while (!stop_ && frame_bytes_ != 0 && frame_bytes_ + more > limits_.queue_bytes) {
+            if (!waits) {
+                stalled_ = stop_ = true;
+                break;
+            }
+            waits = changed_.wait_until(lock, until) != std::cv_status::timeout;
+        }
     }
     frame_bytes_ += more;
     if (event.frame && !event.answer) left_to_client_ = event.frame->index;
@@ -157,7 +165,7 @@ void Generation::enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent eve
 }
 
 void Generation::put_prompt_row(Frame frame) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     GenerationEvent event;
     event.kind = GenerationEvent::Kind::prompt_row;
     event.token = frame.token;
@@ -166,7 +174,7 @@ void Generation::put_prompt_row(Frame frame) {
 }
 
 bool Generation::put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     GenerationEvent event;
     event.kind = GenerationEvent::Kind::token;
     event.token = token;
@@ -183,12 +191,12 @@ bool Generation::put_token(int32_t token, const std::string& piece, int64_t row,
 }
 
 void Generation::put_row(Frame frame) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     row_ = std::make_shared<Frame>(std::move(frame));
     match(lock);
 }
 
-void Generation::match(std::unique_lock<std::mutex>& lock) {
+void Generation::match(base::Lock& lock) {
     if (waiting_.empty() || !row_ || row_->index != waiting_.front().row) return;
     GenerationEvent event = std::move(waiting_.front().event);
     waiting_.pop_front();
@@ -196,18 +204,18 @@ void Generation::match(std::unique_lock<std::mutex>& lock) {
     if (by_engine_ && events_.empty() && done_by_client_ >= left_to_client_ && view_ && keys_) {
         const std::shared_ptr<SharedKeys> keys = keys_;
         const std::shared_ptr<AttentionView> view = view_;
-        lock.unlock();
+        mutex_.unlock();
         {
-            const std::lock_guard keys_lock(keys->mutex);
+            const base::Lock keys_lock(keys->mutex);
             event.answer = view->next(*event.frame);
         }
-        lock.lock();
+        mutex_.lock();
     }
     enqueue(lock, std::move(event));
 }
 
 void Generation::finish(GenerationSummary summary) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     // The last token of the prompt was kept for the first generated token; there was none.
     if (row_ && row_->kind == FrameKind::prompt && request.prompt_rows) {
         GenerationEvent event;
@@ -229,12 +237,12 @@ void Generation::finish(GenerationSummary summary) {
 }
 
 bool Generation::holds_keys() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return keys_ != nullptr;
 }
 
 void Generation::cut_off() {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     stalled_ = true;
     keys_.reset();
     for (GenerationEvent& e : events_) {

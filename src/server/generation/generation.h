@@ -7,6 +7,7 @@
 // on the cores of threads that wait for one another (GenerationLimits::engine_threads).
 #pragma once
 
+#include "base/mutex.h"
 #include "server/generation/stop_text.h"
 
 #include <attnscope/attention_view.h>
@@ -14,11 +15,9 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -81,8 +80,8 @@ struct GenerationSummary {
 
 // The keys of the session's context. Whoever computes rows holds the mutex meanwhile.
 struct SharedKeys {
-    std::mutex mutex;
-    std::unique_ptr<KeyStore> store;
+    base::Mutex mutex;
+    std::unique_ptr<KeyStore> store; // its content: under the mutex
 };
 
 struct GenerationLimits {
@@ -135,35 +134,36 @@ public:
     void cut_off();
 
 private:
-    void enqueue(std::unique_lock<std::mutex>& lock, GenerationEvent event);
+    void enqueue(base::Lock& lock, GenerationEvent event) REQUIRES(mutex_);
     // Hands over the waiting token, if the frame that it was chosen from is here.
-    void match(std::unique_lock<std::mutex>& lock);
-    void skip_overtaken(GenerationEvent& event);
+    void match(base::Lock& lock) REQUIRES(mutex_);
+    void skip_overtaken(GenerationEvent& event) REQUIRES(mutex_);
     const GenerationLimits limits_;
     std::atomic<bool> stop_{false}, stalled_{false};
 
-    mutable std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<GenerationEvent> events_;
-    size_t frame_bytes_ = 0;
+    mutable base::Mutex mutex_;
+    base::Condition changed_;
+    std::deque<GenerationEvent> events_ GUARDED_BY(mutex_);
+    size_t frame_bytes_ GUARDED_BY(mutex_) = 0;
     // Tokens whose frame has not come yet (a GPU delivers one token late), and frames whose token has not.
     struct Waiting {
         GenerationEvent event;
         int64_t row = 0;
     };
-    std::deque<Waiting> waiting_;
-    std::shared_ptr<const Frame> row_;
-    StopText text_;
-    GenerationSummary summary_;
-    bool finished_ = false;
+    std::deque<Waiting> waiting_ GUARDED_BY(mutex_);
+    std::shared_ptr<const Frame> row_ GUARDED_BY(mutex_);
+    StopText text_ GUARDED_BY(mutex_);
+    GenerationSummary summary_ GUARDED_BY(mutex_);
+    bool finished_ GUARDED_BY(mutex_) = false;
 
-    std::shared_ptr<SharedKeys> keys_;    // until `done` was taken
-    std::optional<PositionScores> scores_; // from then on
-    std::shared_ptr<AttentionView> view_; // made by begin(); whoever computes holds the keys' mutex
+    std::shared_ptr<SharedKeys> keys_ GUARDED_BY(mutex_);    // until `done` was taken
+    std::optional<PositionScores> scores_ GUARDED_BY(mutex_); // from then on
+    std::shared_ptr<AttentionView> view_ GUARDED_BY(mutex_); // made by begin(); whoever computes holds the keys' mutex
     bool with_rows_ = false;              // of the engine's thread
     bool by_engine_ = false;              // its threads compute
     // Frames are computed in their order, whoever computes: the newest that was left to the client, and that it is done with.
-    int64_t left_to_client_ = -1, done_by_client_ = -1;
+    int64_t left_to_client_ GUARDED_BY(mutex_) = -1;
+    int64_t done_by_client_ GUARDED_BY(mutex_) = -1;
 };
 
 } // namespace attnscope::server

@@ -29,7 +29,7 @@ GenerationQueue::~GenerationQueue() {
 }
 
 void GenerationQueue::close() {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     closing_ = true;
     if (running_) running_->cancel();
     for (const auto& g : waiting_) g->cancel();
@@ -38,7 +38,7 @@ void GenerationQueue::close() {
 }
 
 std::shared_ptr<Generation> GenerationQueue::submit(GenerationRequest request) {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     drop_cancelled();
     if (closing_ || waiting_.size() >= options_.max_waiting) {
         ++counters_.n_refused;
@@ -50,7 +50,7 @@ std::shared_ptr<Generation> GenerationQueue::submit(GenerationRequest request) {
 }
 
 std::shared_ptr<Generation> GenerationQueue::find(const std::string& id) const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     if (id.empty()) return running_ ? running_ : ended_.empty() ? nullptr : ended_.back();
     for (auto g = waiting_.rbegin(); g != waiting_.rend(); ++g) {
         if ((*g)->request.id == id) return *g;
@@ -66,7 +66,7 @@ bool GenerationQueue::cancel(const std::string& id) {
     const auto generation = find(id);
     if (!generation || generation->finished()) return false;
     generation->cancel();
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     drop_cancelled();
     return true;
 }
@@ -82,7 +82,7 @@ void GenerationQueue::drop_cancelled() {
 }
 
 EngineCounters GenerationQueue::counters() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     EngineCounters counters = counters_;
     counters.n_waiting = waiting_.size();
     counters.busy = running_ != nullptr;
@@ -90,9 +90,9 @@ EngineCounters GenerationQueue::counters() const {
 }
 
 void GenerationQueue::work() {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     while (true) {
-        changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
+        while (!closing_ && waiting_.empty()) changed_.wait(lock);
         if (waiting_.empty()) return; // closing
         running_ = std::move(waiting_.front());
         waiting_.pop_front();
@@ -124,7 +124,7 @@ void GenerationQueue::forget_context() {
     session_.reset();
     context_.clear();
     if (keys_ && keys_.use_count() == 1) {
-        const std::lock_guard lock(keys_->mutex);
+        const base::Lock lock(keys_->mutex);
         keys_->store->truncate(0);
         return;
     }
@@ -137,7 +137,7 @@ void GenerationQueue::forget_context() {
 void GenerationQueue::make_room() {
     std::vector<std::shared_ptr<Generation>> lagging;
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         std::copy_if(ended_.begin(), ended_.end(), std::back_inserter(lagging), [](const auto& g) { return g->holds_keys(); });
     }
     for (size_t i = 0; i + most_lagging < lagging.size() + 1; ++i) lagging[i]->cut_off();
@@ -157,7 +157,7 @@ int64_t GenerationQueue::keep_prefix(const GenerationRequest& request) {
         return 0;
     }
     const int64_t kept = common < held ? session_.truncate(common) : held;
-    const std::lock_guard lock(keys_->mutex);
+    const base::Lock lock(keys_->mutex);
     keys_->store->truncate(kept);
     context_.resize(size_t(kept));
     return kept;
@@ -211,7 +211,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     // Frames are never refused, so that the context and our picture of it stay one; what fails is told at the end.
     const auto on_frame = [&](Frame&& frame) -> Result<void> {
         {
-            const std::lock_guard lock(keys_->mutex);
+            const base::Lock lock(keys_->mutex);
             check(keys_->store->append(frame));
         }
         context_.push_back(frame.token);

@@ -10,11 +10,9 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -63,7 +61,7 @@ public:
 
 private:
     void work();
-    void drop_cancelled(); // with the mutex held
+    void drop_cancelled() REQUIRES(mutex_);
     GenerationSummary run(Generation& generation);
     // How many tokens of the prompt are in the context already; the rest of the context is forgotten.
     int64_t keep_prefix(const GenerationRequest& request);
@@ -73,13 +71,13 @@ private:
     Session& session_;
     const QueueOptions options_;
 
-    mutable std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<std::shared_ptr<Generation>> waiting_;
-    std::shared_ptr<Generation> running_;
-    std::deque<std::shared_ptr<Generation>> ended_; // the last few, newest last
-    EngineCounters counters_;
-    bool closing_ = false;
+    mutable base::Mutex mutex_;
+    base::Condition changed_;
+    std::deque<std::shared_ptr<Generation>> waiting_ GUARDED_BY(mutex_);
+    std::shared_ptr<Generation> running_ GUARDED_BY(mutex_);
+    std::deque<std::shared_ptr<Generation>> ended_ GUARDED_BY(mutex_); // the last few, newest last
+    EngineCounters counters_ GUARDED_BY(mutex_);
+    bool closing_ GUARDED_BY(mutex_) = false;
 
     // of the engine's thread
     std::vector<int32_t> context_;     // the tokens that the session's context holds

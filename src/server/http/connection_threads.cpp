@@ -7,7 +7,7 @@ namespace attnscope::server {
 
 bool ConnectionThreads::enqueue(std::function<void()> work) {
     {
-        const std::lock_guard lock(mutex_);
+        const base::Lock lock(mutex_);
         if (closing_) return false;
         join_ended();
         if (work_.size() >= free_) {
@@ -28,9 +28,10 @@ bool ConnectionThreads::enqueue(std::function<void()> work) {
 }
 
 void ConnectionThreads::serve(Threads::iterator self) {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     while (true) {
-        changed_.wait_for(lock, idle_limit_, [this] { return closing_ || !work_.empty(); });
+        const auto until = std::chrono::steady_clock::now() + idle_limit_;
+        while (!closing_ && work_.empty() && changed_.wait_until(lock, until) != std::cv_status::timeout) {}
         --free_;
         if (work_.empty()) break; // idle for too long, or closing
         auto work = std::move(work_.front());
@@ -51,15 +52,15 @@ void ConnectionThreads::join_ended() {
 }
 
 void ConnectionThreads::shutdown() {
-    std::unique_lock lock(mutex_);
+    base::Lock lock(mutex_);
     closing_ = true;
     changed_.notify_all();
-    changed_.wait(lock, [this] { return threads_.empty(); });
+    while (!threads_.empty()) changed_.wait(lock);
     join_ended();
 }
 
 size_t ConnectionThreads::size() const {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return threads_.size();
 }
 

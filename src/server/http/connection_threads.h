@@ -4,15 +4,15 @@
 // once some then wait until another one ends, which may be a stream of an hour, and beyond 64 they are closed unheard.
 #pragma once
 
+#include "base/mutex.h"
+
 #include <httplib.h>
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <thread>
 
 namespace attnscope::server {
@@ -34,16 +34,16 @@ public:
 private:
     using Threads = std::list<std::thread>;
     void serve(Threads::iterator self);
-    void join_ended(); // with the mutex held
+    void join_ended() REQUIRES(mutex_);
 
     const size_t most_;
     const std::chrono::milliseconds idle_limit_; // a thread without work ends after it
-    mutable std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<std::function<void()>> work_; // never more than there are free threads: each has its own
-    Threads threads_, ended_;
-    size_t free_ = 0; // threads that will take work: they wait, or were started and have not begun
-    bool closing_ = false;
+    mutable base::Mutex mutex_;
+    base::Condition changed_;
+    std::deque<std::function<void()>> work_ GUARDED_BY(mutex_); // never more than there are free threads: each has its own
+    Threads threads_ GUARDED_BY(mutex_), ended_ GUARDED_BY(mutex_);
+    size_t free_ GUARDED_BY(mutex_) = 0; // threads that will take work: they wait, or were started and have not begun
+    bool closing_ GUARDED_BY(mutex_) = false;
 };
 
 } // namespace attnscope::server
