@@ -1,7 +1,7 @@
 // Generates a few tokens, records their attention, and prints what each generated token looked at most.
 //   example_attention MODEL.gguf "The capital of France is"
+#include <attnscope/attention_view.h>
 #include <attnscope/recording.h>
-#include <attnscope/rows.h>
 #include <attnscope/session.h>
 
 #include <cstdio>
@@ -43,17 +43,21 @@ int main(int argc, char** argv) {
 
     auto recording = Recording::open(path);
     if (!recording) return fail(recording.error());
-    for (int64_t i = result->n_prompt; i < (*recording)->info().n_frames; ++i) {
-        auto rows = (*recording)->rows(i, {}, {}); // (layers, heads, i + 1)
-        auto all = (*recording)->frames(0, i + 1);
-        if (!rows || !all) return fail(rows ? all.error() : rows.error());
-        std::vector<float> mean(size_t(rows->n_columns));
-        reduce_mean(rows->weights, rows->n_columns, mean);
-        const auto text = [&](int64_t j) { return (*recording)->token_text((*all)[size_t(j)].token); };
-        std::printf("%12s looked at", text(i).c_str());
-        for (const ColumnWeight& w : row_top_k(std::span(mean).subspan(1), 3))
-            std::printf(" '%s' (%.1f%%)", text(w.column + 1).c_str(), 100 * double(w.weight));
+    auto source = AttentionSource::of(**recording);
+    if (!source) return fail(source.error());
+    auto view = AttentionView::create(**source, {.reduce = Reduce::top_k, .top_k = 4});
+    auto frames = (*recording)->frames(0, (*recording)->info().n_frames);
+    if (!view || !frames) return fail(view ? frames.error() : view.error());
+    const auto text = [&](int64_t column) { return (*recording)->token_text((*frames)[size_t(column)].token); };
+    auto told = (*view)->each({result->n_prompt, (*recording)->info().n_frames}, [&](AttentionAnswer&& answer) {
+        std::printf("%12s looked at", text(answer.index).c_str());
+        for (size_t i = 0; i < answer.columns.size(); ++i) {
+            if (answer.columns[i] != 0) // the first position takes most of the weight, and means nothing
+                std::printf(" '%s' (%.1f%%)", text(answer.columns[i]).c_str(), 100 * double(answer.values[i]));
+        }
         std::printf("\n");
-    }
+        return Result<void>();
+    });
+    if (!told) return fail(told.error());
     std::printf("recorded %lld tokens, verdict %s\n", (long long)(*recording)->info().n_frames, verdict_text(verdict).c_str());
 }

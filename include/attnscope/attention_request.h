@@ -2,11 +2,12 @@
 // attention_view.h computes answers; docs/live.md shows each reduction with its formula and source.
 //
 // a[l][h][j] is the weight that query head h of layer l gives to column j (Frame: a column is the index of the token
-// there); n is the number of columns. "The selected rows" are the rows of the chosen layers and heads that exist:
-// layers without attention, and heads beyond a layer's n_head, are no rows and weigh nothing in any mean.
+// there); n is the number of columns. "The selected rows" are those of the RowSelection that exist: what is none weighs
+// nothing in any mean.
 #pragma once
 
 #include <attnscope/error.h>
+#include <attnscope/row_selection.h>
 #include <attnscope/types.h>
 
 #include <cstdint>
@@ -49,8 +50,7 @@ const char* accumulate_name(Accumulate what); // "total", "mean", "window_mean",
 Result<Accumulate> accumulate_from_name(std::string_view name);
 
 struct AttentionRequest {
-    std::vector<int32_t> layers = {}; // indices into Geometry::layers, each once; empty: all
-    std::vector<int32_t> heads = {};  // query heads of each layer, each once; empty: all
+    RowSelection rows = {};
     Reduce reduce = Reduce::none;
     AttentionFormat format = AttentionFormat::f32;
     // Only the last `window` columns are answered (none, mean, max, per_layer) or searched (top_k); their weights stay
@@ -75,6 +75,8 @@ constexpr int32_t max_window_rows = 512;
 bool is_of_mean(Reduce reduce);
 // Does answering or accumulating need that mean?
 bool needs_mean(const AttentionRequest& request);
+// Does the model have the layers and heads? invalid_argument, naming the field and the bound it breaks.
+Result<void> check_selection(const RowSelection& rows, const Geometry& geometry);
 // Is the request one that this model can answer? invalid_argument, naming the field and the bound it breaks.
 Result<void> check_request(const AttentionRequest& request, const Geometry& geometry);
 

@@ -1,4 +1,5 @@
-// Live attention: the keys of a running session in memory, and what a request asks of each new token.
+// What a request asks of each token, answered from a source of keys: the memory of a running session, or a recording
+// (attention_source.h).
 //
 //   auto keys = KeyStore::create(session->geometry(), session->n_ctx());   // once the geometry is known
 //   auto view = AttentionView::create(*keys, request, {.n_prompt = n});     // one per generation
@@ -7,64 +8,71 @@
 //       if (is_wanted(frame)) answer = view->next(frame);                  // frames with Q
 //   });
 //
+//   auto view = AttentionView::create(**AttentionSource::of(*recording), request);          // the same of a recording
+//   view->each({n_prompt - 1, n_frames}, [](AttentionAnswer&& answer) { ... });
+//
 // The keys stay when the next request continues the same context; truncate() cuts them when the context is cut.
 #pragma once
 
 #include <attnscope/attention_request.h>
+#include <attnscope/attention_source.h>
 #include <attnscope/error.h>
 #include <attnscope/position_scores.h>
 #include <attnscope/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
 namespace attnscope {
 
-// The keys of frames 0 .. size() - 1. Memory: k_bytes() of the geometry for each of them, rounded up to whole chunks of
+// The keys of frames 0 .. size() - 1 of a session. It keeps no queries. Memory: k_bytes() of the geometry for each of them, rounded up to whole chunks of
 // 256 frames, never more than for n_ctx frames; taken as it is needed. Belongs to one thread.
-class KeyStore {
+class KeyStore : public AttentionSource {
 public:
     // invalid_argument when the geometry makes no sense or n_ctx is not positive.
     static Result<std::unique_ptr<KeyStore>> create(const Geometry& geometry, int64_t n_ctx);
-    virtual ~KeyStore() = default;
 
     // frame.index must be size(). invalid_argument otherwise, when the keys have the wrong size, or when n_ctx frames
     // are held already; io when there is no memory. On an error nothing changes.
     virtual Result<void> append(const Frame& frame) = 0;
     // Forgets the keys of frames n and later. Memory is kept for reuse.
     virtual void truncate(int64_t n) = 0;
-    virtual int64_t size() const = 0;
     virtual size_t bytes() const = 0; // memory of the chunks; beside them, keys of at most 16 frames wait for theirs
-    virtual const Geometry& geometry() const = 0;
 };
 
 struct ViewOptions {
     int64_t n_prompt = 0;  // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
     bool mean_is_selected = false; // Frame::mean is of the request's layers and heads (GenerateOptions), not of all rows
-    int32_t n_threads = 1; // threads that compute an answer, the caller's among them
+    int32_t n_threads = 1; // threads that compute an answer, the caller's among them; 0: as many as the machine has
     // Above 0, instead: as many of ggml's. Meant for the thread that decodes on a CPU with so many (TextSink is called there): they
     // are the engine's own then, and wait for its next graph anyway. Elsewhere ggml starts them for each answer.
     int32_t engine_threads = 0;
 };
 
-// Answers one request. Belongs to the thread of its KeyStore, which must outlive it.
+// Answers one request. Belongs to the thread of its source, which must outlive it.
 class AttentionView {
 public:
-    // invalid_argument as check_request.
-    static Result<std::unique_ptr<AttentionView>> create(const KeyStore& keys, const AttentionRequest& request,
+    // invalid_argument as check_request; unsupported as attention_rows.
+    static Result<std::unique_ptr<AttentionView>> create(AttentionSource& source, const AttentionRequest& request,
                                                          const ViewOptions& options = {});
     virtual ~AttentionView() = default;
 
     // What the request asks of this frame, whatever `every` says; nothing is accumulated. Where the frame brings the mean
     // of all rows (Frame::mean) and nothing but that mean is needed, it is taken as it is.
-    // Errors: not_found when the frame has no Q, or sees frames that are not in the store yet (a token of a batch that
+    // Errors: not_found when the frame has no Q, or sees frames that are not in the source yet (a token of a batch that
     // sees later ones: answer it after the whole batch was appended); invalid_argument when it is not a frame of this
-    // store; unsupported as attention_rows; io when there is no memory.
+    // source; damaged and io as Recording; io when there is no memory.
     virtual Result<AttentionAnswer> answer(const Frame& frame) = 0;
+    // The same of a frame that the source has: not_found also as AttentionSource::frame.
+    virtual Result<AttentionAnswer> answer(int64_t index) = 0;
     // The next frame of the generation: accumulates it, and answers it if it is its turn. Frames in order of index; where
     // the context was cut, scores of columns from there on are forgotten by scores().truncate().
     virtual Result<std::optional<AttentionAnswer>> next(const Frame& frame) = 0;
+    // next() for each of the source's frames in `tokens` that has its queries, in order; `sink` gets the answers that are due, and
+    // its first error ends it. Keys are read once for a block of tokens where the mean is all that is needed.
+    virtual Result<void> each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) = 0;
 
     virtual const AttentionRequest& request() const = 0;
     virtual PositionScores& scores() = 0; // what was accumulated; empty unless request().accumulate asks for something

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <attnscope/error.h>
+#include <attnscope/row_selection.h>
 #include <attnscope/types.h>
 
 #include <cstdint>
@@ -97,9 +98,9 @@ public:
     virtual Result<std::vector<Frame>> frames(int64_t begin, int64_t end) = 0;
     // Keys of one layer (index into Geometry::layers; must own its K) for columns [begin, end), contiguous.
     virtual Result<std::vector<uint8_t>> keys(int32_t layer, int64_t begin, int64_t end) = 0;
-    // Rows of the token at `index`; empty selections mean all. Heads beyond a layer's n_head give rows of zeros.
-    virtual Result<FrameRows> rows(int64_t index, std::span<const int32_t> layers = {},
-                                   std::span<const int32_t> heads = {}) = 0;
+    // Rows of the token at `index`, computed on all cores. Layers that were not captured and heads beyond a layer's n_head give
+    // rows of zeros. not_found: a frame, layer or head that there is not, or a frame whose queries were not kept.
+    virtual Result<FrameRows> rows(int64_t index, const RowSelection& selection = {}) = 0;
     // The text of a token id; empty when the recording does not know it.
     virtual std::string token_text(int32_t token) const = 0;
     // Structure and checksums of the whole file; damaged with the first place that is wrong. `progress` gets 0..1.

@@ -29,8 +29,7 @@ int run(const Flags& f) {
         if (!*r) return report(r->error(), f.json);
     }
     s.tokens.assign(tokens->begin(), tokens->end());
-    s.layers = *layers;
-    s.heads = *heads;
+    s.rows = {*layers, *heads};
     ExportProgress progress;
     if (isatty(STDERR_FILENO) && !f.json) {
         progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };

@@ -4,6 +4,7 @@
 #include "cli/token_text.h"
 #include "cli/verbs.h"
 
+#include <attnscope/attention_map.h>
 #include <attnscope/recording.h>
 #include <attnscope/rows.h>
 
@@ -31,7 +32,7 @@ struct View {
     std::vector<float> weights;   // one a column
     std::vector<std::string> pieces;
     std::vector<Frame> frames;
-    size_t n_rows = 0;
+    int64_t n_rows = 0;
 };
 
 // Averages over tokens [begin, end) as well: columns that a token cannot see count as 0.
@@ -39,25 +40,23 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     Result<std::vector<int32_t>> layers = parse_selection("--layer", f.layers), heads = parse_selection("--head", f.heads);
     if (!layers) return layers.error();
     if (!heads) return heads.error();
+    auto source = AttentionSource::of(recording);
+    if (!source) return source.error();
+    MapRequest request;
+    request.rows = {*layers, *heads};
+    request.tokens = {begin, end};
+    request.tokens_per_tile = end - begin; // one line of tiles: the mean over all tokens
+    Result<AttentionMap> map = attention_map(**source, request);
+    if (!map) return map.error();
+    if (map->n_tokens.front() == 0) {
+        return Error{ErrorKind::not_found, end - begin > 1 ? "none of these tokens was recorded with its queries"
+                                                           : fmt::format("token {} was recorded without its queries", begin)};
+    }
     View v;
     v.index = end - 1;
-    v.weights.assign(size_t(end), 0.0f);
-    int64_t n_tokens = 0;
-    for (int64_t i = begin; i < end; ++i) {
-        Result<FrameRows> rows = recording.rows(i, *layers, *heads);
-        if (!rows) {
-            if (end - begin > 1 && rows.error().kind == ErrorKind::not_found) continue; // rows not kept
-            return rows.error();
-        }
-        std::vector<float> mean(size_t(rows->n_columns));
-        reduce_mean(rows->weights, rows->n_columns, mean);
-        for (size_t j = 0; j < mean.size(); ++j) v.weights[j] += mean[j];
-        v.n_rows = rows->layers.size() * rows->heads.size();
-        ++n_tokens;
-    }
-    if (n_tokens > 1) {
-        for (float& w : v.weights) w /= static_cast<float>(n_tokens);
-    }
+    v.weights = std::move(map->values);
+    v.weights.resize(size_t(end)); // less what a token sees of later ones of its batch
+    v.n_rows = map->n_rows;
     Result<std::vector<Frame>> frames = recording.frames(0, end);
     if (!frames) return frames.error();
     v.frames = std::move(*frames);

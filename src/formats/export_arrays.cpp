@@ -76,7 +76,7 @@ Result<std::vector<int64_t>> chosen(Recording& recording, const ExportSelection&
 }
 
 Result<std::pair<int64_t, int64_t>> extent(Recording& recording, const ExportSelection& s, int64_t token) {
-    Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+    Result<FrameRows> rows = recording.rows(token, s.rows);
     if (!rows) return rows.error();
     return std::pair{static_cast<int64_t>(rows->layers.size()), static_cast<int64_t>(rows->heads.size())};
 }
@@ -99,7 +99,7 @@ Result<int64_t> export_npy(Recording& recording, const ExportSelection& s, const
     const std::vector<float> zeros(static_cast<size_t>(columns), 0.0f);
     int64_t done = 0;
     for (const int64_t token : *tokens) {
-        Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+        Result<FrameRows> rows = recording.rows(token, s.rows);
         if (!rows) return rows.error();
         const int64_t n_rows = size->first * size->second;
         for (int64_t r = 0; r < n_rows; ++r) {
@@ -162,7 +162,7 @@ Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& 
     out.write(ids.data(), ids.size() * sizeof(int32_t));
     int64_t done = 0;
     for (const int64_t token : *tokens) {
-        Result<FrameRows> rows = recording.rows(token, s.layers, s.heads);
+        Result<FrameRows> rows = recording.rows(token, s.rows);
         if (!rows) return rows.error();
         out.write(rows->weights.data(), rows->weights.size() * sizeof(float));
         if (!out.good()) return out.error();

@@ -148,7 +148,7 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
         auto frame = recording.frame(index, /*with_q=*/true);
         if (!frame) return frame.error();
         if (frame->q.empty()) continue; // its rows were not kept
-        auto rows = recording.rows(index, selection.layers, selection.heads);
+        auto rows = recording.rows(index, selection.rows);
         if (!rows) return rows.error();
         gaps = gaps || (previous >= 0 && index != previous + 1);
         previous = index;

@@ -46,8 +46,7 @@ public:
     Result<Frame> frame(int64_t index, bool with_q, bool with_k) override;
     Result<std::vector<Frame>> frames(int64_t begin, int64_t end) override;
     Result<std::vector<uint8_t>> keys(int32_t layer, int64_t begin, int64_t end) override;
-    Result<FrameRows> rows(int64_t index, std::span<const int32_t> layers,
-                           std::span<const int32_t> heads) override;
+    Result<FrameRows> rows(int64_t index, const RowSelection& selection) override;
     std::string token_text(int32_t token) const override;
     Result<void> check(const std::function<void(double)>& progress) override;
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <thread>
 
 namespace attnscope::recording {
 
@@ -16,8 +17,13 @@ bool touches(const Ranges& ranges, int64_t begin, int64_t end) {
                        [&](const Range& r) { return r.begin < end && begin < r.end; });
 }
 
-std::vector<int32_t> all_or(std::span<const int32_t> chosen, int32_t n) {
-    if (!chosen.empty()) return {chosen.begin(), chosen.end()};
+// Layers whose keys are in memory at once: their rows share the threads.
+constexpr size_t max_keys_together = size_t(64) << 20;
+// Products below which starting threads takes longer than they save.
+constexpr size_t few_products = size_t(1) << 22;
+
+std::vector<int32_t> all_or(const std::vector<int32_t>& chosen, int32_t n) {
+    if (!chosen.empty()) return chosen;
     std::vector<int32_t> all(static_cast<size_t>(n));
     std::iota(all.begin(), all.end(), 0);
     return all;
@@ -127,15 +133,33 @@ Result<std::vector<int32_t>> Reader::read_positions(int64_t end) {
     return positions;
 }
 
-Result<FrameRows> Reader::rows(int64_t index, std::span<const int32_t> layers,
-                               std::span<const int32_t> heads) {
+// The rows of layers whose keys are in memory, on all cores.
+struct RowsBatch {
+    std::vector<RowsRequest> requests;
+    std::vector<std::span<float>> outs;
+    size_t n_products = 0;
+
+    void add(const RowsRequest& request, std::span<float> out) {
+        requests.push_back(request);
+        outs.push_back(out);
+        n_products += out.size() * static_cast<size_t>(request.layer->head_dim);
+    }
+    Result<void> compute() {
+        const auto n_threads = n_products < few_products ? 1 : static_cast<int32_t>(std::thread::hardware_concurrency());
+        auto done = attention_rows_parallel(requests, outs, n_threads);
+        *this = {};
+        return done;
+    }
+};
+
+Result<FrameRows> Reader::rows(int64_t index, const RowSelection& selection) {
     if (index < 0 || index >= info_.n_frames) return no_such_frame(index);
     const Geometry& geometry = info_.geometry;
     FrameRows result;
     result.index = index;
     try {
-        result.layers = all_or(layers, geometry.n_layer());
-        result.heads = all_or(heads, geometry.max_heads());
+        result.layers = all_or(selection.layers, geometry.n_layer());
+        result.heads = all_or(selection.heads, geometry.max_heads());
         for (const int32_t layer : result.layers) {
             if (layer < 0 || layer >= geometry.n_layer()) {
                 return Error{ErrorKind::not_found, fmt::format("{} has no layer {}", path_, layer)};
@@ -187,16 +211,19 @@ Result<FrameRows> Reader::rows(int64_t index, std::span<const int32_t> layers,
         }
 
         result.weights.assign(n_rows * static_cast<size_t>(n_columns), 0.0f);
-        LayerKeys keys;
+        std::vector<LayerKeys> keys(result.layers.size());
+        size_t bytes = 0; // of the keys in memory
+        RowsBatch batch;
         for (size_t l = 0; l < result.layers.size(); ++l) {
             const LayerInfo& layer = geometry.layers[size_t(result.layers[l])];
             if (!layer.captured()) continue;
             const Ranges& visible = frame->visible[size_t(layer.mask_group)];
-            if (auto r = load_keys(layer.k_layer, visible, *sealed, *tail, keys); !r) return r.error();
+            if (auto r = load_keys(layer.k_layer, visible, *sealed, *tail, keys[l]); !r) return r.error();
+            bytes += keys[l].sealed.size();
             RowsRequest request;
             request.layer = &layer;
             request.q = frame->q.data() + geometry.q_offset(result.layers[l]);
-            request.keys = keys.blocks;
+            request.keys = keys[l].blocks;
             request.visible = visible;
             request.n_columns = n_columns;
             request.position = frame->position;
@@ -207,11 +234,15 @@ Result<FrameRows> Reader::rows(int64_t index, std::span<const int32_t> layers,
                 request.head_end = result.heads[last] + 1;
                 const size_t from = (l * result.heads.size() + first) * static_cast<size_t>(n_columns);
                 const size_t n = (last - first + 1) * static_cast<size_t>(n_columns);
-                if (auto r = attention_rows(request, std::span<float>(result.weights).subspan(from, n)); !r) {
-                    return r.error();
-                }
+                batch.add(request, std::span<float>(result.weights).subspan(from, n));
             }
+            if (bytes < max_keys_together) continue;
+            if (auto r = batch.compute(); !r) return r.error();
+            for (size_t done = 0; done <= l; ++done)
+                keys[done] = {};
+            bytes = 0;
         }
+        if (auto r = batch.compute(); !r) return r.error();
         return result;
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, fmt::format("cannot read {}: not enough memory", path_)};

@@ -102,9 +102,13 @@ bool needs_mean(const AttentionRequest& request) {
     return !request.accumulate.empty() || is_of_mean(request.reduce);
 }
 
+Result<void> check_selection(const RowSelection& rows, const Geometry& geometry) {
+    if (auto ok = check_chosen("layers", rows.layers, geometry.n_layer()); !ok) return ok.error();
+    return check_chosen("heads", rows.heads, geometry.max_heads());
+}
+
 Result<void> check_request(const AttentionRequest& request, const Geometry& geometry) {
-    if (auto ok = check_chosen("layers", request.layers, geometry.n_layer()); !ok) return ok.error();
-    if (auto ok = check_chosen("heads", request.heads, geometry.max_heads()); !ok) return ok.error();
+    if (auto ok = check_selection(request.rows, geometry); !ok) return ok.error();
     if (request.window < 0) return refuse("window must not be negative");
     if (request.top_k < 1 || request.top_k > max_top_k)
         return refuse("top_k must be from 1 to " + std::to_string(max_top_k));

@@ -1,59 +1,54 @@
+#include "attention/group_rows.h"
 #include "view/crew.h"
-#include "view/key_store.h"
+#include "view/key_reader.h"
+#include "view/reductions.h"
 #include "view/selection.h"
 
 #include <attnscope/attention_view.h>
 #include <attnscope/rows.h>
 
 #include <algorithm>
-#include <cmath>
+#include <mutex>
 #include <new>
 #include <string>
+#include <thread>
 
 namespace attnscope::view {
 
 namespace {
 
-constexpr size_t max_answer_floats = size_t(1) << 31;
-
-double sum_of(std::span<const float> x) {
-    double sum = 0;
-    for (const float v : x)
-        sum += static_cast<double>(v);
-    return sum;
-}
-
-float lookback_ratio(std::span<const float> row, int64_t n_prompt) {
-    const size_t prompt = static_cast<size_t>(std::clamp<int64_t>(n_prompt, 0, static_cast<int64_t>(row.size())));
-    const size_t rest = row.size() - prompt;
-    const double context = prompt ? sum_of(row.first(prompt)) / static_cast<double>(prompt) : 0.0;
-    const double generated = rest ? sum_of(row.subspan(prompt)) / static_cast<double>(rest) : 0.0;
-    return context + generated == 0 ? 0.0f : static_cast<float>(context / (context + generated));
-}
-
 std::unique_ptr<Crew> make_crew(const ViewOptions& options, int32_t n_layers) {
     if (options.engine_threads > 0) return engine_crew(options.engine_threads);
-    return own_crew(std::min(options.n_threads, n_layers));
+    const auto n_threads = options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency());
+    return own_crew(std::min(n_threads, n_layers));
 }
+
+// One thread's memory.
+struct Scratch {
+    GroupRows rows;
+    KeyBuffer keys;
+};
 
 class View final : public AttentionView {
 public:
-    View(const ChunkedKeys& keys, AttentionRequest request, const ViewOptions& options)
-        : keys_(keys), request_(std::move(request)), options_(options),
-          selection_(select_rows(request_, keys.geometry())), scores_(request_.window_rows),
+    View(AttentionSource& source, KeyReader& keys, AttentionRequest request, const ViewOptions& options)
+        : source_(source), keys_(keys), request_(std::move(request)), options_(options),
+          selection_(select_rows(request_.rows, source.geometry())), scores_(request_.window_rows),
           crew_(make_crew(options, static_cast<int32_t>(selection_.layers.size()))),
           scratch_(static_cast<size_t>(crew_->size())) {}
 
     Result<AttentionAnswer> answer(const Frame& frame) override;
+    Result<AttentionAnswer> answer(int64_t index) override;
     Result<std::optional<AttentionAnswer>> next(const Frame& frame) override;
+    Result<void> each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) override;
     const AttentionRequest& request() const override { return request_; }
     PositionScores& scores() override { return scores_; }
 
 private:
     Result<int64_t> columns_of(const Frame& frame) const;
     Result<AttentionAnswer> compute(const Frame& frame, bool answering, bool accumulating);
-    void compute_layer(const Frame& frame, size_t place, GroupRows& scratch, AttentionAnswer* answer);
-    void take_row(std::span<const float> row, size_t layer, size_t head, AttentionAnswer& answer) const;
+    Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
+    Result<void> compute_layer(const Frame& frame, size_t place, Scratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
     void mean_over_layers();
 
@@ -63,18 +58,18 @@ private:
         return std::span<float>(rows).subspan(place * n, n);
     }
 
-    const ChunkedKeys& keys_;
+    AttentionSource& source_;
+    KeyReader& keys_;
     const AttentionRequest request_;
     const ViewOptions options_;
     const Selection selection_;
     PositionScores scores_;
     int64_t n_seen_ = 0; // frames that came to next()
     const std::unique_ptr<Crew> crew_;
-    std::vector<GroupRows> scratch_; // one a member of the crew
+    std::vector<Scratch> scratch_; // one a member of the crew
 
     // of the frame in hand
     int64_t n_columns_ = 0;
-    int64_t first_column_ = 0; // of the window
     bool summing_ = false;
     std::vector<float> layer_sum_; // (layers, n_columns): sum over the layer's rows
     std::vector<float> layer_max_; // (layers, n_columns)
@@ -84,10 +79,10 @@ private:
 
 // Width of the frame's rows, as in Recording::rows. Frames may come from anywhere: group_rows checks nothing.
 Result<int64_t> View::columns_of(const Frame& frame) const {
-    const Geometry& geometry = keys_.geometry();
+    const Geometry& geometry = source_.geometry();
     const std::string name = "frame " + std::to_string(frame.index);
     if (frame.index < 0 || frame.visible.size() != static_cast<size_t>(geometry.n_mask_groups))
-        return Error{ErrorKind::invalid_argument, name + " is not a frame of this session"};
+        return Error{ErrorKind::invalid_argument, name + " is not a frame of this source"};
     if (frame.q.size() != geometry.q_bytes()) {
         if (frame.q.empty()) return Error{ErrorKind::not_found, name + " was captured without its queries"};
         return Error{ErrorKind::invalid_argument, name + " has queries of another size than this model's"};
@@ -102,54 +97,31 @@ Result<int64_t> View::columns_of(const Frame& frame) const {
         }
         n_columns = std::max(n_columns, seen);
     }
-    if (n_columns > keys_.size()) {
+    if (n_columns > source_.size()) {
         return Error{ErrorKind::not_found, name + " sees " + std::to_string(n_columns) + " columns, but the keys of " +
-                                               std::to_string(keys_.size()) + " are held"};
+                                               std::to_string(source_.size()) + " are there"};
     }
     return n_columns;
 }
 
-// One row of the selection, complete.
-void View::take_row(std::span<const float> row, size_t layer, size_t head, AttentionAnswer& answer) const {
-    const size_t i = layer * static_cast<size_t>(selection_.n_heads) + head;
-    switch (request_.reduce) {
-    case Reduce::none: {
-        const std::span<const float> shown = row.subspan(static_cast<size_t>(first_column_));
-        std::copy(shown.begin(), shown.end(), answer.values.data() + i * shown.size());
-        return;
-    }
-    case Reduce::lookback_ratio:
-        answer.values[i] = lookback_ratio(row, options_.n_prompt);
-        return;
-    case Reduce::entropy:
-        answer.values[i] = static_cast<float>(row_entropy(row));
-        return;
-    case Reduce::first_share:
-        answer.values[i] = static_cast<float>(row_first_share(row));
-        return;
-    case Reduce::mean:
-    case Reduce::max:
-    case Reduce::per_layer:
-    case Reduce::top_k:
-    case Reduce::spans:
-        return; // from the sums and maxima of layers
-    }
-}
-
-void View::compute_layer(const Frame& frame, size_t place, GroupRows& scratch, AttentionAnswer* answer) {
+Result<void> View::compute_layer(const Frame& frame, size_t place, Scratch& scratch, AttentionAnswer* answer) {
     const LayerWork& work = selection_.layers[place];
-    if (work.n_rows == 0) return;
-    const Geometry& geometry = keys_.geometry();
+    if (work.n_rows == 0) return {};
+    const Geometry& geometry = source_.geometry();
     const LayerInfo& layer = geometry.layers[static_cast<size_t>(work.layer)];
     const RowKernels& kernels = row_kernels();
     const bool maximum = answer != nullptr && request_.reduce == Reduce::max;
 
+    const Ranges& visible = frame.visible[static_cast<size_t>(layer.mask_group)];
+    const Range seen = visible.empty() ? Range{} : Range{visible.front().begin, visible.back().end};
+    auto keys = keys_.layer_keys(work.layer, seen, scratch.keys);
+    if (!keys) return keys.error();
     GroupRequest group;
     group.layer = &layer;
     group.plan = &keys_.plan(work.layer, frame.batched).value();
     group.q = frame.q.data() + geometry.q_offset(work.layer);
-    group.chunks = keys_.chunks();
-    group.visible = frame.visible[static_cast<size_t>(layer.mask_group)];
+    group.chunks = keys->chunks;
+    group.visible = visible;
     group.n_columns = n_columns_;
     group.position = frame.position;
     group.positions = keys_.positions();
@@ -158,12 +130,12 @@ void View::compute_layer(const Frame& frame, size_t place, GroupRows& scratch, A
 
     bool first = true;
     for (const HeadRun& run : work.runs) {
-        group.chunk_offset = keys_.offset(work.layer, run.kv_head);
+        group.chunk_offset = keys->of_head(run.kv_head);
         group.head_begin = run.begin;
         group.head_end = run.end;
-        group_rows(kernels, group, scratch);
+        group_rows(kernels, group, scratch.rows);
         for (int32_t h = 0; h < run.end - run.begin; ++h, first = false) {
-            const std::span<const float> row(scratch.row(h), static_cast<size_t>(n_columns_));
+            const std::span<const float> row(scratch.rows.row(h), static_cast<size_t>(n_columns_));
             if (summing_) {
                 float* sum = layer_row(layer_sum_, place).data();
                 if (first) std::copy(row.begin(), row.end(), sum);
@@ -174,9 +146,10 @@ void View::compute_layer(const Frame& frame, size_t place, GroupRows& scratch, A
                 if (first) std::copy(row.begin(), row.end(), max);
                 else kernels.largest(max, row.data(), n_columns_);
             }
-            if (answer) take_row(row, place, static_cast<size_t>(run.place + h), *answer);
+            if (answer) take_row(request_, options_.n_prompt, row, place, static_cast<size_t>(run.place + h), *answer);
         }
     }
+    return {};
 }
 
 // Sums of a layer are float32, of some dozen numbers; those of layers are added in float64.
@@ -196,125 +169,67 @@ void View::mean_over_layers() {
 
 // What is made of all rows together.
 void View::finish(AttentionAnswer& answer) {
-    const auto first = static_cast<size_t>(first_column_);
-    const std::span<const float> mean = mean_;
-    switch (request_.reduce) {
-    case Reduce::mean:
-        std::copy(mean.begin() + first_column_, mean.end(), answer.values.begin());
-        return;
-    case Reduce::per_layer: {
-        const size_t width = static_cast<size_t>(n_columns_) - first;
-        for (size_t place = 0; place < selection_.layers.size(); ++place) {
-            const int32_t n_rows = selection_.layers[place].n_rows;
-            if (n_rows == 0) continue;
+    const auto first = static_cast<size_t>(answer.first_column);
+    bool begun = false;
+    for (size_t place = 0; place < selection_.layers.size(); ++place) {
+        const int32_t n_rows = selection_.layers[place].n_rows;
+        if (n_rows == 0) continue;
+        if (request_.reduce == Reduce::per_layer) {
             const std::span<const float> sum = layer_row(layer_sum_, place).subspan(first);
             const double share = 1.0 / static_cast<double>(n_rows);
-            std::transform(sum.begin(), sum.end(), answer.values.data() + place * width,
+            std::transform(sum.begin(), sum.end(), answer.values.data() + place * sum.size(),
                            [&](float s) { return static_cast<float>(static_cast<double>(s) * share); });
-        }
-        return;
-    }
-    case Reduce::max: {
-        bool begun = false;
-        for (size_t place = 0; place < selection_.layers.size(); ++place) {
-            if (selection_.layers[place].n_rows == 0) continue;
+        } else if (request_.reduce == Reduce::max) {
             const std::span<const float> row = layer_row(layer_max_, place).subspan(first);
             if (begun) row_kernels().largest(answer.values.data(), row.data(), static_cast<int64_t>(row.size()));
             else std::copy(row.begin(), row.end(), answer.values.begin());
             begun = true;
         }
-        return;
     }
-    case Reduce::top_k: {
-        const auto best = row_top_k(mean.subspan(first), static_cast<size_t>(request_.top_k));
-        for (const ColumnWeight& w : best) {
-            answer.columns.push_back(w.column + first_column_);
-            answer.values.push_back(w.weight);
-        }
-        answer.shape = {static_cast<int64_t>(best.size())};
-        return;
-    }
-    case Reduce::spans:
-        for (size_t s = 0; s < request_.spans.size(); ++s) {
-            const int64_t begin = std::min(request_.spans[s].begin, n_columns_);
-            const int64_t end = std::min(request_.spans[s].end, n_columns_);
-            answer.values[s] = static_cast<float>(
-                sum_of(mean.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin))));
-        }
-        return;
-    case Reduce::none:
-    case Reduce::lookback_ratio:
-    case Reduce::entropy:
-    case Reduce::first_share:
-        return; // row by row
-    }
+    if (wants_mean()) take_mean(request_, mean_, answer);
+}
+
+// The rows, layer by layer, into what `answer` and the sums want of them.
+Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
+    for (Scratch& scratch : scratch_) // here, so that no thread of the crew has to allocate
+        reserve_group_rows(scratch.rows, selection_.max_run, selection_.max_head_dim, n_columns_);
+    if (auto ok = keys_.prepare(n_columns_); !ok) return ok;
+    std::mutex failing;
+    Result<void> done;
+    crew_->run(selection_.layers.size(), [&](size_t place, int32_t member) {
+        auto ok = compute_layer(frame, place, scratch_[static_cast<size_t>(member)], answer);
+        if (ok) return;
+        const std::lock_guard lock(failing);
+        done = std::move(ok);
+    });
+    return done;
 }
 
 Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool accumulating) {
     auto columns = columns_of(frame);
     if (!columns) return columns.error();
     n_columns_ = *columns;
-    first_column_ = request_.window > 0 ? std::max<int64_t>(0, n_columns_ - request_.window) : 0;
-    const auto n_layers = static_cast<int64_t>(selection_.layers.size());
-    const int64_t width = n_columns_ - first_column_;
-
-    AttentionAnswer answer;
-    answer.index = frame.index;
-    answer.reduce = request_.reduce;
-    answer.n_columns = n_columns_;
-    answer.first_column = first_column_;
-    switch (request_.reduce) {
-    case Reduce::none:
-        answer.shape = {n_layers, selection_.n_heads, width};
-        break;
-    case Reduce::mean:
-    case Reduce::max:
-        answer.shape = {width};
-        break;
-    case Reduce::per_layer:
-        answer.shape = {n_layers, width};
-        break;
-    case Reduce::top_k:
-        answer.shape = {0};
-        break;
-    case Reduce::spans:
-        answer.shape = {static_cast<int64_t>(request_.spans.size())};
-        break;
-    case Reduce::lookback_ratio:
-    case Reduce::entropy:
-    case Reduce::first_share:
-        answer.shape = {n_layers, selection_.n_heads};
-        break;
-    }
-    size_t n_values = 1;
-    for (const int64_t extent : answer.shape)
-        n_values *= static_cast<size_t>(extent); // a model's rows times a context: far below 2^64
-    if (n_values > max_answer_floats || static_cast<size_t>(n_layers * n_columns_) > max_answer_floats)
-        return Error{ErrorKind::invalid_argument, "an answer of " + std::to_string(n_values) +
-                                                      " numbers is too large: ask for fewer layers or heads"};
+    auto answer = start_answer(request_, selection_, frame.index, n_columns_);
+    if (!answer) return answer;
     try {
-        if (answering) answer.values.assign(n_values, 0.0f);
+        if (answering) answer->values.assign(n_values(*answer), 0.0f);
         const bool mean = accumulating || (answering && wants_mean());
         // A GPU may have computed it beside the model already.
         const bool given = mean && frame.mean.size() == static_cast<size_t>(n_columns_) &&
-                           (options_.mean_is_selected || selection_.n_rows == keys_.geometry().n_rows()) && (!answering || wants_mean());
+                           (options_.mean_is_selected || selection_.n_rows == source_.geometry().n_rows()) &&
+                           (!answering || wants_mean());
         if (given) {
             mean_ = frame.mean;
-            if (answering) finish(answer);
+            if (answering) take_mean(request_, mean_, *answer);
             return answer;
         }
         summing_ = mean || (answering && request_.reduce == Reduce::per_layer);
-        const auto n_sums = static_cast<size_t>(n_layers * n_columns_);
+        const size_t n_sums = selection_.layers.size() * static_cast<size_t>(n_columns_);
         if (summing_ && layer_sum_.size() < n_sums) layer_sum_.resize(n_sums);
         if (answering && request_.reduce == Reduce::max && layer_max_.size() < n_sums) layer_max_.resize(n_sums);
-        for (GroupRows& scratch : scratch_) // here, so that no thread of the crew has to allocate
-            reserve_group_rows(scratch, selection_.max_run, selection_.max_head_dim, n_columns_);
-        keys_.settle();
-        crew_->run(selection_.layers.size(), [&](size_t place, int32_t member) {
-            compute_layer(frame, place, scratch_[static_cast<size_t>(member)], answering ? &answer : nullptr);
-        });
+        if (auto ok = compute_rows(frame, answering ? &*answer : nullptr); !ok) return ok.error();
         if (mean) mean_over_layers();
-        if (answering) finish(answer);
+        if (answering) finish(*answer);
         return answer;
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, "no memory for the attention of frame " + std::to_string(frame.index)};
@@ -323,6 +238,12 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
 
 Result<AttentionAnswer> View::answer(const Frame& frame) {
     return compute(frame, true, false);
+}
+
+Result<AttentionAnswer> View::answer(int64_t index) {
+    auto frame = source_.frame(index);
+    if (!frame) return frame.error();
+    return compute(*frame, true, false);
 }
 
 Result<std::optional<AttentionAnswer>> View::next(const Frame& frame) {
@@ -340,30 +261,35 @@ Result<std::optional<AttentionAnswer>> View::next(const Frame& frame) {
     return std::optional<AttentionAnswer>(std::move(*answer));
 }
 
+Result<void> View::each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) {
+    for (int64_t index = tokens.begin; index < tokens.end; ++index) {
+        auto frame = source_.frame(index);
+        if (!frame) return frame.error();
+        if (frame->q.empty()) continue;
+        auto answer = next(*frame);
+        if (!answer) return answer.error();
+        if (!*answer) continue;
+        if (auto ok = sink(std::move(**answer)); !ok) return ok;
+    }
+    return {};
+}
+
 } // namespace
 
 } // namespace attnscope::view
 
 namespace attnscope {
 
-Result<std::unique_ptr<AttentionView>> AttentionView::create(const KeyStore& keys, const AttentionRequest& request,
+Result<std::unique_ptr<AttentionView>> AttentionView::create(AttentionSource& source, const AttentionRequest& request,
                                                              const ViewOptions& options) {
-    // There is one kind of store; the public type hides how it lies in memory.
-    const auto* chunked = dynamic_cast<const view::ChunkedKeys*>(&keys);
-    if (!chunked) return Error{ErrorKind::invalid_argument, "the keys are not of KeyStore::create"};
-    if (auto ok = check_request(request, keys.geometry()); !ok) return ok.error();
-    for (const view::LayerWork& work : view::select_rows(request, keys.geometry()).layers) {
-        if (work.n_rows == 0) continue;
-        const auto& plan = chunked->plan(work.layer, false); // a batch differs in the way, not in whether there is one
-        if (!plan) {
-            const int32_t number = keys.geometry().layers[static_cast<size_t>(work.layer)].layer;
-            return Error{plan.error().kind, "layer " + std::to_string(number) + ": " + plan.error().message};
-        }
-    }
+    view::KeyReader* const keys = view::key_reader(source); // the public type hides how keys lie in memory
+    if (!keys) return Error{ErrorKind::invalid_argument, "the source is neither a KeyStore nor of AttentionSource::of"};
+    if (auto ok = check_request(request, source.geometry()); !ok) return ok.error();
+    if (auto ok = view::check_plans(*keys, source.geometry(), request.rows); !ok) return ok.error();
     try {
-        return std::unique_ptr<AttentionView>(std::make_unique<view::View>(*chunked, request, options));
+        return std::unique_ptr<AttentionView>(std::make_unique<view::View>(source, *keys, request, options));
     } catch (const std::bad_alloc&) {
-        return Error{ErrorKind::io, "no memory for live attention"};
+        return Error{ErrorKind::io, "no memory for answers"};
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/group_rows.h"
+#include "view/key_reader.h"
 
 #include <attnscope/attention_view.h>
 
@@ -11,7 +12,7 @@
 
 namespace attnscope::view {
 
-class ChunkedKeys final : public KeyStore {
+class ChunkedKeys final : public KeyStore, public KeyReader {
 public:
     ChunkedKeys(const Geometry& geometry, int64_t n_ctx);
 
@@ -21,21 +22,21 @@ public:
     size_t bytes() const override { return chunks_.size() * chunk_bytes_; }
     const Geometry& geometry() const override { return geometry_; }
 
-    // Brings keys that were appended since to their places in the chunks, where they are read. Not while they are read.
-    void settle() const;
-    std::span<const uint8_t* const> chunks() const { return starts_; }
-    // Of the keys of `layer` (which may use another layer's) and KV head `head` in a chunk.
-    size_t offset(int32_t layer, int32_t head) const;
-    std::span<const int32_t> positions() const { return positions_; }
-    // Why rows of a layer cannot be computed, or how.
-    const Result<RowsPlan>& plan(int32_t layer, bool batched) const {
-        const Layer& l = layers_[static_cast<size_t>(layer)];
-        return batched ? l.batched_plan : l.plan;
+    Result<Frame> frame(int64_t index) override;
+
+    // Not while keys are read.
+    Result<void> prepare(int64_t) override {
+        settle();
+        return {};
     }
+    Result<LayerKeys> layer_keys(int32_t layer, Range, KeyBuffer&) override;
+    std::span<const int32_t> positions() const override { return positions_; }
 
 private:
+    // Brings keys that were appended since to their places in the chunks, where they are read.
+    void settle();
+
     struct Layer {
-        Result<RowsPlan> plan, batched_plan;
         size_t offset = 0; // in a chunk
         size_t head_bytes = 0;
     };
@@ -56,8 +57,8 @@ private:
     std::vector<int32_t> positions_;     // of the columns
     // Keys of columns [n_settled_, n_), as their frames brought them. In tiles neighbours of a key lie a row apart, so a column
     // alone takes 4 to 12 us of the decode thread, which need not be where nobody reads it.
-    mutable std::vector<uint8_t> waiting_;
-    mutable int64_t n_settled_ = 0;
+    std::vector<uint8_t> waiting_;
+    int64_t n_settled_ = 0;
 };
 
 } // namespace attnscope::view

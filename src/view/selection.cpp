@@ -16,11 +16,11 @@ std::vector<int32_t> all_or(const std::vector<int32_t>& chosen, int32_t n) {
 
 } // namespace
 
-Selection select_rows(const AttentionRequest& request, const Geometry& geometry) {
-    const std::vector<int32_t> heads = all_or(request.heads, geometry.max_heads());
+Selection select_rows(const RowSelection& rows, const Geometry& geometry) {
+    const std::vector<int32_t> heads = all_or(rows.heads, geometry.max_heads());
     Selection selection;
     selection.n_heads = static_cast<int32_t>(heads.size());
-    for (const int32_t i : all_or(request.layers, geometry.n_layer())) {
+    for (const int32_t i : all_or(rows.layers, geometry.n_layer())) {
         const LayerInfo& layer = geometry.layers[static_cast<size_t>(i)];
         LayerWork work;
         work.layer = i;

@@ -1,4 +1,4 @@
-// The rows that a request selects, as work: layer by layer, and in a layer by KV head.
+// The rows that are selected, as work: layer by layer, and in a layer by KV head.
 #pragma once
 
 #include <attnscope/attention_request.h>
@@ -30,7 +30,7 @@ struct Selection {
     int32_t max_head_dim = 0;      // of the selected layers
 };
 
-// The request must have passed check_request.
-Selection select_rows(const AttentionRequest& request, const Geometry& geometry);
+// The selection must have passed check_selection.
+Selection select_rows(const RowSelection& rows, const Geometry& geometry);
 
 } // namespace attnscope::view

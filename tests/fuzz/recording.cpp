@@ -69,7 +69,7 @@ void read_everything() {
         const std::vector<int32_t> heads{0};
         if (geometry.max_heads() == 0) continue;
         for (const int64_t index : {int64_t(0), n / 2, n - 1}) {
-            auto rows = recording.rows(index, layers, heads);
+            auto rows = recording.rows(index, {layers, heads});
             if (fine(rows)) require(rows->weights.size() == size_t(rows->n_columns));
         }
     }

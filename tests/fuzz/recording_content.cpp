@@ -221,7 +221,7 @@ void read_everything() {
         if (frame) require(frame->k.size() == geometry.k_bytes());
         const std::vector<int32_t> heads{0};
         if (geometry.n_layer() == 0 || geometry.max_heads() == 0) continue;
-        auto rows = recording.rows(i, {}, heads);
+        auto rows = recording.rows(i, {{}, heads});
         if (fine(rows)) require(rows->weights.size() == size_t(rows->n_columns) * rows->layers.size());
     }
     for (int32_t layer = 0; layer < geometry.n_layer(); ++layer) {

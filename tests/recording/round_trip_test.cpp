@@ -169,7 +169,7 @@ TEST(Recording, RowsAreThoseOfTheMathematics) {
         }
         const std::vector<int32_t> layers{5, 2};
         const std::vector<int32_t> heads{5, 1, 2};
-        auto some = (*recording)->rows(index, layers, heads);
+        auto some = (*recording)->rows(index, {layers, heads});
         ASSERT_TRUE(some) << some.error().message;
         const auto columns = size_t(index + 1);
         for (size_t l = 0; l < 2; ++l) {
@@ -187,8 +187,8 @@ TEST(Recording, RowsAreThoseOfTheMathematics) {
     EXPECT_FALSE((*recording)->rows(n));
     EXPECT_FALSE((*recording)->rows(-1));
     const std::vector<int32_t> bad{99};
-    EXPECT_FALSE((*recording)->rows(0, bad));
-    EXPECT_FALSE((*recording)->rows(0, {}, bad));
+    EXPECT_FALSE((*recording)->rows(0, {bad, {}}));
+    EXPECT_FALSE((*recording)->rows(0, {{}, bad}));
 }
 
 TEST(Recording, TakesLittleMoreThanItsQueriesAndKeys) {

@@ -22,8 +22,8 @@ TEST(AttentionJson, ReadsEveryField) {
         "accumulate": ["brightness", "total", "total"], "window_rows": 8})"));
     ASSERT_TRUE(fields) << fields.error().message;
     const AttentionRequest& r = fields.value().request;
-    EXPECT_EQ(r.layers, (std::vector<int32_t>{0, 5}));
-    EXPECT_EQ(r.heads, (std::vector<int32_t>{3}));
+    EXPECT_EQ(r.rows.layers, (std::vector<int32_t>{0, 5}));
+    EXPECT_EQ(r.rows.heads, (std::vector<int32_t>{3}));
     EXPECT_EQ(r.reduce, Reduce::spans);
     EXPECT_EQ(r.format, AttentionFormat::u8);
     EXPECT_EQ(r.window, 64);
@@ -40,7 +40,7 @@ TEST(AttentionJson, NothingAndNullMeanTheDefaults) {
         const auto fields = read_attention(Json::parse(text));
         ASSERT_TRUE(fields);
         EXPECT_EQ(fields.value().request.reduce, Reduce::none);
-        EXPECT_TRUE(fields.value().request.layers.empty());
+        EXPECT_TRUE(fields.value().request.rows.layers.empty());
         EXPECT_TRUE(fields.value().request.accumulate.empty());
         EXPECT_EQ(fields.value().request.every, 1);
     }

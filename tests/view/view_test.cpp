@@ -51,7 +51,7 @@ Chosen choose(const Scene& scene, const AttentionRequest& request) {
     const auto all = scene.model.reference(scene.frame);
     Chosen chosen;
     chosen.n = static_cast<size_t>(scene.frame.index + 1);
-    std::vector<int32_t> layers = request.layers, heads = request.heads;
+    std::vector<int32_t> layers = request.rows.layers, heads = request.rows.heads;
     if (layers.empty()) {
         layers.resize(static_cast<size_t>(g.n_layer()));
         std::iota(layers.begin(), layers.end(), 0);
@@ -108,8 +108,8 @@ template <class F> void on_random_shapes(uint32_t seed, F&& f) {
         const auto n = static_cast<int64_t>(1 + rng() % (trial % 5 == 0 ? 600 : 60));
         const Scene scene(shape, n, static_cast<uint32_t>(rng()), rng() % 2 == 0);
         AttentionRequest request;
-        if (rng() % 2) request.layers = random_choice(scene.model.geometry().n_layer(), rng);
-        if (rng() % 2) request.heads = random_choice(scene.model.geometry().max_heads(), rng);
+        if (rng() % 2) request.rows.layers = random_choice(scene.model.geometry().n_layer(), rng);
+        if (rng() % 2) request.rows.heads = random_choice(scene.model.geometry().max_heads(), rng);
         SCOPED_TRACE("trial " + std::to_string(trial) + ": " + dtype_name(shape.k_type) + ", head_dim " +
                      std::to_string(shape.head_dim) + ", group " + std::to_string(shape.group) + ", n " + std::to_string(n));
         f(scene, request, rng);
@@ -128,8 +128,8 @@ using Shape = std::vector<int64_t>;
 
 TEST(View, RowsAreBitForBitThoseOfAttentionRows) {
     on_random_shapes(1, [](const Scene& scene, AttentionRequest request, std::mt19937&) {
-        request.heads.clear();
-        request.layers.clear();
+        request.rows.heads.clear();
+        request.rows.layers.clear();
         const AttentionAnswer answer = scene.answer(request);
         const int64_t n = scene.frame.index + 1;
         EXPECT_EQ(answer.shape, (Shape{scene.model.geometry().n_layer(), scene.model.geometry().max_heads(), n}));
@@ -372,10 +372,10 @@ TEST(View, RequestsBeyondTheModelNameTheField) {
         EXPECT_EQ(view.error().kind, ErrorKind::invalid_argument);
         EXPECT_TRUE(view.error().message.starts_with(field)) << view.error().message;
     };
-    refused({.layers = {0, 3}}, "layers");
-    refused({.layers = {-1}}, "layers");
-    refused({.layers = {1, 1}}, "layers");
-    refused({.heads = {4}}, "heads");
+    refused({.rows = {.layers = {0, 3}}}, "layers");
+    refused({.rows = {.layers = {-1}}}, "layers");
+    refused({.rows = {.layers = {1, 1}}}, "layers");
+    refused({.rows = {.heads = {4}}}, "heads");
     refused({.window = -1}, "window");
     refused({.top_k = 0}, "top_k");
     refused({.top_k = max_top_k + 1}, "top_k");

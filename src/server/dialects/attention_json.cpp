@@ -143,8 +143,8 @@ Result<AttentionFields> read_attention(const Json& object, std::span<const std::
     Reader reader(object);
     AttentionFields out;
     AttentionRequest& request = out.request;
-    request.layers = reader.numbers("layers");
-    request.heads = reader.numbers("heads");
+    request.rows.layers = reader.numbers("layers");
+    request.rows.heads = reader.numbers("heads");
     request.reduce = reader.name("reduce", request.reduce, reduce_from_name);
     request.format = reader.name("format", request.format, attention_format_from_name);
     request.window = reader.integer("window", request.window, 0, largest);

@@ -192,7 +192,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         const int64_t first = request.prompt_rows ? kept : n_prompt - 1; // the first frame that is answered
         o.mean_wanted = [first, every = request.attention->every](int64_t index) { return (index - first) % every == 0; };
     }
-    if (rows) o.mean_layers = request.attention->layers, o.mean_heads = request.attention->heads;
+    if (rows) o.mean_layers = request.attention->rows.layers, o.mean_heads = request.attention->rows.heads;
     std::vector<float> hidden_state;
     if (request.hidden_state) o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
 

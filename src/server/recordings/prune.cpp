@@ -3,9 +3,9 @@
 #include "server/http/reply.h"
 #include "server/http/service.h"
 
+#include <attnscope/attention_view.h>
 #include <attnscope/prune.h>
 #include <attnscope/recording.h>
-#include <attnscope/rows.h>
 
 #include <fmt/format.h>
 
@@ -46,17 +46,21 @@ Result<PositionScores> recorded_scores(const Service& service, const std::string
     auto frames = (*recording)->frames(0, n);
     if (!frames) return frames.error();
     const auto first = std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
-    PositionScores scores(window_rows);
-    std::vector<float> mean;
+    auto source = AttentionSource::of(**recording);
+    if (!source) return source.error();
+    AttentionRequest request;
+    request.reduce = Reduce::mean;
+    request.accumulate = {Accumulate::total};
+    request.window_rows = window_rows;
+    auto view = AttentionView::create(**source, request, {.n_threads = 0});
+    if (!view) return view.error();
     // As live: the rows that chose the generated tokens, from the prompt's last token on.
-    for (int64_t i = std::max<int64_t>(0, first - frames->begin() - 1); i + 1 < n; ++i) {
-        auto rows = (*recording)->rows(i);
-        if (!rows) return rows.error();
-        mean.resize(static_cast<size_t>(rows->n_columns));
-        reduce_mean(rows->weights, rows->n_columns, mean);
-        scores.add(mean);
-    }
-    return scores;
+    const Range tokens{std::max<int64_t>(0, first - frames->begin() - 1), n - 1};
+    auto done = (*view)->each(tokens, [](AttentionAnswer&&) { return Result<void>(); });
+    if (!done) return done.error();
+    if (tokens.begin < tokens.end && (*view)->scores().n_rows() == 0)
+        return Error{ErrorKind::not_found, "no generated token of " + name + " was recorded with its queries"};
+    return (*view)->scores();
 }
 
 Result<std::vector<Range>> read_chunks(const Json* chunks) {
