@@ -50,6 +50,33 @@ Result<void> attention_rows(const RowsRequest& request, std::span<float> out, st
 Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std::span<const std::span<float>> outs,
                                      int32_t n_threads, std::span<const std::span<float>> lses = {});
 
+// A query of one token, for rows of many tokens at once.
+struct TokenQuery {
+    const uint8_t* q = nullptr;         // (n_head, head_dim) in layer->q_type
+    std::span<const Range> visible = {}; // ascending, disjoint
+    int32_t position = 0;               // used with ALiBi only
+};
+
+struct BlockRowsRequest {
+    const LayerInfo* layer = nullptr;
+    std::span<const TokenQuery> tokens = {};
+    std::span<const KeyBlock> keys = {}; // as in RowsRequest: together covering every column that a token sees
+    int64_t n_columns = 0;
+    std::span<const int32_t> positions = {}; // as in RowsRequest
+    int32_t head_begin = 0;             // query heads [head_begin, head_end)
+    int32_t head_end = 0;
+    bool batched = false;               // of all tokens
+    // Bit for bit what attention_rows gives. Otherwise products are added in whichever order is fastest: near the rate at which the
+    // machine multiplies matrices, and a weight differs by some units in the last place of its score.
+    bool exact = false;
+    int32_t n_threads = 1;
+};
+
+// Rows (head_end - head_begin, tokens, n_columns) float32 of many tokens, each key read once for a block of them. What is not visible
+// becomes exactly 0, as in attention_rows. Memory beside `out`: the keys once more, and some megabytes a thread.
+// Errors: as attention_rows; the message names the token; io when there is no memory, and then `out` holds anything.
+Result<void> attention_rows_block(const BlockRowsRequest& request, std::span<float> out);
+
 // Which kernels were chosen at run time, those that add as the llama.cpp in use does: "avx512", "avx2", "scalar".
 const char* attention_simd_name();
 

@@ -114,10 +114,14 @@ void reserve_group_rows(GroupRows& rows, int32_t n_heads, int32_t head_dim, int6
     if (rows.values.size() < size) rows.values.resize(size);
 }
 
-void group_rows(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {
+void group_dots(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {
     reserve_group_rows(rows, r.head_end - r.head_begin, r.layer->head_dim, r.n_columns);
     if (r.plan->way == DotWay::float32) tile_dots(kernels, r, rows);
     else engine_group_dots(r, rows);
+}
+
+void group_rows(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {
+    group_dots(kernels, r, rows);
     const SoftmaxTask task{r.layer, r.visible, r.n_columns, r.position, r.positions};
     for (int32_t h = r.head_begin; h < r.head_end; ++h)
         softmax_row(kernels, task, h, rows.values.data() + static_cast<size_t>(h - r.head_begin) * rows.stride);

@@ -47,6 +47,7 @@ public:
     }
     void add(const PartShare& part);
     float factor(float max) const; // exp(m_p - M) / D; 0 where nothing is seen
+    double sum() const { return sum_; } // D
 
 private:
     float max_ = -std::numeric_limits<float>::infinity();

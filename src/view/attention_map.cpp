@@ -1,83 +1,167 @@
 // Maps: rows of many tokens, folded into tiles.
-#include "view/key_reader.h"
 #include "view/reductions.h"
-#include "view/selection.h"
+#include "view/tile_sums.h"
 
 #include <attnscope/attention_map.h>
-#include <attnscope/attention_view.h>
+#include <attnscope/attention_request.h>
 
 #include <algorithm>
 #include <new>
 #include <string>
+#include <thread>
 
 namespace attnscope {
 
 namespace {
 
+using namespace view;
+
+constexpr size_t max_mean_numbers = size_t(1) << 24; // of the mean rows that are in memory at once
+
 Error bad(std::string message) { return {ErrorKind::invalid_argument, std::move(message)}; }
+
+Result<void> check_range(const char* name, const Range& range, int64_t size) {
+    if (range.begin < 0 || range.end < range.begin) return bad(std::string(name) + " must be [begin, end) with 0 <= begin <= end");
+    if (range.end <= size) return {};
+    return Error{ErrorKind::not_found, std::string(name) + " end at " + std::to_string(range.end) + ", but there are " + std::to_string(size)};
+}
 
 Result<void> check_map(AttentionSource& source, const MapRequest& r) {
     if (auto ok = check_selection(r.rows, source.geometry()); !ok) return ok;
-    if (r.tokens.begin < 0 || r.tokens.begin >= r.tokens.end) return bad("tokens must be [begin, end) with 0 <= begin < end");
-    if (r.tokens.end > source.size())
-        return Error{ErrorKind::not_found, "tokens end at " + std::to_string(r.tokens.end) + ", but there are " + std::to_string(source.size())};
-    if (r.columns.begin < 0 || r.columns.begin > r.columns.end) return bad("columns must be [begin, end) with 0 <= begin <= end");
-    if (r.columns.end > source.size())
-        return Error{ErrorKind::not_found, "columns end at " + std::to_string(r.columns.end) + ", but there are " + std::to_string(source.size())};
+    if (auto ok = check_range("tokens", r.tokens, source.size()); !ok) return ok;
+    if (auto ok = check_range("columns", r.columns, source.size()); !ok) return ok;
+    if (r.tokens.begin == r.tokens.end) return bad("tokens must hold at least one token");
     if (r.tokens_per_tile < 1 || r.columns_per_tile < 1) return bad("a tile must have at least one token and one column");
     return {};
 }
 
-int64_t tiles_of(int64_t n, int64_t per_tile) { return n / per_tile + (n % per_tile != 0); }
+// Where a map is put together.
+class Maker {
+public:
+    Maker(AttentionSource& source, KeyReader& keys, const MapRequest& request)
+        : source_(source), keys_(keys), request_(request), selection_(select_rows(request.rows, source.geometry())),
+          crew_(own_crew(request.n_threads > 0 ? request.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency()))) {
+        tiling_.tokens = request.tokens;
+        tiling_.columns = request.columns.begin < request.columns.end ? request.columns : Range{0, request.tokens.end};
+        tiling_.tokens_per_tile = std::min(request.tokens_per_tile, request.tokens.end - request.tokens.begin);
+        tiling_.columns_per_tile = std::min(request.columns_per_tile, tiling_.columns.end - tiling_.columns.begin);
+    }
 
-} // namespace
+    Result<AttentionMap> make() {
+        if (auto ok = start(); !ok) return ok.error();
+        const bool single = tiling_.tokens_per_tile == 1 && tiling_.columns_per_tile == 1;
+        Result<void> done = request_.each_row && single                                        ? copy_rows()
+                            : !request_.each_row && request_.value == TileValue::largest ? largest_means()
+                                                                                               : sum_tiles();
+        if (!done) return done.error();
+        return std::move(map_);
+    }
 
-Result<AttentionMap> attention_map(AttentionSource& source, const MapRequest& r) try {
-    if (auto ok = check_map(source, r); !ok) return ok.error();
-    AttentionRequest request;
-    request.rows = r.rows;
-    request.reduce = r.each_row ? Reduce::none : Reduce::mean;
-    ViewOptions options;
-    options.n_threads = r.n_threads;
-    auto view = AttentionView::create(source, request, options);
-    if (!view) return view.error();
-    const view::Selection selection = view::select_rows(r.rows, source.geometry());
-    AttentionMap map;
-    map.columns = r.columns.begin < r.columns.end ? r.columns : Range{0, r.tokens.end};
-    map.n_rows = selection.n_rows;
-    const int64_t n_token_tiles = tiles_of(r.tokens.end - r.tokens.begin, r.tokens_per_tile);
-    const int64_t n_column_tiles = tiles_of(map.columns.end - map.columns.begin, r.columns_per_tile);
-    const size_t n_maps = r.each_row ? selection.layers.size() * static_cast<size_t>(selection.n_heads) : 1;
-    map.shape = {n_token_tiles, n_column_tiles};
-    if (r.each_row) map.shape.insert(map.shape.begin(), {static_cast<int64_t>(selection.layers.size()), selection.n_heads});
-    const auto plane = static_cast<size_t>(n_token_tiles * n_column_tiles);
-    if (plane > view::max_answer_floats / std::max<size_t>(n_maps, 1)) return bad("the map is too large: ask for larger tiles");
-    map.values.assign(n_maps * plane, 0.0f);
-    map.n_tokens.assign(static_cast<size_t>(n_token_tiles), 0);
-    std::vector<double> sums(map.values.size(), 0.0);
-    auto done = (*view)->each(r.tokens, [&](AttentionAnswer&& answer) -> Result<void> {
-        const int64_t line = (answer.index - r.tokens.begin) / r.tokens_per_tile;
-        ++map.n_tokens[static_cast<size_t>(line)];
-        const auto n = static_cast<size_t>(answer.n_columns);
-        for (size_t m = 0; m < n_maps; ++m) {
-            const size_t to = m * plane + static_cast<size_t>(line * n_column_tiles);
-            for (int64_t j = map.columns.begin; j < std::min(map.columns.end, answer.n_columns); ++j) {
-                const float w = answer.values[m * n + static_cast<size_t>(j)];
-                const size_t tile = to + static_cast<size_t>((j - map.columns.begin) / r.columns_per_tile);
-                if (r.value == TileValue::share) sums[tile] += static_cast<double>(w);
-                else map.values[tile] = std::max(map.values[tile], w);
+private:
+    Result<void> start() {
+        map_.columns = tiling_.columns;
+        map_.n_rows = selection_.n_rows;
+        map_.shape = {tiling_.n_lines(), tiling_.n_tiles()};
+        size_t n = static_cast<size_t>(tiling_.n_lines()) * static_cast<size_t>(tiling_.n_tiles());
+        bool too_large = n > max_answer_floats;
+        if (request_.each_row) {
+            map_.shape.insert(map_.shape.begin(), {static_cast<int64_t>(selection_.layers.size()), selection_.n_heads});
+            const size_t n_maps = selection_.layers.size() * static_cast<size_t>(selection_.n_heads);
+            too_large = too_large || n > max_answer_floats / std::max<size_t>(n_maps, 1);
+            n *= n_maps;
+        }
+        if (too_large) return bad("the map has too many numbers: ask for larger tiles, or for fewer layers or heads");
+        map_.values.assign(n, 0.0f);
+        map_.n_tokens.assign(static_cast<size_t>(tiling_.n_lines()), 0);
+        return {};
+    }
+
+    // Calls rows(batch) for the tokens of the request, batch by batch.
+    template <class F> Result<void> each_batch(int64_t max_tokens, F&& rows) {
+        for (int64_t at = request_.tokens.begin; at < request_.tokens.end;) {
+            auto batch = load_tokens(source_, selection_, at, request_.tokens.end, max_tokens);
+            if (!batch) return batch.error();
+            at = batch->end;
+            for (const TokenBatch::Token& token : batch->tokens)
+                ++map_.n_tokens[static_cast<size_t>(tiling_.line_of(token.index))];
+            if (batch->tokens.empty()) continue;
+            if (Result<void> done = rows(*batch); !done) return done;
+        }
+        return {};
+    }
+
+    Result<void> compute(const TokenBatch& batch, RowTaker& taker) {
+        return compute_batch(source_, keys_, selection_, batch, request_.exact, *crew_, taker);
+    }
+
+    Result<void> copy_rows() {
+        RowCopies copies(tiling_, selection_, map_.values);
+        return each_batch(request_.tokens.end - request_.tokens.begin, [&](const TokenBatch& batch) {
+            copies.start_batch(batch);
+            return compute(batch, copies);
+        });
+    }
+
+    Result<void> sum_tiles() {
+        TileSums sums(tiling_, selection_, request_.each_row, request_.value, crew_->size());
+        auto done = each_batch(request_.tokens.end - request_.tokens.begin, [&](const TokenBatch& batch) {
+            sums.start_batch(batch);
+            return compute(batch, sums);
+        });
+        if (!done) return done;
+        const auto n_tiles = static_cast<size_t>(tiling_.n_tiles());
+        for (size_t p = 0; p < sums.n_planes(); ++p) {
+            const std::span<const double> plane = sums.plane(p);
+            for (size_t i = 0; i < plane.size(); ++i) {
+                const int64_t n_tokens = map_.n_tokens[i / n_tiles];
+                const double n = request_.value == TileValue::largest ? 1.0
+                                 : request_.each_row                 ? static_cast<double>(n_tokens)
+                                                                     : static_cast<double>(n_tokens) * static_cast<double>(map_.n_rows);
+                map_.values[p * plane.size() + i] = n > 0 ? static_cast<float>(plane[i] / n) : 0.0f;
             }
         }
         return {};
-    });
-    if (!done) return done.error();
-    if (r.value == TileValue::share) {
-        for (size_t i = 0; i < sums.size(); ++i) {
-            const int64_t n = map.n_tokens[i % plane / static_cast<size_t>(n_column_tiles)];
-            map.values[i] = n > 0 ? static_cast<float>(sums[i] / static_cast<double>(n)) : 0.0f;
-        }
     }
-    return map;
+
+    // The largest entries of mean rows, which must be complete first.
+    Result<void> largest_means() {
+        const int64_t width = tiling_.columns.end - tiling_.columns.begin;
+        const auto most = std::max<int64_t>(1, static_cast<int64_t>(max_mean_numbers) / width);
+        return each_batch(most, [&](const TokenBatch& batch) -> Result<void> {
+            const Tiling rows{{batch.tokens.front().index, batch.end}, tiling_.columns, 1, 1};
+            TileSums sums(rows, selection_, false, TileValue::share, crew_->size());
+            sums.start_batch(batch);
+            if (auto done = compute(batch, sums); !done) return done;
+            for (const TokenBatch::Token& token : batch.tokens) {
+                const auto mean = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * width), static_cast<size_t>(width));
+                float* const line = map_.values.data() + tiling_.line_of(token.index) * tiling_.n_tiles();
+                for (size_t j = 0; j < mean.size(); ++j) {
+                    const auto value = static_cast<float>(mean[j] / static_cast<double>(std::max<int64_t>(map_.n_rows, 1)));
+                    float& tile = line[static_cast<int64_t>(j) / tiling_.columns_per_tile];
+                    if (!(value <= tile)) tile = value;
+                }
+            }
+            return {};
+        });
+    }
+
+    AttentionSource& source_;
+    KeyReader& keys_;
+    const MapRequest& request_;
+    const Selection selection_;
+    const std::unique_ptr<Crew> crew_;
+    Tiling tiling_;
+    AttentionMap map_;
+};
+
+} // namespace
+
+Result<AttentionMap> attention_map(AttentionSource& source, const MapRequest& request) try {
+    KeyReader* const keys = key_reader(source);
+    if (!keys) return bad("the source is neither a KeyStore nor of AttentionSource::of");
+    if (auto ok = check_map(source, request); !ok) return ok.error();
+    if (auto ok = check_plans(*keys, source.geometry(), request.rows); !ok) return ok.error();
+    return Maker(source, *keys, request).make();
 } catch (const std::bad_alloc&) {
     return Error{ErrorKind::io, "no memory for a map of attention"};
 }

@@ -3,6 +3,7 @@
 #include "view/key_reader.h"
 #include "view/reductions.h"
 #include "view/selection.h"
+#include "view/tile_sums.h"
 
 #include <attnscope/attention_view.h>
 #include <attnscope/rows.h>
@@ -17,14 +18,16 @@ namespace attnscope::view {
 
 namespace {
 
-std::unique_ptr<Crew> make_crew(const ViewOptions& options, int32_t n_layers) {
+constexpr int64_t max_mean_numbers = int64_t(1) << 24; // of the mean rows of a batch of tokens
+
+std::unique_ptr<Crew> make_crew(const ViewOptions& options) {
     if (options.engine_threads > 0) return engine_crew(options.engine_threads);
     const auto n_threads = options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency());
-    return own_crew(std::min(n_threads, n_layers));
+    return own_crew(n_threads);
 }
 
-// One thread's memory.
-struct Scratch {
+// One thread's memory for a token's layers.
+struct LayerScratch {
     GroupRows rows;
     KeyBuffer keys;
 };
@@ -34,7 +37,7 @@ public:
     View(AttentionSource& source, KeyReader& keys, AttentionRequest request, const ViewOptions& options)
         : source_(source), keys_(keys), request_(std::move(request)), options_(options),
           selection_(select_rows(request_.rows, source.geometry())), scores_(request_.window_rows),
-          crew_(make_crew(options, static_cast<int32_t>(selection_.layers.size()))),
+          crew_(make_crew(options)),
           scratch_(static_cast<size_t>(crew_->size())) {}
 
     Result<AttentionAnswer> answer(const Frame& frame) override;
@@ -45,10 +48,10 @@ public:
     PositionScores& scores() override { return scores_; }
 
 private:
-    Result<int64_t> columns_of(const Frame& frame) const;
+    Result<void> each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink);
     Result<AttentionAnswer> compute(const Frame& frame, bool answering, bool accumulating);
     Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
-    Result<void> compute_layer(const Frame& frame, size_t place, Scratch& scratch, AttentionAnswer* answer);
+    Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
     void mean_over_layers();
 
@@ -66,7 +69,7 @@ private:
     PositionScores scores_;
     int64_t n_seen_ = 0; // frames that came to next()
     const std::unique_ptr<Crew> crew_;
-    std::vector<Scratch> scratch_; // one a member of the crew
+    std::vector<LayerScratch> scratch_; // one a member of the crew
 
     // of the frame in hand
     int64_t n_columns_ = 0;
@@ -77,34 +80,7 @@ private:
     std::vector<float> mean_;      // (n_columns): over all selected rows
 };
 
-// Width of the frame's rows, as in Recording::rows. Frames may come from anywhere: group_rows checks nothing.
-Result<int64_t> View::columns_of(const Frame& frame) const {
-    const Geometry& geometry = source_.geometry();
-    const std::string name = "frame " + std::to_string(frame.index);
-    if (frame.index < 0 || frame.visible.size() != static_cast<size_t>(geometry.n_mask_groups))
-        return Error{ErrorKind::invalid_argument, name + " is not a frame of this source"};
-    if (frame.q.size() != geometry.q_bytes()) {
-        if (frame.q.empty()) return Error{ErrorKind::not_found, name + " was captured without its queries"};
-        return Error{ErrorKind::invalid_argument, name + " has queries of another size than this model's"};
-    }
-    int64_t n_columns = frame.index + 1;
-    for (const Ranges& ranges : frame.visible) {
-        int64_t seen = 0;
-        for (const Range& r : ranges) {
-            if (r.begin < seen || r.end < r.begin)
-                return Error{ErrorKind::invalid_argument, name + " sees columns that are out of order"};
-            seen = r.end;
-        }
-        n_columns = std::max(n_columns, seen);
-    }
-    if (n_columns > source_.size()) {
-        return Error{ErrorKind::not_found, name + " sees " + std::to_string(n_columns) + " columns, but the keys of " +
-                                               std::to_string(source_.size()) + " are there"};
-    }
-    return n_columns;
-}
-
-Result<void> View::compute_layer(const Frame& frame, size_t place, Scratch& scratch, AttentionAnswer* answer) {
+Result<void> View::compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer) {
     const LayerWork& work = selection_.layers[place];
     if (work.n_rows == 0) return {};
     const Geometry& geometry = source_.geometry();
@@ -191,7 +167,7 @@ void View::finish(AttentionAnswer& answer) {
 
 // The rows, layer by layer, into what `answer` and the sums want of them.
 Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
-    for (Scratch& scratch : scratch_) // here, so that no thread of the crew has to allocate
+    for (LayerScratch& scratch : scratch_) // here, so that no thread of the crew has to allocate
         reserve_group_rows(scratch.rows, selection_.max_run, selection_.max_head_dim, n_columns_);
     if (auto ok = keys_.prepare(n_columns_); !ok) return ok;
     std::mutex failing;
@@ -206,7 +182,7 @@ Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
 }
 
 Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool accumulating) {
-    auto columns = columns_of(frame);
+    auto columns = columns_of(frame, source_);
     if (!columns) return columns.error();
     n_columns_ = *columns;
     auto answer = start_answer(request_, selection_, frame.index, n_columns_);
@@ -261,7 +237,35 @@ Result<std::optional<AttentionAnswer>> View::next(const Frame& frame) {
     return std::optional<AttentionAnswer>(std::move(*answer));
 }
 
-Result<void> View::each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) {
+// Answers that are made of the mean alone: mean rows of a batch of tokens at once.
+Result<void> View::each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) {
+    for (int64_t at = tokens.begin; at < tokens.end;) {
+        auto batch = load_tokens(source_, selection_, at, tokens.end, std::max<int64_t>(1, max_mean_numbers / tokens.end));
+        if (!batch) return batch.error();
+        at = batch->end;
+        if (batch->tokens.empty()) continue;
+        const Tiling rows{{batch->tokens.front().index, batch->end}, {0, batch->n_columns}, 1, 1};
+        TileSums sums(rows, selection_, false, TileValue::share, crew_->size());
+        sums.start_batch(*batch);
+        if (auto done = compute_batch(source_, keys_, selection_, *batch, false, *crew_, sums); !done) return done;
+        const double share = selection_.n_rows ? 1.0 / static_cast<double>(selection_.n_rows) : 0.0;
+        for (const TokenBatch::Token& token : batch->tokens) {
+            const auto sum = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * batch->n_columns));
+            mean_.resize(static_cast<size_t>(token.n_columns));
+            std::transform(sum.begin(), sum.begin() + token.n_columns, mean_.begin(), [&](double x) { return static_cast<float>(x * share); });
+            if (!request_.accumulate.empty()) scores_.add(mean_);
+            if (n_seen_++ % request_.every != 0) continue;
+            auto answer = start_answer(request_, selection_, token.index, token.n_columns);
+            if (!answer) return answer.error();
+            take_mean(request_, mean_, *answer);
+            if (auto ok = sink(std::move(*answer)); !ok) return ok;
+        }
+    }
+    return {};
+}
+
+Result<void> View::each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) try {
+    if (wants_mean()) return each_mean(tokens, sink);
     for (int64_t index = tokens.begin; index < tokens.end; ++index) {
         auto frame = source_.frame(index);
         if (!frame) return frame.error();
@@ -272,6 +276,8 @@ Result<void> View::each(Range tokens, const std::function<Result<void>(Attention
         if (auto ok = sink(std::move(**answer)); !ok) return ok;
     }
     return {};
+} catch (const std::bad_alloc&) {
+    return Error{ErrorKind::io, "no memory for the attention of many tokens"};
 }
 
 } // namespace

@@ -1,5 +1,6 @@
 #include "view/key_store.h"
-#include "view/tile_keys.h"
+
+#include "attention/tile_keys.h"
 
 #include <algorithm>
 #include <new>

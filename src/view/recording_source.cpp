@@ -1,7 +1,7 @@
 // A recording as a source: keys of one layer at a time, brought into the order in which they are multiplied.
 #include "attention/group_rows.h"
+#include "attention/tile_keys.h"
 #include "view/key_reader.h"
-#include "view/tile_keys.h"
 
 #include <algorithm>
 #include <mutex>

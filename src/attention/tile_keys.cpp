@@ -1,4 +1,4 @@
-#include "view/tile_keys.h"
+#include "attention/tile_keys.h"
 
 #include "attention/group_rows.h"
 
@@ -9,7 +9,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace attnscope::view {
+namespace attnscope {
 
 namespace {
 
@@ -97,4 +97,4 @@ void put_keys(const LayerInfo& layer, const uint8_t* keys, size_t stride, int64_
     }
 }
 
-} // namespace attnscope::view
+} // namespace attnscope
