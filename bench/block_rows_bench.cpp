@@ -7,6 +7,8 @@
 //   sgemm + exp    the same products by OpenBLAS from float32, plus the largest score and the exponentials of each row by our kernels,
 //                  in whichever of two ways is faster: whole rows of 128 tokens, or pieces that stay in the second-level cache
 //   ours           block_rows, weights folded into one mean a column and block of tokens
+// Then all rows themselves, written out: what a pattern of one layer is, 9 heads of 2,048 tokens. The yardstick computes the whole square,
+// as a matrix library does, and softmax over what is seen.
 #include "attention/block_rows.h"
 #include "attention/kernels/simd.h"
 
@@ -189,6 +191,65 @@ void sgemm_and_exp(const Head& h, int n_threads, int64_t tokens, int64_t columns
 }
 #endif
 
+constexpr int64_t pattern_tokens = 2048, pattern_heads = 9;
+
+void pattern(const Head& h, int n_threads, bool exact, std::vector<float>& rows) {
+    std::vector<TokenQuery> queries;
+    for (int64_t i = 0; i < h.n; ++i) {
+        const auto* q = static_cast<const uint8_t*>(static_cast<const void*>(h.q.data() + i * h.layer.head_dim));
+        queries.push_back({q, {&h.visible[static_cast<size_t>(i)], 1}, static_cast<int32_t>(i)});
+    }
+    const auto* k = static_cast<const uint8_t*>(static_cast<const void*>(h.k.data()));
+    const KeyBlock block{k, 0, h.n, h.plan.k_head_bytes};
+    BlockRowsRequest r;
+    r.layer = &h.layer;
+    r.tokens = queries;
+    r.keys = {&block, 1};
+    r.n_columns = h.n;
+    r.head_end = 1;
+    r.batched = true;
+    r.exact = exact;
+    r.n_threads = n_threads;
+    for (int64_t head = 0; head < pattern_heads; ++head) {
+        if (!attention_rows_block(r, std::span<float>(rows).subspan(static_cast<size_t>(head * h.n * h.n)))) std::abort();
+    }
+}
+#ifdef ATTNSCOPE_OPENBLAS
+void square_pattern(const Head& h, int n_threads, std::vector<float>& rows) {
+    constexpr int64_t tokens = 128;
+    const int64_t n_blocks = (h.n + tokens - 1) / tokens;
+    share_out(pattern_heads * n_blocks, n_threads, [&](int64_t item, int) {
+        const int64_t begin = item % n_blocks * tokens, end = std::min(h.n, begin + tokens);
+        float* const out = rows.data() + (item / n_blocks * h.n + begin) * h.n;
+        products(h, begin, end, 0, h.n, out);
+        for (int64_t i = begin; i < end; ++i) {
+            float* const row = out + (i - begin) * h.n;
+            const float max = row_kernels().scores(row, i + 1, h.layer.scale, 0, 1);
+            const double sum = row_kernels().exponentials(row, i + 1, max);
+            row_kernels().multiply(row, i + 1, static_cast<float>(1 / sum));
+            std::fill(row + i + 1, row + h.n, 0.0f);
+        }
+    });
+}
+#endif
+void compare_patterns(int32_t head_dim, int n_threads, int64_t repeats) {
+    const Head h = make_head(pattern_tokens, head_dim);
+    std::vector<float> rows(static_cast<size_t>(pattern_heads * h.n * h.n));
+    std::vector<Contest> contests;
+#ifdef ATTNSCOPE_OPENBLAS
+    contests.push_back({"sgemm + softmax, square", [&] { square_pattern(h, n_threads, rows); }});
+#endif
+    contests.push_back({"rows, engine's order", [&] { pattern(h, n_threads, true, rows); }});
+    contests.push_back({"rows, any order", [&] { pattern(h, n_threads, false, rows); }});
+    for (int64_t i = 0; i < repeats; ++i) {
+        for (Contest& c : contests)
+            c.repeat();
+    }
+    std::printf("pattern of %lld tokens, %lld heads of %d\n", static_cast<long long>(h.n), static_cast<long long>(pattern_heads), head_dim);
+    for (const Contest& c : contests)
+        std::printf("%-26s %8.3f s\n", c.name, c.best);
+}
+
 int64_t argument(int argc, char** argv, int i, int64_t otherwise) {
     return argc > i ? std::max<int64_t>(1, std::atoll(argv[i])) : otherwise;
 }
@@ -230,6 +291,7 @@ int main(int argc, char** argv) {
         if (std::string_view(c.name).starts_with("sgemm")) baseline = std::min(baseline, c.best);
     }
     if (baseline < 1e9) std::printf("ours against sgemm + exp   %8.2f\n", contests.back().best / baseline);
+    compare_patterns(head_dim, n_threads, std::max<int64_t>(repeats, 5));
     double total = 0;
     for (const float m : means)
         total += static_cast<double>(m);

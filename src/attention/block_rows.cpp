@@ -184,8 +184,9 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
     const size_t n = r.queries.size();
     join_visible(r.queries, rows.visible);
     cut_pieces(rows.visible, rows.pieces);
-    const bool usual = layer.max_bias == 0 && layer.scale * layer.post_scale > 0; // files may say anything
-    if (r.exact || r.plan->way == DotWay::engine || !usual) return whole_rows(kernels, r, rows);
+    // Floating-point keys need no engine where the order is free. An odd scale may stand in a file.
+    const bool usual = keys_in_tiles(layer.k_type) && layer.max_bias == 0 && layer.scale * layer.post_scale > 0;
+    if (r.exact || !usual) return whole_rows(kernels, r, rows);
 
     reserve_group_rows(rows.group, static_cast<int32_t>(n), layer.head_dim, r.n_columns);
     pack_queries(block, r, rows);
