@@ -213,19 +213,27 @@ CellView Collector::cells(Batch& batch, size_t group) const {
     return {maps_[group], before};
 }
 
+void Collector::check(Batch& batch) const {
+    if (!geometry_known_ || !batch.error.empty()) return;
+    if (geometry_.layers.size() != batch.layers.size()) return fail(batch, "the number of attention layers changed");
+    for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
+        const LayerInfo& known = geometry_.layers[i];
+        const LayerInfo& now = batch.layers[i].info;
+        if (known.captured() && !now.captured()) {
+            fail(batch, "layer " + std::to_string(known.layer) + ": " + now.absent);
+        } else if (!same_shape(known, now)) {
+            fail(batch, "the shape of layer " + std::to_string(now.layer) + " changed between two graphs");
+        }
+    }
+}
+
 bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {
     const auto n_groups = static_cast<int32_t>(batch.groups.size());
+    check(batch);
     if (!geometry_known_) {
         for (Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
         geometry_.n_mask_groups = std::max(n_groups, 1);
         geometry_known_ = true;
-    } else {
-        if (geometry_.layers.size() != batch.layers.size()) fail(batch, "the number of attention layers changed");
-        for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
-            if (!same_shape(geometry_.layers[i], batch.layers[i].info)) {
-                fail(batch, "the shape of layer " + std::to_string(batch.layers[i].info.layer) + " changed between two graphs");
-            }
-        }
     }
     if (batch.n_unknown > 0) fail(batch, "the mask shows cells whose tokens were decoded before the capture began");
     if (!batch.error.empty()) {

@@ -132,6 +132,9 @@ public:
     std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
+    // All layers were seen: the batch fails (Batch::error) where they are not those of the batches before it. Nothing of such a
+    // batch may be taken.
+    void check(Batch& batch) const;
     // The heads of layers [begin, end), which were seen, whose turn it is to be proven, into Batch::proofs, by layer. Not twice for
     // a layer.
     void choose_proofs(Batch& batch, size_t begin, size_t end) const;

@@ -93,6 +93,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
         collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
     Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
     for (const AttentionNode& n : plan.found.nodes) collector.see(*batch, n, plan.inputs, unfinished);
+    collector.check(*batch);
     auto arriving = std::make_unique<Arriving>();
     std::vector<const ggml_tensor*> caches;
     bool some_on_host = false, some_on_device = false;

@@ -118,6 +118,13 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         tap_->mean_wanted = o.mean_wanted;
     }
 
+    // Of a token that could not be decoded there is no frame; those before it are as good as ever.
+    const auto failed = [&](const Error& error) {
+        if (tap_) tap_->flush();
+        if (!tap_ || tap_->error().empty()) (void)hand_over(frames, result.sink_seconds);
+        return error;
+    };
+
     double start = now_seconds();
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
     const HiddenStates hidden(context_.get(), o.hidden_state);
@@ -130,7 +137,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         n = std::min(batch, hidden.fit(tokens.size() - at));
         const auto part = tokens.subspan(at, n);
         hidden.enable(at + n == tokens.size());
-        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r.error();
+        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return failed(r.error());
         if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
     }
     for (const int32_t token : tokens) llama_sampler_accept(sampler.get(), token);
@@ -156,7 +163,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
         ++result.n_generated;
         const bool last = !go_on || result.n_generated == o.n_predict || stopped();
         if (!last || o.read_last) {
-            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r.error();
+            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return failed(r.error());
             if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
         }
         if (!go_on) {

@@ -5,6 +5,12 @@
 
 namespace attnscope::test {
 
+namespace {
+thread_local bool a_streams_thread = false;
+}
+
+bool MadeStream::here() { return a_streams_thread; }
+
 std::shared_ptr<MadeStream> MadeStreams::open(int device) {
     std::shared_ptr<MadeStream> stream(new MadeStream(*this, device));
     const std::lock_guard lock(mutex_);
@@ -67,6 +73,7 @@ bool MadeStream::is_the_engines() const {
 }
 
 void MadeStream::serve() {
+    a_streams_thread = true;
     std::unique_lock lock(all_.mutex_);
     for (;;) {
         all_.changed_.wait(lock, [&] { return (ending_ && queue_.empty()) || all_.may_run(*this); });

@@ -27,6 +27,7 @@ public:
     // To be called when it is given a graph: the first of its device that is given one is the engine's, until that ends.
     void given_a_graph();
     bool is_the_engines() const;
+    static bool here(); // is the calling thread a stream's?
 
 private:
     friend class MadeStreams;

@@ -100,8 +100,11 @@ void Placement::assign(GraphAttention& found) {
             b.memory.reset();
             b.memory.reset(ggml_backend_buft_alloc_buffer(memory_of(b.device), b.used));
             if (!b.memory) {
-                for (AttentionNode& n : found.nodes) n.refusal = "no memory for its queries (use a smaller -ub)";
+                for (AttentionNode& n : found.nodes) {
+                    if (n.refusal.empty()) n.refusal = "no memory for its queries (use a smaller -ub)";
+                }
                 places_.clear();
+                for (Block& none : blocks_) none.used = 0; // nothing of this graph lies in them
                 return;
             }
         }

@@ -57,7 +57,7 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 }
 
 void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
-    if (!options_.witness || !geometry_known_) return;
+    if (!options_.witness || !geometry_known_ || !batch.error.empty()) return;
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     const uint64_t n_pairs = geometry_.layers.size() * n_head;
     if (n_pairs == 0) return;

@@ -1,0 +1,119 @@
+// A device that fails, or has no memory left: a sentence, no frame that is wrong, and a session that can be used again.
+#include "made_device/run.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <cstdlib>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+namespace {
+
+using Order = MadeStreams::Order;
+using Memory = MadeDevice::Memory;
+
+bool no_mirrors = false;
+
+Outcome joined(Outcome a, Outcome b) {
+    a.text.insert(a.text.end(), b.text.begin(), b.text.end());
+    std::move(b.frames.begin(), b.frames.end(), std::back_inserter(a.frames));
+    a.error += b.error;
+    return a;
+}
+
+} // namespace
+
+// Mirrors are asked for in huge pages; this is found before the C library's.
+extern "C" void* aligned_alloc(size_t align, size_t size) {
+    void* p = nullptr;
+    if ((no_mirrors && align >= size_t(1) << 20) || posix_memalign(&p, std::max(align, sizeof(void*)), size) != 0) {
+        errno = ENOMEM;
+        return nullptr;
+    }
+    return p;
+}
+
+// The frames of all tokens that were decoded come, and what is generated after it is what would have been.
+TEST_F(OnMadeDevices, AfterADecodeThatFailedAllFramesHaveComeAndTheSessionGoesOn) {
+    for (const Model model : {Model::plain, Model::windows}) {
+        const Sessions sessions(shape_of(model));
+        auto cpu = Session::open(sessions.options("none"));
+        ASSERT_TRUE(cpu) << cpu.error().message;
+        const Outcome first = run(**cpu, some_tokens(60), greedy(10));
+        const Outcome second = run(**cpu, some_tokens(40, 9), greedy(20));
+        for (const Order order : {Order::engine_first, Order::engine_last}) {
+            MadeDevice::steer().streams.set_order(order);
+            auto device = Session::open(sessions.options("TEST0"));
+            ASSERT_TRUE(device) << device.error().message;
+            MadeDevice::steer().fail_graph(2 + 10); // the prompt's two batches, ten tokens
+            Outcome failed = run(**device, some_tokens(60), greedy(20));
+            EXPECT_NE(failed.error.find("llama.cpp failed to decode at position 70"), std::string::npos) << failed.error;
+            failed.error.clear();
+            ASSERT_EQ(failed.text.size(), 11u);
+            failed.text.pop_back(); // chosen, but never read
+            expect_same(first, failed, 70);
+            expect_same(joined(first, second), joined(failed, run(**device, some_tokens(40, 9), greedy(20))), 130);
+        }
+    }
+}
+
+TEST_F(OnMadeDevices, WithoutPinnedMemoryThereIsASentenceAndTheSessionCanBeUsedAgain) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
+    auto device = Session::open(sessions.options("TEST0"));
+    ASSERT_TRUE(device) << device.error().message;
+    MadeDevice::steer().refuse([](Memory kind, size_t) { return kind == Memory::pinned; });
+    const Outcome refused = run(**device, some_tokens(60), greedy(20));
+    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos) << refused.error;
+    EXPECT_TRUE(refused.frames.empty());
+    MadeDevice::steer().refuse(nullptr);
+    (*device)->reset();
+    expect_same(expected, run(**device, some_tokens(60), greedy(20)), 80);
+}
+
+// Without memory for a copy on the device its blocks go to the host as they are, and the engine waits for that.
+TEST_F(OnMadeDevices, WithoutMemoryForCopiesOnTheDeviceFramesAreTheSame) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
+    for (const Order order : {Order::engine_first, Order::engine_last}) {
+        auto device = Session::open(sessions.options("TEST0"));
+        ASSERT_TRUE(device) << device.error().message;
+        MadeDevice::steer().streams.set_order(order);
+        const auto placed = std::make_shared<int>(0); // the block of a prompt's batch: the engine computes into it
+        MadeDevice::steer().refuse([placed](Memory kind, size_t) { return kind == Memory::device && (*placed)++ > 0; });
+        const Outcome r = run(**device, some_tokens(60), greedy(20));
+        EXPECT_GT(*placed, 1);
+        expect_same(expected, r, 80);
+        MadeDevice::steer().refuse(nullptr);
+    }
+}
+
+TEST_F(OnMadeDevices, WithoutMemoryForABatchsQueriesThereIsASentenceAndTheSessionCanBeUsedAgain) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
+    auto device = Session::open(sessions.options("TEST0"));
+    ASSERT_TRUE(device) << device.error().message;
+    MadeDevice::steer().refuse([](Memory kind, size_t) { return kind == Memory::device; });
+    const Outcome refused = run(**device, some_tokens(60), greedy(20));
+    EXPECT_NE(refused.error.find("no memory for its queries"), std::string::npos) << refused.error;
+    EXPECT_TRUE(refused.frames.empty());
+    MadeDevice::steer().refuse(nullptr);
+    // The engine would use its graph again, as it is, for a batch of the same size.
+    (*device)->reset();
+    EXPECT_EQ(run(**device, some_tokens(8), greedy(1)).error, "");
+    (*device)->reset();
+    expect_same(expected, run(**device, some_tokens(60), greedy(20)), 80);
+}
+
+TEST_F(OnMadeDevices, WithoutMemoryForMirrorsASessionDoesNotOpenAndTheNextDoes) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
+    no_mirrors = true;
+    const auto refused = Session::open(sessions.options("TEST0"));
+    no_mirrors = false;
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("no host memory to mirror the cache of a device"), std::string::npos) << refused.error().message;
+    expect_same(expected, run(sessions.options("TEST0"), some_tokens(60), greedy(20)), 80);
+}
