@@ -1,7 +1,7 @@
 // One generation of a tiny made model, on the CPU or on devices of tests, and what came out of it.
 #pragma once
 
-#include "engine/model_make.h"
+#include "models/model_make.h"
 #include "support/made_device.h"
 #include "support/temp_dir.h"
 
