@@ -83,6 +83,25 @@ TEST_F(OnMadeDevices, GatherThePromptsQueriesThatAreKept) {
     }
 }
 
+// Some layers' caches lie in host memory, and what reads the masks last is not the device.
+TEST_F(OnMadeDevices, LayersOnTheCpuAndOnADeviceAreCapturedAlike) {
+    for (const Model model : {Model::plain, Model::windows}) {
+        const Sessions sessions(shape_of(model));
+        for (const FlashAttention flash : {on, off}) {
+            const Outcome expected = run(sessions.options("none", flash), some_tokens(100), greedy(50));
+            for (const int32_t n_gpu_layers : {1, 2, 3}) {
+                for (const Order order : {Order::engine_first, Order::engine_last}) {
+                    MadeDevice::steer().streams.set_order(order);
+                    SessionOptions o = sessions.options("TEST0", flash);
+                    o.n_gpu_layers = n_gpu_layers;
+                    expect_same(expected, run(o, some_tokens(100), greedy(50)), 150);
+                    ASSERT_FALSE(HasFailure()) << n_gpu_layers << " layers on the device";
+                }
+            }
+        }
+    }
+}
+
 TEST_F(OnMadeDevices, MeansAreThoseOfTheRowsInAnyOrder) {
     for (const Model model : {Model::plain, Model::windows}) {
         const Sessions sessions(shape_of(model));
