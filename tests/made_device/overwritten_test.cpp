@@ -65,7 +65,7 @@ TEST_F(OnMadeDevices, ColumnsOfAFrameInTheMakingAreThoseItHad) {
     SessionOptions o = sessions.options("TEST0");
     const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(40), take_back);
     o.device_mean = true;
-    MadeDevice::steer().streams.set_order(Order::engine_first, std::chrono::milliseconds(10));
+    MadeDevice::steer().streams.set_order(Order::engine_first, std::chrono::milliseconds(3));
     const Outcome r = run(o, some_tokens(60), greedy(40), take_back);
     expect_same(expected, r, 100);
     EXPECT_LE(worst_mean(r, 60), 1e-5);
