@@ -29,6 +29,7 @@ struct GraphTap::Arriving {
     std::vector<From> blocks;
     int64_t first_kept = 0; // frame from which on queries are kept
     int slot = 0;
+    bool with_mean = false; // a device began to compute its mean
     std::vector<int64_t> written; // cells of new keys, sorted
 };
 
@@ -95,17 +96,19 @@ struct GraphTap::Plan {
         const std::vector<int64_t>& on_their_way = arriving->written;
         return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
     }
-    // ... to cells that a mean in the making reads? Only a ring's are taken again so soon.
+    // ... to cells that a mean in the making reads? A ring's are taken again before long, and those of a token that was taken back
+    // at once.
     bool overwrites_seen() const {
-        if (!arriving || !mean.busy(arriving->slot)) return false;
-        return writes_to([&](int64_t cell) {
-            for (const Batch::Group& g : arriving->batch->groups) {
-                for (const Range& r : g.cells[0]) {
-                    if (cell >= r.begin && cell < r.end) return true;
-                }
-            }
-            return false;
-        });
+        const auto overwrites = [&](const Arriving* a) {
+            if (!a || !a->with_mean) return false;
+            return writes_to([&](int64_t cell) {
+                const auto sees = [&](const Range& r) { return cell >= r.begin && cell < r.end; };
+                return std::any_of(a->batch->groups.begin(), a->batch->groups.end(), [&](const Batch::Group& g) {
+                    return std::any_of(g.cells[0].begin(), g.cells[0].end(), sees);
+                });
+            });
+        };
+        return overwrites(arriving.get()) || overwrites(taking.get());
     }
     // Positions, and who sees whom.
     void keep_seen() {

@@ -65,9 +65,9 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || plan.overwrites_arriving();
-    if (plan.arriving && (!ours || plan.overwrites_seen())) {
+    if (!ours || plan.overwrites_seen()) {
         settle();
-        plan.mean.wait(plan.arriving->slot);
+        if (plan.arriving) plan.mean.wait(plan.arriving->slot);
     }
     for (auto& fetch : plan.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
@@ -145,11 +145,13 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (fetched && wants_mean(arriving->batch->first_index)) {
         plan.mean.select(mean_layers, mean_heads);
         plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, plan.fetches);
+        arriving->with_mean = plan.mean.busy(arriving->slot);
     }
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {
         error_ = "there is no host memory for the transfer from a device (use a smaller -ub)";
         collector.drop(*arriving->batch);
+        plan.drain(); // other devices' have begun, and nobody will wait for them
         return;
     }
     plan.arriving = std::move(arriving);

@@ -73,6 +73,21 @@ TEST_F(OnMadeDevices, WithoutPinnedMemoryThereIsASentenceAndTheSessionCanBeUsedA
     expect_same(expected, run(**device, some_tokens(60), greedy(20)), 80);
 }
 
+// One of two devices has begun to send when there is no memory for what the other would.
+TEST_F(OnMadeDevices, WithoutPinnedMemoryForTheSecondDeviceNothingIsSentToMemoryThatIsGivenBack) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
+    auto device = Session::open(sessions.options("TEST0,TEST1"));
+    ASSERT_TRUE(device) << device.error().message;
+    MadeDevice::steer().streams.set_order(Order::engine_first);
+    const auto n = std::make_shared<int>(0);
+    MadeDevice::steer().refuse([n](Memory kind, size_t) { return kind == Memory::pinned && (*n)++ == 1; });
+    const Outcome refused = run(**device, some_tokens(8), greedy(20));
+    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos) << refused.error;
+    (*device)->reset();
+    expect_same(expected, run(**device, some_tokens(60), greedy(20)), 80);
+}
+
 // Without memory for a copy on the device its blocks go to the host as they are, and the engine waits for that.
 TEST_F(OnMadeDevices, WithoutMemoryForCopiesOnTheDeviceFramesAreTheSame) {
     const Sessions sessions(shape_of(Model::plain));

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <optional>
+#include <string>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -63,4 +65,68 @@ TEST_F(OnMadeDevices, TextDoesNotWaitForWhatIsCaptured) {
     EXPECT_EQ(came.wait_for(std::chrono::seconds(20)), std::future_status::ready);
     streams.hold(false);
     expect_same(expected, generation.get(), 23);
+}
+
+// Somebody waits for the logits, and nobody for what is captured: it goes to the host behind them.
+TEST_F(OnMadeDevices, WhatIsCapturedGoesToTheHostBehindTheLogits) {
+    const Sessions sessions(shape_of(Model::plain));
+    const Outcome expected = run(sessions.options("none"), some_tokens(1), greedy(10));
+    auto session = Session::open(sessions.options("TEST0"));
+    ASSERT_TRUE(session) << session.error().message;
+    MadeDevice& device = MadeDevice::steer();
+    device.streams.set_order(MadeStreams::Order::engine_last);
+    std::string copies; // one at a time is told of
+    device.watch_copies([&](bool for_the_engine) { copies += for_the_engine ? 'L' : 'C'; });
+    const Outcome r = run(**session, some_tokens(1), greedy(10));
+    device.watch_copies(nullptr);
+    expect_same(expected, r, 11);
+    const auto all = std::count(copies.begin(), copies.end(), 'C');
+    ASSERT_GE(all, 11) << copies;
+    ASSERT_EQ(all % 11, 0) << copies;
+    int64_t n_logits = 0, n_captured = 0;
+    for (const char copy : copies) {
+        ++(copy == 'L' ? n_logits : n_captured);
+        ASSERT_LE(n_captured, n_logits * (all / 11)) << copies;
+    }
+}
+
+// The sink ends a generation while later tokens are on their way to their frames.
+TEST_F(OnMadeDevices, ASinkThatFailsLeavesASessionThatCanBeUsedOrClosed) {
+    const Sessions sessions(shape_of(Model::plain));
+    auto cpu = Session::open(sessions.options("none"));
+    ASSERT_TRUE(cpu) << cpu.error().message;
+    for (const auto order : {MadeStreams::Order::engine_first, MadeStreams::Order::engine_last}) {
+        auto session = Session::open(sessions.options("TEST0"));
+        ASSERT_TRUE(session) << session.error().message;
+        MadeDevice::steer().streams.set_order(order);
+        Outcome stopped;
+        const auto frame = [&](Frame&& f) -> Result<void> {
+            if (f.index == 65) return Error{ErrorKind::io, "the disk is full"};
+            stopped.frames.push_back(std::move(f));
+            return {};
+        };
+        const auto result = (*session)->generate(some_tokens(60), greedy(20), frame, {});
+        ASSERT_FALSE(result);
+        EXPECT_EQ(result.error().message, "the disk is full");
+        EXPECT_EQ(stopped.frames.size(), 65u);
+        const int64_t n_past = (*session)->n_past();
+        EXPECT_GT(n_past, 65);
+        // As on the CPU from where it stands; frames of the tokens before are those that never came.
+        (*cpu)->reset();
+        const Outcome before = run(**cpu, some_tokens(60), greedy(static_cast<int32_t>(n_past - 60)));
+        const Outcome expected = run(**cpu, some_tokens(9), greedy(4));
+        const Outcome r = run(**session, some_tokens(9), greedy(4));
+        EXPECT_EQ(r.error, "");
+        ASSERT_EQ(r.frames.size(), expected.frames.size());
+        for (size_t i = 0; i < r.frames.size(); ++i) {
+            EXPECT_EQ(r.frames[i].index, n_past + static_cast<int64_t>(i));
+            EXPECT_EQ(r.frames[i].token, expected.frames[i].token);
+            EXPECT_TRUE(r.frames[i].q == expected.frames[i].q && r.frames[i].k == expected.frames[i].k) << i;
+            EXPECT_EQ(r.frames[i].verdict, verdict_ok) << i;
+        }
+        // And closed with tokens on their way.
+        EXPECT_FALSE((*session)->generate(some_tokens(9), greedy(9), [](Frame&&) -> Result<void> {
+            return Error{ErrorKind::io, "the disk is full"};
+        }));
+    }
 }

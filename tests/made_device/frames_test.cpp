@@ -115,7 +115,7 @@ TEST_F(OnMadeDevices, MeansAreThoseOfTheRowsInAnyOrder) {
                 ASSERT_EQ(r.frames.size(), 270u);
                 for (size_t i = 200; i < r.frames.size(); ++i) {
                     const std::vector<double> rows = mean_of_rows(r, i);
-                    const std::vector<float>& mean = r.frames[i].mean;
+                    const std::vector<float>& mean = r.means[i];
                     ASSERT_EQ(mean.size(), rows.size()) << i;
                     double worst = 0;
                     for (size_t j = 0; j < rows.size(); ++j) {

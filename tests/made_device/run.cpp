@@ -1,10 +1,13 @@
 #include "made_device/run.h"
 
+#include "attention/fingerprint.h"
 #include "engine/session_impl.h"
 
 #include <attnscope/rows.h>
 
 #include <gtest/gtest.h>
+
+#include <cmath>
 
 namespace attnscope::test {
 
@@ -51,6 +54,7 @@ GenerateOptions greedy(int32_t n) {
 Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options, const std::function<void(Session&)>& text) {
     Outcome outcome;
     const auto frame = [&](Frame&& f) -> Result<void> {
+        outcome.means.push_back(f.mean);
         outcome.frames.push_back(std::move(f));
         return {};
     };
@@ -79,6 +83,43 @@ void take_back_one(Session& session) {
     EXPECT_TRUE(llama_memory_seq_rm(memory, 0, last, -1));
 }
 
+namespace {
+
+std::vector<float> rows_of(const Outcome& outcome, size_t index, int32_t layer, int32_t head_begin, int32_t head_end) {
+    const Geometry& g = outcome.geometry;
+    const LayerInfo& info = g.layers[size_t(layer)];
+    const Frame& f = outcome.frames[index];
+    const auto n = static_cast<int64_t>(index) + 1;
+    std::vector<KeyBlock> keys;
+    for (int64_t j = 0; j < n; ++j) keys.push_back({outcome.frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
+    RowsRequest r;
+    r.layer = &info;
+    r.q = f.q.data() + g.q_offset(layer);
+    r.keys = keys;
+    r.visible = f.visible[size_t(info.mask_group)];
+    r.n_columns = n;
+    r.position = f.position;
+    r.batched = f.batched;
+    r.head_begin = head_begin, r.head_end = head_end;
+    std::vector<float> rows(size_t((head_end - head_begin) * n));
+    const Result<void> computed = attention_rows(r, rows);
+    EXPECT_TRUE(computed) << computed.error().message;
+    return rows;
+}
+
+// The rows that were proven are those that the frames give: proofs looked at the keys of their token's time.
+void expect_rows_are_those_proven(const Outcome& outcome) {
+    for (size_t i = 0; i < outcome.frames.size(); ++i) {
+        if (outcome.frames[i].q.empty()) continue;
+        for (const Witness& w : outcome.frames[i].witnesses) {
+            const double again = row_fingerprint(rows_of(outcome, i, w.layer, w.head, w.head + 1));
+            EXPECT_NEAR(again / w.fingerprint, 1, 1e-5) << "frame " << i << ", layer " << w.layer << ", head " << w.head;
+        }
+    }
+}
+
+} // namespace
+
 void expect_same(const Outcome& expected, const Outcome& actual, size_t n_frames) {
     EXPECT_EQ(expected.error, "");
     EXPECT_EQ(actual.error, "");
@@ -99,35 +140,24 @@ void expect_same(const Outcome& expected, const Outcome& actual, size_t n_frames
         EXPECT_FALSE(b.witnesses.empty()) << i;
         if (testing::Test::HasFailure()) return; // one frame's worth of words is enough
     }
+    expect_rows_are_those_proven(actual);
 }
 
 std::vector<double> mean_of_rows(const Outcome& outcome, size_t index) {
-    const Geometry& g = outcome.geometry;
-    const Frame& f = outcome.frames[index];
-    const auto n = static_cast<int64_t>(index) + 1;
-    std::vector<double> mean(size_t(n), 0.0);
-    for (int32_t l = 0; l < g.n_layer(); ++l) {
-        const LayerInfo& info = g.layers[size_t(l)];
-        std::vector<KeyBlock> keys;
-        for (int64_t j = 0; j < n; ++j) keys.push_back({outcome.frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
-        RowsRequest r;
-        r.layer = &info;
-        r.q = f.q.data() + g.q_offset(l);
-        r.keys = keys;
-        r.visible = f.visible[size_t(info.mask_group)];
-        r.n_columns = n;
-        r.position = f.position;
-        r.batched = f.batched;
-        r.head_end = info.n_head;
-        std::vector<float> rows(size_t(info.n_head * n));
-        const Result<void> computed = attention_rows(r, rows);
-        EXPECT_TRUE(computed) << computed.error().message;
-        for (size_t i = 0; i < rows.size(); ++i) mean[i % size_t(n)] += static_cast<double>(rows[i]) / static_cast<double>(g.n_rows());
+    const auto n = index + 1;
+    std::vector<double> mean(n, 0.0);
+    for (int32_t l = 0; l < outcome.geometry.n_layer(); ++l) {
+        const std::vector<float> rows = rows_of(outcome, index, l, 0, outcome.geometry.layers[size_t(l)].n_head);
+        for (size_t i = 0; i < rows.size(); ++i) {
+            mean[i % n] += static_cast<double>(rows[i]) / static_cast<double>(outcome.geometry.n_rows());
+        }
     }
     return mean;
 }
 
 void OnMadeDevices::SetUp() { MadeDevice::steer().reset(); }
-void OnMadeDevices::TearDown() { MadeDevice::steer().reset(); }
+void OnMadeDevices::TearDown() {
+    EXPECT_TRUE(MadeDevice::steer().reset()) << "something wrote to memory of a device that had been given back";
+}
 
 } // namespace attnscope::test

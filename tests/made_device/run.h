@@ -34,6 +34,7 @@ private:
 
 struct Outcome {
     std::vector<Frame> frames;
+    std::vector<std::vector<float>> means; // of each frame, computed where it was decoded; empty: none
     std::vector<int32_t> text;
     Geometry geometry;
     std::string error; // empty: none
@@ -55,7 +56,7 @@ Outcome run(const SessionOptions& session, const std::vector<int32_t>& prompt, c
 // the next token takes its position and its cells at once.
 void take_back_one(Session& session);
 
-// The same tokens with the same numbers in them, to the bit, and every frame proven.
+// The same tokens with the same numbers in them, to the bit, and every frame proven, on rows that the frames give again.
 void expect_same(const Outcome& expected, const Outcome& actual, size_t n_frames);
 
 // The mean over all rows of frame `index`, computed from what was captured.

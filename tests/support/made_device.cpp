@@ -26,13 +26,17 @@ constexpr int fresh = 0xFF, given_back = 0xEE; // bytes; the first makes floats 
 struct FreeBytes {
     void operator()(uint8_t* p) const { std::free(p); }
 };
-using Bytes = std::unique_ptr<uint8_t, FreeBytes>;
+struct Buffer {
+    std::unique_ptr<uint8_t, FreeBytes> bytes;
+    size_t size = 0;
+};
 
 // What the functions of the back end know. They are C functions: there is one of it.
 struct World {
     std::mutex mutex;
     std::function<bool(MadeDevice::Memory, size_t)> refuse;
-    std::vector<Bytes> graveyard; // streams may still read or write it by mistake
+    std::vector<Buffer> graveyard; // streams may still read or write it by mistake
+    std::function<void(bool)> copied;
     std::atomic<int> failing{-1}, n_engine_graphs{0};
     std::atomic<bool> asynchronous{true};
 };
@@ -50,10 +54,6 @@ Device& device_of(ggml_backend_dev_t dev) { return *static_cast<Device*>(dev->co
 
 // Buffers
 
-struct Buffer {
-    Bytes bytes;
-    size_t size = 0;
-};
 Buffer& buffer_of(ggml_backend_buffer_t b) { return *static_cast<Buffer*>(b->context); }
 
 bool made_memory(ggml_backend_buffer_t buffer);
@@ -64,7 +64,7 @@ const ggml_backend_buffer_i buffer_functions = {
             std::unique_ptr<Buffer> buffer(&buffer_of(b));
             std::memset(buffer->bytes.get(), given_back, buffer->size);
             const std::lock_guard lock(world().mutex);
-            if (MadeDevice::steer().streams.n_open() > 0) world().graveyard.push_back(std::move(buffer->bytes));
+            if (MadeDevice::steer().streams.n_open() > 0) world().graveyard.push_back(std::move(*buffer));
         },
     .get_base = [](ggml_backend_buffer_t b) -> void* { return buffer_of(b).bytes.get(); },
     .init_tensor = nullptr,
@@ -143,11 +143,15 @@ void synchronize(ggml_backend_t b) {
 }
 
 // `n` pieces of `size` bytes.
-void copy_later(ggml_backend_t b, const void* from, void* to, size_t size, size_t n = 1, size_t from_stride = 0, size_t to_stride = 0) {
-    backend_of(b).stream->run([=] {
+void copy_later(ggml_backend_t b, const void* from, void* to, size_t size, size_t n = 1, size_t from_stride = 0, size_t to_stride = 0,
+                bool to_host = false) {
+    backend_of(b).stream->run([=, stream = backend_of(b).stream.get()] {
         for (size_t i = 0; i < n; ++i) {
             std::memcpy(static_cast<uint8_t*>(to) + i * to_stride, static_cast<const uint8_t*>(from) + i * from_stride, size);
         }
+        if (!to_host) return;
+        const std::lock_guard lock(world().mutex);
+        if (world().copied) world().copied(stream->is_the_engines());
     });
     if (!world().asynchronous) synchronize(b);
 }
@@ -182,11 +186,11 @@ const ggml_backend_i backend_functions = {
     .set_tensor_async = [](ggml_backend_t b, ggml_tensor* t, const void* data, size_t offset,
                            size_t size) { copy_later(b, data, at(t, offset), size); },
     .get_tensor_async = [](ggml_backend_t b, const ggml_tensor* t, void* data, size_t offset,
-                           size_t size) { copy_later(b, at(t, offset), data, size); },
+                           size_t size) { copy_later(b, at(t, offset), data, size, 1, 0, 0, true); },
     .set_tensor_2d_async = [](ggml_backend_t b, ggml_tensor* t, const void* data, size_t offset, size_t size, size_t n,
                               size_t t_stride, size_t stride) { copy_later(b, data, at(t, offset), size, n, stride, t_stride); },
     .get_tensor_2d_async = [](ggml_backend_t b, const ggml_tensor* t, void* data, size_t offset, size_t size, size_t n,
-                              size_t t_stride, size_t stride) { copy_later(b, at(t, offset), data, size, n, t_stride, stride); },
+                              size_t t_stride, size_t stride) { copy_later(b, at(t, offset), data, size, n, t_stride, stride, true); },
     .cpy_tensor_async =
         [](ggml_backend_t from, ggml_backend_t to, const ggml_tensor* t, ggml_tensor* copy) {
             if (!ours(from) || !ours(to) || !made_memory(t->view_src ? t->view_src->buffer : t->buffer)) return false;
@@ -293,7 +297,7 @@ MadeDevice& MadeDevice::steer() {
     return device;
 }
 
-void MadeDevice::reset() {
+bool MadeDevice::reset() {
     streams.set_order(MadeStreams::Order::together);
     streams.hold(false);
     World& w = world();
@@ -302,12 +306,22 @@ void MadeDevice::reset() {
     w.asynchronous = true;
     const std::lock_guard lock(w.mutex);
     w.refuse = nullptr;
+    w.copied = nullptr;
+    const bool intact = std::all_of(w.graveyard.begin(), w.graveyard.end(), [](const Buffer& b) {
+        return std::all_of(b.bytes.get(), b.bytes.get() + b.size, [](uint8_t byte) { return byte == given_back; });
+    });
     if (streams.n_open() == 0) w.graveyard.clear();
+    return intact;
 }
 
 void MadeDevice::refuse(std::function<bool(Memory, size_t)> refuse) {
     const std::lock_guard lock(world().mutex);
     world().refuse = std::move(refuse);
+}
+
+void MadeDevice::watch_copies(std::function<void(bool)> told) {
+    const std::lock_guard lock(world().mutex);
+    world().copied = std::move(told);
 }
 
 void MadeDevice::fail_graph(int n) { world().failing = n; }

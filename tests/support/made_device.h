@@ -17,8 +17,9 @@ class MadeDevice {
 public:
     // Makes TEST0 and TEST1 known to ggml, once in a process; returns what steers both.
     static MadeDevice& steer();
-    // The next session finds it as the first did. Only while no session uses it.
-    void reset();
+    // The next session finds it as the first did. Only while no session uses it. False: something wrote to memory after it had been
+    // given back.
+    bool reset();
 
     MadeStreams streams;
 
@@ -31,6 +32,8 @@ public:
     void set_asynchronous(bool on);
     // Graphs that the engine has computed.
     int n_engine_graphs() const;
+    // Told of every copy from a device to the host that was made by a stream, on that stream's thread.
+    void watch_copies(std::function<void(bool for_the_engine)> told);
 
 private:
     MadeDevice() = default;
