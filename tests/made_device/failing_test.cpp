@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 
@@ -14,7 +15,7 @@ namespace {
 using Order = MadeStreams::Order;
 using Memory = MadeDevice::Memory;
 
-bool no_mirrors = false;
+std::atomic<bool> no_mirrors{false};
 
 Outcome joined(Outcome a, Outcome b) {
     a.text.insert(a.text.end(), b.text.begin(), b.text.end());
