@@ -39,6 +39,7 @@ TEST_F(OnMadeDevices, NoMoreThanEightTokensAreOnTheirWayToTheirFrames) {
     const auto result = (*session)->generate(some_tokens(60), greedy(40), frame, text);
     ASSERT_TRUE(result) << result.error().message;
     held.release();
+    r.geometry = (*session)->geometry();
     EXPECT_GT(held.n_waited(), 0);
     EXPECT_GE(most, 6u); // decoding goes on while proofs wait ...
     EXPECT_LE(most, 8u); // ... but not for ever
