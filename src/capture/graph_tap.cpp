@@ -151,7 +151,6 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (!fetched) {
         error_ = "there is no host memory for the transfer from a device (use a smaller -ub)";
         collector.drop(*arriving->batch);
-        plan.drain(); // other devices' have begun, and nobody will wait for them
         return;
     }
     plan.arriving = std::move(arriving);
