@@ -24,6 +24,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 
 namespace attnscope {
 
@@ -44,7 +45,7 @@ public:
 
 struct ViewOptions {
     int64_t n_prompt = 0;  // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
-    bool mean_is_selected = false; // Frame::mean is of the request's layers and heads (GenerateOptions), not of all rows
+    bool mean_is_selected = false; // the mean given is of the request's layers and heads (GenerateOptions), not of all rows
     int32_t n_threads = 1; // threads that compute an answer, the caller's among them; 0: as many as the machine has
     // Above 0, instead: as many of ggml's. Meant for the thread that decodes on a CPU with so many (TextSink is called there): they
     // are the engine's own then, and wait for its next graph anyway. Elsewhere ggml starts them for each answer.
@@ -59,17 +60,17 @@ public:
                                                          const ViewOptions& options = {});
     virtual ~AttentionView() = default;
 
-    // What the request asks of this frame, whatever `every` says; nothing is accumulated. Where the frame brings the mean
-    // of all rows (Frame::mean) and nothing but that mean is needed, it is taken as it is.
+    // What the request asks of this frame, whatever `every` says; nothing is accumulated. Where the mean
+    // of all rows is given (CapturedFrame::mean) and nothing but that mean is needed, it is taken as it is.
     // Errors: not_found when the frame has no Q, or sees frames that are not in the source yet (a token of a batch that
     // sees later ones: answer it after the whole batch was appended); invalid_argument when it is not a frame of this
     // source; damaged and io as Recording; io when there is no memory.
-    virtual Result<AttentionAnswer> answer(const Frame& frame) = 0;
+    virtual Result<AttentionAnswer> answer(const Frame& frame, std::span<const float> mean = {}) = 0;
     // The same of a frame that the source has: not_found also as AttentionSource::frame.
     virtual Result<AttentionAnswer> answer(int64_t index) = 0;
     // The next frame of the generation: accumulates it, and answers it if it is its turn. Frames in order of index; where
     // the context was cut, scores of columns from there on are forgotten by scores().truncate().
-    virtual Result<std::optional<AttentionAnswer>> next(const Frame& frame) = 0;
+    virtual Result<std::optional<AttentionAnswer>> next(const Frame& frame, std::span<const float> mean = {}) = 0;
     // next() for each of the source's frames in `tokens` that has its queries, in order; `sink` gets the answers that are due, and
     // its first error ends it. Keys are read once for a block of tokens where the mean is all that is needed.
     virtual Result<void> each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) = 0;

@@ -33,8 +33,8 @@ struct SessionOptions {
     Entry entry = Entry::automatic;
     bool capture = true;       // false: the plain run, the tap is not even looked at
     bool witness = true;
-    bool device_mean = false;  // let whatever decodes compute Frame::mean of tokens decoded one by one, where all layers lie on
-                               // GPUs or all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere Frame::mean stays
+    bool device_mean = false;  // let whatever decodes compute CapturedFrame::mean of tokens decoded one by one, where all layers lie on
+                               // GPUs or all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere it stays
                                // empty). On CUDA a kernel of ours for f16 keys of 64, 128 or 256 elements, else ggml's own
                                // operations; on a CPU the engine's threads, inside the graph (docs/performance.md)
     bool quiet = true;         // drop llama.cpp's own log
@@ -77,8 +77,8 @@ struct GenerateOptions {
     bool ignore_eos = false;
     const std::atomic<bool>* stop = nullptr;  // set from any thread: ends after the current token
     bool device_mean = true;     // where SessionOptions::device_mean allows it
-    std::vector<int32_t> mean_layers, mean_heads; // the rows that Frame::mean is of, as in AttentionRequest; empty: all
-    std::function<bool(int64_t index)> mean_wanted; // frames that Frame::mean is wanted of; empty: all
+    std::vector<int32_t> mean_layers, mean_heads; // the rows that CapturedFrame::mean is of, as in AttentionRequest; empty: all
+    std::function<bool(int64_t index)> mean_wanted; // frames that CapturedFrame::mean is wanted of; empty: all
     bool keep_rows = true;       // false: frames of generated tokens come without Q
     bool read_last = true;       // false: the last generated token is not read; it has no frame, and the context lacks it
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
@@ -98,7 +98,8 @@ struct GenerateResult {
 
 // Receives frames, in order of index, on the thread that calls generate(). Returning an error ends the generation. The
 // frame of a token comes after its text; from a GPU some tokens later still. All have come when generate() returns.
-using FrameSink = std::function<Result<void>(Frame&&)>;
+// A function of (Frame&&) will do where the mean is not wanted.
+using FrameSink = std::function<Result<void>(CapturedFrame&&)>;
 // Receives the text of each generated token as it is chosen; return false to stop.
 using TextSink = std::function<bool(int32_t token, const std::string& piece)>;
 
@@ -144,7 +145,7 @@ public:
     virtual Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                             const FrameSink& frames, const TextSink& text = {}) = 0;
 
-    virtual const Geometry& geometry() const = 0;   // empty until the first token was decoded
+    virtual const Geometry& geometry() const = 0;   // empty where nothing is captured (SessionOptions::capture)
     virtual RecordingInfo recording_info() const = 0;  // identity and settings for a RecordingWriter
     virtual int32_t n_ctx() const = 0;
     virtual int32_t n_vocab() const = 0;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attnscope {
@@ -118,11 +119,16 @@ struct Frame {
     std::vector<uint8_t> k;  // (layer that owns K, n_head_kv, head_dim) in each layer's k_type
     std::vector<Ranges> visible;      // one a mask group: the columns this token sees
     std::vector<Witness> witnesses;
-    std::vector<float> mean; // (index + 1): the mean over the rows of all captured layers and heads (or those of
-                             // GenerateOptions::mean_layers and mean_heads), computed by the
-                             // engine's device beside the model; empty unless asked for (SessionOptions::device_mean) and possible there.
-                             // Not recorded
     uint32_t verdict = verdict_no_witness;
+};
+
+// A frame as it leaves the engine, and what is not recorded of it. Goes where a frame does.
+struct CapturedFrame {
+    Frame frame;
+    std::vector<float> mean; // (index + 1): the mean over the rows of all captured layers and heads (or those of
+                             // GenerateOptions::mean_layers and mean_heads), computed by whatever decodes beside the model; empty
+                             // unless asked for (SessionOptions::device_mean) and possible there
+    operator Frame&&() && { return std::move(frame); }
 };
 
 } // namespace attnscope

@@ -62,7 +62,7 @@ bool CallbackTap::wants(ggml_tensor* t) {
     }
 }
 
-void CallbackTap::end_decode() {
+void CallbackTap::after_decode() {
     if (batch_) deliver(*batch_);
     batch_.reset();
 }
@@ -74,7 +74,7 @@ void CallbackTap::start_if_needed(int64_t n_query) {
         positions.resize(size_t(n_query));
         ggml_backend_tensor_get(positions_, positions.data(), 0, positions.size() * sizeof(int32_t));
     }
-    batch_ = collector.begin(n_query, positions_ ? positions.data() : nullptr);
+    batch_ = collector_.begin(n_query, positions_ ? positions.data() : nullptr);
     q_.clear();
     n_flash_ = 0;
     last_layer_ = -1;
@@ -84,7 +84,7 @@ void CallbackTap::node_done(ggml_tensor* t) {
     if (t->op == GGML_OP_MUL_MAT && named(t, "kq-")) {
         // Q may be overwritten before the weights are used: take it now.
         const int layer = layer_from_name(t->name);
-        if (batch_ && layer <= last_layer_) end_decode(); // the next batch has begun
+        if (batch_ && layer <= last_layer_) after_decode(); // the next batch has begun
         start_if_needed(t->src[1]->ne[1]);
         q_[layer] = copy_of_owner(t->src[1]);
         return;
@@ -97,7 +97,7 @@ void CallbackTap::node_done(ggml_tensor* t) {
         n.layer = n.k_cache ? layer_from_name(n.k_cache->name) : n_flash_;
         ++n_flash_;
     }
-    if (batch_ && n.flash && n.layer <= last_layer_) end_decode();
+    if (batch_ && n.flash && n.layer <= last_layer_) after_decode();
     if (!n.q) return;
     start_if_needed(n.q->ne[1]);
     last_layer_ = n.layer;
@@ -108,7 +108,7 @@ void CallbackTap::node_done(ggml_tensor* t) {
         inputs.keep_mask(n.mask, n.q->ne[1]);
         if (n.k_cells) inputs.keep(n.k_cells);
     }
-    collector.see(*batch_, n, inputs);
+    collector_.see(*batch_, n, inputs);
     take(n);
 }
 
@@ -133,8 +133,7 @@ void CallbackTap::take(AttentionNode& n) {
             const size_t v_head = ggml_row_size(n.v->type, layer.info.head_dim_v);
             const auto n_cells = static_cast<int64_t>(ggml_nbytes(n.k_cache) / n.k->nb[1]);
             if (!k.reserve(n.k->nb[1], n_cells) || (!v_in_k && !v.reserve(size_t(n_head_kv) * v_head, n_cells))) {
-                error_ = "there is no host memory to mirror the cache of a device";
-                batch_->error = error_;
+                batch_->error = "there is no host memory to mirror the cache of a device";
                 return;
             }
             if (n.k_cells) {
@@ -149,9 +148,9 @@ void CallbackTap::take(AttentionNode& n) {
             a.v_dim = ggml_type_size(n.v->type);
         }
     }
-    collector.choose_proofs(*batch_, index, index + 1);
-    collector.take(*batch_, index, a);
-    collector.prove(*batch_); // while the engine's tensors are valid
+    collector_.choose_proofs(*batch_, index, index + 1);
+    collector_.take(*batch_, index, a);
+    collector_.prove(*batch_); // while the engine's tensors are valid
 }
 
 } // namespace attnscope::capture

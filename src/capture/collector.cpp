@@ -46,11 +46,20 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     batch->frames.resize(size_t(n_query));
     batch->q_bytes = geometry_.q_bytes();
     batch->k_bytes = geometry_.k_bytes();
+    if (size_t(n_query) > tokens_.ids.size()) {
+        fail(*batch, "the engine's graph has " + std::to_string(n_query) + " tokens, and the decode only " + std::to_string(tokens_.ids.size()));
+    }
+    const Tokens tokens = tokens_.take(std::min(size_t(n_query), tokens_.ids.size()));
     for (int64_t i = 0; i < n_query; ++i) {
-        batch->positions[size_t(i)] = positions ? positions[i] : static_cast<int32_t>(next_index_ + i);
-        Frame& f = batch->frames[size_t(i)];
+        const auto at = size_t(i);
+        batch->positions[at] = positions                          ? positions[i]
+                               : at < tokens.positions.size() ? tokens.positions[at]
+                                                              : static_cast<int32_t>(next_index_ + i);
+        Frame& f = batch->frames[at];
+        f.token = at < tokens.ids.size() ? tokens.ids[at] : -1;
+        f.kind = tokens.kind;
         f.index = next_index_ + i;
-        f.position = batch->positions[size_t(i)];
+        f.position = batch->positions[at];
         f.batched = n_query > 1;
     }
     next_index_ += n_query;
@@ -188,7 +197,7 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     if (!info.captured()) return;
     const HostAttention& data = batch.data[index];
     Frame& f = batch.frames[size_t(i)];
-    if (!keep_q || keep_q(f.index)) {
+    if (!queries_ || queries_(f.index)) {
         if (f.q.empty()) f.q.reserve(batch.q_bytes);
         if (data.q_kept) {
             const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
@@ -227,7 +236,7 @@ void Collector::check(Batch& batch) const {
     }
 }
 
-bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& error) {
+bool Collector::finish(Batch& batch, std::string& error) {
     const auto n_groups = static_cast<int32_t>(batch.groups.size());
     check(batch);
     if (!geometry_known_) {
@@ -245,7 +254,6 @@ bool Collector::finish(Batch& batch, std::vector<Frame>& frames, std::string& er
         for (int32_t g = 0; g < geometry_.n_mask_groups; ++g) {
             f.visible.push_back(g < n_groups ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
         }
-        frames.push_back(std::move(f));
     }
     return true;
 }

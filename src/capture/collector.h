@@ -6,6 +6,7 @@
 #include "base/thread_pool.h"
 #include "capture/graph/host_attention.h"
 #include "capture/graph/inputs.h"
+#include "capture/tokens.h"
 
 #include <attnscope/types.h>
 
@@ -104,6 +105,7 @@ struct Batch {
     std::vector<HostAttention> data; // of the layers taken
     std::vector<Frame> frames;
     std::vector<FrameFacts> facts; // of the frames, or none
+    std::vector<float> mean;       // CapturedFrame::mean of its only token, or none
     std::vector<Proof> proofs;
     bool overwrites = false; // some of its new keys take cells that earlier tokens held
     int64_t n_unknown = 0;
@@ -127,7 +129,11 @@ class Collector {
 public:
     explicit Collector(CollectorOptions options);
 
-    // `positions`: of the tokens, host memory; null when the graph does not know them (then they follow the index).
+    // The tokens of the graphs that follow, in their order; borrowed until the next call.
+    void announce(const Tokens& tokens) { tokens_ = tokens; }
+    // How many of them no graph has had.
+    size_t announced() const { return tokens_.ids.size(); }
+    // Takes as many tokens of those announced. `positions`: of the tokens, host memory; null when the graph does not know them.
     // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
     std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
@@ -150,8 +156,8 @@ public:
     void start_proving(Batch& batch, int32_t n_threads, base::ThreadPool& helpers);
     static bool proven(const Batch& batch);
     static void wait_until_proven(Batch& batch);
-    // The frames of the batch. Fails when the graph is not what it was before (`error` says how).
-    bool finish(Batch& batch, std::vector<Frame>& frames, std::string& error);
+    // Completes the batch's frames. Fails when the graph is not what it was before (`error` says how).
+    bool finish(Batch& batch, std::string& error);
     // The batch, the latest one, never happened.
     void drop(const Batch& batch);
 
@@ -168,8 +174,8 @@ public:
     void reset();
     // Forgets everything from frame `index` on.
     void truncate(int64_t index);
-    // Q of frames for which this returns false is not kept. Empty: all are.
-    std::function<bool(int64_t index)> keep_q;
+    // Q of frames for which this returns false is not kept. Empty: all are. Not while a batch is taken.
+    void want_queries(std::function<bool(int64_t index)> wanted) { queries_ = std::move(wanted); }
 
 private:
     int32_t group_of(Batch& batch, const AttentionNode& node);
@@ -179,6 +185,8 @@ private:
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;
+    Tokens tokens_; // announced, and in no graph so far
+    std::function<bool(int64_t index)> queries_;
     WitnessFunction prove_; // of the thread that decodes
     std::shared_ptr<Provers> provers_;
     Geometry geometry_;

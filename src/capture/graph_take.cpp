@@ -1,5 +1,5 @@
 // What a batch left in blocks and caches becomes frames' data and, for what lies on devices, the mirrors' newest cells.
-#include "capture/graph_plan.h"
+#include "capture/graph_state.h"
 #include "base/parallel_for.h"
 
 namespace attnscope::capture {
@@ -10,7 +10,7 @@ constexpr int64_t many_tokens = 64;
 } // namespace
 
 void GraphTap::take(Arriving& arriving) {
-    Plan& plan = *plan_;
+    State& state = *state_;
     Batch& batch = *arriving.batch;
     std::vector<const uint8_t*> bases;
     for (const Arriving::From& from : arriving.blocks) {
@@ -22,44 +22,22 @@ void GraphTap::take(Arriving& arriving) {
         if (from.gather) from.gather->arrived(base, batch);
         bases.push_back(base);
     }
-    const auto base = [&](size_t block) { return bases[block]; };
-    std::vector<const LayerSource*> new_on_device;
-    for (const LayerSource& s : arriving.sources) {
-        if (!s.captured) continue;
-        if (s.on_device) new_on_device.push_back(&s);
+    std::vector<const DeviceLayer*> on_device;
+    for (const std::optional<LayerSource>& s : arriving.sources) {
+        if (s && s->device()) on_device.push_back(s->device());
     }
     const auto store = [&](size_t i) {
-        const Fetch* fetch = plan.fetch_of(new_on_device[i]->device);
-        store_new(*new_on_device[i], batch, base, fetch ? fetch->rows(arriving.slot) : nullptr);
+        const Fetch* fetch = state.fetch_of(on_device[i]->device);
+        store_new(*on_device[i], batch, bases, fetch ? fetch->rows(arriving.slot) : nullptr);
     };
-    if (batch.n_query >= many_tokens) base::parallel_for(new_on_device.size(), store);
-    else for (size_t i = 0; i < new_on_device.size(); ++i) store(i);
+    if (batch.n_query >= many_tokens) base::parallel_for(on_device.size(), store);
+    else for (size_t i = 0; i < on_device.size(); ++i) store(i);
     std::vector<HostAttention> data;
-    for (const LayerSource& s : arriving.sources) {
-        HostAttention a = s.host;
-        if (s.captured) {
-            a.q = bases[s.q.block] + s.q.offset;
-            a.q_token = s.q.token_stride, a.q_head = s.q.head_stride;
-            if (s.has_q_kept) {
-                a.q_kept = bases[s.q_kept.block] + s.q_kept.offset;
-                a.q_kept_token = s.q_kept.token_stride;
-                a.first_kept = arriving.first_kept;
-            }
-            a.out = bases[s.out.block] + s.out.offset;
-            a.out_token = s.out.token_stride, a.out_head = s.out.head_stride;
-            if (s.on_device) {
-                const Mirror& v = s.v_mirror ? *s.v_mirror : *s.k_mirror;
-                a.k = s.k_mirror->data();
-                a.k_cell = s.k_mirror->row_bytes();
-                a.v = v.data() + s.v_offset;
-                a.v_cell = v.row_bytes();
-                a.v_head = s.v_head, a.v_dim = s.v_dim;
-            }
-        }
-        data.push_back(a);
+    for (const std::optional<LayerSource>& s : arriving.sources) {
+        data.push_back(s ? arrived_at(*s, bases, arriving.first_kept) : HostAttention());
     }
-    collector.take(batch, std::move(data));
-    plan.mean.finish(arriving.slot, batch, collector);
+    collector_.take(batch, std::move(data));
+    state.mean.finish(arriving.slot, batch, collector_);
 }
 
 } // namespace attnscope::capture

@@ -1,4 +1,4 @@
-#include "capture/graph_plan.h"
+#include "capture/graph_state.h"
 #include "base/parallel_for.h"
 
 #include <ggml-backend.h>
@@ -8,9 +8,9 @@
 
 namespace attnscope::capture {
 
-GraphTap::GraphTap(CollectorOptions options, FramesCallback frames, int32_t mean_threads)
-    : Tap(std::move(options), std::move(frames)), plan_(std::make_unique<Plan>()) {
-    if (mean_threads > 0) plan_->host_mean = std::make_unique<HostMean>(mean_threads);
+GraphTap::GraphTap(CollectorOptions options, BatchCallback deliver, int32_t mean_threads)
+    : Tap(std::move(options), std::move(deliver)), state_(std::make_unique<State>()) {
+    if (mean_threads > 0) state_->host_mean = std::make_unique<HostMean>(mean_threads);
 }
 GraphTap::~GraphTap() = default;
 
@@ -35,134 +35,156 @@ ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device)
 } // namespace
 
 void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
-    Plan& plan = *plan_;
-    plan.graph = graph;
-    plan.found = find_attention(graph);
-    if (plan.host_mean) plan.host_mean->forget();
-    if (plan.found.nodes.empty()) return;
-    plan.placement.place(plan.found, [&] {
+    State& state = *state_;
+    reached_ = true;
+    state.graph = graph;
+    state.found = find_attention(graph);
+    if (state.host_mean) state.host_mean->forget();
+    if (state.found.nodes.empty()) return;
+    state.placement.place(state.found, [&] {
         // Blocks are about to be given back: nobody may still write to them or read from them.
         ggml_backend_sched_synchronize(sched);
         complete();
         settle();
-        plan.drain();
+        state.drain();
     });
-    if (plan.host_mean) plan.host_mean->add_to(graph, plan.found);
-    plan.list_inputs();
+    if (state.host_mean) state.host_mean->add_to(graph, state.found);
+    state.list_inputs();
 }
 
 void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
-    Plan& plan = *plan_;
-    const bool ours = plan.graph == graph && !plan.found.nodes.empty();
+    State& state = *state_;
+    reached_ = true;
+    const bool ours = state.graph == graph && !state.found.nodes.empty();
     // Only what cannot wait: the device stands still while we look.
-    plan.inputs.clear();
-    if (plan.host_mean) plan.host_mean->stop();
+    state.inputs.clear();
+    if (state.host_mean) state.host_mean->stop();
     if (ours) {
-        if (!plan.inputs_keep) plan.inputs_keep = inputs_stay(graph);
-        for (const ggml_tensor* cells : plan.written) plan.inputs.keep(cells);
-        if (!*plan.inputs_keep) plan.keep_seen();
-        if (plan.host_mean && wants_mean(collector.next_index())) plan.host_mean->start(plan.found, plan.inputs, collector.geometry(), mean_layers, mean_heads);
+        if (!state.inputs_keep) state.inputs_keep = inputs_stay(graph);
+        for (const ggml_tensor* cells : state.written) state.inputs.keep(cells);
+        if (!*state.inputs_keep) state.keep_seen();
+        if (state.host_mean && wanted_.wants_mean(collector_.next_index())) {
+            state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->layers, wanted_.mean->heads);
+        }
     }
     // A graph of another kind may move what the caches hold.
-    const bool all = !ours || plan.overwrites_arriving();
-    if (!ours || plan.overwrites_seen()) {
+    const bool all = !ours || state.overwrites_arriving();
+    if (state.arriving && (!ours || state.overwrites_seen())) {
         settle();
-        if (plan.arriving) plan.mean.wait(plan.arriving->slot);
+        state.mean.wait(state.arriving->slot);
     }
-    for (auto& fetch : plan.fetches) {
+    for (auto& fetch : state.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
     }
-    plan.seen = ours;
+    state.seen = ours;
 }
 
 void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
-    Plan& plan = *plan_;
-    if (plan.graph != graph || !plan.seen) return;
-    plan.seen = false;
-    if (!succeeded) {
-        flush();
-        return;
-    }
+    State& state = *state_;
+    if (state.graph != graph || !state.seen) return;
+    state.seen = false;
+    if (!succeeded) return flush();
     settle();
-    if (*plan.inputs_keep) plan.keep_seen();
-    // With several positions a token (M-RoPE) the first n_query are the temporal ones.
-    const uint8_t* positions = plan.found.positions ? plan.inputs.data(plan.found.positions) : nullptr;
-    const AttentionNode& first = plan.found.nodes.front();
-    const bool device = first.k_cache && !is_host(first.k_cache);
-    std::unique_ptr<Batch> batch =
-        collector.begin(plan.found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
-    Batch* unfinished = plan.arriving ? plan.arriving->batch.get() : nullptr;
-    for (const AttentionNode& n : plan.found.nodes) collector.see(*batch, n, plan.inputs, unfinished);
-    collector.check(*batch);
-    auto arriving = std::make_unique<Arriving>();
-    std::vector<const ggml_tensor*> caches;
-    bool some_on_host = false, some_on_device = false;
-    for (size_t l = 0; l < plan.found.nodes.size(); ++l) {
-        const AttentionNode& n = plan.found.nodes[l];
-        arriving->sources.push_back(source_of(n, batch->layers[l], plan.placement, plan.mirrors));
-        caches.push_back(n.k_cache);
-        const LayerSource& s = arriving->sources.back();
-        if (!s.captured) continue;
-        (s.on_device ? some_on_device : some_on_host) = true;
-        if (!s.mirrored) batch->error = "there is no host memory to mirror the cache of a device";
-    }
-    collector.choose_proofs(*batch, 0, arriving->sources.size());
-    int64_t first_kept = 0;
-    while (first_kept < batch->n_query && collector.keep_q && !collector.keep_q(batch->first_index + first_kept)) ++first_kept;
-    arriving->first_kept = batch->first_index + first_kept;
-    for (const Batch::Group& g : batch->groups) arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
-    std::sort(arriving->written.begin(), arriving->written.end());
-    arriving->batch = std::move(batch);
-    arriving->slot = plan.next_slot;
-    arriving->blocks.resize(plan.placement.blocks().size());
-    plan.next_slot = (plan.next_slot + 1) % Fetch::n_slots;
-    bool fetched = true;
-    for (size_t b = 0; b < plan.placement.blocks().size(); ++b) {
-        Placement::Block& block = plan.placement.blocks()[b];
-        if (block.used == 0 || block.on_host()) {
-            some_on_host = some_on_host || block.used > 0;
-            if (block.on_host()) arriving->blocks[b].host = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(block.memory.get()));
-            continue;
-        }
-        ggml_backend_t engine = backend_of(sched, block.device);
-        if (!plan.fetch_of(block.device)) plan.fetches.push_back(std::make_unique<Fetch>(block.device));
-        std::vector<Fetch::Rows> rows;
-        const size_t rows_bytes = rows_to_fetch(arriving->sources, caches, block.device, *arriving->batch, rows);
-        Fetch& fetch = *plan.fetch_of(block.device);
-        arriving->blocks[b].fetch = &fetch;
-        Fetch::How how = Fetch::How::staged;
-        if (arriving->batch->n_query > 1) {
-            auto gather = std::make_unique<BlockGather>();
-            if (gather->make(b, arriving->sources, *arriving->batch, first_kept) &&
-                fetch.prepare_gather(arriving->slot, block, gather->plan())) {
-                gather->apply(arriving->sources);
-                arriving->blocks[b].gather = std::move(gather);
-                how = Fetch::How::gathered;
-            }
-        }
-        fetched = fetched && engine && fetch.start(arriving->slot, engine, block, rows, rows_bytes, how);
-    }
-    if (fetched && wants_mean(arriving->batch->first_index)) {
-        plan.mean.select(mean_layers, mean_heads);
-        plan.mean.start(arriving->slot, *arriving->batch, arriving->sources, plan.fetches);
-        arriving->with_mean = plan.mean.busy(arriving->slot);
-    }
+    if (*state.inputs_keep) state.keep_seen();
+    std::unique_ptr<Arriving> arriving = see_batch();
+    const bool fetched = start_fetches(*arriving, sched);
+    if (fetched) start_mean(*arriving);
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {
-        error_ = "there is no host memory for the transfer from a device (use a smaller -ub)";
-        collector.drop(*arriving->batch);
+        fail(arriving->batch->first_index, "there is no host memory for the transfer from a device (use a smaller -ub)");
+        collector_.drop(*arriving->batch);
         return;
     }
-    plan.arriving = std::move(arriving);
-    // What lies in host memory is the next graph's: it cannot wait.
-    if (some_on_host || !some_on_device) {
-        complete();
-        settle();
-    }
+    const bool waits = arriving->waits;
+    state.arriving = std::move(arriving);
+    if (waits) return;
+    complete();
+    settle();
 }
 
-void GraphTap::end_decode() {
-    for (auto& fetch : plan_->fetches) fetch->send();
+// The tokens of the graph that has run, who sees whom, and where each layer's data is.
+std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
+    State& state = *state_;
+    const GraphAttention& found = state.found;
+    // With several positions a token (M-RoPE) the first n_query are the temporal ones.
+    const uint8_t* positions = found.positions ? state.inputs.data(found.positions) : nullptr;
+    const AttentionNode& first = found.nodes.front();
+    const bool device = first.k_cache && !is_host(first.k_cache);
+    auto arriving = std::make_unique<Arriving>();
+    arriving->batch = collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
+    Batch& batch = *arriving->batch;
+    Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
+    for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
+    collector_.check(batch);
+    bool some_on_device = false;
+    for (size_t l = 0; l < found.nodes.size(); ++l) {
+        Result<std::optional<LayerSource>> source = source_of(found.nodes[l], batch.layers[l], state.placement, state.mirrors);
+        if (!source && batch.error.empty()) batch.error = source.error().message;
+        arriving->sources.push_back(source ? std::move(*source) : std::nullopt);
+        if (!arriving->sources.back()) continue;
+        if (arriving->sources.back()->device()) some_on_device = true;
+        else arriving->waits = false; // what lies in host memory is the next graph's
+    }
+    if (!some_on_device) arriving->waits = false;
+    collector_.choose_proofs(batch, 0, arriving->sources.size());
+    arriving->first_kept = batch.first_index;
+    while (arriving->first_kept < batch.first_index + batch.n_query && !wanted_.wants_queries(arriving->first_kept)) ++arriving->first_kept;
+    for (const Batch::Group& g : batch.groups) arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
+    std::sort(arriving->written.begin(), arriving->written.end());
+    arriving->slot = state.next_slot;
+    state.next_slot = (state.next_slot + 1) % Fetch::n_slots;
+    return arriving;
+}
+
+// Asks every device for its block. False: there is no memory for it.
+bool GraphTap::start_fetches(Arriving& arriving, ggml_backend_sched_t sched) {
+    State& state = *state_;
+    std::vector<Placement::Block>& blocks = state.placement.blocks();
+    arriving.blocks.resize(blocks.size());
+    bool fetched = true;
+    for (size_t b = 0; b < blocks.size(); ++b) {
+        if (blocks[b].on_host()) {
+            if (blocks[b].used > 0) arriving.waits = false;
+            arriving.blocks[b].host = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(blocks[b].memory.get()));
+        } else if (blocks[b].used > 0) {
+            fetched = fetched && start_fetch(arriving, b, backend_of(sched, blocks[b].device));
+        }
+    }
+    return fetched;
+}
+
+bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engine) {
+    State& state = *state_;
+    const Placement::Block& block = state.placement.blocks()[index];
+    if (!state.fetch_of(block.device)) state.fetches.push_back(std::make_unique<Fetch>(block.device));
+    Fetch& fetch = *state.fetch_of(block.device);
+    Arriving::From& from = arriving.blocks[index];
+    from.fetch = &fetch;
+    const Batch& batch = *arriving.batch;
+    std::vector<Fetch::Rows> rows;
+    const size_t rows_bytes = rows_to_fetch(arriving.sources, block.device, batch, rows);
+    Fetch::How how = Fetch::How::staged;
+    if (batch.n_query > 1) {
+        auto gather = std::make_unique<BlockGather>();
+        if (gather->make(index, arriving.sources, batch, arriving.first_kept - batch.first_index) &&
+            fetch.prepare_gather(arriving.slot, block, gather->plan())) {
+            gather->apply(arriving.sources);
+            from.gather = std::move(gather);
+            how = Fetch::How::gathered;
+        }
+    }
+    return engine && fetch.start(arriving.slot, engine, block, rows, rows_bytes, how);
+}
+
+void GraphTap::start_mean(const Arriving& arriving) {
+    if (!wanted_.wants_mean(arriving.batch->first_index)) return;
+    TokenMean& mean = state_->mean;
+    mean.select(wanted_.mean->layers, wanted_.mean->heads);
+    mean.start(arriving.slot, *arriving.batch, arriving.sources, state_->fetches);
+}
+
+void GraphTap::after_decode() {
+    for (auto& fetch : state_->fetches) fetch->send();
 }
 
 void GraphTap::flush() {
@@ -173,7 +195,7 @@ void GraphTap::flush() {
 
 // Delivers what is proven, in order, and waits until at most `waiting` batches are not.
 void GraphTap::deliver_proven(size_t waiting) {
-    std::deque<std::unique_ptr<Batch>>& proving = plan_->proving;
+    std::deque<std::unique_ptr<Batch>>& proving = state_->proving;
     while (!proving.empty() && (proving.size() > waiting || Collector::proven(*proving.front()))) {
         Collector::wait_until_proven(*proving.front());
         deliver(*proving.front());
@@ -183,19 +205,19 @@ void GraphTap::deliver_proven(size_t waiting) {
 
 // What was being taken is taken: nobody but proofs works beside this thread.
 void GraphTap::settle() {
-    if (!plan_->taking) return;
-    const std::unique_ptr<Arriving> taken = std::move(plan_->taking);
-    plan_->taking_done.get();
-    plan_->proving.push_back(std::move(taken->batch));
+    if (!state_->taking) return;
+    const std::unique_ptr<Arriving> taken = std::move(state_->taking);
+    state_->taking_done.get();
+    state_->proving.push_back(std::move(taken->batch));
 }
 
 // Has the batch whose graph has run taken: beside this thread when it comes from devices, whose host would have to keep what the
 // engine's next choice of a token works with out of a core's caches; at once when the next graph changes what it is made of.
 void GraphTap::complete() {
     settle();
-    Plan& plan = *plan_;
-    if (!plan.arriving) return;
-    std::unique_ptr<Arriving> arriving = std::move(plan.arriving);
+    State& state = *state_;
+    if (!state.arriving) return;
+    std::unique_ptr<Arriving> arriving = std::move(state.arriving);
     Batch& batch = *arriving->batch;
     if (!batch.error.empty()) {
         deliver_proven(0);
@@ -204,27 +226,27 @@ void GraphTap::complete() {
     }
     // Proofs read the mirrors: cells that they may look at are not taken from them.
     if (batch.overwrites) deliver_proven(0);
-    const auto on_host = [](const LayerSource& s) { return s.captured && !s.on_device; };
+    const auto on_host = [](const std::optional<LayerSource>& s) { return s && !s->device(); };
     if (std::any_of(arriving->sources.begin(), arriving->sources.end(), on_host)) {
         take(*arriving);
-        if (plan.host_mean) plan.host_mean->finish(batch, collector);
-        collector.prove(batch); // with the engine's own K and V, which the next graph changes
+        if (state.host_mean) state.host_mean->finish(batch, collector_);
+        collector_.prove(batch); // with the engine's own K and V, which the next graph changes
         deliver_proven(0);
         deliver(batch);
         return;
     }
     // The thread that decodes a prompt must not wait for a core; where proofs do not keep up it had better share than wait.
     const bool many = batch.n_query > 1;
-    const bool keeps_up = plan.proving.empty() || Collector::proven(*plan.proving.back());
+    const bool keeps_up = state.proving.empty() || Collector::proven(*state.proving.back());
     const size_t n_provers = many && keeps_up ? base::helping_threads() : std::thread::hardware_concurrency();
-    const bool with_facts = collector.geometry_known();
-    plan.taking = std::move(arriving);
-    plan.taking_done = plan.taker.call([this, taking = plan.taking.get(), n_provers, with_facts] {
+    const bool with_facts = collector_.geometry_known();
+    state.taking = std::move(arriving);
+    state.taking_done = state.taker.call([this, taking = state.taking.get(), n_provers, with_facts] {
         take(*taking);
-        if (with_facts) collector.find_facts(*taking->batch);
-        collector.start_proving(*taking->batch, static_cast<int32_t>(n_provers), plan_->provers);
+        if (with_facts) collector_.find_facts(*taking->batch);
+        collector_.start_proving(*taking->batch, static_cast<int32_t>(n_provers), state_->provers);
     });
-    deliver_proven(many ? most_batches_proving(plan.fetches.size()) : most_proving);
+    deliver_proven(many ? most_batches_proving(state.fetches.size()) : most_proving);
 }
 
 } // namespace attnscope::capture

@@ -2,14 +2,36 @@
 
 namespace attnscope::capture {
 
-void Tap::deliver(Batch& batch) {
-    std::vector<Frame> frames;
-    std::string error;
-    if (collector.finish(batch, frames, error)) {
-        if (frames_) frames_(std::move(frames), std::move(batch.facts));
-    } else if (error_.empty()) {
-        error_ = std::move(error);
+void Tap::want(Wanted wanted) {
+    wanted_ = std::move(wanted);
+    collector_.want_queries(wanted_.queries);
+}
+
+void Tap::forget(int64_t from) {
+    if (from > 0) return collector_.truncate(from);
+    error_.clear();
+    collector_.reset();
+}
+
+void Tap::end_decode(bool succeeded) {
+    after_decode();
+    const size_t left = collector_.announced();
+    collector_.announce({});
+    // Of a model without attention nothing is known, ever: that is no error of the capture's.
+    if (succeeded && left > 0 && !collector_.geometry().layers.empty()) {
+        fail(collector_.next_index(), std::to_string(left) + " of the decode's tokens were in no graph with attention");
     }
+}
+
+void Tap::fail(int64_t index, const std::string& why) {
+    if (error_.empty()) error_ = "the capture failed at position " + std::to_string(index) + ": " + why;
+}
+
+void Tap::deliver(Batch& batch) {
+    if (!error_.empty()) return; // frames have no gaps
+    std::string why;
+    if (!collector_.finish(batch, why)) return fail(batch.first_index, why);
+    if (deliver_) deliver_(batch);
 }
 
 } // namespace attnscope::capture

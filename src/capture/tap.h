@@ -12,66 +12,81 @@
 
 namespace attnscope::capture {
 
-// Frames of one batch, on the decode thread, as soon as the batch has run; and the facts about them, where they were found out
-// already (else empty).
-using FramesCallback = std::function<void(std::vector<Frame>&&, std::vector<FrameFacts>&&)>;
+// Gets each batch on the decode thread, in order, once its frames have all but their verdicts.
+using BatchCallback = std::function<void(Batch&)>;
 
 class Tap {
 public:
-    Tap(CollectorOptions options, FramesCallback frames)
-        : collector(std::move(options)), frames_(std::move(frames)) {}
+    Tap(CollectorOptions options, BatchCallback deliver) : collector_(std::move(options)), deliver_(std::move(deliver)) {}
     virtual ~Tap() = default;
     Tap(const Tap&) = delete;
     Tap& operator=(const Tap&) = delete;
 
-    // What went wrong with a batch; empty: nothing. Stays until reset.
+    // What went wrong with a batch, in a sentence; empty: nothing. No frames come behind it, until all is forgotten.
     const std::string& error() const { return error_; }
-    // Ends a batch whose end the tap cannot see itself. After every llama_decode.
-    virtual void end_decode() {}
+    // Nothing may be on its way.
+    void want(Wanted wanted);
+    void forget(int64_t from);
+    // Around every decode.
+    void begin_decode(const Tokens& tokens) { collector_.announce(tokens); }
+    void end_decode(bool succeeded);
     // Waits for the frames that are still on their way from a device, and delivers them.
     virtual void flush() {}
-    // Forgets the context: the next frame has index 0. Nothing may be on its way.
-    void reset() {
-        error_.clear();
-        collector.reset();
-    }
 
-    Collector collector;
-    // GraphTap: Frame::mean of the tokens that follow is computed beside the model where it can be, over these layers and heads
-    // of each of them (empty: all).
-    bool device_mean = false;
-    std::vector<int32_t> mean_layers, mean_heads;
-    std::function<bool(int64_t index)> mean_wanted; // of which frames; empty: all
+    const Geometry& geometry() const { return collector_.geometry(); }
+    virtual GraphHook* hook() { return nullptr; } // for the thread that decodes; null: none
+    virtual bool reached() const { return true; } // was any graph seen
 
 protected:
-    bool wants_mean(int64_t index) const { return device_mean && (!mean_wanted || mean_wanted(index)); }
+    // The engine has been given everything that the decode consists of.
+    virtual void after_decode() {}
     void deliver(Batch& batch);
-    FramesCallback frames_;
+    // The first error stays. `index`: of the first frame that there will not be.
+    void fail(int64_t index, const std::string& why);
+
+    Collector collector_;
+    Wanted wanted_;
+
+private:
+    BatchCallback deliver_;
     std::string error_;
 };
 
 // Through ggml_backend_sched_alloc_graph: the engine computes Q and the output of all layers into memory of ours
 // (placement.h). On a CPU it is read when the graph has run; from a device it is fetched and proven while the next graphs run, so
-// that its frames come some decodes later (flush() brings the last). end_decode() lets what a device sends go behind the logits. Used with a HookScope around llama_decode.
+// that its frames come some decodes later (flush() brings the last). after_decode() lets what a device sends go behind the logits.
 class GraphTap : public Tap, public GraphHook {
 public:
     // `mean_threads`: graphs are prepared for means on a CPU, by so many threads of the engine's (host_mean.h); 0: they are not.
-    GraphTap(CollectorOptions options, FramesCallback frames, int32_t mean_threads = 0);
+    GraphTap(CollectorOptions options, BatchCallback deliver, int32_t mean_threads);
     ~GraphTap() override;
+    void flush() override;
+    GraphHook* hook() override { return this; }
+    bool reached() const override { return reached_; }
+
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) override;
-    void end_decode() override;
-    void flush() override;
 
 private:
-    struct Plan;
+    struct State;
     struct Arriving; // a batch whose data is on its way
+    void after_decode() override;
+
+    // What after_compute() does, in this order.
+    std::unique_ptr<Arriving> see_batch();
+    bool start_fetches(Arriving& arriving, ggml_backend_sched_t sched);
+    bool start_fetch(Arriving& arriving, size_t block, ggml_backend_t engine);
+    void start_mean(const Arriving& arriving);
+
+    // What happens to a batch once its graph has run.
     void complete();
-    void settle();
     void take(Arriving& arriving);
+    void settle();
     void deliver_proven(size_t waiting);
-    std::unique_ptr<Plan> plan_;
+
+    std::unique_ptr<State> state_;
+    bool reached_ = false;
 };
 
 // Through the public cb_eval, for builds where nothing can be interposed. Costs a stop of the graph at each layer.
@@ -80,9 +95,9 @@ public:
     using Tap::Tap;
     // For llama_context_params: cb_eval = eval, cb_eval_user_data = this.
     static bool eval(ggml_tensor* t, bool ask, void* user_data);
-    void end_decode() override;
 
 private:
+    void after_decode() override;
     bool wants(ggml_tensor* t);
     void node_done(ggml_tensor* t);
     void start_if_needed(int64_t n_query);

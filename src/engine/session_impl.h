@@ -1,14 +1,12 @@
 // The session behind include/attnscope/session.h.
 #pragma once
 
-#include "capture/tap.h"
-#include "capture/proof/judge.h"
+#include "capture/capture.h"
 
 #include <attnscope/session.h>
 
 #include <llama-cpp.h>
 
-#include <deque>
 #include <optional>
 
 namespace attnscope::engine {
@@ -25,7 +23,7 @@ public:
     ModelInfo model_info() const override;
     Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                     const FrameSink& frames, const TextSink& text) override;
-    const Geometry& geometry() const override { return geometry_; }
+    const Geometry& geometry() const override { return capture_ ? capture_->geometry() : no_geometry_; }
     RecordingInfo recording_info() const override;
     int32_t n_ctx() const override { return static_cast<int32_t>(llama_n_ctx(context_.get())); }
     int32_t n_vocab() const override { return n_vocab_; }
@@ -35,17 +33,16 @@ public:
     int64_t truncate(int64_t n) override;
 
     llama_context* context() { return context_.get(); }
-    capture::Tap* tap() { return tap_.get(); }
 
 private:
     Result<void> open_context(Entry entry);
-    Result<bool> warm_up(); // false: the tap was passed by
-    // Decodes one batch; its frames are in pending_ afterwards, or, from a device, after the next one or flush().
+    Result<bool> warm_up(); // false: the capture was passed by
     Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits);
-    // Gives the frames that have arrived to the sink.
-    Result<void> hand_over(const FrameSink& sink, double& seconds);
-    // Waits for the frames of everything decoded, and hands them over.
-    Result<void> hand_over_all(const FrameSink& sink, double& seconds);
+    // Reads the tokens and generates. `begun`: when the first token was chosen; unchanged where it came to none.
+    Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text, llama_sampler* sampler,
+                     GenerateResult& result, double& begun);
+    capture::Wanted wanted(const GenerateOptions& options, int64_t n_prompt) const;
+    Result<void> hand_over(CapturedFrame&& frame);
 
     SessionOptions options_;
     llama_model_ptr model_;
@@ -54,16 +51,10 @@ private:
     int32_t n_vocab_ = 0;
     ModelIdentity identity_;
     Entry entry_ = Entry::automatic;
-    std::unique_ptr<capture::Tap> tap_;
-    capture::GraphTap* graph_tap_ = nullptr; // tap_, when the way in is the interposed one
-    std::optional<capture::Judge> judge_;
-    Geometry geometry_;
-    std::vector<Frame> pending_;
-    struct Decoded {
-        int32_t token = -1;
-        FrameKind kind = FrameKind::prompt;
-    };
-    std::deque<Decoded> awaiting_; // tokens decoded whose frames were not handed over yet
+    std::unique_ptr<capture::Capture> capture_; // null: SessionOptions::capture is off
+    Geometry no_geometry_;
+    const FrameSink* frames_ = nullptr; // of the generation that runs, until it fails; frames that come otherwise are dropped
+    double sink_seconds_ = 0;
     int64_t n_past_ = 0;
     uint32_t seed_ = 0;
     SamplingOptions sampling_;

@@ -4,7 +4,6 @@
 #include "models/model_identity.h"
 #include "engine/rpc_servers.h"
 #include "engine/session_impl.h"
-#include "capture/proof/witness.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -129,8 +128,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
     if (!k) return k.error();
     if (!v) return v.error();
     context_.reset();
-    tap_.reset();
-    graph_tap_ = nullptr;
+    capture_.reset();
 
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(options_.n_ctx);
@@ -150,22 +148,13 @@ Result<void> SessionImpl::open_context(Entry entry) {
 
     entry_ = entry;
     if (options_.capture) {
-        capture::CollectorOptions collector;
-        if (options_.witness) collector.witness = [] { return capture::Prover(); };
-        collector.facts = capture::inspect;
-        auto deliver = [this](std::vector<Frame>&& frames, std::vector<capture::FrameFacts>&& facts) {
-            if (judge_) judge_->judge(frames, std::move(facts)); // there is none while the geometry is not known
-            std::move(frames.begin(), frames.end(), std::back_inserter(pending_));
-        };
-        if (entry == Entry::interposed) {
-            auto tap = std::make_unique<capture::GraphTap>(std::move(collector), deliver, options_.device_mean ? params.n_threads : 0);
-            graph_tap_ = tap.get();
-            tap_ = std::move(tap);
-        } else {
-            tap_ = std::make_unique<capture::CallbackTap>(std::move(collector), deliver);
-            params.cb_eval = capture::CallbackTap::eval;
-            params.cb_eval_user_data = tap_.get();
-        }
+        capture::Options capture;
+        capture.entry = entry == Entry::callback ? capture::Options::Entry::callback : capture::Options::Entry::interposed;
+        capture.prove = options_.witness;
+        capture.mean_threads = options_.device_mean ? params.n_threads : 0;
+        capture_ = capture::Capture::make(capture, [this](CapturedFrame&& frame) { return hand_over(std::move(frame)); });
+        params.cb_eval = capture_->callback();
+        params.cb_eval_user_data = capture_->callback_data();
     }
     take_engine_complaint();
     context_.reset(llama_init_from_model(model_.get(), params));
@@ -180,51 +169,37 @@ Result<void> SessionImpl::open_context(Entry entry) {
 // tells the geometry before the first real token.
 Result<bool> SessionImpl::warm_up() {
     const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
-    const long calls = capture::interposed_calls();
-    const Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
-    if (tap_) tap_->flush();
-    if (graph_tap_ && capture::interposed_calls() == calls) return false;
+    Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
+    if (decoded) decoded = capture_->flush();
+    if (!capture_->reached()) return false;
     if (!decoded) return decoded.error();
-    if (!tap_->error().empty()) return Error{ErrorKind::engine, "the capture failed: " + tap_->error()};
-    geometry_ = tap_->collector.geometry();
     reset();
-    const bool any = std::any_of(geometry_.layers.begin(), geometry_.layers.end(),
-                                 [](const LayerInfo& l) { return l.captured(); });
+    const std::vector<LayerInfo>& layers = geometry().layers;
+    const bool any = std::any_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.captured(); });
     if (!any) {
         std::string reason = "no attention was found in its graph";
-        if (!geometry_.layers.empty()) reason = geometry_.layers.front().absent;
+        if (!layers.empty()) reason = layers.front().absent;
         return Error{ErrorKind::unsupported, "no layer of " + options_.model_path + " can be captured: " + reason};
     }
-    judge_.emplace(geometry_);
     return true;
 }
 
 void SessionImpl::reset() {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     n_past_ = 0;
-    if (tap_) {
-        tap_->flush();
-        tap_->reset();
-    }
-    pending_.clear();
-    awaiting_.clear();
-    if (judge_) judge_.emplace(geometry_);
+    if (capture_) capture_->forget(0);
 }
 
 int64_t SessionImpl::truncate(int64_t n) {
     if (n >= n_past_) return n_past_;
     if (n > 0) {
-        if (tap_) tap_->flush();
         llama_memory_t memory = llama_get_memory(context_.get());
         // A sliding window must still hold all that token n will see.
         const int64_t window = llama_model_n_swa(model_.get());
         const bool held = llama_memory_seq_pos_min(memory, 0) <= (window > 0 ? std::max<int64_t>(0, n - window) : 0);
         if (held && llama_memory_seq_rm(memory, 0, static_cast<llama_pos>(n), -1)) {
             n_past_ = n;
-            pending_.clear();
-            awaiting_.clear();
-            if (tap_) tap_->collector.truncate(n);
-            if (judge_) judge_.emplace(geometry_); // the same token may come again
+            if (capture_) capture_->forget(n);
             return n;
         }
     }
@@ -238,7 +213,7 @@ RecordingInfo SessionImpl::recording_info() const {
     info.writer = base::program();
     info.engine = fmt::format("llama.cpp {} (ggml {})", llama_version(), ggml_version());
     info.entry = entry_ == Entry::callback ? "callback" : "interposed";
-    info.geometry = geometry_;
+    info.geometry = geometry();
     // As they were typed: 0.95, not the nearest float's 0.949999988.
     const auto typed = [](float x) { return std::stod(fmt::format("{:.6g}", x)); };
     const nlohmann::json settings = {

@@ -17,7 +17,25 @@ double now_seconds() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// Where frames go, while alive.
+struct FramesTo {
+    FramesTo(const FrameSink*& to, const FrameSink& sink) : to(to) { to = &sink; }
+    ~FramesTo() { to = nullptr; }
+    FramesTo(const FramesTo&) = delete;
+    FramesTo& operator=(const FramesTo&) = delete;
+    const FrameSink*& to;
+};
+
 } // namespace
+
+Result<void> SessionImpl::hand_over(CapturedFrame&& frame) {
+    if (!frames_ || !*frames_) return {};
+    const double start = now_seconds();
+    Result<void> r = (*frames_)(std::move(frame));
+    sink_seconds_ += now_seconds() - start;
+    if (!r) frames_ = nullptr; // it ends the generation
+    return r;
+}
 
 Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits) {
     // llama_batch_get_one does not write to the tokens.
@@ -28,57 +46,18 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
         batch.logits = logits.data();
     }
     take_engine_complaint();
-    int32_t status = 0;
-    {
-        const capture::HookScope scope(graph_tap_);
-        status = llama_decode(context_.get(), batch);
-    }
-    if (tap_) tap_->end_decode();
+    std::optional<capture::Capture::Decode> capturing;
+    if (capture_) capturing.emplace(*capture_, capture::Tokens{.ids = tokens, .positions = {}, .kind = kind});
+    const int32_t status = llama_decode(context_.get(), batch);
+    const Result<void> captured = capturing ? capturing->end(status == 0) : Result<void>();
     if (status == 1) return Error{ErrorKind::engine, "the context is full; give a larger -c"};
     if (status != 0) {
         const std::string complaint = take_engine_complaint();
         return Error{ErrorKind::engine, fmt::format("llama.cpp failed to decode at position {} (status {}){}", n_past_, status,
                                                     complaint.empty() ? "" : ": " + complaint)};
     }
-    if (tap_ && !tap_->error().empty()) {
-        return Error{ErrorKind::engine, fmt::format("the capture failed at position {}: {}", n_past_, tap_->error())};
-    }
     n_past_ += static_cast<int64_t>(tokens.size());
-    if (options_.capture) {
-        for (const int32_t token : tokens) awaiting_.push_back({token, kind});
-    }
-    return {};
-}
-
-Result<void> SessionImpl::hand_over(const FrameSink& sink, double& seconds) {
-    if (pending_.size() > awaiting_.size()) {
-        return Error{ErrorKind::engine, fmt::format("{} tokens gave {} frames", awaiting_.size(), pending_.size())};
-    }
-    for (Frame& frame : pending_) {
-        frame.token = awaiting_.front().token;
-        frame.kind = awaiting_.front().kind;
-        awaiting_.pop_front();
-    }
-    if (!sink) pending_.clear();
-    for (Frame& frame : pending_) {
-        const double start = now_seconds();
-        if (Result<void> r = sink(std::move(frame)); !r) return r;
-        seconds += now_seconds() - start;
-    }
-    pending_.clear();
-    return {};
-}
-
-Result<void> SessionImpl::hand_over_all(const FrameSink& sink, double& seconds) {
-    if (tap_) tap_->flush();
-    if (tap_ && !tap_->error().empty()) {
-        return Error{ErrorKind::engine, fmt::format("the capture failed at position {}: {}", n_past_, tap_->error())};
-    }
-    if (Result<void> r = hand_over(sink, seconds); !r) return r;
-    if (!awaiting_.empty()) {
-        return Error{ErrorKind::engine, fmt::format("{} tokens gave no frame", awaiting_.size())};
-    }
-    return {};
+    return captured;
 }
 
 Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, const GenerateOptions& o,
@@ -102,78 +81,69 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     sampling_ = o.sampling;
     llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
     result.seed = seed_;
-    const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
-    if (tap_) tap_->flush(); // of a generation that failed
-    pending_.clear();
-    awaiting_.clear();
-    if (tap_) {
-        const int64_t first_kept = n_past_ + result.n_prompt - std::min(o.prompt_rows.last, result.n_prompt);
-        const int64_t prompt_end = n_past_ + result.n_prompt;
-        tap_->collector.keep_q = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) {
-            return i >= prompt_end ? keep_rows : i >= first_kept;
-        };
-        tap_->device_mean = options_.device_mean && o.device_mean;
-        tap_->mean_layers = o.mean_layers;
-        tap_->mean_heads = o.mean_heads;
-        tap_->mean_wanted = o.mean_wanted;
+    if (capture_) capture_->want(wanted(o, result.n_prompt));
+    sink_seconds_ = 0;
+    double begun = 0;
+    {
+        const FramesTo to(frames_, frames);
+        Result<void> ran = run(tokens, o, text, sampler.get(), result, begun);
+        // Of a token that could not be decoded there is no frame; those before it are as good as ever.
+        if (Result<void> flushed = capture_ ? capture_->flush() : Result<void>(); ran && !flushed) ran = flushed;
+        if (!ran) return ran.error();
     }
+    if (begun > 0) result.generate_seconds = now_seconds() - begun;
+    result.sink_seconds = sink_seconds_;
+    return result;
+}
 
-    // Of a token that could not be decoded there is no frame; those before it are as good as ever.
-    const auto failed = [&](const Error& error) {
-        if (tap_) tap_->flush();
-        if (!tap_ || tap_->error().empty()) (void)hand_over(frames, result.sink_seconds);
-        return error;
-    };
+capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) const {
+    capture::Wanted wanted;
+    const int64_t prompt_end = n_past_ + n_prompt;
+    const int64_t first_kept = prompt_end - std::min(o.prompt_rows.last, n_prompt);
+    wanted.queries = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) { return i >= prompt_end ? keep_rows : i >= first_kept; };
+    if (options_.device_mean && o.device_mean) wanted.mean = capture::MeanRequest{o.mean_layers, o.mean_heads, o.mean_wanted};
+    return wanted;
+}
 
-    double start = now_seconds();
+Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text, llama_sampler* sampler,
+                              GenerateResult& result, double& begun) {
+    const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
+    const double start = now_seconds();
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
     const HiddenStates hidden(context_.get(), o.hidden_state);
+    result.finish_reason = "stopped";
     for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
-        if (stopped()) {
-            result.finish_reason = "stopped";
-            if (Result<void> r = hand_over_all(frames, result.sink_seconds); !r) return r.error();
-            return result;
-        }
+        if (stopped()) return {};
         n = std::min(batch, hidden.fit(tokens.size() - at));
         const auto part = tokens.subspan(at, n);
         hidden.enable(at + n == tokens.size());
-        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return failed(r.error());
-        if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
+        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r;
     }
-    for (const int32_t token : tokens) llama_sampler_accept(sampler.get(), token);
-    result.prompt_seconds = now_seconds() - start;
-    start = now_seconds();
-    result.finish_reason = "length";
+    for (const int32_t token : tokens) llama_sampler_accept(sampler, token);
+    begun = now_seconds();
+    result.prompt_seconds = begun - start;
     while (o.n_predict < 0 || result.n_generated < o.n_predict) {
-        if (stopped()) {
-            result.finish_reason = "stopped";
-            break;
-        }
+        if (stopped()) return {};
         if (n_past_ >= n_ctx()) {
             result.finish_reason = "context";
-            break;
+            return {};
         }
-        const int32_t token = llama_sampler_sample(sampler.get(), context_.get(), -1);
+        const int32_t token = llama_sampler_sample(sampler, context_.get(), -1);
         if (!o.ignore_eos && llama_vocab_is_eog(vocab_, token)) {
             result.finish_reason = "eos";
-            break;
+            return {};
         }
         hidden.deliver();
         const bool go_on = !text || text(token, piece(token));
         ++result.n_generated;
         const bool last = !go_on || result.n_generated == o.n_predict || stopped();
         if (!last || o.read_last) {
-            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return failed(r.error());
-            if (Result<void> r = hand_over(frames, result.sink_seconds); !r) return r.error();
+            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r;
         }
-        if (!go_on) {
-            result.finish_reason = "stopped";
-            break;
-        }
+        if (!go_on) return {};
     }
-    if (Result<void> r = hand_over_all(frames, result.sink_seconds); !r) return r.error();
-    result.generate_seconds = now_seconds() - start;
-    return result;
+    result.finish_reason = "length";
+    return {};
 }
 
 } // namespace attnscope::engine

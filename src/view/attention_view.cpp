@@ -40,16 +40,16 @@ public:
           crew_(make_crew(options)),
           scratch_(static_cast<size_t>(crew_->size())) {}
 
-    Result<AttentionAnswer> answer(const Frame& frame) override;
+    Result<AttentionAnswer> answer(const Frame& frame, std::span<const float> mean) override;
     Result<AttentionAnswer> answer(int64_t index) override;
-    Result<std::optional<AttentionAnswer>> next(const Frame& frame) override;
+    Result<std::optional<AttentionAnswer>> next(const Frame& frame, std::span<const float> mean) override;
     Result<void> each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) override;
     const AttentionRequest& request() const override { return request_; }
     PositionScores& scores() override { return scores_; }
 
 private:
     Result<void> each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink);
-    Result<AttentionAnswer> compute(const Frame& frame, bool answering, bool accumulating);
+    Result<AttentionAnswer> compute(const Frame& frame, std::span<const float> given_mean, bool answering, bool accumulating);
     Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
     Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
@@ -181,7 +181,7 @@ Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
     return done;
 }
 
-Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool accumulating) {
+Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float> given_mean, bool answering, bool accumulating) {
     auto columns = columns_of(frame, source_);
     if (!columns) return columns.error();
     n_columns_ = *columns;
@@ -191,11 +191,11 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
         if (answering) answer->values.assign(n_values(*answer), 0.0f);
         const bool mean = accumulating || (answering && wants_mean());
         // A GPU may have computed it beside the model already.
-        const bool given = mean && frame.mean.size() == static_cast<size_t>(n_columns_) &&
+        const bool given = mean && given_mean.size() == static_cast<size_t>(n_columns_) &&
                            (options_.mean_is_selected || selection_.n_rows == source_.geometry().n_rows()) &&
                            (!answering || wants_mean());
         if (given) {
-            mean_ = frame.mean;
+            mean_.assign(given_mean.begin(), given_mean.end());
             if (answering) take_mean(request_, mean_, *answer);
             return answer;
         }
@@ -212,24 +212,24 @@ Result<AttentionAnswer> View::compute(const Frame& frame, bool answering, bool a
     }
 }
 
-Result<AttentionAnswer> View::answer(const Frame& frame) {
-    return compute(frame, true, false);
+Result<AttentionAnswer> View::answer(const Frame& frame, std::span<const float> mean) {
+    return compute(frame, mean, true, false);
 }
 
 Result<AttentionAnswer> View::answer(int64_t index) {
     auto frame = source_.frame(index);
     if (!frame) return frame.error();
-    return compute(*frame, true, false);
+    return compute(*frame, {}, true, false);
 }
 
-Result<std::optional<AttentionAnswer>> View::next(const Frame& frame) {
+Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<const float> mean) {
     const bool due = n_seen_ % request_.every == 0;
     const bool accumulating = !request_.accumulate.empty();
     if (!due && !accumulating) {
         ++n_seen_;
         return std::optional<AttentionAnswer>();
     }
-    auto answer = compute(frame, due, accumulating);
+    auto answer = compute(frame, mean, due, accumulating);
     if (!answer) return answer.error();
     ++n_seen_;
     if (accumulating) scores_.add(mean_);

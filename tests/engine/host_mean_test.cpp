@@ -75,7 +75,7 @@ TEST(HostMean, ComesAndGoesWithTheRequest) {
         g.n_predict = 4, g.ignore_eos = true, g.sampling.temperature = 0;
         g.device_mean = wanted;
         int n = 0, n_means = 0;
-        const auto r = (*session)->generate({&token, 1}, g, [&](Frame&& f) -> Result<void> {
+        const auto r = (*session)->generate({&token, 1}, g, [&](CapturedFrame&& f) -> Result<void> {
             ++n;
             n_means += !f.mean.empty();
             double sum = 0;
@@ -102,8 +102,8 @@ TEST(HostMean, IsOfTheFramesItIsWantedOf) {
     g.mean_wanted = [](int64_t index) { return index % 3 == 1; };
     std::vector<int64_t> with;
     const int32_t token = 7;
-    const auto r = (*session)->generate({&token, 1}, g, [&](Frame&& f) -> Result<void> {
-        if (!f.mean.empty()) with.push_back(f.index);
+    const auto r = (*session)->generate({&token, 1}, g, [&](CapturedFrame&& f) -> Result<void> {
+        if (!f.mean.empty()) with.push_back(f.frame.index);
         return {};
     });
     ASSERT_TRUE(r) << r.error().message;
@@ -125,9 +125,9 @@ TEST(HostMean, IsLeftToOthersWhereDistancesAreWeighed) { // ALiBi
     GenerateOptions g;
     g.n_predict = 3, g.ignore_eos = true;
     const std::vector<int32_t> prompt = {3, 4, 5};
-    const auto r = (*session)->generate(prompt, g, [&](Frame&& f) -> Result<void> {
+    const auto r = (*session)->generate(prompt, g, [&](CapturedFrame&& f) -> Result<void> {
         EXPECT_TRUE(f.mean.empty());
-        EXPECT_EQ(f.verdict, verdict_ok);
+        EXPECT_EQ(f.frame.verdict, verdict_ok);
         return {};
     });
     ASSERT_TRUE(r) << r.error().message;

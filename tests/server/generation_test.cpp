@@ -38,7 +38,7 @@ struct Scene {
     }
     Frame choose() { // a frame and the token that was chosen from it
         Frame frame = next_frame();
-        generation->put_row(frame);
+        generation->put_row({frame, {}});
         generation->put_token(7, "a", frame.index, {});
         return frame;
     }
@@ -61,13 +61,13 @@ TEST(Generation, TheEnginesThreadsComputeForAClientThatKeepsUp) {
         const bool behind = i == 5; // the event before it was not taken yet
         const Frame frame = scene.next_frame();
         const AttentionAnswer want = scene.plain(frame);
-        if (behind) scene.generation->put_prompt_row(frame);
-        scene.generation->put_row(frame);
+        if (behind) scene.generation->put_prompt_row({frame, {}});
+        scene.generation->put_row({frame, {}});
         EXPECT_TRUE(behind || !scene.generation->next(1ms)); // there is no token yet
         scene.generation->put_token(7, "a", frame.index, {});
         auto event = scene.generation->next(1s);
         if (behind) event = scene.generation->next(1s);
-        ASSERT_TRUE(event && event->frame);
+        ASSERT_TRUE(event && event->frame());
         EXPECT_EQ(event->kind, GenerationEvent::Kind::token);
         EXPECT_EQ(event->answer.has_value(), !behind);
         std::optional<base::Lock> lock(std::in_place, scene.keys->mutex); // whoever computed now would wait for it for ever
@@ -84,7 +84,7 @@ TEST(Generation, AClientThatLeavesWhileTheEngineComputesTakesNothingAway) {
         Scene scene(asking({.reduce = Reduce::none}), 2);
         const Frame frame = scene.next_frame();
         std::thread client([&] { scene.generation->abandon(); });
-        scene.generation->put_row(frame);
+        scene.generation->put_row({frame, {}});
         scene.generation->put_token(7, "a", frame.index, {});
         client.join();
         EXPECT_TRUE(scene.generation->cancelled());
@@ -100,11 +100,11 @@ TEST(Generation, AFrameWhoseTokenIsNeverChosenIsNotAccumulated) {
         return sum;
     }();
     scene.generation->put_token(7, "a", chosen.index, {});
-    scene.generation->put_row(chosen);
+    scene.generation->put_row({chosen, {}});
     auto event = scene.generation->next(1s);
     ASSERT_TRUE(event);
     EXPECT_TRUE(scene.generation->answer(*event));
-    scene.generation->put_row(scene.next_frame()); // the model stops here
+    scene.generation->put_row({scene.next_frame(), {}}); // the model stops here
     EXPECT_FALSE(scene.generation->next(20ms));
     scene.generation->finish({});
     event = scene.generation->next(1s);
@@ -121,7 +121,7 @@ TEST(Generation, AFrameWhoseTokenIsNeverChosenIsNotAccumulated) {
 TEST(Generation, FramesAreComputedInTheirOrderWhoeverComputes) {
     Scene scene(asking({.reduce = Reduce::mean, .accumulate = {Accumulate::last}}), 2);
     const Frame first = scene.next_frame();
-    scene.generation->put_prompt_row(first); // left to the client
+    scene.generation->put_prompt_row({first, {}}); // left to the client
     ASSERT_TRUE(scene.generation->next(1s)); // which has it in hand, and has not computed it
     auto event = scene.generation->next(1ms);
     EXPECT_FALSE(event);

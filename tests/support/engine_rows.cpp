@@ -141,14 +141,16 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     const std::vector<int32_t>& prompt = given;
     std::vector<int32_t> tokens = prompt;
     std::vector<Frame> frames;
+    std::vector<std::vector<float>> means;
     GenerateOptions go;
     go.n_predict = n_predict;
     go.ignore_eos = true;
     go.sampling.seed = 42;
     auto result = session.generate(prompt, go,
-                                   [&](Frame&& f) -> Result<void> {
-                                       if (f.kind == FrameKind::generated) tokens.push_back(f.token);
-                                       frames.push_back(std::move(f));
+                                   [&](CapturedFrame&& f) -> Result<void> {
+                                       if (f.frame.kind == FrameKind::generated) tokens.push_back(f.frame.token);
+                                       frames.push_back(std::move(f.frame));
+                                       means.push_back(std::move(f.mean));
                                        return {};
                                    },
                                    {});
@@ -216,9 +218,10 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
             }
             d.max_column = std::max(d.max_column, n);
         }
-        if (f.mean.empty()) return;
+        const std::vector<float>& given = means[index];
+        if (given.empty()) return;
         ++d.means;
-        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(f.mean[j]) - mean[j]));
+        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(given[j]) - mean[j]));
     });
     return d;
 }

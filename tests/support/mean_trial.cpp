@@ -34,11 +34,12 @@ Result<MeanOutcome> try_means(MeanTrial trial) {
     std::vector<int32_t> prompt;
     for (size_t i = 0; i < trial.n_prompt; ++i) prompt.push_back(static_cast<int32_t>(5 + i * 7 % 200));
     MeanOutcome outcome;
-    const auto r = (*session)->generate(prompt, g, [&](Frame&& f) -> Result<void> {
+    const auto r = (*session)->generate(prompt, g, [&](CapturedFrame&& captured) -> Result<void> {
+        const Frame& f = captured.frame;
         outcome.n_not_ok += f.verdict != verdict_ok;
         if (auto added = (*store)->append(f); !added) return added;
         if (f.kind != FrameKind::generated) return {};
-        const std::vector<float> mean = std::exchange(f.mean, {});
+        const std::vector<float>& mean = captured.mean;
         if (mean.empty()) return {};
         ++outcome.n_means;
         auto answer = (*view)->answer(f);

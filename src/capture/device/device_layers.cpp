@@ -2,6 +2,8 @@
 
 #include <ggml-cpu.h>
 
+#include <cstring>
+
 namespace attnscope::capture {
 
 namespace {
@@ -15,10 +17,18 @@ Placed placed(ggml_tensor* t, const Placement& placement, size_t token_stride, s
 }
 
 // What SET_ROWS stores: one row a token (elements one behind the other), or, where V is kept transposed, one element a row.
-Placed stored_rows(ggml_tensor* t, const Placement& placement, int64_t n_query, int64_t& width) {
+DeviceLayer::Stored stored_rows(ggml_tensor* t, const Placement& placement, int64_t n_query, DType type) {
     const bool one_row_a_token = t->ne[1] == n_query;
-    width = one_row_a_token ? t->ne[0] : ggml_nelements(t) / n_query;
-    return placed(t, placement, one_row_a_token ? t->nb[1] : size_t(width) * sizeof(float), 0);
+    const int64_t width = one_row_a_token ? t->ne[0] : ggml_nelements(t) / n_query;
+    return {placed(t, placement, one_row_a_token ? t->nb[1] : size_t(width) * sizeof(float), 0), width, type};
+}
+
+const uint8_t* at(const Placed& p, std::span<const uint8_t* const> bases) { return bases[p.block] + p.offset; }
+
+// Row `i` of what was stored, into a mirror.
+void store_row(const DeviceLayer::Stored& stored, std::span<const uint8_t* const> bases, size_t i, uint8_t* to) {
+    const uint8_t* from = at(stored.at, bases) + i * stored.at.token_stride;
+    store_f32_row(stored.type, reinterpret_cast<const float*>(from), stored.width, to);
 }
 
 } // namespace
@@ -31,46 +41,79 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to) {
     }
 }
 
-LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors) {
+Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors) {
+    if (!layer.info.captured()) return std::optional<LayerSource>();
     LayerSource s;
-    if (!layer.info.captured()) return s;
-    s.captured = true;
     s.q = placed(node.q, placement, node.q->nb[1], node.q->nb[2]);
     s.out = placed(node.out, placement, node.flash ? node.out->nb[2] : node.out->nb[1],
                    node.flash ? node.out->nb[1] : node.out->nb[2]);
-    s.host = host_attention(node);
-    s.host.device = !is_host(node.k_cache);
-    s.on_device = !is_host(node.k_cache);
-    if (!s.on_device) return s;
-    s.device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(node.k_cache->buffer));
-    s.k_cache = node.k_cache;
-    s.k_offset = offset_in_owner(node.k);
-    s.remote = is_remote(s.device);
-    s.group = layer.written_group;
-    s.writes_k = node.k_cells != nullptr;
-    s.k_type = layer.info.k_type;
-    s.k_row_bytes = node.k->nb[1];
-    s.k_mirror = &mirrors[node.k_cache];
-    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / s.k_row_bytes);
-    s.mirrored = s.k_mirror->reserve(s.k_row_bytes, n_cells);
-    const int64_t n_query = node.q->ne[1];
-    if (s.writes_k && s.remote) s.k_new = stored_rows(node.k_new, placement, n_query, s.k_width);
-    s.v_type = layer.v_type;
-    const size_t element = ggml_type_size(node.v->type);
-    if (owner(node.v) == node.k_cache) {
-        s.v_offset = node.v->view_offs;
-        s.v_head = node.v->nb[2];
-        s.v_dim = node.v->nb[0];
-        return s;
+    const HostAttention engine = host_attention(node);
+    if (is_host(node.k_cache)) {
+        s.cache = HostLayer{engine};
+        return std::optional(s);
     }
-    const int64_t dim_v = layer.info.head_dim_v;
-    s.writes_v = s.writes_k;
-    if (s.writes_v) s.v_new = stored_rows(node.v_new, placement, n_query, s.v_width);
-    s.v_mirror = &mirrors[owner(node.v)];
-    s.v_head = ggml_row_size(node.v->type, dim_v);
-    s.v_dim = element;
-    if (s.writes_v) s.mirrored = s.v_mirror->reserve(ggml_row_size(node.v->type, s.v_width), n_cells) && s.mirrored;
-    return s;
+    DeviceLayer d;
+    d.device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(node.k_cache->buffer));
+    d.k_cache = node.k_cache;
+    d.k = engine.k;
+    d.k_offset = offset_in_owner(node.k);
+    d.k_cell = engine.k_cell;
+    d.group = layer.written_group;
+    d.k_mirror = d.v_mirror = &mirrors[node.k_cache];
+    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / d.k_cell);
+    bool mirrored = d.k_mirror->reserve(d.k_cell, n_cells);
+    const int64_t n_query = node.q->ne[1];
+    const bool writes = node.k_cells != nullptr;
+    if (writes && is_remote(d.device)) d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
+    else if (writes) d.k_new = DeviceLayer::Fetched{};
+    if (owner(node.v) == node.k_cache) {
+        d.v_offset = node.v->view_offs;
+        d.v_head = node.v->nb[2];
+        d.v_dim = node.v->nb[0];
+    } else {
+        if (writes) d.v_new = stored_rows(node.v_new, placement, n_query, layer.v_type);
+        d.v_mirror = &mirrors[owner(node.v)];
+        d.v_head = ggml_row_size(node.v->type, layer.info.head_dim_v);
+        d.v_dim = ggml_type_size(node.v->type);
+        if (writes) mirrored = d.v_mirror->reserve(ggml_row_size(node.v->type, d.v_new->width), n_cells) && mirrored;
+    }
+    if (!mirrored) return Error{ErrorKind::io, "there is no host memory to mirror the cache of a device"};
+    s.cache = d;
+    return std::optional(s);
+}
+
+void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases, const uint8_t* rows) {
+    const auto* fetched = std::get_if<DeviceLayer::Fetched>(&layer.k_new);
+    const auto* stored = std::get_if<DeviceLayer::Stored>(&layer.k_new);
+    const std::vector<int64_t>& cells = batch.groups[size_t(layer.group)].written;
+    for (size_t i = 0; i < cells.size(); ++i) {
+        if (fetched) std::memcpy(layer.k_mirror->row(cells[i]), rows + fetched->at + i * layer.k_cell, layer.k_cell);
+        if (stored) store_row(*stored, bases, i, layer.k_mirror->row(cells[i]));
+        if (layer.v_new) store_row(*layer.v_new, bases, i, layer.v_mirror->row(cells[i]));
+    }
+}
+
+HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* const> bases, int64_t first_kept) {
+    HostAttention a;
+    if (const auto* host = std::get_if<HostLayer>(&source.cache)) a = host->engine;
+    if (const DeviceLayer* d = source.device()) {
+        a.device = true;
+        a.k = d->k_mirror->data();
+        a.k_cell = d->k_mirror->row_bytes();
+        a.v = d->v_mirror->data() + d->v_offset;
+        a.v_cell = d->v_mirror->row_bytes();
+        a.v_head = d->v_head, a.v_dim = d->v_dim;
+    }
+    a.q = at(source.q, bases);
+    a.q_token = source.q.token_stride, a.q_head = source.q.head_stride;
+    if (source.q_kept) {
+        a.q_kept = at(*source.q_kept, bases);
+        a.q_kept_token = source.q_kept->token_stride;
+        a.first_kept = first_kept;
+    }
+    a.out = at(source.out, bases);
+    a.out_token = source.out.token_stride, a.out_head = source.out.head_stride;
+    return a;
 }
 
 namespace {
@@ -97,20 +140,21 @@ bool pick(const Placed& p, int64_t width, int64_t n_head, const Batch& batch, si
 
 } // namespace
 
-bool BlockGather::make(size_t block, const std::vector<LayerSource>& sources, const Batch& batch, int64_t first_kept) {
+bool BlockGather::make(size_t block, const LayerSources& sources, const Batch& batch, int64_t first_kept) {
     block_ = block;
     plan_ = {};
     v_new_.clear(), q_kept_.clear(), q_whole_.clear(), q_.clear(), out_.clear();
     kept_token_ = 0;
     for (size_t l = 0, first = 0, end = 0; l < sources.size(); ++l, first = end) {
         while (end < batch.proofs.size() && size_t(batch.proofs[end].layer) == l) ++end;
-        const LayerSource& s = sources[l];
+        if (!sources[l]) continue;
+        const LayerSource& s = *sources[l];
         const LayerInfo& info = batch.layers[l].info;
-        if (!s.captured) continue;
-        if (s.writes_v && s.v_new.block == block) {
-            const size_t bytes = size_t(batch.n_query) * s.v_new.token_stride;
+        if (const DeviceLayer* d = s.device(); d && d->v_new && d->v_new->at.block == block) {
+            const Placed& v = d->v_new->at;
+            const size_t bytes = size_t(batch.n_query) * v.token_stride;
             const size_t to = plan_.room(bytes);
-            plan_.whole.push_back({s.v_new.offset, to, bytes});
+            plan_.whole.push_back({v.offset, to, bytes});
             v_new_.push_back({l, to});
         }
         const auto pick_into = [&](const Placed& p, int64_t width, std::vector<ProofPlace>& places) {
@@ -128,9 +172,9 @@ bool BlockGather::make(size_t block, const std::vector<LayerSource>& sources, co
     if (first_kept >= batch.n_query) return true;
     size_t at = plan_.room(kept_token_ * size_t(batch.n_query - first_kept));
     for (size_t l = 0; l < sources.size(); ++l) {
-        const LayerSource& s = sources[l];
+        if (!sources[l] || sources[l]->q.block != block) continue;
+        const LayerSource& s = *sources[l];
         const LayerInfo& info = batch.layers[l].info;
-        if (!s.captured || s.q.block != block) continue;
         if (dtype_block(info.q_type) > 1) { // not every back end that says it can copies into blocks with strides
             const size_t bytes = extent(s.q, info.head_dim, info.n_head, batch.n_query);
             const size_t to = plan_.room(bytes);
@@ -151,13 +195,10 @@ bool BlockGather::make(size_t block, const std::vector<LayerSource>& sources, co
     return true;
 }
 
-void BlockGather::apply(std::vector<LayerSource>& sources) const {
-    for (const LayerPlace& p : v_new_) sources[p.layer].v_new.offset = p.at;
-    for (const LayerPlace& p : q_whole_) sources[p.layer].q.offset = p.at;
-    for (const LayerPlace& p : q_kept_) {
-        sources[p.layer].q_kept = {block_, p.at, kept_token_, 0};
-        sources[p.layer].has_q_kept = true;
-    }
+void BlockGather::apply(LayerSources& sources) const {
+    for (const LayerPlace& p : v_new_) sources[p.layer]->device()->v_new->at.offset = p.at;
+    for (const LayerPlace& p : q_whole_) sources[p.layer]->q.offset = p.at;
+    for (const LayerPlace& p : q_kept_) sources[p.layer]->q_kept = Placed{block_, p.at, kept_token_, 0};
 }
 
 void BlockGather::arrived(const uint8_t* base, Batch& batch) const {
@@ -165,19 +206,19 @@ void BlockGather::arrived(const uint8_t* base, Batch& batch) const {
     for (const ProofPlace& p : out_) batch.proofs[p.proof].out = reinterpret_cast<const float*>(base + p.at);
 }
 
-size_t rows_to_fetch(std::vector<LayerSource>& sources, const std::vector<const ggml_tensor*>& caches, ggml_backend_dev_t device,
-                     const Batch& batch, std::vector<Fetch::Rows>& rows) {
+size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch, std::vector<Fetch::Rows>& rows) {
     size_t at = 0;
-    for (size_t l = 0; l < sources.size(); ++l) {
-        LayerSource& s = sources[l];
-        if (!s.captured || !s.on_device || s.device != device || s.remote || !s.writes_k) continue;
-        s.k_rows_at = at;
-        const std::vector<int64_t>& cells = batch.groups[size_t(s.group)].written;
+    for (std::optional<LayerSource>& source : sources) {
+        DeviceLayer* d = source ? source->device() : nullptr;
+        auto* fetched = d ? std::get_if<DeviceLayer::Fetched>(&d->k_new) : nullptr;
+        if (!fetched || d->device != device) continue;
+        fetched->at = at;
+        const std::vector<int64_t>& cells = batch.groups[size_t(d->group)].written;
         for (size_t i = 0; i < cells.size();) {
             size_t n = 1;
             while (i + n < cells.size() && cells[i + n] == cells[i] + static_cast<int64_t>(n)) ++n;
-            rows.push_back({caches[l], size_t(cells[i]) * s.k_row_bytes, n * s.k_row_bytes, at});
-            at += n * s.k_row_bytes;
+            rows.push_back({d->k_cache, size_t(cells[i]) * d->k_cell, n * d->k_cell, at});
+            at += n * d->k_cell;
             i += n;
         }
     }

@@ -9,8 +9,12 @@
 #include "capture/device/mirror.h"
 #include "capture/device/placement.h"
 
+#include <attnscope/error.h>
+
 #include <cstdint>
-#include <cstring>
+#include <optional>
+#include <span>
+#include <variant>
 #include <vector>
 
 namespace attnscope::capture {
@@ -21,48 +25,66 @@ struct Placed {
     size_t token_stride = 0, head_stride = 0; // bytes
 };
 
-struct LayerSource {
-    bool captured = false;
-    Placed q, out;
-    Placed q_kept;             // gathered: of the tokens that keep their queries, in the layer's q_type
-    bool has_q_kept = false;
-    bool on_device = false;    // the layer's cache lies on a device; otherwise:
-    HostAttention host;        // K and V where the engine has them
-    // on a device
+// A layer whose cache the engine has in host memory: K and V stay there until the next graph.
+struct HostLayer {
+    HostAttention engine;
+};
+
+// A layer whose cache lies on a device. Its keys and values are read from mirrors, which get the new ones.
+struct DeviceLayer {
+    // Rows of f32 that the graph stored in a cache, out of a block; they go to a mirror in the cache's type.
+    struct Stored {
+        Placed at;
+        int64_t width = 0; // elements of a row
+        DType type = DType::f16;
+    };
+    // Rows of the cache itself: at `at` of what the device's fetch brings, one a token.
+    struct Fetched {
+        size_t at = 0;
+    };
+
     ggml_backend_dev_t device = nullptr;
     ggml_tensor* k_cache = nullptr; // the engine's
-    size_t k_offset = 0;       // of the first key inside it
-    bool remote = false;       // the new keys are taken from the graph (k_new), not from the cache
-    bool writes_k = false, writes_v = false;
-    size_t k_rows_at = 0;      // of this layer's new rows in the fetch's rows, one a token
-    Placed k_new, v_new;       // f32
-    int64_t k_width = 0, v_width = 0; // elements of a row of K, of V
-    DType k_type = DType::f16, v_type = DType::f16;
-    size_t k_row_bytes = 0;
-    int32_t group = 0;         // Batch::Group with the cells
-    bool mirrored = true;      // false: no memory for a mirror
+    const uint8_t* k = nullptr;     // of the first key, on the device
+    size_t k_offset = 0, k_cell = 0; // of the first key inside the cache; bytes from cell to cell
+    int32_t group = 0;              // Batch::Group with the cells of the new keys
+    // The new keys. Of a remote device they are taken from the graph; none: they are another layer's.
+    std::variant<std::monostate, Fetched, Stored> k_new;
+    std::optional<Stored> v_new; // none: V is part of K's cache, or another layer's
     Mirror* k_mirror = nullptr;
-    Mirror* v_mirror = nullptr; // null: V is part of K's cache
-    size_t v_offset = 0;       // of V inside a row
+    Mirror* v_mirror = nullptr; // k_mirror, where V is part of K's cache
+    size_t v_offset = 0;        // of V inside a row
     size_t v_head = 0, v_dim = 0;
 };
 
-// Describes a node whose tensors `placement` has placed; `layer` is what the collector saw of it.
-LayerSource source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors);
+// Where a captured layer of a batch lies.
+struct LayerSource {
+    Placed q, out;
+    std::optional<Placed> q_kept; // gathered: of the tokens that keep their queries, in the layer's q_type
+    std::variant<HostLayer, DeviceLayer> cache;
 
-// The new rows of K that a device's cache holds now, to be fetched; sets k_rows_at. Consecutive cells become one transfer.
-// Returns the bytes of all rows.
-size_t rows_to_fetch(std::vector<LayerSource>& sources, const std::vector<const ggml_tensor*>& caches, ggml_backend_dev_t device,
-                     const Batch& batch, std::vector<Fetch::Rows>& rows);
+    const DeviceLayer* device() const { return std::get_if<DeviceLayer>(&cache); }
+    DeviceLayer* device() { return std::get_if<DeviceLayer>(&cache); }
+};
+// One a layer of the batch; none where the layer is not captured.
+using LayerSources = std::vector<std::optional<LayerSource>>;
+
+// Describes the layer of a node whose tensors `placement` has placed; `layer` is what the collector saw of it. Fails where
+// there is no memory for a mirror.
+Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors);
+
+// The new rows of K that a device's cache holds now, to be fetched; says where (Fetched::at). Consecutive cells become one
+// transfer. Returns the bytes of all rows.
+size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch, std::vector<Fetch::Rows>& rows);
 
 // Plans what of block `block` goes to the host: the new values, the queries of the tokens from `first_kept` on (of the batch),
 // and what the batch's proofs look at. False: the data does not lie as it must.
 class BlockGather {
 public:
-    bool make(size_t block, const std::vector<LayerSource>& sources, const Batch& batch, int64_t first_kept);
+    bool make(size_t block, const LayerSources& sources, const Batch& batch, int64_t first_kept);
     const GatherPlan& plan() const { return plan_; }
     // From now on `sources` say where things are in what arrives. After this the batch's proofs find theirs with arrived().
-    void apply(std::vector<LayerSource>& sources) const;
+    void apply(LayerSources& sources) const;
     void arrived(const uint8_t* base, Batch& batch) const;
 
 private:
@@ -79,24 +101,9 @@ private:
 void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to);
 
 // Puts the new keys and values of one layer, arrived in host memory, into its mirrors, in the caches' own types.
-// `base(block)` is where a block has arrived; `rows` where the device's rows have.
-template <typename Base> void store_new(const LayerSource& s, const Batch& batch, const Base& base, const uint8_t* rows) {
-    const std::vector<int64_t>& cells = batch.groups[size_t(s.group)].written;
-    for (size_t i = 0; i < cells.size(); ++i) {
-        if (s.writes_k) {
-            uint8_t* to = s.k_mirror->row(cells[i]);
-            if (s.remote) {
-                const uint8_t* from = base(s.k_new.block) + s.k_new.offset + i * s.k_new.token_stride;
-                store_f32_row(s.k_type, reinterpret_cast<const float*>(from), s.k_width, to);
-            } else {
-                std::memcpy(to, rows + s.k_rows_at + i * s.k_row_bytes, s.k_row_bytes);
-            }
-        }
-        if (s.writes_v) {
-            const uint8_t* from = base(s.v_new.block) + s.v_new.offset + i * s.v_new.token_stride;
-            store_f32_row(s.v_type, reinterpret_cast<const float*>(from), s.v_width, s.v_mirror->row(cells[i]));
-        }
-    }
-}
+// `bases`: where each block has arrived; `rows`: where the device's rows have.
+void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases, const uint8_t* rows);
+// The layer's tensors in host memory. `first_kept`: the frame that q_kept begins with.
+HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* const> bases, int64_t first_kept);
 
 } // namespace attnscope::capture

@@ -29,8 +29,4 @@ private:
     GraphHook* outer_;
 };
 
-// How often this process came through the interposed functions: 0 after a decode means that libllama was linked in a
-// way that passes us by (statically, or ggml before us), and the callback must be used.
-long interposed_calls();
-
 } // namespace attnscope::capture

@@ -5,8 +5,6 @@
 // hook is found through the thread that decodes.
 #include "capture/graph/hook.h"
 
-#include <atomic>
-
 #if defined(__linux__)
 #include <dlfcn.h>
 #include <link.h>
@@ -20,12 +18,10 @@ namespace attnscope::capture {
 
 namespace {
 thread_local GraphHook* current_hook = nullptr;
-std::atomic<long> calls{0};
 } // namespace
 
 HookScope::HookScope(GraphHook* hook) : outer_(current_hook) { current_hook = hook; }
 HookScope::~HookScope() { current_hook = outer_; }
-long interposed_calls() { return calls.load(std::memory_order_relaxed); }
 
 #if defined(__linux__)
 namespace {
@@ -69,14 +65,12 @@ template <typename F> F real(const char* symbol) {
 
 #if defined(__linux__)
 
-using attnscope::capture::calls;
 using attnscope::capture::current_hook;
 using attnscope::capture::real;
 
 extern "C" __attribute__((visibility("default"))) bool ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched,
                                                                                       ggml_cgraph* graph) {
     static const auto next = real<bool (*)(ggml_backend_sched_t, ggml_cgraph*)>("ggml_backend_sched_alloc_graph");
-    calls.fetch_add(1, std::memory_order_relaxed);
     if (current_hook) current_hook->before_alloc(sched, graph);
     return next(sched, graph);
 }
@@ -85,7 +79,6 @@ extern "C" __attribute__((visibility("default"))) ggml_status
 ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     static const auto next =
         real<ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*)>("ggml_backend_sched_graph_compute_async");
-    calls.fetch_add(1, std::memory_order_relaxed);
     if (!current_hook) return next(sched, graph);
     current_hook->before_compute(sched, graph);
     const ggml_status status = next(sched, graph);

@@ -210,12 +210,11 @@ void HostMean::finish(Batch& batch, const Collector& collector) {
     const size_t n_parts = n_parts_;
     if (failed_ || n_parts == 0 || batch.frames.size() != 1) return;
     for (size_t part = 0; part < n_parts; ++part) add_part(work_.size() - 1, part, n_parts);
-    Frame& f = batch.frames[0];
-    f.mean.assign(size_t(f.index) + 1, 0.0f);
+    batch.mean.assign(size_t(batch.first_index) + 1, 0.0f);
     const double share = 1.0 / static_cast<double>(n_rows_);
     for (const Visibility& seen : visible_) {
         const CellView cells = collector.cells(batch, size_t(batch.layers[seen.attention].group));
-        add_cells(cells, seen.cells, std::span<const double>(seen.sums), share, f.mean);
+        add_cells(cells, seen.cells, std::span<const double>(seen.sums), share, batch.mean);
     }
 }
 

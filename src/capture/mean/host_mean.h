@@ -26,10 +26,10 @@ public:
     // assigned to the graph; forgets the graph before. A node costs the engine's threads one more meeting.
     void add_to(ggml_cgraph* graph, const GraphAttention& found);
     // The graph is about to run, with these inputs; its nodes compute over the chosen layers and heads of each (empty: all).
-    // Does nothing where the graph has no nodes of ours, or where this model does not allow it: the frame's mean then stays empty.
+    // Does nothing where the graph has no nodes of ours, or where this model does not allow it: the batch's mean then stays empty.
     void start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
                std::span<const int32_t> heads);
-    // The graph has run: sets the frame's mean.
+    // The graph has run: sets the batch's mean.
     void finish(Batch& batch, const Collector& collector);
     void stop();   // the nodes do nothing until start()
     void forget(); // they are gone

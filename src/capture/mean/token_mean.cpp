@@ -28,8 +28,8 @@ bool kernel_serves(const LayerInfo& info) {
 
 MeanLayer kernel_layer(const LayerSource& s, const LayerInfo& info, int32_t group, const uint8_t* staged) {
     MeanLayer m;
-    m.k = s.host.k; // the cache's own address
-    m.k_cell = s.host.k_cell;
+    m.k = s.device()->k;
+    m.k_cell = s.device()->k_cell;
     m.q = staged + s.q.offset;
     m.q_head = s.q.head_stride;
     m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
@@ -42,8 +42,8 @@ MeanLayer kernel_layer(const LayerSource& s, const LayerInfo& info, int32_t grou
 OperationsMean::Layer operations_layer(const LayerSource& s, const Batch::Layer& layer, const ggml_tensor* staged) {
     const LayerInfo& info = layer.info;
     OperationsMean::Layer m;
-    m.k_cache = s.k_cache;
-    m.k_offset = s.k_offset, m.k_cell = s.host.k_cell;
+    m.k_cache = s.device()->k_cache;
+    m.k_offset = s.device()->k_offset, m.k_cell = s.device()->k_cell;
     m.n_cells = layer.n_cells;
     m.q_buffer = staged->buffer;
     m.q_offset = s.q.offset, m.q_head = s.q.head_stride; // what is staged begins where its buffer does
@@ -61,23 +61,22 @@ void TokenMean::select(std::span<const int32_t> layers, std::span<const int32_t>
     heads_.assign(heads.begin(), heads.end());
 }
 
-void TokenMean::start(int slot, const Batch& batch, const std::vector<LayerSource>& sources,
+void TokenMean::start(int slot, const Batch& batch, const LayerSources& sources,
                       std::span<const std::unique_ptr<Fetch>> fetches) {
     started_[slot].clear();
     if (refused_ || batch.n_query != 1) return;
-    const auto fetch_of = [&](const LayerSource& s) -> const Fetch* {
-        for (const auto& f : fetches) {
-            if (f->device() == s.device && f->staged_block(slot)) return f.get();
-        }
-        return nullptr;
+    // Rows that only a CPU sees, or biased ones, are left to whoever has the whole frame.
+    const auto reachable = [&](const LayerSource& s) {
+        const DeviceLayer* d = s.device();
+        return d && s.q.block == s.out.block &&
+               std::any_of(fetches.begin(), fetches.end(), [&](const auto& f) { return f->device() == d->device && f->staged_block(slot); });
     };
     std::vector<float> weights;
     size_t n_chosen = 0;
     for (size_t l = 0; l < sources.size(); ++l) {
         const LayerInfo& info = batch.layers[l].info;
         if (!info.captured()) continue;
-        // Rows that only a CPU sees, or biased ones, are left to whoever has the whole frame.
-        if (!sources[l].on_device || info.max_bias > 0 || sources[l].q.block != sources[l].out.block || !fetch_of(sources[l])) {
+        if (!sources[l] || info.max_bias > 0 || !reachable(*sources[l])) {
             refused_ = true;
             return;
         }
@@ -99,7 +98,7 @@ void TokenMean::start(int slot, const Batch& batch, const std::vector<LayerSourc
     }
 }
 
-bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const std::vector<LayerSource>& sources, const Fetch& fetch,
+bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const LayerSources& sources, const Fetch& fetch,
                            const std::vector<float>& all_weights) {
     std::vector<size_t> mine;
     std::vector<float> weights;
@@ -110,7 +109,7 @@ bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const std::
         if (!info.captured()) continue;
         const auto first = all_weights.begin() + static_cast<ptrdiff_t>(row);
         row += size_t(info.n_head);
-        if (sources[l].device != part.device) continue;
+        if (sources[l]->device()->device != part.device) continue;
         if (std::all_of(first, first + info.n_head, [](float w) { return w == 0.0f; })) continue;
         mine.push_back(l);
         weights.insert(weights.end(), first, first + info.n_head);
@@ -137,12 +136,12 @@ bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const std::
         }
         std::vector<MeanLayer> layers;
         for (const size_t l : mine) {
-            layers.push_back(kernel_layer(sources[l], batch.layers[l].info, batch.layers[l].group, fetch.staged_block(slot)));
+            layers.push_back(kernel_layer(*sources[l], batch.layers[l].info, batch.layers[l].group, fetch.staged_block(slot)));
         }
         if (!part.kernel->start(slot, fetch.staged_event(), layers, ranges, weights)) return false;
     } else if (part.operations) {
         std::vector<OperationsMean::Layer> layers;
-        for (const size_t l : mine) layers.push_back(operations_layer(sources[l], batch.layers[l], fetch.staged(slot)));
+        for (const size_t l : mine) layers.push_back(operations_layer(*sources[l], batch.layers[l], fetch.staged(slot)));
         std::vector<std::span<const Range>> visible;
         for (const Batch::Group& g : batch.groups) visible.emplace_back(g.cells[0]);
         if (!part.operations->start(slot, fetch.staged_event(), layers, visible, weights)) {
@@ -170,10 +169,9 @@ void TokenMean::give_up(int slot) {
 
 void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
     if (started_[slot].empty()) return;
-    Frame& f = batch.frames[0];
-    f.mean.assign(size_t(f.index) + 1, 0.0f);
+    batch.mean.assign(size_t(batch.first_index) + 1, 0.0f);
     const auto add = [&](size_t g, const float* by_cell, int64_t n) {
-        add_cells(collector.cells(batch, g), batch.groups[g].cells[0], std::span(by_cell, size_t(n)), 1.0f, f.mean);
+        add_cells(collector.cells(batch, g), batch.groups[g].cells[0], std::span(by_cell, size_t(n)), 1.0f, batch.mean);
     };
     for (Part* part : started_[slot]) {
         if (part->operations) {
@@ -184,7 +182,7 @@ void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
         const float* by_cell = part->kernel->wait(slot);
         if (!by_cell) {
             give_up(slot);
-            f.mean.clear();
+            batch.mean.clear();
             return;
         }
         const int64_t n = part->kernel->n_cells(slot);

@@ -18,9 +18,9 @@ public:
     void select(std::span<const int32_t> layers, std::span<const int32_t> heads);
 
     // The token's data lies staged on the devices of `fetches`. Does nothing where this model, cache, build or device does
-    // not allow it: the frame's mean then stays empty.
-    void start(int slot, const Batch& batch, const std::vector<LayerSource>& sources, std::span<const std::unique_ptr<Fetch>> fetches);
-    // Blocks; sets the frame's mean.
+    // not allow it: the batch's mean then stays empty.
+    void start(int slot, const Batch& batch, const LayerSources& sources, std::span<const std::unique_ptr<Fetch>> fetches);
+    // Blocks; sets the batch's mean.
     void finish(int slot, Batch& batch, const Collector& collector);
     bool busy(int slot) const { return !started_[slot].empty(); }
     // Blocks until the caches are not read any more for the slot.
@@ -35,7 +35,7 @@ private:
         bool opened = false;
     };
     void give_up(int slot);
-    bool start_part(Part& part, int slot, const Batch& batch, const std::vector<LayerSource>& sources, const Fetch& fetch,
+    bool start_part(Part& part, int slot, const Batch& batch, const LayerSources& sources, const Fetch& fetch,
                     const std::vector<float>& weights);
 
     std::vector<std::unique_ptr<Part>> parts_; // one a device

@@ -45,7 +45,7 @@ template <typename T> std::string list(const std::vector<T>& values) { return fm
 } // namespace
 
 AnswerContext answer_context(const Generation& generation, const GenerationEvent& event) {
-    return {generation.request.attention->format, generation.n_reused(), event.frame->verdict};
+    return {generation.request.attention->format, generation.n_reused(), event.frame()->verdict};
 }
 
 std::string attention_head(const AttentionAnswer& answer, const AnswerContext& context) {
@@ -72,7 +72,7 @@ std::string attention_text(const AttentionAnswer& answer, const AnswerContext& c
 }
 
 std::string event_attention(Generation& generation, const GenerationEvent& event) {
-    if (!event.frame) return "null";
+    if (!event.frame()) return "null";
     const Result<std::optional<AttentionAnswer>> answer = generation.answer(event);
     if (!answer) return json_text({{"error", answer.error().message}});
     if (!*answer) return "null";

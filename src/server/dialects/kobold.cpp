@@ -25,7 +25,7 @@ Json reason(const std::string& finish_reason) {
 class KoboldFormat : public EventFormat {
 public:
     std::string token(const GenerationEvent& event, const std::string& attention) override {
-        return event_text({{"token", event.text}, {"finish_reason", nullptr}}, event.frame ? attention : "");
+        return event_text({{"token", event.text}, {"finish_reason", nullptr}}, event.frame() ? attention : "");
     }
     std::string prompt_row(const GenerationEvent& event, const std::string& attention) override {
         return event_text({{"token", ""}, {"finish_reason", nullptr}, {"prompt_token", event.token}}, attention);

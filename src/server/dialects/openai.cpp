@@ -43,9 +43,9 @@ public:
 
     std::string token(const GenerationEvent& event, const std::string& attention) override {
         // A chunk without text and attention says nothing: part of a character, or of what may be a stop sequence.
-        if (event.text.empty() && !event.frame) return {};
+        if (event.text.empty() && !event.frame()) return {};
         std::string text = json_text(envelope_.chunk(Json::array({choice(event.text, nullptr)})));
-        if (event.frame) {
+        if (event.frame()) {
             text.pop_back();
             text += ",\"attention\":" + attention + "}";
         }

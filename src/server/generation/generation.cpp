@@ -9,7 +9,7 @@ namespace {
 
 size_t weight(const GenerationEvent& event) {
     const bool values = event.answer && *event.answer && **event.answer;
-    return (event.frame ? event.frame->q.size() : 0) + event.hidden_state.size() * sizeof(float) +
+    return (event.captured ? event.captured->frame.q.size() : 0) + event.hidden_state.size() * sizeof(float) +
            (values ? (**event.answer)->values.size() * sizeof(float) : 0);
 }
 
@@ -29,7 +29,7 @@ std::optional<GenerationEvent> Generation::next(std::chrono::milliseconds patien
     GenerationEvent event = std::move(events_.front());
     events_.pop_front();
     frame_bytes_ -= weight(event);
-    if (request.flow == Flow::latest && event.frame) skip_overtaken(event);
+    if (request.flow == Flow::latest && event.frame()) skip_overtaken(event);
     changed_.notify_all();
     if (event.kind == GenerationEvent::Kind::done) {
         if (view_ && !request.attention->accumulate.empty()) scores_ = view_->scores();
@@ -40,7 +40,7 @@ std::optional<GenerationEvent> Generation::next(std::chrono::milliseconds patien
 }
 
 void Generation::skip_overtaken(GenerationEvent& event) {
-    const bool newer = std::any_of(events_.begin(), events_.end(), [](const auto& e) { return e.frame != nullptr; });
+    const bool newer = std::any_of(events_.begin(), events_.end(), [](const auto& e) { return e.frame() != nullptr; });
     if (!newer) return;
     ++summary_.n_skipped;
     event.overtaken = true;
@@ -59,14 +59,14 @@ Result<std::optional<AttentionAnswer>> Generation::answer(const GenerationEvent&
         keys = keys_;
         view = view_;
     }
-    if (!view || !event.frame || !keys) return std::optional<AttentionAnswer>();
+    if (!view || !event.captured || !keys) return std::optional<AttentionAnswer>();
     Result<std::optional<AttentionAnswer>> answer = [&] {
         const base::Lock lock(keys->mutex);
-        return view->next(*event.frame);
+        return view->next(event.captured->frame, event.captured->mean);
     }();
     {
         const base::Lock lock(mutex_);
-        done_by_client_ = event.frame->index;
+        done_by_client_ = event.frame()->index;
     }
     if (answer && event.overtaken) return std::optional<AttentionAnswer>();
     return answer;
@@ -143,7 +143,7 @@ void Generation::enqueue(base::Lock& lock, GenerationEvent event) {
     if (request.flow == Flow::latest) {
         for (auto e = events_.begin(); e != events_.end() && frame_bytes_ + more > limits_.queue_bytes; ++e) {
             frame_bytes_ -= weight(*e);
-            if (e->frame) ++summary_.n_skipped;
+            if (e->frame()) ++summary_.n_skipped;
             e->drop_rows();
             e->hidden_state.clear();
         }
@@ -159,17 +159,17 @@ void Generation::enqueue(base::Lock& lock, GenerationEvent event) {
         }
     }
     frame_bytes_ += more;
-    if (event.frame && !event.answer) left_to_client_ = event.frame->index;
+    if (event.frame() && !event.answer) left_to_client_ = event.frame()->index;
     events_.push_back(std::move(event));
     changed_.notify_all();
 }
 
-void Generation::put_prompt_row(Frame frame) {
+void Generation::put_prompt_row(CapturedFrame frame) {
     base::Lock lock(mutex_);
     GenerationEvent event;
     event.kind = GenerationEvent::Kind::prompt_row;
-    event.token = frame.token;
-    event.frame = std::make_shared<Frame>(std::move(frame));
+    event.token = frame.frame.token;
+    event.captured = std::make_shared<CapturedFrame>(std::move(frame));
     enqueue(lock, std::move(event));
 }
 
@@ -190,24 +190,24 @@ bool Generation::put_token(int32_t token, const std::string& piece, int64_t row,
     return !stopped;
 }
 
-void Generation::put_row(Frame frame) {
+void Generation::put_row(CapturedFrame frame) {
     base::Lock lock(mutex_);
-    row_ = std::make_shared<Frame>(std::move(frame));
+    row_ = std::make_shared<CapturedFrame>(std::move(frame));
     match(lock);
 }
 
 void Generation::match(base::Lock& lock) {
-    if (waiting_.empty() || !row_ || row_->index != waiting_.front().row) return;
+    if (waiting_.empty() || !row_ || row_->frame.index != waiting_.front().row) return;
     GenerationEvent event = std::move(waiting_.front().event);
     waiting_.pop_front();
-    event.frame = std::exchange(row_, nullptr);
+    event.captured = std::exchange(row_, nullptr);
     if (by_engine_ && events_.empty() && done_by_client_ >= left_to_client_ && view_ && keys_) {
         const std::shared_ptr<SharedKeys> keys = keys_;
         const std::shared_ptr<AttentionView> view = view_;
         mutex_.unlock();
         {
             const base::Lock keys_lock(keys->mutex);
-            event.answer = view->next(*event.frame);
+            event.answer = view->next(event.captured->frame, event.captured->mean);
         }
         mutex_.lock();
     }
@@ -217,11 +217,11 @@ void Generation::match(base::Lock& lock) {
 void Generation::finish(GenerationSummary summary) {
     base::Lock lock(mutex_);
     // The last token of the prompt was kept for the first generated token; there was none.
-    if (row_ && row_->kind == FrameKind::prompt && request.prompt_rows) {
+    if (row_ && row_->frame.kind == FrameKind::prompt && request.prompt_rows) {
         GenerationEvent event;
         event.kind = GenerationEvent::Kind::prompt_row;
-        event.token = row_->token;
-        event.frame = std::exchange(row_, nullptr);
+        event.token = row_->frame.token;
+        event.captured = std::exchange(row_, nullptr);
         enqueue(lock, std::move(event));
     }
     while (!waiting_.empty()) {

@@ -53,14 +53,15 @@ struct GenerationEvent {
     Kind kind = Kind::done;
     int32_t token = -1;
     std::string text;                // whole characters; may be empty for a token
-    std::shared_ptr<const Frame> frame; // Q and what rows need; no keys
+    std::shared_ptr<const CapturedFrame> captured; // Q and what rows need; no keys
+    const Frame* frame() const { return captured ? &captured->frame : nullptr; }
     // Set where the engine's threads computed what the request asks of the frame.
     std::optional<Result<std::optional<AttentionAnswer>>> answer;
     bool overtaken = false;          // Flow::latest: newer frames wait already; its row is accumulated, not sent
     std::vector<float> hidden_state; // (n_embd)
 
     void drop_rows() {
-        frame.reset();
+        captured.reset();
         answer.reset();
     }
 };
@@ -122,11 +123,11 @@ public:
     // Before the first frame: how rows will be computed.
     Result<void> begin(std::shared_ptr<SharedKeys> keys, int64_t n_prompt, int64_t n_reused);
     // A frame with Q whose keys are in the store already; prompt: sent as an event of its own.
-    void put_prompt_row(Frame frame);
+    void put_prompt_row(CapturedFrame frame);
     // A chosen token; `row` is the index of the frame it was chosen from, which may come later (put_row).
     // false: a stop sequence was met.
     bool put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state);
-    void put_row(Frame frame);
+    void put_row(CapturedFrame frame);
     void finish(GenerationSummary summary);
     // The client has not taken all yet, and the keys are needed for that.
     bool holds_keys() const;
@@ -151,7 +152,7 @@ private:
         int64_t row = 0;
     };
     std::deque<Waiting> waiting_ GUARDED_BY(mutex_);
-    std::shared_ptr<const Frame> row_ GUARDED_BY(mutex_);
+    std::shared_ptr<const CapturedFrame> row_ GUARDED_BY(mutex_);
     StopText text_ GUARDED_BY(mutex_);
     GenerationSummary summary_ GUARDED_BY(mutex_);
     bool finished_ GUARDED_BY(mutex_) = false;

@@ -209,7 +209,8 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         if (failure || late) generation.cancel();
     };
     // Frames are never refused, so that the context and our picture of it stay one; what fails is told at the end.
-    const auto on_frame = [&](Frame&& frame) -> Result<void> {
+    const auto on_frame = [&](CapturedFrame&& captured) -> Result<void> {
+        Frame& frame = captured.frame;
         {
             const base::Lock lock(keys_->mutex);
             check(keys_->store->append(frame));
@@ -220,9 +221,9 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         if (!rows || frame.q.empty()) return {};
         std::vector<uint8_t>().swap(frame.k);
         if (frame.kind == FrameKind::generated || frame.index == n_prompt - 1) {
-            generation.put_row(std::move(frame));
+            generation.put_row(std::move(captured));
         } else if (request.prompt_rows) {
-            generation.put_prompt_row(std::move(frame));
+            generation.put_prompt_row(std::move(captured));
         }
         return {};
     };

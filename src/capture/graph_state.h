@@ -20,22 +20,23 @@ namespace attnscope::capture {
 
 struct GraphTap::Arriving {
     std::unique_ptr<Batch> batch;
-    std::vector<LayerSource> sources;
+    LayerSources sources;
     struct From { // one block
         Fetch* fetch = nullptr;                // null: it lies in host memory
         const uint8_t* host = nullptr;
         std::unique_ptr<BlockGather> gather;   // null: the whole block arrives
     };
     std::vector<From> blocks;
-    int64_t first_kept = 0; // frame from which on queries are kept
+    int64_t first_kept = 0; // the first frame whose queries are kept
     int slot = 0;
     bool with_mean = false; // a device began to compute its mean
     std::vector<int64_t> written; // cells of new keys, sorted
+    bool waits = true;            // all of it stays where it is while the next graph runs
 };
 
 // What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
 // data is on its way from a device.
-struct GraphTap::Plan {
+struct GraphTap::State {
     GraphAttention found;
     ggml_cgraph* graph = nullptr;
     Placement placement;

@@ -1,0 +1,87 @@
+#include "capture/capture.h"
+
+#include "capture/proof/judge.h"
+#include "capture/proof/witness.h"
+#include "capture/tap.h"
+
+#include <utility>
+
+namespace attnscope::capture {
+
+Capture::Capture(Sink sink) : sink_(std::move(sink)) {}
+Capture::~Capture() = default;
+
+std::unique_ptr<Capture> Capture::make(const Options& options, Sink sink) {
+    std::unique_ptr<Capture> capture(new Capture(std::move(sink)));
+    CollectorOptions collector;
+    if (options.prove) collector.witness = [] { return Prover(); };
+    collector.facts = inspect;
+    auto deliver = [c = capture.get()](Batch& batch) { c->judge(batch); };
+    capture->by_callback_ = options.entry == Options::Entry::callback;
+    if (capture->by_callback_) capture->tap_ = std::make_unique<CallbackTap>(std::move(collector), std::move(deliver));
+    else capture->tap_ = std::make_unique<GraphTap>(std::move(collector), std::move(deliver), options.mean_threads);
+    return capture;
+}
+
+void Capture::want(Wanted wanted) {
+    drop_ready();
+    tap_->want(std::move(wanted));
+}
+
+void Capture::forget(int64_t from) {
+    drop_ready();
+    tap_->forget(from);
+    judge_.reset(); // the same tokens may come again
+}
+
+Result<void> Capture::flush() {
+    tap_->flush();
+    return hand_over();
+}
+
+const Geometry& Capture::geometry() const { return tap_->geometry(); }
+bool Capture::reached() const { return tap_->reached(); }
+ggml_backend_sched_eval_callback Capture::callback() const { return by_callback_ ? CallbackTap::eval : nullptr; }
+void* Capture::callback_data() const { return by_callback_ ? static_cast<CallbackTap*>(tap_.get()) : nullptr; }
+
+// Of a batch whose frames are complete but for their verdicts.
+void Capture::judge(Batch& batch) {
+    if (!judge_) judge_ = std::make_unique<Judge>(tap_->geometry());
+    judge_->judge(batch.frames, std::move(batch.facts));
+    for (Frame& frame : batch.frames) ready_.push_back({std::move(frame), {}});
+    if (!batch.frames.empty()) ready_.back().mean = std::move(batch.mean); // of a batch of one token
+}
+
+Result<void> Capture::hand_over() {
+    for (CapturedFrame& frame : std::exchange(ready_, {})) {
+        if (!sink_) continue;
+        if (Result<void> r = sink_(std::move(frame)); !r) return r;
+    }
+    if (!tap_->error().empty()) return Error{ErrorKind::engine, tap_->error()};
+    return {};
+}
+
+void Capture::drop_ready() {
+    tap_->flush();
+    ready_.clear();
+}
+
+Capture::Decode::Decode(Capture& capture, const Tokens& tokens) : capture_(capture) {
+    capture.tap_->begin_decode(tokens);
+    if (GraphHook* hook = capture.tap_->hook()) hook_ = std::make_unique<HookScope>(hook);
+}
+
+Capture::Decode::~Decode() {
+    if (ended_) return;
+    hook_.reset();
+    capture_.tap_->end_decode(false);
+}
+
+Result<void> Capture::Decode::end(bool succeeded) {
+    ended_ = true;
+    hook_.reset();
+    capture_.tap_->end_decode(succeeded);
+    return capture_.hand_over();
+}
+
+} // namespace attnscope::capture

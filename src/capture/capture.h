@@ -1,0 +1,100 @@
+// From the graphs of one ggml scheduler to judged frames. Knows ggml: no model, no session, no file.
+//
+//   auto capture = Capture::make(options, sink);
+//   capture->want({...});                                  // once a generation
+//   {
+//       Capture::Decode decode(*capture, {.ids = tokens});
+//       const int status = llama_decode(...);              // or whatever has the scheduler compute graphs
+//       Result<void> r = decode.end(status == 0);          // frames come to the sink here
+//   }
+//   capture->flush();                                      // the last ones
+#pragma once
+
+#include "capture/tokens.h"
+
+#include <attnscope/error.h>
+#include <attnscope/types.h>
+
+#include <ggml-backend.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace attnscope::capture {
+
+// Constant for a scheduler.
+struct Options {
+    // How the graphs are seen. Both give the same frames; the callback, for builds where nothing can be interposed, stops the
+    // graph at each layer.
+    enum class Entry { interposed, callback };
+    Entry entry = Entry::interposed;
+    bool prove = true;        // take witnesses
+    int32_t mean_threads = 0; // the engine's threads, where means may be wanted on a CPU: its graphs are prepared; 0: they are not
+};
+
+class GraphHook;
+class HookScope;
+class Judge;
+class Tap;
+struct Batch;
+
+// Belongs to the thread that decodes.
+class Capture {
+public:
+    // Receives every frame once, complete and judged, in order of index: from Decode::end() and flush() only, never from inside the
+    // engine. After an error nothing more comes from that call, and what else was ready is lost.
+    using Sink = std::function<Result<void>(CapturedFrame&&)>;
+
+    static std::unique_ptr<Capture> make(const Options& options, Sink sink);
+    ~Capture();
+    Capture(const Capture&) = delete;
+    Capture& operator=(const Capture&) = delete;
+
+    // Around one decode, on the thread that decodes. From a device its frames come with later decodes, or flush().
+    class Decode {
+    public:
+        Decode(Capture& capture, const Tokens& tokens);
+        ~Decode(); // without end(): the decode failed, and what it left goes nowhere
+        Decode(const Decode&) = delete;
+        Decode& operator=(const Decode&) = delete;
+        // The decode is over. Hands over what is ready. Errors: the sink's, and ErrorKind::engine where the capture failed; that one
+        // stays until everything is forgotten.
+        Result<void> end(bool succeeded);
+
+    private:
+        Capture& capture_;
+        std::unique_ptr<HookScope> hook_; // null with Entry::callback
+        bool ended_ = false;
+    };
+
+    // What the frames that follow shall have. Frames of earlier decodes that were not handed over are dropped.
+    void want(Wanted wanted);
+    // Frames from index `from` on never were: the next frame has that index, or the one that it would have had if that is less.
+    // 0: everything, errors too. What was not handed over is dropped.
+    void forget(int64_t from);
+    // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
+    Result<void> flush();
+
+    const Geometry& geometry() const; // empty until the first frame was made
+    // Was any graph seen? False after a decode: the engine is linked so that its calls pass by, and the callback must be used.
+    bool reached() const;
+    // With Entry::callback, for the scheduler; null otherwise.
+    ggml_backend_sched_eval_callback callback() const;
+    void* callback_data() const;
+
+private:
+    explicit Capture(Sink sink);
+    void judge(Batch& batch);
+    Result<void> hand_over();
+    void drop_ready();
+
+    const Sink sink_;
+    std::unique_ptr<Tap> tap_;
+    std::unique_ptr<Judge> judge_; // since the last forget(); null while the geometry is not known
+    std::vector<CapturedFrame> ready_;
+    bool by_callback_ = false;
+};
+
+} // namespace attnscope::capture
