@@ -69,9 +69,9 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || state.overwrites_arriving();
-    if (state.arriving && (!ours || state.overwrites_seen())) {
+    if (!ours || state.overwrites_seen()) {
         settle();
-        state.mean.wait(state.arriving->slot);
+        if (state.arriving) state.mean.wait(state.arriving->slot);
     }
     for (auto& fetch : state.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
@@ -93,6 +93,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (!fetched) {
         fail(arriving->batch->first_index, "there is no host memory for the transfer from a device (use a smaller -ub)");
         collector_.drop(*arriving->batch);
+        state.drain(); // other devices' have begun, and nobody will wait for them
         return;
     }
     const bool waits = arriving->waits;
@@ -176,11 +177,12 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
     return engine && fetch.start(arriving.slot, engine, block, rows, rows_bytes, how);
 }
 
-void GraphTap::start_mean(const Arriving& arriving) {
+void GraphTap::start_mean(Arriving& arriving) {
     if (!wanted_.wants_mean(arriving.batch->first_index)) return;
     TokenMean& mean = state_->mean;
     mean.select(wanted_.mean->layers, wanted_.mean->heads);
     mean.start(arriving.slot, *arriving.batch, arriving.sources, state_->fetches);
+    arriving.with_mean = mean.busy(arriving.slot);
 }
 
 void GraphTap::after_decode() {

@@ -77,7 +77,7 @@ private:
     std::unique_ptr<Arriving> see_batch();
     bool start_fetches(Arriving& arriving, ggml_backend_sched_t sched);
     bool start_fetch(Arriving& arriving, size_t block, ggml_backend_t engine);
-    void start_mean(const Arriving& arriving);
+    void start_mean(Arriving& arriving);
 
     // What happens to a batch once its graph has run.
     void complete();

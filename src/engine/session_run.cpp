@@ -18,12 +18,15 @@ double now_seconds() {
 }
 
 // Where frames go, while alive.
-struct FramesTo {
-    FramesTo(const FrameSink*& to, const FrameSink& sink) : to(to) { to = &sink; }
-    ~FramesTo() { to = nullptr; }
+class FramesTo {
+public:
+    FramesTo(const FrameSink*& place, const FrameSink& sink) : place_(place) { place = &sink; }
+    ~FramesTo() { place_ = nullptr; }
     FramesTo(const FramesTo&) = delete;
     FramesTo& operator=(const FramesTo&) = delete;
-    const FrameSink*& to;
+
+private:
+    const FrameSink*& place_;
 };
 
 } // namespace

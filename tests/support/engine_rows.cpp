@@ -218,10 +218,10 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
             }
             d.max_column = std::max(d.max_column, n);
         }
-        const std::vector<float>& given = means[index];
-        if (given.empty()) return;
+        const std::vector<float>& by_engine = means[index];
+        if (by_engine.empty()) return;
         ++d.means;
-        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(given[j]) - mean[j]));
+        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(by_engine[j]) - mean[j]));
     });
     return d;
 }
