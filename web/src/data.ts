@@ -1,0 +1,109 @@
+// A recording as the views see it: opened once, its texts decoded, its rows remembered while they are of use.
+import { useEffect, useState } from 'preact/hooks';
+import { runs_of } from './text/pieces';
+import type { Run } from './text/pieces';
+import type { Info, Selection, Tokens, Transport } from './transport/transport';
+
+export class Opened {
+    readonly runs: Run[];
+    readonly run_of: Int32Array; // token: its run
+    private rows = new Map<string, Promise<Float32Array>>();
+
+    constructor(readonly transport: Transport, readonly id: string, readonly info: Info, readonly tokens: Tokens) {
+        this.runs = runs_of(tokens.ids, tokens.pieces);
+        this.run_of = new Int32Array(tokens.ids.length);
+        this.runs.forEach((run, r) => this.run_of.fill(r, run.first, run.last + 1));
+    }
+    get n(): number {
+        return this.tokens.ids.length;
+    }
+    text(token: number): string {
+        return this.runs[this.run_of[token]]?.text ?? '';
+    }
+    // -1 counts from the end, as everywhere in attnscope.
+    token(asked: number): number {
+        return asked < 0 ? Math.max(0, this.n + asked) : Math.min(asked, this.n - 1);
+    }
+    row(token: number, s: Selection): Promise<Float32Array> {
+        return this.remember('r', token, s, () => this.transport.row(this.id, token, s));
+    }
+    column(token: number, s: Selection): Promise<Float32Array> {
+        return this.remember('c', token, s, () => this.transport.column(this.id, token, s));
+    }
+    // At most 64 rows: memory stays where it is however long somebody looks.
+    private remember(what: string, token: number, s: Selection, ask: () => Promise<Float32Array>): Promise<Float32Array> {
+        const key = `${what}${token}/${s.layer}/${s.head}/${s.reduce}`;
+        let row = this.rows.get(key);
+        if (row) {
+            this.rows.delete(key);
+        } else {
+            row = ask();
+            row.catch(() => this.rows.delete(key));
+        }
+        this.rows.set(key, row);
+        if (this.rows.size > 64) this.rows.delete(this.rows.keys().next().value!);
+        return row;
+    }
+}
+
+export async function open(transport: Transport, id: string): Promise<Opened> {
+    const [info, tokens] = await Promise.all([transport.info(id), transport.tokens(id)]);
+    return new Opened(transport, id, info, tokens);
+}
+
+export interface Loaded<T> {
+    value?: T;
+    error?: string;
+    loading: boolean;
+}
+
+// The newest answer to what `ask` asks for, whenever one of `inputs` changes; answers that were overtaken are dropped.
+// The value before stays until the new one is there.
+export function use_loaded<T>(ask: () => Promise<T> | undefined, inputs: unknown[]): Loaded<T> {
+    const [state, set] = useState<Loaded<T>>({ loading: true });
+    useEffect(() => {
+        let current = true;
+        const asked = ask();
+        if (!asked) {
+            set({ loading: false });
+            return;
+        }
+        set((before) => ({ value: before.value, loading: true }));
+        asked.then(
+            (value) => current && set({ value, loading: false }),
+            (error) => current && set({ error: String(error?.message ?? error), loading: false }),
+        );
+        return () => {
+            current = false;
+        };
+    }, inputs);
+    return state;
+}
+
+// Weights as they are coloured: without the first position and renormalised, if so chosen.
+export function shown(weights: Float32Array, hide_first: boolean, first_column = 0): Float32Array {
+    if (!hide_first || first_column > 0 || weights.length < 2) return weights;
+    const rest = 1 - weights[0];
+    const out = new Float32Array(weights.length);
+    for (let j = 1; j < weights.length; ++j) out[j] = rest > 0 ? weights[j] / rest : 0;
+    return out;
+}
+
+export function top(weights: Float32Array, k: number, from = 0): number[] {
+    const best: number[] = [];
+    for (let j = from; j < weights.length; ++j) {
+        if (!(weights[j] > 0)) continue;
+        if (best.length === k && !(weights[j] > weights[best[k - 1]])) continue;
+        let at = best.length;
+        while (at > 0 && weights[j] > weights[best[at - 1]]) --at;
+        best.splice(at, 0, j);
+        if (best.length > k) best.pop();
+    }
+    return best;
+}
+
+export function largest(weights: Float32Array, from = 0): number {
+    let most = 0;
+    for (let j = from; j < weights.length; ++j) if (weights[j] > most) most = weights[j];
+    return most;
+}

@@ -1,0 +1,67 @@
+// What lies over the matrix: numbers or token texts along both axes, the pointer's cross, a selected span.
+import type { Opened } from '../data';
+import { colour } from '../parts';
+import { label } from '../text/pieces';
+import type { Camera } from './renderer';
+
+export const gutter = 18; // CSS pixels along an axis where dragging selects
+
+export function draw_axes(canvas: HTMLCanvasElement, camera: Camera, opened: Opened, hover?: { query: number; key: number },
+    span?: { begin: number; end: number; axis: 'key' | 'query' }) {
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    const c = canvas.getContext('2d')!;
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    const n = opened.n;
+    const to_x = (key: number) => (key - camera.x) / camera.step;
+    const to_y = (query: number) => (query - camera.y) / camera.step;
+
+    if (span) {
+        c.fillStyle = colour('accent');
+        c.globalAlpha = 0.25;
+        if (span.axis === 'key') c.fillRect(to_x(span.begin), 0, (span.end - span.begin) / camera.step, height);
+        else c.fillRect(0, to_y(span.begin), width, (span.end - span.begin) / camera.step);
+        c.globalAlpha = 1;
+    }
+    if (hover) {
+        c.strokeStyle = colour('ink');
+        c.globalAlpha = 0.6;
+        c.strokeRect(to_x(hover.key), 0, Math.max(1, 1 / camera.step), height);
+        c.strokeRect(0, to_y(hover.query), width, Math.max(1, 1 / camera.step));
+        c.globalAlpha = 1;
+    }
+    const ground = (x: number, y: number, w: number, h: number) => {
+        c.fillStyle = colour('ground');
+        c.globalAlpha = 0.8;
+        c.fillRect(x, y, w, h);
+        c.globalAlpha = 1;
+        c.fillStyle = colour('ink');
+    };
+    c.font = '11px ui-monospace, monospace';
+    c.textBaseline = 'middle';
+    const pixels = 1 / camera.step;
+    const texts = pixels >= 13; // a token is high enough for its text
+    const every = texts ? 1 : round_step(70 * camera.step);
+    const from = (at: number) => Math.max(0, Math.ceil(at / every) * every);
+    ground(0, 0, width, gutter);
+    ground(0, gutter, texts ? 96 : 46, height);
+    for (let i = from(camera.y); i < n && to_y(i) < height; i += every) {
+        c.textAlign = 'right';
+        const y = to_y(i) + (texts ? pixels / 2 : 0);
+        if (y > gutter + 4) c.fillText(texts ? label(opened.text(i), 13) : String(i), texts ? 92 : 42, y);
+    }
+    const every_x = texts && pixels < 60 ? Math.ceil(60 / pixels) : every;
+    for (let i = Math.max(0, Math.ceil(camera.x / every_x) * every_x); i < n && to_x(i) < width; i += every_x) {
+        c.textAlign = 'left';
+        const x = to_x(i);
+        if (x > (texts ? 96 : 46)) c.fillText(texts ? label(opened.text(i), 8) : String(i), x + 1, gutter / 2);
+    }
+}
+
+// 1, 2, 5, 10, 20, ... at least `least`.
+function round_step(least: number): number {
+    const decade = 10 ** Math.floor(Math.log10(Math.max(1, least)));
+    return [1, 2, 5, 10].map((m) => m * decade).find((step) => step >= least) ?? 10 * decade;
+}

@@ -1,0 +1,131 @@
+// Small pieces that several views share.
+import { useEffect, useRef } from 'preact/hooks';
+import type { ComponentChildren } from 'preact';
+import { lut, percent, unshade } from './colour';
+import type { MapName, Scale } from './colour';
+import { store, use_state } from './state';
+
+export function is_dark(): boolean {
+    const theme = store.get().theme;
+    return theme === 'dark' || (theme === 'auto' && matchMedia('(prefers-color-scheme: dark)').matches);
+}
+
+// A map's colours with the numbers they stand for.
+export function Legend({ map, scale, what }: { map: MapName; scale: Scale; what: string }) {
+    const ref = useRef<HTMLCanvasElement>(null);
+    const dark = is_dark();
+    useEffect(() => {
+        const c = ref.current!.getContext('2d')!;
+        const image = c.createImageData(256, 1);
+        const rgb = lut(map, dark).rgb;
+        for (let i = 0; i < 256; ++i) image.data.set([rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2], 255], 4 * i);
+        c.putImageData(image, 0, 0);
+    }, [map, dark]);
+    const ticks = [0, 0.25, 0.5, 0.75, 1];
+    return (
+        <figure class="legend">
+            <figcaption>{what}</figcaption>
+            <canvas ref={ref} width={256} height={1} role="img" aria-label={`colours from ${percent(unshade(0, scale))} to ${percent(scale.largest)}`} />
+            <div class="ticks">
+                {ticks.map((at) => <span key={at}>{at === 0 && scale.log ? '≤ ' : ''}{percent(unshade(at, scale))}</span>)}
+            </div>
+        </figure>
+    );
+}
+
+export function Choice<T extends string>({ label, value, options, change }: {
+    label: string; value: T; options: readonly (readonly [T, string])[]; change: (value: T) => void;
+}) {
+    return (
+        <label class="control">{label}
+            <select value={value} onChange={(event) => change(event.currentTarget.value as T)}>
+                {options.map(([name, text]) => <option key={name} value={name}>{text}</option>)}
+            </select>
+        </label>
+    );
+}
+
+export function Switch({ label, value, change }: { label: string; value: boolean; change: (value: boolean) => void }) {
+    return (
+        <label class="control switch">
+            <input type="checkbox" checked={value} onChange={(event) => change(event.currentTarget.checked)} />{label}
+        </label>
+    );
+}
+
+// Which rows: mean or maximum, all layers or one, all heads or one.
+export function RowsChooser({ n_layer, n_head }: { n_layer: number; n_head: number }) {
+    const state = use_state();
+    const numbers = (n: number) => Array.from({ length: n }, (_, i) => [String(i), String(i)] as const);
+    return (
+        <>
+            <Choice label="Layer" value={String(state.layer)} options={[['-1', 'all'], ...numbers(n_layer)]}
+                change={(v) => store.set({ layer: Number(v) })} />
+            <Choice label="Head" value={String(state.head)} options={[['-1', 'all'], ...numbers(n_head)]}
+                change={(v) => store.set({ head: Number(v) })} />
+            <Choice label="Rows" value={state.reduce} options={[['mean', 'mean'], ['max', 'maximum']]}
+                change={(v) => store.set({ reduce: v })} />
+        </>
+    );
+}
+
+export function Failure({ message }: { message: string }) {
+    return <p class="failure" role="alert">{message}</p>;
+}
+
+export function Waiting({ what, fraction }: { what: string; fraction?: number }) {
+    return (
+        <p class="waiting" role="status">{what}
+            {fraction !== undefined && <progress value={fraction} max={1} aria-label={what}>{Math.round(100 * fraction)} %</progress>}
+        </p>
+    );
+}
+
+// A canvas as large as its place, drawn again when it changes size or `inputs` do. `draw` gets CSS pixels.
+export function Drawing({ draw, inputs, label, class: name, on, children }: {
+    draw: (c: CanvasRenderingContext2D, width: number, height: number) => void;
+    inputs: unknown[];
+    label: string;
+    class?: string;
+    on?: { move?: (x: number, y: number) => void; click?: (x: number, y: number) => void; leave?: () => void };
+    children?: ComponentChildren;
+}) {
+    const ref = useRef<HTMLCanvasElement>(null);
+    const latest = useRef(draw);
+    latest.current = draw;
+    const redraw = () => {
+        const canvas = ref.current;
+        if (!canvas) return;
+        const ratio = window.devicePixelRatio || 1;
+        const { clientWidth: width, clientHeight: height } = canvas;
+        if (width === 0 || height === 0) return;
+        canvas.width = Math.round(width * ratio);
+        canvas.height = Math.round(height * ratio);
+        const c = canvas.getContext('2d')!;
+        c.setTransform(ratio, 0, 0, ratio, 0, 0);
+        c.clearRect(0, 0, width, height);
+        latest.current(c, width, height);
+    };
+    useEffect(redraw, [...inputs, is_dark()]);
+    useEffect(() => {
+        const observer = new ResizeObserver(redraw);
+        observer.observe(ref.current!);
+        return () => observer.disconnect();
+    }, []);
+    const at = (event: MouseEvent, call?: (x: number, y: number) => void) => {
+        const box = ref.current!.getBoundingClientRect();
+        call?.(event.clientX - box.left, event.clientY - box.top);
+    };
+    return (
+        <div class={`drawing ${name ?? ''}`}>
+            <canvas ref={ref} role="img" aria-label={label} onMouseMove={(e) => at(e, on?.move)} onClick={(e) => at(e, on?.click)}
+                onMouseLeave={() => on?.leave?.()} />
+            {children}
+        </div>
+    );
+}
+
+// A colour of the style sheet.
+export function colour(name: string): string {
+    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}

@@ -1,0 +1,110 @@
+// What is shown, kept in the URL behind "#", so that a view can be linked and the back button works.
+import { useEffect, useState } from 'preact/hooks';
+
+export type ViewName = 'text' | 'heads' | 'matrix' | 'flow' | 'health' | 'live' | 'compare';
+export type Tint = 'reads' | 'readers' | 'total' | 'brightness' | 'h2o' | 'snapkv' | 'tova';
+export type Theme = 'auto' | 'light' | 'dark';
+
+export interface State {
+    view: ViewName;
+    source: string;   // '' : the first
+    other: string;    // of Compare
+    token: number;    // -1: the last
+    layer: number;    // -1: all
+    head: number;     // -1: all
+    reduce: 'mean' | 'max';
+    tint: Tint;
+    log: boolean;
+    hide_first: boolean;
+    lines: boolean;
+    budget: number;   // share of tokens that stay, of the policies
+    x: string;        // metrics of Heads
+    y: string;
+    c: string;
+    span: string;     // "begin-end" of Flow
+    rollout: boolean;
+    camera: string;   // "x,y,tokens per pixel" of Matrix
+    peaks: boolean;   // Matrix: the maximum instead of the mean of a cell
+    map: string;
+    theme: Theme;
+}
+
+const start: State = {
+    view: 'text', source: '', other: '', token: -1, layer: -1, head: -1, reduce: 'mean', tint: 'reads', log: true, hide_first: true,
+    lines: true, budget: 0.5, x: 'previous', y: 'first', c: 'entropy', span: '', rollout: false, camera: '', peaks: true, map: 'viridis',
+    theme: 'auto',
+};
+
+const allowed: Partial<Record<keyof State, readonly string[]>> = {
+    view: ['text', 'heads', 'matrix', 'flow', 'health', 'live', 'compare'],
+    reduce: ['mean', 'max'],
+    tint: ['reads', 'readers', 'total', 'brightness', 'h2o', 'snapkv', 'tova'],
+    theme: ['auto', 'light', 'dark'],
+    map: ['viridis', 'cividis', 'grey', 'warm', 'cool'],
+};
+
+// Anything may stand in a link: what does not fit is left as it was.
+export function parse(hash: string): State {
+    const words = new URLSearchParams(hash.replace(/^#/, ''));
+    const state: any = { ...start };
+    for (const [name, otherwise] of Object.entries(start)) {
+        const text = words.get(name);
+        if (text === null) continue;
+        if (typeof otherwise === 'boolean') state[name] = text === '1';
+        else if (typeof otherwise === 'number') state[name] = Number.isFinite(Number(text)) ? Number(text) : otherwise;
+        else if (!allowed[name as keyof State] || allowed[name as keyof State]!.includes(text)) state[name] = text.slice(0, 200);
+    }
+    return state;
+}
+
+export function format(state: State): string {
+    const words = new URLSearchParams();
+    for (const [name, otherwise] of Object.entries(start)) {
+        const value = (state as any)[name];
+        if (value !== otherwise) words.set(name, typeof value === 'boolean' ? (value ? '1' : '0') : String(value));
+    }
+    const text = words.toString();
+    return text ? '#' + text : '#';
+}
+
+class Store {
+    private state = parse(typeof location === 'undefined' ? '' : location.hash);
+    private listeners = new Set<() => void>();
+    private timer = 0;
+
+    constructor() {
+        window.addEventListener('hashchange', () => {
+            const next = parse(location.hash);
+            if (format(next) === format(this.state)) return;
+            this.state = next;
+            this.tell();
+        });
+    }
+    get(): State {
+        return this.state;
+    }
+    // A new view is a step of the browser's history; anything less replaces the address.
+    set(change: Partial<State>) {
+        const step = change.view !== undefined && change.view !== this.state.view;
+        this.state = { ...this.state, ...change };
+        clearTimeout(this.timer);
+        if (step) history.pushState(null, '', format(this.state));
+        else this.timer = window.setTimeout(() => history.replaceState(null, '', format(this.state)), 150);
+        this.tell();
+    }
+    subscribe(listener: () => void): () => void {
+        this.listeners.add(listener);
+        return () => this.listeners.delete(listener);
+    }
+    private tell() {
+        for (const listener of [...this.listeners]) listener();
+    }
+}
+
+export const store = new Store();
+
+export function use_state(): State {
+    const [state, set] = useState(store.get());
+    useEffect(() => store.subscribe(() => set(store.get())), []);
+    return state;
+}

@@ -1,0 +1,167 @@
+// What the views ask for, whoever answers: a server, the file that the page lies in, or the host of a widget.
+// Views know this interface only. Everything is asked for when it is shown, never before.
+//
+// Words: a *token* is an index 0, 1, 2, ... into the recording; a row is what one token reads, a column who reads it.
+
+export type SourceKind = 'recording' | 'capture';
+
+export interface Source {
+    id: string;
+    name: string;
+    kind: SourceKind;
+}
+
+export interface Layer {
+    layer: number;   // the model's number
+    n_head: number;  // 0 where the layer has no attention
+    n_head_kv: number;
+    absent: string;  // why there is nothing, in words
+}
+
+export interface Info {
+    name: string;
+    kind: SourceKind;
+    model: string;
+    architecture: string;
+    created: string;
+    writer: string;
+    engine: string;
+    complete: boolean; // closed properly; false: still being written, or its writer died
+    notice: string;    // what cannot be seen and why
+    n_tokens: number;
+    n_prompt: number;
+    n_heads: number;   // of the layer with most
+    layers: Layer[];
+    weights: string;   // how exact the weights of this transport are, in words; empty: exact
+}
+
+export interface Tokens {
+    ids: Int32Array;
+    positions: Int32Array;
+    generated: Uint8Array;        // 1: generated, 0: prompt
+    verdicts: Uint32Array;        // bits, 0: nothing wrong
+    pieces: Map<number, Uint8Array>; // bytes of a token id: not always whole characters
+}
+
+// Which rows count. -1: all of them.
+export interface Selection {
+    layer: number;
+    head: number;
+    reduce: 'mean' | 'max';
+}
+
+export const metric_names = ['self', 'previous', 'first', 'local', 'entropy', 'distance', 'distance_variance', 'induction',
+    'retrieval'] as const;
+export type Metric = typeof metric_names[number];
+
+export interface HeadMetrics {
+    n_layer: number;
+    n_head: number;
+    n_rows: number;                         // rows that were averaged, per head
+    values: Record<Metric, Float32Array>;   // (n_layer, n_head); NaN where there is no such head
+    kinds: string[];                        // (n_layer, n_head): name of the kind, or ''
+    rules: Record<string, string>;          // kind: the rule that names it
+}
+
+export interface HeadDetail {
+    strongest: { query: number; key: number; weight: number }[];
+    queries: { token: number; weight: number }[]; // vocabulary ids, by the mean of their rows' largest weight
+    keys: { token: number; weight: number }[];    // by what they receive
+    distance: number[];                           // share of the weight at distance [2^(i-1), 2^i), the first: 0
+    skips_first: boolean;                         // `strongest`, `keys`: the first position was left out
+}
+
+export interface Scores {
+    total: Float32Array;
+    mean: Float32Array;
+    window_mean: Float32Array;
+    last: Float32Array;
+    brightness: Float32Array;
+    n_rows: number;
+}
+
+export type Policy = 'brightness' | 'h2o' | 'snapkv' | 'tova';
+
+// 256 x 256 cells, (query, key), each the mean and the maximum of 2^level x 2^level weights.
+export interface Tile {
+    cells: Uint16Array; // half floats: mean, max, mean, max, ...
+}
+export const tile_size = 256;
+
+export interface HealthFrame {
+    index: number;
+    verdict: string;     // "ok", or what is wrong
+    ratio: number;       // worst error over its tolerance; -1: no witness
+}
+export interface CaptureFrame {
+    number: number;
+    kind: string;        // "probabilities", "scores", ...
+    min: number;
+    max: number;
+    sum: number;
+    distinct_layers: number;
+    n_layer: number;
+    keep: string;
+    repeat: number;      // the token whose data this repeats; -1: none
+}
+export interface Health {
+    good: boolean;
+    summary: string;
+    frames: HealthFrame[];               // of a recording
+    witnessed: { layer: number; head: number; ratio: number; n: number }[];
+    capture: CaptureFrame[];             // of somebody else's capture
+    findings: { cause: string; text: string[]; keep: string; fix: string }[];
+    damage: string;
+}
+
+export interface Difference {
+    n_layer: number;
+    n_head: number;
+    n_tokens: number;
+    distance: Float32Array; // (n_layer, n_head): mean over tokens of half the sum of |a - b|
+}
+
+export interface Generation {
+    prompt: string;
+    chat: boolean;
+    max_tokens: number;
+    temperature: number;
+}
+export interface LiveEvent {
+    type: 'prompt' | 'token' | 'done';
+    token?: number;
+    text?: string;
+    row?: Float32Array;   // what the query that chose this token read
+    verdict?: string;
+    finish?: string;
+    pieces?: { id: number; text: string }[]; // of the prompt
+}
+
+export interface Transport {
+    readonly kind: 'server' | 'file' | 'widget';
+    // False: needs a computation that this transport has nobody for (an exported file has no live view).
+    can(what: 'live' | 'compare' | 'rollout'): boolean;
+    sources(): Promise<Source[]>;
+    info(id: string): Promise<Info>;
+    tokens(id: string): Promise<Tokens>;
+    row(id: string, token: number, selection: Selection): Promise<Float32Array>;
+    // Element i: the weight that token `token` + i gives to `token`.
+    column(id: string, token: number, selection: Selection): Promise<Float32Array>;
+    scores(id: string, selection: Selection): Promise<Scores>;
+    prune(id: string, selection: Selection, policy: Policy, budget: number): Promise<Uint8Array>; // 1: stays
+    heads(id: string, progress: (fraction: number) => void): Promise<HeadMetrics>;
+    head(id: string, layer: number, head: number): Promise<HeadDetail>;
+    tile(id: string, selection: Selection, level: number, x: number, y: number): Promise<Tile>;
+    health(id: string): Promise<Health>;
+    // The mean of the rows that chose tokens [begin, end), summed over each source token; with `rollout`, through all layers.
+    flow(id: string, selection: Selection, begin: number, end: number, rollout: boolean): Promise<Float32Array>;
+    compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference>;
+    generate(request: Generation, signal: AbortSignal): AsyncIterable<LiveEvent>;
+}
+
+// A refusal with a sentence for the reader.
+export class TransportError extends Error {
+    constructor(message: string, readonly status = 0) {
+        super(message);
+    }
+}

@@ -1,0 +1,84 @@
+// Two recordings of the same tokens side by side: which heads differ, and what the selected token reads in each.
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { lut, percent, shade } from '../colour';
+import { largest, open, shown, use_loaded } from '../data';
+import type { Opened } from '../data';
+import { Choice, Failure, Waiting, is_dark } from '../parts';
+import { save_csv, saves } from '../save';
+import { store, use_state } from '../state';
+import { TextPane } from '../text/pane';
+import type { Source } from '../transport/transport';
+import { selection_of } from './text';
+
+export function CompareView({ opened, other, sources }: { opened: Opened; other?: Source; sources: Source[] }) {
+    const state = use_state();
+    const [fraction, set_fraction] = useState(0);
+    const second = use_loaded(() => other && other.id !== opened.id ? open(opened.transport, other.id) : undefined, [opened, other?.id]);
+    const b = second.value && second.value.id === other?.id ? second.value : undefined;
+    const difference = use_loaded(() => b ? opened.transport.compare(opened.id, b.id, set_fraction) : undefined, [opened, b]);
+    const d = difference.value;
+    const order = d ? Array.from(d.distance, (_, i) => i).filter((i) => Number.isFinite(d.distance[i])).sort((i, j) => d.distance[j] - d.distance[i]) : [];
+    saves.now = {
+        csv: () => d && save_csv(`${opened.info.name}-${b!.info.name}`, ['layer', 'head', 'distance'],
+            order.map((i) => [Math.floor(i / d.n_head), i % d.n_head, d.distance[i]])),
+    };
+    return (
+        <div class="compare-view">
+            <div class="controls">
+                <Choice label="Against" value={other?.id ?? ''} options={sources.filter((s) => s.kind === 'recording' && s.id !== opened.id).map((s) => [s.id, s.name] as const)}
+                    change={(id) => store.set({ other: id })} />
+                {d && <span class="faint">{d.n_tokens} tokens; distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over tokens</span>}
+            </div>
+            {(second.error || difference.error) && <Failure message={(second.error ?? difference.error)!} />}
+            {!d && !difference.error && <Waiting what="Comparing every row" fraction={fraction} />}
+            <div class="compare-main">
+                <div>
+                    {d && <table class="differences">
+                        <thead><tr><th>layer</th><th>head</th><th>distance</th></tr></thead>
+                        <tbody>{order.map((i) => (
+                            <tr key={i}>
+                                <td class="number">{Math.floor(i / d.n_head)}</td><td class="number">{i % d.n_head}</td>
+                                <td class="number"><button type="button" aria-pressed={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head}
+                                    onClick={() => store.set({ layer: Math.floor(i / d.n_head), head: i % d.n_head })}>{percent(d.distance[i])}</button></td>
+                            </tr>
+                        ))}</tbody>
+                    </table>}
+                </div>
+                <Side opened={opened} />
+                {b ? <Side opened={b} /> : <div />}
+            </div>
+        </div>
+    );
+}
+
+function Side({ opened }: { opened: Opened }) {
+    const state = use_state();
+    const place = useRef<HTMLDivElement>(null);
+    const pane = useRef<TextPane>();
+    const token = opened.token(state.token);
+    const row = use_loaded(() => opened.row(token, selection_of(state)), [opened, token, state.layer, state.head, state.reduce]);
+    useEffect(() => {
+        pane.current = new TextPane(place.current!, { hover: () => undefined, select: (t) => store.set({ token: t }) });
+        pane.current.set(opened.runs, (t) => opened.tokens.generated[t] === 1);
+        return () => {
+            pane.current!.end();
+            if (place.current) place.current.textContent = '';
+        };
+    }, [opened]);
+    useEffect(() => {
+        if (!row.value) return;
+        const w = shown(row.value, state.hide_first);
+        const scale = { largest: largest(w), log: state.log };
+        const shades = new Float32Array(opened.n);
+        for (let j = 0; j < w.length && j < opened.n; ++j) shades[j] = shade(w[j], scale);
+        pane.current!.paint({ shades, lut: lut('warm', is_dark()), title: (j) => `${j}: ${percent(w[j] ?? NaN)}` });
+        pane.current!.mark(token, false);
+    }, [row.value, state.hide_first, state.log, state.theme, opened]);
+    return (
+        <div>
+            <h2><bdi>{opened.info.name}</bdi></h2>
+            {row.error && <Failure message={row.error} />}
+            <div ref={place} role="region" aria-label={`Text of ${opened.info.name}`} tabIndex={0} />
+        </div>
+    );
+}

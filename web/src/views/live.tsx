@@ -1,0 +1,185 @@
+// Tokens appear and tint while the model writes. Stopping the view does not stop the model; the stop button does.
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { lut, percent, shade } from '../colour';
+import { largest, shown } from '../data';
+import { use_keys } from '../keys';
+import { Choice, Failure, Legend, Switch, is_dark } from '../parts';
+import { save_csv, saves } from '../save';
+import { store, use_state } from '../state';
+import { TextPane } from '../text/pane';
+import { label } from '../text/pieces';
+import type { Run } from '../text/pieces';
+import type { Transport } from '../transport/transport';
+
+// All that came of one generation. Kept outside of what is drawn, so that a paused view misses nothing.
+class Conversation {
+    texts: string[] = [];
+    n_prompt = 0;
+    rows: Float32Array[] = []; // one a generated token: what the query that chose it read
+    verdicts: string[] = [];
+    received = new Float64Array(0); // per token: sum over the rows
+    started = 0;
+    first = 0;   // ms of the first token
+    newest = 0;
+
+    prompt(pieces: string[]) {
+        this.texts = [...pieces];
+        this.n_prompt = pieces.length;
+        this.rows = [];
+        this.verdicts = [];
+        this.received = new Float64Array(pieces.length);
+    }
+    token(text: string, row: Float32Array, verdict: string) {
+        this.texts.push(text);
+        this.rows.push(row);
+        this.verdicts.push(verdict);
+        if (this.received.length < row.length) {
+            const more = new Float64Array(2 * row.length);
+            more.set(this.received);
+            this.received = more;
+        }
+        for (let j = 0; j < row.length; ++j) this.received[j] += row[j];
+        this.newest = performance.now();
+        if (this.rows.length === 1) this.first = this.newest;
+    }
+    get speed(): number {
+        return this.rows.length < 2 ? NaN : (1000 * (this.rows.length - 1)) / (this.newest - this.first);
+    }
+}
+
+export function LiveView({ transport }: { transport: Transport }) {
+    const state = use_state();
+    const place = useRef<HTMLDivElement>(null);
+    const pane = useRef<TextPane>();
+    const talk = useRef(new Conversation());
+    const stopper = useRef<AbortController>();
+    const seen = useRef(0); // texts that are in the pane
+    const [running, set_running] = useState(false);
+    const [paused, set_paused] = useState(false);
+    const [failure, set_failure] = useState('');
+    const [ended, set_ended] = useState('');
+    const [, redraw] = useState(0);
+    const [prompt, set_prompt] = useState('');
+    const [chat, set_chat] = useState(true);
+    const [most, set_most] = useState(128);
+    const [warmth, set_warmth] = useState(0);
+    const [over, set_over] = useState<'newest' | 'total'>('newest');
+    const [hover, set_hover] = useState(-1);
+
+    useEffect(() => {
+        pane.current = new TextPane(place.current!, { hover: set_hover, select: (token) => set_hover(token) });
+        return () => {
+            pane.current!.end();
+            stopper.current?.abort();
+        };
+    }, []);
+
+    const weights = () => {
+        const t = talk.current;
+        const n = t.rows.length;
+        if (n === 0) return new Float32Array();
+        if (hover >= t.n_prompt && hover - t.n_prompt < n) return shown(t.rows[hover - t.n_prompt], state.hide_first);
+        if (over === 'newest') return shown(t.rows[n - 1], state.hide_first);
+        const mean = Float32Array.from(t.received.subarray(0, t.texts.length), (v) => v / n);
+        return shown(mean, state.hide_first);
+    };
+    const paint = () => {
+        const t = talk.current;
+        if (seen.current > t.texts.length) seen.current = 0;
+        const runs: Run[] = t.texts.slice(seen.current).map((text, i) => ({ first: seen.current + i, last: seen.current + i, text }));
+        const generated = (token: number) => token >= t.n_prompt;
+        if (seen.current === 0) pane.current!.set(runs, generated);
+        else if (runs.length > 0) pane.current!.append(runs, generated);
+        seen.current = t.texts.length;
+        const w = weights();
+        const scale = { largest: largest(w), log: state.log };
+        const shades = new Float32Array(t.texts.length);
+        for (let j = 0; j < w.length && j < shades.length; ++j) shades[j] = shade(w[j], scale);
+        pane.current!.paint({ shades, lut: lut('warm', is_dark()), title: (j) => `${j}: ${percent(w[j] ?? NaN)}` });
+        pane.current!.mark(hover >= t.n_prompt ? hover : t.texts.length - 1, hover < 0 && running);
+        redraw((v) => v + 1);
+    };
+    const latest = useRef(paint);
+    latest.current = paint;
+    const pausing = useRef(paused);
+    pausing.current = paused;
+    useEffect(() => { if (talk.current.texts.length > 0) paint(); }, [state.log, state.hide_first, state.theme, over, hover, paused]);
+
+    const start = async () => {
+        if (running || prompt.trim() === '') return;
+        const stop = new AbortController();
+        stopper.current = stop;
+        set_failure('');
+        set_ended('');
+        set_running(true);
+        seen.current = 0;
+        let waiting = false;
+        try {
+            for await (const event of transport.generate({ prompt, chat, max_tokens: most, temperature: warmth }, stop.signal)) {
+                if (event.type === 'prompt') talk.current.prompt(event.pieces!.map((p) => p.text));
+                else if (event.type === 'token') talk.current.token(event.text!, event.row!, event.verdict!);
+                else set_ended(event.finish ?? '');
+                if (waiting || pausing.current) continue; // one drawing for all that comes within a frame
+                waiting = true;
+                requestAnimationFrame(() => {
+                    waiting = false;
+                    if (!pausing.current && !stop.signal.aborted) latest.current();
+                });
+            }
+        } catch (error) {
+            if (stop.signal.aborted) set_ended('stopped');
+            else set_failure(String((error as Error).message));
+        }
+        set_running(false);
+        if (!pausing.current) latest.current();
+    };
+    const stop = () => stopper.current?.abort();
+    use_keys('Live', [
+        { keys: [' '], says: 'pause or resume the view', run: () => set_paused(!paused) },
+        { keys: ['s'], says: 'stop the model', run: stop },
+    ]);
+    const t = talk.current;
+    saves.now = {
+        csv: () => save_csv('live', ['token', 'text', 'weight'], Array.from(weights(), (w, j) => [j, t.texts[j], w])),
+    };
+    const w = weights();
+    const unproven = t.verdicts.filter((v) => v !== 'ok').length;
+    return (
+        <div class="live-view">
+            <form class="live-form" onSubmit={(event) => { event.preventDefault(); void start(); }}>
+                <textarea aria-label="Prompt" placeholder="Ask the model" value={prompt} onInput={(event) => set_prompt(event.currentTarget.value)}
+                    onKeyDown={(event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) void start(); }} />
+                <Switch label="Chat" value={chat} change={set_chat} />
+                <label class="control">Tokens <input type="number" min={1} max={100000} value={most} onChange={(e) => set_most(Number(e.currentTarget.value) || 1)} /></label>
+                <label class="control">Temperature <input type="number" min={0} max={5} step={0.1} value={warmth} onChange={(e) => set_warmth(Number(e.currentTarget.value) || 0)} /></label>
+                <button type="submit" disabled={running}>Write</button>
+                <button type="button" disabled={!running} onClick={stop}>Stop</button>
+                <button type="button" aria-pressed={paused} onClick={() => set_paused(!paused)}>{paused ? 'Resume the view' : 'Pause the view'}</button>
+            </form>
+            <div class="controls">
+                <Choice label="Tint" value={over} options={[['newest', 'what the newest token read'], ['total', 'mean over the answer']]} change={set_over} />
+                <Switch label="Log scale" value={state.log} change={(log) => store.set({ log })} />
+                <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
+                <span class="faint" role="status">{t.rows.length > 0 && <>{t.n_prompt} + {t.rows.length} tokens
+                    {Number.isFinite(t.speed) && <>, {t.speed.toFixed(1)} a second</>}; {unproven === 0 ? 'every token proven' : `${unproven} tokens not proven`}
+                    {ended && <>; ended: {ended}</>}{paused && running && <>; the model goes on</>}</>}</span>
+            </div>
+            {failure && <Failure message={failure} />}
+            <div class="text-main">
+                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text as it is written" data-tokens={t.rows.length} />
+                <aside class="side">
+                    <h2>{hover >= t.n_prompt ? <bdi>{label(t.texts[hover] ?? '')}</bdi> : over === 'newest' ? 'The newest token' : 'The answer so far'}</h2>
+                    <h3 class="warm">Read</h3>
+                    <table class="reads"><tbody>{strongest(w, 10).map((j) => (
+                        <tr key={j}><td class="number">{percent(w[j])}</td><td class="number faint">{j}</td><td class="piece"><bdi>{label(t.texts[j] ?? '')}</bdi></td></tr>
+                    ))}</tbody></table>
+                    {w.length > 0 && <Legend map="warm" scale={{ largest: largest(w), log: state.log }} what="weight" />}
+                </aside>
+            </div>
+        </div>
+    );
+}
+
+function strongest(w: Float32Array, k: number): number[] {
+    return Array.from(w, (_, j) => j).filter((j) => w[j] > 0).sort((a, b) => w[b] - w[a]).slice(0, k);
+}

@@ -1,0 +1,196 @@
+// One head's, one layer's or the mean's weights as a picture, query down, key across, zoomed like a map.
+import { useEffect, useRef, useState } from 'preact/hooks';
+import { percent } from '../colour';
+import type { MapName } from '../colour';
+import type { Opened } from '../data';
+import { use_keys } from '../keys';
+import { MatrixRenderer } from '../matrix/renderer';
+import type { Camera } from '../matrix/renderer';
+import { draw_axes, gutter } from '../matrix/axes';
+import { Choice, Failure, Legend, RowsChooser, Switch, is_dark } from '../parts';
+import { save_csv, save_png, saves } from '../save';
+import { store, use_state } from '../state';
+import { label } from '../text/pieces';
+import { selection_of } from './text';
+
+function parse_camera(text: string): Camera | undefined {
+    const [x, y, step] = text.split(',').map(Number);
+    return Number.isFinite(x) && Number.isFinite(y) && step > 0 && step < 1e6 ? { x, y, step } : undefined;
+}
+
+export function MatrixView({ opened }: { opened: Opened }) {
+    const state = use_state();
+    const place = useRef<HTMLDivElement>(null);
+    const picture = useRef<HTMLCanvasElement>(null);
+    const over = useRef<HTMLCanvasElement>(null);
+    const renderer = useRef<MatrixRenderer>();
+    const [failure, set_failure] = useState('');
+    const [hover, set_hover] = useState<{ query: number; key: number; weight?: number }>();
+    const [span, set_span] = useState<{ begin: number; end: number; axis: 'key' | 'query' }>();
+    const s = selection_of(state);
+    const n = opened.n;
+
+    const fitted = (): Camera => {
+        const box = picture.current!;
+        const step = Math.max(n / Math.max(1, box.clientWidth), n / Math.max(1, box.clientHeight));
+        return { x: 0, y: 0, step: Math.max(step, 1 / 32) };
+    };
+    const camera = () => parse_camera(store.get().camera) ?? fitted();
+    const move = (c: Camera) => {
+        const box = picture.current!;
+        const step = Math.max(1 / 48, Math.min(c.step, 2 * fitted().step));
+        const clamp = (at: number, size: number) => Math.max(-0.5 * size, Math.min(at, n - 0.5 * size));
+        store.set({ camera: [clamp(c.x, box.clientWidth * step), clamp(c.y, box.clientHeight * step), step].map((v) => +v.toPrecision(9)).join(',') });
+    };
+    const zoom = (factor: number, px?: number, py?: number) => {
+        const box = picture.current!;
+        const [ax, ay] = [px ?? box.clientWidth / 2, py ?? box.clientHeight / 2];
+        const c = camera();
+        const step = Math.max(1 / 48, Math.min(c.step * factor, 2 * fitted().step));
+        move({ x: c.x + ax * (c.step - step), y: c.y + ay * (c.step - step), step });
+    };
+    const pan = (dx: number, dy: number) => {
+        const c = camera();
+        const box = picture.current!;
+        move({ ...c, x: c.x + dx * box.clientWidth * c.step, y: c.y + dy * box.clientHeight * c.step });
+    };
+    use_keys('Matrix', [
+        { keys: ['+', '=', 'Shift++'], says: 'closer', run: () => zoom(0.5) }, { keys: ['-'], says: 'further', run: () => zoom(2) },
+        { keys: ['0'], says: 'all of it', run: () => move(fitted()) },
+        { keys: ['ArrowLeft'], says: 'to the left', run: () => pan(-0.2, 0) }, { keys: ['ArrowRight'], says: 'to the right', run: () => pan(0.2, 0) },
+        { keys: ['ArrowUp'], says: 'up', run: () => pan(0, -0.2) }, { keys: ['ArrowDown'], says: 'down', run: () => pan(0, 0.2) },
+        { keys: ['x'], says: 'mean or maximum of a cell', run: () => store.set({ peaks: !store.get().peaks }) },
+    ]);
+
+    useEffect(() => {
+        try {
+            const made = new MatrixRenderer(picture.current!, n,
+                (level, x, y) => opened.transport.tile(opened.id, selection_of(store.get()), level, x, y), set_failure);
+            renderer.current = made;
+            (window as any).attnscope_matrix = made; // for measuring: frames drawn, whether all is there
+            return () => made.end();
+        } catch (error) {
+            set_failure(String((error as Error).message));
+            return undefined;
+        }
+    }, [opened]);
+    useEffect(() => {
+        renderer.current?.forget();
+        set_failure('');
+    }, [state.layer, state.head, state.reduce]);
+    const scale = { largest: 1, log: state.log };
+    const draw = () => {
+        renderer.current?.show(camera(), { largest: 1, log: state.log, peaks: state.peaks, map: state.map as MapName, dark: is_dark() });
+        draw_axes(over.current!, camera(), opened, hover, span);
+    };
+    useEffect(draw);
+    useEffect(() => {
+        const observer = new ResizeObserver(draw);
+        observer.observe(place.current!);
+        return () => observer.disconnect();
+    }, [opened]);
+
+    // The exact weight comes from the row, not from the tile.
+    useEffect(() => {
+        if (!hover || hover.weight !== undefined) return;
+        let current = true;
+        const timer = setTimeout(() => opened.row(hover.query, s).then(
+            (row) => current && set_hover({ ...hover, weight: row[hover.key] ?? 0 }),
+            (error) => current && set_failure(String(error.message))), 30);
+        return () => {
+            current = false;
+            clearTimeout(timer);
+        };
+    }, [hover, state.layer, state.head, state.reduce]);
+
+    const at = (event: { clientX: number; clientY: number }) => {
+        const box = picture.current!.getBoundingClientRect();
+        const c = camera();
+        return { px: event.clientX - box.left, py: event.clientY - box.top,
+            key: Math.floor(c.x + (event.clientX - box.left) * c.step), query: Math.floor(c.y + (event.clientY - box.top) * c.step) };
+    };
+    const inside = (i: number) => Math.max(0, Math.min(n - 1, i));
+    const pressed = (event: PointerEvent) => {
+        const from = at(event);
+        const start = camera();
+        const canvas = picture.current!;
+        const axis = from.py < gutter ? 'key' : from.px < gutter ? 'query' : event.shiftKey ? 'key' : undefined;
+        let moved = false;
+        canvas.setPointerCapture(event.pointerId);
+        const dragged = (e: PointerEvent) => {
+            const to = at(e);
+            moved ||= Math.hypot(to.px - from.px, to.py - from.py) > 3;
+            if (axis) set_span({ axis, begin: inside(Math.min(from[axis], to[axis])), end: inside(Math.max(from[axis], to[axis])) + 1 });
+            else move({ ...start, x: start.x - (to.px - from.px) * start.step, y: start.y - (to.py - from.py) * start.step });
+        };
+        const released = () => {
+            canvas.removeEventListener('pointermove', dragged);
+            canvas.removeEventListener('pointerup', released);
+            if (!moved) store.set({ token: inside(from.query) });
+        };
+        canvas.addEventListener('pointermove', dragged);
+        canvas.addEventListener('pointerup', released);
+    };
+    const hovered = (event: MouseEvent) => {
+        const { key, query } = at(event);
+        const next = key >= 0 && key < n && query >= 0 && query < n ? { key, query } : undefined;
+        if (next?.key !== hover?.key || next?.query !== hover?.query) set_hover(next);
+    };
+    useEffect(() => { // not passive: the page must not scroll
+        const wheel = (event: WheelEvent) => {
+            event.preventDefault();
+            const box = picture.current!.getBoundingClientRect();
+            zoom(2 ** (Math.max(-100, Math.min(100, event.deltaY)) / 100), event.clientX - box.left, event.clientY - box.top);
+        };
+        const canvas = picture.current!;
+        canvas.addEventListener('wheel', wheel, { passive: false });
+        return () => canvas.removeEventListener('wheel', wheel);
+    }, [opened]);
+
+    saves.now = {
+        csv: () => hover && opened.row(hover.query, s).then((row) => save_csv(`${opened.info.name}-row-${hover.query}`,
+            ['token', 'text', 'weight'], Array.from(row, (w, j) => [j, opened.text(j), w]))),
+        png: () => {
+            const out = document.createElement('canvas');
+            out.width = picture.current!.width;
+            out.height = picture.current!.height;
+            const c = out.getContext('2d')!;
+            c.drawImage(picture.current!, 0, 0);
+            c.drawImage(over.current!, 0, 0);
+            save_png(`${opened.info.name}-matrix`, out);
+        },
+    };
+    return (
+        <div class="matrix-view">
+            <div class="controls">
+                <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />
+                <Choice label="Cell" value={state.peaks ? 'max' : 'mean'} options={[['max', 'its maximum'], ['mean', 'its mean']]}
+                    change={(v) => store.set({ peaks: v === 'max' })} />
+                <Choice label="Map" value={state.map as MapName} options={[['viridis', 'viridis'], ['cividis', 'cividis'], ['grey', 'grey']]}
+                    change={(map) => store.set({ map })} />
+                <Switch label="Log scale" value={state.log} change={(log) => store.set({ log })} />
+                <button type="button" onClick={() => move(fitted())}>all of it</button>
+                {span && <>
+                    <span class="faint">{span.axis} {span.begin} to {span.end - 1}</span>
+                    <button type="button" onClick={() => store.set({ view: 'flow', span: `${span.begin}-${span.end}` })}>where it read from</button>
+                    <button type="button" onClick={() => store.set({ view: 'text', token: span.begin })}>in the text</button>
+                </>}
+            </div>
+            {failure && <Failure message={failure} />}
+            <div class="matrix-main" ref={place}>
+                <canvas ref={picture} role="img" aria-label="Weights, query down and key across; the row below tells the one under the pointer"
+                    onPointerDown={pressed} onMouseMove={hovered} onMouseLeave={() => set_hover(undefined)} />
+                <canvas ref={over} class="over" aria-hidden="true" />
+            </div>
+            <div class="matrix-foot">
+                <p class="matrix-hover">
+                    {hover ? <>
+                        query {hover.query} <strong><bdi>{label(opened.text(hover.query))}</bdi></strong> reads key {hover.key}{' '}
+                        <strong><bdi>{label(opened.text(hover.key))}</bdi></strong>: <output>{hover.weight === undefined ? '…' : percent(hover.weight)}</output>
+                    </> : <span class="faint">wheel or + − zooms, drag moves, drag on an axis (or with Shift) selects a span, click selects the query</span>}
+                </p>
+                <Legend map={state.map as MapName} scale={scale} what={state.peaks ? 'largest weight of a cell' : 'mean weight of a cell'} />
+            </div>
+        </div>
+    );
+}

@@ -1,0 +1,186 @@
+// The whole conversation, each token tinted by what it gets. Hover or keys move the selected token.
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { lut, percent, shade } from '../colour';
+import type { MapName, Scale } from '../colour';
+import { largest, shown, top, use_loaded } from '../data';
+import type { Opened } from '../data';
+import { Choice, Drawing, Failure, Legend, RowsChooser, Switch, colour, is_dark } from '../parts';
+import { save_csv, save_png, saves } from '../save';
+import { store, use_state } from '../state';
+import type { Tint } from '../state';
+import { label } from '../text/pieces';
+import { TextPane } from '../text/pane';
+import type { Line } from '../text/pane';
+import type { Policy, Selection } from '../transport/transport';
+
+export const tints: readonly (readonly [Tint, string])[] = [
+    ['reads', 'what the selected token reads'], ['readers', 'who reads the selected token'], ['total', 'total over the generation'],
+    ['brightness', 'brightness (Halo Weave)'], ['h2o', 'H2O'], ['snapkv', 'SnapKV'], ['tova', 'TOVA'],
+];
+const policies: Tint[] = ['brightness', 'h2o', 'snapkv', 'tova'];
+const n_lines = 8;
+
+export function selection_of(state: { layer: number; head: number; reduce: 'mean' | 'max' }): Selection {
+    return { layer: state.layer, head: state.head, reduce: state.reduce };
+}
+
+export function TextView({ opened }: { opened: Opened }) {
+    const state = use_state();
+    const place = useRef<HTMLDivElement>(null);
+    const pane = useRef<TextPane>();
+    const [hover, set_hover] = useState(-1);
+    const selected = opened.token(state.token);
+    const focus = hover >= 0 ? hover : selected;
+    const s = selection_of(state);
+    const rows_key = [opened, state.layer, state.head, state.reduce];
+    const by_policy = policies.includes(state.tint);
+
+    const row = use_loaded(() => opened.row(focus, s), [...rows_key, focus]);
+    const column = use_loaded(() => opened.column(focus, s), [...rows_key, focus]);
+    const scores = use_loaded(() => state.tint === 'total' || by_policy ? opened.transport.scores(opened.id, s) : undefined,
+        [...rows_key, state.tint === 'total' || by_policy]);
+    const budget = Math.max(1, Math.round(state.budget * opened.n));
+    const kept = use_loaded(() => by_policy ? opened.transport.prune(opened.id, s, state.tint as Policy, budget) : undefined,
+        [...rows_key, state.tint, budget]);
+
+    useEffect(() => {
+        pane.current = new TextPane(place.current!, { hover: set_hover, select: (token) => store.set({ token }) });
+        return () => pane.current!.end();
+    }, []);
+    useEffect(() => pane.current!.set(opened.runs, (token) => opened.tokens.generated[token] === 1), [opened]);
+
+    const weights = useMemo(() => {
+        if (state.tint === 'reads') return row.value && shown(row.value, state.hide_first);
+        if (state.tint === 'readers') {
+            if (!column.value) return undefined;
+            const all = new Float32Array(opened.n);
+            all.set(column.value.subarray(0, opened.n - focus), focus);
+            return all;
+        }
+        if (!scores.value) return undefined;
+        const of: Record<string, Float32Array> = {
+            total: scores.value.total, brightness: scores.value.brightness, h2o: scores.value.total, snapkv: scores.value.window_mean,
+            tova: scores.value.last,
+        };
+        const all = new Float32Array(opened.n);
+        all.set(of[state.tint].subarray(0, opened.n));
+        if (state.hide_first) all[0] = 0;
+        return all;
+    }, [state.tint, state.hide_first, row.value, column.value, scores.value, opened]);
+
+    const scale: Scale = { largest: weights ? largest(weights) : 0, log: state.log };
+    const map: MapName = state.tint === 'readers' ? 'cool' : 'warm';
+    useEffect(() => {
+        if (!weights) return;
+        const shades = new Float32Array(opened.n);
+        for (let j = 0; j < weights.length && j < opened.n; ++j) shades[j] = shade(weights[j], scale);
+        const unit = state.tint === 'brightness' || state.tint === 'total' || state.tint === 'h2o'
+            ? (w: number) => w.toPrecision(5) : percent;
+        pane.current!.paint({ shades, lut: lut(map, is_dark()), kept: by_policy ? kept.value : undefined,
+            title: (j) => `${j}: ${j < weights.length ? unit(weights[j]) : 'later'}` });
+    }, [weights, state.log, state.theme, kept.value, by_policy, opened]);
+    useEffect(() => pane.current!.mark(focus, hover < 0), [focus, hover, opened]);
+
+    const reads = row.value ? top(row.value, n_lines, state.hide_first ? 1 : 0) : [];
+    const readers = column.value ? top(column.value, n_lines, 1).map((i) => i + focus) : [];
+    useEffect(() => {
+        const lines: Line[] = [];
+        if (state.lines && row.value && column.value) {
+            const most = Math.max(...reads.map((j) => row.value![j]), 1e-9);
+            for (const j of reads) lines.push({ from: focus, to: j, strength: row.value[j] / most, colour: colour('warm') });
+            const most_read = Math.max(...readers.map((i) => column.value![i - focus]), 1e-9);
+            for (const i of readers) {
+                lines.push({ from: i, to: focus, strength: column.value[i - focus] / most_read, colour: colour('cool') });
+            }
+        }
+        pane.current!.draw(lines);
+    }, [row.value, column.value, state.lines, state.hide_first, state.theme]);
+
+    saves.now = {
+        csv: () => weights && save_csv(`${opened.info.name}-${state.tint}-${focus}`, ['token', 'position', 'id', 'text', 'value'],
+            Array.from(weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), w])),
+        png: () => save_png(`${opened.info.name}-text`, pane.current!.picture(colour('ground'))),
+    };
+
+    const error = row.error ?? column.error ?? scores.error ?? kept.error;
+    return (
+        <div class="text-view">
+            <div class="controls">
+                <Choice label="Tint" value={state.tint} options={tints} change={(tint) => store.set({ tint })} />
+                <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />
+                <Switch label="Log scale" value={state.log} change={(log) => store.set({ log })} />
+                <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
+                <Switch label="Lines" value={state.lines} change={(lines) => store.set({ lines })} />
+                {by_policy && <label class="control">Budget
+                    <input type="range" min={0.02} max={1} step={0.01} value={state.budget} aria-valuetext={`${budget} tokens`}
+                        onInput={(event) => store.set({ budget: Number(event.currentTarget.value) })} />
+                    <output>{budget} of {opened.n} tokens stay</output></label>}
+            </div>
+            {error && <Failure message={error} />}
+            <div class="text-main">
+                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={weights ? focus : ''} />
+                <aside class="side" aria-label="Selected token">
+                    <Inspector opened={opened} token={focus} reads={reads} readers={readers} row={row.value} column={column.value} />
+                    {weights && <Legend map={map} scale={scale} what={tints.find(([t]) => t === state.tint)![1]} />}
+                </aside>
+            </div>
+        </div>
+    );
+}
+
+function Inspector({ opened, token, reads, readers, row, column }: {
+    opened: Opened; token: number; reads: number[]; readers: number[]; row?: Float32Array; column?: Float32Array;
+}) {
+    const t = opened.tokens;
+    const table = (tokens: number[], weight: (token: number) => number, what: string, none: string) => (
+        <table class={what}>
+            <tbody>
+                {tokens.length === 0 && <tr><td class="none">{none}</td></tr>}
+                {tokens.map((j) => (
+                    <tr key={j}>
+                        <td class="number">{percent(weight(j))}</td>
+                        <td class="number faint">{j}</td>
+                        <td class="piece"><button type="button" onClick={() => store.set({ token: j })}><bdi>{label(opened.text(j))}</bdi></button></td>
+                    </tr>
+                ))}
+            </tbody>
+        </table>
+    );
+    return (
+        <>
+            <h2><bdi>{label(opened.text(token))}</bdi></h2>
+            <p class="faint">token {token} · position {t.positions[token]} · id {t.ids[token]} · {t.generated[token] ? 'generated' : 'prompt'}
+                {t.verdicts[token] !== 0 && <strong class="bad"> · not proven good: see Health</strong>}</p>
+            <h3 class="warm">Reads</h3>
+            {row && table(reads, (j) => row[j] ?? NaN, 'reads', 'nothing')}
+            {row && <p class="faint">first position: <span class="first-share">{percent(row[0])}</span></p>}
+            <h3 class="cool">Read later by</h3>
+            {column && table(readers, (i) => column[i - token] ?? NaN, 'readers', 'nobody yet')}
+            <h3>Attention over time</h3>
+            {column && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
+                draw={(c, width, height) => sparkline(c, width, height, column.subarray(1))} />}
+        </>
+    );
+}
+
+export function sparkline(c: CanvasRenderingContext2D, width: number, height: number, values: Float32Array) {
+    const most = largest(values);
+    c.font = '11px system-ui';
+    c.fillStyle = colour('faint');
+    c.fillText(percent(most), 0, 10);
+    if (values.length === 0 || most === 0) return;
+    const bottom = height - 2;
+    c.beginPath();
+    for (let px = 0; px < width; ++px) { // the largest of what falls into a pixel: spikes stay
+        const from = Math.floor((px / width) * values.length);
+        const to = Math.max(from + 1, Math.floor(((px + 1) / width) * values.length));
+        let v = 0;
+        for (let i = from; i < to && i < values.length; ++i) v = Math.max(v, values[i]);
+        const y = bottom - (v / most) * (bottom - 14);
+        if (px === 0) c.moveTo(px, y);
+        else c.lineTo(px, y);
+    }
+    c.strokeStyle = colour('cool');
+    c.lineWidth = 1.5;
+    c.stroke();
+}
