@@ -1,0 +1,238 @@
+#include "view/recorded/head_metrics.h"
+
+#include "base/parallel_for.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <unordered_map>
+
+namespace attnscope::view {
+
+namespace {
+
+constexpr int64_t local_columns = 8;
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr size_t lanes = 8; // partial sums, so that the compiler may use vectors
+
+// -a ln a in float32, after Cephes' logf (public domain): relative error of the logarithm below 2e-7. 0 for a = 0.
+inline float minus_a_ln_a(float a) {
+    const auto bits = std::bit_cast<int32_t>(a < 1.1754944e-38f ? 1.1754944e-38f : a);
+    int32_t e = ((bits >> 23) & 0xff) - 126;
+    float m = std::bit_cast<float>((bits & 0x007fffff) | 0x3f000000); // [0.5, 1)
+    const bool low = m < 0.70710678f;
+    e -= low ? 1 : 0;
+    m = (low ? m + m : m) - 1.0f;
+    const float z = m * m;
+    float y = 7.0376836292E-2f;
+    y = y * m - 1.1514610310E-1f;
+    y = y * m + 1.1676998740E-1f;
+    y = y * m - 1.2420140846E-1f;
+    y = y * m + 1.4249322787E-1f;
+    y = y * m - 1.6668057665E-1f;
+    y = y * m + 2.0000714765E-1f;
+    y = y * m - 2.4999993993E-1f;
+    y = y * m + 3.3333331174E-1f;
+    y = y * m * z;
+    const auto fe = static_cast<float>(e);
+    y += -2.12194440e-4f * fe;
+    y += -0.5f * z;
+    return -a * (m + y + 0.693359375f * fe);
+}
+
+struct Sums {
+    double entropy = 0, mass = 0, first_moment = 0, second_moment = 0; // moments of the column
+};
+
+Sums sums_of(std::span<const float> row) {
+    double e[lanes] = {}, w[lanes] = {}, m1[lanes] = {}, m2[lanes] = {};
+    const size_t n = row.size();
+    size_t j = 0;
+    for (; j + lanes <= n; j += lanes) {
+        for (size_t k = 0; k < lanes; ++k) {
+            const float a = row[j + k];
+            const double at = static_cast<double>(static_cast<int32_t>(j + k));
+            const double weighted = double(a) * at;
+            e[k] += double(minus_a_ln_a(a));
+            w[k] += double(a);
+            m1[k] += weighted;
+            m2[k] += weighted * at;
+        }
+    }
+    for (; j < n; ++j) {
+        const double weighted = double(row[j]) * double(j);
+        e[0] += double(minus_a_ln_a(row[j]));
+        w[0] += double(row[j]);
+        m1[0] += weighted;
+        m2[0] += weighted * double(j);
+    }
+    Sums s;
+    for (size_t k = 0; k < lanes; ++k) {
+        s.entropy += e[k];
+        s.mass += w[k];
+        s.first_moment += m1[k];
+        s.second_moment += m2[k];
+    }
+    return s;
+}
+
+// Columns that induction and retrieval look at, for each token.
+struct Occurrences {
+    std::vector<std::vector<int32_t>> after; // j with t[j-1] = t[i], j <= i
+    std::vector<std::vector<int32_t>> copies; // j <= i with t[j] = t[i+1]
+};
+
+// A token that occurs everywhere has many places: of those the newest so many count, so that a recording of one repeated token costs
+// no n^2 of memory. Documents of people stay far below.
+constexpr size_t most_places = 4096;
+
+Occurrences occurrences(const RecordedTensors& tensors) {
+    const auto n = static_cast<size_t>(tensors.size());
+    Occurrences o;
+    o.after.resize(n);
+    o.copies.resize(n);
+    std::unordered_map<int32_t, std::vector<int32_t>> places;
+    const auto newest = [](const std::vector<int32_t>& all) {
+        return std::vector<int32_t>(all.end() - static_cast<ptrdiff_t>(std::min(all.size(), most_places)), all.end());
+    };
+    size_t total = 0;
+    for (size_t i = 0; i < n; ++i) {
+        const int32_t token = tensors.frame(int64_t(i)).token;
+        if (token >= 0) {
+            std::vector<int32_t>& own = places[token];
+            if (total < size_t(1) << 26) {
+                o.after[i] = newest(own);
+                for (int32_t& j : o.after[i]) ++j; // earlier occurrences are before i, so j <= i
+                total += o.after[i].size();
+            }
+            own.push_back(static_cast<int32_t>(i));
+        }
+        if (i + 1 < n && total < size_t(1) << 26) {
+            const auto next = places.find(tensors.frame(int64_t(i) + 1).token);
+            if (next != places.end()) o.copies[i] = newest(next->second);
+            total += o.copies[i].size();
+        }
+    }
+    return o;
+}
+
+// Of one head, so that threads share nothing.
+struct Accumulator {
+    std::array<double, n_metrics> sum{};
+    std::array<int64_t, n_metrics> count{};
+    void add(int metric, double value) {
+        sum[size_t(metric)] += value;
+        ++count[size_t(metric)];
+    }
+};
+
+void add_row(Accumulator& acc, std::span<const float> row, int64_t i, const Occurrences& o) {
+    const auto at = static_cast<size_t>(i);
+    const Sums s = sums_of(row);
+    const double x = double(i);
+    acc.add(m_self, double(row[at]));
+    acc.add(m_previous, double(row[at - 1]));
+    acc.add(m_first, double(row[0]));
+    double near = 0;
+    for (int64_t j = std::max<int64_t>(0, i - local_columns + 1); j <= i; ++j) near += double(row[static_cast<size_t>(j)]);
+    acc.add(m_local, near);
+    acc.add(m_entropy, s.entropy);
+    const double distance = x * s.mass - s.first_moment;
+    acc.add(m_distance, distance);
+    acc.add(m_distance_variance, std::max(0.0, x * x * s.mass - 2 * x * s.first_moment + s.second_moment - distance * distance));
+    const auto sum_at = [&](const std::vector<int32_t>& columns) {
+        double sum = 0;
+        for (const int32_t j : columns) sum += double(row[static_cast<size_t>(j)]);
+        return sum;
+    };
+    if (!o.after[at].empty()) acc.add(m_induction, sum_at(o.after[at]));
+    if (!o.copies[at].empty()) acc.add(m_retrieval, sum_at(o.copies[at]));
+}
+
+} // namespace
+
+const char* metric_name(int metric) {
+    static constexpr const char* names[] = {"self",     "previous",          "first",     "local",    "entropy",
+                                            "distance", "distance_variance", "induction", "retrieval"};
+    return metric >= 0 && metric < n_metrics ? names[metric] : "?";
+}
+
+Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress& progress) {
+    const Geometry& geometry = tensors.geometry();
+    HeadMetrics m;
+    m.n_layer = geometry.n_layer();
+    m.n_head = geometry.max_heads();
+    const auto n_all = static_cast<size_t>(m.n_layer) * static_cast<size_t>(m.n_head);
+    for (auto& v : m.values) v.assign(n_all, nan);
+    for (int64_t i = 1; i < tensors.size(); ++i) m.n_rows += tensors.has_rows(i) ? 1 : 0;
+    const Occurrences o = occurrences(tensors);
+    std::vector<Accumulator> all(n_all);
+    std::atomic<bool> stop{false};
+    std::atomic<int64_t> done{0};
+    std::mutex mutex;
+    Result<void> status;
+    // A layer is one piece of work: its keys stay in the cores' caches from one token to the next.
+    base::parallel_for_all(static_cast<size_t>(m.n_layer), [&](size_t l) {
+        const auto layer = static_cast<int32_t>(l);
+        const int64_t n_head = geometry.layers[l].n_head;
+        if (!tensors.has_layer(layer)) return;
+        std::vector<float> rows;
+        for (int64_t i = 1; i < tensors.size() && !stop; ++i) {
+            if (tensors.has_rows(i)) {
+                const auto n = static_cast<size_t>(tensors.n_columns(i));
+                rows.resize(static_cast<size_t>(n_head) * n);
+                if (Result<void> r = tensors.rows(i, layer, {0, n_head}, rows); !r) {
+                    const std::lock_guard lock(mutex);
+                    status = r;
+                    stop = true;
+                    return;
+                }
+                for (size_t h = 0; h < static_cast<size_t>(n_head); ++h) {
+                    add_row(all[l * static_cast<size_t>(m.n_head) + h], std::span(rows).subspan(h * n, n), i, o);
+                }
+            }
+            done += i; // a row costs its columns
+            if (progress && i % 64 == 0) {
+                const double whole = 0.5 * double(tensors.size()) * double(tensors.size()) * m.n_layer;
+                const std::lock_guard lock(mutex);
+                if (!progress(std::min(1.0, double(done) / whole))) {
+                    status = Error{ErrorKind::cancelled, "stopped"};
+                    stop = true;
+                }
+            }
+        }
+    });
+    if (!status) return status.error();
+    for (size_t i = 0; i < n_all; ++i) {
+        for (size_t k = 0; k < n_metrics; ++k) {
+            if (all[i].count[k] > 0) m.values[k][i] = all[i].sum[k] / double(all[i].count[k]);
+        }
+    }
+    return m;
+}
+
+std::vector<std::pair<std::string, std::string>> head_rules() {
+    return {{"previous token", "more than half of its weight on the previous token"},
+            {"self", "more than half of its weight on the token itself"},
+            {"induction", "more than 0.3 of its weight behind earlier occurrences of the token, and more than 4 times its weight on the previous token"},
+            {"retrieval", "more than 0.3 of its weight on earlier copies of the token that comes next"},
+            {"first position", "more than 0.8 of its weight on the first position"},
+            {"local", "more than 0.8 of its weight on the last 8 tokens"}};
+}
+
+std::string head_kind(const HeadMetrics& m, size_t i) {
+    const auto v = [&](Metric metric) { return m.values[metric][i]; };
+    if (!(v(m_self) >= 0)) return "";
+    if (v(m_previous) > 0.5) return "previous token";
+    if (v(m_self) > 0.5) return "self";
+    if (v(m_induction) > 0.3 && v(m_induction) > 4 * v(m_previous)) return "induction";
+    if (v(m_retrieval) > 0.3) return "retrieval";
+    if (v(m_first) > 0.8) return "first position";
+    if (v(m_local) > 0.8) return "local";
+    return "";
+}
+
+} // namespace attnscope::view

@@ -1,0 +1,286 @@
+#include "view/recorded/questions.h"
+
+#include "base/parallel_for.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <mutex>
+
+namespace attnscope::view {
+
+namespace {
+
+Error no_token(int64_t token, int64_t n) {
+    return {ErrorKind::not_found, fmt::format("there is no token {}: the recording has {}", token, n)};
+}
+
+} // namespace
+
+Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const Selection& s) {
+    if (token < 0 || token >= t.size()) return no_token(token, t.size());
+    if (Result<void> r = t.check(s); !r) return r.error();
+    const auto n = static_cast<size_t>(t.size() - token);
+    const std::vector<int32_t> layers = t.layers_of(s);
+    std::vector<std::span<const float>> lse;
+    for (const int32_t layer : layers) {
+        Result<std::span<const float>> d = t.denominators(layer);
+        if (!d) return d.error();
+        lse.push_back(*d);
+    }
+    std::vector<float> out(n, 0.0f);
+    const auto n_rows = static_cast<double>(t.n_rows(s));
+    std::mutex mutex;
+    Result<void> status;
+    constexpr size_t block = 64;
+    base::parallel_for_all((n + block - 1) / block, [&](size_t b) {
+        std::vector<float> of_heads;
+        for (size_t k = b * block; k < std::min(n, (b + 1) * block); ++k) {
+            const int64_t i = token + static_cast<int64_t>(k);
+            if (!t.has_rows(i)) continue;
+            double sum = 0;
+            float most = 0;
+            for (size_t l = 0; l < layers.size(); ++l) {
+                const Range heads = t.heads_of(s, layers[l]);
+                const auto n_head = static_cast<size_t>(t.geometry().layers[static_cast<size_t>(layers[l])].n_head);
+                of_heads.resize(static_cast<size_t>(heads.end - heads.begin));
+                const auto row_lse = lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin), of_heads.size());
+                if (Result<void> r = t.part(i, layers[l], heads, {token, token + 1}, row_lse, of_heads); !r) {
+                    const std::lock_guard lock(mutex);
+                    status = r;
+                    return;
+                }
+                for (const float w : of_heads) {
+                    sum += double(w);
+                    most = std::max(most, w);
+                }
+            }
+            out[k] = s.max ? most : static_cast<float>(sum / n_rows);
+        }
+    });
+    if (!status) return status.error();
+    return out;
+}
+
+Result<std::vector<float>> flow(const RecordedTensors& t, const Selection& s, int64_t begin, int64_t end) {
+    if (begin < 1 || end <= begin || end > t.size()) return no_token(begin < 1 ? begin - 1 : end, t.size());
+    if (Result<void> r = t.check(s); !r) return r.error();
+    std::vector<double> sum(static_cast<size_t>(end), 0.0);
+    std::vector<float> row;
+    int64_t n = 0;
+    for (int64_t i = begin - 1; i + 1 < end; ++i) {
+        if (!t.has_rows(i)) continue;
+        if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
+        for (size_t j = 0; j < std::min(row.size(), sum.size()); ++j) sum[j] += double(row[j]);
+        ++n;
+    }
+    if (n == 0) return Error{ErrorKind::not_found, "none of these tokens was recorded with its queries"};
+    std::vector<float> out(sum.size());
+    for (size_t j = 0; j < sum.size(); ++j) out[j] = static_cast<float>(sum[j] / double(n));
+    return out;
+}
+
+Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int64_t end, const Progress& progress) {
+    if (begin < 1 || end <= begin || end > t.size()) return no_token(begin < 1 ? begin - 1 : end, t.size());
+    if (end > rollout_most) {
+        return Error{ErrorKind::unsupported, fmt::format("rollout needs every row before the span; it is computed up to token {}", rollout_most)};
+    }
+    std::vector<double> v(static_cast<size_t>(end), 0.0);
+    for (int64_t i = begin - 1; i + 1 < end; ++i) v[static_cast<size_t>(i)] = 1.0 / double(end - begin);
+    for (int32_t layer = t.geometry().n_layer() - 1; layer >= 0; --layer) {
+        if (progress && !progress(1.0 - double(layer + 1) / t.geometry().n_layer())) return Error{ErrorKind::cancelled, "stopped"};
+        if (!t.has_layer(layer)) continue;
+        const int64_t n_head = t.geometry().layers[static_cast<size_t>(layer)].n_head;
+        std::vector<double> next(v.size(), 0.0);
+        std::mutex mutex;
+        Result<void> status;
+        constexpr int64_t block = 32;
+        base::parallel_for_all(static_cast<size_t>((end + block - 1) / block), [&](size_t b) {
+            std::vector<double> own(v.size(), 0.0);
+            std::vector<float> rows;
+            for (auto i = static_cast<int64_t>(b) * block; i < std::min(end, (static_cast<int64_t>(b) + 1) * block); ++i) {
+                const double share = v[static_cast<size_t>(i)];
+                if (share == 0) continue;
+                if (!t.has_rows(i)) {
+                    own[static_cast<size_t>(i)] += share;
+                    continue;
+                }
+                const auto n = static_cast<size_t>(t.n_columns(i));
+                rows.resize(n * static_cast<size_t>(n_head));
+                if (Result<void> r = t.rows(i, layer, {0, n_head}, rows); !r) {
+                    const std::lock_guard lock(mutex);
+                    status = r;
+                    return;
+                }
+                own[static_cast<size_t>(i)] += 0.5 * share;
+                const double each = 0.5 * share / double(n_head);
+                for (size_t h = 0; h < static_cast<size_t>(n_head); ++h) {
+                    for (size_t j = 0; j < std::min(n, own.size()); ++j) own[j] += each * double(rows[h * n + j]);
+                }
+            }
+            const std::lock_guard lock(mutex);
+            for (size_t j = 0; j < own.size(); ++j) next[j] += own[j];
+        });
+        if (!status) return status.error();
+        v = std::move(next);
+    }
+    return std::vector<float>(v.begin(), v.end());
+}
+
+Result<PositionScores> position_scores(const RecordedTensors& t, const Selection& s, int32_t window_rows) {
+    if (Result<void> r = t.check(s); !r) return r.error();
+    int64_t first = 0;
+    while (first < t.size() && t.frame(first).kind != FrameKind::generated) ++first;
+    const bool generated = first < t.size();
+    PositionScores scores(window_rows);
+    std::vector<float> row;
+    // As live: the rows that chose the generated tokens, from the prompt's last token on.
+    for (int64_t i = generated ? std::max<int64_t>(0, first - 1) : 0; generated ? i + 1 < t.size() : i < t.size(); ++i) {
+        if (!t.has_rows(i)) continue;
+        if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
+        scores.add(row);
+    }
+    return scores;
+}
+
+Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t head, size_t n_best) {
+    const Selection s{layer, head, false};
+    if (layer < 0 || head < 0) return Error{ErrorKind::invalid_argument, "a layer and a head are needed"};
+    if (Result<void> r = t.check(s); !r) return r.error();
+    struct Part {
+        std::vector<WeightAt> strongest, strongest_but_first; // one a query
+        std::vector<double> received;
+        std::array<double, n_distance_bins> distance{};
+        double first = 0;
+        int64_t n = 0;
+    };
+    constexpr int64_t n_parts = 16;
+    std::vector<Part> parts(n_parts);
+    std::mutex mutex;
+    Result<void> status;
+    base::parallel_for_all(n_parts, [&](size_t p) {
+        Part& part = parts[p];
+        part.received.assign(static_cast<size_t>(t.size()), 0.0);
+        std::vector<float> row;
+        for (auto i = static_cast<int64_t>(p); i < t.size(); i += n_parts) {
+            if (!t.has_rows(i)) continue;
+            row.resize(static_cast<size_t>(t.n_columns(i)));
+            if (Result<void> r = t.rows(i, layer, {head, head + 1}, row); !r) {
+                const std::lock_guard lock(mutex);
+                status = r;
+                return;
+            }
+            WeightAt best{i, 0, row[0]}, best_but_first{i, -1, 0};
+            for (size_t j = 0; j < row.size(); ++j) {
+                if (row[j] > best.weight) best = {i, int64_t(j), row[j]};
+                if (j > 0 && row[j] > best_but_first.weight) best_but_first = {i, int64_t(j), row[j]};
+                part.received[j] += double(row[j]);
+                const auto gap = static_cast<uint64_t>(std::abs(i - static_cast<int64_t>(j)));
+                part.distance[std::min<size_t>(n_distance_bins - 1, size_t(std::bit_width(gap)))] += double(row[j]);
+            }
+            part.strongest.push_back(best);
+            if (best_but_first.key > 0) part.strongest_but_first.push_back(best_but_first);
+            part.first += double(row[0]);
+            ++part.n;
+        }
+    });
+    if (!status) return status.error();
+    HeadDetail d;
+    std::vector<double> received(static_cast<size_t>(t.size()), 0.0);
+    double first = 0;
+    int64_t n = 0;
+    for (const Part& part : parts) {
+        first += part.first;
+        n += part.n;
+        for (size_t j = 0; j < part.received.size(); ++j) received[j] += part.received[j];
+        for (size_t b = 0; b < n_distance_bins; ++b) d.distance[b] += part.distance[b];
+    }
+    if (n == 0) return Error{ErrorKind::not_found, "no token was recorded with its queries"};
+    for (double& share : d.distance) share /= double(n);
+    d.skips_first = first > 0.5 * double(n);
+    std::map<int32_t, std::pair<double, int64_t>> by_query;
+    std::map<int32_t, double> by_key;
+    for (const Part& part : parts) {
+        for (const WeightAt& w : d.skips_first ? part.strongest_but_first : part.strongest) {
+            d.strongest.push_back(w);
+            auto& [sum, count] = by_query[t.frame(w.query).token];
+            sum += double(w.weight);
+            ++count;
+        }
+    }
+    double all = 0;
+    for (size_t j = d.skips_first ? 1 : 0; j < received.size(); ++j) {
+        by_key[t.frame(int64_t(j)).token] += received[j];
+        all += received[j];
+    }
+    std::stable_sort(d.strongest.begin(), d.strongest.end(), [](const WeightAt& a, const WeightAt& b) {
+        return a.weight != b.weight ? a.weight > b.weight : a.query < b.query;
+    });
+    d.strongest.resize(std::min(n_best, d.strongest.size()));
+    for (const auto& [token, sum] : by_query) d.queries.push_back({token, sum.first / double(sum.second)});
+    for (const auto& [token, sum] : by_key) d.keys.push_back({token, all > 0 ? sum / all : 0});
+    for (std::vector<TokenShare>* list : {&d.queries, &d.keys}) {
+        std::stable_sort(list->begin(), list->end(), [](const TokenShare& a, const TokenShare& b) { return a.weight > b.weight; });
+        list->resize(std::min(n_best, list->size()));
+    }
+    return d;
+}
+
+Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b, const Progress& progress) {
+    Difference d;
+    d.n_layer = a.geometry().n_layer();
+    d.n_head = a.geometry().max_heads();
+    if (b.geometry().n_layer() != d.n_layer || b.geometry().max_heads() != d.n_head) {
+        return Error{ErrorKind::invalid_argument, fmt::format("the recordings are of models of other shapes: {} x {} and {} x {} layers and heads", d.n_layer,
+                                                              d.n_head, b.geometry().n_layer(), b.geometry().max_heads())};
+    }
+    while (d.n_tokens < std::min(a.size(), b.size()) && a.frame(d.n_tokens).token == b.frame(d.n_tokens).token) ++d.n_tokens;
+    if (d.n_tokens == 0) return Error{ErrorKind::invalid_argument, "the recordings differ in their first token: there is nothing to compare"};
+    d.distance.assign(static_cast<size_t>(d.n_layer) * static_cast<size_t>(d.n_head), std::numeric_limits<double>::quiet_NaN());
+    std::atomic<int32_t> done{0};
+    std::mutex mutex;
+    Result<void> status;
+    base::parallel_for_all(static_cast<size_t>(d.n_layer), [&](size_t l) {
+        const auto layer = static_cast<int32_t>(l);
+        const auto n_head = static_cast<size_t>(a.geometry().layers[l].n_head);
+        const bool both = a.has_layer(layer) && b.has_layer(layer) && b.geometry().layers[l].n_head == int32_t(n_head);
+        std::vector<double> sum(n_head, 0.0);
+        std::vector<float> of_a, of_b;
+        int64_t n = 0;
+        for (int64_t i = 1; both && i < d.n_tokens; ++i) {
+            {
+                const std::lock_guard lock(mutex);
+                if (!status) return;
+                if (progress && i % 64 == 0 && !progress((done + double(i) / double(d.n_tokens)) / d.n_layer)) status = Error{ErrorKind::cancelled, "stopped"};
+            }
+            if (!a.has_rows(i) || !b.has_rows(i) || a.n_columns(i) != b.n_columns(i)) continue;
+            const auto width = static_cast<size_t>(a.n_columns(i));
+            of_a.resize(n_head * width);
+            of_b.resize(n_head * width);
+            Result<void> r = a.rows(i, layer, {0, int64_t(n_head)}, of_a);
+            if (r) r = b.rows(i, layer, {0, int64_t(n_head)}, of_b);
+            if (!r) {
+                const std::lock_guard lock(mutex);
+                status = r;
+                return;
+            }
+            for (size_t h = 0; h < n_head; ++h) {
+                double apart = 0;
+                for (size_t j = h * width; j < (h + 1) * width; ++j) apart += std::abs(double(of_a[j]) - double(of_b[j]));
+                sum[h] += 0.5 * apart;
+            }
+            ++n;
+        }
+        for (size_t h = 0; n > 0 && h < n_head; ++h) d.distance[l * static_cast<size_t>(d.n_head) + h] = sum[h] / double(n);
+        ++done;
+    });
+    if (!status) return status.error();
+    return d;
+}
+
+} // namespace attnscope::view

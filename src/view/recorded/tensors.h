@@ -1,0 +1,85 @@
+// Queries and keys of a whole recording in memory, for who looks at many of its tokens: a map of all heads, a picture of one, who
+// reads a token. Rows are computed by the same kernels from the same bytes as Recording::rows, so they are the same numbers.
+//
+// Of a damaged recording everything that can be read is there: a token whose queries, or a layer whose keys cannot be read has no
+// rows, and damage() says what was wrong first.
+#pragma once
+
+#include <attnscope/error.h>
+#include <attnscope/recording.h>
+#include <attnscope/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope::view {
+
+// Layer and head as indices; -1: all. The reduction over the selected rows that exist.
+struct Selection {
+    int32_t layer = -1;
+    int32_t head = -1;
+    bool max = false;
+    bool operator==(const Selection&) const = default;
+};
+
+// Returns false to stop.
+using Progress = std::function<bool(double)>;
+
+class RecordedTensors {
+public:
+    // unsupported: queries and keys take more than `most_bytes`; cancelled: `progress` said so.
+    static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes, const Progress& progress = {});
+
+    const Geometry& geometry() const { return geometry_; }
+    int64_t size() const { return static_cast<int64_t>(frames_.size()); }
+    const Frame& frame(int64_t i) const { return frames_[static_cast<size_t>(i)]; } // without q and k
+    bool has_rows(int64_t i) const { return has_q_[static_cast<size_t>(i)] != 0; }
+    bool has_layer(int32_t layer) const;
+    int64_t n_columns(int64_t i) const { return n_columns_[static_cast<size_t>(i)]; }
+    const std::string& damage() const { return damage_; }
+    size_t bytes() const;
+    // Layers and heads that a selection means and that exist; invalid_argument when there are none.
+    Result<void> check(const Selection& selection) const;
+    std::vector<int32_t> layers_of(const Selection& selection) const;
+    Range heads_of(const Selection& selection, int32_t layer) const;
+    int64_t n_rows(const Selection& selection) const; // rows of one token
+
+    // Rows of heads [begin, end) of one layer: (heads, n_columns(i)). `lse`: one a head, or empty. has_rows and has_layer must hold.
+    Result<void> rows(int64_t i, int32_t layer, Range heads, std::span<float> out, std::span<float> lse = {}) const;
+    // Their weights on the columns of `part` alone, given the whole rows' `lse`: (heads, part). Differs from rows() by rounding.
+    Result<void> part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse, std::span<float> out) const;
+    // The mean or maximum over the selected rows: (n_columns(i)).
+    Result<void> reduced(int64_t i, const Selection& selection, std::vector<float>& out) const;
+
+    // Logarithms of the denominators of all rows of a layer, (size(), n_head), computed when first asked for. NaN where a token has
+    // no rows. Thread-safe.
+    Result<std::span<const float>> denominators(int32_t layer) const;
+
+private:
+    RecordedTensors() = default;
+    Result<void> read(Recording& recording, const Progress& progress);
+
+    Geometry geometry_;
+    std::vector<Frame> frames_;
+    std::vector<int32_t> positions_;
+    std::vector<int64_t> n_columns_;
+    std::vector<uint8_t> has_q_;
+    std::vector<uint8_t> q_;               // (frame, Geometry::q_bytes)
+    std::vector<std::vector<uint8_t>> k_;  // of each layer that owns its keys: (frame, n_head_kv, head_dim)
+    std::string damage_;
+
+    struct Denominators {
+        std::once_flag once;
+        std::vector<float> values;
+        Result<void> status;
+    };
+    mutable std::vector<std::unique_ptr<Denominators>> denominators_; // one a layer
+};
+
+} // namespace attnscope::view
