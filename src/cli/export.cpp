@@ -4,9 +4,11 @@
 #include "cli/verbs.h"
 #include "formats/export_arrays.h"
 #include "formats/export_halo_weave.h"
+#include "server/view/export_html.h"
 
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <memory>
 
 #include <unistd.h>
@@ -16,12 +18,38 @@ namespace {
 
 struct Flags {
     std::string path, to, tokens, layers, heads, output;
+    double max_mb = 5;
     bool padded = false, json = false, json_form = false;
 };
+
+int run_html(Recording& recording, const Flags& f) {
+    if (!f.tokens.empty() || !f.layers.empty() || !f.heads.empty()) {
+        return report({ErrorKind::invalid_argument, "an HTML file holds all tokens, layers and heads: leave --token, --layer and --head out"}, f.json);
+    }
+    server::HtmlOptions options;
+    options.bytes = static_cast<size_t>(f.max_mb * 1e6);
+    if (isatty(STDERR_FILENO) && !f.json) {
+        options.progress = [](double done) {
+            fmt::print(stderr, "{:.0f}% of the heads\x1b[K\r", 100 * done);
+            return true;
+        };
+    }
+    Result<server::HtmlSummary> made = server::export_html(recording, std::filesystem::path(f.path).filename().string(), f.output, options);
+    if (!made) return report(made.error(), f.json);
+    if (f.json) {
+        fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", made->n_tokens}, {"heads", made->n_heads}, {"bytes", made->bytes},
+                                          {"least", made->least}, {"kept_share", made->kept_share}}.dump());
+    } else {
+        fmt::print(stderr, "{} tokens x {} heads written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all weight)\x1b[K\n", made->n_tokens,
+                   made->n_heads, f.output, double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share);
+    }
+    return exit_good;
+}
 
 int run(const Flags& f) {
     Result<std::unique_ptr<Recording>> opened = Recording::open(f.path);
     if (!opened) return report(opened.error(), f.json);
+    if (f.to == "html") return run_html(**opened, f);
     ExportSelection s;
     Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens), layers = parse_selection("--layer", f.layers),
                                  heads = parse_selection("--head", f.heads);
@@ -55,16 +83,18 @@ void add_export(CLI::App& app, Action& action) {
     CLI::App* verb = app.add_subcommand("export", "Write rows as files for NumPy and others");
     verb->footer("npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
                  "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their capture folder.\n"
+                 "html: the page of attnscope view as one file to send to somebody.\n"
                  "  attnscope export x.attn --to npy --padded -o rows.npy\n"
                  "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
     verb->add_option("recording", f->path, "An .attn file")->required();
-    verb->add_option("--to", f->to, "npy, safetensors or halo-weave")
+    verb->add_option("--to", f->to, "npy, safetensors, halo-weave or html")
         ->required()
-        ->check(CLI::IsMember({"npy", "safetensors", "halo-weave"}));
+        ->check(CLI::IsMember({"npy", "safetensors", "halo-weave", "html"}));
     verb->add_option("-o,--output", f->output, "File or folder to write")->required();
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
     verb->add_option("--layer", f->layers, "Layers (default: all)");
     verb->add_option("--head", f->heads, "Heads (default: all)");
+    verb->add_option("--max-mb", f->max_mb, "html: what the file may take")->check(CLI::Range(1.0, 1000.0))->capture_default_str();
     verb->add_flag("--padded", f->padded, "npy: one array for all tokens, padded with zeros");
     verb->add_flag("--json-form", f->json_form, "halo-weave: the older form, one JSON file a token");
     verb->add_flag("--json", f->json, "Print a JSON object");

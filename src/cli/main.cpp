@@ -53,6 +53,7 @@ int main(int argc, char** argv) {
         add_diagnose(app, action);
         add_filter(app, action);
         add_serve(app, action);
+        add_view(app, action);
         // add verbs here
         app.parse(arguments(argc, argv));
         return action ? action() : exit_failed;

@@ -27,5 +27,6 @@ void add_reproduce(CLI::App& app, Action& action);
 void add_diagnose(CLI::App& app, Action& action);
 void add_filter(CLI::App& app, Action& action);
 void add_serve(CLI::App& app, Action& action);
+void add_view(CLI::App& app, Action& action);
 
 } // namespace attnscope::cli

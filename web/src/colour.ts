@@ -60,20 +60,22 @@ function luminance(c: number[]): number {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
-// From a weight to 0..1 of a map. Log: four decades below the largest, as `attnscope show --log`.
+// From a weight to 0..1 of a map. Log: so many decades below the largest.
 export interface Scale {
     largest: number;
     log: boolean;
+    decades: number;
 }
-export const decades = 4;
+export const text_decades = 2;   // of a text: with more, everything that is read a little looks alike
+export const matrix_decades = 4; // as `attnscope show --log`
 
 export function shade(weight: number, scale: Scale): number {
     if (!(scale.largest > 0) || !(weight > 0)) return 0;
     const x = weight / scale.largest;
-    return Math.min(1, scale.log ? Math.max(0, 1 + Math.log10(x) / decades) : x);
+    return Math.min(1, scale.log ? Math.max(0, 1 + Math.log10(x) / scale.decades) : x);
 }
 export function unshade(at: number, scale: Scale): number {
-    return scale.log ? scale.largest * 10 ** ((at - 1) * decades) : scale.largest * at;
+    return scale.log ? scale.largest * 10 ** ((at - 1) * scale.decades) : scale.largest * at;
 }
 
 export function percent(weight: number): string {

@@ -1,6 +1,7 @@
 #include "server/http/access.h"
 
 #include "server/http/reply.h"
+#include "server/view/routes.h"
 
 #include <openssl/crypto.h>
 
@@ -97,7 +98,8 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
         return true;
     }
     const bool key_later = request.path == websocket_path && request.has_header("Upgrade");
-    if (key_wanted() && !key_given(request) && !key_later) {
+    const bool page = request.method == "GET" && is_view_page(request.path);
+    if (key_wanted() && !key_given(request) && !key_later && !page) {
         response.set_header("WWW-Authenticate", "Bearer");
         refuse(response, dialect, 401, "an API key is needed: send it as 'Authorization: Bearer KEY'");
         return true;

@@ -4,6 +4,7 @@
 #include "server/http/connection_threads.h"
 #include "server/http/reply.h"
 #include "server/http/service.h"
+#include "server/view/routes.h"
 
 #include <fmt/format.h>
 
@@ -67,6 +68,9 @@ public:
         add_openai(http_, service_);
         add_prune(http_, service_);
         add_websocket(http_, service_);
+        sources_.watch(options_.record_dir);
+        add_view_page(http_);
+        add_view_routes(http_, sources_, options_.attention);
         thread_ = std::thread([this] {
             http_.listen_after_bind();
             ended_.set_value();
@@ -123,6 +127,7 @@ private:
     const ServerOptions options_;
     GenerationQueue queue_;
     Service service_;
+    ViewSources sources_;
     httplib::Server http_;
     std::optional<Access> access_;
     int port_ = -1;

@@ -4,7 +4,10 @@ import { colour } from '../parts';
 import { label } from '../text/pieces';
 import type { Camera } from './renderer';
 
-export const gutter = 18; // CSS pixels along an axis where dragging selects
+// CSS pixels along the axes, where dragging selects.
+export const gutter = 18;
+export const number_gutter = 46;
+const text_gutter = 96;
 
 export function draw_axes(canvas: HTMLCanvasElement, camera: Camera, opened: Opened, hover?: { query: number; key: number },
     span?: { begin: number; end: number; axis: 'key' | 'query' }) {
@@ -46,17 +49,17 @@ export function draw_axes(canvas: HTMLCanvasElement, camera: Camera, opened: Ope
     const every = texts ? 1 : round_step(70 * camera.step);
     const from = (at: number) => Math.max(0, Math.ceil(at / every) * every);
     ground(0, 0, width, gutter);
-    ground(0, gutter, texts ? 96 : 46, height);
+    ground(0, gutter, texts ? text_gutter : number_gutter, height);
     for (let i = from(camera.y); i < n && to_y(i) < height; i += every) {
         c.textAlign = 'right';
         const y = to_y(i) + (texts ? pixels / 2 : 0);
-        if (y > gutter + 4) c.fillText(texts ? label(opened.text(i), 13) : String(i), texts ? 92 : 42, y);
+        if (y > gutter + 4) c.fillText(texts ? label(opened.text(i), 13) : String(i), (texts ? text_gutter : number_gutter) - 4, y);
     }
     const every_x = texts && pixels < 60 ? Math.ceil(60 / pixels) : every;
     for (let i = Math.max(0, Math.ceil(camera.x / every_x) * every_x); i < n && to_x(i) < width; i += every_x) {
         c.textAlign = 'left';
         const x = to_x(i);
-        if (x > (texts ? 96 : 46)) c.fillText(texts ? label(opened.text(i), 8) : String(i), x + 1, gutter / 2);
+        if (x > (texts ? text_gutter : number_gutter)) c.fillText(texts ? label(opened.text(i), 8) : String(i), x + 1, gutter / 2);
     }
 }
 

@@ -17,6 +17,7 @@ export interface Look {
     peaks: boolean;
     map: MapName;
     dark: boolean;
+    ground: string; // of the page, #rrggbb: where nothing is
 }
 
 const vertex = `#version 300 es
@@ -39,6 +40,7 @@ uniform bool peaks;
 out vec4 colour;
 void main() {
     vec2 cell = texture(cells, at).rg;
+    if (cell.g == 0.0) discard; // nothing looked there: the future, what lies beyond a window
     float x = max(0.0, (peaks ? cell.g : cell.r) / largest);
     float shade = logarithmic ? (x > 0.0 ? clamp(1.0 + log(x) / log(10.0) / 4.0, 0.0, 1.0) : 0.0) : clamp(x, 0.0, 1.0);
     colour = vec4(texture(map, vec2((shade * 255.0 + 0.5) / 256.0, 0.5)).rgb, 1.0);
@@ -64,7 +66,7 @@ export class MatrixRenderer {
     private map_texture: WebGLTexture;
     private scheduled = 0;
     private camera: Camera = { x: 0, y: 0, step: 1 };
-    private look: Look = { largest: 1, log: true, peaks: true, map: 'viridis', dark: false };
+    private look: Look = { largest: 1, log: true, peaks: true, map: 'viridis', dark: false, ground: '#ffffff' };
     readonly levels: number;
     private ended = false;
     frames = 0; // drawn so far
@@ -153,7 +155,8 @@ export class MatrixRenderer {
             this.filter(gl.NEAREST);
         }
         gl.activeTexture(gl.TEXTURE0);
-        gl.clearColor(rgb[0] / 255, rgb[1] / 255, rgb[2] / 255, 1);
+        const ground = [1, 3, 5].map((i) => parseInt(this.look.ground.slice(i, i + 2), 16) / 255 || 0);
+        gl.clearColor(ground[0], ground[1], ground[2], 1);
         gl.clear(gl.COLOR_BUFFER_BIT);
         gl.uniform1f(this.uniforms.largest, this.look.largest || 1);
         gl.uniform1i(this.uniforms.logarithmic, this.look.log ? 1 : 0);

@@ -24,18 +24,18 @@ export class FileTransport implements Transport {
     private mean?: Promise<Float32Array>;       // lower triangle of the mean over all rows, exact
     private heads_held = new Map<number, Promise<Packed>>();
 
-    constructor(private document: Document) {
-        this.body = JSON.parse(document.getElementById('attnscope-file')!.textContent!);
-    }
+    constructor(private document: Document) {}
     can(): boolean {
         return false;
     }
-    private part(name: string): Promise<ArrayBuffer> {
+    private async part(name: string): Promise<ArrayBuffer> {
         const element = this.document.getElementById(`attnscope-${name}`);
         if (!element) throw new TransportError('This part was not exported into the file.');
         return inflate(bytes_of_base64(element.textContent!));
     }
+    // Always asked for first.
     async sources(): Promise<Source[]> {
+        this.body = JSON.parse(new TextDecoder().decode(await this.part('file')));
         return [{ id: '0', name: this.body.info.name, kind: 'recording' }];
     }
     async info(): Promise<Info> {
@@ -127,7 +127,9 @@ export class FileTransport implements Transport {
         return { ...this.body.heads, values };
     }
     async head(_: string, layer: number, head: number): Promise<HeadDetail> {
-        return this.body.details[layer * this.body.info.n_heads + head];
+        const detail = this.body.details[layer * this.body.info.n_heads + head];
+        if (!detail) throw new TransportError('There is no such head.');
+        return detail;
     }
     async tile(_: string, s: Selection, level: number, x: number, y: number): Promise<Tile> {
         const t = await this.remembered(s);
@@ -163,7 +165,6 @@ export class FileTransport implements Transport {
     async compare(): Promise<Difference> {
         throw new TransportError('An exported file holds one recording.');
     }
-    // eslint-disable-next-line require-yield
     async *generate(): AsyncIterable<LiveEvent> {
         throw new TransportError('An exported file has no model.');
     }

@@ -1,6 +1,6 @@
 // Two recordings of the same tokens side by side: which heads differ, and what the selected token reads in each.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { lut, percent, shade } from '../colour';
+import { lut, percent, shade, text_decades } from '../colour';
 import { largest, open, shown, use_loaded } from '../data';
 import type { Opened } from '../data';
 import { Choice, Failure, Waiting, is_dark } from '../parts';
@@ -68,7 +68,7 @@ function Side({ opened }: { opened: Opened }) {
     useEffect(() => {
         if (!row.value) return;
         const w = shown(row.value, state.hide_first);
-        const scale = { largest: largest(w), log: state.log };
+        const scale = { largest: largest(w), log: state.log, decades: text_decades };
         const shades = new Float32Array(opened.n);
         for (let j = 0; j < w.length && j < opened.n; ++j) shades[j] = shade(w[j], scale);
         pane.current!.paint({ shades, lut: lut('warm', is_dark()), title: (j) => `${j}: ${percent(w[j] ?? NaN)}` });

@@ -24,8 +24,11 @@ export function spans_of(opened: Opened, from: number, to: number): Span[] {
     for (const run of opened.runs) {
         if (run.first < from || run.last >= to) continue;
         text += run.text;
-        const ends = /[.!?。！？]["'”’)]?\s*$|\n$/.test(run.text) || /[.!?]$/.test(run.text) || run.last + 1 - begin >= 60;
-        if (ends || run.last + 1 === to) {
+        const ends = /[.!?。！？]["'”’)]?\s*$|\n$/.test(run.text) || run.last + 1 - begin >= 60;
+        const next = opened.runs[opened.run_of[run.last] + 1];
+        const blank_next = next !== undefined && next.last < to && next.text !== '' && next.text.trim() === '';
+        // Empty lines belong to the span before them.
+        if ((ends && !blank_next) || run.last + 1 === to) {
             spans.push({ begin, end: run.last + 1, text });
             begin = run.last + 1;
             text = '';
@@ -144,7 +147,7 @@ export function FlowView({ opened }: { opened: Opened }) {
                         </div>
                     ))}
                 </div>
-                <canvas class="ribbons" ref={ribbons} role="img" aria-label="Ribbons from what was read to the chosen span; the numbers stand beside the spans" />
+                <div class="ribbons"><canvas ref={ribbons} role="img" aria-label="Ribbons from what was read to the chosen span; the numbers stand beside the spans" /></div>
                 <div class="answers">
                     {place < 0 && <div class="flow-span chosen"><bdi>{Array.from({ length: Math.min(400, chosen.end - chosen.begin) }, (_, i) => opened.run_of[chosen.begin + i])
                         .filter((r, i, all) => all.indexOf(r) === i).map((r) => visible(opened.runs[r].text)).join('')}</bdi></div>}

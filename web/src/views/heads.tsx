@@ -16,7 +16,7 @@ export const metric_texts: Record<Metric, string> = {
     distance: 'distance (tokens)', distance_variance: 'variance of the distance', induction: 'induction', retrieval: 'retrieval (copied token)',
 };
 const options = metric_names.map((m) => [m, metric_texts[m]] as const);
-const margin = { left: 58, right: 14, top: 12, bottom: 40 };
+const margin = { left: 72, right: 14, top: 12, bottom: 40 };
 
 // A scale over the finite values; metrics in tokens, which spread over decades, are drawn by their square roots.
 function axis(values: Float32Array, metric: Metric) {

@@ -1,6 +1,6 @@
 // Tokens appear and tint while the model writes. Stopping the view does not stop the model; the stop button does.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { lut, percent, shade } from '../colour';
+import { lut, percent, shade, text_decades } from '../colour';
 import { largest, shown } from '../data';
 import { use_keys } from '../keys';
 import { Choice, Failure, Legend, Switch, is_dark } from '../parts';
@@ -92,7 +92,7 @@ export function LiveView({ transport }: { transport: Transport }) {
         else if (runs.length > 0) pane.current!.append(runs, generated);
         seen.current = t.texts.length;
         const w = weights();
-        const scale = { largest: largest(w), log: state.log };
+        const scale = { largest: largest(w), log: state.log, decades: text_decades };
         const shades = new Float32Array(t.texts.length);
         for (let j = 0; j < w.length && j < shades.length; ++j) shades[j] = shade(w[j], scale);
         pane.current!.paint({ shades, lut: lut('warm', is_dark()), title: (j) => `${j}: ${percent(w[j] ?? NaN)}` });
@@ -173,7 +173,7 @@ export function LiveView({ transport }: { transport: Transport }) {
                     <table class="reads"><tbody>{strongest(w, 10).map((j) => (
                         <tr key={j}><td class="number">{percent(w[j])}</td><td class="number faint">{j}</td><td class="piece"><bdi>{label(t.texts[j] ?? '')}</bdi></td></tr>
                     ))}</tbody></table>
-                    {w.length > 0 && <Legend map="warm" scale={{ largest: largest(w), log: state.log }} what="weight" />}
+                    {w.length > 0 && <Legend map="warm" scale={{ largest: largest(w), log: state.log, decades: text_decades }} what="weight" />}
                 </aside>
             </div>
         </div>

@@ -1,13 +1,13 @@
 // One head's, one layer's or the mean's weights as a picture, query down, key across, zoomed like a map.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { percent } from '../colour';
+import { matrix_decades, percent } from '../colour';
 import type { MapName } from '../colour';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
 import { MatrixRenderer } from '../matrix/renderer';
 import type { Camera } from '../matrix/renderer';
-import { draw_axes, gutter } from '../matrix/axes';
-import { Choice, Failure, Legend, RowsChooser, Switch, is_dark } from '../parts';
+import { draw_axes, gutter, number_gutter } from '../matrix/axes';
+import { Choice, Failure, Legend, RowsChooser, Switch, colour, is_dark } from '../parts';
 import { save_csv, save_png, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
@@ -32,8 +32,9 @@ export function MatrixView({ opened }: { opened: Opened }) {
 
     const fitted = (): Camera => {
         const box = picture.current!;
-        const step = Math.max(n / Math.max(1, box.clientWidth), n / Math.max(1, box.clientHeight));
-        return { x: 0, y: 0, step: Math.max(step, 1 / 32) };
+        const [width, height] = [box.clientWidth - number_gutter, box.clientHeight - gutter];
+        const step = Math.max(n / Math.max(1, width), n / Math.max(1, height), 1 / 12);
+        return { x: -number_gutter * step, y: -gutter * step, step };
     };
     const camera = () => parse_camera(store.get().camera) ?? fitted();
     const move = (c: Camera) => {
@@ -78,9 +79,9 @@ export function MatrixView({ opened }: { opened: Opened }) {
         renderer.current?.forget();
         set_failure('');
     }, [state.layer, state.head, state.reduce]);
-    const scale = { largest: 1, log: state.log };
+    const scale = { largest: 1, log: state.log, decades: matrix_decades };
     const draw = () => {
-        renderer.current?.show(camera(), { largest: 1, log: state.log, peaks: state.peaks, map: state.map as MapName, dark: is_dark() });
+        renderer.current?.show(camera(), { largest: 1, log: state.log, peaks: state.peaks, map: state.map as MapName, dark: is_dark(), ground: colour('ground') });
         draw_axes(over.current!, camera(), opened, hover, span);
     };
     useEffect(draw);

@@ -1,6 +1,6 @@
 // The whole conversation, each token tinted by what it gets. Hover or keys move the selected token.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { lut, percent, shade } from '../colour';
+import { lut, percent, shade, text_decades } from '../colour';
 import type { MapName, Scale } from '../colour';
 import { largest, shown, top, use_loaded } from '../data';
 import type { Opened } from '../data';
@@ -68,7 +68,7 @@ export function TextView({ opened }: { opened: Opened }) {
         return all;
     }, [state.tint, state.hide_first, row.value, column.value, scores.value, opened]);
 
-    const scale: Scale = { largest: weights ? largest(weights) : 0, log: state.log };
+    const scale: Scale = { largest: weights ? largest(weights) : 0, log: state.log, decades: text_decades };
     const map: MapName = state.tint === 'readers' ? 'cool' : 'warm';
     useEffect(() => {
         if (!weights) return;

@@ -1,0 +1,15 @@
+# cmake -DSCRIPT=viewer.js -DSTYLE=viewer.css -DOUT=page_bytes.cpp -P embed_page.cmake: the files as C++ arrays; empty where missing.
+set(text "namespace attnscope::server {\n")
+foreach(part script style)
+    string(TOUPPER ${part} variable)
+    set(hex "")
+    if(EXISTS "${${variable}}")
+        file(READ "${${variable}}" hex HEX)
+    endif()
+    string(LENGTH "${hex}" digits)
+    math(EXPR size "${digits} / 2")
+    string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+    string(APPEND text "extern const unsigned char page_${part}_bytes[] = {${bytes}0};\n"
+                       "extern const unsigned long page_${part}_size = ${size};\n")
+endforeach()
+file(WRITE "${OUT}" "${text}}\n")

@@ -1,0 +1,198 @@
+#include "server/view/viewed.h"
+
+
+#include <attnscope/capture_reader.h>
+#include <attnscope/rows.h>
+
+#include <algorithm>
+#include <filesystem>
+
+namespace attnscope::server {
+
+namespace {
+constexpr size_t most_pictures = 6; // 22 MB each at most
+} // namespace
+
+Job::Job(Work work) {
+    thread_ = std::thread([this, work = std::move(work)] {
+        Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
+        try {
+            made = work([this](double fraction) {
+                progress_ = fraction;
+                return !stop_;
+            });
+        } catch (const std::bad_alloc&) { // as it was said above
+        }
+        const std::lock_guard lock(mutex_);
+        result_ = std::move(made);
+    });
+}
+
+Job::~Job() {
+    stop_ = true;
+    thread_.join();
+}
+
+std::optional<Result<Json>> Job::result() const {
+    const std::lock_guard lock(mutex_);
+    return result_;
+}
+
+Viewed::Viewed(std::string path, Kind kind) : path_(std::move(path)), kind_(kind) {
+    std::filesystem::path p(path_);
+    if (!p.has_filename()) p = p.parent_path(); // a folder's name, with or without the slash
+    name_ = p.filename().string();
+}
+
+Result<std::shared_ptr<Viewed>> Viewed::open(const std::string& path) {
+    Result<std::unique_ptr<Recording>> recording = Recording::open(path);
+    if (recording) {
+        std::shared_ptr<Viewed> made(new Viewed(path, Kind::recording));
+        made->n_frames_ = (*recording)->info().n_frames;
+        made->recording_ = std::move(*recording);
+        return made;
+    }
+    const ErrorKind why = recording.error().kind;
+    std::error_code ec;
+    if (why != ErrorKind::not_ours && !std::filesystem::is_directory(path, ec)) return recording.error();
+    Result<std::unique_ptr<CaptureReader>> capture = CaptureReader::open(path);
+    if (!capture) return capture.error();
+    return std::shared_ptr<Viewed>(new Viewed(path, Kind::capture));
+}
+
+Result<RecordingInfo> Viewed::info() {
+    if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is a capture by another program: only its health can be shown"};
+    bool grown = false;
+    RecordingInfo info;
+    {
+        const std::lock_guard lock(recording_mutex_);
+        if (!recording_->info().complete) {
+            if (Result<void> r = recording_->refresh(); !r) return r.error();
+        }
+        info = recording_->info();
+        grown = info.n_frames != n_frames_;
+        n_frames_ = info.n_frames;
+    }
+    if (grown) {
+        {
+            const std::lock_guard lock(tensors_mutex_);
+            tensors_ready_ = false;
+            tensors_ = nullptr;
+        }
+        {
+            const std::lock_guard lock(pictures_mutex_);
+            pictures_.clear();
+        }
+        const std::lock_guard lock(heads_mutex_);
+        heads_ = nullptr;
+    }
+    return info;
+}
+
+Result<Json> Viewed::tokens() {
+    const std::lock_guard lock(recording_mutex_);
+    if (!recording_) return Error{ErrorKind::unsupported, name_ + " is a capture by another program: its texts are not known"};
+    return tokens_json(*recording_);
+}
+
+Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) {
+    std::vector<float> out;
+    if (tensors_ready_) {
+        Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
+        if (!t) return t.error();
+        if (token < 0 || token >= (*t)->size()) return Error{ErrorKind::not_found, "there is no such token"};
+        if (Result<void> r = (*t)->check(s); !r) return r.error();
+        if (Result<void> r = (*t)->reduced(token, s, out); !r) return r.error();
+        return out;
+    }
+    const std::lock_guard lock(recording_mutex_);
+    if (!recording_) return Error{ErrorKind::unsupported, name_ + " is no recording"};
+    const Geometry& geometry = recording_->info().geometry;
+    std::vector<int32_t> layers, heads;
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        if ((s.layer < 0 || s.layer == l) && geometry.layers[static_cast<size_t>(l)].captured()) layers.push_back(l);
+    }
+    if (s.head >= 0) heads.push_back(s.head);
+    if (layers.empty()) return Error{ErrorKind::not_found, "that layer does not exist or has no rows"};
+    Result<FrameRows> rows = recording_->rows(token, layers, heads);
+    if (!rows) return rows.error();
+    std::vector<float> existing; // rows of heads that this layer does not have are no rows
+    const auto n = static_cast<size_t>(rows->n_columns);
+    for (size_t l = 0; l < rows->layers.size(); ++l) {
+        for (size_t h = 0; h < rows->heads.size(); ++h) {
+            if (rows->heads[h] >= geometry.layers[static_cast<size_t>(rows->layers[l])].n_head) continue;
+            const auto from = rows->weights.begin() + static_cast<ptrdiff_t>((l * rows->heads.size() + h) * n);
+            existing.insert(existing.end(), from, from + static_cast<ptrdiff_t>(n));
+        }
+    }
+    out.resize(n);
+    if (s.max) reduce_max(existing, rows->n_columns, out);
+    else reduce_mean(existing, rows->n_columns, out);
+    return out;
+}
+
+Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
+    const std::lock_guard lock(tensors_mutex_);
+    if (tensors_) return tensors_;
+    if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is no recording"};
+    Result<std::unique_ptr<Recording>> own = Recording::open(path_); // so that rows can be asked for meanwhile
+    if (!own) return own.error();
+    Result<std::shared_ptr<const view::RecordedTensors>> loaded = view::RecordedTensors::load(**own, most_tensor_bytes);
+    if (!loaded) return loaded.error();
+    tensors_ = *loaded;
+    tensors_ready_ = true;
+    return tensors_;
+}
+
+Result<std::shared_ptr<const view::Picture>> Viewed::picture(const view::Selection& s) {
+    Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
+    if (!t) return t.error();
+    const std::lock_guard lock(pictures_mutex_);
+    for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
+        if (it->first != s) continue;
+        pictures_.splice(pictures_.begin(), pictures_, it);
+        return it->second;
+    }
+    Result<std::shared_ptr<const view::Picture>> made = view::Picture::make(*t, s);
+    if (!made) return made.error();
+    pictures_.emplace_front(s, *made);
+    if (pictures_.size() > most_pictures) pictures_.pop_back();
+    return *made;
+}
+
+std::optional<Result<Json>> Viewed::heads(double& progress) {
+    Result<RecordingInfo> now = info();
+    if (!now) return Result<Json>(now.error());
+    const std::lock_guard lock(heads_mutex_);
+    if (!heads_) {
+        heads_ = std::make_unique<Job>([this, info = *now](const view::Progress& said) -> Result<Json> {
+            if (std::optional<Json> cached = cached_heads(path_, info)) return *cached;
+            Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
+            if (!t) return t.error();
+            Result<view::HeadMetrics> metrics = view::head_metrics(**t, said);
+            if (!metrics) return metrics.error();
+            const Json json = heads_json(*metrics);
+            if (info.complete && (*t)->damage().empty()) cache_heads(path_, info, json);
+            return json;
+        });
+    }
+    progress = heads_->progress();
+    return heads_->result();
+}
+
+Result<Json> Viewed::health() {
+    const std::lock_guard lock(health_mutex_);
+    if (health_) return *health_;
+    if (kind_ == Kind::capture) {
+        Result<Json> made = capture_health(path_);
+        if (made) health_ = *made;
+        return made;
+    }
+    Result<std::unique_ptr<Recording>> own = Recording::open(path_);
+    if (!own) return own.error();
+    Result<Json> made = recording_health(**own);
+    if (made && (*own)->info().complete) health_ = *made;
+    return made;
+}
+
+} // namespace attnscope::server

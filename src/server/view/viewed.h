@@ -1,0 +1,110 @@
+// A recording, or somebody else's capture, as a page looks at it: opened once, its tensors and pictures kept while they are of use.
+// From any thread.
+#pragma once
+
+#include "view/recorded/head_metrics.h"
+#include "view/recorded/picture.h"
+#include "view/recorded/questions.h"
+#include "view/recorded/tensors.h"
+
+#include <attnscope/recording.h>
+
+#include <nlohmann/json.hpp>
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace attnscope::server {
+
+using Json = nlohmann::json;
+
+// Work that takes longer than a request may wait: asked for again and again until it is there.
+class Job {
+public:
+    using Work = std::function<Result<Json>(const view::Progress&)>;
+    explicit Job(Work work);
+    ~Job(); // stops it
+    Job(const Job&) = delete;
+    Job& operator=(const Job&) = delete;
+    double progress() const { return progress_; }
+    std::optional<Result<Json>> result() const;
+
+private:
+    std::atomic<double> progress_{0};
+    std::atomic<bool> stop_{false};
+    mutable std::mutex mutex_;
+    std::optional<Result<Json>> result_;
+    std::thread thread_;
+};
+
+class Viewed {
+public:
+    enum class Kind { recording, capture };
+    // not_found, not_ours, damaged, ... where neither a recording nor a capture can be opened.
+    static Result<std::shared_ptr<Viewed>> open(const std::string& path);
+
+    Kind kind() const { return kind_; }
+    const std::string& path() const { return path_; }
+    const std::string& name() const { return name_; } // without folders
+
+    // Looks again at a file that grows. Only of a recording, as all below.
+    Result<RecordingInfo> info();
+    Result<Json> tokens();
+    // The mean or maximum over the selected rows of one token: what `attnscope show` prints.
+    Result<std::vector<float>> row(int64_t token, const view::Selection& selection);
+    // Waits until they are in memory.
+    Result<std::shared_ptr<const view::RecordedTensors>> tensors();
+    Result<std::shared_ptr<const view::Picture>> picture(const view::Selection& selection);
+    // Nothing while it is computed; `progress` says how far it is.
+    std::optional<Result<Json>> heads(double& progress);
+    // Witnesses and verdicts, or what `attnscope diagnose` finds.
+    Result<Json> health();
+
+private:
+    Viewed(std::string path, Kind kind);
+
+    std::string path_, name_;
+    Kind kind_;
+    std::mutex recording_mutex_;
+    std::unique_ptr<Recording> recording_; // one thread at a time
+    int64_t n_frames_ = 0;
+
+    std::mutex tensors_mutex_; // held while they are read: others wait for them
+    std::shared_ptr<const view::RecordedTensors> tensors_;
+    std::atomic<bool> tensors_ready_{false};
+
+    std::mutex pictures_mutex_;
+    std::list<std::pair<view::Selection, std::shared_ptr<const view::Picture>>> pictures_; // newest first
+    std::mutex heads_mutex_;
+    std::unique_ptr<Job> heads_;
+    std::mutex health_mutex_;
+    std::optional<Json> health_;
+};
+
+// The answers as JSON; also what an exported file holds.
+Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_prompt);
+Json heads_json(const view::HeadMetrics& metrics);
+Json detail_json(const view::HeadDetail& detail);
+Json scores_json(const PositionScores& scores);
+Json difference_json(const view::Difference& difference);
+Result<Json> recording_health(Recording& recording);
+Result<Json> capture_health(const std::string& path);
+// Ids, positions, kinds, verdicts, and the bytes of the texts in base64. Frames that cannot be read are there, with their damage.
+Result<Json> tokens_json(Recording& recording);
+
+// Metrics beside a recording, so that they are computed once: PATH.heads.json. Only for recordings that are closed; a file that does
+// not fit the recording is nothing.
+std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& info);
+void cache_heads(const std::string& path, const RecordingInfo& info, const Json& heads);
+
+// Most of a recording's queries and keys that is held in memory.
+constexpr size_t most_tensor_bytes = size_t(6) << 30;
+
+} // namespace attnscope::server

@@ -1,0 +1,300 @@
+// Every view of the page on a real recording, live on a real server, and as a file from the disk; texts of strangers.
+//   node view.test.mjs ATTNSCOPE MADE_RECORDING
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { startAttnscope } from './serve.mjs';
+import { capture, matrixReady, openPage, run, startBrowser, startView, textReady } from './viewer.mjs';
+
+const [binary, made] = process.argv.slice(2);
+const work = mkdtempSync(join(tmpdir(), 'view-'));
+const a = join(work, 'a.attn');
+const b = join(work, 'b.attn');
+capture(binary, a);
+capture(binary, b, ['--cache-type-k', 'q8_0', '--flash-attn', 'on']);
+const browser = await startBrowser();
+
+const percentOf = (text) => Number(text.replace(/[^\d.e-]/g, '')) / 100;
+const fine = (page, what) => assert.deepEqual(page.wrong, [], what);
+
+async function onARecording() {
+    const server = await startView(binary, [a, b]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        // The numbers are show's.
+        const shown = JSON.parse(run(binary, ['show', a, '--json', '--hide-first', '--top', '8']));
+        const rows = await page.$$eval('.side table.reads tr', (all) => all.map((tr) => [...tr.children].map((td) => td.textContent)));
+        assert.equal(rows.length, 8);
+        rows.forEach(([weight, column], i) => {
+            assert.equal(Number(column), shown.top[i].column);
+            assert.ok(Math.abs(percentOf(weight) - shown.top[i].weight) < 1e-3 * shown.top[i].weight + 1e-7, `${weight} is not ${shown.top[i].weight}`);
+        });
+        assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 10, 'nothing is tinted');
+        // Keys move the selection, and the address says so.
+        await page.keyboard.press('ArrowLeft');
+        await page.waitForFunction(() => /token=\d+/.test(location.hash));
+        const token = Number(new URL(page.url()).hash.match(/token=(\d+)/)[1]);
+        assert.equal(token, shown.token - 1);
+        await page.keyboard.press('?');
+        assert.ok(await page.isVisible('.help kbd'));
+        await page.keyboard.press('Escape');
+        assert.equal(await page.$('.help'), null);
+        for (const tint of ['readers', 'total', 'brightness', 'h2o', 'snapkv', 'tova']) {
+            await page.selectOption('.controls label:has-text("Tint") select', tint);
+            await page.waitForTimeout(300);
+            fine(page, tint);
+        }
+        assert.ok(await page.$$eval('.tok.struck', (all) => all.length) > 5, 'a budget of a half drops nothing');
+
+        await page.keyboard.press('2');
+        await page.waitForSelector('.side table.metrics', { timeout: 60000 });
+        await page.waitForSelector('.side table.strongest tr');
+        const box = await page.locator('.grid canvas').boundingBox();
+        await page.mouse.click(box.x + box.width / 2, box.y + box.height / 3);
+        await page.waitForFunction(() => /layer=\d+/.test(location.hash));
+        fine(page, 'heads');
+
+        await page.keyboard.press('3');
+        await matrixReady(page);
+        const colours = await page.evaluate(() => {
+            const canvas = document.querySelector('.matrix-main canvas');
+            const copy = document.createElement('canvas');
+            copy.width = canvas.width;
+            copy.height = canvas.height;
+            const c = copy.getContext('2d');
+            c.drawImage(canvas, 0, 0);
+            const data = c.getImageData(0, 0, copy.width, copy.height).data;
+            const seen = new Set();
+            for (let i = 0; i < data.length; i += 4 * 97) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+            return seen.size;
+        });
+        assert.ok(colours > 20, `the matrix has ${colours} colours`);
+        await page.mouse.move(box.x + 30, 300);
+        await page.waitForFunction(() => /%/.test(document.querySelector('.matrix-hover output')?.textContent ?? ''), null, { timeout: 10000 });
+        const hover = await page.textContent('.matrix-hover');
+        const [, query, key] = hover.match(/query (\d+) .* reads key (\d+)/s);
+        const hash = new URLSearchParams(new URL(page.url()).hash.slice(1));
+        const values = JSON.parse(run(binary, ['show', a, '--json', '--values', '--token', query, '--layer', hash.get('layer'), '--head', hash.get('head') ?? '0'])).values;
+        assert.ok(Math.abs(percentOf(await page.textContent('.matrix-hover output')) - (values[key] ?? 0)) < 1e-3 * (values[key] ?? 0) + 1e-6);
+        for (const press of ['+', '+', 'ArrowRight', '0', 'x']) await page.keyboard.press(press);
+        await matrixReady(page);
+        fine(page, 'matrix');
+
+        await page.keyboard.press('4');
+        await page.waitForSelector('.flow-span .share');
+        await page.keyboard.press('r');
+        await page.waitForTimeout(500);
+        fine(page, 'flow');
+        await page.keyboard.press('5');
+        await page.waitForSelector('.verdict.good', { timeout: 60000 });
+        fine(page, 'health');
+        await page.goto(`${server.url}#view=compare`);
+        await page.waitForSelector('.differences td', { timeout: 60000 });
+        const distances = await page.$$eval('.differences tbody tr', (all) => all.map((tr) => tr.children[2].textContent));
+        assert.equal(distances.length, 270);
+        const numbers = distances.map(percentOf);
+        assert.ok(numbers[0] > numbers[269] && numbers[0] < 1, 'heads are not sorted by what differs');
+        fine(page, 'compare');
+        assert.ok(page.asked.every((url) => url.startsWith(new URL(server.url).origin) || url.startsWith('data:') || url.startsWith('blob:')), 'a request left the machine');
+        await page.context().close();
+
+        // A linked view, dark, on a phone.
+        const phone = await openPage(browser, `${server.url}#token=20&theme=dark&layer=3`, { viewport: { width: 390, height: 800 } });
+        await textReady(phone);
+        assert.equal(await phone.evaluate(() => document.documentElement.dataset.theme), 'dark');
+        assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, 'the page is wider than a phone');
+        assert.match(await phone.textContent('.side'), /token 20 /);
+        fine(phone, 'phone');
+        await phone.context().close();
+
+        // Nobody else's page gets anything; not even work is done for it.
+        const origin = new URL(server.url).origin;
+        const answer = async (headers) => (await fetch(`${origin}/view/api/info?r=0`, { headers })).status;
+        assert.equal(await answer({}), 200);
+        assert.equal(await answer({ Origin: 'http://evil.example' }), 403);
+        assert.equal(await answer({ 'Sec-Fetch-Site': 'cross-site' }), 403);
+        for (const r of ['../../etc/passwd', '..%2fa.attn', '7', '-1', '']) {
+            assert.ok((await fetch(`${origin}/view/api/info?r=${r}`)).status >= 400, r);
+        }
+        const policy = (await fetch(server.url)).headers.get('Content-Security-Policy');
+        assert.match(policy, /default-src 'none'/);
+        assert.doesNotMatch(policy, /unsafe/);
+    } finally {
+        await server.stop();
+    }
+}
+
+async function withTextsOfStrangers() {
+    const hostile = join(work, 'hostile.attn');
+    run(made, ['hostile', hostile]);
+    const html = join(work, 'hostile.html');
+    run(binary, ['export', hostile, '--to', 'html', '-o', html]);
+    const server = await startView(binary, [hostile]);
+    try {
+        for (const url of [server.url, pathToFileURL(html).href]) {
+            const page = await openPage(browser, url);
+            await textReady(page);
+            for (const view of ['heads', 'flow', 'health', 'matrix', 'text']) {
+                await page.evaluate((v) => { location.hash = `view=${v}&token=12`; }, view);
+                await page.waitForTimeout(400);
+            }
+            await textReady(page);
+            assert.equal(await page.evaluate(() => window.attacked), undefined, 'a token text ran');
+            assert.equal(await page.$('.tok script, .tok img, .tok svg'), null, 'a token text became an element');
+            const text = await page.textContent('.pane-text');
+            assert.ok(text.includes('<script>window.attacked = 1</script>'));
+            assert.ok(text.includes('⟨RLO⟩evil') && !text.includes('\u202e'));
+            assert.ok(text.includes('👩‍🚀') && text.includes('👩'), 'characters that lie in two tokens are not whole');
+            assert.ok(text.includes('␀␁␛') && text.includes('10,000 characters'));
+            fine(page, url);
+            await page.context().close();
+        }
+    } finally {
+        await server.stop();
+    }
+}
+
+async function fromADisk() {
+    const html = join(work, 'a.html');
+    const said = JSON.parse(run(binary, ['export', a, '--to', 'html', '--json', '-o', html]));
+    assert.equal(said.heads, 270);
+    assert.ok(statSync(html).size < 5e6);
+    assert.doesNotMatch(readFileSync(html, 'utf8').replace(/http:\/\/www\.w3\.org\/[^\s"'`]*/g, ''), /(src|href)\s*=\s*["']?https?:/, 'the file refers to the outside');
+    const page = await openPage(browser, pathToFileURL(html).href);
+    await textReady(page);
+    const shown = JSON.parse(run(binary, ['show', a, '--json', '--hide-first', '--top', '8']));
+    const rows = await page.$$eval('.side table.reads tr', (all) => all.map((tr) => [...tr.children].map((td) => td.textContent)));
+    rows.forEach(([weight, column], i) => {
+        assert.equal(Number(column), shown.top[i].column);
+        assert.ok(Math.abs(percentOf(weight) - shown.top[i].weight) < 1e-3 * shown.top[i].weight + 1e-7);
+    });
+    await page.evaluate(() => { location.hash = 'view=heads&layer=5&head=3'; });
+    await page.waitForSelector('.side table.strongest tr');
+    await page.keyboard.press('Enter');
+    await matrixReady(page);
+    await page.evaluate(() => { location.hash = 'view=text&layer=5&head=3'; });
+    await textReady(page);
+    const one = JSON.parse(run(binary, ['show', a, '--json', '--layer', '5', '--head', '3', '--hide-first', '--top', '1'])).top[0];
+    await page.waitForFunction((column) => document.querySelector('.side table.reads tr td:nth-child(2)')?.textContent === String(column), one.column);
+    const rounded = percentOf(await page.textContent('.side table.reads tr td'));
+    assert.ok(Math.abs(rounded / one.weight - 1) < 0.06, `${rounded} is not ${one.weight}`);
+    for (const view of ['flow', 'health']) {
+        await page.evaluate((v) => { location.hash = `view=${v}`; }, view);
+        await page.waitForSelector(view === 'flow' ? '.flow-span .share' : '.verdict.good');
+    }
+    fine(page, 'the exported file');
+    assert.deepEqual(page.asked.filter((url) => !/^(file|data|blob):/.test(url)), [], 'the file asked somebody');
+    await page.context().close();
+}
+
+async function live() {
+    const server = await startAttnscope(binary);
+    try {
+        const page = await openPage(browser, `${server.url}/view/`);
+        await page.fill('.live-form textarea', 'What is the capital of France?');
+        await page.fill('.live-form label:has-text("Tokens") input', '12');
+        await page.click('.live-form button[type=submit]');
+        await page.waitForFunction(() => Number(document.querySelector('.text-place').dataset.tokens) > 3, null, { timeout: 60000 });
+        await page.waitForFunction(() => /ended: /.test(document.querySelector('.controls').textContent), null, { timeout: 60000 });
+        assert.match(await page.textContent('.pane-text'), /Paris/);
+        assert.match(await page.textContent('.controls'), /every token proven/);
+        assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 3);
+        // Stop ends the generation; pausing the view does not.
+        await page.fill('.live-form textarea', 'Write a long story about a lighthouse.');
+        await page.fill('.live-form label:has-text("Tokens") input', '700');
+        await page.click('.live-form button[type=submit]');
+        await page.waitForFunction(() => /\+ ([5-9]|\d\d) tokens/.test(document.querySelector('.controls').textContent), null, { timeout: 60000 });
+        await page.click('button:has-text("Pause the view")');
+        const before = Number(await page.getAttribute('.text-place', 'data-tokens'));
+        await page.waitForTimeout(1500);
+        await page.click('button:has-text("Resume the view")');
+        await page.waitForFunction((n) => Number(document.querySelector('.text-place').dataset.tokens) > n + 2, before, { timeout: 10000 });
+        await page.click('.live-form button:has-text("Stop")');
+        await page.waitForFunction(() => /ended: stopped/.test(document.querySelector('.controls').textContent), null, { timeout: 10000 });
+        fine(page, 'live');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// Ten recordings damaged on purpose: the page says so and shows what is good, or the program refuses with a sentence.
+async function damaged() {
+    const size = statSync(a).size;
+    let opened = 0;
+    for (let i = 0; i < 10; ++i) {
+        const hurt = join(work, `hurt-${i}.attn`);
+        copyFileSync(a, hurt);
+        if (i === 9) truncateSync(hurt, Math.floor(size * 0.7));
+        else {
+            const file = openSync(hurt, 'r+');
+            writeSync(file, Buffer.from('damage that nobody expects here'), 0, 31, Math.floor((size * (i + 1)) / 10.5));
+            closeSync(file);
+        }
+        let server;
+        try {
+            server = await startView(binary, [hurt]);
+        } catch {
+            continue; // refused, in words, by the program
+        }
+        ++opened;
+        try {
+            const page = await openPage(browser, `${server.url}#view=health`);
+            await page.waitForSelector('.verdict, .failure', { timeout: 60000 });
+            assert.equal(await page.$('.verdict.good'), null, `damage ${i} was taken for health`);
+            assert.deepEqual(page.wrong, [], `damage ${i}`);
+            await page.evaluate(() => { location.hash = 'view=text&token=30'; });
+            await page.waitForSelector('.tok, .failure', { timeout: 20000 });
+            await page.context().close();
+        } finally {
+            await server.stop();
+        }
+    }
+    assert.ok(opened >= 3, `only ${opened} of 10 damaged recordings could be looked at`);
+}
+
+// A capture of somebody else's, oscillating between weights and raw scores.
+async function somebodyElses() {
+    const n = 40, layers = 4, heads = 4, width = 64;
+    const values = new Float32Array(n * layers * heads * width);
+    let seed = 1;
+    const random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;
+    for (let t = 0; t < n; ++t) {
+        const raw = Math.floor(t / 3) % 2 === 1;
+        for (let row = 0; row < layers * heads; ++row) {
+            const at = (t * layers * heads + row) * width;
+            let sum = 0;
+            for (let j = 0; j < width; ++j) sum += values[at + j] = raw ? 200 * random() - 120 : random() ** 4;
+            if (!raw) for (let j = 0; j < width; ++j) values[at + j] /= sum;
+        }
+    }
+    const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${n}, ${layers}, ${heads}, ${width}), }`;
+    const padded = header.padEnd(118 - 1) + '\n';
+    const npy = join(work, 'theirs.npy');
+    writeFileSync(npy, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), Buffer.from([118, 0]), Buffer.from(padded, 'latin1'), Buffer.from(values.buffer)]));
+    const server = await startView(binary, [npy]);
+    try {
+        const page = await openPage(browser, server.url);
+        await page.waitForSelector('.verdict.bad', { timeout: 60000 });
+        assert.match(await page.textContent('.health-body'), /scores/);
+        fine(page, 'a capture of somebody else\'s');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+const only = process.argv[4];
+try {
+    for (const part of [onARecording, withTextsOfStrangers, fromADisk, live, damaged, somebodyElses]) {
+        if (only && part.name !== only) continue;
+        const start = Date.now();
+        await part();
+        console.log(`${part.name}: good (${Date.now() - start} ms)`);
+    }
+} finally {
+    await browser.close();
+}

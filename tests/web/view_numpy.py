@@ -1,0 +1,108 @@
+"""Every number that the page is given, against NumPy in float64 and against `attnscope show`, on a real recording.
+
+  python3 view_numpy.py ATTNSCOPE [RECORDING]
+"""
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+import numpy as np
+
+binary = sys.argv[1]
+work = pathlib.Path(tempfile.mkdtemp())
+recording = pathlib.Path(sys.argv[2]) if len(sys.argv) > 2 else work / "r.attn"
+if len(sys.argv) <= 2:
+    prompt = ("Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in Kyoto. Anna keeps bees in Oslo. "
+              "Boris bakes bread in Lisbon. Who repairs clocks, and in which city?")
+    subprocess.run([binary, "capture", "-m", "smollm2", "--chat", "--temp", "0", "-n", "24", "-p", prompt, "-o", recording],
+                   check=True, capture_output=True)
+subprocess.run([binary, "export", recording, "--to", "npy", "--padded", "-o", work / "rows.npy"], check=True, capture_output=True)
+rows = np.load(work / "rows.npy").astype(np.float64)  # (tokens, layers, heads, columns)
+n, n_layer, n_head, _ = rows.shape
+
+server = subprocess.Popen([binary, "view", str(recording), "--no-browser"], stdout=subprocess.PIPE, text=True)
+try:
+    base = server.stdout.readline().strip() + "api/"
+
+    def ask(path):
+        with urllib.request.urlopen(base + path) as answer:
+            return answer.status, answer.read()
+
+    def floats(path):
+        return np.frombuffer(ask(path)[1], dtype="<f4").astype(np.float64)
+
+    def of_json(path):
+        while True:
+            status, body = ask(path)
+            if status != 202:
+                return json.loads(body)
+
+    ids = np.array(of_json("tokens?r=0")["ids"])
+    heads = of_json("heads?r=0")
+    i = np.arange(1, n)
+    a = rows[1:]  # rows of tokens 1 .. n - 1
+    columns = np.arange(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(a > 0, a * np.log(a), 0).sum(-1)
+    gap = i[:, None] - columns[None, :]
+    distance = (a * gap[:, None, None, :]).sum(-1)
+    seen = columns[None, :] <= i[:, None]
+    earlier = np.zeros((n - 1, n), bool)  # j with t[j - 1] = t[i], j - 1 < i
+    earlier[:, 1:] = ids[None, :-1] == ids[1:, None]
+    earlier &= columns[None, :] - 1 < i[:, None]
+    following = np.append(ids[2:], -2)
+    copies = (ids[None, :] == following[:, None]) & seen
+
+    def mean_where(mask):
+        use = mask.any(1)
+        return (a * mask[:, None, None, :]).sum(-1)[use].mean(0)
+
+    expected = {
+        "self": a[i - 1, :, :, i].mean(0), "previous": a[i - 1, :, :, i - 1].mean(0), "first": a[..., 0].mean(0),
+        "local": (a * ((gap < 8) & seen)[:, None, None, :]).sum(-1).mean(0), "entropy": entropy.mean(0), "distance": distance.mean(0),
+        "distance_variance": ((a * (gap ** 2)[:, None, None, :]).sum(-1) - distance ** 2).mean(0),
+        "induction": mean_where(earlier), "retrieval": mean_where(copies),
+    }
+    for name, want in expected.items():
+        got = np.array(heads["values"][name], dtype=np.float64).reshape(n_layer, n_head)
+        worst = np.abs(got - want).max() / max(1.0, np.abs(want).max())
+        print(f"{name:18} worst difference {worst:.1e}")
+        assert worst < 2e-6, name
+
+    # Rows are show's to the last digit; columns, flows and tiles are of the same weights.
+    for token, extra, query in ((n - 1, [], ""), (n // 2, ["--layer", "3"], "&layer=3"), (n - 2, ["--layer", "7", "--head", "2"], "&layer=7&head=2")):
+        shown = json.loads(subprocess.run([binary, "show", recording, "--token", str(token), "--values", "--json", *extra], check=True,
+                                          capture_output=True, text=True).stdout)["values"]
+        for _ in range(2):  # from the file, then from memory
+            got = floats(f"row?r=0&t={token}{query}")
+            assert np.array_equal(got.astype(np.float32), np.array(shown, dtype=np.float32)), (token, extra)
+            floats("column?r=0&t=0")
+    mean = rows.mean((1, 2))
+    for token in (0, 5, n - 3):
+        assert np.abs(floats(f"column?r=0&t={token}") - mean[token:, token]).max() < 1e-6
+        assert np.abs(floats(f"column?r=0&t={token}&layer=2&head=1") - rows[token:, 2, 1, token]).max() < 1e-6
+        assert np.abs(floats(f"column?r=0&t={token}&reduce=max") - rows[token:, :, :, token].max((1, 2))).max() < 1e-6
+    begin, end = n - 6, n - 2
+    assert np.abs(floats(f"flow?r=0&begin={begin}&end={end}") - mean[begin - 1:end - 1, :end].mean(0)).max() < 1e-6
+    v = np.zeros(n)
+    v[begin - 1:end - 1] = 1 / (end - begin)
+    for layer in reversed(range(n_layer)):
+        v = 0.5 * v + 0.5 * v @ rows[:, layer].mean(1)
+    assert np.abs(floats(f"rollout?r=0&begin={begin}&end={end}") - v[:end]).max() < 1e-6
+    tile = np.frombuffer(ask("tile?r=0&level=0&x=0&y=0&layer=4&head=3")[1], dtype="<f2").astype(np.float64).reshape(256, 256, 2)
+    m = min(n, 256)
+    for k in (0, 1):
+        assert np.abs(tile[:m, :m, k] - rows[:m, 4, 3, :m]).max() < 5e-4
+    for token in (-1, n, 10 ** 9):
+        try:
+            ask(f"row?r=0&t={token}")
+            raise AssertionError("a token that is not there was answered")
+        except urllib.error.HTTPError as error:
+            assert error.code in (400, 404), error.code
+    print(f"{n} tokens x {n_layer} x {n_head} heads: rows equal show's, everything else equals NumPy's")
+finally:
+    server.terminate()
+    assert server.wait(10) == 0
