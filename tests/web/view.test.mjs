@@ -16,6 +16,15 @@ capture(binary, a);
 capture(binary, b, ['--cache-type-k', 'q8_0', '--flash-attn', 'on']);
 const browser = await startBrowser();
 
+// No serious finding of axe-core, in either theme. Not as a script of the page: its policy would refuse that.
+const axe = readFileSync(new URL('node_modules/axe-core/axe.min.js', import.meta.url), 'utf8');
+async function accessible(page, what) {
+    await page.evaluate(axe);
+    const violations = await page.evaluate(async () => (await window.axe.run(document, { resultTypes: ['violations'] })).violations
+        .filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160)).join(' | ')}`));
+    assert.deepEqual(violations, [], `${what}: axe`);
+}
+
 const percentOf = (text) => Number(text.replace(/[^\d.e-]/g, '')) / 100;
 const fine = (page, what) => assert.deepEqual(page.wrong, [], what);
 
@@ -100,6 +109,17 @@ async function onARecording() {
         fine(page, 'compare');
         assert.ok(page.asked.every((url) => url.startsWith(new URL(server.url).origin) || url.startsWith('data:') || url.startsWith('blob:')), 'a request left the machine');
         await page.context().close();
+
+        for (const theme of ['light', 'dark']) {
+            for (const [view, there] of [['text', '.text-place[data-ready]'], ['heads', 'table.strongest'], ['matrix', '.matrix-foot'], ['flow', '.share'],
+                ['health', '.verdict'], ['compare', '.differences']]) {
+                const looked = await openPage(browser, `${server.url}#view=${view}&theme=${theme}`);
+                await looked.waitForSelector(there, { timeout: 60000 });
+                await looked.waitForTimeout(300);
+                await accessible(looked, `${view}, ${theme}`);
+                await looked.context().close();
+            }
+        }
 
         // A linked view, dark, on a phone.
         const phone = await openPage(browser, `${server.url}#token=20&theme=dark&layer=3`, { viewport: { width: 390, height: 800 } });

@@ -109,7 +109,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
     return (
         <div class="shell">
             <header>
-                <strong class="brand">attnscope</strong>
+                <h1 class="brand">attnscope</h1>
                 {sources.length > 1
                     ? <Choice label="Recording" value={source?.id ?? ''} options={sources.map((s) => [s.id, s.name] as const)}
                         change={(id) => store.set({ source: id, token: -1, layer: -1, head: -1, span: '', camera: '' })} />
