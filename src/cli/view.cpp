@@ -44,8 +44,10 @@ int run(ViewFlags& f) {
     const std::string url = fmt::format("http://{}:{}/view/", f.server.host, (*started)->port());
     fmt::print("{}\n", url);
     std::fflush(stdout);
-    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" && f.server.api_keys.empty()) {
-        fmt::print(stderr, "warning: anybody who reaches {} may read these recordings; give an --api-key\n", f.server.host);
+    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" &&
+        f.server.api_keys.empty()) {
+        fmt::print(stderr, "warning: anybody who reaches {} may read these recordings; give an --api-key\n",
+                   f.server.host);
     }
     if (!f.no_browser) open_browser(f.server.api_keys.empty() ? url : url + "#key=" + f.server.api_keys.front());
     int signal = 0;
@@ -60,19 +62,26 @@ void add_view(CLI::App& app, Action& action) {
     auto f = std::make_shared<ViewFlags>();
     f->server.port = 0;
     CLI::App* verb = app.add_subcommand("view", "Look at recordings in a browser");
-    verb->footer("Prints the address of a page on this machine and opens it. Nothing leaves the machine. Ends with Ctrl-C.\n"
-                 "Examples:\n"
-                 "  attnscope view sky.attn\n"
-                 "  attnscope view q4.attn q8.attn            two recordings, to compare\n"
-                 "  attnscope view somebody-elses-capture/    what is wrong with it, drawn\n"
-                 "  attnscope export sky.attn --to html -o sky.html   the same as one file, for somebody without attnscope\n"
-                 "Exit: 0 it was asked to stop, 2 a file cannot be opened or the port is in use.");
-    verb->add_option("files", f->paths, "Recordings (.attn), or captures by other programs")->required()->option_text("FILE ...");
+    verb->footer(
+        "Prints the address of a page on this machine and opens it. Nothing leaves the machine. Ends with Ctrl-C.\n"
+        "Examples:\n"
+        "  attnscope view sky.attn\n"
+        "  attnscope view q4.attn q8.attn            two recordings, to compare\n"
+        "  attnscope view somebody-elses-capture/    what is wrong with it, drawn\n"
+        "  attnscope export sky.attn --to html -o sky.html   the same as one file, for somebody without attnscope\n"
+        "Exit: 0 it was asked to stop, 2 a file cannot be opened or the port is in use.");
+    verb->add_option("files", f->paths, "Recordings (.attn), or captures by other programs")
+        ->required()
+        ->option_text("FILE ...");
     verb->add_flag("--no-browser", f->no_browser, "Print the address only");
     verb->add_option("--host", f->server.host, "Address to listen on")->capture_default_str();
-    verb->add_option("--port", f->server.port, "Port to listen on; 0: a free one")->check(CLI::Range(0, 65535))->option_text("N=0");
-    verb->add_option("--api-key", f->server.api_keys, "Key that the page must bring, as in URL#key=KEY")->option_text("KEY ...");
-    verb->add_option("--allow-host", f->server.allowed_hosts, "Further name of this server; repeatable")->option_text("NAME ...");
+    verb->add_option("--port", f->server.port, "Port to listen on; 0: a free one")
+        ->check(CLI::Range(0, 65535))
+        ->option_text("N=0");
+    verb->add_option("--api-key", f->server.api_keys, "Key that the page must bring, as in URL#key=KEY")
+        ->option_text("KEY ...");
+    verb->add_option("--allow-host", f->server.allowed_hosts, "Further name of this server; repeatable")
+        ->option_text("NAME ...");
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }
 

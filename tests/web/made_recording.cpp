@@ -22,21 +22,26 @@ const std::vector<std::string>& hostile_pieces() {
         "</script><script>window.attacked = 4</script>",
         "<!--",
         "javascript:window.attacked=5",
-        " \xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D",             // Hebrew: right to left
-        "\xE2\x80\xAE" "evil",                            // right-to-left override
-        "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x9A\x80",  // woman, joiner, rocket
-        "\xF0\x9F\x91",                                   // the beginning of a character ...
-        "\xA9",                                           // ... and its end
-        "e\xCC\x81\xCC\x81\xCC\x81",                      // marks
-        "\xCC\x81",                                       // a mark alone
-        std::string("\x00\x01\x1b[31m\x7f", 8),          // control characters
-        "\xFF\xFE\xC0\xAF",                               // no UTF-8
+        " \xD7\xA9\xD7\x9C\xD7\x95\xD7\x9D", // Hebrew: right to left
+        "\xE2\x80\xAE"
+        "evil",                                         // right-to-left override
+        "\xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x9A\x80", // woman, joiner, rocket
+        "\xF0\x9F\x91",                                 // the beginning of a character ...
+        "\xA9",                                         // ... and its end
+        "e\xCC\x81\xCC\x81\xCC\x81",                    // marks
+        "\xCC\x81",                                     // a mark alone
+        std::string("\x00\x01\x1b[31m\x7f", 8),         // control characters
+        "\xFF\xFE\xC0\xAF",                             // no UTF-8
         std::string(10000, 'a'),
-        "\n", "\t", "   ", "",
+        "\n",
+        "\t",
+        "   ",
+        "",
         "{{constructor.constructor('window.attacked=6')()}}",
         "=cmd|' /C calc'!A0",
-        "\xE2\x80\x8B", "\xEF\xBB\xBF",                   // nothing to see
-        "\xF0\x9F\x87\xB3\xF0\x9F\x87\xB4",              // a flag
+        "\xE2\x80\x8B",
+        "\xEF\xBB\xBF",                     // nothing to see
+        "\xF0\x9F\x87\xB3\xF0\x9F\x87\xB4", // a flag
     };
     return pieces;
 }
@@ -54,7 +59,9 @@ int write(const std::string& path, const Geometry& geometry, int64_t n, bool hos
     if (Result<void> r = (*writer)->begin(geometry); !r) return fail(r.error());
     const auto n_texts = static_cast<int32_t>(hostile ? hostile_pieces().size() : 50);
     for (int32_t t = 0; t < n_texts; ++t) {
-        (*writer)->token_text(t, hostile ? hostile_pieces()[static_cast<size_t>(t)] : t % 11 == 10 ? ".\n" : " word" + std::to_string(t));
+        (*writer)->token_text(t, hostile        ? hostile_pieces()[static_cast<size_t>(t)]
+                                 : t % 11 == 10 ? ".\n"
+                                                : " word" + std::to_string(t));
     }
     for (int64_t i = 0; i < n; ++i) {
         Frame frame = test::make_frame(geometry, i);
@@ -75,6 +82,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "usage: made_recording hostile|long OUT [tokens]\n");
         return 2;
     }
-    if (std::strcmp(argv[1], "hostile") == 0) return write(argv[2], test::uniform_geometry({}), 2 * int64_t(hostile_pieces().size()), true);
+    if (std::strcmp(argv[1], "hostile") == 0)
+        return write(argv[2], test::uniform_geometry({}), 2 * int64_t(hostile_pieces().size()), true);
     return write(argv[2], test::smollm2_geometry(), argc > 3 ? std::atoll(argv[3]) : 32768, false);
 }

@@ -24,13 +24,15 @@ namespace attnscope::server {
 namespace {
 
 constexpr int levels = 126; // codes 0 .. 126, each a byte
-constexpr double ladder[] = {0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008, 0.01, 0.0125, 0.016, 0.02, 0.03, 0.05, 0.1, 0.2};
+constexpr double ladder[] = {0.0002, 0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008,
+                             0.01,   0.0125, 0.016, 0.02,  0.03,  0.05,  0.1,   0.2};
 constexpr size_t least_head_bytes = 3'000'000;
 
 std::string deflated(const std::vector<uint8_t>& bytes) {
     uLongf size = compressBound(bytes.size());
     std::string out(size, '\0');
-    if (compress2(reinterpret_cast<Bytef*>(out.data()), &size, bytes.data(), bytes.size(), Z_BEST_COMPRESSION) != Z_OK) return {};
+    if (compress2(reinterpret_cast<Bytef*>(out.data()), &size, bytes.data(), bytes.size(), Z_BEST_COMPRESSION) != Z_OK)
+        return {};
     out.resize(size);
     return out;
 }
@@ -131,7 +133,8 @@ Result<Heads> pack_heads(const view::RecordedTensors& t, size_t budget, const vi
             kept += one->kept;
             all += one->all;
             out.text[i] = std::move(one->text);
-            if (progress && !progress(double(++done) / double(out.text.size()))) status = Error{ErrorKind::cancelled, "stopped"};
+            if (progress && !progress(double(++done) / double(out.text.size())))
+                status = Error{ErrorKind::cancelled, "stopped"};
         });
         if (!status) return status.error();
         out.kept_share = all > 0 ? kept / all : 1;
@@ -142,15 +145,21 @@ Result<Heads> pack_heads(const view::RecordedTensors& t, size_t budget, const vi
 
 } // namespace
 
-Result<HtmlSummary> export_html(Recording& recording, const std::string& name, const std::string& path, const HtmlOptions& options) {
-    if (page_script().empty()) return Error{ErrorKind::unsupported, "this attnscope was built without the page; run make setup and build again"};
+Result<HtmlSummary> export_html(Recording& recording, const std::string& name, const std::string& path,
+                                const HtmlOptions& options) {
+    if (page_script().empty())
+        return Error{ErrorKind::unsupported,
+                     "this attnscope was built without the page; run make setup and build again"};
     const RecordingInfo& info = recording.info();
     if (info.n_frames > most_html_tokens) {
-        return Error{ErrorKind::unsupported, fmt::format("{} tokens are too many for one file, which takes {}; look at them with: attnscope view", info.n_frames,
-                                                         most_html_tokens)};
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format("{} tokens are too many for one file, which takes {}; look at them with: attnscope view",
+                        info.n_frames, most_html_tokens)};
     }
     if (info.n_frames == 0) return Error{ErrorKind::not_found, "the recording holds no tokens"};
-    Result<std::shared_ptr<const view::RecordedTensors>> tensors = view::RecordedTensors::load(recording, most_tensor_bytes);
+    Result<std::shared_ptr<const view::RecordedTensors>> tensors =
+        view::RecordedTensors::load(recording, most_tensor_bytes);
     if (!tensors) return tensors.error();
     const view::RecordedTensors& t = **tensors;
     const view::Selection everything;
@@ -183,26 +192,37 @@ Result<HtmlSummary> export_html(Recording& recording, const std::string& name, c
     }
     const std::string script = inline_script(), style(page_style()), mean_text = packed(mean);
     const auto body_of = [&](const Heads& heads) {
-        Json body = {{"info", info_json(name, info, (*tokens)["n_prompt"].get<int64_t>())}, {"tokens", *tokens}, {"heads", heads_json(*metrics)},
-                     {"details", details}, {"scores", scores_json(*scores)}, {"health", *health},
+        Json body = {{"info", info_json(name, info, (*tokens)["n_prompt"].get<int64_t>())},
+                     {"tokens", *tokens},
+                     {"heads", heads_json(*metrics)},
+                     {"details", details},
+                     {"scores", scores_json(*scores)},
+                     {"health", *health},
                      {"packing", {{"least", heads.least}, {"levels", levels}}}};
         body["info"]["weights"] =
-            fmt::format("An exported file: means over all layers and heads are exact; weights of single heads and layers are rounded to within {:.1f} % of "
+            fmt::format("An exported file: means over all layers and heads are exact; weights of single heads and "
+                        "layers are rounded to within {:.1f} % of "
                         "themselves, and those below {} % are left out ({:.1f} % of all weight is kept).",
                         50 * (std::pow(1 / heads.least, 1.0 / levels) - 1), 100 * heads.least, 100 * heads.kept_share);
         const std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
         return packed(std::vector<uint8_t>(text.begin(), text.end()));
     };
     const size_t fixed = script.size() + style.size() + mean_text.size() + body_of({}).size() + 2000;
-    Result<Heads> heads = pack_heads(t, std::max(least_head_bytes, options.bytes > fixed ? options.bytes - fixed : 0), options.progress);
+    Result<Heads> heads =
+        pack_heads(t, std::max(least_head_bytes, options.bytes > fixed ? options.bytes - fixed : 0), options.progress);
     if (!heads) return heads.error();
 
-    std::string html = fmt::format("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta http-equiv=\"Content-Security-Policy\" content=\"default-src "
-                                   "'none'; script-src {}; style-src {}; img-src data: blob:; base-uri 'none'; form-action 'none'\">\n"
-                                   "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta name=\"color-scheme\" content=\"light dark\">\n"
-                                   "<title>attnscope</title>\n<link rel=\"icon\" href=\"data:,\">\n",
-                                   policy_hash(script), policy_hash(style));
-    html += "<style>" + style + "</style>\n</head>\n<body><div id=\"app\"></div>\n<noscript>This page computes what it shows; it needs JavaScript.</noscript>\n";
+    std::string html =
+        fmt::format("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
+                    "http-equiv=\"Content-Security-Policy\" content=\"default-src "
+                    "'none'; script-src {}; style-src {}; img-src data: blob:; base-uri 'none'; form-action 'none'\">\n"
+                    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta "
+                    "name=\"color-scheme\" content=\"light dark\">\n"
+                    "<title>attnscope</title>\n<link rel=\"icon\" href=\"data:,\">\n",
+                    policy_hash(script), policy_hash(style));
+    html += "<style>" + style +
+            "</style>\n</head>\n<body><div id=\"app\"></div>\n<noscript>This page computes what it shows; it needs "
+            "JavaScript.</noscript>\n";
     html += part("file", body_of(*heads)) + part("mean", mean_text);
     int64_t n_heads = 0;
     for (size_t i = 0; i < heads->text.size(); ++i) {

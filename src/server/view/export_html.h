@@ -13,8 +13,9 @@
 namespace attnscope::server {
 
 struct HtmlOptions {
-    size_t bytes = 5'000'000;   // what the file may take; of a long recording, what remains for single heads is at least 3 MB
-    view::Progress progress;    // may be empty
+    size_t bytes =
+        5'000'000; // what the file may take; of a long recording, what remains for single heads is at least 3 MB
+    view::Progress progress; // may be empty
 };
 
 struct HtmlSummary {
@@ -28,6 +29,7 @@ struct HtmlSummary {
 constexpr int64_t most_html_tokens = 4096;
 
 // unsupported above most_html_tokens, or where the binary has no page; io as files are.
-Result<HtmlSummary> export_html(Recording& recording, const std::string& name, const std::string& path, const HtmlOptions& options = {});
+Result<HtmlSummary> export_html(Recording& recording, const std::string& name, const std::string& path,
+                                const HtmlOptions& options = {});
 
 } // namespace attnscope::server

@@ -20,9 +20,12 @@ constexpr Dialect dialect = Dialect::openai; // {"error": {"message", ...}}
 constexpr int32_t window_rows = 32;
 constexpr size_t most_opened = 8;
 
-Error bad(const std::string& why) { return {ErrorKind::invalid_argument, why}; }
+Error bad(const std::string& why) {
+    return {ErrorKind::invalid_argument, why};
+}
 
-Result<int64_t> integer(const httplib::Request& request, const char* name, int64_t otherwise, int64_t low, int64_t high) {
+Result<int64_t> integer(const httplib::Request& request, const char* name, int64_t otherwise, int64_t low,
+                        int64_t high) {
     if (!request.has_param(name)) return otherwise;
     const std::string text = request.get_param_value(name);
     int64_t value = 0;
@@ -35,7 +38,8 @@ Result<int64_t> integer(const httplib::Request& request, const char* name, int64
 
 Result<view::Selection> selection(const httplib::Request& request) {
     view::Selection s;
-    const Result<int64_t> layer = integer(request, "layer", -1, 0, 1 << 16), head = integer(request, "head", -1, 0, 1 << 16);
+    const Result<int64_t> layer = integer(request, "layer", -1, 0, 1 << 16),
+                          head = integer(request, "head", -1, 0, 1 << 16);
     if (!layer) return layer.error();
     if (!head) return head.error();
     const std::string reduce = request.has_param("reduce") ? request.get_param_value("reduce") : "mean";
@@ -47,23 +51,29 @@ Result<view::Selection> selection(const httplib::Request& request) {
 }
 
 template <typename T> void binary(httplib::Response& response, const std::vector<T>& values) {
-    response.set_content(std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)), "application/octet-stream");
+    response.set_content(std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)),
+                         "application/octet-stream");
 }
 
 void give(httplib::Response& response, const Result<std::vector<float>>& values) {
-    if (values) binary(response, *values);
-    else refuse(response, dialect, values.error());
+    if (values)
+        binary(response, *values);
+    else
+        refuse(response, dialect, values.error());
 }
 void give(httplib::Response& response, const Result<Json>& body) {
-    if (body) reply(response, *body);
-    else refuse(response, dialect, body.error());
+    if (body)
+        reply(response, *body);
+    else
+        refuse(response, dialect, body.error());
 }
 void give(httplib::Response& response, const std::optional<Result<Json>>& body, double progress) {
     if (body) return give(response, *body);
     reply(response, {{"progress", progress}}, 202);
 }
 
-Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection& s, const std::string& policy_text, int64_t budget) {
+Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection& s, const std::string& policy_text,
+                          int64_t budget) {
     const Result<PrunePolicy> policy = prune_policy_from_name(policy_text);
     if (!policy) return policy.error();
     Result<PositionScores> scores = view::position_scores(t, s, window_rows);
@@ -82,7 +92,9 @@ Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection&
     request.policy = *policy;
     request.scores = of;
     request.budget = budget;
-    request.recent = *policy == PrunePolicy::h2o ? budget / 2 : *policy == PrunePolicy::snapkv ? std::min<int64_t>(window_rows, budget) : 0;
+    request.recent = *policy == PrunePolicy::h2o      ? budget / 2
+                     : *policy == PrunePolicy::snapkv ? std::min<int64_t>(window_rows, budget)
+                                                      : 0;
     const Result<PruneResult> result = prune(request);
     if (!result) return result.error();
     return Json{{"n_tokens", t.size()}, {"kept", result->kept_tokens}, {"fits", result->fits}};
@@ -101,14 +113,17 @@ Result<void> ViewSources::add(const std::string& path) {
 std::vector<ViewSources::Named> ViewSources::list() {
     std::vector<Named> out;
     const std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < named_.size(); ++i) out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture});
+    for (size_t i = 0; i < named_.size(); ++i)
+        out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture});
     if (folder_.empty()) return out;
     std::error_code ec;
     for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
         const std::string name = entry.path().filename().string();
-        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec)) out.push_back({name, name, false});
+        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))
+            out.push_back({name, name, false});
     }
-    std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(), [](const Named& a, const Named& b) { return a.name > b.name; });
+    std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(),
+              [](const Named& a, const Named& b) { return a.name > b.name; });
     return out;
 }
 
@@ -122,7 +137,8 @@ Result<std::shared_ptr<Viewed>> ViewSources::find(const std::string& id) {
         return named_[number];
     }
     // A name, never a path: nothing outside the folder of recordings is opened.
-    const bool plain = std::all_of(id.begin(), id.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
+    const bool plain = std::all_of(id.begin(), id.end(),
+                                   [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
     if (folder_.empty() || !plain || id.empty() || id.front() == '.' || !id.ends_with(".attn")) return none;
     if (const auto it = opened_.find(id); it != opened_.end()) return it->second;
     Result<std::shared_ptr<Viewed>> viewed = Viewed::open((std::filesystem::path(folder_) / id).string());
@@ -140,7 +156,8 @@ std::optional<Result<Json>> ViewSources::compare(const std::string& a, const std
     std::unique_ptr<Job>& job = comparisons_[{a, b}];
     if (!job) {
         if (comparisons_.size() > most_opened) {
-            comparisons_.erase(comparisons_.begin()->first == std::pair(a, b) ? std::next(comparisons_.begin()) : comparisons_.begin());
+            comparisons_.erase(comparisons_.begin()->first == std::pair(a, b) ? std::next(comparisons_.begin())
+                                                                              : comparisons_.begin());
         }
         std::unique_ptr<Job>& own = comparisons_[{a, b}];
         own = std::make_unique<Job>([x = *first, y = *second](const view::Progress& said) -> Result<Json> {
@@ -159,7 +176,9 @@ std::optional<Result<Json>> ViewSources::compare(const std::string& a, const std
     return job->result();
 }
 
-bool is_view_page(const std::string& path) { return path == "/view/" || path == "/view/viewer.js" || path == "/view/viewer.css"; }
+bool is_view_page(const std::string& path) {
+    return path == "/view/" || path == "/view/viewer.js" || path == "/view/viewer.css";
+}
 
 void add_view_page(httplib::Server& http) {
     const auto send = [](httplib::Response& response, std::string_view body, const char* type) {
@@ -172,9 +191,15 @@ void add_view_page(httplib::Server& http) {
         response.set_content(std::string(body), type);
     };
     http.Get("/view", [](const httplib::Request&, httplib::Response& response) { response.set_redirect("/view/"); });
-    http.Get("/view/", [send](const httplib::Request&, httplib::Response& response) { send(response, page_html(), "text/html; charset=utf-8"); });
-    http.Get("/view/viewer.js", [send](const httplib::Request&, httplib::Response& response) { send(response, page_script(), "text/javascript; charset=utf-8"); });
-    http.Get("/view/viewer.css", [send](const httplib::Request&, httplib::Response& response) { send(response, page_style(), "text/css; charset=utf-8"); });
+    http.Get("/view/", [send](const httplib::Request&, httplib::Response& response) {
+        send(response, page_html(), "text/html; charset=utf-8");
+    });
+    http.Get("/view/viewer.js", [send](const httplib::Request&, httplib::Response& response) {
+        send(response, page_script(), "text/javascript; charset=utf-8");
+    });
+    http.Get("/view/viewer.css", [send](const httplib::Request&, httplib::Response& response) {
+        send(response, page_style(), "text/css; charset=utf-8");
+    });
 }
 
 void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
@@ -197,7 +222,8 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
         });
     };
     // With the tensors in memory, the selection read.
-    using Question = std::function<void(const Request&, Response&, const view::RecordedTensors&, const view::Selection&)>;
+    using Question =
+        std::function<void(const Request&, Response&, const view::RecordedTensors&, const view::Selection&)>;
     const auto ask = [&](const std::string& path, Question question) {
         get(path, [question](const Request& request, Response& response, Viewed& viewed) {
             const Result<view::Selection> s = selection(request);
@@ -209,7 +235,8 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
     };
     http.Get("/view/api/sources", [&sources, live](const Request&, Response& response) {
         Json list = Json::array();
-        for (const ViewSources::Named& s : sources.list()) list.push_back({{"id", s.id}, {"name", s.name}, {"kind", s.capture ? "capture" : "recording"}});
+        for (const ViewSources::Named& s : sources.list())
+            list.push_back({{"id", s.id}, {"name", s.name}, {"kind", s.capture ? "capture" : "recording"}});
         response.set_header("Cache-Control", "no-store");
         response.set_header("Cross-Origin-Resource-Policy", "same-origin");
         reply(response, {{"sources", list}, {"live", live}});
@@ -222,7 +249,8 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
         Json body = info_json(viewed.name(), *info, (*tokens)["n_prompt"].get<int64_t>());
         if (!(*tokens)["damage"].get<std::string>().empty()) {
             const std::string notice = body["notice"].get<std::string>();
-            body["notice"] = (notice.empty() ? "" : notice + "; ") + "damaged: " + (*tokens)["damage"].get<std::string>() + "; the rest is shown";
+            body["notice"] = (notice.empty() ? "" : notice + "; ") +
+                             "damaged: " + (*tokens)["damage"].get<std::string>() + "; the rest is shown";
         }
         reply(response, body);
     });
@@ -242,7 +270,8 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
     });
     get("tile", [](const Request& request, Response& response, Viewed& viewed) {
         const Result<view::Selection> s = selection(request);
-        const Result<int64_t> level = integer(request, "level", 0, 0, 40), x = integer(request, "x", 0, 0, 1 << 24), y = integer(request, "y", 0, 0, 1 << 24);
+        const Result<int64_t> level = integer(request, "level", 0, 0, 40), x = integer(request, "x", 0, 0, 1 << 24),
+                              y = integer(request, "y", 0, 0, 1 << 24);
         if (!s) return refuse(response, dialect, s.error());
         for (const auto* n : {&level, &x, &y}) {
             if (!*n) return refuse(response, dialect, n->error());
@@ -253,29 +282,33 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
         if (!tile) return refuse(response, dialect, tile.error());
         binary(response, *tile);
     });
-    ask("column", [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-        const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
-        if (!token) return refuse(response, dialect, token.error());
-        give(response, view::column(t, *token, s));
-    });
+    ask("column",
+        [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+            const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
+            if (!token) return refuse(response, dialect, token.error());
+            give(response, view::column(t, *token, s));
+        });
     ask("scores", [](const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
         const Result<PositionScores> scores = view::position_scores(t, s, window_rows);
         if (!scores) return refuse(response, dialect, scores.error());
         reply(response, scores_json(*scores));
     });
-    ask("prune", [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-        const Result<int64_t> budget = integer(request, "budget", t.size(), 0, int64_t(1) << 40);
-        if (!budget) return refuse(response, dialect, budget.error());
-        give(response, prune_answer(t, s, request.get_param_value("policy"), *budget));
-    });
+    ask("prune",
+        [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+            const Result<int64_t> budget = integer(request, "budget", t.size(), 0, int64_t(1) << 40);
+            if (!budget) return refuse(response, dialect, budget.error());
+            give(response, prune_answer(t, s, request.get_param_value("policy"), *budget));
+        });
     ask("head", [](const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
         const Result<view::HeadDetail> d = view::head_detail(t, s.layer, s.head);
         if (!d) return refuse(response, dialect, d.error());
         reply(response, detail_json(*d));
     });
     for (const bool rolled : {false, true}) {
-        ask(rolled ? "rollout" : "flow", [rolled](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-            const Result<int64_t> begin = integer(request, "begin", 1, 1, int64_t(1) << 40), end = integer(request, "end", t.size(), 1, int64_t(1) << 40);
+        ask(rolled ? "rollout" : "flow", [rolled](const Request& request, Response& response,
+                                                  const view::RecordedTensors& t, const view::Selection& s) {
+            const Result<int64_t> begin = integer(request, "begin", 1, 1, int64_t(1) << 40),
+                                  end = integer(request, "end", t.size(), 1, int64_t(1) << 40);
             if (!begin) return refuse(response, dialect, begin.error());
             if (!end) return refuse(response, dialect, end.error());
             give(response, rolled ? view::rollout(t, *begin, *end) : view::flow(t, s, *begin, *end));

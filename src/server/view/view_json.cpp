@@ -23,24 +23,31 @@ namespace attnscope::server {
 
 namespace {
 
-constexpr int heads_format = 1;               // of the cache
+constexpr int heads_format = 1; // of the cache
 constexpr int64_t most_cache_bytes = 64 << 20;
 constexpr size_t checked_bytes = size_t(512) << 20; // up to here health() reads the whole file and its checksums
 constexpr int64_t health_proofs = 200;
 
-Json number(double v) { return std::isfinite(v) ? Json(v) : Json(nullptr); }
+Json number(double v) {
+    return std::isfinite(v) ? Json(v) : Json(nullptr);
+}
 Json numbers(std::span<const double> values) {
     Json list = Json::array();
     for (const double v : values) list.push_back(number(v));
     return list;
 }
 
-std::string cache_path(const std::string& path) { return path + ".heads.json"; }
+std::string cache_path(const std::string& path) {
+    return path + ".heads.json";
+}
 
 Json cache_key(const std::string& path, const RecordingInfo& info) {
     std::error_code ec;
     const auto bytes = std::filesystem::file_size(path, ec);
-    return {{"format", heads_format}, {"bytes", ec ? 0 : bytes}, {"n_frames", info.n_frames}, {"created", info.created},
+    return {{"format", heads_format},
+            {"bytes", ec ? 0 : bytes},
+            {"n_frames", info.n_frames},
+            {"created", info.created},
             {"model", info.model.sha256}};
 }
 
@@ -49,12 +56,25 @@ Json cache_key(const std::string& path, const RecordingInfo& info) {
 Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_prompt) {
     Json layers = Json::array();
     for (const LayerInfo& l : info.geometry.layers) {
-        layers.push_back({{"layer", l.layer}, {"n_head", l.captured() ? l.n_head : 0}, {"n_head_kv", l.n_head_kv}, {"absent", l.absent}});
+        layers.push_back({{"layer", l.layer},
+                          {"n_head", l.captured() ? l.n_head : 0},
+                          {"n_head_kv", l.n_head_kv},
+                          {"absent", l.absent}});
     }
-    return {{"name", name}, {"kind", "recording"}, {"model", info.model.name}, {"architecture", info.model.architecture},
-            {"created", info.created}, {"writer", info.writer}, {"engine", info.engine}, {"complete", info.complete},
-            {"notice", info.notice}, {"n_tokens", info.n_frames}, {"n_prompt", n_prompt}, {"n_heads", info.geometry.max_heads()},
-            {"layers", layers}, {"weights", ""}};
+    return {{"name", name},
+            {"kind", "recording"},
+            {"model", info.model.name},
+            {"architecture", info.model.architecture},
+            {"created", info.created},
+            {"writer", info.writer},
+            {"engine", info.engine},
+            {"complete", info.complete},
+            {"notice", info.notice},
+            {"n_tokens", info.n_frames},
+            {"n_prompt", n_prompt},
+            {"n_heads", info.geometry.max_heads()},
+            {"layers", layers},
+            {"weights", ""}};
 }
 
 Result<Json> tokens_json(Recording& recording) {
@@ -75,7 +95,8 @@ Result<Json> tokens_json(Recording& recording) {
             frames.push_back(one ? std::move(*one) : none);
         }
     }
-    Json ids = Json::array(), positions = Json::array(), generated = Json::array(), verdicts = Json::array(), pieces = Json::object();
+    Json ids = Json::array(), positions = Json::array(), generated = Json::array(), verdicts = Json::array(),
+         pieces = Json::object();
     std::set<int32_t> seen;
     int64_t n_prompt = 0;
     for (const Frame& f : frames) {
@@ -88,8 +109,8 @@ Result<Json> tokens_json(Recording& recording) {
         const std::string piece = recording.token_text(f.token);
         pieces[std::to_string(f.token)] = base64(piece.data(), piece.size());
     }
-    return Json{{"ids", ids}, {"positions", positions}, {"generated", generated}, {"verdicts", verdicts}, {"pieces", pieces},
-                {"n_prompt", n_prompt}, {"damage", damage}};
+    return Json{{"ids", ids},       {"positions", positions}, {"generated", generated}, {"verdicts", verdicts},
+                {"pieces", pieces}, {"n_prompt", n_prompt},   {"damage", damage}};
 }
 
 Json heads_json(const view::HeadMetrics& m) {
@@ -97,23 +118,34 @@ Json heads_json(const view::HeadMetrics& m) {
     for (int k = 0; k < view::n_metrics; ++k) values[view::metric_name(k)] = numbers(m.values[static_cast<size_t>(k)]);
     for (size_t i = 0; i < m.values[0].size(); ++i) kinds.push_back(view::head_kind(m, i));
     for (const auto& [name, rule] : view::head_rules()) rules[name] = rule;
-    return {{"n_layer", m.n_layer}, {"n_head", m.n_head}, {"n_rows", m.n_rows}, {"values", values}, {"kinds", kinds}, {"rules", rules}};
+    return {{"n_layer", m.n_layer}, {"n_head", m.n_head}, {"n_rows", m.n_rows},
+            {"values", values},     {"kinds", kinds},     {"rules", rules}};
 }
 
 Json detail_json(const view::HeadDetail& d) {
     Json strongest = Json::array(), queries = Json::array(), keys = Json::array(), distance = Json::array();
-    for (const view::WeightAt& w : d.strongest) strongest.push_back({{"query", w.query}, {"key", w.key}, {"weight", number(double(w.weight))}});
+    for (const view::WeightAt& w : d.strongest)
+        strongest.push_back({{"query", w.query}, {"key", w.key}, {"weight", number(double(w.weight))}});
     for (const view::TokenShare& t : d.queries) queries.push_back({{"token", t.token}, {"weight", number(t.weight)}});
     for (const view::TokenShare& t : d.keys) keys.push_back({{"token", t.token}, {"weight", number(t.weight)}});
     size_t n = d.distance.size();
     while (n > 2 && d.distance[n - 1] == 0) --n;
     for (size_t b = 0; b < n; ++b) distance.push_back(number(d.distance[b]));
-    return {{"strongest", strongest}, {"queries", queries}, {"keys", keys}, {"distance", distance}, {"skips_first", d.skips_first}};
+    return {{"strongest", strongest},
+            {"queries", queries},
+            {"keys", keys},
+            {"distance", distance},
+            {"skips_first", d.skips_first}};
 }
 
 Json scores_json(const PositionScores& s) {
-    return {{"total", numbers(s.total())}, {"mean", numbers(s.mean())}, {"window_mean", numbers(s.window_mean())}, {"last", numbers(s.last())},
-            {"brightness", numbers(s.brightness())}, {"n_rows", s.n_rows()}, {"window_rows", s.window_rows()}};
+    return {{"total", numbers(s.total())},
+            {"mean", numbers(s.mean())},
+            {"window_mean", numbers(s.window_mean())},
+            {"last", numbers(s.last())},
+            {"brightness", numbers(s.brightness())},
+            {"n_rows", s.n_rows()},
+            {"window_rows", s.window_rows()}};
 }
 
 Json difference_json(const view::Difference& d) {
@@ -124,7 +156,8 @@ Result<Json> recording_health(Recording& recording) {
     VerifyOptions options;
     options.proofs = health_proofs;
     const Geometry& geometry = recording.info().geometry;
-    options.file_check = static_cast<size_t>(recording.info().n_frames) * (geometry.q_bytes() + geometry.k_bytes()) <= checked_bytes;
+    options.file_check =
+        static_cast<size_t>(recording.info().n_frames) * (geometry.q_bytes() + geometry.k_bytes()) <= checked_bytes;
     Result<VerifyReport> report = verify_recording(recording, options);
     if (!report) return report.error();
     Json frames = Json::array(), witnessed = Json::array();
@@ -141,17 +174,23 @@ Result<Json> recording_health(Recording& recording) {
         }
     }
     for (const auto& [at, what] : reached) {
-        witnessed.push_back({{"layer", at.first}, {"head", at.second}, {"ratio", number(double(what.first))}, {"n", what.second}});
+        witnessed.push_back(
+            {{"layer", at.first}, {"head", at.second}, {"ratio", number(double(what.first))}, {"n", what.second}});
     }
-    const std::string summary = fmt::format("{} of {} tokens ok, {} heads proven against the engine's own output, worst at {:.1f}% of its tolerance; {} rows "
-                                            "computed again from the file{}",
-                                            report->n_ok, report->n_frames, report->n_witnesses, 100 * report->worst_ratio, report->n_proven_again,
-                                            options.file_check ? ", all checksums right" : " (checksums of a file this large: attnscope verify)");
+    const std::string summary = fmt::format(
+        "{} of {} tokens ok, {} heads proven against the engine's own output, worst at {:.1f}% of its tolerance; {} "
+        "rows "
+        "computed again from the file{}",
+        report->n_ok, report->n_frames, report->n_witnesses, 100 * report->worst_ratio, report->n_proven_again,
+        options.file_check ? ", all checksums right" : " (checksums of a file this large: attnscope verify)");
     Json findings = Json::array();
-    if (!report->absent.empty()) findings.push_back({{"cause", "Layers without capture"}, {"text", report->absent}, {"keep", ""}, {"fix", ""}});
+    if (!report->absent.empty())
+        findings.push_back({{"cause", "Layers without capture"}, {"text", report->absent}, {"keep", ""}, {"fix", ""}});
     const bool unsound = !report->damage.empty();
-    return Json{{"good", report->good}, {"summary", unsound ? "this file is damaged" : summary}, {"frames", frames}, {"witnessed", witnessed},
-                {"capture", Json::array()}, {"findings", findings}, {"damage", report->damage}};
+    return Json{{"good", report->good},     {"summary", unsound ? "this file is damaged" : summary},
+                {"frames", frames},         {"witnessed", witnessed},
+                {"capture", Json::array()}, {"findings", findings},
+                {"damage", report->damage}};
 }
 
 Result<Json> capture_health(const std::string& path) {
@@ -162,18 +201,30 @@ Result<Json> capture_health(const std::string& path) {
     Json tokens = Json::array(), findings = Json::array();
     for (size_t i = 0; i < d->tokens.size(); ++i) {
         const TokenFacts& t = d->tokens[i];
-        tokens.push_back({{"number", t.number}, {"kind", token_kind_name(t.kind)}, {"min", number(double(t.min))}, {"max", number(double(t.max))},
-                          {"sum", number(t.sum)}, {"distinct_layers", t.distinct_layers}, {"n_layer", t.n_layer},
-                          {"keep", i < d->keep.size() ? keep_name(d->keep[i]) : ""}, {"repeat", t.repeats}});
+        tokens.push_back({{"number", t.number},
+                          {"kind", token_kind_name(t.kind)},
+                          {"min", number(double(t.min))},
+                          {"max", number(double(t.max))},
+                          {"sum", number(t.sum)},
+                          {"distinct_layers", t.distinct_layers},
+                          {"n_layer", t.n_layer},
+                          {"keep", i < d->keep.size() ? keep_name(d->keep[i]) : ""},
+                          {"repeat", t.repeats}});
     }
     for (const Finding& f : d->findings) {
         findings.push_back({{"cause", cause_title(f.cause)}, {"text", f.evidence}, {"keep", f.keep}, {"fix", f.fix}});
     }
     if (!d->pattern.sentence.empty()) {
-        findings.push_back({{"cause", "Along time"}, {"text", Json::array({d->pattern.sentence})}, {"keep", ""}, {"fix", ""}});
+        findings.push_back(
+            {{"cause", "Along time"}, {"text", Json::array({d->pattern.sentence})}, {"keep", ""}, {"fix", ""}});
     }
-    return Json{{"good", d->good()}, {"summary", d->conclusion}, {"frames", Json::array()}, {"witnessed", Json::array()}, {"capture", tokens},
-                {"findings", findings}, {"damage", ""}};
+    return Json{{"good", d->good()},
+                {"summary", d->conclusion},
+                {"frames", Json::array()},
+                {"witnessed", Json::array()},
+                {"capture", tokens},
+                {"findings", findings},
+                {"damage", ""}};
 }
 
 std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& info) {
@@ -186,8 +237,9 @@ std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& i
     if (!json || json->value("key", Json()) != cache_key(path, info) || !json->contains("heads")) return std::nullopt;
     const Json& heads = (*json)["heads"]; // anybody may have written it: its shape is looked at before it is believed
     const auto n = static_cast<size_t>(info.geometry.n_layer()) * static_cast<size_t>(info.geometry.max_heads());
-    if (!heads.is_object() || heads.value("n_layer", Json()) != info.geometry.n_layer() || heads.value("n_head", Json()) != info.geometry.max_heads() ||
-        !heads.contains("values") || !heads["values"].is_object()) {
+    if (!heads.is_object() || heads.value("n_layer", Json()) != info.geometry.n_layer() ||
+        heads.value("n_head", Json()) != info.geometry.max_heads() || !heads.contains("values") ||
+        !heads["values"].is_object()) {
         return std::nullopt;
     }
     for (int k = 0; k < view::n_metrics; ++k) {
@@ -204,7 +256,8 @@ std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& i
     const Json rows = heads.value("n_rows", Json(0));
     m.n_rows = rows.is_number_integer() ? rows.get<int64_t>() : 0;
     for (int k = 0; k < view::n_metrics; ++k) {
-        for (const Json& v : heads["values"][view::metric_name(k)]) m.values[static_cast<size_t>(k)].push_back(v.is_null() ? std::nan("") : v.get<double>());
+        for (const Json& v : heads["values"][view::metric_name(k)])
+            m.values[static_cast<size_t>(k)].push_back(v.is_null() ? std::nan("") : v.get<double>());
     }
     return heads_json(m);
 }

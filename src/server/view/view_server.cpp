@@ -31,8 +31,9 @@ public:
         port_ = options_.port > 0 ? (http_.bind_to_port(options_.host, options_.port) ? options_.port : -1)
                                   : http_.bind_to_any_port(options_.host);
         if (port_ < 0) {
-            return Error{ErrorKind::io, fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
-                                                    options_.host, options_.port)};
+            return Error{ErrorKind::io,
+                         fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
+                                     options_.host, options_.port)};
         }
         access_.emplace(options_, port_);
         http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
@@ -41,7 +42,8 @@ public:
         });
         http_.set_error_handler([](const httplib::Request&, httplib::Response& response) {
             if (!response.body.empty()) return httplib::Server::HandlerResponse::Unhandled;
-            refuse(response, Dialect::openai, response.status, response.status == 404 ? "there is no such page" : "the request cannot be understood");
+            refuse(response, Dialect::openai, response.status,
+                   response.status == 404 ? "there is no such page" : "the request cannot be understood");
             return httplib::Server::HandlerResponse::Handled;
         });
         http_.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
@@ -72,7 +74,8 @@ private:
 
 } // namespace
 
-Result<std::unique_ptr<ViewServer>> ViewServer::start(const std::vector<std::string>& paths, const ServerOptions& options) {
+Result<std::unique_ptr<ViewServer>> ViewServer::start(const std::vector<std::string>& paths,
+                                                      const ServerOptions& options) {
     auto server = std::make_unique<ViewServerImpl>(options);
     if (Result<void> r = server->listen(paths); !r) return r.error();
     return std::unique_ptr<ViewServer>(std::move(server));

@@ -13,7 +13,8 @@ class ViewServer {
 public:
     // Of the options host, port, api_keys, allowed_hosts, timeout and max_connections count. Listens when it returns. Fails where one of
     // the files cannot be opened at all.
-    static Result<std::unique_ptr<ViewServer>> start(const std::vector<std::string>& paths, const ServerOptions& options);
+    static Result<std::unique_ptr<ViewServer>> start(const std::vector<std::string>& paths,
+                                                     const ServerOptions& options);
     virtual ~ViewServer() = default; // stops
     virtual int port() const = 0;
     virtual void stop() = 0;

@@ -1,6 +1,5 @@
 #include "server/view/viewed.h"
 
-
 #include <attnscope/capture_reader.h>
 #include <attnscope/rows.h>
 
@@ -61,7 +60,8 @@ Result<std::shared_ptr<Viewed>> Viewed::open(const std::string& path) {
 }
 
 Result<RecordingInfo> Viewed::info() {
-    if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is a capture by another program: only its health can be shown"};
+    if (kind_ != Kind::recording)
+        return Error{ErrorKind::unsupported, name_ + " is a capture by another program: only its health can be shown"};
     bool grown = false;
     RecordingInfo info;
     {
@@ -91,7 +91,8 @@ Result<RecordingInfo> Viewed::info() {
 
 Result<Json> Viewed::tokens() {
     const std::lock_guard lock(recording_mutex_);
-    if (!recording_) return Error{ErrorKind::unsupported, name_ + " is a capture by another program: its texts are not known"};
+    if (!recording_)
+        return Error{ErrorKind::unsupported, name_ + " is a capture by another program: its texts are not known"};
     return tokens_json(*recording_);
 }
 
@@ -126,8 +127,10 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
         }
     }
     out.resize(n);
-    if (s.max) reduce_max(existing, rows->n_columns, out);
-    else reduce_mean(existing, rows->n_columns, out);
+    if (s.max)
+        reduce_max(existing, rows->n_columns, out);
+    else
+        reduce_mean(existing, rows->n_columns, out);
     return out;
 }
 

@@ -81,7 +81,7 @@ Sums sums_of(std::span<const float> row) {
 
 // Columns that induction and retrieval look at, for each token.
 struct Occurrences {
-    std::vector<std::vector<int32_t>> after; // j with t[j-1] = t[i], j <= i
+    std::vector<std::vector<int32_t>> after;  // j with t[j-1] = t[i], j <= i
     std::vector<std::vector<int32_t>> copies; // j <= i with t[j] = t[i+1]
 };
 
@@ -137,12 +137,14 @@ void add_row(Accumulator& acc, std::span<const float> row, int64_t i, const Occu
     acc.add(m_previous, double(row[at - 1]));
     acc.add(m_first, double(row[0]));
     double near = 0;
-    for (int64_t j = std::max<int64_t>(0, i - local_columns + 1); j <= i; ++j) near += double(row[static_cast<size_t>(j)]);
+    for (int64_t j = std::max<int64_t>(0, i - local_columns + 1); j <= i; ++j)
+        near += double(row[static_cast<size_t>(j)]);
     acc.add(m_local, near);
     acc.add(m_entropy, s.entropy);
     const double distance = x * s.mass - s.first_moment;
     acc.add(m_distance, distance);
-    acc.add(m_distance_variance, std::max(0.0, x * x * s.mass - 2 * x * s.first_moment + s.second_moment - distance * distance));
+    acc.add(m_distance_variance,
+            std::max(0.0, x * x * s.mass - 2 * x * s.first_moment + s.second_moment - distance * distance));
     const auto sum_at = [&](const std::vector<int32_t>& columns) {
         double sum = 0;
         for (const int32_t j : columns) sum += double(row[static_cast<size_t>(j)]);
@@ -217,7 +219,8 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
 std::vector<std::pair<std::string, std::string>> head_rules() {
     return {{"previous token", "more than half of its weight on the previous token"},
             {"self", "more than half of its weight on the token itself"},
-            {"induction", "more than 0.3 of its weight behind earlier occurrences of the token, and more than 4 times its weight on the previous token"},
+            {"induction", "more than 0.3 of its weight behind earlier occurrences of the token, and more than 4 times "
+                          "its weight on the previous token"},
             {"retrieval", "more than 0.3 of its weight on earlier copies of the token that comes next"},
             {"first position", "more than 0.8 of its weight on the first position"},
             {"local", "more than 0.8 of its weight on the last 8 tokens"}};

@@ -27,13 +27,24 @@
 
 namespace attnscope::view {
 
-enum Metric { m_self, m_previous, m_first, m_local, m_entropy, m_distance, m_distance_variance, m_induction, m_retrieval, n_metrics };
+enum Metric {
+    m_self,
+    m_previous,
+    m_first,
+    m_local,
+    m_entropy,
+    m_distance,
+    m_distance_variance,
+    m_induction,
+    m_retrieval,
+    n_metrics
+};
 const char* metric_name(int metric);
 
 struct HeadMetrics {
     int32_t n_layer = 0;
-    int32_t n_head = 0;                           // the largest of any layer
-    int64_t n_rows = 0;                           // tokens that were counted
+    int32_t n_head = 0;                                // the largest of any layer
+    int64_t n_rows = 0;                                // tokens that were counted
     std::array<std::vector<double>, n_metrics> values; // (n_layer, n_head); NaN where there is no such head
 };
 

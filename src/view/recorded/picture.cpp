@@ -32,8 +32,8 @@ struct Line {
 
 } // namespace
 
-Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const RecordedTensors> tensors, const Selection& selection,
-                                                     const Progress& progress) {
+Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const RecordedTensors> tensors,
+                                                     const Selection& selection, const Progress& progress) {
     if (Result<void> r = tensors->check(selection); !r) return r.error();
     const int64_t n = tensors->size();
     try {
@@ -54,7 +54,8 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
             std::vector<float> rows, mean;
             const std::vector<int32_t> layers = tensors->layers_of(selection);
             const double n_rows = double(tensors->n_rows(selection));
-            for (int64_t i = static_cast<int64_t>(line_at) * per_cell; i < std::min(n, static_cast<int64_t>(line_at + 1) * per_cell); ++i) {
+            for (int64_t i = static_cast<int64_t>(line_at) * per_cell;
+                 i < std::min(n, static_cast<int64_t>(line_at + 1) * per_cell); ++i) {
                 if (stop || !tensors->has_rows(i)) continue;
                 const auto width = static_cast<size_t>(tensors->n_columns(i));
                 mean.assign(width, 0.0f);
@@ -69,11 +70,14 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
                     }
                     for (size_t h = 0; h < static_cast<size_t>(heads.end - heads.begin); ++h) {
                         const float* row = rows.data() + h * width;
-                        if (selection.max) for (size_t j = 0; j < width; ++j) mean[j] = std::max(mean[j], row[j]);
-                        else for (size_t j = 0; j < width; ++j) mean[j] += row[j];
+                        if (selection.max)
+                            for (size_t j = 0; j < width; ++j) mean[j] = std::max(mean[j], row[j]);
+                        else
+                            for (size_t j = 0; j < width; ++j) mean[j] += row[j];
                     }
                 }
-                if (!selection.max) for (float& w : mean) w /= static_cast<float>(n_rows);
+                if (!selection.max)
+                    for (float& w : mean) w /= static_cast<float>(n_rows);
                 line.add(mean, per_cell);
             }
             for (size_t c = 0; c < line.sum.size(); ++c) {
@@ -107,7 +111,8 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
                             most = std::max(most, ggml_fp16_to_fp32(cell.max));
                         }
                     }
-                    level.cells[static_cast<size_t>(y * level.side + x)] = {ggml_fp32_to_fp16(sum / 4), ggml_fp32_to_fp16(most)};
+                    level.cells[static_cast<size_t>(y * level.side + x)] = {ggml_fp32_to_fp16(sum / 4),
+                                                                            ggml_fp32_to_fp16(most)};
                 }
             }
             made->levels_.push_back(std::move(level));
@@ -121,7 +126,8 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
 
 Result<std::vector<uint16_t>> Picture::tile(int32_t level, int64_t x, int64_t y) const {
     const int64_t across = level >= 0 && level < n_levels_ ? tile_size << level : 0;
-    if (across == 0 || x < 0 || y < 0 || x >= (tensors_->size() + across - 1) / across || y >= (tensors_->size() + across - 1) / across) {
+    if (across == 0 || x < 0 || y < 0 || x >= (tensors_->size() + across - 1) / across ||
+        y >= (tensors_->size() + across - 1) / across) {
         return Error{ErrorKind::not_found, fmt::format("there is no tile {}, {} of level {}", x, y, level)};
     }
     if (level < base_) return computed(level, x, y);
@@ -162,7 +168,8 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
             mean.assign(width, 0.0f);
             for (size_t l = 0; l < layers.size(); ++l) {
                 const Range heads = tensors_->heads_of(selection_, layers[l]);
-                const auto n_head = static_cast<size_t>(tensors_->geometry().layers[static_cast<size_t>(layers[l])].n_head);
+                const auto n_head =
+                    static_cast<size_t>(tensors_->geometry().layers[static_cast<size_t>(layers[l])].n_head);
                 rows.resize(static_cast<size_t>(heads.end - heads.begin) * width);
                 const auto own = lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin),
                                                 static_cast<size_t>(heads.end - heads.begin));
@@ -173,11 +180,14 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
                 }
                 for (size_t h = 0; h < own.size(); ++h) {
                     const float* row = rows.data() + h * width;
-                    if (selection_.max) for (size_t j = 0; j < width; ++j) mean[j] = std::max(mean[j], row[j]);
-                    else for (size_t j = 0; j < width; ++j) mean[j] += row[j];
+                    if (selection_.max)
+                        for (size_t j = 0; j < width; ++j) mean[j] = std::max(mean[j], row[j]);
+                    else
+                        for (size_t j = 0; j < width; ++j) mean[j] += row[j];
                 }
             }
-            if (!selection_.max) for (float& w : mean) w /= n_rows;
+            if (!selection_.max)
+                for (float& w : mean) w /= n_rows;
             line.add(mean, side);
         }
         for (size_t c = 0; c < static_cast<size_t>(tile_size); ++c) {

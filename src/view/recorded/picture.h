@@ -16,8 +16,8 @@ constexpr int64_t picture_side = 2048; // cells along a side of the finest level
 class Picture {
 public:
     // One pass over the rows of the selection. Memory: 4 bytes a cell, picture_side^2 cells and a third more.
-    static Result<std::shared_ptr<const Picture>> make(std::shared_ptr<const RecordedTensors> tensors, const Selection& selection,
-                                                       const Progress& progress = {});
+    static Result<std::shared_ptr<const Picture>> make(std::shared_ptr<const RecordedTensors> tensors,
+                                                       const Selection& selection, const Progress& progress = {});
 
     int32_t n_levels() const { return n_levels_; } // level n_levels() - 1 is one tile
     // (256, 256, 2) half floats: mean and maximum. Levels finer than the kept ones are computed from the rows they show.
@@ -36,7 +36,7 @@ private:
 
     std::shared_ptr<const RecordedTensors> tensors_;
     Selection selection_;
-    int32_t base_ = 0;     // the finest level that is kept
+    int32_t base_ = 0; // the finest level that is kept
     int32_t n_levels_ = 0;
     std::vector<Level> levels_; // [0]: level base_
 };

@@ -49,7 +49,8 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
                 const Range heads = t.heads_of(s, layers[l]);
                 const auto n_head = static_cast<size_t>(t.geometry().layers[static_cast<size_t>(layers[l])].n_head);
                 of_heads.resize(static_cast<size_t>(heads.end - heads.begin));
-                const auto row_lse = lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin), of_heads.size());
+                const auto row_lse =
+                    lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin), of_heads.size());
                 if (Result<void> r = t.part(i, layers[l], heads, {token, token + 1}, row_lse, of_heads); !r) {
                     const std::lock_guard lock(mutex);
                     status = r;
@@ -88,12 +89,15 @@ Result<std::vector<float>> flow(const RecordedTensors& t, const Selection& s, in
 Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int64_t end, const Progress& progress) {
     if (begin < 1 || end <= begin || end > t.size()) return no_token(begin < 1 ? begin - 1 : end, t.size());
     if (end > rollout_most) {
-        return Error{ErrorKind::unsupported, fmt::format("rollout needs every row before the span; it is computed up to token {}", rollout_most)};
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format("rollout needs every row before the span; it is computed up to token {}", rollout_most)};
     }
     std::vector<double> v(static_cast<size_t>(end), 0.0);
     for (int64_t i = begin - 1; i + 1 < end; ++i) v[static_cast<size_t>(i)] = 1.0 / double(end - begin);
     for (int32_t layer = t.geometry().n_layer() - 1; layer >= 0; --layer) {
-        if (progress && !progress(1.0 - double(layer + 1) / t.geometry().n_layer())) return Error{ErrorKind::cancelled, "stopped"};
+        if (progress && !progress(1.0 - double(layer + 1) / t.geometry().n_layer()))
+            return Error{ErrorKind::cancelled, "stopped"};
         if (!t.has_layer(layer)) continue;
         const int64_t n_head = t.geometry().layers[static_cast<size_t>(layer)].n_head;
         std::vector<double> next(v.size(), 0.0);
@@ -103,7 +107,8 @@ Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int6
         base::parallel_for_all(static_cast<size_t>((end + block - 1) / block), [&](size_t b) {
             std::vector<double> own(v.size(), 0.0);
             std::vector<float> rows;
-            for (auto i = static_cast<int64_t>(b) * block; i < std::min(end, (static_cast<int64_t>(b) + 1) * block); ++i) {
+            for (auto i = static_cast<int64_t>(b) * block; i < std::min(end, (static_cast<int64_t>(b) + 1) * block);
+                 ++i) {
                 const double share = v[static_cast<size_t>(i)];
                 if (share == 0) continue;
                 if (!t.has_rows(i)) {
@@ -140,7 +145,8 @@ Result<PositionScores> position_scores(const RecordedTensors& t, const Selection
     PositionScores scores(window_rows);
     std::vector<float> row;
     // As live: the rows that chose the generated tokens, from the prompt's last token on.
-    for (int64_t i = generated ? std::max<int64_t>(0, first - 1) : 0; generated ? i + 1 < t.size() : i < t.size(); ++i) {
+    for (int64_t i = generated ? std::max<int64_t>(0, first - 1) : 0; generated ? i + 1 < t.size() : i < t.size();
+         ++i) {
         if (!t.has_rows(i)) continue;
         if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
         scores.add(row);
@@ -225,7 +231,8 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
     for (const auto& [token, sum] : by_query) d.queries.push_back({token, sum.first / double(sum.second)});
     for (const auto& [token, sum] : by_key) d.keys.push_back({token, all > 0 ? sum / all : 0});
     for (std::vector<TokenShare>* list : {&d.queries, &d.keys}) {
-        std::stable_sort(list->begin(), list->end(), [](const TokenShare& a, const TokenShare& b) { return a.weight > b.weight; });
+        std::stable_sort(list->begin(), list->end(),
+                         [](const TokenShare& a, const TokenShare& b) { return a.weight > b.weight; });
         list->resize(std::min(n_best, list->size()));
     }
     return d;
@@ -236,12 +243,17 @@ Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b
     d.n_layer = a.geometry().n_layer();
     d.n_head = a.geometry().max_heads();
     if (b.geometry().n_layer() != d.n_layer || b.geometry().max_heads() != d.n_head) {
-        return Error{ErrorKind::invalid_argument, fmt::format("the recordings are of models of other shapes: {} x {} and {} x {} layers and heads", d.n_layer,
-                                                              d.n_head, b.geometry().n_layer(), b.geometry().max_heads())};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("the recordings are of models of other shapes: {} x {} and {} x {} layers and heads",
+                                 d.n_layer, d.n_head, b.geometry().n_layer(), b.geometry().max_heads())};
     }
-    while (d.n_tokens < std::min(a.size(), b.size()) && a.frame(d.n_tokens).token == b.frame(d.n_tokens).token) ++d.n_tokens;
-    if (d.n_tokens == 0) return Error{ErrorKind::invalid_argument, "the recordings differ in their first token: there is nothing to compare"};
-    d.distance.assign(static_cast<size_t>(d.n_layer) * static_cast<size_t>(d.n_head), std::numeric_limits<double>::quiet_NaN());
+    while (d.n_tokens < std::min(a.size(), b.size()) && a.frame(d.n_tokens).token == b.frame(d.n_tokens).token)
+        ++d.n_tokens;
+    if (d.n_tokens == 0)
+        return Error{ErrorKind::invalid_argument,
+                     "the recordings differ in their first token: there is nothing to compare"};
+    d.distance.assign(static_cast<size_t>(d.n_layer) * static_cast<size_t>(d.n_head),
+                      std::numeric_limits<double>::quiet_NaN());
     std::atomic<int32_t> done{0};
     std::mutex mutex;
     Result<void> status;
@@ -256,7 +268,8 @@ Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b
             {
                 const std::lock_guard lock(mutex);
                 if (!status) return;
-                if (progress && i % 64 == 0 && !progress((done + double(i) / double(d.n_tokens)) / d.n_layer)) status = Error{ErrorKind::cancelled, "stopped"};
+                if (progress && i % 64 == 0 && !progress((done + double(i) / double(d.n_tokens)) / d.n_layer))
+                    status = Error{ErrorKind::cancelled, "stopped"};
             }
             if (!a.has_rows(i) || !b.has_rows(i) || a.n_columns(i) != b.n_columns(i)) continue;
             const auto width = static_cast<size_t>(a.n_columns(i));
@@ -271,12 +284,14 @@ Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b
             }
             for (size_t h = 0; h < n_head; ++h) {
                 double apart = 0;
-                for (size_t j = h * width; j < (h + 1) * width; ++j) apart += std::abs(double(of_a[j]) - double(of_b[j]));
+                for (size_t j = h * width; j < (h + 1) * width; ++j)
+                    apart += std::abs(double(of_a[j]) - double(of_b[j]));
                 sum[h] += 0.5 * apart;
             }
             ++n;
         }
-        for (size_t h = 0; n > 0 && h < n_head; ++h) d.distance[l * static_cast<size_t>(d.n_head) + h] = sum[h] / double(n);
+        for (size_t h = 0; n > 0 && h < n_head; ++h)
+            d.distance[l * static_cast<size_t>(d.n_head) + h] = sum[h] / double(n);
         ++done;
     });
     if (!status) return status.error();

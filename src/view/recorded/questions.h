@@ -23,7 +23,8 @@ Result<std::vector<float>> flow(const RecordedTensors& tensors, const Selection&
 // v = v / 2 + v A_l / 2, with A_l the mean over the heads of the layer; averaged over t = begin - 1 .. end - 2: (end). Layers without
 // attention pass v on. unsupported above `rollout_most` tokens: it needs every row before the span.
 constexpr int64_t rollout_most = 8192;
-Result<std::vector<float>> rollout(const RecordedTensors& tensors, int64_t begin, int64_t end, const Progress& progress = {});
+Result<std::vector<float>> rollout(const RecordedTensors& tensors, int64_t begin, int64_t end,
+                                   const Progress& progress = {});
 
 // The scores of position_scores.h over the rows that chose the generated tokens; over all rows where nothing was generated.
 Result<PositionScores> position_scores(const RecordedTensors& tensors, const Selection& selection, int32_t window_rows);
@@ -38,8 +39,8 @@ struct TokenShare {
 };
 constexpr size_t n_distance_bins = 20;
 struct HeadDetail {
-    std::vector<WeightAt> strongest;              // largest first; one a query; without column 0 where that takes most of the weight
-    std::vector<TokenShare> queries, keys;        // by the mean of the rows' largest weight; by the sum of what is received
+    std::vector<WeightAt> strongest; // largest first; one a query; without column 0 where that takes most of the weight
+    std::vector<TokenShare> queries, keys; // by the mean of the rows' largest weight; by the sum of what is received
     std::array<double, n_distance_bins> distance{}; // shares at distance 0, 1, 2-3, 4-7, ...
     bool skips_first = false;
 };
@@ -50,7 +51,7 @@ Result<HeadDetail> head_detail(const RecordedTensors& tensors, int32_t layer, in
 // invalid_argument: they differ in their numbers of layers or heads, or in their first token.
 struct Difference {
     int32_t n_layer = 0, n_head = 0;
-    int64_t n_tokens = 0; // from the first on, those with the same token ids
+    int64_t n_tokens = 0;         // from the first on, those with the same token ids
     std::vector<double> distance; // (n_layer, n_head)
 };
 Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b, const Progress& progress = {});

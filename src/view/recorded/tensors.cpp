@@ -20,12 +20,15 @@ constexpr int64_t progress_every = 64; // frames
 
 } // namespace
 
-Result<std::shared_ptr<const RecordedTensors>> RecordedTensors::load(Recording& recording, size_t most_bytes, const Progress& progress) {
+Result<std::shared_ptr<const RecordedTensors>> RecordedTensors::load(Recording& recording, size_t most_bytes,
+                                                                     const Progress& progress) {
     const RecordingInfo& info = recording.info();
     const size_t each = info.geometry.q_bytes() + info.geometry.k_bytes();
     if (each > 0 && static_cast<size_t>(info.n_frames) > most_bytes / each) {
-        return Error{ErrorKind::unsupported, fmt::format("queries and keys of {} tokens take {} MB, more than the {} MB that may be held in memory",
-                                                         info.n_frames, (each * static_cast<size_t>(info.n_frames)) >> 20, most_bytes >> 20)};
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format("queries and keys of {} tokens take {} MB, more than the {} MB that may be held in memory",
+                        info.n_frames, (each * static_cast<size_t>(info.n_frames)) >> 20, most_bytes >> 20)};
     }
     try {
         std::shared_ptr<RecordedTensors> made(new RecordedTensors);
@@ -52,7 +55,8 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
     };
     for (int64_t i = 0; i < n; ++i) {
         const auto at = static_cast<size_t>(i);
-        if (progress && i % progress_every == 0 && !progress(0.7 * double(i) / double(n))) return Error{ErrorKind::cancelled, "stopped"};
+        if (progress && i % progress_every == 0 && !progress(0.7 * double(i) / double(n)))
+            return Error{ErrorKind::cancelled, "stopped"};
         Result<Frame> frame = recording.frame(i, true, false);
         n_columns_[at] = i + 1;
         positions_[at] = static_cast<int32_t>(i);
@@ -78,8 +82,10 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer())) return Error{ErrorKind::cancelled, "stopped"};
         if (!geometry_.owns_k(l)) continue;
         Result<std::vector<uint8_t>> keys = recording.keys(l, 0, n);
-        if (keys) k_[static_cast<size_t>(l)] = std::move(*keys);
-        else hurt(keys.error());
+        if (keys)
+            k_[static_cast<size_t>(l)] = std::move(*keys);
+        else
+            hurt(keys.error());
     }
     for (int32_t l = 0; l < geometry_.n_layer(); ++l) denominators_.push_back(std::make_unique<Denominators>());
     return {};
@@ -88,7 +94,8 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
 bool RecordedTensors::has_layer(int32_t layer) const {
     if (layer < 0 || layer >= geometry_.n_layer()) return false;
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
-    return info.captured() && k_[static_cast<size_t>(info.k_layer)].size() == static_cast<size_t>(size()) * info.k_bytes() && size() > 0;
+    return info.captured() &&
+           k_[static_cast<size_t>(info.k_layer)].size() == static_cast<size_t>(size()) * info.k_bytes() && size() > 0;
 }
 
 size_t RecordedTensors::bytes() const {
@@ -119,15 +126,19 @@ int64_t RecordedTensors::n_rows(const Selection& s) const {
 }
 
 Result<void> RecordedTensors::check(const Selection& s) const {
-    if (s.layer >= geometry_.n_layer()) return Error{ErrorKind::invalid_argument, fmt::format("there is no layer {}", s.layer)};
-    if (s.head >= geometry_.max_heads()) return Error{ErrorKind::invalid_argument, fmt::format("there is no head {}", s.head)};
+    if (s.layer >= geometry_.n_layer())
+        return Error{ErrorKind::invalid_argument, fmt::format("there is no layer {}", s.layer)};
+    if (s.head >= geometry_.max_heads())
+        return Error{ErrorKind::invalid_argument, fmt::format("there is no head {}", s.head)};
     if (n_rows(s) > 0) return {};
     const std::string absent = s.layer >= 0 ? geometry_.layers[static_cast<size_t>(s.layer)].absent : "";
-    return Error{ErrorKind::not_found, !absent.empty() ? fmt::format("layer {} has no rows: {}", s.layer, absent)
-                                       : damage_.empty() ? "no row of that layer and head exists" : damage_};
+    return Error{ErrorKind::not_found, !absent.empty()   ? fmt::format("layer {} has no rows: {}", s.layer, absent)
+                                       : damage_.empty() ? "no row of that layer and head exists"
+                                                         : damage_};
 }
 
-Result<void> RecordedTensors::rows(int64_t i, int32_t layer, Range heads, std::span<float> out, std::span<float> lse) const {
+Result<void> RecordedTensors::rows(int64_t i, int32_t layer, Range heads, std::span<float> out,
+                                   std::span<float> lse) const {
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
     const Frame& f = frame(i);
     const std::vector<uint8_t>& keys = k_[static_cast<size_t>(info.k_layer)];
@@ -160,7 +171,8 @@ Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range 
     }
     if (visible.empty()) return {};
     const std::vector<uint8_t>& keys = k_[static_cast<size_t>(info.k_layer)];
-    const KeyBlock block{keys.data() + static_cast<size_t>(part.begin) * info.k_bytes(), 0, part.end - part.begin, info.k_bytes()};
+    const KeyBlock block{keys.data() + static_cast<size_t>(part.begin) * info.k_bytes(), 0, part.end - part.begin,
+                         info.k_bytes()};
     RowsRequest request;
     request.layer = &info;
     request.q = q_.data() + static_cast<size_t>(i) * geometry_.q_bytes() + geometry_.q_offset(layer);
@@ -197,14 +209,17 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
     std::vector<Result<void>> status(layers.size());
     base::parallel_for_all(layers.size(), [&](size_t l) {
         const Range heads = heads_of(s, layers[l]);
-        status[l] = rows(i, layers[l], heads, std::span(all).subspan(first[l] * n, static_cast<size_t>(heads.end - heads.begin) * n));
+        status[l] = rows(i, layers[l], heads,
+                         std::span(all).subspan(first[l] * n, static_cast<size_t>(heads.end - heads.begin) * n));
     });
     for (const Result<void>& r : status) {
         if (!r) return r;
     }
     out.resize(n);
-    if (s.max) reduce_max(all, n_columns(i), out);
-    else reduce_mean(all, n_columns(i), out);
+    if (s.max)
+        reduce_max(all, n_columns(i), out);
+    else
+        reduce_mean(all, n_columns(i), out);
     return {};
 }
 
@@ -218,7 +233,8 @@ Result<std::span<const float>> RecordedTensors::denominators(int32_t layer) cons
         std::mutex mutex;
         base::parallel_for_all(static_cast<size_t>((size() + block - 1) / block), [&](size_t b) {
             std::vector<float> scratch;
-            for (auto i = static_cast<int64_t>(b) * block; i < std::min(size(), (static_cast<int64_t>(b) + 1) * block); ++i) {
+            for (auto i = static_cast<int64_t>(b) * block; i < std::min(size(), (static_cast<int64_t>(b) + 1) * block);
+                 ++i) {
                 if (!has_rows(i) || failed) continue;
                 scratch.resize(n_head * static_cast<size_t>(n_columns(i)));
                 const auto lse = std::span(d.values).subspan(static_cast<size_t>(i) * n_head, n_head);

@@ -34,7 +34,8 @@ using Progress = std::function<bool(double)>;
 class RecordedTensors {
 public:
     // unsupported: queries and keys take more than `most_bytes`; cancelled: `progress` said so.
-    static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes, const Progress& progress = {});
+    static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes,
+                                                               const Progress& progress = {});
 
     const Geometry& geometry() const { return geometry_; }
     int64_t size() const { return static_cast<int64_t>(frames_.size()); }
@@ -53,7 +54,8 @@ public:
     // Rows of heads [begin, end) of one layer: (heads, n_columns(i)). `lse`: one a head, or empty. has_rows and has_layer must hold.
     Result<void> rows(int64_t i, int32_t layer, Range heads, std::span<float> out, std::span<float> lse = {}) const;
     // Their weights on the columns of `part` alone, given the whole rows' `lse`: (heads, part). Differs from rows() by rounding.
-    Result<void> part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse, std::span<float> out) const;
+    Result<void> part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse,
+                      std::span<float> out) const;
     // The mean or maximum over the selected rows: (n_columns(i)).
     Result<void> reduced(int64_t i, const Selection& selection, std::vector<float>& out) const;
 
@@ -70,8 +72,8 @@ private:
     std::vector<int32_t> positions_;
     std::vector<int64_t> n_columns_;
     std::vector<uint8_t> has_q_;
-    std::vector<uint8_t> q_;               // (frame, Geometry::q_bytes)
-    std::vector<std::vector<uint8_t>> k_;  // of each layer that owns its keys: (frame, n_head_kv, head_dim)
+    std::vector<uint8_t> q_;              // (frame, Geometry::q_bytes)
+    std::vector<std::vector<uint8_t>> k_; // of each layer that owns its keys: (frame, n_head_kv, head_dim)
     std::string damage_;
 
     struct Denominators {
