@@ -199,7 +199,7 @@ TEST_F(Recorded, ARecordingHasNoDistanceFromItself) {
 TEST_F(Recorded, WhatStopsAPassStopsIt) {
     auto m = head_metrics(*tensors_, [](double) { return false; });
     ASSERT_FALSE(m);
-    EXPECT_EQ(m.error().kind, ErrorKind::cancelled);
+    EXPECT_EQ(m.error().kind, ErrorKind::io);
     EXPECT_FALSE(RecordedTensors::load(*recording_, 1000)); // more than may be held
 }
 

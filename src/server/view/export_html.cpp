@@ -134,7 +134,7 @@ Result<Heads> pack_heads(const view::RecordedTensors& t, size_t budget, const vi
             all += one->all;
             out.text[i] = std::move(one->text);
             if (progress && !progress(double(++done) / double(out.text.size())))
-                status = Error{ErrorKind::cancelled, "stopped"};
+                status = Error{ErrorKind::io, "stopped before it was done"};
         });
         if (!status) return status.error();
         out.kept_share = all > 0 ? kept / all : 1;

@@ -201,7 +201,7 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
                 const double whole = 0.5 * double(tensors.size()) * double(tensors.size()) * m.n_layer;
                 const std::lock_guard lock(mutex);
                 if (!progress(std::min(1.0, double(done) / whole))) {
-                    status = Error{ErrorKind::cancelled, "stopped"};
+                    status = Error{ErrorKind::io, "stopped before it was done"};
                     stop = true;
                 }
             }

@@ -48,7 +48,7 @@ struct HeadMetrics {
     std::array<std::vector<double>, n_metrics> values; // (n_layer, n_head); NaN where there is no such head
 };
 
-// One pass: every row of every head is computed once. `progress` gets 0..1 and may stop it (cancelled).
+// One pass: every row of every head is computed once. `progress` gets 0..1 and may stop it (io).
 Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress& progress = {});
 
 // The kind of a head and the rule that names it; empty where no rule does.

@@ -89,7 +89,7 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
             if (progress && line_at % 16 == 0) {
                 const std::lock_guard lock(mutex);
                 if (!progress(std::min(1.0, 2.0 * double(done) / double(finest.side * finest.side)))) {
-                    status = Error{ErrorKind::cancelled, "stopped"};
+                    status = Error{ErrorKind::io, "stopped before it was done"};
                     stop = true;
                 }
             }

@@ -97,7 +97,7 @@ Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int6
     for (int64_t i = begin - 1; i + 1 < end; ++i) v[static_cast<size_t>(i)] = 1.0 / double(end - begin);
     for (int32_t layer = t.geometry().n_layer() - 1; layer >= 0; --layer) {
         if (progress && !progress(1.0 - double(layer + 1) / t.geometry().n_layer()))
-            return Error{ErrorKind::cancelled, "stopped"};
+            return Error{ErrorKind::io, "stopped before it was done"};
         if (!t.has_layer(layer)) continue;
         const int64_t n_head = t.geometry().layers[static_cast<size_t>(layer)].n_head;
         std::vector<double> next(v.size(), 0.0);
@@ -269,7 +269,7 @@ Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b
                 const std::lock_guard lock(mutex);
                 if (!status) return;
                 if (progress && i % 64 == 0 && !progress((done + double(i) / double(d.n_tokens)) / d.n_layer))
-                    status = Error{ErrorKind::cancelled, "stopped"};
+                    status = Error{ErrorKind::io, "stopped before it was done"};
             }
             if (!a.has_rows(i) || !b.has_rows(i) || a.n_columns(i) != b.n_columns(i)) continue;
             const auto width = static_cast<size_t>(a.n_columns(i));

@@ -56,7 +56,7 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
     for (int64_t i = 0; i < n; ++i) {
         const auto at = static_cast<size_t>(i);
         if (progress && i % progress_every == 0 && !progress(0.7 * double(i) / double(n)))
-            return Error{ErrorKind::cancelled, "stopped"};
+            return Error{ErrorKind::io, "stopped before it was done"};
         Result<Frame> frame = recording.frame(i, true, false);
         n_columns_[at] = i + 1;
         positions_[at] = static_cast<int32_t>(i);
@@ -79,7 +79,7 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         f.q = {};
     }
     for (int32_t l = 0; l < geometry_.n_layer(); ++l) {
-        if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer())) return Error{ErrorKind::cancelled, "stopped"};
+        if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer())) return Error{ErrorKind::io, "stopped before it was done"};
         if (!geometry_.owns_k(l)) continue;
         Result<std::vector<uint8_t>> keys = recording.keys(l, 0, n);
         if (keys)

@@ -33,7 +33,7 @@ using Progress = std::function<bool(double)>;
 
 class RecordedTensors {
 public:
-    // unsupported: queries and keys take more than `most_bytes`; cancelled: `progress` said so.
+    // unsupported: queries and keys take more than `most_bytes`; io: `progress` stopped it.
     static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes,
                                                                const Progress& progress = {});
 
