@@ -227,26 +227,27 @@ Result<Json> capture_health(const std::string& path) {
                 {"damage", ""}};
 }
 
-std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& info) {
-    if (!info.complete) return std::nullopt;
+Result<Json> cached_heads(const std::string& path, const RecordingInfo& info) {
+    const Error none{ErrorKind::not_found, "there are no metrics of this recording yet"};
+    if (!info.complete) return none;
     Result<base::InputFile> file = base::InputFile::open(cache_path(path));
-    if (!file) return std::nullopt;
+    if (!file) return none;
     Result<std::string> text = file->read_text(most_cache_bytes);
-    if (!text) return std::nullopt;
+    if (!text) return none;
     Result<Json> json = base::parse_json_object(*text, "heads");
-    if (!json || json->value("key", Json()) != cache_key(path, info) || !json->contains("heads")) return std::nullopt;
+    if (!json || json->value("key", Json()) != cache_key(path, info) || !json->contains("heads")) return none;
     const Json& heads = (*json)["heads"]; // anybody may have written it: its shape is looked at before it is believed
     const auto n = static_cast<size_t>(info.geometry.n_layer()) * static_cast<size_t>(info.geometry.max_heads());
     if (!heads.is_object() || heads.value("n_layer", Json()) != info.geometry.n_layer() ||
         heads.value("n_head", Json()) != info.geometry.max_heads() || !heads.contains("values") ||
         !heads["values"].is_object()) {
-        return std::nullopt;
+        return none;
     }
     for (int k = 0; k < view::n_metrics; ++k) {
         const Json& list = heads["values"].value(view::metric_name(k), Json());
         if (!list.is_array() || list.size() != n ||
             std::any_of(list.begin(), list.end(), [](const Json& v) { return !v.is_number() && !v.is_null(); })) {
-            return std::nullopt;
+            return none;
         }
     }
     // Names and rules are ours, made again: a stranger's words do not get onto the page.

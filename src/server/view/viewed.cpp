@@ -169,7 +169,7 @@ std::optional<Result<Json>> Viewed::heads(double& progress) {
     const std::lock_guard lock(heads_mutex_);
     if (!heads_) {
         heads_ = std::make_unique<Job>([this, info = *now](const view::Progress& said) -> Result<Json> {
-            if (std::optional<Json> cached = cached_heads(path_, info)) return *cached;
+            if (Result<Json> cached = cached_heads(path_, info)) return cached;
             Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
             if (!t) return t.error();
             Result<view::HeadMetrics> metrics = view::head_metrics(**t, said);
@@ -185,7 +185,7 @@ std::optional<Result<Json>> Viewed::heads(double& progress) {
 
 Result<Json> Viewed::health() {
     const std::lock_guard lock(health_mutex_);
-    if (health_) return *health_;
+    if (!health_.is_null()) return health_;
     if (kind_ == Kind::capture) {
         Result<Json> made = capture_health(path_);
         if (made) health_ = *made;

@@ -85,7 +85,7 @@ private:
     std::mutex heads_mutex_;
     std::unique_ptr<Job> heads_;
     std::mutex health_mutex_;
-    std::optional<Json> health_;
+    Json health_; // null: not looked at yet
 };
 
 // The answers as JSON; also what an exported file holds.
@@ -100,8 +100,8 @@ Result<Json> capture_health(const std::string& path);
 Result<Json> tokens_json(Recording& recording);
 
 // Metrics beside a recording, so that they are computed once: PATH.heads.json. Only for recordings that are closed; a file that does
-// not fit the recording is nothing.
-std::optional<Json> cached_heads(const std::string& path, const RecordingInfo& info);
+// not fit the recording is not_found.
+Result<Json> cached_heads(const std::string& path, const RecordingInfo& info);
 void cache_heads(const std::string& path, const RecordingInfo& info, const Json& heads);
 
 // Most of a recording's queries and keys that is held in memory.
