@@ -1,0 +1,21 @@
+# The libraries and the command of a build that is there already (ATTNSCOPE_BUILT_DIR), so that the Python package compiles
+# nothing twice.
+find_package(fmt REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(libzip REQUIRED IMPORTED_TARGET libzip>=1.7)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash>=0.8)
+set(built_libraries "")
+foreach(file src/libattnscope.a src/libattnscope_capture.a src/libattnscope_core.a libattnscope_sqlite.a libattnscope_httplib.a)
+    list(APPEND built_libraries "${ATTNSCOPE_BUILT_DIR}/${file}")
+endforeach()
+set(ATTNSCOPE_COMMAND "${ATTNSCOPE_BUILT_DIR}/bin/attnscope")
+foreach(file ${built_libraries} "${ATTNSCOPE_COMMAND}")
+    if(NOT EXISTS "${file}")
+        message(FATAL_ERROR "There is no ${file}: build first (make build), or leave ATTNSCOPE_BUILT_DIR out.")
+    endif()
+endforeach()
+add_library(attnscope INTERFACE)
+target_include_directories(attnscope INTERFACE "${CMAKE_SOURCE_DIR}/include")
+target_link_libraries(attnscope INTERFACE -Wl,--start-group ${built_libraries} -Wl,--end-group attnscope_llama fmt::fmt
+    OpenSSL::Crypto PkgConfig::libzip PkgConfig::xxhash Threads::Threads ${CMAKE_DL_LIBS})

@@ -1,0 +1,123 @@
+"""NumPy's indexing for an array that is computed only where it is looked at.
+
+The array is (token, layer, head, column). What an index selects of the first three axes decides what is computed; then
+NumPy itself applies the rest of the index to that block, so that every combination of numbers, slices, lists, arrays of
+booleans, ``...`` and ``None`` means what it means there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import OutOfRange
+
+AXES = ("token", "layer", "head", "column")
+
+
+class Selection(NamedTuple):
+    """What to compute, and the index that takes the answer out of it."""
+
+    tokens: np.ndarray
+    layers: np.ndarray
+    heads: np.ndarray
+    index: tuple
+    columns: int | None = None  # how many a mask over several axes takes for granted
+
+
+def _count(part: Any) -> int:
+    """How many axes a part of an index consumes."""
+    if part is None:
+        return 0
+    if isinstance(part, np.ndarray) and part.dtype == bool:
+        return part.ndim
+    return 1
+
+
+def _as_array(part: Any) -> Any:
+    """Lists become arrays; numbers, slices, None and ... stay."""
+    if part is None or part is Ellipsis or isinstance(part, slice):
+        return part
+    if isinstance(part, (bool, np.bool_)):
+        return np.asarray(part)
+    if hasattr(part, "__index__") and not isinstance(part, np.ndarray):
+        return part.__index__()
+    array = np.asarray(part)
+    if array.size == 0 and not isinstance(part, np.ndarray):
+        array = array.astype(np.intp)
+    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
+        return array
+    raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and integer or boolean arrays are valid indices")
+
+
+def _out_of_range(value: int, axis: int, size: int) -> OutOfRange:
+    return OutOfRange(f"there is no {AXES[axis]} {value}; the recording has {size}")
+
+
+def _place(part: Any, axis: int, size: int) -> tuple[np.ndarray, Any]:
+    """Values of one axis that are needed, ascending and each once, and the index into them."""
+    if isinstance(part, slice):
+        values = np.arange(size)[part]
+        if len(values) and values[0] > values[-1]:
+            return values[::-1], slice(None, None, -1)
+        return values, slice(None)
+    if isinstance(part, int):
+        if not -size <= part < size:
+            raise _out_of_range(part, axis, size)
+        return np.array([part % size]), 0
+    values = np.asarray(part)
+    if values.size and (values.min() < -size or values.max() >= size):
+        wrong = values[(values < -size) | (values >= size)].flat[0]
+        raise _out_of_range(int(wrong), axis, size)
+    values = np.where(values < 0, values + size, values)
+    needed, places = np.unique(values, return_inverse=True)
+    return needed, places.reshape(values.shape)
+
+
+def select(index: Any, n_tokens: int, n_layers: int, n_heads: int) -> Selection:
+    """What ``run[index]`` needs. Raises OutOfRange (an IndexError) as NumPy raises IndexError."""
+    parts = [_as_array(p) for p in (index if isinstance(index, tuple) else (index,))]
+    if sum(p is Ellipsis for p in parts) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    n_axes = sum(_count(p) for p in parts if p is not Ellipsis)
+    if n_axes > 4:
+        raise IndexError(f"too many indices: the axes are {', '.join(AXES)}, but {n_axes} were indexed")
+    if not any(p is Ellipsis for p in parts):
+        parts.append(Ellipsis)
+    sizes = (n_tokens, n_layers, n_heads)
+    needed: list[np.ndarray] = []
+    out: list[Any] = []
+    columns = None
+    axis = 0
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype == bool and part.ndim > 1 and axis + part.ndim == 4:
+            columns = part.shape[-1]
+        if part is Ellipsis:
+            fill: list[Any] = [slice(None)] * (4 - n_axes)
+        elif isinstance(part, np.ndarray) and part.dtype == bool and part.ndim != 1:
+            fill = [part] if part.ndim == 0 else _nonzero(part, axis, sizes)
+        else:
+            fill = [part]
+        for piece in fill:
+            if piece is None or (isinstance(piece, np.ndarray) and piece.dtype == bool and piece.ndim == 0):
+                out.append(piece)
+                continue
+            if axis < 3:
+                if isinstance(piece, np.ndarray) and piece.dtype == bool:
+                    (piece,) = _nonzero(piece, axis, sizes)
+                values, place = _place(piece, axis, sizes[axis])
+                needed.append(values)
+                out.append(place)
+            else:
+                out.append(piece)
+            axis += 1
+    return Selection(needed[0], needed[1], needed[2], tuple(out), columns)
+
+
+def _nonzero(mask: np.ndarray, axis: int, sizes: tuple[int, ...]) -> list[Any]:
+    """A mask over one or more axes as one array of numbers for each of them, which is what NumPy makes of it."""
+    for i, n in enumerate(mask.shape):
+        if axis + i < 3 and n != sizes[axis + i]:
+            raise IndexError(f"boolean index did not match the axis {AXES[axis + i]}: it has {sizes[axis + i]} entries, the mask {n}")
+    return list(mask.nonzero())
