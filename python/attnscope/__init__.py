@@ -14,7 +14,9 @@ sinks, to 1 minus the sink's share). Nothing of a recording is computed before i
 
 from __future__ import annotations
 
-from ._core import LayerInfo, PositionScores, n_threads, set_threads, simd
+from ._core import Frame, LayerInfo, PositionScores, n_threads, set_threads, simd
+from .connect import LiveToken, Server, ServerError, connect
+from .diagnosis import diagnose
 from .errors import (
     Cancelled,
     Damaged,
@@ -29,6 +31,8 @@ from .errors import (
     TooNew,
     Unsupported,
 )
+from .live import Generation, Session, capture, find_model
+from .report import Diagnosis, Verification
 from .run import Run, open
 
 __version__ = "0.1.0"

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core
-from .errors import InvalidArgument
+from . import _core, interchange
+from .errors import InvalidArgument, OutOfRange
 from .indexing import select
-from .report import Verification
+from .report import Diagnosis, Verification
 
 if TYPE_CHECKING:
     from ._core import LayerInfo
-
-Numbers = "int | slice | Sequence[int] | np.ndarray | None"
 
 
 def open(path: str | os.PathLike[str]) -> Run:
@@ -230,6 +229,56 @@ class Run:
         """The proofs of one token: P.V of a layer and head against the engine's own output (docs/fidelity.md)."""
         return self._core.witnesses(_number(token, self.n_tokens, "token"))
 
+    def diagnose(self) -> Diagnosis:
+        """Its rows, looked at as if a stranger had captured them (docs/diagnose.md)."""
+        from .diagnosis import diagnose
+
+        return diagnose(self)
+
+    # ---- for others -------------------------------------------------------------------------------------------------
+
+    def to_transformers(self, layers: Any = None) -> tuple:
+        """``outputs.attentions`` of transformers: for each layer (1, head, query, key) float32, None where it has none.
+
+        Tensors where torch is installed, else arrays; views of one block of (query, layers, heads, key).
+        """
+        return interchange.to_transformers(self, layers)
+
+    def to_transformer_lens(self) -> interchange.PatternCache:
+        """TransformerLens's cache, as far as patterns go: ``cache["blocks.3.attn.hook_pattern"]``, ``cache["pattern", 3]``.
+
+        (1, head, query, key) each, a tensor where torch is installed; computed when it is first asked for.
+        """
+        return interchange.PatternCache(self)
+
+    def to_bertviz(self, layers: Any = None) -> dict[str, Any]:
+        """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``."""
+        return interchange.to_bertviz(self, layers)
+
+    def to_circuitsvis(self, layer: int) -> dict[str, Any]:
+        """Arguments of CircuitsVis: ``circuitsvis.attention.attention_patterns(**run.to_circuitsvis(3))``."""
+        return interchange.to_circuitsvis(self, layer)
+
+    def to_xarray(self, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
+        """An xarray.DataArray (token, layer, head, column) float32 with ids, texts, kinds and positions as coordinates."""
+        return interchange.to_xarray(self, tokens, layers, heads)
+
+    def to_zarr(self, path: str | os.PathLike[str], *, layers: Any = None, overwrite: bool = False) -> None:
+        """A Zarr group: ``attention`` (token, layer, head, column) float32, and ids, texts, positions of the tokens.
+
+        Written some tokens at a time; ``xarray.open_zarr`` reads it.
+        """
+        interchange.to_zarr(self, path, layers, overwrite)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
+        """Copies the recording to ``path``, which stays; the copy, open."""
+        if not self.complete:
+            raise InvalidArgument(f"{self.path} is not complete: its newest tokens may lie beside it, and a copy would lack them")
+        if os.path.exists(path) and not overwrite:
+            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True")
+        shutil.copyfile(self.path, path)
+        return Run(path)
+
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     def refresh(self) -> Run:
@@ -261,8 +310,6 @@ def _axis(part: Any) -> Any:
 def _number(value: Any, size: int, name: str) -> int:
     n = value.__index__()
     if not -size <= n < size:
-        from .errors import OutOfRange
-
         raise OutOfRange(f"there is no {name} {n}; the recording has {size}")
     return n % size
 

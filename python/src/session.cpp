@@ -3,6 +3,7 @@
 #include "bindings.h"
 #include "errors.h"
 #include "live_store.h"
+#include "models/model_store.h"
 
 #include <attnscope/session.h>
 
@@ -256,6 +257,7 @@ nb::dict stream(PySession& s, const std::vector<int32_t>& tokens, const nb::dict
 
 void bind_session(nb::module_& m) {
     bind_live_frame(m);
+    m.def("find_model", [](const std::string& name) { return value(find_model(name)); }, nb::arg("name"));
     nb::class_<PySession>(m, "Session")
         .def("__init__",
              [](PySession* self, const std::string& model_path, const nb::dict& options) {

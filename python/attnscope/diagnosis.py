@@ -1,0 +1,77 @@
+"""What is wrong with a capture of attention, wherever it came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .errors import InvalidArgument, Unsupported
+from .report import Diagnosis
+
+
+def diagnose(capture: Any, *, shape: Sequence[int] = (), array: str = "", learned_sinks: bool = False) -> Diagnosis:
+    """What is wrong with a capture, what shows it, what can be kept, and how to capture it rightly (docs/diagnose.md).
+
+    ``capture`` is one of
+
+    - a path: a Halo Weave folder, .npy, .npz, .safetensors, raw float32 (with ``shape``), an .attn recording; ``array``
+      names the array in an .npz or .safetensors
+    - an array (token, layer, head, column), or (layer, head, column) of one token; any float dtype
+    - a list or iterator of (layer, head, column) arrays, one a token, which may differ in width
+    - what a model of transformers returned as ``attentions``: a tuple of (batch, head, query, key), one a layer
+
+    ``learned_sinks``: the model is one whose rows rightly sum to less than 1. Arrays in float32 are not copied.
+    """
+    if isinstance(capture, (str, os.PathLike)):
+        return Diagnosis(_core.diagnose_path(os.fspath(capture), list(shape), array))
+    core = getattr(capture, "_core", None)
+    if isinstance(core, _core.Recording):
+        return Diagnosis(_core.diagnose_path(core.path, [], ""))
+    if isinstance(capture, tuple) and capture and all(getattr(c, "ndim", 0) == 4 for c in capture):
+        return _of_tokens(_from_layers([_numpy(c) for c in capture]), "float32", True, capture[0].shape[2], learned_sinks)
+    if hasattr(capture, "ndim") or hasattr(capture, "__array__"):
+        whole = _numpy(capture)
+        if whole.ndim == 3:
+            whole = whole[None]
+        if whole.ndim != 4:
+            raise Unsupported(f"an array of shape {whole.shape} is no attention: (token, layer, head, column) is")
+        return _of_tokens(iter(whole), str(whole.dtype), True, len(whole), learned_sinks)
+    if isinstance(capture, Iterable):
+        n = len(capture) if hasattr(capture, "__len__") else 0
+        return _of_tokens((_numpy(c) for c in capture), "float32", False, n, learned_sinks)
+    raise InvalidArgument(f"a {type(capture).__name__} is no capture: give a path, an array, or a list of arrays")
+
+
+def _numpy(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):  # torch, also bfloat16 and other devices
+        values = values.detach().cpu()
+        if str(values.dtype) == "torch.bfloat16":
+            values = values.float()
+        values = values.numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise Unsupported(f"an array of {array.dtype} is no attention: weights are floats")
+    return array
+
+
+def _from_layers(layers: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Tokens of (batch, head, query, key) arrays, one a layer: the row of each query, as wide as it sees."""
+    if any(layer.shape != layers[0].shape or layer.shape[0] != 1 for layer in layers):
+        raise Unsupported("layers of one shape and a batch of one can be diagnosed")
+    n_query, n_key = layers[0].shape[2:]
+    for query in range(n_query):
+        yield np.stack([layer[0, :, query, : n_key - n_query + query + 1] for layer in layers])
+
+
+def _of_tokens(tokens: Iterator[np.ndarray], storage: str, rectangular: bool, n: int, learned_sinks: bool) -> Diagnosis:
+    def checked() -> Iterator[np.ndarray]:
+        for i, token in enumerate(tokens):
+            if token.ndim != 3:
+                raise Unsupported(f"token {i} has shape {token.shape}: (layer, head, column) is needed")
+            yield np.ascontiguousarray(token, np.float32)
+
+    return Diagnosis(_core.diagnose_arrays(checked(), storage, rectangular, n, learned_sinks))

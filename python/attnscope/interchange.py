@@ -1,0 +1,149 @@
+"""A recording's rows in the shapes that other packages take. None of them is needed to import this."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InvalidArgument, OutOfRange, require
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """The same memory as a tensor, where there is torch."""
+    try:
+        import torch
+    except ImportError:
+        return array
+    return torch.from_numpy(array)
+
+
+def _layers(run: Run, layers: Any) -> list[int]:
+    chosen = np.arange(run.n_layers)[slice(None) if layers is None else layers]
+    return np.atleast_1d(chosen).tolist()
+
+
+def to_transformers(run: Run, layers: Any = None) -> tuple:
+    chosen = _layers(run, layers)
+    block = run[:, chosen]  # (query, layers, heads, key)
+    patterns: list[Any] = []
+    for place, number in enumerate(chosen):
+        layer = run.layers[number]
+        if not layer.captured:
+            patterns.append(None)
+            continue
+        patterns.append(_tensor(block[:, place, : layer.n_head].transpose(1, 0, 2)[None]))
+    return tuple(patterns)
+
+
+class PatternCache(Mapping):
+    """Patterns by TransformerLens's names, each computed when it is first asked for."""
+
+    has_batch_dim = True
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._patterns: dict[int, Any] = {}
+        self._names = {f"blocks.{i}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
+
+    def __getitem__(self, key: Any) -> Any:
+        # As ActivationCache: a full name, or (name, layer[, kind]); its short name of hook_pattern is "pattern" or "attn".
+        if isinstance(key, tuple):
+            name, layer = key[0], key[1] if len(key) > 1 else None
+            if name not in ("pattern", "attn", "hook_pattern") or not isinstance(layer, int):
+                raise KeyError(key)
+            number = layer % self._run.n_layers if -self._run.n_layers <= layer < self._run.n_layers else layer
+            key = f"blocks.{number}.attn.hook_pattern"
+        number = self._names[key]
+        if number not in self._patterns:
+            n_head = self._run.layers[number].n_head
+            self._patterns[number] = _tensor(self._run.pattern(number, head=slice(n_head))[None])
+        return self._patterns[number]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<PatternCache of {self._run!r}: {len(self)} layers>"
+
+
+def to_bertviz(run: Run, layers: Any = None) -> dict[str, Any]:
+    chosen = [i for i in _layers(run, layers) if run.layers[i].captured]
+    require("torch", "bertviz")
+    return {"attention": to_transformers(run, chosen), "tokens": [t or " " for t in run.texts]}
+
+
+def to_circuitsvis(run: Run, layer: int) -> dict[str, Any]:
+    if not -run.n_layers <= layer < run.n_layers:
+        raise OutOfRange(f"there is no layer {layer}; the recording has {run.n_layers}")
+    n_head = run.layers[layer].n_head
+    if n_head == 0:
+        raise InvalidArgument(f"layer {layer} has no attention: {run.layers[layer].absent}")
+    return {"tokens": list(run.texts), "attention": np.ascontiguousarray(run.pattern(layer, head=slice(n_head)))}
+
+
+def _attributes(run: Run) -> dict[str, Any]:
+    return {"model": run.model["name"], "architecture": run.model["architecture"], "model_sha256": run.model["sha256"],
+            "engine": run.info["engine"], "created": run.info["created"], "units": "1"}
+
+
+def to_xarray(run: Run, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
+    xarray = require("xarray", "to_xarray", "attnscope[xarray]")
+    token = np.atleast_1d(np.arange(run.n_tokens)[slice(None) if tokens is None else tokens])
+    layer = np.array(_layers(run, layers))
+    head = np.atleast_1d(np.arange(run.n_heads)[slice(None) if heads is None else heads])
+    values = run[np.ix_(token, layer, head)] if len(token) * len(layer) * len(head) else run[token][:, layer][:, :, head]
+    texts = np.array(run.texts, dtype=object)
+    columns = np.arange(values.shape[3])
+    return xarray.DataArray(
+        values,
+        dims=run.dims,
+        coords={
+            "token": token, "layer": layer, "head": head, "column": columns,
+            "id": ("token", run.tokens[token]), "text": ("token", texts[token]), "kind": ("token", run.kind[token]),
+            "position": ("token", run.positions[token]), "column_text": ("column", texts[columns]),
+        },
+        name="attention",
+        attrs=_attributes(run),
+    )
+
+
+def to_zarr(run: Run, path: str | os.PathLike[str], layers: Any = None, overwrite: bool = False) -> None:
+    zarr = require("zarr", "to_zarr", "attnscope[xarray]")
+    chosen = _layers(run, layers)
+    _, _, n_heads, n_columns = run.shape
+    shape = (run.n_tokens, len(chosen), n_heads, n_columns)
+    try:
+        group = zarr.open_group(os.fspath(path), mode="w" if overwrite else "w-")
+    except Exception as e:
+        if os.path.exists(path) and not overwrite:
+            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True") from e
+        raise
+
+    def create(name: str, values_shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, dims: tuple[str, ...]) -> Any:
+        if hasattr(group, "create_array"):  # zarr 3
+            return group.create_array(name, shape=values_shape, chunks=chunks, dtype=dtype, dimension_names=dims)
+        array = group.create_dataset(name, shape=values_shape, chunks=chunks, dtype=dtype)
+        array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
+        return array
+
+    group.attrs.update(_attributes(run))
+    at_once = max(1, min(64, (64 << 20) // max(4 * shape[1] * shape[2] * shape[3], 1)))
+    chunk = tuple(max(n, 1) for n in (min(at_once, shape[0]), 1, shape[2], shape[3]))
+    attention = create("attention", shape, chunk, "float32", run.dims)
+    for begin in range(0, run.n_tokens, at_once):
+        rows = run[begin : begin + at_once, chosen]
+        attention[begin : begin + at_once, :, :, : rows.shape[3]] = rows
+    numbers = {"id": run.tokens, "position": run.positions, "generated": run.generated}
+    for name, values in numbers.items():
+        create(name, values.shape, (max(len(values), 1),), values.dtype, ("token",))[:] = values
+    create("layer", (len(chosen),), (max(len(chosen), 1),), "int64", ("layer",))[:] = np.array(chosen, np.int64)
+    group.attrs["text"] = list(run.texts)

@@ -1,0 +1,289 @@
+"""Running models: a session whose attention is captured, and recordings made without a server."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from . import _core
+from .errors import Cancelled, InvalidArgument
+from .run import Run
+
+SESSION_OPTIONS = frozenset(
+    "n_ctx n_batch n_threads n_gpu_layers devices rpc_servers flash_attention cache_type_k cache_type_v entry witness quiet".split()
+)
+GENERATE_OPTIONS = frozenset(
+    "n_predict ignore_eos prompt_rows temperature top_k top_p min_p typical_p repeat_penalty repeat_last_n presence_penalty "
+    "frequency_penalty seed mirostat mirostat_tau mirostat_eta dry_multiplier xtc_probability logit_bias".split()
+)
+Prompt = "str | Sequence[int] | Sequence[Mapping[str, str]]"
+
+
+def find_model(name: str | os.PathLike[str] = "") -> str:
+    """The path of a model: of a file, or of one that ``attnscope models get`` knows by name ('' is the default model)."""
+    return _core.find_model(os.fspath(name))
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the session, and of the generation. A number of prompt rows may be 'all' or 'none'."""
+    for name in options:
+        if name not in SESSION_OPTIONS | GENERATE_OPTIONS:
+            known = ", ".join(sorted(SESSION_OPTIONS | GENERATE_OPTIONS))
+            raise InvalidArgument(f"there is no option {name}: there are {known}")
+    rows = options.get("prompt_rows")
+    if isinstance(rows, str):
+        if rows not in ("all", "none"):
+            raise InvalidArgument(f"prompt_rows is 'all', 'none' or how many of the last ones, not {rows!r}")
+        options = {**options, "prompt_rows": None if rows == "all" else 0}
+    return (
+        {k: v for k, v in options.items() if k in SESSION_OPTIONS},
+        {k: v for k, v in options.items() if k in GENERATE_OPTIONS},
+    )
+
+
+class Session:
+    """A llama.cpp session in this process, its attention captured.
+
+    >>> with at.Session("model.gguf") as s:
+    ...     for frame in s.generate("The capital of France is", n_predict=8, temperature=0):
+    ...         print(frame.text, frame.answer({"reduce": "top_k", "top_k": 3}))
+
+    Options carry llama.cpp's names: n_ctx (4096), n_batch, n_threads (0: all cores), n_gpu_layers, devices, rpc_servers,
+    flash_attention ('auto', 'on', 'off'), cache_type_k, cache_type_v ('f16', 'q8_0', ...), witness, quiet. One generation
+    at a time; it runs on a thread of its own, without the GIL.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] = "", **options: Any):
+        session, generate = _split(options)
+        if generate:
+            raise InvalidArgument(f"{', '.join(generate)} belong to generate()")
+        self._core = _core.Session(find_model(model), session)
+        self._running: Generation | None = None
+
+    def generate(
+        self, prompt: Any, *, chat: bool = False, prompt_frames: bool = False, on_text: Callable[[str], Any] | None = None, **options: Any
+    ) -> Generation:
+        """Reads ``prompt`` after what the context holds, then generates; iterate over what this returns.
+
+        ``prompt``: text, token ids, or messages ``[{"role", "content"}]`` for the model's chat template (``chat=True``
+        makes a text the user's message). Yields a Frame for each generated token, and before them one for each token of
+        the prompt with ``prompt_frames``. ``on_text`` receives pieces of text as they are chosen, on another thread.
+        Options: n_predict (128; -1: until the model stops), temperature (0: greedy), top_k, top_p, min_p, seed, ...;
+        prompt_rows ('all', 'none', or how many of the last tokens of the prompt keep their queries).
+        """
+        _, generate = _split(options)
+        if self._running is not None:
+            self._running.close()
+        self._running = Generation(self._core, self._tokens(prompt, chat), generate, prompt_frames, on_text)
+        return self._running
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """The model's own token ids of a text."""
+        return self._core.tokenize(text, add_special, parse_special)
+
+    def chat_prompt(self, messages: str | Sequence[Mapping[str, str]]) -> str:
+        """Messages (a text: the user's) in the model's own chat template, the assistant's turn begun."""
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return self._core.chat_prompt([(m["role"], m["content"]) for m in messages])
+
+    def _tokens(self, prompt: Any, chat: bool) -> list[int]:
+        if isinstance(prompt, str) and not chat:
+            tokens = self.tokenize(prompt)
+        elif isinstance(prompt, str) or (len(prompt) and isinstance(prompt[0], Mapping)):
+            tokens = self.tokenize(self.chat_prompt(prompt), parse_special=True)
+        else:
+            tokens = [int(t) for t in prompt]
+        if not tokens:
+            raise InvalidArgument("the prompt is empty")
+        return tokens
+
+    def reset(self) -> None:
+        """Empties the context."""
+        self._core.reset()
+
+    def truncate(self, n: int) -> int:
+        """Forgets all but the first ``n`` tokens of the context; how many are kept (0 where the model cannot be cut)."""
+        return self._core.truncate(n)
+
+    @property
+    def layers(self) -> list[_core.LayerInfo]:
+        """As Run.layers; empty until the first token was read."""
+        return self._core.layers
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What the model's file says of it: name, n_layer, n_head, n_ctx_train, bos, eos, chat_template, ..."""
+        return self._core.model
+
+    @property
+    def n_ctx(self) -> int:
+        return self._core.n_ctx
+
+    @property
+    def n_past(self) -> int:
+        """Tokens that the context holds."""
+        return self._core.n_past
+
+    def close(self) -> None:
+        """Ends a running generation and frees the model."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+        self._core.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Generation:
+    """Frames as they come. ``result`` is there after the last: n_prompt, n_generated, finish_reason, seconds, seed."""
+
+    def __init__(self, core: Any, tokens: list[int], options: dict[str, Any], prompt_frames: bool, on_text: Callable[[str], Any] | None):
+        self._core = core
+        self._frames: queue.Queue = queue.Queue(maxsize=64)  # the engine waits for a reader that is slower
+        self._closed = threading.Event()
+        self._error: BaseException | None = None
+        self._done = False
+        self.result: dict[str, Any] | None = None
+        self._thread = threading.Thread(
+            target=self._run, args=(tokens, options, prompt_frames, on_text), name="attnscope generation", daemon=False
+        )
+        self._thread.start()
+
+    def _run(self, tokens: list[int], options: dict[str, Any], prompt_frames: bool, on_text: Callable[[str], Any] | None) -> None:
+        text = (lambda _, piece: on_text(piece.decode("utf-8", "replace"))) if on_text else None
+        try:
+            self.result = self._core.stream(tokens, options, prompt_frames, self._put, text)
+        except BaseException as e:  # noqa: BLE001  raised again where the frames are read
+            self._error = e
+        self._put(None, last=True)
+
+    def _put(self, frame: Any, last: bool = False) -> None:
+        while not self._closed.is_set() and threading.main_thread().is_alive():
+            try:
+                return self._frames.put(frame, timeout=0.1)
+            except queue.Full:
+                continue
+        if not last:
+            raise Cancelled("nobody reads the frames any more")
+
+    def __iter__(self) -> Iterator[_core.Frame]:
+        return self
+
+    def __next__(self) -> _core.Frame:
+        if self._done or self._closed.is_set():
+            raise StopIteration
+        try:
+            frame = self._frames.get()
+        except BaseException:  # a control-C
+            self.close()
+            raise
+        if frame is not None:
+            return frame
+        self._done = True
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the generation within a token."""
+        self._closed.set()
+        self._core.stop()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def __del__(self) -> None:
+        self._closed.set()
+
+
+def capture(
+    model: str | os.PathLike[str],
+    prompt: Any,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    chat: bool = False,
+    progress: bool | None = None,
+    **options: Any,
+) -> Run:
+    """Generates after ``prompt`` and records the attention of every token; the recording, open.
+
+    >>> run = at.capture("model.gguf", "Why is the sky blue?", chat=True, n_predict=64)
+
+    ``model``: a GGUF file, or a name that ``attnscope models`` knows. ``prompt`` and the options: as Session and
+    Session.generate. ``path``: the file to write; without it a temporary one that lives as long as the Run does
+    (``run.save(path)`` keeps it). ``progress``: None shows it where somebody looks (a terminal or a notebook). A
+    control-C raises KeyboardInterrupt; a file that was asked for then holds what was captured until then, marked incomplete.
+    """
+    session_options, generate_options = _split(options)
+    with Session(model, **session_options) as session:
+        tokens = session._tokens(prompt, chat)
+        folder = None
+        if path is None:
+            folder = tempfile.mkdtemp(prefix="attnscope-")
+            path = os.path.join(folder, "run.attn")
+        shown = _Progress(len(tokens), generate_options.get("n_predict", 128), progress)
+        try:
+            session._core.record(tokens, os.fspath(path), overwrite, generate_options, shown.on_text, shown.on_prompt)
+            run = Run(path)
+        except BaseException:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            shown.close()
+    if folder is not None:
+        weakref.finalize(run, shutil.rmtree, folder, True)
+    return run
+
+
+class _Progress:
+    """Tokens as they come: a bar of tqdm's where it is installed, else a line on standard error."""
+
+    def __init__(self, n_prompt: int, n_predict: int, wanted: bool | None):
+        self._n_prompt = n_prompt
+        self._total = n_prompt + max(n_predict, 0)
+        self._at = 0
+        self._bar: Any = None
+        self._line = False
+        if wanted is None:
+            wanted = sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        if not wanted:
+            return
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            self._line = True
+        else:
+            self._bar = tqdm(total=self._total if n_predict >= 0 else None, unit="token")
+
+    def _to(self, n: int) -> None:
+        if self._bar is not None:
+            self._bar.update(n - self._at)
+        elif self._line:
+            print(f"{n} of {self._total} tokens\x1b[K", end="\r", file=sys.stderr, flush=True)
+        self._at = n
+
+    def on_prompt(self, n: int) -> None:
+        self._to(max(n, self._at))
+
+    def on_text(self, _: bytes) -> None:
+        self._to(max(self._at, self._n_prompt) + 1)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._line:
+            print("\x1b[K", end="\r", file=sys.stderr, flush=True)

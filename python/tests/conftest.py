@@ -1,0 +1,72 @@
+"""Recordings for the tests, made once by the command of the installed package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import attnscope as at
+
+PROMPT = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in Kyoto. Who repairs clocks, and in which city?"
+
+
+def command(*args: object, check: bool = True) -> subprocess.CompletedProcess:
+    """The command that the wheel installed."""
+    program = os.path.join(os.path.dirname(sys.executable), "attnscope")
+    return subprocess.run([program, *map(str, args)], check=check, capture_output=True, text=True)
+
+
+def export(path: object, folder: object, *args: object) -> np.ndarray:
+    out = os.path.join(folder, "rows.npy")
+    command("export", path, "--to", "npy", "-o", out, *args)
+    return np.load(out)
+
+
+def known_model(name: str) -> str:
+    try:
+        return at.find_model(name)
+    except at.Error as e:
+        pytest.skip(f"{e}")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture(scope="session")
+def smollm2(folder):
+    """43 tokens of a real model: 37 of the prompt, decoded together, and 6 generated."""
+    path = folder / "smollm2.attn"
+    known_model("smollm2")
+    command("capture", "-m", "smollm2", "--chat", "--temp", "0", "-n", "24", "-p", PROMPT, "-o", path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def full(smollm2, folder):
+    """All rows of `smollm2` as the command exports them: (token, layer, head, column)."""
+    return export(smollm2, folder, "--padded")
+
+
+@pytest.fixture(scope="session")
+def run(smollm2):
+    return at.open(smollm2)
+
+
+@pytest.fixture
+def made_model(folder):
+    """A function that makes a small model of an architecture, once."""
+
+    def make(name: str, *args: str) -> str:
+        path = folder / f"{name}.gguf"
+        if not path.exists():
+            made = command("models", "make", "-o", path, *args, check=False)
+            assert made.returncode == 0, made.stderr
+        return str(path)
+
+    return make
