@@ -11,7 +11,7 @@ BIN := build/bin/attnscope
 configure = cmake --preset release -DATTNSCOPE_BENCH=OFF -DATTNSCOPE_TESTS=$(1) >build-configure.log 2>&1 || { cat build-configure.log; echo "error: cmake failed; see above" >&2; exit 2; }; rm -f build-configure.log
 JOBS ?= $(shell nproc)
 
-.PHONY: help setup sources build demo test bench fuzz asan tsan clang cuda rpc clean
+.PHONY: help setup sources build demo test bench wheel python-heavy notebooks fuzz asan tsan clang cuda rpc clean
 
 help:
 	@grep -E '^#   make|^[a-z]+:.*##' Makefile | sed -E 's/^#   /  /; s/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -43,6 +43,15 @@ test: build ## build and run every test
 
 bench: sources ## build the benchmarks as well
 	@cmake --preset release -DATTNSCOPE_BENCH=ON >/dev/null && cmake --build --preset release -j $(JOBS)
+
+wheel: build ## the Python package as a wheel in dist/ (docs/python.md); pip install dist/*.whl needs no compiler
+	@scripts/build-wheel.sh dist build
+
+python-heavy: build ## the Python package against torch, transformers, TransformerLens, BertViz and CircuitsVis (5 GB of packages)
+	@scripts/test-python.sh build --heavy
+
+notebooks: build ## execute the notebooks in python/notebooks/
+	@scripts/run-notebooks.sh build
 
 asan tsan clang: sources ## build and run the tests under ASan and UBSan, under TSan, or with Clang
 	@cmake --preset $@ >/dev/null && cmake --build --preset $@ -j $(JOBS)

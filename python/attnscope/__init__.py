@@ -15,6 +15,7 @@ sinks, to 1 minus the sink's share). Nothing of a recording is computed before i
 from __future__ import annotations
 
 from ._core import Frame, LayerInfo, PositionScores, n_threads, set_threads, simd
+from .answers import Answer, Answers, Pruning
 from .connect import LiveToken, Server, ServerError, connect
 from .diagnosis import diagnose
 from .errors import (

@@ -82,7 +82,8 @@ class Server:
         every, accumulate, prompt_rows, flow. ``fields``: the server's own names (temperature, top_k, sampler_seed, record,
         ...). What the last event said (finish_reason, scores, recording) is in ``server.last``.
         """
-        websockets = require("websockets.sync.client", "at.connect", "attnscope[live]")
+        client = require("websockets.sync.client", "at.connect", "attnscope[live]")
+        closed = require("websockets.exceptions", "at.connect", "attnscope[live]").ConnectionClosed
         request: dict[str, Any] = {"max_length": n_predict, **fields}
         request["prompt" if isinstance(prompt, str) else "input_ids"] = prompt if isinstance(prompt, str) else [int(t) for t in prompt]
         if attention is not None:
@@ -92,7 +93,7 @@ class Server:
         self.last = None
         address = "ws" + self.url[len("http") :] + "/api/extra/generate/stream/ws"
         try:
-            socket = websockets.connect(address, open_timeout=self._timeout, max_size=None, compression=None)
+            socket = client.connect(address, open_timeout=self._timeout, max_size=None, compression=None)
         except Exception as e:
             raise IOFailed(f"no attnscope server answers at {self.url}: {e}") from e
         with socket:
@@ -110,7 +111,7 @@ class Server:
                     yield _token(event, tensors)
             except Error:
                 raise
-            except (websockets.ConnectionClosed, OSError, ValueError, KeyError, TypeError) as e:
+            except (closed, OSError, ValueError, KeyError, TypeError) as e:
                 raise IOFailed(f"{self.url} broke off: {e}") from e
 
 

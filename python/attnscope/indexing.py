@@ -19,9 +19,9 @@ AXES = ("token", "layer", "head", "column")
 class Selection(NamedTuple):
     """What to compute, and the index that takes the answer out of it."""
 
-    tokens: np.ndarray
-    layers: np.ndarray
-    heads: np.ndarray
+    tokens: list[int]
+    layers: list[int]
+    heads: list[int]
     index: tuple
     columns: int | None = None  # how many a mask over several axes takes for granted
 
@@ -55,24 +55,24 @@ def _out_of_range(value: int, axis: int, size: int) -> OutOfRange:
     return OutOfRange(f"there is no {AXES[axis]} {value}; the recording has {size}")
 
 
-def _place(part: Any, axis: int, size: int) -> tuple[np.ndarray, Any]:
+def _place(part: Any, axis: int, size: int) -> tuple[list[int], Any]:
     """Values of one axis that are needed, ascending and each once, and the index into them."""
-    if isinstance(part, slice):
-        values = np.arange(size)[part]
-        if len(values) and values[0] > values[-1]:
-            return values[::-1], slice(None, None, -1)
-        return values, slice(None)
     if isinstance(part, int):
         if not -size <= part < size:
             raise _out_of_range(part, axis, size)
-        return np.array([part % size]), 0
+        return [part % size], 0
+    if isinstance(part, slice):
+        values = range(size)[part]
+        if values.step < 0 and len(values) > 1:
+            return list(reversed(values)), slice(None, None, -1)
+        return list(values), slice(None)
     values = np.asarray(part)
     if values.size and (values.min() < -size or values.max() >= size):
         wrong = values[(values < -size) | (values >= size)].flat[0]
         raise _out_of_range(int(wrong), axis, size)
     values = np.where(values < 0, values + size, values)
     needed, places = np.unique(values, return_inverse=True)
-    return needed, places.reshape(values.shape)
+    return needed.tolist(), places.reshape(values.shape)
 
 
 def select(index: Any, n_tokens: int, n_layers: int, n_heads: int) -> Selection:
@@ -86,7 +86,7 @@ def select(index: Any, n_tokens: int, n_layers: int, n_heads: int) -> Selection:
     if not any(p is Ellipsis for p in parts):
         parts.append(Ellipsis)
     sizes = (n_tokens, n_layers, n_heads)
-    needed: list[np.ndarray] = []
+    needed: list[list[int]] = []
     out: list[Any] = []
     columns = None
     axis = 0

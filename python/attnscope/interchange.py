@@ -49,7 +49,9 @@ class PatternCache(Mapping):
     def __init__(self, run: Run):
         self._run = run
         self._patterns: dict[int, Any] = {}
-        self._names = {f"blocks.{i}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
+        # By the model's own numbers: a recording leaves layers without attention out.
+        self._names = {f"blocks.{layer.layer}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
+        self._last = 1 + max((layer.layer for layer in run.layers), default=-1)
 
     def __getitem__(self, key: Any) -> Any:
         # As ActivationCache: a full name, or (name, layer[, kind]); its short name of hook_pattern is "pattern" or "attn".
@@ -57,8 +59,7 @@ class PatternCache(Mapping):
             name, layer = key[0], key[1] if len(key) > 1 else None
             if name not in ("pattern", "attn", "hook_pattern") or not isinstance(layer, int):
                 raise KeyError(key)
-            number = layer % self._run.n_layers if -self._run.n_layers <= layer < self._run.n_layers else layer
-            key = f"blocks.{number}.attn.hook_pattern"
+            key = f"blocks.{layer + self._last if layer < 0 else layer}.attn.hook_pattern"
         number = self._names[key]
         if number not in self._patterns:
             n_head = self._run.layers[number].n_head

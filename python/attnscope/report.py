@@ -79,7 +79,7 @@ class Verification(_Report):
 class Diagnosis(_Report):
     """What is wrong with a capture. ``bool(diagnosis)`` says whether it is attention as it should be.
 
-    cause       "clean", "aliasing", "raw scores", "race", ... (docs/diagnose.md)
+    cause       "clean", "aliasing", "raw-scores", "race", ... (docs/diagnose.md)
     conclusion  the findings in plain words
     findings    most important first: cause, title, damage, n_tokens, evidence, keep, fix, undecided
     pattern     how good and bad tokens alternate, in words

@@ -24,6 +24,11 @@ template <typename T> Array<T> array(std::vector<T>&& values, std::initializer_l
     const auto owner = std::make_shared<std::vector<T>>(std::move(values));
     return array(owner->data(), shape, owner);
 }
+template <typename T> Array<T> array(std::vector<T>&& values, const std::vector<size_t>& shape) {
+    auto* const owner = new std::vector<T>(std::move(values));
+    const nanobind::capsule capsule(owner, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return Array<T>(owner->data(), shape.size(), shape.data(), capsule);
+}
 template <typename T> Array<T> array(std::vector<T>&& values) {
     const size_t n = values.size();
     return array(std::move(values), {n});

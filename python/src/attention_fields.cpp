@@ -40,11 +40,7 @@ nb::dict answer_dict(AttentionAnswer&& answer) {
     d["reduce"] = reduce_name(answer.reduce);
     d["n_columns"] = answer.n_columns;
     d["first_column"] = answer.first_column;
-    const std::vector<size_t> shape(answer.shape.begin(), answer.shape.end());
-    const auto owner = std::make_shared<std::vector<float>>(std::move(answer.values));
-    auto* const kept = new std::shared_ptr<std::vector<float>>(owner);
-    const nb::capsule capsule(kept, [](void* p) noexcept { delete static_cast<std::shared_ptr<std::vector<float>>*>(p); });
-    d["values"] = Array<float>(owner->data(), shape.size(), shape.data(), capsule);
+    d["values"] = array(std::move(answer.values), std::vector<size_t>(answer.shape.begin(), answer.shape.end()));
     if (answer.columns.empty()) d["columns"] = nb::none();
     else d["columns"] = array(std::move(answer.columns));
     return d;

@@ -7,6 +7,7 @@ namespace attnscope::python {
 
 void bind_geometry(nanobind::module_& m);  // LayerInfo
 void bind_recording(nanobind::module_& m); // Recording
+void bind_answer(nanobind::module_& m);    // answer, answers, attention_map
 void bind_scores(nanobind::module_& m);    // PositionScores, prune
 void bind_diagnose(nanobind::module_& m);  // Diagnoser
 void bind_session(nanobind::module_& m);   // Session, LiveFrame, Writer

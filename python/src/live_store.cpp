@@ -9,6 +9,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 namespace nb = nanobind;
 
 namespace attnscope::python {
@@ -28,7 +30,7 @@ void LiveStore::truncate(int64_t n) {
     const std::scoped_lock lock(mutex_);
     if (n >= keys_->size()) return;
     keys_->truncate(n);
-    ++life_;
+    cuts_.push_back(n);
 }
 
 int64_t LiveStore::size() const {
@@ -36,14 +38,14 @@ int64_t LiveStore::size() const {
     return keys_->size();
 }
 
-int64_t LiveStore::life() const {
+size_t LiveStore::life() const {
     const std::scoped_lock lock(mutex_);
-    return life_;
+    return cuts_.size();
 }
 
-Result<AttentionAnswer> LiveStore::answer(const Frame& frame, int64_t life, const AttentionRequest& request, int64_t n_prompt) {
+Result<AttentionAnswer> LiveStore::answer(const Frame& frame, size_t life, const AttentionRequest& request, int64_t n_prompt) {
     const std::scoped_lock lock(mutex_);
-    if (life != life_) {
+    if (std::any_of(cuts_.begin() + static_cast<ptrdiff_t>(life), cuts_.end(), [&](int64_t n) { return n <= frame.index; })) {
         return Error{ErrorKind::not_found, "the context was cut since this frame came: its keys are gone. Ask for rows before the next generation, or record"};
     }
     auto view = AttentionView::create(*keys_, request, {.n_prompt = n_prompt, .n_threads = n_threads()});

@@ -47,6 +47,7 @@ NB_MODULE(_core, m) {
     python::bind_errors(m);
     python::bind_geometry(m);
     python::bind_recording(m);
+    python::bind_answer(m);
     python::bind_scores(m);
     python::bind_diagnose(m);
     python::bind_session(m);

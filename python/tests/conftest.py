@@ -1,15 +1,17 @@
 """Recordings for the tests, made once by the command of the installed package."""
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 
-import numpy as np
-import pytest
+# Threads of the engine that wait by spinning slow each other down where tests run beside others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import attnscope as at
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import attnscope as at  # noqa: E402
 
 PROMPT = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in Kyoto. Who repairs clocks, and in which city?"
 
@@ -17,7 +19,7 @@ PROMPT = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clo
 def command(*args: object, check: bool = True) -> subprocess.CompletedProcess:
     """The command that the wheel installed."""
     program = os.path.join(os.path.dirname(sys.executable), "attnscope")
-    return subprocess.run([program, *map(str, args)], check=check, capture_output=True, text=True)
+    return subprocess.run([program, *map(str, args)], check=check, capture_output=True, text=True, errors="replace")
 
 
 def export(path: object, folder: object, *args: object) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""A real server, and the rows it sends."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import known_model
+
+import attnscope as at
+
+pytest.importorskip("websockets")
+PROMPT = "The capital of France is"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    known_model("smollm2")
+    program = os.path.join(os.path.dirname(sys.executable), "attnscope")
+    process = subprocess.Popen([program, "serve", "-m", "smollm2", "--port", "0", "-c", "512"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = ""
+    for line in process.stdout:
+        said += line
+        if found := re.search(r"http://[\w.:]+", line):
+            yield at.connect(found.group())
+            break
+    else:
+        pytest.fail(said)
+    process.terminate()
+    process.wait(30)
+
+
+def test_live_rows_are_those_of_a_recording(server):
+    run = at.capture("smollm2", PROMPT, n_predict=6, temperature=0, progress=False)
+    tokens = list(server.generate(PROMPT, n_predict=6, temperature=0, rep_pen=1, attention={}))
+    assert [t.token for t in tokens] == run.tokens[run.n_prompt :].tolist()
+    for t in tokens:
+        assert t.verdict == "ok"
+        assert t.attention.shape == (30, 9, t.index + 1)
+        assert np.array_equal(t.attention, run[t.index])
+    assert server.last["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("format, tolerance", [("f32", 1e-6), ("f16", 1e-3), ("u8", 4e-3)])
+def test_formats(server, format, tolerance):
+    run = at.capture("smollm2", PROMPT, n_predict=3, temperature=0, progress=False)
+    for t in server.generate(PROMPT, n_predict=3, temperature=0, rep_pen=1, attention={"reduce": "per_layer", "format": format}):
+        assert t.attention.dtype == np.float32
+        assert np.abs(t.attention - run[t.index].mean(1)).max() < tolerance
+
+
+def test_top_k_says_where(server):
+    t = next(iter(server.generate(PROMPT, n_predict=2, temperature=0, attention={"reduce": "top_k", "top_k": 3})))
+    assert t.columns.shape == t.attention.shape == (3,)
+    assert t.columns[0] == 0 and np.all(np.diff(t.attention) <= 0)
+
+
+def test_leaving_the_loop_ends_the_generation(server):
+    for _ in server.generate(PROMPT, n_predict=400, temperature=0, ban_eos_token=True):
+        break
+    assert len(list(server.generate(PROMPT, n_predict=2, temperature=0))) == 2
+
+
+def test_refusals(server):
+    assert server.model()["num_layers"] == 30
+    with pytest.raises(at.ServerError, match="reduce is not one of") as e:
+        list(server.generate(PROMPT, attention={"reduce": "median"}))
+    assert e.value.status == 400
+    with pytest.raises(at.IOFailed, match="no attnscope server answers"):
+        list(at.connect("http://127.0.0.1:9").generate("a"))
+    with pytest.raises(at.IOFailed):
+        at.connect("127.0.0.1:9").model()
+    with pytest.raises(at.InvalidArgument):
+        at.connect("ftp://somewhere")
+
+
+def test_what_a_server_could_send(server):
+    from attnscope.connect import decode
+
+    assert np.array_equal(decode(np.arange(6, dtype="<f4").tobytes(), [2, 3], "float32"), np.arange(6).reshape(2, 3))
+    scales = np.array([2, 0.5], "<f4").tobytes()
+    assert np.array_equal(decode(scales + bytes([1, 2, 3, 4]), [2, 2], "uint8"), [[2, 4], [1.5, 2]])
+    for data, shape, dtype in ((b"1234", [2], "float32"), (b"", [1], "uint8"), (b"12", [1], "int7")):
+        with pytest.raises(ValueError):
+            decode(data, shape, dtype)

@@ -1,0 +1,149 @@
+"""Whatever happens to a file, it is an exception with a kind and a sentence."""
+
+import multiprocessing
+import os
+import pickle
+import shutil
+import sqlite3
+import threading
+
+import numpy as np
+import pytest
+
+import attnscope as at
+
+
+def test_kinds(tmp_path, smollm2):
+    with pytest.raises(FileNotFoundError, match="does not exist") as e:
+        at.open(tmp_path / "nothing.attn")
+    assert e.value.kind == "not_found"
+    text = tmp_path / "text.attn"
+    text.write_text("no recording at all")
+    with pytest.raises(at.NotARecording, match="is no recording") as e:
+        at.open(text)
+    assert e.value.kind == "not_ours" and isinstance(e.value, at.Error)
+    with pytest.raises(at.NotARecording):
+        at.open(tmp_path)
+    with pytest.raises(at.InvalidArgument):
+        at.open("")
+    with pytest.raises(TypeError):
+        at.open(3)
+
+
+def test_a_newer_file(tmp_path, smollm2):
+    path = tmp_path / "newer.attn"
+    shutil.copy(smollm2, path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 9999")
+    db.close()
+    with pytest.raises(at.TooNew):
+        at.open(path)
+
+
+def test_damage_is_an_exception_where_it_is_met(tmp_path, smollm2):
+    path = tmp_path / "damaged.attn"
+    shutil.copy(smollm2, path)
+    data = bytearray(path.read_bytes())
+    for place in range(len(data) // 4, len(data), 4096):
+        data[place + 1000] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(at.Error) as e:
+        run = at.open(path)
+        for token in range(run.n_tokens):
+            run[token]
+    assert e.value.kind in ("damaged", "not_ours")
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 4096, 0.5, 0.99])
+def test_a_truncated_file(tmp_path, smollm2, keep):
+    path = tmp_path / "short.attn"
+    data = smollm2.read_bytes()
+    path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    with pytest.raises(at.Error):
+        run = at.open(path)
+        run[:]
+        assert run.verify()
+
+
+def test_a_recording_that_is_deleted_while_open(tmp_path, smollm2, full):
+    path = tmp_path / "gone.attn"
+    shutil.copy(smollm2, path)
+    run = at.open(path)
+    first = run[0]
+    path.unlink()
+    for _ in range(3):
+        try:
+            assert np.array_equal(run[40], full[40, ..., :41])  # the open file lives on
+            run[:]  # more threads need more readers, which cannot be opened
+        except at.Error:
+            pass
+    assert np.array_equal(first, full[0, ..., :1])
+
+
+def test_a_recording_that_is_replaced_while_open(tmp_path, smollm2):
+    path = tmp_path / "cut.attn"
+    shutil.copy(smollm2, path)
+    run = at.open(path)
+    os.truncate(path, 8192)
+    with pytest.raises(at.Error):
+        run[:]
+
+
+def test_closed(smollm2):
+    with at.open(smollm2) as run:
+        run[0]
+    with pytest.raises(at.InvalidArgument, match="was closed"):
+        run[0]
+
+
+def test_many_threads_use_one_run(run, full):
+    wrong = []
+
+    def look(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            token = int(rng.integers(len(run)))
+            layer = int(rng.integers(30))
+            if not np.array_equal(run[token, layer], full[token, layer, :, : token + 1]):
+                wrong.append(token)
+            if seed % 4 == 0 and not np.array_equal(run.pattern(layer), full[:, layer].transpose(1, 0, 2)):
+                wrong.append(layer)
+
+    threads = [threading.Thread(target=look, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def _sum_of(run, token):
+    return float(run[token].sum())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes(run, method):
+    run[0]
+    expected = [_sum_of(run, t) for t in range(8)]
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.starmap(_sum_of, [(run, t) for t in range(8)]) == expected
+    assert _sum_of(run, 0) == expected[0]
+
+
+def _child(run, queue):
+    queue.put(_sum_of(run, 3))
+
+
+def test_a_fork_inherits_an_open_run(run):
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(run, queue))
+    child.start()
+    assert queue.get(timeout=30) == _sum_of(run, 3)
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def test_pickled_by_path(run):
+    again = pickle.loads(pickle.dumps(run))
+    assert np.array_equal(again[5], run[5])

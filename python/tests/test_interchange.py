@@ -1,0 +1,66 @@
+"""The shapes other packages take. What needs those packages themselves is in test_heavy.py."""
+
+import numpy as np
+import pytest
+
+import attnscope as at
+
+
+def test_transformers_tuple(run, full):
+    attentions = run.to_transformers()
+    assert len(attentions) == 30
+    assert all(tuple(a.shape) == (1, 9, 43, 43) for a in attentions)
+    assert np.array_equal(np.asarray(attentions[7])[0], full[:, 7].transpose(1, 0, 2))
+    assert np.array_equal(np.asarray(run.to_transformers([-1])[0])[0], full[:, -1].transpose(1, 0, 2))
+
+
+def test_transformer_lens_names(run, full):
+    cache = run.to_transformer_lens()
+    assert len(cache) == 30 and "blocks.3.attn.hook_pattern" in cache
+    pattern = cache["blocks.3.attn.hook_pattern"]
+    assert np.array_equal(np.asarray(pattern)[0], full[:, 3].transpose(1, 0, 2))
+    assert cache["pattern", 3] is pattern and cache["pattern", -27] is pattern and cache["pattern", 3, "attn"] is pattern
+    for wrong in ("blocks.30.attn.hook_pattern", ("pattern", 30), ("q", 3), 3):
+        with pytest.raises(KeyError):
+            cache[wrong]
+
+
+def test_circuitsvis(run, full):
+    arguments = run.to_circuitsvis(3)
+    assert arguments["tokens"] == run.texts
+    assert np.array_equal(arguments["attention"], full[:, 3].transpose(1, 0, 2))
+
+
+def test_xarray(run, full):
+    pytest.importorskip("xarray")
+    array = run.to_xarray(layers=[2, 5])
+    assert array.dims == ("token", "layer", "head", "column")
+    assert np.array_equal(array.values, full[:, [2, 5]])
+    assert np.array_equal(array.sel(token=41, layer=5, head=3).values, full[41, 5, 3])
+    assert str(array.text[5].values) == run.texts[5]
+    assert run.to_xarray(tokens=[4, 7], heads=2).shape == (2, 30, 1, 8)
+
+
+def test_zarr(run, full, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    run.to_zarr(tmp_path / "a.zarr")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    assert np.array_equal(group["attention"][:], full)
+    assert np.array_equal(group["id"][:], run.tokens)
+    assert group.attrs["text"] == run.texts
+    with pytest.raises(at.InvalidArgument, match="exists"):
+        run.to_zarr(tmp_path / "a.zarr")
+    xarray = pytest.importorskip("xarray")
+    opened = xarray.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    assert opened.attention.dims == ("token", "layer", "head", "column")
+
+
+def test_layers_carry_the_numbers_of_the_model(made_model):
+    """Of six layers of this model three have attention."""
+    run = at.capture(made_model("lfm2", "--arch", "lfm2", "--layers", "6"), "some text", n_predict=2, ignore_eos=True, progress=False)
+    numbers = [layer.layer for layer in run.layers]
+    assert len(numbers) == 3 and numbers != [0, 1, 2]
+    cache = run.to_transformer_lens()
+    assert list(cache) == [f"blocks.{n}.attn.hook_pattern" for n in numbers]
+    assert np.array_equal(np.asarray(cache["pattern", numbers[1]])[0], run.pattern(1))
+    assert len(run.to_transformers()) == 3

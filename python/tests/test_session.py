@@ -1,0 +1,183 @@
+"""Sessions in this process: the same frames and rows as the command records."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import PROMPT, command, known_model
+
+import attnscope as at
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    command("models", "make", "-o", path)
+    return str(path)
+
+
+def test_a_captured_run_is_what_the_command_captures(full, run):
+    known_model("smollm2")
+    again = at.capture("smollm2", PROMPT, chat=True, temperature=0, n_predict=24, progress=False)
+    assert np.array_equal(again.tokens, run.tokens)
+    assert again.text == run.text
+    assert np.array_equal(again[:], full)
+    assert again.verify().good
+    assert again.info["entry"] == "interposed"
+
+
+def test_a_temporary_recording_lives_as_long_as_its_run(tiny, tmp_path):
+    run = at.capture(tiny, "some text", n_predict=4, ignore_eos=True, progress=False)
+    path = run.path
+    assert os.path.exists(path) and run.n_tokens == run.n_prompt + 4
+    kept = run.save(tmp_path / "kept.attn")
+    assert np.array_equal(kept[-1], run[-1])
+    with pytest.raises(at.InvalidArgument, match="exists"):
+        run.save(tmp_path / "kept.attn")
+    del run
+    assert not os.path.exists(path)
+
+
+def test_frames_as_they_come(tiny, tmp_path):
+    path = tmp_path / "same.attn"
+    run = at.capture(tiny, "some text", path=path, n_predict=6, temperature=0, ignore_eos=True, progress=False)
+    with pytest.raises(at.InvalidArgument, match="exists"):
+        at.capture(tiny, "some text", path=path, n_predict=6, progress=False)
+    texts = []
+    with at.Session(tiny) as s:
+        generation = s.generate("some text", n_predict=6, temperature=0, ignore_eos=True, prompt_frames=True, on_text=texts.append)
+        frames = list(generation)
+        assert generation.result["finish_reason"] == "length"
+        assert [f.token for f in frames] == run.tokens.tolist()
+        assert [f.kind for f in frames] == run.kind.tolist()
+        assert len(texts) == 6
+        for f in frames:
+            assert f.verdict == "ok"
+            assert np.array_equal(f.answer({})["values"], run[f.index])
+            mean = f.answer({"reduce": "mean"})["values"]
+            assert np.allclose(mean, run[f.index].mean((0, 1)), atol=1e-6)
+        assert s.n_past == len(frames)
+        # The next generation goes on after the first.
+        more = list(s.generate(" and", n_predict=2, temperature=0, ignore_eos=True))
+        assert more[0].index > frames[-1].index
+        assert more[-1].answer({})["values"].shape[-1] == more[-1].index + 1
+        before = more[-1].answer({})["values"]
+        # Frames outlive what the context forgets, but not the keys that were cut away from under them.
+        kept = len(frames) - 2
+        assert s.truncate(kept) == kept
+        assert np.array_equal(frames[2].answer({})["values"], run[2])
+        with pytest.raises(at.NotFound, match="was cut"):
+            more[-1].answer({})
+        again = list(s.generate(" and", n_predict=2, temperature=0, ignore_eos=True))
+        rows = again[-1].answer({})["values"]
+        s.reset()
+        list(s.generate("another", n_predict=1, temperature=0, ignore_eos=True))
+        assert np.array_equal(again[-1].answer({})["values"], rows)
+        assert before.shape != rows.shape
+
+
+def test_leaving_the_loop_ends_the_generation(tiny):
+    with at.Session(tiny) as s:
+        for frame in s.generate("a", n_predict=-1, ignore_eos=True):
+            if frame.index > 20:
+                break
+        begin = time.monotonic()
+        assert len(list(s.generate("b", n_predict=2, ignore_eos=True))) == 2
+        assert time.monotonic() - begin < 30
+        s.generate("c", n_predict=-1, ignore_eos=True)  # never read
+
+
+def test_an_exception_in_a_callback_comes_out(tiny):
+    def bad(_):
+        raise RuntimeError("not today")
+
+    with at.Session(tiny) as s:
+        with pytest.raises(RuntimeError, match="not today"):
+            list(s.generate("a", n_predict=5, ignore_eos=True, on_text=bad))
+        assert len(list(s.generate("a", n_predict=2, ignore_eos=True))) == 2
+
+
+def test_one_generation_at_a_time(tiny):
+    with at.Session(tiny) as s:
+        first = s.generate("a", n_predict=-1, ignore_eos=True)
+        next(first)
+        second = s.generate("a", n_predict=1, ignore_eos=True)  # ends the first
+        assert len(list(second)) == 1
+        assert list(first) == []
+    with pytest.raises(at.InvalidArgument, match="was closed"):
+        s.generate("a")
+
+
+def test_what_makes_no_sense(tiny, tmp_path):
+    with pytest.raises(at.NotFound):
+        at.Session(tmp_path / "nothing.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(at.Error):
+        at.Session(tmp_path / "bad.gguf")
+    with pytest.raises(at.InvalidArgument, match="there is no option n_predicts"):
+        at.capture(tiny, "a", n_predicts=3)
+    with pytest.raises(at.InvalidArgument, match="flash_attention"):
+        at.Session(tiny, flash_attention="maybe")
+    with at.Session(tiny, n_ctx=64) as s:
+        with pytest.raises(at.InvalidArgument, match="empty"):
+            s.generate([])
+        with pytest.raises(at.Error):
+            list(s.generate([10**8]))
+        with pytest.raises(at.Error):
+            list(s.generate("a" * 500))
+        frame = list(s.generate("a", n_predict=1, ignore_eos=True))[-1]
+        with pytest.raises(at.InvalidArgument, match="no field 'reducer'"):
+            frame.answer({"reducer": "mean"})
+        with pytest.raises(at.InvalidArgument):
+            frame.answer({"reduce": "median"})
+        with pytest.raises(at.InvalidArgument):
+            frame.answer({"layers": [99]})
+
+
+INTERRUPTED = """
+import attnscope as at, os, signal, sys, threading
+threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    at.capture(sys.argv[1], "a", path=sys.argv[2], n_predict=-1, n_ctx=200000, ignore_eos=True, progress=False)
+except KeyboardInterrupt:
+    print("interrupted", at.open(sys.argv[2]).n_tokens > 3)
+"""
+
+FORGOTTEN = """
+import attnscope as at, sys
+frames = at.Session(sys.argv[1]).generate("a", n_predict=-1, ignore_eos=True)
+next(frames)
+"""
+
+
+def test_control_c_in_mid_capture(tiny, tmp_path):
+    out = subprocess.run([sys.executable, "-c", INTERRUPTED, tiny, tmp_path / "x.attn"], capture_output=True, text=True, timeout=60)
+    assert out.stdout == "interrupted True\n", out.stderr
+
+
+def test_a_program_that_ends_while_it_generates(tiny):
+
+    out = subprocess.run([sys.executable, "-c", FORGOTTEN, tiny], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+
+
+def test_the_gil_is_free_while_a_model_computes(tiny):
+    ticks = []
+    done = threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.monotonic())
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    at.capture(tiny, "some text " * 100, n_predict=50, ignore_eos=True, progress=False)
+    done.set()
+    thread.join()
+    assert np.diff(ticks).max() < 1.0

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds the wheel of a build folder, installs it into an empty environment and runs python/tests against it.
+#   scripts/test-python.sh BUILD [--heavy] [arguments of pytest]
+# --heavy: the tests that need torch, transformers, TransformerLens, BertViz and CircuitsVis (5 GB of packages) instead.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+built=$(realpath "${1:-build}")
+shift || true
+work=$built/python
+requirements=(python/requirements-test.txt)
+venv=$work/venv
+select="not heavy"
+if [ "${1:-}" = --heavy ]; then
+    shift
+    requirements+=(python/requirements-heavy.txt)
+    venv=$work/venv-heavy
+    select=heavy
+fi
+scripts/build-wheel.sh "$work/dist" "$built"
+if ! cat "${requirements[@]}" | cmp -s - "$venv/installed.txt"; then
+    "${PYTHON:-python3}" -m venv --clear "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check "${requirements[@]/#/-r}"
+    cat "${requirements[@]}" >"$venv/installed.txt"
+fi
+"$venv/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps "$work"/dist/attnscope-*.whl
+# From elsewhere, so that nothing of the tree can be imported.
+tests=$PWD/python/tests
+config=$PWD/pyproject.toml
+cd "$work"
+exec "$venv/bin/pytest" -c "$config" --rootdir "$tests" -m "$select" "$tests" "$@"
