@@ -39,7 +39,7 @@ def dequantised(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def f32_run(dequantised):
-    return at.capture(dequantised, PROMPT, n_predict=1, temperature=0, cache_type_k="f32", cache_type_v="f32", progress=False)
+    return at.capture(dequantised, PROMPT, n_predict=1, temperature=0, cache_type_k="f32", cache_type_v="f32", flash_attention="off", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_transformer_lens_finds_heads_in_our_cache(run, full):
         """What detect_head asks of a model when it is given a cache."""
 
         class cfg:
-            n_layers, n_heads = 30, 9
+            n_layers, n_heads, n_ctx, device = 30, 9, 8192, "cpu"
 
         class tokenizer:
             bos_token_id = 1
