@@ -16,8 +16,8 @@ AttentionRequest attention_request(const nb::dict& fields) {
     for (const auto& [key, field] : fields) {
         const auto name = nb::cast<std::string>(key);
         if (name == "reduce") r.reduce = value(reduce_from_name(nb::cast<std::string>(field)));
-        else if (name == "layers") r.layers = nb::cast<std::vector<int32_t>>(field);
-        else if (name == "heads") r.heads = nb::cast<std::vector<int32_t>>(field);
+        else if (name == "layers") r.rows.layers = nb::cast<std::vector<int32_t>>(field);
+        else if (name == "heads") r.rows.heads = nb::cast<std::vector<int32_t>>(field);
         else if (name == "window") r.window = nb::cast<int64_t>(field);
         else if (name == "top_k") r.top_k = nb::cast<int32_t>(field);
         else if (name == "every") r.every = nb::cast<int32_t>(field);

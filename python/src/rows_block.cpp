@@ -219,7 +219,7 @@ RowsBlock rows_block(RecordingPool& pool, const std::vector<int64_t>& tokens, co
         return block;
     }
     if (is_small(s)) {
-        const auto rows = std::make_shared<FrameRows>(value(pool.lease()->rows(tokens[0], layers, heads)));
+        const auto rows = std::make_shared<FrameRows>(value(pool.lease()->rows(tokens[0], {layers, heads})));
         block.n_columns = rows->n_columns;
         block.weights = FloatArray(rows, rows->weights.data());
         return block;
