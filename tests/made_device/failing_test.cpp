@@ -75,7 +75,7 @@ TEST_F(OnMadeDevices, WithoutPinnedMemoryThereIsASentenceAndTheSessionCanBeUsedA
 }
 
 // One of two devices has begun to send when there is no memory for what the other would.
-TEST_F(OnMadeDevices, WithoutPinnedMemoryForTheSecondDeviceNothingIsSentToMemoryThatIsGivenBack) {
+TEST_F(OnMadeDevices, WithoutPinnedMemoryForTheSecondDeviceThereIsASentenceToo) {
     const Sessions sessions(shape_of(Model::plain));
     const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20));
     auto device = Session::open(sessions.options("TEST0,TEST1"));

@@ -18,7 +18,7 @@ using namespace attnscope::test;
 TEST_F(OnMadeDevices, NoMoreThanEightTokensAreOnTheirWayToTheirFrames) {
     const Sessions sessions(shape_of(Model::plain));
     SessionOptions cpu = sessions.options("none"), device = sessions.options("TEST0");
-    cpu.cache_type_v = device.cache_type_v = "q8_0";
+    for (SessionOptions* o : {&cpu, &device}) ProofsHeld::prepare(*o);
     const Outcome expected = run(cpu, some_tokens(60), greedy(40));
     auto session = Session::open(device);
     ASSERT_TRUE(session) << session.error().message;

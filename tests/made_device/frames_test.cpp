@@ -19,7 +19,7 @@ struct Case {
     const char* k_type;
     const char* devices;
     Order order;
-    bool asynchronous = true;
+    bool events = true;
 };
 
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; } // or a test's name shows its bytes
@@ -37,7 +37,7 @@ TEST_P(MadeDevices, GiveTheFramesOfTheCpuToTheBit) {
     cpu.cache_type_k = device.cache_type_k = c.k_type;
     const std::vector<int32_t> prompt = some_tokens(150);
     const Outcome expected = run(cpu, prompt, greedy(150));
-    MadeDevice::steer().set_asynchronous(c.asynchronous);
+    MadeDevice::steer().set_events(c.events);
     MadeDevice::steer().streams.set_order(c.order);
     const Outcome actual = run(device, prompt, greedy(150));
     EXPECT_GT(MadeDevice::steer().n_engine_graphs(), 150);
@@ -58,7 +58,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"TwoTogether", Model::plain, on, "f16", "TEST0,TEST1", Order::together},
                     Case{"TwoEngineFirst", Model::plain, on, "f16", "TEST0,TEST1", Order::engine_first},
                     Case{"TwoEngineLast", Model::windows, off, "f16", "TEST0,TEST1", Order::engine_last},
-                    Case{"WithoutStreams", Model::windows, on, "f16", "TEST0", Order::together, false}),
+                    Case{"WithoutEventsEngineFirst", Model::windows, on, "f16", "TEST0", Order::engine_first, false},
+                    Case{"WithoutEventsEngineLast", Model::plain, off, "f16", "TEST0", Order::engine_last, false}),
     [](const auto& c) { return std::string(c.param.name); });
 
 // A prompt of several batches, of which only some tokens keep their queries: those go through a graph of copies.

@@ -92,6 +92,27 @@ TEST_F(OnMadeDevices, MeansOfAnEarlierTokenThatIsTakenBackAreThoseOfItsRows) {
     }
 }
 
+// Positions are counted anew behind tokens that are forgotten: the engine turns all keys of its cache in a graph of its own, before
+// which the last token's must have been read.
+TEST_F(OnMadeDevices, KeysAreThoseFromBeforeTheEngineMovesThem) {
+    const Sessions sessions(shape_of(Model::plain));
+    const auto shift = [n = 0](Session& session) mutable {
+        if (++n % 4 == 0) forget_first(session, 3);
+    };
+    const Outcome expected = run(sessions.options("none"), some_tokens(60), greedy(20), shift);
+    for (const Order order : {Order::engine_first, Order::engine_last}) {
+        MadeDevice::steer().streams.set_order(order);
+        const Outcome r = run(sessions.options("TEST0"), some_tokens(60), greedy(20), shift);
+        ASSERT_EQ(expected.error + r.error, "");
+        ASSERT_EQ(r.frames.size(), expected.frames.size());
+        for (size_t i = 0; i < r.frames.size(); ++i) {
+            ASSERT_TRUE(r.frames[i].q == expected.frames[i].q) << i;
+            ASSERT_TRUE(r.frames[i].k == expected.frames[i].k) << i;
+            ASSERT_TRUE(r.frames[i].visible == expected.frames[i].visible) << i;
+        }
+    }
+}
+
 // A ring as small as the engine makes it: a token's window and one batch. What a token saw is overwritten five tokens later, when
 // its proof, which reads copies in host memory, may still wait for a core.
 TEST_F(OnMadeDevices, ProofsThatWaitReadWhatTheirTokenSaw) {
@@ -99,7 +120,7 @@ TEST_F(OnMadeDevices, ProofsThatWaitReadWhatTheirTokenSaw) {
     shape.window = 252;
     const Sessions sessions(shape);
     SessionOptions cpu = sessions.options("none"), device = sessions.options("TEST0");
-    for (SessionOptions* o : {&cpu, &device}) o->n_batch = 4, o->cache_type_v = "q8_0";
+    for (SessionOptions* o : {&cpu, &device}) ProofsHeld::prepare(*o), o->n_batch = 4;
     const Outcome expected = run(cpu, some_tokens(300), greedy(24));
     ProofsHeld held;
     size_t n = 0;

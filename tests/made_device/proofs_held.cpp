@@ -2,7 +2,7 @@
 
 #include "support/made_streams.h"
 
-#include <ggml.h>
+#include <ggml-cpu.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -26,10 +26,11 @@ Gate& gate() {
 
 } // namespace
 
-extern "C" __attribute__((visibility("default"))) const ggml_type_traits* ggml_get_type_traits(ggml_type type) {
-    static const auto real = reinterpret_cast<const ggml_type_traits* (*)(ggml_type)>(dlsym(RTLD_NEXT, "ggml_get_type_traits"));
+extern "C" __attribute__((visibility("default"))) const ggml_type_traits_cpu* ggml_get_type_traits_cpu(ggml_type type) {
+    using Function = const ggml_type_traits_cpu* (*)(ggml_type);
+    static const auto real = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "ggml_get_type_traits_cpu"));
     Gate& g = gate();
-    {
+    if (type == GGML_TYPE_Q4_0) {
         std::unique_lock lock(g.mutex);
         if (g.closed && std::this_thread::get_id() != g.decodes && !attnscope::test::MadeStream::here()) {
             ++g.n_waited;
@@ -40,6 +41,12 @@ extern "C" __attribute__((visibility("default"))) const ggml_type_traits* ggml_g
 }
 
 namespace attnscope::test {
+
+void ProofsHeld::prepare(SessionOptions& options) {
+    options.cache_type_k = "q4_0";
+    options.cache_type_v = "q8_0";
+    options.flash_attention = FlashAttention::on;
+}
 
 ProofsHeld::ProofsHeld() {
     const std::lock_guard lock(gate().mutex);

@@ -1,6 +1,8 @@
-// Holds back the threads that prove, by the one function of ggml that they call and that nobody else calls off the decoding thread
-// and the devices' streams: it is found in this program before it is found in ggml. Needs values in a quantised cache.
+// Holds back the threads that prove before they read a key. They ask ggml how keys in q4_0 are multiplied, which nobody else does
+// off the decoding thread and the devices' streams; here the function is found before ggml's.
 #pragma once
+
+#include <attnscope/session.h>
 
 #include <atomic>
 #include <cstdint>
@@ -10,6 +12,8 @@ namespace attnscope::test {
 
 class ProofsHeld {
 public:
+    // Gives a session the caches that it needs.
+    static void prepare(SessionOptions& options);
     ProofsHeld();
     ~ProofsHeld();
     ProofsHeld(const ProofsHeld&) = delete;

@@ -56,7 +56,11 @@ Outcome run(const SessionOptions& session, const std::vector<int32_t>& prompt, c
 // the next token takes its position and its cells at once.
 void take_back_one(Session& session);
 
-// The same tokens with the same numbers in them, to the bit, and every frame proven, on rows that the frames give again.
+// Forgets the first tokens, likewise, and counts positions anew: the engine turns the keys that it keeps.
+void forget_first(Session& session, int32_t n);
+
+// The same tokens with the same numbers in them, to the bit, and every frame proven as well as there, on rows that the
+// frames give again.
 void expect_same(const Outcome& expected, const Outcome& actual, size_t n_frames);
 
 // The mean over all rows of frame `index`, computed from what was captured.

@@ -38,7 +38,7 @@ struct World {
     std::vector<Buffer> graveyard; // streams may still read or write it by mistake
     std::function<void(bool)> copied;
     std::atomic<int> failing{-1}, n_engine_graphs{0};
-    std::atomic<bool> asynchronous{true};
+    std::atomic<bool> events{true};
 };
 World& world() {
     static World w;
@@ -153,7 +153,6 @@ void copy_later(ggml_backend_t b, const void* from, void* to, size_t size, size_
         const std::lock_guard lock(world().mutex);
         if (world().copied) world().copied(stream->is_the_engines());
     });
-    if (!world().asynchronous) synchronize(b);
 }
 
 bool ours(ggml_backend_t b);
@@ -167,7 +166,6 @@ ggml_status compute(ggml_backend_t b, ggml_cgraph* graph) {
     }
     auto copy = std::make_shared<MadeGraph>(graph);
     stream.run([copy, cpu = backend_of(b).cpu.get()] { ggml_backend_graph_compute(cpu, copy->get()); });
-    if (!world().asynchronous) synchronize(b);
     return GGML_STATUS_SUCCESS;
 }
 
@@ -228,8 +226,8 @@ const ggml_backend_device_i device_functions = {
             p->description = d->iface.get_description(d);
             d->iface.get_memory(d, &p->memory_free, &p->memory_total);
             p->type = GGML_BACKEND_DEVICE_TYPE_GPU;
-            p->caps.async = p->caps.events = world().asynchronous;
-            p->caps.host_buffer = true;
+            p->caps.async = p->caps.host_buffer = true;
+            p->caps.events = world().events;
         },
     .init_backend =
         [](ggml_backend_dev_t d, const char*) -> ggml_backend_t {
@@ -250,7 +248,7 @@ const ggml_backend_device_i device_functions = {
     .supports_buft = [](ggml_backend_dev_t d, ggml_backend_buffer_type_t type) { return type == &device_of(d).memory; },
     .offload_op = nullptr,
     .event_new = [](ggml_backend_dev_t d) -> ggml_backend_event_t {
-        return world().asynchronous ? new ggml_backend_event{d, new Event} : nullptr;
+        return world().events ? new ggml_backend_event{d, new Event} : nullptr;
     },
     .event_free =
         [](ggml_backend_dev_t, ggml_backend_event_t e) {
@@ -303,7 +301,7 @@ bool MadeDevice::reset() {
     World& w = world();
     w.failing = -1;
     w.n_engine_graphs = 0;
-    w.asynchronous = true;
+    w.events = true;
     const std::lock_guard lock(w.mutex);
     w.refuse = nullptr;
     w.copied = nullptr;
@@ -326,7 +324,7 @@ void MadeDevice::watch_copies(std::function<void(bool)> told) {
 
 void MadeDevice::fail_graph(int n) { world().failing = n; }
 
-void MadeDevice::set_asynchronous(bool on) { world().asynchronous = on; }
+void MadeDevice::set_events(bool on) { world().events = on; }
 
 int MadeDevice::n_engine_graphs() const { return world().n_engine_graphs; }
 

@@ -28,8 +28,8 @@ public:
     void refuse(std::function<bool(Memory, size_t bytes)> refuse);
     // The engine's `n`-th graph of now fails (0: the next), or a part of a graph where it is split over devices.
     void fail_graph(int n);
-    // Do the devices have streams and events at all? Asked when a session begins.
-    void set_asynchronous(bool on);
+    // Can streams wait for each other? Asked when a session begins.
+    void set_events(bool on);
     // Graphs that the engine has computed.
     int n_engine_graphs() const;
     // Told of every copy from a device to the host that was made by a stream, on that stream's thread.

@@ -1,4 +1,4 @@
-// Frame::mean of a session held against the rows of the same frames.
+// CapturedFrame::mean of a session held against the rows of the same frames.
 #pragma once
 
 #include "models/model_make.h"
