@@ -1,7 +1,8 @@
 #include "c_api/status.h"
 
+#include <attnscope/attention_source.h>
+#include <attnscope/attention_view.h>
 #include <attnscope/recording.h>
-#include <attnscope/rows.h>
 #include <attnscope/verify.h>
 
 #include <algorithm>
@@ -14,6 +15,8 @@ using c_api::guarded;
 
 struct attnscope_recording {
     std::unique_ptr<Recording> recording;
+    std::unique_ptr<AttentionSource> source; // of the recording; made when a mean is first asked for
+    std::unique_ptr<AttentionView> means;
     std::string text; // of attnscope_recording_token_text
 };
 
@@ -24,25 +27,19 @@ Result<void> check_handle(const attnscope_recording* recording) {
     return {};
 }
 
-// The mean over the rows of a token that exist: those of captured layers and of heads that they have.
-Result<std::vector<float>> mean_of(Recording& recording, int64_t index) {
-    Result<FrameRows> rows = recording.rows(index);
-    if (!rows) return rows.error();
-    const Geometry& geometry = recording.info().geometry;
-    const auto n = size_t(rows->n_columns);
-    std::vector<double> sum(n);
-    for (size_t l = 0; l < rows->layers.size(); ++l) {
-        const LayerInfo& layer = geometry.layers[size_t(rows->layers[l])];
-        if (!layer.captured()) continue;
-        for (size_t h = 0; h < std::min(rows->heads.size(), size_t(layer.n_head)); ++h) {
-            const float* row = rows->weights.data() + (l * rows->heads.size() + h) * n;
-            for (size_t j = 0; j < n; ++j) sum[j] += double(row[j]);
-        }
+// The mean over all rows of a token.
+Result<std::vector<float>> mean_of(attnscope_recording& r, int64_t index) {
+    if (!r.means) {
+        auto source = AttentionSource::of(*r.recording);
+        if (!source) return source.error();
+        auto means = AttentionView::create(**source, {.reduce = Reduce::mean}, {.n_threads = 0});
+        if (!means) return means.error();
+        r.source = std::move(*source);
+        r.means = std::move(*means);
     }
-    const auto n_rows = double(std::max<int64_t>(geometry.n_rows(), 1));
-    std::vector<float> mean(n);
-    std::transform(sum.begin(), sum.end(), mean.begin(), [&](double s) { return static_cast<float>(s / n_rows); });
-    return mean;
+    auto answer = r.means->answer(index);
+    if (!answer) return answer.error();
+    return std::move(answer->values);
 }
 
 } // namespace
@@ -109,7 +106,7 @@ attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!n_columns) return Error{ErrorKind::invalid_argument, "the place for the number of columns is NULL"};
         if ((!layers && n_layers) || (!heads && n_heads)) return Error{ErrorKind::invalid_argument, "a selection is NULL but not empty"};
-        Result<FrameRows> rows = recording->recording->rows(index, {layers, n_layers}, {heads, n_heads});
+        Result<FrameRows> rows = recording->recording->rows(index, {{layers, layers + n_layers}, {heads, heads + n_heads}});
         if (!rows) return rows.error();
         if (out) {
             if (n_out < rows->weights.size()) {
@@ -127,7 +124,7 @@ attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!n_columns || !out) return Error{ErrorKind::invalid_argument, "the place for the mean is NULL"};
-        const Result<std::vector<float>> mean = mean_of(*recording->recording, index);
+        const Result<std::vector<float>> mean = mean_of(*recording, index);
         if (!mean) return mean.error();
         if (n_out < mean->size()) {
             return Error{ErrorKind::invalid_argument, "the mean has " + std::to_string(mean->size()) +
@@ -144,7 +141,7 @@ attnscope_status attnscope_recording_strongest(attnscope_recording* recording, i
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!column || !weight) return Error{ErrorKind::invalid_argument, "the place for the column is NULL"};
-        const Result<std::vector<float>> mean = mean_of(*recording->recording, index);
+        const Result<std::vector<float>> mean = mean_of(*recording, index);
         if (!mean) return mean.error();
         const auto n = static_cast<int64_t>(mean->size());
         if (first_column < 0 || first_column >= n) {
