@@ -8,8 +8,9 @@
 //   dots      the dot products alone, keys in the first-level cache; in the engine's order of additions, and in any
 // With cold = 1 other memory (64 MiB) is read before each repeat, as a decode reads the model's weights between two
 // tokens; with 0 the caches stay as they are. They take turns; the median counts.
+#include "attention/group_rows.h"
 #include "attention/kernels/simd.h"
-#include "view/key_store.h"
+#include "view/key_reader.h"
 
 #include <attnscope/attention_view.h>
 
@@ -110,20 +111,23 @@ int main(int argc, char** argv) {
     frame.visible = {{{0, n}}};
 
     std::vector<Contest> contests;
-    const auto* chunked = static_cast<const view::ChunkedKeys*>(keys->get());
-    const size_t chunk_bytes = (*keys)->bytes() / chunked->chunks().size();
+    view::KeyBuffer no_buffer;
+    const auto layer_keys = view::key_reader(**keys)->layer_keys(0, {0, n}, no_buffer);
+    if (!layer_keys) return 1;
+    const std::span<const uint8_t* const> chunks = layer_keys->chunks; // of all layers
+    const size_t chunk_bytes = (*keys)->bytes() / chunks.size();
     contests.push_back({"floor: read K", [&] {
                             on_threads(n_threads, [&](int32_t t) {
                                 uint64_t sum = 0;
                                 const int64_t used = (n + tile_columns - 1) / tile_columns * tile_columns;
-                                for (int64_t c = 0; c < static_cast<int64_t>(chunked->chunks().size()); ++c) {
+                                for (int64_t c = 0; c < static_cast<int64_t>(chunks.size()); ++c) {
                                     const auto columns = std::min(chunk_columns, used - c * chunk_columns);
                                     const size_t run = static_cast<size_t>(chunk_columns) * geometry.layers[0].k_bytes() /
                                                        static_cast<size_t>(geometry.layers[0].n_head_kv);
                                     const size_t part = run * static_cast<size_t>(columns) / static_cast<size_t>(chunk_columns);
                                     for (size_t at = static_cast<size_t>(t) * run; at < chunk_bytes;
                                          at += run * static_cast<size_t>(n_threads))
-                                        sum += sum_words(chunked->chunks()[static_cast<size_t>(c)] + at, part);
+                                        sum += sum_words(chunks[static_cast<size_t>(c)] + at, part);
                                 }
                                 sink_of_results = sum;
                             });
@@ -137,7 +141,7 @@ int main(int argc, char** argv) {
                                 on_threads(n_threads, [&](int32_t t) {
                                     std::vector<float> out(static_cast<size_t>(group * tile_columns));
                                     TileTask task{.q = q.data(), .q_stride = static_cast<size_t>(layer.head_dim), .n_q = group,
-                                                  .head_dim = layer.head_dim, .tiles = chunked->chunks()[0], .n_tiles = 1,
+                                                  .head_dim = layer.head_dim, .tiles = chunks[0], .n_tiles = 1,
                                                   .out = out.data(), .out_stride = static_cast<size_t>(tile_columns),
                                                   .any_order = any_order};
                                     const int64_t all = int64_t{geometry.n_layer()} * layer.n_head_kv * n_tiles;

@@ -50,7 +50,7 @@ struct AttentionMap {
     std::vector<int64_t> n_tokens;
 };
 
-// invalid_argument: rows that the model does not have, tokens or columns that are none, a map of more than 2^31 numbers;
+// invalid_argument: rows that the model does not have, tokens or columns that are none, a map of more than 2^28 numbers;
 // not_found as AttentionSource::frame, or a token that sees frames which are not there yet; unsupported as attention_rows;
 // damaged and io as Recording; io when there is no memory.
 Result<AttentionMap> attention_map(AttentionSource& source, const MapRequest& request);

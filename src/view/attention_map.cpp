@@ -1,5 +1,4 @@
 // Maps: rows of many tokens, folded into tiles.
-#include "view/reductions.h"
 #include "view/tile_sums.h"
 
 #include <attnscope/attention_map.h>
@@ -16,6 +15,7 @@ namespace {
 
 using namespace view;
 
+constexpr size_t max_map_numbers = size_t(1) << 28;
 constexpr size_t max_mean_numbers = size_t(1) << 24; // of the mean rows that are in memory at once
 
 Error bad(std::string message) { return {ErrorKind::invalid_argument, std::move(message)}; }
@@ -63,11 +63,11 @@ private:
         map_.n_rows = selection_.n_rows;
         map_.shape = {tiling_.n_lines(), tiling_.n_tiles()};
         size_t n = static_cast<size_t>(tiling_.n_lines()) * static_cast<size_t>(tiling_.n_tiles());
-        bool too_large = n > max_answer_floats;
+        bool too_large = n > max_map_numbers;
         if (request_.each_row) {
             map_.shape.insert(map_.shape.begin(), {static_cast<int64_t>(selection_.layers.size()), selection_.n_heads});
             const size_t n_maps = selection_.layers.size() * static_cast<size_t>(selection_.n_heads);
-            too_large = too_large || n > max_answer_floats / std::max<size_t>(n_maps, 1);
+            too_large = too_large || n > max_map_numbers / std::max<size_t>(n_maps, 1);
             n *= n_maps;
         }
         if (too_large) return bad("the map has too many numbers: ask for larger tiles, or for fewer layers or heads");

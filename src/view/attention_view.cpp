@@ -240,7 +240,7 @@ Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<
 // Answers that are made of the mean alone: mean rows of a batch of tokens at once.
 Result<void> View::each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) {
     for (int64_t at = tokens.begin; at < tokens.end;) {
-        auto batch = load_tokens(source_, selection_, at, tokens.end, std::max<int64_t>(1, max_mean_numbers / tokens.end));
+        auto batch = load_tokens(source_, selection_, at, tokens.end, std::max<int64_t>(1, max_mean_numbers / std::max<int64_t>(1, tokens.end)));
         if (!batch) return batch.error();
         at = batch->end;
         if (batch->tokens.empty()) continue;

@@ -4,6 +4,7 @@
 // With ATTNSCOPE_WRITE_SEEDS=FOLDER in the environment the seeds are written instead.
 #include "recording/writer.h"
 
+#include <attnscope/attention_map.h>
 #include <attnscope/recording.h>
 
 #include <unistd.h>
@@ -71,6 +72,16 @@ void read_everything() {
         for (const int64_t index : {int64_t(0), n / 2, n - 1}) {
             auto rows = recording.rows(index, {layers, heads});
             if (fine(rows)) require(rows->weights.size() == size_t(rows->n_columns));
+        }
+    }
+    // Rows of many tokens take another way to the same bytes.
+    if (n > 0 && geometry.max_heads() > 0) {
+        auto source = AttentionSource::of(recording);
+        MapRequest request{.rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
+        for (const bool each_row : {false, true}) {
+            request.each_row = each_row;
+            request.exact = !each_row;
+            if (fine(source)) (void)fine(attention_map(**source, request));
         }
     }
     (void)fine(recording.check([](double) {}));

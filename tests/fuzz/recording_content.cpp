@@ -5,6 +5,7 @@
 #include "recording/geometry_json.h"
 #include "recording/schema.h"
 
+#include <attnscope/attention_map.h>
 #include <attnscope/recording.h>
 
 #include <fuzzer/FuzzedDataProvider.h>
@@ -230,6 +231,16 @@ void read_everything() {
             require(keys->size() == geometry.layers[size_t(layer)].k_bytes() * size_t(n - n / 2));
         else if (geometry.owns_k(layer))
             all_good = false;
+    }
+    // Rows of many tokens take another way to the same bytes.
+    if (n > 0 && geometry.max_heads() > 0) {
+        auto source = AttentionSource::of(recording);
+        MapRequest request{.rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
+        for (const bool each_row : {false, true}) {
+            request.each_row = each_row;
+            request.exact = !each_row;
+            if (fine(source)) (void)fine(attention_map(**source, request));
+        }
     }
     const bool checked = fine(recording.check());
     require(!checked || all_good); // what check() passes can be read

@@ -145,6 +145,7 @@ TEST(Map, RequestsThatMakeNoSenseAreRefused) {
     EXPECT_EQ(kind({.tokens = {0, 5}, .columns = {3, 2}}), ErrorKind::invalid_argument);
     EXPECT_EQ(kind({.tokens = {0, 5}, .tokens_per_tile = 0}), ErrorKind::invalid_argument);
     EXPECT_EQ(kind({.rows = {.layers = {9}}, .tokens = {0, 5}}), ErrorKind::invalid_argument);
+    EXPECT_EQ(kind({.tokens = {0, 20}, .tokens_per_tile = -1}), ErrorKind::invalid_argument);
     const auto live = attention_map(*m.keys, {.tokens = {0, 5}});
     EXPECT_EQ(live.error().kind, ErrorKind::not_found); // no queries
 }

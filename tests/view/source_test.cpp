@@ -114,6 +114,12 @@ TEST(Source, WhatItCannotAnswerItRefusesInWords) {
     EXPECT_EQ((*view)->answer(int64_t(20)).error().kind, ErrorKind::not_found);
     EXPECT_EQ((*view)->answer(int64_t(-1)).error().kind, ErrorKind::not_found);
     EXPECT_EQ((*view)->answer(int64_t(4)).error().kind, ErrorKind::not_found); // without its queries
+    auto means = AttentionView::create(*m.source, {.reduce = Reduce::mean});
+    ASSERT_TRUE(means);
+    const auto ignore = [](AttentionAnswer&&) { return Result<void>(); };
+    EXPECT_EQ((*means)->each({-3, 0}, ignore).error().kind, ErrorKind::not_found);
+    EXPECT_EQ((*means)->each({15, 21}, ignore).error().kind, ErrorKind::not_found);
+    EXPECT_TRUE((*means)->each({0, 0}, ignore));
     auto live = AttentionView::create(*m.keys, {});
     ASSERT_TRUE(live);
     EXPECT_EQ((*live)->answer(int64_t(3)).error().kind, ErrorKind::not_found); // a KeyStore has no queries
