@@ -1,8 +1,9 @@
 // What a capture consists of. Plain data: no graphs, no files, no threads.
 //
-// Words (see docs/architecture.md): a *frame* is what one decoded token yields; its *index* is its place in the
-// capture (0, 1, 2, ...), its *position* its place in the sequence as the engine numbered it. Columns of every row
-// are frame indices: never cells of the KV cache. In a capture of one sequence without edits index == position.
+// Words (see docs/architecture.md): a *sequence* is one line of text that the engine continues; a capture holds one or
+// several. A *frame* is what one decoded token yields; its *index* is its place in its sequence (0, 1, 2, ...), its
+// *position* what the engine numbered it. Columns of every row are indices of frames of one sequence: never cells of the
+// KV cache, never frames of another sequence. In a sequence without edits index == position.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +24,38 @@ bool dtype_known(int32_t number);                      // is it one of the above
 int32_t dtype_block(DType type);                       // elements in a block (1 for f32, f16, bf16; 32 otherwise)
 size_t dtype_row_bytes(DType type, int64_t elements);  // bytes of `elements` elements; a multiple of dtype_block
 
-// One attention layer, constant over a capture. A score of query head h against the key at column j is
+// Where the keys of a layer come from, and so what its columns are.
+enum class KeySource : int32_t {
+    cache = 0,    // the engine's KV cache: columns are frames of the query's own sequence
+    graph = 1,    // a tensor of the graph that computes the query (encoders): columns are frames of the query's own
+                  // sequence, later ones too, all decoded together
+    sequence = 2, // cross attention: columns are frames of another sequence, Sequence::keys_of
+};
+const char* key_source_name(KeySource source); // "cache", "graph", "sequence"
+
+// How a score of query head h against the key of column j comes about:
 //   dot   = q[h] . k[j][h / (n_head / n_head_kv)]
 //   s     = softcap > 0 ? softcap * tanh(dot * scale / softcap) : dot * scale
-//   score = s * post_scale + slope(h) * bias(j)        where bias(j) = -|position - position_j| if max_bias > 0, else 0
+//   score = s * post_scale + slope(h) * alibi(j) + bias(h, j)
+//           alibi(j) = -|position - position_j| if max_bias > 0, else 0
 //   row   = softmax over the visible columns; with learned sinks the sink's logit joins the denominator only.
 // Sources: ggml_compute_forward_flash_attn_ext and ggml_compute_forward_soft_max in ggml-cpu; slope(h) as in ALiBi
 // (Press et al. 2022) with ggml's rule for head counts that are no power of two.
-struct LayerInfo {
+struct ScoreRule {
+    float scale = 1.0f;
+    float softcap = 0.0f;
+    float post_scale = 1.0f;
+    float max_bias = 0.0f;    // ALiBi; 0: none
+    std::vector<float> sinks; // learned sink logits, one a query head; empty: none
+    // Added bias by distance d = position_j - position, clamped to [-bias_reach, bias_reach]: (n_head, 2 * bias_reach + 1).
+    // T5's buckets are such a table with a reach of 128 (Raffel et al. 2020: every greater distance shares the last
+    // bucket). Empty: none. Rows with such a bias are refused as unsupported so far.
+    std::vector<float> bias;
+    int32_t bias_reach = 0;
+};
+
+// One attention layer, constant over a capture.
+struct LayerInfo : ScoreRule {
     int32_t layer = 0;       // the model's number of this layer
     int32_t n_head = 0;      // query heads; 0 where the layer has no attention (then `absent` says why)
     int32_t n_head_kv = 0;   // KV heads; divides n_head
@@ -38,16 +63,13 @@ struct LayerInfo {
     int32_t head_dim_v = 0;  // elements of one head of V (for the witness)
     DType q_type = DType::f16;
     DType k_type = DType::f16;
+    KeySource key_source = KeySource::cache;
     int32_t k_layer = 0;     // index into Geometry::layers of the layer whose K is used (itself, unless layers share K)
-    int32_t mask_group = 0;  // which of Frame::visible applies (sliding-window layers have their own)
-    float scale = 1.0f;
-    float softcap = 0.0f;
-    float post_scale = 1.0f;
-    float max_bias = 0.0f;      // ALiBi; 0: none
-    bool on_device = false;     // a GPU or another machine computed it, in an order of its own: dot products of float types
-                                // are then float32 sums wherever the rows are computed, not those of the CPU at hand
-    std::vector<float> sinks;   // learned sink logits, one a query head; empty: none
-    std::string absent;         // why there is nothing to capture here, in words; empty: captured
+    int32_t mask_group = 0;  // which of Frame::visible applies. Layers that see the same share one: sliding windows have
+                             // theirs, and a sparse layer, which chooses for each token, has one of its own
+    bool on_device = false;  // a GPU or another machine computed it, in an order of its own: dot products of float types
+                             // are then float32 sums wherever the rows are computed, not those of the CPU at hand
+    std::string absent;      // why there is nothing to capture here, in words; empty: captured
 
     bool captured() const { return absent.empty(); }
     size_t q_bytes() const { return captured() ? size_t(n_head) * dtype_row_bytes(q_type, head_dim) : 0; }
@@ -75,7 +97,8 @@ struct Range {
     int64_t end = 0;
     bool operator==(const Range&) const = default;
 };
-// Sorted, disjoint, not touching, inside [0, frame index + 1 or later in the same batch).
+// Sorted, disjoint, not touching. A causal query sees columns up to its own index; one that looks both ways sees later
+// ones of its batch.
 using Ranges = std::vector<Range>;
 int64_t ranges_count(const Ranges& ranges);
 
@@ -106,10 +129,40 @@ std::string verdict_text(uint32_t bits);  // "ok", or the reasons, comma separat
 
 enum class FrameKind : int32_t { prompt = 0, generated = 1 };
 
+// One line of text in a capture. Its columns [0, n_shared) are those of its parent (which may have them from its own
+// parent), the others its own frames, n_shared .. n_frames - 1. A parent may go on after the place where a child left it.
+struct Sequence {
+    int64_t id = 0;         // 0, 1, 2, ... in the order of their beginnings
+    int64_t parent = -1;    // a smaller id; -1: none, and then n_shared is 0
+    int64_t n_shared = 0;
+    int64_t n_frames = 0;   // columns there are, the shared ones among them; filled by the reader
+    int64_t keys_of = -1;   // the sequence that layers with KeySource::sequence look at; -1: none
+    int32_t geometry = 0;   // whose layout its frames have: 0, RecordingInfo::geometry. (Others, such as an encoder beside
+                            // its decoder, cannot be recorded yet and are refused.)
+    std::string label;      // what the program that was captured calls it: "slot 3", a request's id; may be empty
+    std::string end_reason; // why it ended where it did, when that was not its own choice; empty otherwise
+
+    int64_t n_own() const { return n_frames - n_shared; }
+};
+
+// A picture or a sound in a sequence: its patches are the frames of columns [begin, end), whose token is -1.
+enum class MediaKind : int32_t { image = 0, audio = 1 };
+struct Media {
+    int64_t sequence = 0;
+    int64_t begin = 0;
+    int64_t end = 0;
+    MediaKind kind = MediaKind::image;
+    int32_t width = 0, height = 0;      // in pixels; 0: unknown, or a sound
+    int32_t n_patch_x = 0, n_patch_y = 0; // patches row by row: column begin + y * n_patch_x + x; 0: in no grid that we know
+    std::string name;                   // file name or address without folders and secrets; may be empty
+    std::string sha256;                 // of its bytes; empty: unknown
+};
+
 // What one decoded token yields. The row for frame i describes the query *at* token i (what the model looked at when
 // it had read token i and was about to choose token i + 1).
 struct Frame {
-    int64_t index = 0;
+    int64_t sequence = 0;    // Sequence::id
+    int64_t index = 0;       // in that sequence
     int32_t token = -1;      // vocabulary id; -1 when unknown (attached to a foreign program, embeddings)
     int32_t position = 0;
     FrameKind kind = FrameKind::prompt;
