@@ -2,7 +2,7 @@
 //   example_attention MODEL.gguf "The capital of France is"
 #include <attnscope/attention_view.h>
 #include <attnscope/recording.h>
-#include <attnscope/session.h>
+#include <attnscope/session_recorder.h>
 
 #include <cstdio>
 
@@ -25,9 +25,7 @@ int main(int argc, char** argv) {
     const char* path = "example.attn";
     WriterOptions writing;
     writing.overwrite = true;
-    auto writer = RecordingWriter::create(path, (*session)->recording_info(), writing);
-    if (!writer) return fail(writer.error());
-    if (auto r = (*writer)->begin((*session)->geometry()); !r) return fail(r.error());
+    SessionRecorder recorder(**session, path, writing);
 
     GenerateOptions generate;
     generate.n_predict = 8;
@@ -35,11 +33,10 @@ int main(int argc, char** argv) {
     uint32_t verdict = verdict_ok;
     auto result = (*session)->generate(*tokens, generate, [&](Frame&& frame) {
         verdict |= frame.verdict;
-        (*writer)->token_text(frame.token, (*session)->piece(frame.token));
-        return (*writer)->push(std::move(frame));
+        return recorder.push(std::move(frame));
     });
     if (!result) return fail(result.error());
-    if (auto r = (*writer)->close(); !r) return fail(r.error());
+    if (auto r = recorder.close(); !r) return fail(r.error());
 
     auto recording = Recording::open(path);
     if (!recording) return fail(recording.error());

@@ -145,8 +145,10 @@ public:
     virtual Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                             const FrameSink& frames, const TextSink& text = {}) = 0;
 
-    virtual const Geometry& geometry() const = 0;   // empty where nothing is captured (SessionOptions::capture)
-    virtual RecordingInfo recording_info() const = 0;  // identity and settings for a RecordingWriter
+    virtual const Geometry& geometry() const = 0;   // known from open() on; empty with SessionOptions::capture off
+    // Identity and settings for a RecordingWriter. Those of sampling, and the seed, are the latest generate()'s, from its
+    // first frame on; before any they are left out. SessionRecorder asks at the right moment.
+    virtual RecordingInfo recording_info() const = 0;
     virtual int32_t n_ctx() const = 0;
     virtual int32_t n_vocab() const = 0;
     virtual Entry entry() const = 0;                // what automatic became

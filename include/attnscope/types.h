@@ -137,9 +137,10 @@ struct Sequence {
     int64_t n_shared = 0;
     int64_t n_frames = 0;   // columns there are, the shared ones among them; filled by the reader
     int64_t keys_of = -1;   // the sequence that layers with KeySource::sequence look at; -1: none
-    int32_t geometry = 0;   // whose layout its frames have: 0, RecordingInfo::geometry. (Others, such as an encoder beside
-                            // its decoder, cannot be recorded yet and are refused.)
+    // Whose layout its frames have: 0, RecordingInfo::geometry. Others (an encoder beside its decoder) are refused so far.
+    int32_t geometry = 0;
     std::string label;      // what the program that was captured calls it: "slot 3", a request's id; may be empty
+    bool ended = false;     // no frame comes any more; filled by the reader
     std::string end_reason; // why it ended where it did, when that was not its own choice; empty otherwise
 
     int64_t n_own() const { return n_frames - n_shared; }
@@ -153,7 +154,7 @@ struct Media {
     int64_t end = 0;
     MediaKind kind = MediaKind::image;
     int32_t width = 0, height = 0;      // in pixels; 0: unknown, or a sound
-    int32_t n_patch_x = 0, n_patch_y = 0; // patches row by row: column begin + y * n_patch_x + x; 0: in no grid that we know
+    int32_t n_patch_x = 0, n_patch_y = 0; // row by row: column begin + y * n_patch_x + x; 0: in no grid that we know
     std::string name;                   // file name or address without folders and secrets; may be empty
     std::string sha256;                 // of its bytes; empty: unknown
 };

@@ -19,6 +19,7 @@ struct VerifyOptions {
 };
 
 struct FrameVerdict {
+    int64_t sequence = 0;
     int64_t index = 0;
     uint32_t verdict = 0;            // VerdictBits: those recorded and those found now
     float worst_error = 0;           // of its witnesses ...
@@ -31,7 +32,7 @@ struct VerifyReport {
     bool good = false;               // every frame ok, and the file whole
     bool complete = false;           // the recording was closed
     std::string damage;              // what is wrong with the file; empty: nothing
-    int64_t n_frames = 0;
+    int64_t n_frames = 0;            // of all sequences, each once
     int64_t n_ok = 0;
     int64_t n_witnesses = 0;
     int64_t n_proven_again = 0;      // witnesses whose row was computed from the file
@@ -39,7 +40,7 @@ struct VerifyReport {
     int64_t pairs = 0;
     double worst_ratio = 0;          // largest error / tolerance
     double worst_fingerprint = 0;
-    std::vector<FrameVerdict> frames;
+    std::vector<FrameVerdict> frames; // sequence after sequence
     std::vector<std::string> absent; // "layer 3: recurrent" for each layer without capture
 };
 

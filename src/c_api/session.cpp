@@ -1,7 +1,6 @@
 #include "c_api/status.h"
 
-#include <attnscope/recording.h>
-#include <attnscope/session.h>
+#include <attnscope/session_recorder.h>
 
 #include <memory>
 
@@ -80,9 +79,7 @@ attnscope_status attnscope_session_record(attnscope_session* handle, const char*
         Result<std::vector<int32_t>> tokens = session.tokenize(text, !params->chat, true);
         if (!tokens) return tokens.error();
         session.reset();
-        auto writer = RecordingWriter::create(recording_path, session.recording_info());
-        if (!writer) return writer.error();
-        if (Result<void> r = (*writer)->begin(session.geometry()); !r) return r;
+        SessionRecorder recorder(session, recording_path);
         GenerateOptions options;
         options.n_predict = params->n_predict;
         options.sampling.temperature = params->temperature;
@@ -90,11 +87,8 @@ attnscope_status attnscope_session_record(attnscope_session* handle, const char*
         const TextSink on_text = [&](int32_t token, const std::string& piece) {
             return !params->text || params->text(params->user_data, token, piece.data(), piece.size()) == 0;
         };
-        const auto result = session.generate(*tokens, options, [&](Frame&& frame) {
-            (*writer)->token_text(frame.token, session.piece(frame.token));
-            return (*writer)->push(std::move(frame));
-        }, on_text);
+        const auto result = session.generate(*tokens, options, [&](Frame&& frame) { return recorder.push(std::move(frame)); }, on_text);
         if (!result) return result.error();
-        return (*writer)->close();
+        return recorder.close();
     });
 }

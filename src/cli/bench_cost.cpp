@@ -2,7 +2,7 @@
 
 #include "cli/machine.h"
 
-#include <attnscope/recording.h>
+#include <attnscope/session_recorder.h>
 
 #include <fmt/format.h>
 
@@ -37,7 +37,7 @@ struct TemporaryRecording {
 // A session that decodes in turns, and where its frames go.
 struct Runner {
     std::unique_ptr<Session> session;
-    std::unique_ptr<RecordingWriter> writer; // null: plain
+    std::unique_ptr<SessionRecorder> recorder; // null: plain
     int64_t pushed = 0;
 
     Result<void> feed(std::span<const int32_t> tokens, int n_predict, const GenerateOptions& base, const TextSink& text = {}) {
@@ -46,22 +46,28 @@ struct Runner {
         o.ignore_eos = true;
         o.sampling.temperature = 0;
         FrameSink sink = [](Frame&&) -> Result<void> { return {}; };
-        if (writer) {
+        if (recorder) {
             sink = [this](Frame&& f) {
                 ++pushed;
-                return writer->push(std::move(f));
+                return recorder->push(std::move(f));
             };
         }
         Result<GenerateResult> r = session->generate(tokens, o, sink, text);
         if (!r) return r.error();
         return {};
     }
+    // Frames go into a file of this name from now on. It is made outside of all times.
+    Result<void> record(const std::string& path) {
+        recorder = std::make_unique<SessionRecorder>(*session, path);
+        pushed = 0;
+        return recorder->open();
+    }
     // Waits for the disk, while it makes progress. An error of the writer's comes out at the next push or at close().
     void drain() const {
         int64_t seen = -1;
-        for (double since = seconds(); writer && writer->recorded() < pushed && seconds() - since < 10;) {
-            if (writer->recorded() != seen) {
-                seen = writer->recorded();
+        for (double since = seconds(); recorder && recorder->recorded() < pushed && seconds() - since < 10;) {
+            if (recorder->recorded() != seen) {
+                seen = recorder->recorded();
                 since = seconds();
             }
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -87,7 +93,8 @@ struct Runner {
     }
 };
 
-Result<Runner> open_runner(const CostOptions& o, int32_t n_ctx, const std::string& recording) {
+Result<Runner> open_runner(const CostOptions& o, int32_t n_ctx, std::span<const int32_t> prompt,
+                           const std::string& recording) {
     SessionOptions s = o.session;
     s.n_ctx = n_ctx;
     s.capture = !recording.empty();
@@ -95,11 +102,11 @@ Result<Runner> open_runner(const CostOptions& o, int32_t n_ctx, const std::strin
     if (!session) return session.error();
     Runner runner;
     runner.session = std::move(*session);
+    // One token, both kinds alike: afterwards the session can tell the settings, which the file states.
+    if (Result<void> r = runner.feed(prompt.first(1), 0, o.generate); !r) return r.error();
+    runner.session->reset();
     if (s.capture) {
-        auto writer = RecordingWriter::create(recording, runner.session->recording_info());
-        if (!writer) return writer.error();
-        runner.writer = std::move(*writer);
-        if (Result<void> r = runner.writer->begin(runner.session->geometry()); !r) return r.error();
+        if (Result<void> r = runner.record(recording); !r) return r.error();
     }
     return runner;
 }
@@ -134,17 +141,13 @@ Result<void> read_prompts(Runner& plain, Runner& capturing, std::span<const int3
             runner.session->reset();
             const TemporaryRecording file(path);
             if (&runner == &capturing && !o.control && !o.drop_prompts) {
-                auto writer = RecordingWriter::create(path, runner.session->recording_info());
-                if (!writer) return writer.error();
-                runner.writer = std::move(*writer);
-                if (Result<void> r = runner.writer->begin(runner.session->geometry()); !r) return r.error();
-                runner.pushed = 0;
+                if (Result<void> r = runner.record(path); !r) return r.error();
             }
             Result<PromptTime> t = fill(runner, prompt, o.generate);
             if (!t) return t.error();
-            if (runner.writer) {
-                if (Result<void> r = runner.writer->close(); !r) return r.error();
-                runner.writer.reset();
+            if (runner.recorder) {
+                if (Result<void> r = runner.recorder->close(); !r) return r.error();
+                runner.recorder.reset();
             }
             times[&runner == &capturing] = *t;
         }
@@ -193,12 +196,12 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
         (fs::path(o.folder) / fmt::format("attnscope-bench-{}-{}.attn", getpid(), cost.context)).string());
 
     std::array<MemoryUse, 3> memory = {memory_use(), {}, {}}; // before; with the plain one; with both
-    Result<Runner> plain = open_runner(o, n_ctx, "");
+    Result<Runner> plain = open_runner(o, n_ctx, prompt, "");
     if (!plain) return plain.error();
     const Result<PromptTime> plain_prompt = fill(*plain, prompt, o.generate);
     if (!plain_prompt) return plain_prompt.error();
     memory[1] = memory_use();
-    Result<Runner> capturing = open_runner(o, n_ctx, o.control ? "" : file.path);
+    Result<Runner> capturing = open_runner(o, n_ctx, prompt, o.control ? "" : file.path);
     if (!capturing) return capturing.error();
     const Result<PromptTime> capturing_prompt = fill(*capturing, prompt, o.generate);
     if (!capturing_prompt) return capturing_prompt.error();
@@ -209,7 +212,7 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
     cost.memory_bytes = memory[2].host_bytes - 2 * memory[1].host_bytes + memory[0].host_bytes;
     cost.device_bytes = memory[2].device_bytes - 2 * memory[1].device_bytes + memory[0].device_bytes;
 
-    RecordingWriter* writer = capturing->writer.get(); // null in a control
+    SessionRecorder* writer = capturing->recorder.get(); // null in a control
     const double writer_before = writer ? writer->cpu_seconds() : 0;
     const int64_t frames_before = capturing->pushed;
     if (Result<void> r = take_turns({&*plain, &*capturing}, o, cost); !r) return r.error();
@@ -229,7 +232,7 @@ Result<Cost> measure_cost(const CostOptions& o, std::span<const int32_t> prompt)
                                     writer->cpu_seconds() / static_cast<double>(capturing->pushed));
     std::error_code ec;
     cost.file_bytes = static_cast<int64_t>(fs::file_size(file.path, ec));
-    capturing->writer.reset();
+    capturing->recorder.reset();
     if (Result<void> r = read_prompts(*plain, *capturing, prompt, o, prompt_path, cost); !r) return r.error();
     return cost;
 }

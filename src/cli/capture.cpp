@@ -3,7 +3,7 @@
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 
-#include <attnscope/recording.h>
+#include <attnscope/session_recorder.h>
 #include <attnscope/verify.h>
 
 #include <fmt/format.h>
@@ -13,6 +13,7 @@
 #include <ctime>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include <unistd.h>
 
@@ -92,20 +93,14 @@ int run(CaptureFlags& f) {
     std::signal(SIGTERM, on_interrupt);
     f.generate.stop = &stop_requested;
 
-    std::unique_ptr<RecordingWriter> writer;
+    WriterOptions writing;
+    writing.overwrite = f.force;
+    std::optional<SessionRecorder> recorder(std::in_place, session, f.output, writing);
+    if (f.commits) recorder->on_commit([](int64_t n) { fmt::print(stderr, "recorded {}\n", n); });
     Tally tally;
     std::string text;
     const auto n_prompt = static_cast<int64_t>(prompt->size());
     const auto sink = [&](Frame&& frame) -> Result<void> {
-        if (!writer) { // the settings, the seed among them, are known by now
-            WriterOptions options;
-            options.overwrite = f.force;
-            auto created = RecordingWriter::create(f.output, session.recording_info(), options);
-            if (!created) return created.error();
-            writer = std::move(*created);
-            if (f.commits) writer->on_commit([](int64_t n) { fmt::print(stderr, "recorded {}\n", n); });
-            if (Result<void> r = writer->begin(session.geometry()); !r) return r;
-        }
         ++tally.frames;
         tally.ok += frame.verdict == verdict_ok;
         tally.bits |= frame.verdict;
@@ -113,11 +108,10 @@ int run(CaptureFlags& f) {
         for (const Witness& w : frame.witnesses) {
             tally.worst = std::max(tally.worst, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
         }
-        writer->token_text(frame.token, session.piece(frame.token));
         if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
             fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
         }
-        return writer->push(std::move(frame));
+        return recorder->push(std::move(frame));
     };
     bool first_text = true;
     const auto on_text = [&](int32_t, const std::string& piece) {
@@ -132,13 +126,10 @@ int run(CaptureFlags& f) {
     };
     Result<GenerateResult> result = session.generate(*prompt, f.generate, sink, on_text);
     Result<void> closed;
-    int64_t recorded = 0;
-    if (writer) {
-        // A failed capture stays incomplete: the file says so, and holds all that was reported.
-        if (result) closed = writer->close();
-        recorded = writer->recorded();
-        writer.reset();
-    }
+    // A failed capture stays incomplete: the file says so, and holds all that was reported.
+    if (result) closed = recorder->close();
+    const int64_t recorded = recorder->recorded();
+    recorder.reset();
     if (!result || !closed) {
         const Error error = result ? closed.error() : result.error();
         if (recorded > 0 && !f.json) fmt::print(stderr, "\n{} tokens are recorded in {}\n", recorded, f.output);

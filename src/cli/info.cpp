@@ -52,17 +52,57 @@ int run(const std::string& path, bool json) {
                               {"softcap", l.softcap}, {"max_bias", l.max_bias}, {"sinks", !l.sinks.empty()},
                               {"mask_group", l.mask_group}, {"absent", l.absent}});
         }
+        nlohmann::json sequences = nlohmann::json::array(), media = nlohmann::json::array();
+        for (const Sequence& s : (*opened)->sequences()) {
+            sequences.push_back({{"sequence", s.id},
+                                 {"parent", s.parent},
+                                 {"n_shared", s.n_shared},
+                                 {"n_frames", s.n_frames},
+                                 {"label", s.label},
+                                 {"ended", s.ended},
+                                 {"end_reason", s.end_reason}});
+        }
+        for (const Media& m : (*opened)->media()) {
+            media.push_back({{"sequence", m.sequence},
+                             {"begin", m.begin},
+                             {"end", m.end},
+                             {"kind", m.kind == MediaKind::image ? "image" : "audio"},
+                             {"width", m.width},
+                             {"height", m.height},
+                             {"n_patch_x", m.n_patch_x},
+                             {"n_patch_y", m.n_patch_y},
+                             {"name", m.name},
+                             {"sha256", m.sha256}});
+        }
         nlohmann::json settings = nlohmann::json::parse(i.settings_json, nullptr, false);
         if (settings.is_discarded()) settings = nullptr;
-        const nlohmann::json body = {{"path", path}, {"complete", i.complete}, {"n_frames", i.n_frames}, {"n_prompt", n_prompt},
-                                     {"n_generated", i.n_frames - n_prompt}, {"frames_ok", n_ok}, {"bytes", bytes},
-                                     {"q_and_k_bytes", raw}, {"format_version", i.format_version}, {"created", i.created},
-                                     {"writer", i.writer}, {"engine", i.engine}, {"entry", i.entry},
-                                     {"model", {{"file", i.model.path}, {"name", i.model.name},
-                                                {"architecture", i.model.architecture}, {"description", i.model.description},
-                                                {"bytes", i.model.file_bytes}, {"sha256", i.model.sha256},
-                                                {"n_ctx_train", i.model.n_ctx_train}, {"n_vocab", i.model.n_vocab}}},
-                                     {"rows_per_token", g.n_rows()}, {"layers", layers}, {"settings", settings}};
+        const nlohmann::json body = {{"path", path},
+                                     {"complete", i.complete},
+                                     {"n_frames", i.n_frames},
+                                     {"n_prompt", n_prompt},
+                                     {"n_generated", i.n_frames - n_prompt},
+                                     {"frames_ok", n_ok},
+                                     {"bytes", bytes},
+                                     {"q_and_k_bytes", raw},
+                                     {"format_version", i.format_version},
+                                     {"created", i.created},
+                                     {"writer", i.writer},
+                                     {"engine", i.engine},
+                                     {"entry", i.entry},
+                                     {"model",
+                                      {{"file", i.model.path},
+                                       {"name", i.model.name},
+                                       {"architecture", i.model.architecture},
+                                       {"description", i.model.description},
+                                       {"bytes", i.model.file_bytes},
+                                       {"sha256", i.model.sha256},
+                                       {"n_ctx_train", i.model.n_ctx_train},
+                                       {"n_vocab", i.model.n_vocab}}},
+                                     {"rows_per_token", g.n_rows()},
+                                     {"layers", layers},
+                                     {"settings", settings},
+                                     {"sequences", sequences},
+                                     {"media", media}};
         fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
         return exit_good;
     }
@@ -80,6 +120,15 @@ int run(const std::string& path, bool json) {
     line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
     if (!i.model.sha256.empty()) line("identity", i.model.sha256);
     line("engine", fmt::format("{}, {} entry", i.engine, i.entry));
+    if ((*opened)->sequences().size() > 1) {
+        for (const Sequence& s : (*opened)->sequences()) {
+            line(s.id == 0 ? "sequences" : "",
+                 fmt::format("{}: {} tokens{}{}{}", s.id, s.n_frames,
+                             s.n_shared > 0 ? fmt::format(", the first {} with sequence {}", s.n_shared, s.parent) : "",
+                             s.label.empty() ? "" : ", " + s.label,
+                             s.end_reason.empty() ? "" : "; ended: " + s.end_reason));
+        }
+    }
     line("created", fmt::format("{} by {}", i.created, i.writer));
     line("settings", i.settings_json);
     return exit_good;

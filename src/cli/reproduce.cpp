@@ -9,6 +9,7 @@
 #include <attnscope/diagnose.h>
 #include <attnscope/recording.h>
 #include <attnscope/rows.h>
+#include <attnscope/session_recorder.h>
 
 #include <fmt/format.h>
 
@@ -118,28 +119,25 @@ bool is_last_layer(const CaptureToken& wrong, const FrameRows& right) {
 }
 
 // The same tokens again, decoded one by one under the tap, into a recording beside the folder of the wrong capture.
-Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, std::vector<Pair>& pairs, const std::string& folder,
-                       const std::string& path) {
+Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, uint32_t seed, std::vector<Pair>& pairs,
+                       const std::string& folder, const std::string& path) {
     SessionOptions o = f.session;
     o.flash_attention = FlashAttention::off;
     Result<std::unique_ptr<Session>> session = Session::open(o);
     if (!session) return session.error();
     WriterOptions options;
     options.overwrite = true;
-    auto writer = RecordingWriter::create(path, (*session)->recording_info(), options);
-    if (!writer) return writer.error();
-    if (Result<void> r = (*writer)->begin((*session)->geometry()); !r) return r;
-    const auto sink = [&](Frame&& frame) {
-        (*writer)->token_text(frame.token, (*session)->piece(frame.token));
-        return (*writer)->push(std::move(frame));
-    };
-    GenerateOptions nothing;
+    SessionRecorder recorder(**session, path, options);
+    const FrameSink sink = recorder.sink();
+    GenerateOptions nothing; // is generated: the tokens are there, and the file states how they were chosen
+    nothing.sampling = f.generate.sampling;
+    nothing.sampling.seed = seed;
     nothing.n_predict = 0;
     if (auto r = (*session)->generate(prompt, nothing, sink); !r) return r.error();
     for (const Pair& p : pairs) {
         if (auto r = (*session)->generate({&p.token, 1}, nothing, sink); !r) return r.error();
     }
-    if (Result<void> r = (*writer)->close(); !r) return r;
+    if (Result<void> r = recorder.close(); !r) return r;
     auto recording = Recording::open(path);
     if (!recording) return recording.error();
     auto wrong = CaptureReader::open(folder);
@@ -203,7 +201,8 @@ int run(Flags& f) {
     if (!diagnosis) return report(diagnosis.error(), f.json);
     if (!f.json) fmt::print(stderr, "capturing the same tokens the right way\n");
     const std::string recording = name + ".attn";
-    if (Result<void> r = right_way(f, prompt, *pairs, name, recording); !r) return report(r.error(), f.json);
+    if (Result<void> r = right_way(f, prompt, result.seed, *pairs, name, recording); !r)
+        return report(r.error(), f.json);
 
     int64_t flips = 0, raw = 0, one_layer = 0, last_layer = 0, same_strongest = 0;
     for (size_t i = 0; i < pairs->size(); ++i) {

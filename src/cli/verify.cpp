@@ -23,9 +23,13 @@ void print_text(const Flags& f, const VerifyReport& r) {
     fmt::print("{}: {}{}\n", f.path, r.good ? "good" : "NOT good", r.complete ? "" : " (incomplete: the capture did not end properly)");
     if (!r.damage.empty()) fmt::print("  damage       {}\n", r.damage);
     fmt::print("  frames       {} of {} ok\n", r.n_ok, r.n_frames);
-    std::map<uint32_t, std::pair<int64_t, int64_t>> bad; // verdict -> (how many, first)
+    // "41", or "2/41" in a sequence that is not the first
+    const auto name = [](const FrameVerdict& v) {
+        return v.sequence == 0 ? fmt::format("{}", v.index) : fmt::format("{}/{}", v.sequence, v.index);
+    };
+    std::map<uint32_t, std::pair<int64_t, std::string>> bad; // verdict -> (how many, first)
     for (const FrameVerdict& v : r.frames) {
-        if (v.verdict != verdict_ok) ++bad.try_emplace(v.verdict, 0, v.index).first->second.first;
+        if (v.verdict != verdict_ok) ++bad.try_emplace(v.verdict, 0, name(v)).first->second.first;
     }
     for (const auto& [bits, count] : bad) {
         fmt::print("               {} frames: {} (first: token {})\n", count.first, verdict_text(bits), count.second);
@@ -39,7 +43,7 @@ void print_text(const Flags& f, const VerifyReport& r) {
     if (!f.frames) return;
     fmt::print("\n  {:>6}  {:>10}  {:>10}  {:>10}  {}\n", "token", "error", "tolerance", "again", "verdict");
     for (const FrameVerdict& v : r.frames) {
-        fmt::print("  {:>6}  {:>10.2e}  {:>10.2e}  {:>10}  {}\n", v.index, v.worst_error, v.worst_tolerance,
+        fmt::print("  {:>6}  {:>10.2e}  {:>10.2e}  {:>10}  {}\n", name(v), v.worst_error, v.worst_tolerance,
                    v.proven_again ? fmt::format("{:.1e}", v.fingerprint_error) : "-", verdict_text(v.verdict));
     }
 }
@@ -47,7 +51,8 @@ void print_text(const Flags& f, const VerifyReport& r) {
 void print_json(const Flags& f, const VerifyReport& r) {
     nlohmann::json frames = nlohmann::json::array();
     for (const FrameVerdict& v : r.frames) {
-        frames.push_back({{"token", v.index},
+        frames.push_back({{"sequence", v.sequence},
+                          {"token", v.index},
                           {"ok", v.verdict == verdict_ok},
                           {"verdict", verdict_text(v.verdict)},
                           {"witness_error", v.worst_error},

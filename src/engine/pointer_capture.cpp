@@ -61,10 +61,8 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     cp.n_threads = cp.n_threads_batch = o.session.n_threads > 0 ? o.session.n_threads : cores;
     const llama_context_ptr context(llama_init_from_model(model.get(), cp));
     if (!context) return Error{ErrorKind::engine, "llama.cpp could not make a context"};
-    uint32_t seed = 0;
-    const llama_sampler_ptr sampler = engine::make_sampler(o.sampling, vocab, &seed);
-
     PointerCaptureResult result;
+    const llama_sampler_ptr sampler = engine::make_sampler(o.sampling, vocab, &result.seed);
     RememberPointers hook;
     const auto start = std::chrono::steady_clock::now();
     const auto decode = [&](const int32_t* tokens, size_t n) {

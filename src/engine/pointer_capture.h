@@ -36,6 +36,7 @@ struct PointerCaptureOptions {
 
 struct PointerCaptureResult {
     std::vector<int32_t> generated;
+    uint32_t seed = 0; // the one in use, also when a random one was asked for
     double seconds = 0;
     int32_t n_tensors = 0;           // kq_soft_max tensors of a token
     int32_t n_addresses = 0;         // distinct addresses they had, the most in any token

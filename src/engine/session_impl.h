@@ -57,7 +57,7 @@ private:
     double sink_seconds_ = 0;
     int64_t n_past_ = 0;
     uint32_t seed_ = 0;
-    SamplingOptions sampling_;
+    std::optional<SamplingOptions> sampling_; // of the latest generate()
 };
 
 } // namespace attnscope::engine

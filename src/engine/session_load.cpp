@@ -216,7 +216,7 @@ RecordingInfo SessionImpl::recording_info() const {
     info.geometry = geometry();
     // As they were typed: 0.95, not the nearest float's 0.949999988.
     const auto typed = [](float x) { return std::stod(fmt::format("{:.6g}", x)); };
-    const nlohmann::json settings = {
+    nlohmann::json settings = {
         {"ctx_size", n_ctx()},
         {"ubatch_size", llama_n_ubatch(context_.get())},
         {"threads", options_.n_threads},
@@ -228,13 +228,30 @@ RecordingInfo SessionImpl::recording_info() const {
         {"n_gpu_layers", options_.n_gpu_layers},
         {"device", options_.devices},
         {"rpc", options_.rpc_servers},
-        {"temp", typed(sampling_.temperature)},
-        {"top_k", sampling_.top_k},
-        {"top_p", typed(sampling_.top_p)},
-        {"min_p", typed(sampling_.min_p)},
-        {"repeat_penalty", typed(sampling_.repeat_penalty)},
-        {"seed", seed_},
     };
+    if (sampling_) {
+        settings.update({{"temp", typed(sampling_->temperature)},
+                         {"top_k", sampling_->top_k},
+                         {"top_p", typed(sampling_->top_p)},
+                         {"min_p", typed(sampling_->min_p)},
+                         {"repeat_penalty", typed(sampling_->repeat_penalty)},
+                         {"repeat_last_n", sampling_->repeat_last_n},
+                         {"typical_p", typed(sampling_->typical_p)},
+                         {"presence_penalty", typed(sampling_->presence_penalty)},
+                         {"frequency_penalty", typed(sampling_->frequency_penalty)},
+                         {"dynatemp_range", typed(sampling_->dynatemp_range)},
+                         {"dynatemp_exponent", typed(sampling_->dynatemp_exponent)},
+                         {"xtc_probability", typed(sampling_->xtc_probability)},
+                         {"xtc_threshold", typed(sampling_->xtc_threshold)},
+                         {"dry_multiplier", typed(sampling_->dry_multiplier)},
+                         {"dry_base", typed(sampling_->dry_base)},
+                         {"dry_allowed_length", sampling_->dry_allowed_length},
+                         {"dry_penalty_last_n", sampling_->dry_penalty_last_n},
+                         {"mirostat", sampling_->mirostat},
+                         {"mirostat_tau", typed(sampling_->mirostat_tau)},
+                         {"mirostat_eta", typed(sampling_->mirostat_eta)},
+                         {"seed", seed_}});
+    }
     info.settings_json = settings.dump();
     return info;
 }

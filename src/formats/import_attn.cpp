@@ -30,6 +30,8 @@ public:
         }
         if (!recorded.complete)
             info_.notes.push_back("the recording was not closed: what was committed is there");
+        if (const size_t n = recording_->sequences().size(); n > 1)
+            info_.notes.push_back("the recording holds " + std::to_string(n) + " sequences: the first is read");
     }
 
     const CaptureInfo& info() const override { return info_; }

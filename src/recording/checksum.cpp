@@ -1,11 +1,11 @@
 #include "recording/checksum.h"
+#include "recording/schema.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include <bit>
 #include <cstring>
-#include <string>
 #include <vector>
 
 namespace attnscope::recording {
@@ -25,23 +25,64 @@ int64_t meta_checksum(std::string_view key, std::string_view value) {
     return checksum(Summed::meta, 0, bytes);
 }
 
-int64_t frame_checksum(const Frame& frame, size_t q_size, int64_t q_checksum,
-                       std::span<const uint8_t> visible, std::span<const uint8_t> witnesses) {
-    struct Fixed {
-        int32_t token, position, kind;
-        uint32_t verdict;
-        uint64_t q_size;
-        int64_t q_checksum;
-        uint64_t visible_size;
-    };
-    static_assert(sizeof(Fixed) == 40, "hashed as bytes: no padding");
-    const Fixed fixed{frame.token, frame.position, static_cast<int32_t>(frame.kind) | (frame.batched ? 2 : 0), frame.verdict, q_size,
-                      q_checksum,  visible.size()};
-    std::vector<uint8_t> bytes(sizeof fixed + visible.size() + witnesses.size());
-    std::memcpy(bytes.data(), &fixed, sizeof fixed);
-    auto out = std::copy(visible.begin(), visible.end(), bytes.begin() + sizeof fixed);
-    std::copy(witnesses.begin(), witnesses.end(), out);
-    return checksum(Summed::frame, frame.index, bytes);
+namespace {
+
+template <typename T> void append(std::vector<uint8_t>& bytes, T value) {
+    const auto at = bytes.size();
+    bytes.resize(at + sizeof value);
+    std::memcpy(bytes.data() + at, &value, sizeof value);
+}
+
+void append_bytes(std::vector<uint8_t>& bytes, const auto& more) {
+    bytes.insert(bytes.end(), more.begin(), more.end());
+}
+
+} // namespace
+
+int64_t frame_checksum(const Frame& frame, size_t q_size, int64_t q_checksum, std::span<const uint8_t> visible,
+                       std::span<const uint8_t> witnesses, int32_t version) {
+    std::vector<uint8_t> bytes;
+    bytes.reserve(48 + visible.size() + witnesses.size());
+    const auto kind = static_cast<int32_t>(frame.kind);
+    append(bytes, frame.token);
+    append(bytes, frame.position);
+    if (version == 1) {
+        append(bytes, kind | (frame.batched ? 2 : 0));
+        append(bytes, frame.verdict);
+    } else {
+        append(bytes, kind);
+        append(bytes, int32_t(frame.batched));
+        append(bytes, uint64_t(frame.verdict));
+    }
+    append(bytes, uint64_t(q_size));
+    append(bytes, q_checksum);
+    append(bytes, uint64_t(visible.size()));
+    append_bytes(bytes, visible);
+    append_bytes(bytes, witnesses);
+    return checksum(Summed::frame, row_number(frame.sequence, frame.index), bytes);
+}
+
+int64_t sequence_checksum(const Sequence& sequence) {
+    std::vector<uint8_t> bytes;
+    for (const int64_t value : {sequence.parent, sequence.n_shared, sequence.n_own(), sequence.keys_of,
+                                int64_t(sequence.geometry), int64_t(sequence.ended), int64_t(sequence.label.size())}) {
+        append(bytes, value);
+    }
+    append_bytes(bytes, sequence.label);
+    append_bytes(bytes, sequence.end_reason);
+    return checksum(Summed::sequence, sequence.id, bytes);
+}
+
+int64_t media_checksum(int64_t id, const Media& media) {
+    std::vector<uint8_t> bytes;
+    for (const int64_t value :
+         {media.sequence, media.begin, media.end, int64_t(media.kind), int64_t(media.width), int64_t(media.height),
+          int64_t(media.n_patch_x), int64_t(media.n_patch_y), int64_t(media.name.size())}) {
+        append(bytes, value);
+    }
+    append_bytes(bytes, media.name);
+    append_bytes(bytes, media.sha256);
+    return checksum(Summed::media, id, bytes);
 }
 
 } // namespace attnscope::recording

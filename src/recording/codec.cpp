@@ -167,4 +167,32 @@ std::string frame_problem(const Frame& frame, const Geometry& geometry) {
     return {};
 }
 
+std::string sequence_problem(const Sequence& s, std::span<const Sequence> before) {
+    const auto n = static_cast<int64_t>(before.size());
+    if (s.id != n) return fmt::format("it has number {} where {} is due", s.id, n);
+    if (n >= max_sequences) return fmt::format("there are {} sequences already", n);
+    if (s.parent < -1 || s.parent >= n) return fmt::format("its parent {} has not begun", s.parent);
+    if (s.n_shared < 0 || (s.parent < 0 && s.n_shared > 0))
+        return fmt::format("it shares {} columns with nobody", s.n_shared);
+    if (s.parent >= 0 && s.n_shared > before[size_t(s.parent)].n_frames)
+        return fmt::format("it shares {} columns with a sequence of {}", s.n_shared, before[size_t(s.parent)].n_frames);
+    if (s.keys_of < -1 || s.keys_of >= n)
+        return fmt::format("the sequence {} that it looks at has not begun", s.keys_of);
+    if (s.label.size() > max_label_bytes || s.end_reason.size() > max_label_bytes) return "its texts are too long";
+    return {};
+}
+
+std::string media_problem(const Media& m, std::span<const Sequence> sequences) {
+    if (m.sequence < 0 || m.sequence >= static_cast<int64_t>(sequences.size()))
+        return fmt::format("its sequence {} has not begun", m.sequence);
+    if (m.begin < 0 || m.begin >= m.end || m.end > max_index)
+        return fmt::format("its columns [{}, {}) are none", m.begin, m.end);
+    if (m.kind != MediaKind::image && m.kind != MediaKind::audio) return "its kind is unknown";
+    if (m.width < 0 || m.height < 0 || m.n_patch_x < 0 || m.n_patch_y < 0) return "its size is negative";
+    if ((m.n_patch_x > 0 || m.n_patch_y > 0) && int64_t(m.n_patch_x) * m.n_patch_y != m.end - m.begin)
+        return fmt::format("its {} columns are no grid of {} x {}", m.end - m.begin, m.n_patch_x, m.n_patch_y);
+    if (m.name.size() > max_label_bytes || m.sha256.size() > max_label_bytes) return "its texts are too long";
+    return {};
+}
+
 } // namespace attnscope::recording

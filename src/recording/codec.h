@@ -26,5 +26,8 @@ std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> by
 // What is wrong with a frame of this geometry, in words; empty: nothing. The writer refuses what the reader
 // would.
 std::string frame_problem(const Frame& frame, const Geometry& geometry);
+// Of a sequence after those that have begun (whose n_frames are known), and of a picture in one of them.
+std::string sequence_problem(const Sequence& sequence, std::span<const Sequence> before);
+std::string media_problem(const Media& media, std::span<const Sequence> sequences);
 
 } // namespace attnscope::recording

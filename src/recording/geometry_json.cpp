@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 namespace attnscope::recording {
 
@@ -70,9 +71,9 @@ public:
             good_ = false;
     }
 
-    void reals(const char* key, std::vector<float>& out) {
+    void reals(const char* key, std::vector<float>& out, size_t most) {
         const json* v = find(key);
-        if (!v || !v->is_array() || v->size() > size_t(max_heads)) {
+        if (!v || !v->is_array() || v->size() > most) {
             good_ = false;
             return;
         }
@@ -83,8 +84,22 @@ public:
         }
     }
 
+    // Members that nobody asked for: a rule that is not known would give other rows in silence.
+    std::string unknown() const {
+        if (!object_.is_object()) return {};
+        for (const auto& [key, value] : object_.items()) {
+            if (!asked_.contains(key)) return key;
+        }
+        return {};
+    }
+    bool has(const char* key) {
+        asked_.insert(key);
+        return object_.is_object() && object_.contains(key);
+    }
+
     // False where it is missing.
     void flag(const char* key, bool& out) {
+        asked_.insert(key);
         if (!good_) return;
         const auto it = object_.find(key);
         if (it == object_.end()) return;
@@ -101,6 +116,7 @@ public:
 
 private:
     const json* find(const char* key) {
+        asked_.insert(key);
         if (!good_) return nullptr;
         const auto it = object_.find(key);
         if (it != object_.end()) return &*it;
@@ -128,9 +144,10 @@ private:
 
     const json& object_;
     bool good_;
+    std::set<std::string, std::less<>> asked_;
 };
 
-std::optional<LayerInfo> layer_from_json(const json& object) {
+std::optional<LayerInfo> layer_from_json(const json& object, std::string& unknown) {
     LayerInfo layer;
     Members m(object);
     m.integer("layer", layer.layer);
@@ -146,10 +163,20 @@ std::optional<LayerInfo> layer_from_json(const json& object) {
     m.real("softcap", layer.softcap);
     m.real("post_scale", layer.post_scale);
     m.real("max_bias", layer.max_bias);
-    m.reals("sinks", layer.sinks);
+    m.reals("sinks", layer.sinks, max_heads);
     m.text("absent", layer.absent);
     m.flag("on_device", layer.on_device);
+    if (m.has("key_source")) {
+        int32_t source = 0;
+        m.integer("key_source", source);
+        layer.key_source = static_cast<KeySource>(source);
+    }
+    if (m.has("bias")) {
+        m.integer("bias_reach", layer.bias_reach);
+        m.reals("bias", layer.bias, max_bias_floats);
+    }
     if (!m.good()) return std::nullopt;
+    if (unknown.empty()) unknown = m.unknown();
     return layer;
 }
 
@@ -176,6 +203,15 @@ std::string layer_problem(const LayerInfo& layer, const Geometry& geometry) {
         return "its mask group does not exist";
     if (!layer.sinks.empty() && layer.sinks.size() != static_cast<size_t>(layer.n_head)) {
         return "it has not one sink a query head";
+    }
+    if (layer.key_source != KeySource::cache && layer.key_source != KeySource::graph &&
+        layer.key_source != KeySource::sequence) {
+        return "where its keys come from is unknown";
+    }
+    if (layer.key_source == KeySource::sequence) return "its keys are another sequence's, which cannot be recorded yet";
+    if (layer.bias_reach < 0 || layer.bias_reach > max_bias_reach ||
+        layer.bias.size() != (layer.bias.empty() ? 0 : size_t(layer.n_head) * (2 * size_t(layer.bias_reach) + 1))) {
+        return "its added bias is no table of its heads and distances";
     }
     if (layer.k_layer < 0 || layer.k_layer >= geometry.n_layer())
         return "the layer whose keys it uses does not exist";
@@ -212,11 +248,17 @@ std::string geometry_to_json(const Geometry& geometry) {
                           {"sinks", std::move(sinks)},
                           {"absent", layer.absent}});
         if (layer.on_device) layers.back()["on_device"] = true;
+        if (layer.key_source != KeySource::cache) layers.back()["key_source"] = static_cast<int32_t>(layer.key_source);
+        if (!layer.bias.empty()) {
+            layers.back()["bias_reach"] = layer.bias_reach;
+            json& bias = layers.back()["bias"] = json::array();
+            for (const float b : layer.bias) bias.push_back(float_to_json(b));
+        }
     }
     return dump({{"n_mask_groups", geometry.n_mask_groups}, {"layers", std::move(layers)}});
 }
 
-std::optional<Geometry> geometry_from_json(const std::string& text) {
+std::optional<Geometry> geometry_from_json(const std::string& text, std::string& unknown) {
     const json root = json::parse(text, nullptr, false);
     Geometry geometry;
     Members m(root);
@@ -224,10 +266,12 @@ std::optional<Geometry> geometry_from_json(const std::string& text) {
     const json* layers = m.array("layers");
     if (!layers || layers->size() > size_t(max_layers)) return std::nullopt;
     for (const json& object : *layers) {
-        auto layer = layer_from_json(object);
+        auto layer = layer_from_json(object, unknown);
         if (!layer) return std::nullopt;
         geometry.layers.push_back(std::move(*layer));
     }
+    if (!m.good()) return std::nullopt;
+    if (unknown.empty()) unknown = m.unknown();
     return geometry;
 }
 

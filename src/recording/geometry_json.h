@@ -9,8 +9,9 @@
 namespace attnscope::recording {
 
 std::string geometry_to_json(const Geometry& geometry);
-// Nothing when the text is not a geometry; geometry_problem() must still be asked.
-std::optional<Geometry> geometry_from_json(const std::string& text);
+// Nothing when the text is not a geometry; geometry_problem() must still be asked. `unknown` becomes the first member that
+// is not known, if there is one: a layer with such a rule would give wrong rows.
+std::optional<Geometry> geometry_from_json(const std::string& text, std::string& unknown);
 // What is wrong with a geometry, in words; empty: nothing. Afterwards no product of its numbers overflows and
 // every index in it is inside its array.
 std::string geometry_problem(const Geometry& geometry);

@@ -10,6 +10,7 @@
 #include <charconv>
 #include <limits>
 #include <new>
+#include <numeric>
 
 namespace attnscope::recording {
 
@@ -20,13 +21,6 @@ using Meta = std::map<std::string, std::string>;
 const std::string* find(const Meta& meta, const char* key) {
     const auto it = meta.find(key);
     return it == meta.end() ? nullptr : &it->second;
-}
-
-// Whatever a file says goes into JSON and onto terminals later.
-std::string valid_utf8(const std::string& text) {
-    const nlohmann::json json = text;
-    return nlohmann::json::parse(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
-        .get<std::string>();
 }
 
 std::optional<int64_t> number(const Meta& meta, const char* key, int64_t max) {
@@ -49,8 +43,21 @@ Error Reader::damaged(const std::string& what) const {
     return {ErrorKind::damaged, fmt::format("{} is damaged: {}", path_, what)};
 }
 
-Error Reader::no_such_frame(int64_t index) const {
-    return {ErrorKind::not_found, fmt::format("{} has no frame {}: it has {}", path_, index, info_.n_frames)};
+Error Reader::no_such_frame(const FramePlace& place) const {
+    if (place.sequence < 0 || place.sequence >= static_cast<int64_t>(sequences_.size())) {
+        return {ErrorKind::not_found,
+                fmt::format("{} has no sequence {}: it has {}", path_, place.sequence, sequences_.size())};
+    }
+    return {ErrorKind::not_found,
+            fmt::format("{} has no frame {}: {} {}", path_, place.index,
+                        place.sequence == 0 ? "it has" : fmt::format("sequence {} has", place.sequence),
+                        sequence(place.sequence).n_frames)};
+}
+
+std::string valid_utf8(const std::string& text) {
+    const nlohmann::json json = text;
+    return nlohmann::json::parse(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace))
+        .get<std::string>();
 }
 
 Result<void> Reader::load() {
@@ -85,34 +92,38 @@ Result<void> Reader::load() {
 Result<void> Reader::verify_schema() {
     auto schema = db_->prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid");
     if (!schema) return schema.error();
-    for (const Table& table : tables) {
+    for (const Table& table : tables_of(info_.format_version)) {
         auto row = schema->step();
         if (!row) return row.error();
         if (!*row || schema->text(0) != "table" || schema->text(1) != table.name ||
             schema->text(2) != table.name || schema->text(3) != table.sql) {
-            return damaged(fmt::format("table {} is not what format 1 says", table.name));
+            return damaged(fmt::format("table {} is not what format {} says", table.name, info_.format_version));
         }
     }
     auto row = schema->step();
     if (!row) return row.error();
-    if (*row) return damaged("it has tables that format 1 does not know");
+    if (*row) return damaged(fmt::format("it has tables that format {} does not know", info_.format_version));
     return {};
 }
 
 Result<void> Reader::prepare() {
-    const std::pair<Statement*, const char*> statements[] = {
+    const bool first = info_.format_version == 1; // its kind holds `batched`, too
+    const std::string id = first ? "idx" : "id";
+    const std::string fields =
+        fmt::format("SELECT {}, token, position, kind, {}, verdict, checksum, q_checksum, visible, "
+                    "witnesses, length(q) FROM frame WHERE {} ",
+                    id, first ? "0" : "batched", id);
+    const std::string last = "SELECT {0} FROM {1} WHERE {0} >= ? AND {0} < ? ORDER BY {0} DESC LIMIT 1";
+    const std::pair<Statement*, std::string> statements[] = {
         {&select_meta_, "SELECT key, value, checksum FROM meta ORDER BY key"},
-        {&select_frame_,
-         "SELECT idx, token, position, kind, verdict, checksum, q_checksum, visible, witnesses, "
-         "length(q) FROM frame WHERE idx = ?"},
-        {&select_frames_,
-         "SELECT idx, token, position, kind, verdict, checksum, q_checksum, visible, witnesses, "
-         "length(q) FROM frame WHERE idx >= ? AND idx < ? ORDER BY idx"},
-        {&select_q_, "SELECT q FROM frame WHERE idx = ?"},
-        {&last_frame_, "SELECT idx FROM frame ORDER BY idx DESC LIMIT 1"},
-        {&last_block_, "SELECT id FROM k_block ORDER BY id DESC LIMIT 1"},
+        {&select_frame_, fields + "= ?"},
+        {&select_frames_, fields + fmt::format(">= ? AND {} < ? ORDER BY 1", id)},
+        {&select_q_, fmt::format("SELECT q FROM frame WHERE {} = ?", id)},
+        {&last_frame_, fmt::format(fmt::runtime(last), id, "frame")},
+        {&last_block_, fmt::format(fmt::runtime(last), "id", "k_block")},
         {&select_block_, "SELECT checksum, data FROM k_block WHERE id = ?"},
-        {&select_tail_, "SELECT idx, checksum, data FROM k_tail WHERE idx >= ? AND idx < ? ORDER BY idx"},
+        {&select_tail_,
+         fmt::format("SELECT {0}, checksum, data FROM k_tail WHERE {0} >= ? AND {0} < ? ORDER BY {0}", id)},
     };
     for (const auto& [statement, sql] : statements) {
         auto prepared = db_->prepare(sql);
@@ -167,8 +178,15 @@ Result<void> Reader::load_geometry(const Meta& meta) {
     const auto chunk_frames = number(meta, "chunk_frames", max_chunk_frames);
     if (!text || !chunk_frames) return damaged("table meta: geometry or chunk_frames is missing");
     if (text->empty()) return {}; // not stated yet
-    auto geometry = geometry_from_json(*text);
+    std::string unknown;
+    auto geometry = geometry_from_json(*text, unknown);
     if (!geometry) return damaged("table meta: geometry is not readable");
+    if (!unknown.empty()) {
+        return Error{ErrorKind::unsupported,
+                     fmt::format("{} has layers with a rule that this program does not know ({}): use a "
+                                 "newer one",
+                                 path_, valid_utf8(unknown))};
+    }
     const std::string problem = geometry_problem(*geometry);
     if (!problem.empty()) return damaged("table meta: geometry: " + problem);
     if (*chunk_frames < 1) return damaged("table meta: chunk_frames is 0");
@@ -192,16 +210,26 @@ Result<void> Reader::load_counts(const Meta& meta) {
     const auto n_texts = number(meta, "n_texts", int64_t(1) << 32);
     const auto complete = number(meta, "complete", 1);
     if (!n_frames || !n_texts || !complete) return damaged("table meta: a count is missing");
-    int64_t last = -1;
-    {
-        const ResetOnExit reset(last_frame_);
-        auto row = last_frame_.step();
-        if (!row) return row.error();
-        if (*row) last = last_frame_.integer(0);
+    std::vector<Sequence> sequences(1);
+    std::vector<Media> media;
+    if (info_.format_version == 1) {
+        sequences[0].n_frames = *n_frames;
+    } else {
+        const auto n_sequences = number(meta, "n_sequences", max_sequences);
+        const auto n_media = number(meta, "n_media", max_media);
+        if (!n_sequences || !n_media) return damaged("table meta: a count is missing");
+        auto read = read_sequences(*n_sequences);
+        if (!read) return read.error();
+        sequences = std::move(*read);
+        auto pictures = read_media(*n_media, sequences);
+        if (!pictures) return pictures.error();
+        media = std::move(*pictures);
     }
-    if (last != *n_frames - 1) {
-        return damaged(fmt::format("table frame: the last row is {} where {} is due", last, *n_frames - 1));
-    }
+    const int64_t counted = std::accumulate(sequences.begin(), sequences.end(), int64_t(0),
+                                            [](int64_t sum, const Sequence& s) { return sum + s.n_own(); });
+    if (counted != *n_frames)
+        return damaged(fmt::format("table sequence: {} frames where {} are due", counted, *n_frames));
+    if (auto r = last_frames_fit(sequences); !r) return r.error();
     if (*n_frames > 0 && chunk_frames_ == 0) return damaged("table meta: frames without a geometry");
     // What a file claims must fit into it; everything that is allocated later is bounded by this.
     auto pages = db_->integer("PRAGMA page_count");
@@ -213,8 +241,12 @@ Result<void> Reader::load_counts(const Meta& meta) {
         std::max<int64_t>(min_frame_row_bytes, static_cast<int64_t>(info_.geometry.k_bytes()));
     if (*n_frames > file_bytes / frame_bytes)
         return damaged(fmt::format("{} frames do not fit into it", *n_frames));
-    info_.n_frames = *n_frames;
+    n_frames_ = *n_frames;
+    sequences_ = std::move(sequences);
+    media_ = std::move(media);
+    info_.n_frames = sequences_[0].n_frames;
     info_.complete = *complete == 1;
+    for (Sequence& s : sequences_) s.ended = s.ended || info_.complete;
     if (*n_texts == n_texts_) return {};
     n_texts_ = *n_texts;
     return load_texts();

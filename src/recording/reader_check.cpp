@@ -32,11 +32,15 @@ Result<void> Reader::check(const std::function<void(double)>& progress) {
         if (*verdict != "ok") return damaged(fmt::format("SQLite's integrity check says: {}", *verdict));
         report(0.3);
 
-        auto sealed = read_sealed();
-        if (!sealed) return sealed.error();
-        if (auto r = check_frames(*sealed, report); !r) return r.error();
-        if (auto r = check_blocks(*sealed, report); !r) return r.error();
-        if (auto r = check_tail(*sealed); !r) return r.error();
+        std::vector<Sealed> sealed;
+        for (const Sequence& s : sequences_) {
+            auto read = read_sealed(s.id);
+            if (!read) return read.error();
+            sealed.push_back(*read);
+        }
+        if (auto r = check_frames(report); !r) return r.error();
+        if (auto r = check_blocks(sealed, report); !r) return r.error();
+        if (auto r = check_tail(sealed); !r) return r.error();
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, fmt::format("cannot read {}: not enough memory", path_)};
     }
@@ -44,47 +48,65 @@ Result<void> Reader::check(const std::function<void(double)>& progress) {
     return {};
 }
 
-Result<void> Reader::check_frames(const Sealed& sealed, const std::function<void(double)>& progress) {
-    const int64_t n = info_.n_frames;
-    for (int64_t i = 0; i < n; ++i) {
-        auto frame = read_frame(i, true);
-        if (!frame) return frame.error();
-        for (const Ranges& ranges : frame->visible) {
-            if (info_.complete && !ranges.empty() && ranges.back().end > n) {
-                return damaged(fmt::format("table frame, row {}: it sees columns that are not there", i));
+Result<void> Reader::check_frames(const std::function<void(double)>& progress) {
+    int64_t done = 0;
+    for (const Sequence& s : sequences_) {
+        for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
+            auto frame = read_frame({i, s.id}, true);
+            if (!frame) return frame.error();
+            for (const Ranges& ranges : frame->visible) {
+                if (s.ended && !ranges.empty() && ranges.back().end > s.n_frames) {
+                    return damaged(
+                        fmt::format("table frame, row {}: it sees columns that are not there", row_number(s.id, i)));
+                }
             }
+            if (++done % 64 == 0) progress(0.3 + 0.4 * static_cast<double>(done) / static_cast<double>(n_frames_));
         }
-        if (i % 64 == 0) progress(0.3 + 0.4 * static_cast<double>(i) / static_cast<double>(n));
     }
-    if (info_.geometry.k_bytes() == 0) return {};
-    const int64_t unsealed = n - sealed.n_frames;
-    if (unsealed >= chunk_frames_ || (info_.complete ? unsealed > 0 : unsealed < 0) ||
-        unsealed <= -chunk_frames_) {
-        return damaged(fmt::format("table k_block: it holds {} chunks of {} frames for {} frames",
-                                   sealed.n_chunks, chunk_frames_, n));
+    auto rows = db_->integer("SELECT count(*) FROM frame");
+    if (!rows) return rows.error();
+    if (*rows != n_frames_)
+        return damaged(fmt::format("table frame: it has {} rows where {} are due", *rows, n_frames_));
+    for (size_t i = 0; i < media_.size(); ++i) {
+        const Sequence& s = sequence(media_[i].sequence);
+        if (s.ended && media_[i].end > s.n_frames)
+            return damaged(fmt::format("table media, row {}: its columns are not there", i));
     }
     return {};
 }
 
-Result<void> Reader::check_blocks(const Sealed& sealed, const std::function<void(double)>& progress) {
+Result<void> Reader::check_blocks(const std::vector<Sealed>& sealed, const std::function<void(double)>& progress) {
     auto select = db_->prepare("SELECT id, checksum, data FROM k_block ORDER BY id");
     if (!select) return select.error();
-    for (int64_t chunk = 0; chunk < sealed.n_chunks; ++chunk) {
-        const int64_t n_rows = std::min<int64_t>(chunk_frames_, info_.n_frames - chunk * chunk_frames_);
-        for (int32_t i = 0; i < info_.geometry.n_layer(); ++i) {
-            if (!info_.geometry.owns_k(i)) continue;
-            auto row = select->step();
-            if (!row) return row.error();
-            const int64_t id = chunk * info_.geometry.n_layer() + i;
-            if (!*row || select->integer(0) != id)
-                return damaged(fmt::format("table k_block, row {}: it is missing", id));
-            const auto data = select->blob(2);
-            if (data.size() != static_cast<size_t>(n_rows) * info_.geometry.layers[size_t(i)].k_bytes() ||
-                checksum(Summed::k_block, id, data) != select->integer(1)) {
-                return damaged(fmt::format("table k_block, row {}: checksum", id));
-            }
+    int64_t done = 0;
+    for (const Sequence& s : sequences_) {
+        const auto& [n_chunks, sealed_end] = sealed[size_t(s.id)];
+        const int64_t unsealed = s.n_frames - sealed_end;
+        if (info_.geometry.k_bytes() > 0 &&
+            (unsealed >= chunk_frames_ || unsealed <= -chunk_frames_ || (s.ended ? unsealed > 0 : unsealed < 0))) {
+            return damaged(
+                fmt::format("table k_block: it holds {} chunks of {} frames for the {} frames of sequence {}", n_chunks,
+                            chunk_frames_, s.n_own(), s.id));
         }
-        progress(0.7 + 0.3 * static_cast<double>(chunk) / static_cast<double>(sealed.n_chunks));
+        for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
+            const int64_t n_rows = std::min<int64_t>(chunk_frames_, s.n_own() - chunk * chunk_frames_);
+            for (int32_t i = 0; i < info_.geometry.n_layer(); ++i) {
+                if (!info_.geometry.owns_k(i)) continue;
+                auto row = select->step();
+                if (!row) return row.error();
+                const int64_t id = row_number(s.id, chunk * info_.geometry.n_layer() + i);
+                if (!*row || select->integer(0) != id)
+                    return damaged(fmt::format("table k_block, row {}: it is missing", id));
+                const auto data = select->blob(2);
+                if (n_rows < 1 ||
+                    data.size() != static_cast<size_t>(n_rows) * info_.geometry.layers[size_t(i)].k_bytes() ||
+                    checksum(Summed::k_block, id, data) != select->integer(1)) {
+                    return damaged(fmt::format("table k_block, row {}: checksum", id));
+                }
+            }
+            done += n_rows;
+            progress(0.7 + 0.3 * static_cast<double>(done) / static_cast<double>(std::max<int64_t>(n_frames_, 1)));
+        }
     }
     auto row = select->step();
     if (!row) return row.error();
@@ -93,14 +115,24 @@ Result<void> Reader::check_blocks(const Sealed& sealed, const std::function<void
     return {};
 }
 
-Result<void> Reader::check_tail(const Sealed& sealed) {
-    const int64_t begin = std::min(sealed.n_frames, info_.n_frames);
-    if (auto tail = read_tail(begin, info_.n_frames); !tail) return tail.error();
-    auto others = db_->prepare("SELECT idx FROM k_tail WHERE idx < ? OR idx >= ? LIMIT 1");
-    if (!others) return others.error();
-    auto row = others->bind(1, begin).bind(2, info_.n_frames).step();
+Result<void> Reader::check_tail(const std::vector<Sealed>& sealed) {
+    const char* column = info_.format_version == 1 ? "idx" : "id";
+    auto rows = db_->prepare(fmt::format("SELECT {0} FROM k_tail ORDER BY {0}", column));
+    if (!rows) return rows.error();
+    for (const Sequence& s : sequences_) {
+        const Segment unsealed{s.id, std::min(sealed[size_t(s.id)].end, s.n_frames), s.n_frames};
+        if (auto tail = read_tail(unsealed); !tail) return tail.error(); // each is there, with its checksum ...
+        for (int64_t i = unsealed.begin; i < unsealed.end && info_.geometry.k_bytes() > 0; ++i) {
+            auto row = rows->step();
+            if (!row) return row.error();
+            if (!*row || rows->integer(0) != row_number(s.id, i)) // ... and nothing else between them
+                return damaged(
+                    fmt::format("table k_tail, row {}: it should not be there", *row ? rows->integer(0) : 0));
+        }
+    }
+    auto row = rows->step();
     if (!row) return row.error();
-    if (*row) return damaged(fmt::format("table k_tail, row {}: it should not be there", others->integer(0)));
+    if (*row) return damaged(fmt::format("table k_tail, row {}: it should not be there", rows->integer(0)));
     return {};
 }
 

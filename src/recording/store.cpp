@@ -47,6 +47,9 @@ Result<void> make_way(const std::string& path, bool overwrite) {
         }
         if (fs::is_directory(status))
             return Error{ErrorKind::io, fmt::format("cannot write {}: it is a folder", name)};
+        // a pipe or a device has this name for others: removing it would take it from them
+        if (!fs::is_regular_file(status) && !fs::is_symlink(status))
+            return Error{ErrorKind::io, fmt::format("cannot write {}: it is not a regular file", name)};
         if (!fs::remove(name, failed) || failed) {
             return Error{ErrorKind::io, fmt::format("cannot replace {}: {}", name, failed.message())};
         }
@@ -84,7 +87,7 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
                     "PRAGMA user_version={};",
                     Layout{}.page_bytes, application_id, format_version);
     if (auto r = store->db_->exec(setup.c_str()); !r) return r.error();
-    for (const Table& table : tables) {
+    for (const Table& table : tables_of(format_version)) {
         if (auto r = store->db_->exec(table.sql); !r) return r.error();
     }
     if (auto r = store->prepare(); !r) return r.error();
@@ -102,6 +105,8 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
     for (const auto& [key, value] : rows) {
         if (auto r = store->put_meta(key, value); !r) return r.error();
     }
+    store->lines_.emplace_back();
+    if (auto r = store->put_lines(); !r) return r.error();
     if (auto r = store->put_counts(false); !r) return r.error();
     if (auto r = store->db_->exec("COMMIT"); !r) return r.error();
     return store;
@@ -111,11 +116,16 @@ Result<void> Store::prepare() {
     const std::pair<Statement*, const char*> statements[] = {
         {&insert_meta_, "INSERT OR REPLACE INTO meta (key, value, checksum) VALUES (?,?,?)"},
         {&insert_frame_,
-         "INSERT INTO frame (idx, token, position, kind, verdict, checksum, q_checksum, visible, "
-         "witnesses, q) VALUES (?,?,?,?,?,?,?,?,?,?)"},
+         "INSERT INTO frame (id, token, position, kind, batched, verdict, checksum, q_checksum, visible, "
+         "witnesses, q) VALUES (?,?,?,?,?,?,?,?,?,?,?)"},
         {&insert_block_, "INSERT INTO k_block (id, checksum, data) VALUES (?,?,?)"},
-        {&insert_tail_, "INSERT INTO k_tail (idx, checksum, data) VALUES (?,?,?)"},
+        {&insert_tail_, "INSERT INTO k_tail (id, checksum, data) VALUES (?,?,?)"},
+        {&delete_tail_, "DELETE FROM k_tail WHERE id >= ? AND id < ?"},
         {&insert_text_, "INSERT OR IGNORE INTO token_text (token, checksum, piece) VALUES (?,?,?)"},
+        {&insert_sequence_, "INSERT OR REPLACE INTO sequence (id, parent, n_shared, n_own, keys_of, geometry, ended, "
+                            "checksum, label, end_reason) VALUES (?,?,?,?,?,?,?,?,?,?)"},
+        {&insert_media_, "INSERT INTO media (id, sequence, begin, \"end\", kind, width, height, n_patch_x, n_patch_y, "
+                         "checksum, name, sha256) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"},
     };
     for (const auto& [statement, sql] : statements) {
         auto prepared = db_->prepare(sql);
@@ -136,6 +146,8 @@ Result<void> Store::put_meta(std::string_view key, std::string_view value) {
 Result<void> Store::put_counts(bool complete) {
     if (auto r = put_meta("n_frames", std::to_string(n_frames_)); !r) return r.error();
     if (auto r = put_meta("n_texts", std::to_string(n_texts_)); !r) return r.error();
+    if (auto r = put_meta("n_sequences", std::to_string(lines_.size())); !r) return r.error();
+    if (auto r = put_meta("n_media", std::to_string(n_media_)); !r) return r.error();
     return put_meta("complete", complete ? "1" : "0");
 }
 
@@ -155,7 +167,6 @@ Result<void> Store::begin(const Geometry& geometry, const Layout& layout) {
     const std::string log = fmt::format("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint={};",
                                         checkpoint_bytes / layout.page_bytes);
     if (auto r = db_->exec(log.c_str()); !r) return r.error();
-    chunk_.resize(geometry_.k_bytes() * static_cast<size_t>(layout_.chunk_frames));
     began_ = true;
     return {};
 }
@@ -176,59 +187,141 @@ Error Store::with_rollback(Error error) {
 
 Result<void> Store::put(Frame&& frame) {
     if (auto r = open_transaction(); !r) return r.error();
-    const int64_t index = n_frames_;
+    Line& line = lines_[size_t(frame.sequence)];
+    Sequence& sequence = line.sequence;
+    frame.index = sequence.n_frames;
+    const int64_t id = row_number(frame.sequence, frame.index);
     encode_visible(frame.visible, visible_);
     encode_witnesses(frame.witnesses, witnesses_);
-    const int64_t q_checksum = frame.q.empty() ? 0 : checksum(Summed::q, index, frame.q);
-    insert_frame_.bind(1, index)
+    const int64_t q_checksum = frame.q.empty() ? 0 : checksum(Summed::q, id, frame.q);
+    insert_frame_.bind(1, id)
         .bind(2, int64_t(frame.token))
         .bind(3, int64_t(frame.position))
-        .bind(4, int64_t(frame.kind) | (frame.batched ? 2 : 0))
-        .bind(5, int64_t(frame.verdict))
-        .bind(6, frame_checksum(frame, frame.q.size(), q_checksum, visible_, witnesses_))
-        .bind(7, q_checksum)
-        .bind(8, std::span<const uint8_t>(visible_))
-        .bind(9, std::span<const uint8_t>(witnesses_));
+        .bind(4, int64_t(frame.kind))
+        .bind(5, int64_t(frame.batched))
+        .bind(6, int64_t(frame.verdict))
+        .bind(7, frame_checksum(frame, frame.q.size(), q_checksum, visible_, witnesses_, format_version))
+        .bind(8, q_checksum)
+        .bind(9, std::span<const uint8_t>(visible_))
+        .bind(10, std::span<const uint8_t>(witnesses_));
     if (frame.q.empty())
-        insert_frame_.bind_null(10);
+        insert_frame_.bind_null(11);
     else
-        insert_frame_.bind(10, std::span<const uint8_t>(frame.q));
+        insert_frame_.bind(11, std::span<const uint8_t>(frame.q));
     if (auto r = insert_frame_.run(); !r) return with_rollback(r.error());
 
-    const auto row_in_chunk = static_cast<size_t>(index % layout_.chunk_frames);
+    line.chunk.resize(geometry_.k_bytes() * static_cast<size_t>(layout_.chunk_frames));
+    const auto row_in_chunk = static_cast<size_t>((frame.index - sequence.n_shared) % layout_.chunk_frames);
     size_t from = 0;
     for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
         if (!geometry_.owns_k(i)) continue;
         const size_t bytes = geometry_.layers[size_t(i)].k_bytes();
-        uint8_t* layer = chunk_.data() + from * static_cast<size_t>(layout_.chunk_frames);
+        uint8_t* layer = line.chunk.data() + from * static_cast<size_t>(layout_.chunk_frames);
         std::memcpy(layer + row_in_chunk * bytes, frame.k.data() + from, bytes);
         from += bytes;
     }
     uncommitted_bytes_ += frame.q.size() + frame.k.size();
-    if (from > 0) tail_.emplace_back(index, std::move(frame.k));
-    n_frames_ = index + 1;
-    if (n_frames_ % layout_.chunk_frames == 0) return seal_chunk(layout_.chunk_frames);
+    if (from > 0) line.tail.emplace_back(frame.index, std::move(frame.k));
+    sequence.n_frames = frame.index + 1;
+    line.changed = true;
+    ++n_frames_;
+    if (sequence.n_own() % layout_.chunk_frames == 0) return seal_chunk(line, layout_.chunk_frames);
     return {};
 }
 
-Result<void> Store::seal_chunk(int64_t n_rows) {
-    if (tail_in_file_) {
+Result<void> Store::seal_chunk(Line& line, int64_t n_rows) {
+    const Sequence& sequence = line.sequence;
+    if (line.tail_in_file) {
         // first, so that the blocks take the pages that the tail gives up
-        if (auto r = db_->exec("DELETE FROM k_tail"); !r) return with_rollback(r.error());
-        tail_in_file_ = false;
+        delete_tail_.bind(1, row_number(sequence.id, 0)).bind(2, row_number(sequence.id + 1, 0));
+        if (auto r = delete_tail_.run(); !r) return with_rollback(r.error());
+        line.tail_in_file = false;
     }
-    tail_.clear();
-    const int64_t chunk = (n_frames_ - 1) / layout_.chunk_frames;
+    line.tail.clear();
+    const int64_t chunk = (sequence.n_own() - 1) / layout_.chunk_frames;
     size_t from = 0;
     for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
         if (!geometry_.owns_k(i)) continue;
         const size_t bytes = geometry_.layers[size_t(i)].k_bytes();
-        const std::span<const uint8_t> data(chunk_.data() + from * static_cast<size_t>(layout_.chunk_frames),
+        const std::span<const uint8_t> data(line.chunk.data() + from * static_cast<size_t>(layout_.chunk_frames),
                                             bytes * static_cast<size_t>(n_rows));
-        const int64_t id = chunk * geometry_.n_layer() + i;
+        const int64_t id = row_number(sequence.id, chunk * geometry_.n_layer() + i);
         insert_block_.bind(1, id).bind(2, checksum(Summed::k_block, id, data)).bind(3, data);
         if (auto r = insert_block_.run(); !r) return with_rollback(r.error());
         from += bytes;
+    }
+    return {};
+}
+
+// The keys of a sequence whose last chunk is not full.
+Result<void> Store::seal_rest(Line& line) {
+    const int64_t rest = began_ ? line.sequence.n_own() % layout_.chunk_frames : 0;
+    if (rest != 0) {
+        if (auto r = seal_chunk(line, rest); !r) return r.error();
+    }
+    line.chunk = {};
+    return {};
+}
+
+Result<void> Store::put_sequence(const Sequence& sequence) {
+    if (auto r = open_transaction(); !r) return r.error();
+    if (static_cast<size_t>(sequence.id) == lines_.size()) lines_.emplace_back();
+    Line& line = lines_[size_t(sequence.id)];
+    line.sequence = sequence;
+    line.sequence.n_frames = sequence.n_shared;
+    line.changed = true;
+    uncommitted_bytes_ += sequence.label.size();
+    return {};
+}
+
+Result<void> Store::end_sequence(int64_t id, const std::string& reason) {
+    if (auto r = open_transaction(); !r) return r.error();
+    Line& line = lines_[size_t(id)];
+    if (auto r = seal_rest(line); !r) return r.error();
+    line.sequence.ended = true;
+    line.sequence.end_reason = reason;
+    line.changed = true;
+    uncommitted_bytes_ += reason.size();
+    return {};
+}
+
+Result<void> Store::put_media(const Media& media) {
+    if (auto r = open_transaction(); !r) return r.error();
+    insert_media_.bind(1, n_media_)
+        .bind(2, media.sequence)
+        .bind(3, media.begin)
+        .bind(4, media.end)
+        .bind(5, int64_t(media.kind))
+        .bind(6, int64_t(media.width))
+        .bind(7, int64_t(media.height))
+        .bind(8, int64_t(media.n_patch_x))
+        .bind(9, int64_t(media.n_patch_y))
+        .bind(10, media_checksum(n_media_, media))
+        .bind(11, std::string_view(media.name))
+        .bind(12, std::string_view(media.sha256));
+    if (auto r = insert_media_.run(); !r) return with_rollback(r.error());
+    ++n_media_;
+    uncommitted_bytes_ += media.name.size() + media.sha256.size();
+    return {};
+}
+
+// The rows of sequences that changed: their numbers of frames are as of the same commit as the frames.
+Result<void> Store::put_lines() {
+    for (Line& line : lines_) {
+        if (!line.changed) continue;
+        const Sequence& s = line.sequence;
+        insert_sequence_.bind(1, s.id)
+            .bind(2, s.parent)
+            .bind(3, s.n_shared)
+            .bind(4, s.n_own())
+            .bind(5, s.keys_of)
+            .bind(6, int64_t(s.geometry))
+            .bind(7, int64_t(s.ended))
+            .bind(8, sequence_checksum(s))
+            .bind(9, std::string_view(s.label))
+            .bind(10, std::string_view(s.end_reason));
+        if (auto r = insert_sequence_.run(); !r) return r.error();
+        line.changed = false;
     }
     return {};
 }
@@ -243,15 +336,16 @@ Result<void> Store::put_text(int32_t token, const std::string& piece) {
     return {};
 }
 
-Result<void> Store::put_tail() {
-    for (const auto& [index, k] : tail_) {
-        insert_tail_.bind(1, index)
-            .bind(2, checksum(Summed::k_tail, index, k))
-            .bind(3, std::span<const uint8_t>(k));
-        if (auto r = insert_tail_.run(); !r) return r.error();
-        tail_in_file_ = true;
+Result<void> Store::put_tails() {
+    for (Line& line : lines_) {
+        for (const auto& [index, k] : line.tail) {
+            const int64_t id = row_number(line.sequence.id, index);
+            insert_tail_.bind(1, id).bind(2, checksum(Summed::k_tail, id, k)).bind(3, std::span<const uint8_t>(k));
+            if (auto r = insert_tail_.run(); !r) return r.error();
+            line.tail_in_file = true;
+        }
+        line.tail.clear();
     }
-    tail_.clear();
     return {};
 }
 
@@ -267,7 +361,8 @@ Result<void> Store::still_there() {
 Result<void> Store::commit() {
     if (!in_transaction_) return {};
     if (auto r = still_there(); !r) return with_rollback(r.error());
-    if (auto r = put_tail(); !r) return with_rollback(r.error());
+    if (auto r = put_tails(); !r) return with_rollback(r.error());
+    if (auto r = put_lines(); !r) return with_rollback(r.error());
     if (auto r = put_counts(false); !r) return with_rollback(r.error());
     if (auto r = db_->exec("COMMIT"); !r) return with_rollback(r.error());
     in_transaction_ = false;
@@ -279,9 +374,10 @@ Result<void> Store::commit() {
 Result<void> Store::finish() {
     if (auto r = open_transaction(); !r) return r.error();
     if (auto r = still_there(); !r) return with_rollback(r.error());
-    if (began_ && n_frames_ % layout_.chunk_frames != 0) {
-        if (auto r = seal_chunk(n_frames_ % layout_.chunk_frames); !r) return r.error();
+    for (Line& line : lines_) {
+        if (auto r = seal_rest(line); !r) return r.error();
     }
+    if (auto r = put_lines(); !r) return with_rollback(r.error());
     if (auto r = put_counts(true); !r) return with_rollback(r.error());
     if (auto r = db_->exec("COMMIT"); !r) return with_rollback(r.error());
     in_transaction_ = false;

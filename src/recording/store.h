@@ -23,9 +23,13 @@ public:
 
     // States the geometry, which fixes the page size, and switches to the write-ahead log.
     Result<void> begin(const Geometry& geometry, const Layout& layout);
-    // Both open a transaction when none is open. Frames come in order and fit the geometry.
+    // Each opens a transaction when none is open. The writer has checked that frames come in order and fit the geometry,
+    // that sequences begin in order, before their frames and pictures, and that none is named after its end.
     Result<void> put(Frame&& frame);
     Result<void> put_text(int32_t token, const std::string& piece);
+    Result<void> put_sequence(const Sequence& sequence); // n_frames is counted here
+    Result<void> put_media(const Media& media);
+    Result<void> end_sequence(int64_t id, const std::string& reason);
     // Makes what was put visible to readers and safe from the end of this process.
     Result<void> commit();
     // Seals the last chunk, marks the file complete, and folds the log into it.
@@ -35,32 +39,43 @@ public:
     size_t uncommitted_bytes() const { return uncommitted_bytes_; }
 
 private:
+    // A sequence that is being written.
+    struct Line {
+        Sequence sequence;   // n_frames: what was put
+        bool changed = true; // since its row was written
+        bool tail_in_file = false;
+        // Keys of the chunk that is being filled, (layer that owns K, chunk_frames, n_head_kv, head_dim); empty before the
+        // first frame and after the end.
+        std::vector<uint8_t> chunk;
+        std::vector<std::pair<int64_t, std::vector<uint8_t>>>
+            tail; // frames of this chunk since the last commit: index, K
+    };
+
     Result<void> prepare();
     Result<void> put_meta(std::string_view key, std::string_view value);
     Result<void> open_transaction();
-    Result<void> seal_chunk(int64_t n_rows);
-    Result<void> put_tail();
+    Result<void> seal_chunk(Line& line, int64_t n_rows);
+    Result<void> seal_rest(Line& line);
+    Result<void> put_tails();
+    Result<void> put_lines();
     Result<void> put_counts(bool complete);
     Result<void> still_there();
     Error with_rollback(Error error);
 
     std::string path_;
     std::unique_ptr<Database> db_;
-    Statement insert_meta_, insert_frame_, insert_block_, insert_tail_, insert_text_;
+    Statement insert_meta_, insert_frame_, insert_block_, insert_tail_, delete_tail_, insert_text_, insert_sequence_,
+        insert_media_;
     Geometry geometry_;
     Layout layout_;
     bool began_ = false;
     bool in_transaction_ = false;
     size_t uncommitted_bytes_ = 0;
-    int64_t n_frames_ = 0;
+    int64_t n_frames_ = 0; // of all sequences
     int64_t n_committed_ = 0;
     int64_t n_texts_ = 0;
-
-    // Keys of the chunk that is being filled, (layer that owns K, chunk_frames, n_head_kv, head_dim).
-    std::vector<uint8_t> chunk_;
-    std::vector<std::pair<int64_t, std::vector<uint8_t>>>
-        tail_; // frames of this chunk since the last commit: index, K
-    bool tail_in_file_ = false;
+    int64_t n_media_ = 0;
+    std::vector<Line> lines_;                  // by id
     std::vector<uint8_t> visible_, witnesses_; // scratch
 };
 

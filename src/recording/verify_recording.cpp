@@ -15,7 +15,7 @@ namespace {
 
 // A witness to be computed again, with what that takes of its frame.
 struct Proof {
-    int64_t frame = 0;
+    size_t verdict = 0; // in VerifyReport::frames
     Witness witness;
     std::vector<uint8_t> q; // the layer's, all heads
     Ranges visible;
@@ -26,14 +26,14 @@ struct Proof {
 // Rows computed twice by the same code differ only where the columns came in another order (cells, not positions).
 constexpr double fingerprint_tolerance = 1e-5;
 
-Result<void> prove_layer(Recording& recording, int32_t layer, std::vector<Proof>& proofs,
+Result<void> prove_layer(Recording& recording, int64_t sequence, int32_t layer, std::vector<Proof>& proofs,
                          const std::vector<int32_t>& positions, VerifyReport& report) {
     const LayerInfo& info = recording.info().geometry.layers[size_t(layer)];
     int64_t end = 0;
     for (const Proof& p : proofs) {
         if (!p.visible.empty()) end = std::max(end, p.visible.back().end);
     }
-    Result<std::vector<uint8_t>> keys = recording.keys(info.k_layer, 0, end);
+    Result<std::vector<uint8_t>> keys = recording.keys(info.k_layer, 0, end, sequence);
     if (!keys) return keys.error();
     std::vector<float> row;
     for (const Proof& p : proofs) {
@@ -51,7 +51,7 @@ Result<void> prove_layer(Recording& recording, int32_t layer, std::vector<Proof>
         r.positions = std::span(positions).first(size_t(n));
         r.head_begin = p.witness.head;
         r.head_end = p.witness.head + 1;
-        FrameVerdict& verdict = report.frames[size_t(p.frame)];
+        FrameVerdict& verdict = report.frames[p.verdict];
         verdict.proven_again = true;
         ++report.n_proven_again;
         if (!attention_rows(r, row)) {
@@ -77,7 +77,6 @@ Result<VerifyReport> verify_recording(Recording& recording, const VerifyOptions&
         if (options.progress) options.progress(step, fraction);
     };
     report.complete = info.complete;
-    report.n_frames = info.n_frames;
     report.pairs = geometry.n_rows();
     for (const LayerInfo& layer : geometry.layers) {
         if (!layer.captured()) report.absent.push_back("layer " + std::to_string(layer.layer) + ": " + layer.absent);
@@ -87,51 +86,71 @@ Result<VerifyReport> verify_recording(Recording& recording, const VerifyOptions&
         if (!checked) report.damage = checked.error().message;
     }
 
-    capture::Judge judge(geometry);
     std::set<std::pair<int32_t, int32_t>> pairs;
-    std::map<int32_t, std::vector<Proof>> by_layer;
-    std::vector<int32_t> positions;
-    const int64_t every =
-        options.proofs < 0 || options.proofs >= info.n_frames ? 1 : (info.n_frames + options.proofs - 1) / std::max<int64_t>(options.proofs, 1);
-    for (int64_t i = 0; i < info.n_frames; ++i) {
-        FrameVerdict verdict;
-        verdict.index = i;
-        Result<Frame> read = recording.frame(i, true, true);
-        if (!read) {
-            if (report.damage.empty()) report.damage = read.error().message;
-            verdict.verdict = verdict_checksum;
-            positions.push_back(static_cast<int32_t>(i));
-            report.frames.push_back(verdict);
-            continue;
+    const std::vector<Sequence> sequences = recording.sequences();
+    int64_t n_frames = 0;
+    for (const Sequence& s : sequences) n_frames += s.n_own();
+    report.n_frames = n_frames;
+    const int64_t every = options.proofs < 0 || options.proofs >= n_frames
+                              ? 1
+                              : (n_frames + options.proofs - 1) / std::max<int64_t>(options.proofs, 1);
+    for (const Sequence& s : sequences) {
+        std::map<int32_t, std::vector<Proof>> by_layer;
+        std::vector<int32_t> positions;
+        if (const Result<std::vector<Frame>> shared = recording.frames(0, s.n_shared, s.id)) {
+            for (const Frame& frame : *shared) positions.push_back(frame.position);
+        } else {
+            if (report.damage.empty()) report.damage = shared.error().message;
+            positions.resize(size_t(s.n_shared));
         }
-        Frame& frame = *read;
-        positions.push_back(frame.position);
-        const uint32_t recorded = frame.verdict;
-        judge.judge(frame);
-        verdict.verdict = recorded | frame.verdict;
-        for (const Witness& w : frame.witnesses) {
-            ++report.n_witnesses;
-            pairs.insert({w.layer, w.head});
-            const double ratio = static_cast<double>(w.error) / static_cast<double>(w.tolerance);
-            if (ratio >= report.worst_ratio) report.worst_ratio = ratio;
-            if (verdict.worst_tolerance == 0 || ratio > static_cast<double>(verdict.worst_error / verdict.worst_tolerance)) {
-                verdict.worst_error = w.error;
-                verdict.worst_tolerance = w.tolerance;
+        capture::Judge judge(geometry); // the frame before the first one is nobody's
+        for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
+            FrameVerdict verdict;
+            verdict.sequence = s.id;
+            verdict.index = i;
+            Result<Frame> read = recording.frame({i, s.id}, true, true);
+            if (!read) {
+                if (report.damage.empty()) report.damage = read.error().message;
+                verdict.verdict = verdict_checksum;
+                positions.push_back(static_cast<int32_t>(i));
+                report.frames.push_back(verdict);
+                continue;
             }
-            if (i % every != 0 || frame.q.empty() || (frame.verdict & verdict_witness_failed)) continue;
-            const LayerInfo& layer = geometry.layers[size_t(w.layer)];
-            const auto at = frame.q.begin() + static_cast<std::ptrdiff_t>(geometry.q_offset(w.layer));
-            by_layer[w.layer].push_back({i, w, {at, at + static_cast<std::ptrdiff_t>(layer.q_bytes())},
-                                         frame.visible[size_t(layer.mask_group)], frame.position, frame.batched});
+            Frame& frame = *read;
+            positions.push_back(frame.position);
+            const uint32_t recorded = frame.verdict;
+            judge.judge(frame);
+            verdict.verdict = recorded | frame.verdict;
+            const auto number = static_cast<int64_t>(report.frames.size());
+            for (const Witness& w : frame.witnesses) {
+                ++report.n_witnesses;
+                pairs.insert({w.layer, w.head});
+                const double ratio = static_cast<double>(w.error) / static_cast<double>(w.tolerance);
+                if (ratio >= report.worst_ratio) report.worst_ratio = ratio;
+                if (verdict.worst_tolerance == 0 ||
+                    ratio > static_cast<double>(verdict.worst_error / verdict.worst_tolerance)) {
+                    verdict.worst_error = w.error;
+                    verdict.worst_tolerance = w.tolerance;
+                }
+                if (number % every != 0 || frame.q.empty() || (frame.verdict & verdict_witness_failed)) continue;
+                const LayerInfo& layer = geometry.layers[size_t(w.layer)];
+                const auto at = frame.q.begin() + static_cast<std::ptrdiff_t>(geometry.q_offset(w.layer));
+                by_layer[w.layer].push_back({size_t(number),
+                                             w,
+                                             {at, at + static_cast<std::ptrdiff_t>(layer.q_bytes())},
+                                             frame.visible[size_t(layer.mask_group)],
+                                             frame.position,
+                                             frame.batched});
+            }
+            report.frames.push_back(verdict);
+            if (number % 64 == 0) progress("frames", static_cast<double>(number) / static_cast<double>(n_frames));
         }
-        report.frames.push_back(verdict);
-        if (i % 64 == 0) progress("frames", static_cast<double>(i) / static_cast<double>(info.n_frames));
-    }
-    size_t done = 0;
-    for (auto& [layer, proofs] : by_layer) {
-        progress("proofs", static_cast<double>(done++) / static_cast<double>(by_layer.size()));
-        const Result<void> proven = prove_layer(recording, layer, proofs, positions, report);
-        if (!proven && report.damage.empty()) report.damage = proven.error().message;
+        size_t done = 0;
+        for (auto& [layer, proofs] : by_layer) {
+            progress("proofs", static_cast<double>(done++) / static_cast<double>(by_layer.size()));
+            const Result<void> proven = prove_layer(recording, s.id, layer, proofs, positions, report);
+            if (!proven && report.damage.empty()) report.damage = proven.error().message;
+        }
     }
     report.pairs_witnessed = static_cast<int64_t>(pairs.size());
     report.n_ok = std::count_if(report.frames.begin(), report.frames.end(),

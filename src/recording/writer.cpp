@@ -2,7 +2,7 @@
 #include "recording/codec.h"
 #include "recording/geometry_json.h"
 #include "recording/schema.h"
-#include "recording/store.h"
+#include "recording/writer_item.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -28,21 +28,6 @@ double thread_cpu_seconds() {
     timespec t{};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-}
-
-// What travels to the writer's thread: a frame, or the text of a token.
-struct Item {
-    std::optional<Frame> frame;
-    int32_t token = 0;
-    std::string piece;
-    size_t bytes = 0; // of memory, roughly
-};
-
-size_t memory_of(const Frame& frame) {
-    size_t n = sizeof(Item) + frame.q.size() + frame.k.size() + frame.witnesses.size() * sizeof(Witness);
-    for (const Ranges& ranges : frame.visible)
-        n += ranges.size() * sizeof(Range);
-    return n;
 }
 
 class Writer final : public RecordingWriter {
@@ -89,31 +74,70 @@ public:
 
     Result<void> push(Frame&& frame) override {
         if (!began_) return Error{ErrorKind::invalid_argument, "a frame came before the geometry"};
-        if (frame.index != next_index_) {
+        if (auto r = is_open(frame.sequence); !r) return r.error();
+        const int64_t due = sequences_[size_t(frame.sequence)].n_frames;
+        if (frame.index != due) {
             return Error{ErrorKind::invalid_argument,
-                         fmt::format("frame {} came where frame {} was due", frame.index, next_index_)};
+                         fmt::format("frame {} came where frame {} was due", frame.index, due)};
         }
         const std::string problem = frame_problem(frame, geometry_);
         if (!problem.empty()) {
             return Error{ErrorKind::invalid_argument,
                          fmt::format("frame {} cannot be recorded: {}", frame.index, problem)};
         }
-        Item item;
-        item.bytes = memory_of(frame);
-        item.frame = std::move(frame);
-        if (auto r = enqueue(std::move(item), true); !r) return r.error();
-        ++next_index_;
+        Sequence& sequence = sequences_[size_t(frame.sequence)];
+        const size_t bytes = memory_of(frame);
+        if (auto r = enqueue({std::move(frame), bytes}, true); !r) return r.error();
+        ++sequence.n_frames;
+        return {};
+    }
+
+    Result<void> begin_sequence(const Sequence& sequence) override {
+        if (!began_) return Error{ErrorKind::invalid_argument, "a sequence came before the geometry"};
+        const bool first =
+            sequence.id == 0 && sequences_.size() == 1 && sequences_[0].n_frames == 0 && !sequences_[0].ended;
+        const std::span<const Sequence> before(sequences_.data(), first ? 0 : sequences_.size());
+        const std::string problem = sequence_problem(sequence, before);
+        if (!problem.empty()) {
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("sequence {} cannot be recorded: {}", sequence.id, problem)};
+        }
+        if (sequence.geometry != 0)
+            return Error{ErrorKind::unsupported, "sequences of another geometry cannot be recorded yet"};
+        Sequence begun = sequence;
+        begun.n_frames = begun.n_shared;
+        begun.ended = false;
+        if (auto r = enqueue({begun, sizeof(Item) + begun.label.size()}, true); !r) return r.error();
+        if (first) sequences_.clear();
+        sequences_.push_back(std::move(begun));
+        return {};
+    }
+
+    Result<void> end_sequence(int64_t id, const std::string& reason) override {
+        if (auto r = is_open(id); !r) return r.error();
+        if (reason.size() > max_label_bytes) return Error{ErrorKind::invalid_argument, "the reason is too long"};
+        if (auto r = enqueue({EndOfSequence{id, reason}, sizeof(Item) + reason.size()}, began_); !r) return r.error();
+        sequences_[size_t(id)].ended = true;
+        return {};
+    }
+
+    Result<void> add_media(const Media& media) override {
+        if (!began_) return Error{ErrorKind::invalid_argument, "a picture came before the geometry"};
+        std::string problem = media_problem(media, sequences_);
+        if (problem.empty() && n_media_ == max_media) problem = "there are too many already";
+        if (!problem.empty()) return Error{ErrorKind::invalid_argument, "the picture cannot be recorded: " + problem};
+        const size_t bytes = sizeof(Item) + media.name.size() + media.sha256.size();
+        if (auto r = enqueue({media, bytes}, true); !r) return r.error();
+        ++n_media_;
         return {};
     }
 
     void token_text(int32_t token, const std::string& piece) override {
         if (text_bytes_ + piece.size() > max_text_bytes || !known_texts_.insert(token).second) return;
-        Item item;
-        item.token = token;
-        item.piece = piece.substr(0, max_piece_bytes);
-        text_bytes_ += item.piece.size();
-        item.bytes = sizeof(Item) + item.piece.size();
-        (void)enqueue(std::move(item), began_); // a failed writer says so at the next push
+        Text text{token, piece.substr(0, max_piece_bytes)};
+        text_bytes_ += text.piece.size();
+        const size_t bytes = sizeof(Item) + text.piece.size();
+        (void)enqueue({std::move(text), bytes}, began_); // a failed writer says so at the next push
     }
 
     int64_t recorded() const override { return recorded_.load(std::memory_order_acquire); }
@@ -131,6 +155,14 @@ private:
     enum class Ending { none, incomplete, complete };
 
     static Error closed() { return {ErrorKind::invalid_argument, "the recording is closed"}; }
+
+    Result<void> is_open(int64_t id) const {
+        if (id < 0 || id >= static_cast<int64_t>(sequences_.size()))
+            return Error{ErrorKind::invalid_argument, fmt::format("sequence {} has not begun", id)};
+        if (sequences_[size_t(id)].ended)
+            return Error{ErrorKind::invalid_argument, fmt::format("sequence {} has ended", id)};
+        return {};
+    }
 
     Result<void> enqueue(Item&& item, bool may_wait) {
         std::unique_lock lock(mutex_);
@@ -237,7 +269,7 @@ private:
     Result<void> put(Item&& item) {
         const size_t bytes = item.bytes;
         Result<void> result =
-            item.frame ? store_->put(std::move(*item.frame)) : store_->put_text(item.token, item.piece);
+            std::visit([&](auto&& what) { return put_into(*store_, std::move(what)); }, std::move(item.what));
         item = {};
         const std::lock_guard lock(mutex_);
         queued_bytes_ -= bytes;
@@ -280,7 +312,8 @@ private:
     // the producer's
     Geometry geometry_;
     bool began_ = false;
-    int64_t next_index_ = 0;
+    std::vector<Sequence> sequences_ = std::vector<Sequence>(1); // by id; n_frames: pushed
+    int64_t n_media_ = 0;
     std::unordered_set<int32_t> known_texts_;
     size_t text_bytes_ = 0;
 

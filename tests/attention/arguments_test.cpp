@@ -136,7 +136,8 @@ TEST_F(Arguments, AlibiWithoutPositions) {
 
 TEST_F(Arguments, RulesThatGiveNoRowsYetAreRefused) {
     refuse_layer([](LayerInfo& l) { l.key_source = KeySource::sequence; }, ErrorKind::unsupported);
-    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 1; }, ErrorKind::unsupported);
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 1; },
+                 ErrorKind::unsupported);
 }
 
 TEST_F(Arguments, TypesThatTheEngineDoesNotMultiply) {

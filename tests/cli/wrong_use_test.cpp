@@ -71,7 +71,8 @@ TEST_F(CommandLine, CaptureShowVerifyExportInfoWorkTogether) {
 // Nothing of ours but the folder reaches that reader: it was written from the description of the format alone.
 TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescription) {
     const std::string wrong = dir.file("wrong"), right = dir.file("right"), recording = dir.file("x.attn");
-    const Answer reproduced = run("reproduce -m " + model() + " -t 1 -n 5 --ignore-eos --json -o " + wrong);
+    const Answer reproduced =
+        run("reproduce -m " + model() + " -t 1 -n 5 --ignore-eos --temp 0.3 -s 77 --json -o " + wrong);
     ASSERT_EQ(reproduced.code, 0) << reproduced.output;
     const auto facts = nlohmann::json::parse(reproduced.output);
     EXPECT_EQ(facts["cause"], "aliasing");
@@ -79,6 +80,9 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
     EXPECT_EQ(facts["last_layer_tokens"], 5);
     EXPECT_EQ(facts["tensors"], 3);
     EXPECT_EQ(facts["addresses"], 1);
+    const auto settings = nlohmann::json::parse(run("info --json " + wrong + ".attn").output).at("settings");
+    EXPECT_EQ(settings.at("temp"), 0.3); // how the recorded tokens were chosen
+    EXPECT_EQ(settings.at("seed"), 77);
     ASSERT_EQ(run(capture("-p 'abc def' -n 5 -o " + recording)).code, 0);
     ASSERT_EQ(run("export " + recording + " --to halo-weave -o " + right).code, 0);
     ASSERT_EQ(run("export " + recording + " --to halo-weave --json -o " + dir.file("older")).code, 0);

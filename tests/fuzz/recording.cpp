@@ -57,6 +57,19 @@ void read_everything() {
     const int64_t n = recording.info().n_frames;
     (void)recording.token_text(3);
     (void)fine(recording.frames(0, std::min<int64_t>(n, 64)));
+    const std::vector<Sequence> sequences = recording.sequences();
+    require(!sequences.empty() && sequences[0].n_frames == n);
+    for (size_t s = 1; s < std::min<size_t>(sequences.size(), 4); ++s) {
+        const int64_t columns = sequences[s].n_frames;
+        (void)fine(recording.frames(0, std::min<int64_t>(columns, 64), int64_t(s)));
+        for (int64_t i = std::max<int64_t>(0, columns - 6); i < columns; ++i) {
+            auto frame = recording.frame({i, int64_t(s)}, true, true);
+            if (fine(frame)) require(frame->k.size() == geometry.k_bytes() && frame->sequence <= int64_t(s));
+            if (geometry.max_heads() > 0)
+                (void)fine(recording.rows({i, int64_t(s)}, std::vector<int32_t>{0}, std::vector<int32_t>{0}));
+        }
+        (void)fine(recording.keys(0, 0, columns, int64_t(s)));
+    }
     for (int64_t i = 0; i < std::min<int64_t>(n, 12); ++i) {
         auto frame = recording.frame(i, true, true);
         if (!fine(frame)) continue;
@@ -116,9 +129,30 @@ void write_seeds(const fs::path& folder) {
                 (*writer)->token_text(frame.token, "p");
                 require((*writer)->push(std::move(frame)).ok());
             }
+            int64_t total = n;
+            if (n >= 3) { // another one that leaves the first after two frames, and a picture in it
+                Sequence child;
+                child.id = 1;
+                child.parent = 0;
+                child.n_shared = 2;
+                child.label = "child";
+                require((*writer)->begin_sequence(child).ok());
+                Media picture;
+                picture.sequence = 1;
+                picture.begin = 2;
+                picture.end = 4;
+                require((*writer)->add_media(picture).ok());
+                for (int64_t i = 2; i < n; ++i, ++total) {
+                    Frame frame;
+                    frame.sequence = 1;
+                    frame.index = i;
+                    frame.k.assign(geometry.k_bytes(), uint8_t(i));
+                    frame.visible = {{{0, i + 1}}};
+                    require((*writer)->push(std::move(frame)).ok());
+                }
+            }
             if (complete) require((*writer)->close().ok());
-            while (!complete && (*writer)->recorded() < n)
-                usleep(1000);
+            while (!complete && (*writer)->recorded() < total) usleep(1000);
             const auto read = [](const std::string& name) {
                 std::ifstream in(name, std::ios::binary);
                 return std::string(std::istreambuf_iterator<char>(in), {});
@@ -131,7 +165,7 @@ void write_seeds(const fs::path& folder) {
                 seed.append(reinterpret_cast<const char*>(&size), sizeof size);
                 seed += file + read(path() + "-wal");
             }
-            std::ofstream(folder / (std::to_string(n).append(complete ? "-complete" : "-log")),
+            std::ofstream(folder / ("v2-" + std::to_string(n).append(complete ? "-complete" : "-log")),
                           std::ios::binary)
                 << seed;
         }

@@ -31,21 +31,18 @@ const std::string& path() {
     return name;
 }
 
-const std::string& template_path() {
-    static const std::string name = path() + ".empty";
-    return name;
+std::string template_path(int32_t version) {
+    return path() + ".empty" + std::to_string(version);
 }
 
-void make_template() {
-    fs::remove(template_path());
-    auto db = Database::open(template_path(), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "fuzz");
+void make_template(int32_t version) {
+    fs::remove(template_path(version));
+    auto db = Database::open(template_path(version), SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "fuzz");
     require(db.ok());
-    const std::string head =
-        "PRAGMA page_size=1024; PRAGMA application_id=" + std::to_string(application_id) +
-        "; PRAGMA user_version=1;";
+    const std::string head = "PRAGMA page_size=1024; PRAGMA application_id=" + std::to_string(application_id) +
+                             "; PRAGMA user_version=" + std::to_string(version) + ";";
     require((*db)->exec(head.c_str()).ok());
-    for (const Table& table : tables)
-        require((*db)->exec(table.sql).ok());
+    for (const Table& table : tables_of(version)) require((*db)->exec(table.sql).ok());
 }
 
 using Input = FuzzedDataProvider;
@@ -98,9 +95,60 @@ void must(Result<void> result) {
     require(result.ok());
 }
 
-void fill(Input& in, Database& db) {
+// The first sequence's row, and others that share what they like and hold nothing (or say that they do).
+void fill_sequences(Input& in, Database& db, int64_t n, const auto& put_meta) {
+    auto sequence_row = db.prepare("INSERT OR REPLACE INTO sequence VALUES (?,?,?,?,?,?,?,?,?,?)");
+    auto media_row = db.prepare("INSERT OR REPLACE INTO media VALUES (?,?,?,?,?,?,?,?,?,?,?,?)");
+    require(sequence_row.ok() && media_row.ok());
+    const int64_t n_sequences = in.ConsumeIntegralInRange<int64_t>(1, 5);
+    const int64_t n_media = in.ConsumeIntegralInRange<int64_t>(0, 2);
+    put_meta("n_sequences", std::to_string(number(in, n_sequences, n_sequences)));
+    put_meta("n_media", std::to_string(number(in, n_media, n_media)));
+    for (int64_t i = 0; i < n_sequences; ++i) {
+        Sequence s;
+        s.id = number(in, i, i);
+        s.parent = i == 0 ? -1 : number(in, -1, i - 1);
+        s.n_shared = s.parent < 0 ? 0 : number(in, 0, n);
+        const int64_t n_own = i == 0 ? n : in.ConsumeBool() ? 0 : number(in, 0, 1);
+        s.n_frames = static_cast<int64_t>(static_cast<uint64_t>(s.n_shared) + static_cast<uint64_t>(n_own));
+        s.keys_of = number(in, -1, i - 1);
+        s.geometry = static_cast<int32_t>(number(in, 0, 0));
+        s.ended = in.ConsumeBool();
+        s.label = in.ConsumeRandomLengthString(8);
+        const auto columns = {s.id, s.parent, s.n_shared, n_own, s.keys_of, int64_t(s.geometry), int64_t(s.ended)};
+        int column = 0;
+        for (const int64_t value : columns) sequence_row->bind(++column, value);
+        must(sequence_row->bind(8, sequence_checksum(s))
+                 .bind(9, std::string_view(s.label))
+                 .bind(10, std::string_view(""))
+                 .run());
+    }
+    for (int64_t i = 0; i < n_media; ++i) {
+        Media m;
+        m.sequence = number(in, 0, n_sequences - 1);
+        m.begin = number(in, 0, n);
+        m.end = number(in, 0, n);
+        m.n_patch_x = static_cast<int32_t>(number(in, 0, 3));
+        m.n_patch_y = static_cast<int32_t>(number(in, 0, 3));
+        const auto columns = {i,          m.sequence,           m.begin,
+                              m.end,      int64_t(m.kind),      int64_t(0),
+                              int64_t(0), int64_t(m.n_patch_x), int64_t(m.n_patch_y)};
+        int column = 0;
+        for (const int64_t value : columns) media_row->bind(++column, value);
+        must(media_row->bind(10, media_checksum(i, m))
+                 .bind(11, std::string_view(""))
+                 .bind(12, std::string_view(""))
+                 .run());
+    }
+}
+
+void fill(Input& in, Database& db, int32_t version) {
     auto meta = db.prepare("INSERT OR REPLACE INTO meta VALUES (?,?,?)");
-    auto frame_row = db.prepare("INSERT OR REPLACE INTO frame VALUES (?,?,?,?,?,?,?,?,?,?)");
+    auto frame_row =
+        db.prepare(version == 1 ? "INSERT OR REPLACE INTO frame (idx, token, position, kind, verdict, checksum, "
+                                  "q_checksum, visible, witnesses, q) VALUES (?,?,?,?,?,?,?,?,?,?)"
+                                : "INSERT OR REPLACE INTO frame (id, token, position, kind, verdict, checksum, "
+                                  "q_checksum, visible, witnesses, q, batched) VALUES (?,?,?,?,?,?,?,?,?,?,0)");
     auto block_row = db.prepare("INSERT OR REPLACE INTO k_block VALUES (?,?,?)");
     auto tail_row = db.prepare("INSERT OR REPLACE INTO k_tail VALUES (?,?,?)");
     auto text_row = db.prepare("INSERT OR REPLACE INTO token_text VALUES (?,?,?)");
@@ -142,6 +190,7 @@ void fill(Input& in, Database& db) {
                  .bind(3, std::span<const uint8_t>(piece))
                  .run());
     }
+    if (version == 2) fill_sequences(in, db, n, put_meta);
     const size_t q_usual = fits ? std::min<size_t>(geometry.q_bytes(), 1 << 16) : 8;
     const size_t k_usual = fits ? std::min<size_t>(geometry.k_bytes(), 1 << 16) : 8;
     for (int64_t i = 0; i < n; ++i) {
@@ -169,7 +218,7 @@ void fill(Input& in, Database& db) {
             .bind(3, int64_t(frame.position))
             .bind(4, int64_t(frame.kind))
             .bind(5, int64_t(frame.verdict))
-            .bind(6, frame_checksum(frame, has_q ? q.size() : 0, q_sum, visible, witnesses))
+            .bind(6, frame_checksum(frame, has_q ? q.size() : 0, q_sum, visible, witnesses, version))
             .bind(7, q_sum)
             .bind(8, std::span<const uint8_t>(visible))
             .bind(9, std::span<const uint8_t>(witnesses));
@@ -242,6 +291,16 @@ void read_everything() {
             if (fine(source)) (void)fine(attention_map(**source, request));
         }
     }
+    const std::vector<Sequence> sequences = recording.sequences();
+    require(!sequences.empty() && sequences[0].n_frames == n);
+    for (size_t s = 1; s < sequences.size(); ++s) {
+        const int64_t columns = sequences[s].n_frames;
+        all_good = fine(recording.frames(0, columns, int64_t(s))) && all_good;
+        for (int32_t layer = 0; layer < geometry.n_layer(); ++layer) {
+            if (geometry.owns_k(layer)) all_good = fine(recording.keys(layer, 0, columns, int64_t(s))) && all_good;
+        }
+        if (columns > 0) (void)fine(recording.rows({columns - 1, int64_t(s)}));
+    }
     const bool checked = fine(recording.check());
     require(!checked || all_good); // what check() passes can be read
     (void)fine(recording.refresh());
@@ -250,18 +309,20 @@ void read_everything() {
 } // namespace
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
-    make_template();
+    make_template(1);
+    make_template(2);
     return 0;
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Input in(data, size);
-    fs::copy_file(template_path(), path(), fs::copy_options::overwrite_existing);
+    const int32_t version = in.ConsumeBool() ? 2 : 1;
+    fs::copy_file(template_path(version), path(), fs::copy_options::overwrite_existing);
     {
         auto db = Database::open(path(), SQLITE_OPEN_READWRITE, "fuzz");
         require(db.ok());
         must((*db)->exec("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN"));
-        fill(in, **db);
+        fill(in, **db, version);
         must((*db)->exec("COMMIT"));
     }
     read_everything();

@@ -244,7 +244,8 @@ TEST(Damage, OtherFilesAreRefusedByKind) {
         sql(path, text);
         return kind(path);
     };
-    EXPECT_EQ(changed("PRAGMA user_version=2"), ErrorKind::too_new);
+    EXPECT_EQ(changed("PRAGMA user_version=3"), ErrorKind::too_new);
+    EXPECT_EQ(changed("PRAGMA user_version=1"), ErrorKind::damaged);
     EXPECT_EQ(changed("PRAGMA user_version=0"), ErrorKind::damaged);
     EXPECT_EQ(changed("CREATE TRIGGER t AFTER INSERT ON frame BEGIN SELECT 1; END"), ErrorKind::damaged);
     EXPECT_EQ(changed("CREATE VIEW v AS SELECT 1"), ErrorKind::damaged);
@@ -252,7 +253,7 @@ TEST(Damage, OtherFilesAreRefusedByKind) {
     EXPECT_EQ(changed("DROP TABLE frame; CREATE VIEW frame AS SELECT 1 AS idx"), ErrorKind::damaged);
     EXPECT_EQ(changed("DELETE FROM meta WHERE key='engine'"), ErrorKind::damaged);
     EXPECT_EQ(changed("UPDATE meta SET value='9' WHERE key='n_frames'"), ErrorKind::damaged);
-    EXPECT_EQ(changed("DELETE FROM frame WHERE idx=69"), ErrorKind::damaged);
+    EXPECT_EQ(changed("DELETE FROM frame WHERE id=69"), ErrorKind::damaged);
     EXPECT_EQ(changed("UPDATE meta SET value=x'00' WHERE key='created'"), ErrorKind::damaged);
 
     const auto check_after = [&](const char* text) {
@@ -268,12 +269,11 @@ TEST(Damage, OtherFilesAreRefusedByKind) {
     const auto names = [](const std::string& message, const char* table) {
         return message.find(table) != std::string::npos;
     };
-    EXPECT_TRUE(names(check_after("DELETE FROM frame WHERE idx=30"), "table frame, row 30"));
-    EXPECT_TRUE(names(check_after("UPDATE frame SET token=token+1 WHERE idx=30"), "table frame, row 30"));
-    EXPECT_TRUE(names(check_after("UPDATE frame SET q=NULL WHERE idx=30"), "table frame, row 30"));
-    EXPECT_TRUE(
-        names(check_after("UPDATE frame SET q=zeroblob(length(q)) WHERE idx=30"), "table frame, row 30"));
-    EXPECT_TRUE(names(check_after("UPDATE frame SET position='x' WHERE idx=5"), "table frame, row 5"));
+    EXPECT_TRUE(names(check_after("DELETE FROM frame WHERE id=30"), "table frame, row 30"));
+    EXPECT_TRUE(names(check_after("UPDATE frame SET token=token+1 WHERE id=30"), "table frame, row 30"));
+    EXPECT_TRUE(names(check_after("UPDATE frame SET q=NULL WHERE id=30"), "table frame, row 30"));
+    EXPECT_TRUE(names(check_after("UPDATE frame SET q=zeroblob(length(q)) WHERE id=30"), "table frame, row 30"));
+    EXPECT_TRUE(names(check_after("UPDATE frame SET position='x' WHERE id=5"), "table frame, row 5"));
     EXPECT_TRUE(names(check_after("DELETE FROM k_block WHERE id=1"), "table k_block, row 1"));
     EXPECT_TRUE(names(check_after("UPDATE k_block SET data=zeroblob(9) WHERE id=2"), "table k_block, row 2"));
     EXPECT_TRUE(names(check_after("INSERT INTO k_block VALUES (77, 0, x'00')"), "table k_block"));

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
+#include <functional>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -25,6 +26,7 @@ void expect_same_geometry(const Geometry& a, const Geometry& b) {
         EXPECT_EQ(x.head_dim_v, y.head_dim_v);
         EXPECT_EQ(x.q_type, y.q_type);
         EXPECT_EQ(x.k_type, y.k_type);
+        EXPECT_EQ(x.key_source, y.key_source);
         EXPECT_EQ(x.k_layer, y.k_layer);
         EXPECT_EQ(x.mask_group, y.mask_group);
         EXPECT_EQ(x.scale, y.scale);
@@ -33,6 +35,8 @@ void expect_same_geometry(const Geometry& a, const Geometry& b) {
         EXPECT_EQ(x.on_device, y.on_device);
         EXPECT_EQ(x.max_bias, y.max_bias);
         EXPECT_EQ(x.sinks, y.sinks);
+        EXPECT_EQ(x.bias, y.bias);
+        EXPECT_EQ(x.bias_reach, y.bias_reach);
         EXPECT_EQ(x.absent, y.absent);
     }
 }
@@ -106,7 +110,7 @@ TEST(Recording, KeepsWhoWroteWhat) {
     ASSERT_TRUE(recording) << recording.error().message;
     const RecordingInfo& info = (*recording)->info();
     const RecordingInfo expected = make_info();
-    EXPECT_EQ(info.format_version, 1);
+    EXPECT_EQ(info.format_version, 2);
     EXPECT_EQ(info.created, expected.created);
     EXPECT_EQ(info.writer, expected.writer);
     EXPECT_EQ(info.engine, expected.engine);
@@ -122,6 +126,38 @@ TEST(Recording, KeepsWhoWroteWhat) {
     const auto texts = nlohmann::json::parse(info.text_json);
     EXPECT_EQ(texts.at("3"), " p3");
     EXPECT_TRUE(texts.contains("7"));
+}
+
+TEST(Recording, KeepsRulesThatGiveNoRowsYet) {
+    const TempDir dir;
+    Geometry geometry = uniform_geometry({.n_layer = 3});
+    geometry.n_mask_groups = 3; // a sparse layer has one of its own
+    geometry.layers[1].key_source = KeySource::graph;
+    geometry.layers[1].mask_group = 1;
+    geometry.layers[2].bias = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -1e9f};
+    geometry.layers[2].bias_reach = 1;
+    geometry.layers[2].mask_group = 2;
+    write_recording(dir.file("a.attn"), geometry, 30);
+    auto recording = Recording::open(dir.file("a.attn"));
+    ASSERT_TRUE(recording) << recording.error().message;
+    expect_same_geometry((*recording)->info().geometry, geometry);
+    EXPECT_TRUE((*recording)->check());
+    const std::vector<int32_t> plain{0, 1}, biased{2};
+    EXPECT_TRUE((*recording)->rows(25, plain));
+    const auto rows = (*recording)->rows(25, biased);
+    ASSERT_FALSE(rows);
+    EXPECT_EQ(rows.error().kind, ErrorKind::unsupported);
+
+    for (const auto& change : std::vector<std::function<void(LayerInfo&)>>{
+             [](LayerInfo& l) { l.bias_reach = 2; }, [](LayerInfo& l) { l.bias.pop_back(); },
+             [](LayerInfo& l) { l.key_source = KeySource::sequence; },
+             [](LayerInfo& l) { l.key_source = KeySource(7); }}) {
+        Geometry wrong = geometry;
+        change(wrong.layers[2]);
+        auto writer = RecordingWriter::create(dir.file("b.attn"), make_info(), {.overwrite = true});
+        ASSERT_TRUE(writer);
+        EXPECT_FALSE((*writer)->begin(wrong));
+    }
 }
 
 TEST(Recording, RowsAreThoseOfTheMathematics) {

@@ -83,6 +83,7 @@ Frame make_frame(const Geometry& geometry, int64_t index, uint64_t seed) {
     frame.token = static_cast<int32_t>(mix(base) % 50);
     frame.position = static_cast<int32_t>(index);
     frame.kind = index < 20 ? FrameKind::prompt : FrameKind::generated;
+    frame.batched = index < 20 && index % 4 != 0;
     frame.verdict = static_cast<uint32_t>(mix(base + 1) & 0xff);
     if (index < 20 && index % 3 == 1)
         frame.q.clear();
@@ -108,6 +109,12 @@ Frame make_frame(const Geometry& geometry, int64_t index, uint64_t seed) {
     return frame;
 }
 
+Frame make_frame(const Geometry& geometry, const FramePlace& place) {
+    Frame frame = make_frame(geometry, place.index, 1 + uint64_t(place.sequence) * 1000);
+    frame.sequence = place.sequence;
+    return frame;
+}
+
 bool same_header(const Frame& a, const Frame& b) {
     const auto same_witness = [](const Witness& x, const Witness& y) {
         return x.layer == y.layer && x.head == y.head &&
@@ -116,10 +123,9 @@ bool same_header(const Frame& a, const Frame& b) {
                std::bit_cast<uint32_t>(x.row_sum) == std::bit_cast<uint32_t>(y.row_sum) &&
                std::bit_cast<uint64_t>(x.fingerprint) == std::bit_cast<uint64_t>(y.fingerprint);
     };
-    return a.index == b.index && a.token == b.token && a.position == b.position && a.kind == b.kind &&
-           a.verdict == b.verdict && a.visible == b.visible &&
-           std::equal(a.witnesses.begin(), a.witnesses.end(), b.witnesses.begin(), b.witnesses.end(),
-                      same_witness);
+    return a.sequence == b.sequence && a.index == b.index && a.batched == b.batched && a.token == b.token &&
+           a.position == b.position && a.kind == b.kind && a.verdict == b.verdict && a.visible == b.visible &&
+           std::equal(a.witnesses.begin(), a.witnesses.end(), b.witnesses.begin(), b.witnesses.end(), same_witness);
 }
 
 bool same_frame(const Frame& a, const Frame& b) {

@@ -27,6 +27,8 @@ Geometry qwen_7b_geometry(); // 28 layers, 28 heads, 4 KV heads, head size 128
 
 // Finite values of ordinary size, whatever the types.
 Frame make_frame(const Geometry& geometry, int64_t index, uint64_t seed = 1);
+// The same in a sequence: frames of different sequences differ.
+Frame make_frame(const Geometry& geometry, const FramePlace& place);
 bool same_header(const Frame& a, const Frame& b); // everything but q and k; bit by bit
 bool same_frame(const Frame& a, const Frame& b);
 

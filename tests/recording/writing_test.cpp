@@ -3,6 +3,7 @@
 #include "synthetic.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -241,6 +242,12 @@ TEST(Writing, AnExistingFileIsKeptUnlessToldOtherwise) {
     std::ofstream(dir.file("b.attn-wal")) << "precious";
     EXPECT_FALSE(RecordingWriter::create(dir.file("b.attn"), make_info()));
     EXPECT_FALSE(RecordingWriter::create(dir.path().string(), make_info(), {.overwrite = true}));
+    // a pipe, or a device, is no file to be replaced
+    ASSERT_EQ(mkfifo(dir.file("pipe").c_str(), 0600), 0);
+    auto pipe = RecordingWriter::create(dir.file("pipe"), make_info(), {.overwrite = true});
+    ASSERT_FALSE(pipe);
+    EXPECT_NE(pipe.error().message.find("not a regular file"), std::string::npos) << pipe.error().message;
+    EXPECT_TRUE(fs::is_fifo(dir.file("pipe")));
     auto nowhere = RecordingWriter::create(dir.file("no/such/folder.attn"), make_info());
     ASSERT_FALSE(nowhere);
     EXPECT_EQ(nowhere.error().kind, ErrorKind::io);
