@@ -4,10 +4,14 @@ import { runs_of } from './text/pieces';
 import type { Run } from './text/pieces';
 import type { Info, Selection, Tokens, Transport } from './transport/transport';
 
+const overtaken = 'overtaken';
+
 export class Opened {
     readonly runs: Run[];
     readonly run_of: Int32Array; // token: its run
     private rows = new Map<string, Promise<Float32Array>>();
+    private column_in_hand?: Promise<Float32Array>;
+    private columns_asked = 0;
 
     constructor(readonly transport: Transport, readonly id: string, readonly info: Info, readonly tokens: Tokens) {
         this.runs = runs_of(tokens.ids, tokens.pieces);
@@ -28,7 +32,23 @@ export class Opened {
         return this.remember('r', token, s, () => this.transport.row(this.id, token, s));
     }
     column(token: number, s: Selection): Promise<Float32Array> {
-        return this.remember('c', token, s, () => this.transport.column(this.id, token, s));
+        return this.remember('c', token, s, () => this.next_column(token, s));
+    }
+    // One at a time, and of those that wait the newest: the first column of a long recording is a pass through all of it, and a
+    // browser that waits for six of them asks for nothing else.
+    private async next_column(token: number, s: Selection): Promise<Float32Array> {
+        const mine = ++this.columns_asked;
+        while (this.column_in_hand) {
+            await this.column_in_hand.catch(() => undefined);
+            if (mine !== this.columns_asked) throw new Error(overtaken);
+        }
+        const asked = this.transport.column(this.id, token, s);
+        this.column_in_hand = asked;
+        try {
+            return await asked;
+        } finally {
+            this.column_in_hand = undefined;
+        }
     }
     // At most 64 rows: memory stays where it is however long somebody looks.
     private remember(what: string, token: number, s: Selection, ask: () => Promise<Float32Array>): Promise<Float32Array> {
@@ -71,7 +91,7 @@ export function use_loaded<T>(ask: () => Promise<T> | undefined, inputs: unknown
         set((before) => ({ value: before.value, loading: true }));
         asked.then(
             (value) => current && set({ value, loading: false }),
-            (error) => current && set({ error: String(error?.message ?? error), loading: false }),
+            (error) => current && set(error?.message === overtaken ? { loading: true } : { error: String(error?.message ?? error), loading: false }),
         );
         return () => {
             current = false;

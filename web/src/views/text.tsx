@@ -155,6 +155,7 @@ function Inspector({ opened, token, reads, readers, row, column }: {
             {row && table(reads, (j) => row[j] ?? NaN, 'reads', 'nothing')}
             {row && <p class="faint">first position: <span class="first-share">{percent(row[0])}</span></p>}
             <h3 class="cool">Read later by</h3>
+            {!column && <p class="faint">one pass through the recording …</p>}
             {column && table(readers, (i) => column[i - token] ?? NaN, 'readers', 'nobody yet')}
             <h3>Attention over time</h3>
             {column && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
