@@ -6,9 +6,11 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <memory>
+#include <thread>
 
 #include <pthread.h>
 #include <unistd.h>
@@ -52,6 +54,11 @@ int run(ViewFlags& f) {
     if (!f.no_browser) open_browser(f.server.api_keys.empty() ? url : url + "#key=" + f.server.api_keys.front());
     int signal = 0;
     sigwait(&signals, &signal);
+    // A question about a long recording may take minutes. Nothing is written that could be lost (a cache is renamed when it is whole).
+    std::thread([] {
+        std::this_thread::sleep_for(std::chrono::seconds(3));
+        _exit(exit_good);
+    }).detach();
     (*started)->stop();
     return exit_good;
 }
