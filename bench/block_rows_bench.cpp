@@ -2,13 +2,14 @@
 //
 //   bench_block_rows [positions = 32768] [head_dim = 64] [threads = 2] [repeats = 3]
 //
-// K and Q are F16; every token sees what lies before it: the lower triangle. In turns, and of each the fastest repeat counts:
+// K and Q are F16; every token sees what lies before it: the lower triangle. In turns, and of each the fastest repeat
+// counts:
 //   FMA peak       as many multiplications and additions from registers: the machine's own limit
 //   sgemm + exp    the same products by OpenBLAS from float32, plus the largest score and the exponentials of each row by our kernels,
 //                  in whichever of two ways is faster: whole rows of 128 tokens, or pieces that stay in the second-level cache
 //   ours           block_rows, weights folded into one mean a column and block of tokens
-// Then all rows themselves, written out: what a pattern of one layer is, 9 heads of 2,048 tokens. The yardstick computes the whole square,
-// as a matrix library does, and softmax over what is seen.
+// Then all rows themselves, written out: what a pattern of one layer is, 9 heads of 2,048 tokens. The yardstick
+// computes the whole square, as a matrix library does, and softmax over what is seen.
 #include "attention/block_rows.h"
 #include "attention/kernels/simd.h"
 
@@ -60,28 +61,23 @@ struct Contest {
 template <class F> void share_out(int64_t n_items, int n_threads, F&& f) {
     std::atomic<int64_t> left{n_items};
     const auto work = [&](int thread) {
-        for (int64_t i = --left; i >= 0; i = --left)
-            f(i, thread);
+        for (int64_t i = --left; i >= 0; i = --left) f(i, thread);
     };
     std::vector<std::jthread> threads;
-    for (int t = 1; t < n_threads; ++t)
-        threads.emplace_back(work, t);
+    for (int t = 1; t < n_threads; ++t) threads.emplace_back(work, t);
     work(0);
 }
 
 #if defined(__x86_64__)
 __attribute__((target("avx2,fma"))) void multiply_add(int64_t n_fma) {
     __m256 sum[12];
-    for (int i = 0; i < 12; ++i)
-        sum[i] = _mm256_set1_ps(static_cast<float>(i));
+    for (int i = 0; i < 12; ++i) sum[i] = _mm256_set1_ps(static_cast<float>(i));
     __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
     for (int64_t i = 0; i < n_fma; i += 12) {
-        for (auto& s : sum)
-            s = _mm256_fmadd_ps(s, a, b);
+        for (auto& s : sum) s = _mm256_fmadd_ps(s, a, b);
         __asm__ volatile("" : "+x"(a), "+x"(b));
     }
-    for (int i = 1; i < 12; ++i)
-        sum[0] = _mm256_add_ps(sum[0], sum[i]);
+    for (int i = 1; i < 12; ++i) sum[0] = _mm256_add_ps(sum[0], sum[i]);
     sink_of_results = _mm256_cvtss_f32(sum[0]);
 }
 #endif
@@ -90,11 +86,11 @@ struct Head {
     int64_t n;
     LayerInfo layer;
     RowsPlan plan;
-    std::vector<ggml_fp16_t> q, k;    // (n, head_dim)
+    std::vector<ggml_fp16_t> q, k; // (n, head_dim)
     std::vector<float> q_float, k_float;
-    std::vector<uint8_t> tiles;       // chunks of tiles, one behind the other
+    std::vector<uint8_t> tiles; // chunks of tiles, one behind the other
     std::vector<const uint8_t*> chunks;
-    std::vector<Range> visible;       // one a token
+    std::vector<Range> visible; // one a token
 };
 
 Head make_head(int64_t n, int32_t head_dim) {
@@ -119,12 +115,11 @@ Head make_head(int64_t n, int32_t head_dim) {
     auto* const tiled = static_cast<ggml_fp16_t*>(static_cast<void*>(h.tiles.data()));
     for (int64_t j = 0; j < n; ++j) {
         for (int32_t d = 0; d < head_dim; ++d)
-            tiled[(j / tile_columns * head_dim + d) * tile_columns + j % tile_columns] = h.k[static_cast<size_t>(j * head_dim + d)];
+            tiled[(j / tile_columns * head_dim + d) * tile_columns + j % tile_columns] =
+                h.k[static_cast<size_t>(j * head_dim + d)];
     }
-    for (int64_t c = 0; c < n_chunks; ++c)
-        h.chunks.push_back(h.tiles.data() + static_cast<size_t>(c) * chunk_bytes);
-    for (int64_t i = 0; i < n; ++i)
-        h.visible.push_back({0, i + 1});
+    for (int64_t c = 0; c < n_chunks; ++c) h.chunks.push_back(h.tiles.data() + static_cast<size_t>(c) * chunk_bytes);
+    for (int64_t i = 0; i < n; ++i) h.visible.push_back({0, i + 1});
     return h;
 }
 
@@ -149,8 +144,8 @@ void ours(const Head& h, int n_threads, std::vector<float>& means) {
         BlockRows& rows = scratch[static_cast<size_t>(thread)];
         block_rows(row_kernels(), block_kernels(), r, rows);
         for (const BlockPiece& piece : rows.pieces) {
-            block_kernels().fold(rows.row(0) + piece.begin, rows.stride(), piece.factors, end - begin, piece.end - piece.begin,
-                                 means.data() + item * h.n + piece.begin);
+            block_kernels().fold(rows.row(0) + piece.begin, rows.stride(), piece.factors, end - begin,
+                                 piece.end - piece.begin, means.data() + item * h.n + piece.begin);
         }
     });
 }
@@ -159,9 +154,9 @@ void ours(const Head& h, int n_threads, std::vector<float>& means) {
 // Scores of tokens [begin, end) on columns [from, to), then the exponentials: less than what makes weights of them.
 void products(const Head& h, int64_t begin, int64_t end, int64_t from, int64_t to, float* out) {
     const auto dim = static_cast<int64_t>(h.layer.head_dim);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(end - begin), static_cast<int>(to - from), static_cast<int>(dim),
-                1.0f, h.q_float.data() + begin * dim, static_cast<int>(dim), h.k_float.data() + from * dim, static_cast<int>(dim), 0.0f, out,
-                static_cast<int>(to - from));
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(end - begin), static_cast<int>(to - from),
+                static_cast<int>(dim), 1.0f, h.q_float.data() + begin * dim, static_cast<int>(dim),
+                h.k_float.data() + from * dim, static_cast<int>(dim), 0.0f, out, static_cast<int>(to - from));
 }
 double exponentials(const Head& h, int64_t begin, int64_t end, int64_t from, int64_t to, float* out) {
     double sum = 0;
@@ -176,7 +171,8 @@ double exponentials(const Head& h, int64_t begin, int64_t end, int64_t from, int
 }
 void sgemm_and_exp(const Head& h, int n_threads, int64_t tokens, int64_t columns) {
     const int64_t width = std::min(columns, h.n);
-    std::vector<std::vector<float>> out(static_cast<size_t>(n_threads), std::vector<float>(static_cast<size_t>(tokens * width)));
+    std::vector<std::vector<float>> out(static_cast<size_t>(n_threads),
+                                        std::vector<float>(static_cast<size_t>(tokens * width)));
     share_out((h.n + tokens - 1) / tokens, n_threads, [&](int64_t item, int thread) {
         const int64_t begin = item * tokens, end = std::min(h.n, begin + tokens);
         double sum = 0;
@@ -211,7 +207,8 @@ void pattern(const Head& h, int n_threads, bool exact, std::vector<float>& rows)
     r.exact = exact;
     r.n_threads = n_threads;
     for (int64_t head = 0; head < pattern_heads; ++head) {
-        if (!attention_rows_block(r, std::span<float>(rows).subspan(static_cast<size_t>(head * h.n * h.n)))) std::abort();
+        if (!attention_rows_block(r, std::span<float>(rows).subspan(static_cast<size_t>(head * h.n * h.n))))
+            std::abort();
     }
 }
 #ifdef ATTNSCOPE_OPENBLAS
@@ -242,12 +239,11 @@ void compare_patterns(int32_t head_dim, int n_threads, int64_t repeats) {
     contests.push_back({"rows, engine's order", [&] { pattern(h, n_threads, true, rows); }});
     contests.push_back({"rows, any order", [&] { pattern(h, n_threads, false, rows); }});
     for (int64_t i = 0; i < repeats; ++i) {
-        for (Contest& c : contests)
-            c.repeat();
+        for (Contest& c : contests) c.repeat();
     }
-    std::printf("pattern of %lld tokens, %lld heads of %d\n", static_cast<long long>(h.n), static_cast<long long>(pattern_heads), head_dim);
-    for (const Contest& c : contests)
-        std::printf("%-26s %8.3f s\n", c.name, c.best);
+    std::printf("pattern of %lld tokens, %lld heads of %d\n", static_cast<long long>(h.n),
+                static_cast<long long>(pattern_heads), head_dim);
+    for (const Contest& c : contests) std::printf("%-26s %8.3f s\n", c.name, c.best);
 }
 
 int64_t argument(int argc, char** argv, int i, int64_t otherwise) {
@@ -269,8 +265,10 @@ int main(int argc, char** argv) {
     std::vector<Contest> contests;
 #if defined(__x86_64__)
     contests.push_back({"FMA peak", [&] {
-        share_out(n_threads, n_threads, [&](int64_t, int) { multiply_add(static_cast<int64_t>(n_products / 8 / n_threads)); });
-    }});
+                            share_out(n_threads, n_threads, [&](int64_t, int) {
+                                multiply_add(static_cast<int64_t>(n_products / 8 / n_threads));
+                            });
+                        }});
 #endif
 #ifdef ATTNSCOPE_OPENBLAS
     openblas_set_num_threads(1); // our threads call it, each for its own tokens
@@ -280,11 +278,10 @@ int main(int argc, char** argv) {
 #endif
     contests.push_back({"ours", [&] { ours(h, n_threads, means); }});
     for (int64_t i = 0; i < repeats; ++i) {
-        for (Contest& c : contests)
-            c.repeat();
+        for (Contest& c : contests) c.repeat();
     }
-    std::printf("%lld positions, head_dim %d, %d threads, %s; %.1f Gflop\n", static_cast<long long>(n), head_dim, n_threads,
-                block_kernels().name, 2 * n_products / 1e9);
+    std::printf("%lld positions, head_dim %d, %d threads, %s; %.1f Gflop\n", static_cast<long long>(n), head_dim,
+                n_threads, block_kernels().name, 2 * n_products / 1e9);
     double baseline = std::numeric_limits<double>::infinity();
     for (const Contest& c : contests) {
         std::printf("%-26s %8.3f s  %7.1f Gflop/s\n", c.name, c.best, 2 * n_products / c.best / 1e9);
@@ -293,8 +290,7 @@ int main(int argc, char** argv) {
     if (baseline < 1e9) std::printf("ours against sgemm + exp   %8.2f\n", contests.back().best / baseline);
     compare_patterns(head_dim, n_threads, std::max<int64_t>(repeats, 5));
     double total = 0;
-    for (const float m : means)
-        total += static_cast<double>(m);
+    for (const float m : means) total += static_cast<double>(m);
     std::printf("weights of all rows sum to %.6f of %lld\n", total, static_cast<long long>(n)); // the result is one
     return std::abs(total / static_cast<double>(n) - 1) < 1e-4 ? 0 : 1;
 }

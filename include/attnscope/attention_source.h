@@ -1,5 +1,5 @@
-// Where the keys and queries of an answer come from: a recording, or the memory of a running session (KeyStore). Whatever is
-// asked (attention_view.h, attention_map.h), the same code answers from either, with the same numbers.
+// Where the keys and queries of an answer come from: a recording, or the memory of a running session (KeyStore).
+// Whatever is asked (attention_view.h, attention_map.h), the same code answers from either, with the same numbers.
 //
 //   auto recording = Recording::open("sky.attn");
 //   auto source = AttentionSource::of(**recording);
@@ -18,9 +18,9 @@ namespace attnscope {
 
 class AttentionSource {
 public:
-    // Keys and queries of a recording, complete or not, read and checked when they are needed. Memory: of one layer, for each
-    // thread that answers, the keys that the token in hand sees. The recording must outlive the source, and belongs to it while
-    // something is answered.
+    // Keys and queries of a recording, complete or not, read and checked when they are needed. Memory: of one layer,
+    // for each thread that answers, the keys that the token in hand sees. The recording must outlive the source, and
+    // belongs to it while something is answered.
     // invalid_argument: a geometry that makes no sense.
     static Result<std::unique_ptr<AttentionSource>> of(Recording& recording);
     virtual ~AttentionSource() = default;
@@ -28,8 +28,8 @@ public:
     virtual const Geometry& geometry() const = 0;
     // It has the keys of frames [0, size()).
     virtual int64_t size() const = 0;
-    // A frame with its queries and without its keys. not_found: there is none, or the source keeps no queries (a KeyStore: whoever
-    // feeds it has the frames). Frame::q is empty where the queries of this frame were not kept.
+    // A frame with its queries and without its keys. not_found: there is none, or the source keeps no queries (a
+    // KeyStore: whoever feeds it has the frames). Frame::q is empty where the queries of this frame were not kept.
     virtual Result<Frame> frame(int64_t index) = 0;
 };
 

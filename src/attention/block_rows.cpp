@@ -16,14 +16,15 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // The columns that any of the queries sees, as ranges.
 void join_visible(std::span<const BlockQuery> queries, std::vector<Range>& joined) {
     joined.clear();
-    for (const BlockQuery& query : queries)
-        joined.insert(joined.end(), query.visible.begin(), query.visible.end());
+    for (const BlockQuery& query : queries) joined.insert(joined.end(), query.visible.begin(), query.visible.end());
     std::sort(joined.begin(), joined.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
     size_t n = 0;
     for (const Range& r : joined) {
         if (r.begin >= r.end) continue;
-        if (n > 0 && r.begin <= joined[n - 1].end) joined[n - 1].end = std::max(joined[n - 1].end, r.end);
-        else joined[n++] = r;
+        if (n > 0 && r.begin <= joined[n - 1].end)
+            joined[n - 1].end = std::max(joined[n - 1].end, r.end);
+        else
+            joined[n++] = r;
     }
     joined.resize(n);
 }
@@ -35,15 +36,19 @@ void cut_pieces(std::span<const Range> visible, std::vector<BlockPiece>& pieces)
         for (int64_t at = r.begin; at < r.end;) {
             const int64_t chunk_end = (at / chunk_columns + 1) * chunk_columns;
             const int64_t end = std::min(r.end, chunk_end);
-            const int64_t begin = at / tile_columns * tile_columns, whole = (end + tile_columns - 1) / tile_columns * tile_columns;
-            if (!pieces.empty() && pieces.back().begin / chunk_columns == at / chunk_columns) pieces.back().end = whole;
-            else pieces.push_back({begin, whole, nullptr});
+            const int64_t begin = at / tile_columns * tile_columns,
+                          whole = (end + tile_columns - 1) / tile_columns * tile_columns;
+            if (!pieces.empty() && pieces.back().begin / chunk_columns == at / chunk_columns)
+                pieces.back().end = whole;
+            else
+                pieces.push_back({begin, whole, nullptr});
             at = end;
         }
     }
 }
 
-// Where the engine's order of additions, ALiBi, a quantised type or an odd scale asks for it: query by query, as for a token alone.
+// Where the engine's order of additions, ALiBi, a quantised type or an odd scale asks for it: query by query, as for a
+// token alone.
 void whole_rows(const RowKernels& kernels, const BlockRequest& r, BlockRows& rows) {
     rows.q_bytes.clear();
     for (const BlockQuery& query : r.queries)
@@ -85,16 +90,15 @@ void pack_queries(const BlockKernels& block, const BlockRequest& r, BlockRows& r
         std::copy_n(r.queries[i].q, r.plan->q_head_bytes, rows.q_bytes.data()); // aligned
         to_floats(r.layer->q_type, rows.q_bytes.data(), one, static_cast<int64_t>(dim));
         float* const to = rows.q.data()->f + i / width * width * dim + i % width;
-        for (size_t d = 0; d < dim; ++d)
-            to[d * width] = one[d];
+        for (size_t d = 0; d < dim; ++d) to[d * width] = one[d];
     }
 }
 
 // Scores of a query on the columns of a piece -> numerators in its row, and their share of the row.
-BlockRows::Part numerators(const RowKernels& kernels, const BlockKernels& block, const BlockRequest& r, const BlockPiece& piece,
-                           std::span<const Range> visible, size_t& at, float* scores, float* row) {
-    while (at < visible.size() && visible[at].end <= piece.begin)
-        ++at;
+BlockRows::Part numerators(const RowKernels& kernels, const BlockKernels& block, const BlockRequest& r,
+                           const BlockPiece& piece, std::span<const Range> visible, size_t& at, float* scores,
+                           float* row) {
+    while (at < visible.size() && visible[at].end <= piece.begin) ++at;
     // Calls f(from, to) for what is seen of the piece.
     const auto each_seen = [&](auto&& f) {
         for (size_t i = at; i < visible.size() && visible[i].begin < piece.end; ++i) {
@@ -128,7 +132,8 @@ BlockRows::Part numerators(const RowKernels& kernels, const BlockKernels& block,
         seen = to;
     });
     part.max = block.numerators(x, end - begin, scale, row + begin, &part.sum);
-    if (part.max == -infinity) { // nothing but -inf, which weighs nothing beside other columns, and NaN, which spoils the row
+    if (part.max ==
+        -infinity) { // nothing but -inf, which weighs nothing beside other columns, and NaN, which spoils the row
         const bool has_nan = std::any_of(x, x + (end - begin), [](float s) { return std::isnan(s); });
         part.sum = has_nan ? std::numeric_limits<double>::quiet_NaN() : 0.0;
         std::fill(row + begin, row + end, 0.0f);
@@ -138,8 +143,7 @@ BlockRows::Part numerators(const RowKernels& kernels, const BlockKernels& block,
 
 // Visible weights of a row that has no sum are NaN, as attention_rows has it; the others stay 0.
 void spoil_row(const BlockQuery& query, std::span<const BlockPiece> pieces, float* row) {
-    for (const BlockPiece& piece : pieces)
-        std::fill(row + piece.begin, row + piece.end, 0.0f);
+    for (const BlockPiece& piece : pieces) std::fill(row + piece.begin, row + piece.end, 0.0f);
     for (const Range& range : query.visible)
         std::fill(row + range.begin, row + range.end, std::numeric_limits<float>::quiet_NaN());
 }
@@ -166,14 +170,14 @@ void join_parts(const BlockRequest& r, BlockRows& rows) {
             rows.factors[p * n + i] = spoilt ? 1.0f : part.n_seen > 0 ? sum.factor(part.max) : 0.0f;
         }
     }
-    for (size_t p = 0; p < rows.pieces.size(); ++p)
-        rows.pieces[p].factors = rows.factors.data() + p * n;
+    for (size_t p = 0; p < rows.pieces.size(); ++p) rows.pieces[p].factors = rows.factors.data() + p * n;
 }
 
 } // namespace
 
 size_t block_queries(int64_t n_columns, bool exact) {
-    // Measured on a Zen 3 with 512 KiB of second-level cache: 48 rows of 32,768 are as fast as any, 96 take a fifth longer.
+    // Measured on a Zen 3 with 512 KiB of second-level cache: 48 rows of 32,768 are as fast as any, 96 take a fifth
+    // longer.
     constexpr int64_t most = 48, fewest = 12, near = int64_t(3) << 19; // floats
     if (exact) return 24;
     return static_cast<size_t>(std::clamp(near / std::max<int64_t>(n_columns, 1) / fewest * fewest, fewest, most));
@@ -190,11 +194,14 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
 
     reserve_group_rows(rows.group, static_cast<int32_t>(n), layer.head_dim, r.n_columns);
     pack_queries(block, r, rows);
-    const size_t n_padded = (n + static_cast<size_t>(block.width) - 1) / static_cast<size_t>(block.width) * static_cast<size_t>(block.width);
+    const size_t n_padded = (n + static_cast<size_t>(block.width) - 1) / static_cast<size_t>(block.width) *
+                            static_cast<size_t>(block.width);
     rows.scores.resize(n_padded * static_cast<size_t>(chunk_columns) / 16);
     rows.parts.resize(rows.pieces.size() * n);
     rows.at.assign(n, 0);
-    auto* const dots = layer.k_type == DType::f16 ? block.dots_f16 : layer.k_type == DType::bf16 ? block.dots_bf16 : block.dots_f32;
+    auto* const dots = layer.k_type == DType::f16    ? block.dots_f16
+                       : layer.k_type == DType::bf16 ? block.dots_bf16
+                                                     : block.dots_f32;
     BlockTask task;
     task.q = rows.q.data()->f;
     task.n_q = static_cast<int32_t>(n);
@@ -209,13 +216,13 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
         task.n_tiles = (piece.end - piece.begin) / tile_columns;
         dots(task);
         for (size_t i = 0; i < n; ++i) {
-            rows.parts[p * n + i] = numerators(kernels, block, r, piece, r.queries[i].visible, rows.at[i], task.out + i * task.out_stride,
-                                               rows.group.values.data() + i * rows.group.stride);
+            rows.parts[p * n + i] =
+                numerators(kernels, block, r, piece, r.queries[i].visible, rows.at[i], task.out + i * task.out_stride,
+                           rows.group.values.data() + i * rows.group.stride);
         }
     }
     join_parts(r, rows);
-    for (BlockPiece& piece : rows.pieces)
-        piece.end = std::min(piece.end, r.n_columns);
+    for (BlockPiece& piece : rows.pieces) piece.end = std::min(piece.end, r.n_columns);
 }
 
 } // namespace attnscope

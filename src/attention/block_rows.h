@@ -1,4 +1,5 @@
-// Rows of one query head for a block of tokens, each key read once for all of them: what maps and means of many tokens are made of.
+// Rows of one query head for a block of tokens, each key read once for all of them: what maps and means of many tokens
+// are made of.
 #pragma once
 
 #include "attention/group_rows.h"
@@ -22,14 +23,14 @@ struct BlockRequest {
     const LayerInfo* layer = nullptr;
     const RowsPlan* plan = nullptr; // plan_layer(*layer, batched)
     std::span<const BlockQuery> queries;
-    int32_t head = 0;               // query head
+    int32_t head = 0;                       // query head
     std::span<const uint8_t* const> chunks; // as in GroupRequest; those that no query sees may be null
     size_t chunk_offset = 0;
     int64_t n_columns = 0;
     std::span<const int32_t> positions;
     bool batched = false;
-    // Weights bit for bit as attention_rows gives them; else scores are added in whichever order is fastest, and exponentials in
-    // float32 by chunks.
+    // Weights bit for bit as attention_rows gives them; else scores are added in whichever order is fastest, and
+    // exponentials in float32 by chunks.
     bool exact = false;
 };
 
@@ -40,8 +41,8 @@ struct BlockPiece {
     const float* factors = nullptr; // one a query
 };
 
-// One thread's memory, kept from call to call. The weight of query i at column j of piece p is row(i)[j] * p.factors[i]; where the query
-// does not see the column that is exactly 0.
+// One thread's memory, kept from call to call. The weight of query i at column j of piece p is row(i)[j] *
+// p.factors[i]; where the query does not see the column that is exactly 0.
 struct BlockRows {
     std::vector<BlockPiece> pieces; // ascending
     const float* row(size_t i) const { return group.values.data() + i * group.stride; }

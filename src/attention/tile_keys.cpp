@@ -34,14 +34,17 @@ template <class Element> void put_column(const Tiles& tiles, int64_t column, con
 
 #if defined(__SSE2__)
 
-__m128i load(const uint8_t* p) { return _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p))); }
-void store(uint8_t* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(p)), x); }
+__m128i load(const uint8_t* p) {
+    return _mm_loadu_si128(static_cast<const __m128i*>(static_cast<const void*>(p)));
+}
+void store(uint8_t* p, __m128i x) {
+    _mm_storeu_si128(static_cast<__m128i*>(static_cast<void*>(p)), x);
+}
 
 // Eight 16-bit elements of eight keys, as eight dimensions of eight columns.
 void put_square(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     __m128i x[8], y[8];
-    for (size_t i = 0; i < 8; ++i)
-        x[i] = load(from + i * from_stride);
+    for (size_t i = 0; i < 8; ++i) x[i] = load(from + i * from_stride);
     for (size_t i = 0; i < 4; ++i) { // pairs of keys
         y[2 * i] = _mm_unpacklo_epi16(x[2 * i], x[2 * i + 1]);
         y[2 * i + 1] = _mm_unpackhi_epi16(x[2 * i], x[2 * i + 1]);
@@ -75,11 +78,13 @@ constexpr bool has_squares = false;
 
 } // namespace
 
-void put_keys(const LayerInfo& layer, const uint8_t* keys, size_t stride, int64_t column, int64_t n, uint8_t* chunk_head) {
+void put_keys(const LayerInfo& layer, const uint8_t* keys, size_t stride, int64_t column, int64_t n,
+              uint8_t* chunk_head) {
     const size_t head_bytes = dtype_row_bytes(layer.k_type, layer.head_dim);
     if (!keys_in_tiles(layer.k_type)) {
         for (int64_t c = 0; c < n; ++c)
-            std::memcpy(chunk_head + static_cast<size_t>(column + c) * head_bytes, keys + static_cast<size_t>(c) * stride, head_bytes);
+            std::memcpy(chunk_head + static_cast<size_t>(column + c) * head_bytes,
+                        keys + static_cast<size_t>(c) * stride, head_bytes);
         return;
     }
     const Tiles tiles{chunk_head, layer.head_dim, dtype_row_bytes(layer.k_type, 1)};
@@ -91,8 +96,10 @@ void put_keys(const LayerInfo& layer, const uint8_t* keys, size_t stride, int64_
             c += 8;
             continue;
         }
-        if (tiles.element == sizeof(float)) put_column<float>(tiles, column + c, key);
-        else put_column<uint16_t>(tiles, column + c, key);
+        if (tiles.element == sizeof(float))
+            put_column<float>(tiles, column + c, key);
+        else
+            put_column<uint16_t>(tiles, column + c, key);
         ++c;
     }
 }

@@ -18,12 +18,16 @@ using namespace view;
 constexpr size_t max_map_numbers = size_t(1) << 28;
 constexpr size_t max_mean_numbers = size_t(1) << 24; // of the mean rows that are in memory at once
 
-Error bad(std::string message) { return {ErrorKind::invalid_argument, std::move(message)}; }
+Error bad(std::string message) {
+    return {ErrorKind::invalid_argument, std::move(message)};
+}
 
 Result<void> check_range(const char* name, const Range& range, int64_t size) {
-    if (range.begin < 0 || range.end < range.begin) return bad(std::string(name) + " must be [begin, end) with 0 <= begin <= end");
+    if (range.begin < 0 || range.end < range.begin)
+        return bad(std::string(name) + " must be [begin, end) with 0 <= begin <= end");
     if (range.end <= size) return {};
-    return Error{ErrorKind::not_found, std::string(name) + " end at " + std::to_string(range.end) + ", but there are " + std::to_string(size)};
+    return Error{ErrorKind::not_found, std::string(name) + " end at " + std::to_string(range.end) + ", but there are " +
+                                           std::to_string(size)};
 }
 
 Result<void> check_map(AttentionSource& source, const MapRequest& r) {
@@ -31,7 +35,8 @@ Result<void> check_map(AttentionSource& source, const MapRequest& r) {
     if (auto ok = check_range("tokens", r.tokens, source.size()); !ok) return ok;
     if (auto ok = check_range("columns", r.columns, source.size()); !ok) return ok;
     if (r.tokens.begin == r.tokens.end) return bad("tokens must hold at least one token");
-    if (r.tokens_per_tile < 1 || r.columns_per_tile < 1) return bad("a tile must have at least one token and one column");
+    if (r.tokens_per_tile < 1 || r.columns_per_tile < 1)
+        return bad("a tile must have at least one token and one column");
     return {};
 }
 
@@ -40,7 +45,8 @@ class Maker {
 public:
     Maker(AttentionSource& source, KeyReader& keys, const MapRequest& request)
         : source_(source), keys_(keys), request_(request), selection_(select_rows(request.rows, source.geometry())),
-          crew_(own_crew(request.n_threads > 0 ? request.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency()))) {
+          crew_(own_crew(request.n_threads > 0 ? request.n_threads
+                                               : static_cast<int32_t>(std::thread::hardware_concurrency()))) {
         tiling_.tokens = request.tokens;
         tiling_.columns = request.columns.begin < request.columns.end ? request.columns : Range{0, request.tokens.end};
         tiling_.tokens_per_tile = std::min(request.tokens_per_tile, request.tokens.end - request.tokens.begin);
@@ -50,9 +56,9 @@ public:
     Result<AttentionMap> make() {
         if (auto ok = start(); !ok) return ok.error();
         const bool single = tiling_.tokens_per_tile == 1 && tiling_.columns_per_tile == 1;
-        Result<void> done = request_.each_row && single                                        ? copy_rows()
+        Result<void> done = request_.each_row && single                                  ? copy_rows()
                             : !request_.each_row && request_.value == TileValue::largest ? largest_means()
-                                                                                               : sum_tiles();
+                                                                                         : sum_tiles();
         if (!done) return done.error();
         return std::move(map_);
     }
@@ -115,8 +121,8 @@ private:
             for (size_t i = 0; i < plane.size(); ++i) {
                 const int64_t n_tokens = map_.n_tokens[i / n_tiles];
                 const double n = request_.value == TileValue::largest ? 1.0
-                                 : request_.each_row                 ? static_cast<double>(n_tokens)
-                                                                     : static_cast<double>(n_tokens) * static_cast<double>(map_.n_rows);
+                                 : request_.each_row                  ? static_cast<double>(n_tokens)
+                                                     : static_cast<double>(n_tokens) * static_cast<double>(map_.n_rows);
                 map_.values[p * plane.size() + i] = n > 0 ? static_cast<float>(plane[i] / n) : 0.0f;
             }
         }
@@ -133,10 +139,12 @@ private:
             sums.start_batch(batch);
             if (auto done = compute(batch, sums); !done) return done;
             for (const TokenBatch::Token& token : batch.tokens) {
-                const auto mean = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * width), static_cast<size_t>(width));
+                const auto mean = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * width),
+                                                        static_cast<size_t>(width));
                 float* const line = map_.values.data() + tiling_.line_of(token.index) * tiling_.n_tiles();
                 for (size_t j = 0; j < mean.size(); ++j) {
-                    const auto value = static_cast<float>(mean[j] / static_cast<double>(std::max<int64_t>(map_.n_rows, 1)));
+                    const auto value =
+                        static_cast<float>(mean[j] / static_cast<double>(std::max<int64_t>(map_.n_rows, 1)));
                     float& tile = line[static_cast<int64_t>(j) / tiling_.columns_per_tile];
                     if (!(value <= tile)) tile = value;
                 }

@@ -26,8 +26,8 @@ struct KeyBuffer {
     std::vector<const uint8_t*> chunks;
 };
 
-// Beside AttentionSource, in whatever implements it. A source belongs to one thread, but layer_keys may be called by all the threads
-// that compute for it.
+// Beside AttentionSource, in whatever implements it. A source belongs to one thread, but layer_keys may be called by
+// all the threads that compute for it.
 class KeyReader {
 public:
     explicit KeyReader(const Geometry& geometry);
@@ -53,7 +53,8 @@ private:
     std::vector<Plans> plans_;
 };
 
-// Geometries come from files, too. invalid_argument, naming the layer: keys of a layer that has none, or of another shape.
+// Geometries come from files, too. invalid_argument, naming the layer: keys of a layer that has none, or of another
+// shape.
 Result<void> check_layers(const Geometry& geometry);
 // Can the rows of a selection be computed? unsupported, naming the layer.
 Result<void> check_plans(const KeyReader& keys, const Geometry& geometry, const RowSelection& rows);

@@ -16,7 +16,8 @@ public:
     explicit RecordingSource(Recording& recording)
         : KeyReader(recording.info().geometry), recording_(recording), geometry_(recording.info().geometry) {
         const auto& layers = geometry_.layers;
-        alibi_ = std::any_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.captured() && l.max_bias > 0; });
+        alibi_ = std::any_of(layers.begin(), layers.end(),
+                             [](const LayerInfo& l) { return l.captured() && l.max_bias > 0; });
     }
 
     const Geometry& geometry() const override { return geometry_; }
@@ -30,7 +31,7 @@ public:
 private:
     Recording& recording_;
     const Geometry geometry_; // a file that is still written may state its own later
-    std::mutex reading_; // a recording is read by one thread at a time; the others compute meanwhile
+    std::mutex reading_;      // a recording is read by one thread at a time; the others compute meanwhile
     bool alibi_ = false;
     std::vector<int32_t> positions_;
 };
@@ -40,8 +41,7 @@ Result<void> RecordingSource::prepare(int64_t n_columns) {
     if (!alibi_ || known >= n_columns) return {};
     auto frames = recording_.frames(known, n_columns);
     if (!frames) return frames.error();
-    for (const Frame& frame : *frames)
-        positions_.push_back(frame.position);
+    for (const Frame& frame : *frames) positions_.push_back(frame.position);
     return {};
 }
 
@@ -68,8 +68,8 @@ Result<LayerKeys> RecordingSource::layer_keys(int32_t layer, Range columns, KeyB
         const int64_t end = std::min(columns.end, (chunk + 1) * chunk_columns);
         const uint8_t* const from = rows->data() + static_cast<size_t>(begin - columns.begin) * info.k_bytes();
         for (int32_t head = 0; head < info.n_head_kv; ++head) {
-            put_keys(info, from + static_cast<size_t>(head) * head_bytes, info.k_bytes(), begin - chunk * chunk_columns, end - begin,
-                     to + static_cast<size_t>(head) * keys.head_stride);
+            put_keys(info, from + static_cast<size_t>(head) * head_bytes, info.k_bytes(), begin - chunk * chunk_columns,
+                     end - begin, to + static_cast<size_t>(head) * keys.head_stride);
         }
     }
     keys.chunks = buffer.chunks;

@@ -11,8 +11,7 @@ namespace {
 
 double sum_of(std::span<const float> x) {
     double sum = 0;
-    for (const float v : x)
-        sum += static_cast<double>(v);
+    for (const float v : x) sum += static_cast<double>(v);
     return sum;
 }
 
@@ -27,21 +26,15 @@ float lookback_ratio(std::span<const float> row, int64_t n_prompt) {
 std::vector<int64_t> shape_of(const AttentionRequest& request, const Selection& selection, int64_t width) {
     const auto n_layers = static_cast<int64_t>(selection.layers.size());
     switch (request.reduce) {
-    case Reduce::none:
-        return {n_layers, selection.n_heads, width};
+    case Reduce::none: return {n_layers, selection.n_heads, width};
     case Reduce::mean:
-    case Reduce::max:
-        return {width};
-    case Reduce::per_layer:
-        return {n_layers, width};
-    case Reduce::top_k:
-        return {0};
-    case Reduce::spans:
-        return {static_cast<int64_t>(request.spans.size())};
+    case Reduce::max: return {width};
+    case Reduce::per_layer: return {n_layers, width};
+    case Reduce::top_k: return {0};
+    case Reduce::spans: return {static_cast<int64_t>(request.spans.size())};
     case Reduce::lookback_ratio:
     case Reduce::entropy:
-    case Reduce::first_share:
-        return {n_layers, selection.n_heads};
+    case Reduce::first_share: return {n_layers, selection.n_heads};
     }
     return {};
 }
@@ -55,7 +48,8 @@ size_t n_values(const AttentionAnswer& answer) {
     return n;
 }
 
-Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index, int64_t n_columns) {
+Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index,
+                                     int64_t n_columns) {
     AttentionAnswer answer;
     answer.index = index;
     answer.reduce = request.reduce;
@@ -77,11 +71,14 @@ void take_row(const AttentionRequest& request, int64_t n_prompt, std::span<const
         std::copy(shown.begin(), shown.end(), answer.values.data() + (layer * n_heads + head) * shown.size());
         return;
     }
-    if (request.reduce != Reduce::lookback_ratio && request.reduce != Reduce::entropy && request.reduce != Reduce::first_share)
+    if (request.reduce != Reduce::lookback_ratio && request.reduce != Reduce::entropy &&
+        request.reduce != Reduce::first_share)
         return; // from the sums and maxima of layers
     float& value = answer.values[layer * static_cast<size_t>(answer.shape[1]) + head];
-    if (request.reduce == Reduce::lookback_ratio) value = lookback_ratio(row, n_prompt);
-    else value = static_cast<float>(request.reduce == Reduce::entropy ? row_entropy(row) : row_first_share(row));
+    if (request.reduce == Reduce::lookback_ratio)
+        value = lookback_ratio(row, n_prompt);
+    else
+        value = static_cast<float>(request.reduce == Reduce::entropy ? row_entropy(row) : row_first_share(row));
 }
 
 void take_mean(const AttentionRequest& request, std::span<const float> mean, AttentionAnswer& answer) {
@@ -90,7 +87,8 @@ void take_mean(const AttentionRequest& request, std::span<const float> mean, Att
         answer.values.assign(mean.begin() + answer.first_column, mean.end());
     } else if (request.reduce == Reduce::top_k) {
         answer.values.clear();
-        const auto best = row_top_k(mean.subspan(static_cast<size_t>(answer.first_column)), static_cast<size_t>(request.top_k));
+        const auto best =
+            row_top_k(mean.subspan(static_cast<size_t>(answer.first_column)), static_cast<size_t>(request.top_k));
         for (const ColumnWeight& w : best) {
             answer.columns.push_back(w.column + answer.first_column);
             answer.values.push_back(w.weight);

@@ -14,11 +14,12 @@ namespace attnscope::view {
 constexpr size_t max_answer_floats = size_t(1) << 31;
 
 // An answer without its values: its columns and its shape. invalid_argument where it would be too large.
-Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index, int64_t n_columns);
+Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index,
+                                     int64_t n_columns);
 size_t n_values(const AttentionAnswer& answer);
 
-// What `row` (complete; of the selection's layer `layer` and head `head`, as places) is in an answer that is made row by row: none,
-// lookback_ratio, entropy, first_share. Nothing of others. Rows may come from several threads.
+// What `row` (complete; of the selection's layer `layer` and head `head`, as places) is in an answer that is made row
+// by row: none, lookback_ratio, entropy, first_share. Nothing of others. Rows may come from several threads.
 void take_row(const AttentionRequest& request, int64_t n_prompt, std::span<const float> row, size_t layer, size_t head,
               AttentionAnswer& answer);
 

@@ -19,7 +19,8 @@ template <class F> void each_strip(const BlockRows& rows, const Range& columns, 
 TileSums::TileSums(const Tiling& tiling, const Selection& selection, bool each_row, TileValue value, int32_t n_members)
     : tiling_(tiling), each_row_(each_row), value_(value), n_heads_(static_cast<size_t>(selection.n_heads)),
       plane_size_(static_cast<size_t>(tiling.n_lines() * tiling.n_tiles())),
-      sums_((each_row ? selection.layers.size() * n_heads_ : 1) * plane_size_, 0.0), lines_(static_cast<size_t>(n_members)) {}
+      sums_((each_row ? selection.layers.size() * n_heads_ : 1) * plane_size_, 0.0),
+      lines_(static_cast<size_t>(n_members)) {}
 
 void TileSums::start_batch(const TokenBatch& batch) {
     batch_ = &batch;
@@ -37,8 +38,7 @@ template <class F> void TileSums::each_line(size_t first, size_t n, F&& f) const
     for (size_t i = 0; i < n; ++slot) {
         const int64_t line = tiling_.line_of(batch_->tokens[first + i].index);
         size_t end = i + 1;
-        while (end < n && tiling_.line_of(batch_->tokens[first + end].index) == line)
-            ++end;
+        while (end < n && tiling_.line_of(batch_->tokens[first + end].index) == line) ++end;
         f(slot, line, i, end);
         i = end;
     }
@@ -57,7 +57,8 @@ void TileSums::take(size_t layer, size_t head, size_t first, size_t n, const Blo
             const int64_t at = strip.begin - tiling_.columns.begin, count = strip.end - strip.begin;
             lines.written = {std::min(lines.written.begin, at), std::max(lines.written.end, at + count)};
             if (value_ == TileValue::share) {
-                kernels.fold(rows.row(i) + strip.begin, rows.stride(), piece.factors + i, static_cast<int64_t>(end - i), count, to + at);
+                kernels.fold(rows.row(i) + strip.begin, rows.stride(), piece.factors + i, static_cast<int64_t>(end - i),
+                             count, to + at);
                 return;
             }
             for (size_t t = i; t < end; ++t) {
@@ -67,8 +68,10 @@ void TileSums::take(size_t layer, size_t head, size_t first, size_t n, const Blo
         });
     });
     lines.n_added += longest;
-    if (each_row_) flush(layer * n_heads_ + head, first, n, lines);
-    else if (lines.n_added >= many) flush(0, first, n, lines);
+    if (each_row_)
+        flush(layer * n_heads_ + head, first, n, lines);
+    else if (lines.n_added >= many)
+        flush(0, first, n, lines);
 }
 
 void TileSums::end_layer(size_t first, size_t n, int32_t member) {
@@ -95,8 +98,10 @@ void TileSums::flush(size_t plane, size_t first, size_t n, Lines& lines) {
                 sum += value;
                 if (!(value <= largest)) largest = value;
             }
-            if (value_ == TileValue::share) tile += sum;
-            else if (!(largest <= tile)) tile = largest;
+            if (value_ == TileValue::share)
+                tile += sum;
+            else if (!(largest <= tile))
+                tile = largest;
         }
         std::fill(from + columns.begin, from + columns.end, 0.0f);
     });

@@ -18,7 +18,7 @@ struct Tiling {
     Range tokens, columns;
     int64_t tokens_per_tile = 1, columns_per_tile = 1;
 
-    int64_t n_lines() const { return count(tokens.end - tokens.begin, tokens_per_tile); } // tiles of tokens
+    int64_t n_lines() const { return count(tokens.end - tokens.begin, tokens_per_tile); }    // tiles of tokens
     int64_t n_tiles() const { return count(columns.end - columns.begin, columns_per_tile); } // in a line
     int64_t line_of(int64_t token) const { return (token - tokens.begin) / tokens_per_tile; }
 
@@ -26,8 +26,8 @@ private:
     static int64_t count(int64_t n, int64_t each) { return n / each + (n % each != 0); }
 };
 
-// Sums (or largest values) of tiles: (planes, lines, tiles). With `each_row` a plane is a selected row, otherwise all rows are added up in
-// one plane. Sums are float32 within a layer, of a block of tokens, and float64 beyond.
+// Sums (or largest values) of tiles: (planes, lines, tiles). With `each_row` a plane is a selected row, otherwise all
+// rows are added up in one plane. Sums are float32 within a layer, of a block of tokens, and float64 beyond.
 class TileSums final : public RowTaker {
 public:
     TileSums(const Tiling& tiling, const Selection& selection, bool each_row, TileValue value, int32_t n_members);
@@ -46,7 +46,7 @@ private:
     struct Lines {
         std::vector<float> values;
         std::vector<float> row;
-        Range written;      // columns, from the first of the tiling
+        Range written;       // columns, from the first of the tiling
         int64_t n_added = 0; // rows that lie in a sum at most
     };
     // Calls f(slot, line, i, end) for each line with its tokens [first + i, first + end).

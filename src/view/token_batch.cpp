@@ -18,14 +18,17 @@ struct Block {
     size_t n;
 };
 
-// Neighbours that were decoded in the same way, the longest rows last: whoever takes blocks from the end has the short ones for when
-// the others are done.
+// Neighbours that were decoded in the same way, the longest rows last: whoever takes blocks from the end has the short
+// ones for when the others are done.
 std::vector<Block> blocks_of(const TokenBatch& batch, size_t most) {
     std::vector<Block> blocks;
     for (size_t i = 0; i < batch.tokens.size(); ++i) {
-        const bool goes_on = !blocks.empty() && blocks.back().n < most && batch.tokens[i - 1].batched == batch.tokens[i].batched;
-        if (goes_on) ++blocks.back().n;
-        else blocks.push_back({i, 1});
+        const bool goes_on =
+            !blocks.empty() && blocks.back().n < most && batch.tokens[i - 1].batched == batch.tokens[i].batched;
+        if (goes_on)
+            ++blocks.back().n;
+        else
+            blocks.push_back({i, 1});
     }
     return blocks;
 }
@@ -80,7 +83,8 @@ void compute_block(const LayerTask& t, const Block& block, Scratch& scratch, Row
             for (size_t i = 0; i < block.n; ++i)
                 scratch.queries[i].q = q + i * t.layer.q_bytes() + static_cast<size_t>(r.head) * r.plan->q_head_bytes;
             block_rows(row_kernels(), block_kernels(), r, scratch.rows);
-            taker.take(t.place, static_cast<size_t>(run.place + r.head - run.begin), block.first, block.n, scratch.rows, member);
+            taker.take(t.place, static_cast<size_t>(run.place + r.head - run.begin), block.first, block.n, scratch.rows,
+                       member);
         }
     }
     taker.end_layer(block.first, block.n, member);
@@ -114,7 +118,8 @@ Result<int64_t> columns_of(const Frame& frame, const AttentionSource& source) {
     return n_columns;
 }
 
-Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end, int64_t max_tokens) {
+Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end,
+                               int64_t max_tokens) {
     TokenBatch batch;
     const Geometry& geometry = source.geometry();
     batch.q.resize(selection.layers.size());
@@ -141,10 +146,12 @@ Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selecti
     return batch;
 }
 
-size_t max_block_tokens(int64_t n_columns, bool exact) { return block_queries(n_columns, exact); }
+size_t max_block_tokens(int64_t n_columns, bool exact) {
+    return block_queries(n_columns, exact);
+}
 
-Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection, const TokenBatch& batch, bool exact,
-                           Crew& crew, RowTaker& taker) {
+Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection,
+                           const TokenBatch& batch, bool exact, Crew& crew, RowTaker& taker) {
     if (batch.tokens.empty()) return {};
     if (auto ok = keys.prepare(batch.n_columns); !ok) return ok;
     const std::vector<Block> blocks = blocks_of(batch, max_block_tokens(batch.n_columns, exact));
@@ -161,7 +168,8 @@ Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selec
         const LayerTask task{layer, work, place, batch, *layer_keys, keys, exact};
         crew.run(blocks.size(), [&](size_t item, int32_t member) {
             try {
-                compute_block(task, blocks[blocks.size() - 1 - item], scratch[static_cast<size_t>(member)], taker, member);
+                compute_block(task, blocks[blocks.size() - 1 - item], scratch[static_cast<size_t>(member)], taker,
+                              member);
             } catch (const std::bad_alloc&) {
                 const std::lock_guard lock(failing);
                 done = Error{ErrorKind::io, "no memory for the attention of many tokens"};

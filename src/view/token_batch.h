@@ -13,9 +13,9 @@
 
 namespace attnscope::view {
 
-// Width of the frame's rows, as in Recording::rows: its index + 1, or more where it sees later ones of its batch. Frames may come from
-// anywhere, and what computes rows checks nothing: invalid_argument where it is no frame of this source, not_found where it has no queries
-// or sees frames that the source does not have.
+// Width of the frame's rows, as in Recording::rows: its index + 1, or more where it sees later ones of its batch.
+// Frames may come from anywhere, and what computes rows checks nothing: invalid_argument where it is no frame of this
+// source, not_found where it has no queries or sees frames that the source does not have.
 Result<int64_t> columns_of(const Frame& frame, const AttentionSource& source);
 
 // What of some tokens' frames their rows are made of. Tokens whose queries were not kept are left out.
@@ -32,8 +32,10 @@ struct TokenBatch {
     int64_t n_columns = 0;               // of the widest
     int64_t end = 0;                     // frames from `begin` to here were looked at
 };
-// Frames from `begin` on, at most up to `end`, and no more than `max_tokens` or some dozen megabytes of queries; one at least.
-Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end, int64_t max_tokens);
+// Frames from `begin` on, at most up to `end`, and no more than `max_tokens` or some dozen megabytes of queries; one at
+// least.
+Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end,
+                               int64_t max_tokens);
 
 // Takes rows as they come. Called by the members of a crew, never by two at once for the same tokens.
 class RowTaker {
@@ -46,8 +48,8 @@ public:
 };
 
 // `exact`: BlockRequest::exact. The selection's rows must have plans (check_plans).
-Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection, const TokenBatch& batch, bool exact,
-                           Crew& crew, RowTaker& taker);
+Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection,
+                           const TokenBatch& batch, bool exact, Crew& crew, RowTaker& taker);
 
 // Of how many tokens a block of compute_batch is at most.
 size_t max_block_tokens(int64_t n_columns, bool exact);

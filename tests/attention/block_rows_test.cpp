@@ -13,7 +13,9 @@ using namespace attnscope::test;
 
 namespace {
 
-int32_t pick(std::mt19937& rng, int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(rng); }
+int32_t pick(std::mt19937& rng, int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(rng);
+}
 
 std::vector<const BlockKernels*> all_block_kernels() {
     std::vector<const BlockKernels*> all{&scalar_block_kernels()};
@@ -29,10 +31,12 @@ struct Chunks {
     std::vector<const uint8_t*> starts;
 
     explicit Chunks(const Sample& s) {
-        const size_t head = dtype_row_bytes(s.layer.k_type, s.layer.head_dim), element = dtype_row_bytes(s.layer.k_type, dtype_block(s.layer.k_type));
+        const size_t head = dtype_row_bytes(s.layer.k_type, s.layer.head_dim),
+                     element = dtype_row_bytes(s.layer.k_type, dtype_block(s.layer.k_type));
         const auto dim = static_cast<size_t>(s.layer.head_dim);
         for (int64_t j = 0; j < s.n_columns(); ++j) {
-            if (j % chunk_columns == 0) bytes.emplace_back(s.layer.k_bytes() * size_t(chunk_columns), uint8_t(0xff)); // NaN
+            if (j % chunk_columns == 0)
+                bytes.emplace_back(s.layer.k_bytes() * size_t(chunk_columns), uint8_t(0xff)); // NaN
             for (size_t h = 0; h < size_t(s.layer.n_head_kv); ++h) {
                 uint8_t* const to = bytes.back().data() + h * head * size_t(chunk_columns);
                 const auto c = static_cast<size_t>(j % chunk_columns);
@@ -61,11 +65,15 @@ struct Tokens {
         const int32_t kind = pick(rng, 0, 2);
         for (size_t t = 0; t < n_tokens; ++t) {
             q.push_back(make_sample(layer, 1, rng).q);
-            positions.push_back(pick(rng, 0, static_cast<int32_t>(n_columns))); // far ones round the scores that ALiBi makes
+            positions.push_back(
+                pick(rng, 0, static_cast<int32_t>(n_columns))); // far ones round the scores that ALiBi makes
             const int64_t end = std::max<int64_t>(1, n_columns - static_cast<int64_t>(n_tokens - 1 - t));
-            if (kind == 0) visible.push_back({{0, end}});
-            else if (kind == 1) visible.push_back({{std::max<int64_t>(0, end - 37), end}});
-            else visible.push_back(pick(rng, 0, 5) == 0 ? Ranges{} : random_ranges(n_columns, rng));
+            if (kind == 0)
+                visible.push_back({{0, end}});
+            else if (kind == 1)
+                visible.push_back({{std::max<int64_t>(0, end - 37), end}});
+            else
+                visible.push_back(pick(rng, 0, 5) == 0 ? Ranges{} : random_ranges(n_columns, rng));
         }
         head = pick(rng, 0, layer.n_head - 1);
         batched = pick(rng, 0, 1) == 1;
@@ -95,7 +103,8 @@ struct Tokens {
     std::vector<std::vector<float>> together(const BlockKernels& block, bool exact, BlockRows& rows) const {
         const RowsPlan plan = plan_layer(keys.layer, batched).value();
         std::vector<BlockQuery> queries;
-        for (size_t t = 0; t < q.size(); ++t) queries.push_back({q[t].data() + size_t(head) * plan.q_head_bytes, visible[t], positions[t]});
+        for (size_t t = 0; t < q.size(); ++t)
+            queries.push_back({q[t].data() + size_t(head) * plan.q_head_bytes, visible[t], positions[t]});
         BlockRequest r;
         r.layer = &keys.layer;
         r.plan = &plan;
@@ -117,8 +126,9 @@ struct Tokens {
         return all;
     }
     std::string words() const {
-        return std::string(dtype_name(keys.layer.k_type)) + " of " + std::to_string(keys.layer.head_dim) + ", " + std::to_string(q.size()) +
-               " tokens, " + std::to_string(keys.n_columns()) + " columns" + (batched ? ", batched" : "");
+        return std::string(dtype_name(keys.layer.k_type)) + " of " + std::to_string(keys.layer.head_dim) + ", " +
+               std::to_string(q.size()) + " tokens, " + std::to_string(keys.n_columns()) + " columns" +
+               (batched ? ", batched" : "");
     }
 };
 
@@ -149,11 +159,13 @@ TEST(BlockRows, ExactOnesAreBitForBitThoseOfEachTokenAlone) {
     std::mt19937 rng(21);
     BlockRows rows; // kept from block to block, as a thread keeps it
     for (int i = 0; i < 80; ++i) {
-        const Tokens tokens(random_layer(rng), static_cast<size_t>(pick(rng, 1, 40)), i % 8 == 0 ? 700 : pick(rng, 1, 300), rng);
+        const Tokens tokens(random_layer(rng), static_cast<size_t>(pick(rng, 1, 40)),
+                            i % 8 == 0 ? 700 : pick(rng, 1, 300), rng);
         const auto together = tokens.together(block_kernels(), true, rows);
         for (size_t t = 0; t < together.size(); ++t) {
             const auto alone = tokens.alone(t);
-            ASSERT_EQ(std::memcmp(alone.data(), together[t].data(), alone.size() * sizeof(float)), 0) << tokens.words() << ", token " << t;
+            ASSERT_EQ(std::memcmp(alone.data(), together[t].data(), alone.size() * sizeof(float)), 0)
+                << tokens.words() << ", token " << t;
         }
     }
 }
@@ -164,13 +176,16 @@ TEST(BlockRows, OthersAreWithinAMillionthOfFloat64AndZeroWhereNothingIsSeen) {
         BlockRows rows;
         for (int i = 0; i < 60; ++i) {
             LayerInfo layer = random_layer(rng);
-            if (keys_in_tiles(layer.k_type)) layer.on_device = true; // an engine's own products of halves may be in half precision
-            const Tokens tokens(layer, static_cast<size_t>(pick(rng, 1, 40)), i % 8 == 0 ? 700 : pick(rng, 1, 300), rng);
+            if (keys_in_tiles(layer.k_type))
+                layer.on_device = true; // an engine's own products of halves may be in half precision
+            const Tokens tokens(layer, static_cast<size_t>(pick(rng, 1, 40)), i % 8 == 0 ? 700 : pick(rng, 1, 300),
+                                rng);
             const auto together = tokens.together(*kernels, false, rows);
             for (size_t t = 0; t < together.size(); ++t) {
                 const auto want = tokens.reference(t);
                 for (size_t j = 0; j < want.size(); ++j) {
-                    ASSERT_NEAR(static_cast<double>(together[t][j]), want[j], 1e-6) << kernels->name << ", " << tokens.words() << ", token " << t;
+                    ASSERT_NEAR(static_cast<double>(together[t][j]), want[j], 1e-6)
+                        << kernels->name << ", " << tokens.words() << ", token " << t;
                     if (sees(tokens.visible[t], int64_t(j))) continue;
                     ASSERT_EQ(together[t][j], 0.0f) << kernels->name << ", " << tokens.words();
                 }
@@ -183,7 +198,8 @@ TEST(BlockRows, OthersAreWithinAMillionthOfFloat64AndZeroWhereNothingIsSeen) {
 TEST(BlockRows, NotFiniteScoresSpoilTheRowsThatSeeThemAndNoOthers) {
     std::mt19937 rng(23);
     for (const BlockKernels* kernels : all_block_kernels()) {
-        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+        for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                                -std::numeric_limits<float>::infinity()}) {
             Tokens tokens(make_layer(DType::f32, 1, 1, 16), 8, 600, rng);
             tokens.batched = true;
             for (size_t t = 0; t < 8; ++t) {
@@ -193,14 +209,16 @@ TEST(BlockRows, NotFiniteScoresSpoilTheRowsThatSeeThemAndNoOthers) {
             }
             tokens.visible[3] = {{400, 401}}; // sees nothing else
             tokens.keys.keys[400] = encode(DType::f32, std::vector<float>(16, bad));
-            std::memcpy(tokens.keys.store[0].data() + 400 * tokens.keys.layer.k_bytes(), tokens.keys.keys[400].data(), tokens.keys.layer.k_bytes());
+            std::memcpy(tokens.keys.store[0].data() + 400 * tokens.keys.layer.k_bytes(), tokens.keys.keys[400].data(),
+                        tokens.keys.layer.k_bytes());
             tokens.chunks = Chunks(tokens.keys);
             BlockRows rows;
             const auto together = tokens.together(*kernels, false, rows);
             for (size_t t = 0; t < 8; ++t) {
                 const auto alone = tokens.alone(t);
                 for (size_t j = 0; j < alone.size(); ++j) {
-                    ASSERT_EQ(std::isnan(alone[j]), std::isnan(together[t][j])) << kernels->name << ", " << bad << ", token " << t << ", column " << j;
+                    ASSERT_EQ(std::isnan(alone[j]), std::isnan(together[t][j]))
+                        << kernels->name << ", " << bad << ", token " << t << ", column " << j;
                     if (std::isnan(alone[j])) continue;
                     ASSERT_NEAR(alone[j], together[t][j], 1e-6f) << kernels->name << ", " << bad << ", token " << t;
                 }
@@ -215,14 +233,16 @@ TEST(BlockRows, KernelsFoldAndScaleAnyLength) {
     for (const BlockKernels* kernels : all_block_kernels()) {
         for (const int64_t n : {1, 7, 8, 15, 16, 33, 256}) {
             const size_t n_rows = 1 + size_t(n) % 9, stride = size_t(n) + 3;
-            std::vector<float> rows(n_rows * stride), factors(n_rows), sums(size_t(n), 1.0f), scaled(size_t(n) + 1, 7.0f);
+            std::vector<float> rows(n_rows * stride), factors(n_rows), sums(size_t(n), 1.0f),
+                scaled(size_t(n) + 1, 7.0f);
             for (float& x : rows) x = normal(rng);
             for (float& x : factors) x = normal(rng);
             kernels->fold(rows.data(), stride, factors.data(), int64_t(n_rows), n, sums.data());
             kernels->scale(rows.data(), 0.5f, n, scaled.data());
             for (size_t j = 0; j < size_t(n); ++j) {
                 double want = 1;
-                for (size_t r = 0; r < n_rows; ++r) want += static_cast<double>(factors[r]) * static_cast<double>(rows[r * stride + j]);
+                for (size_t r = 0; r < n_rows; ++r)
+                    want += static_cast<double>(factors[r]) * static_cast<double>(rows[r * stride + j]);
                 EXPECT_NEAR(static_cast<double>(sums[j]), want, 1e-5) << kernels->name << ", " << n;
                 EXPECT_EQ(scaled[j], 0.5f * rows[j]) << kernels->name << ", " << n;
             }
@@ -240,7 +260,8 @@ TEST(BlockRows, FromScatteredKeysOfAnyTokensAreThoseOfEachTokenAlone) {
         tokens.keys.lay_out(rng);
         const LayerInfo& layer = tokens.keys.layer;
         std::vector<TokenQuery> queries;
-        for (size_t t = 0; t < tokens.q.size(); ++t) queries.push_back({tokens.q[t].data(), tokens.visible[t], tokens.positions[t]});
+        for (size_t t = 0; t < tokens.q.size(); ++t)
+            queries.push_back({tokens.q[t].data(), tokens.visible[t], tokens.positions[t]});
         BlockRowsRequest r;
         r.layer = &layer;
         r.tokens = queries;
@@ -261,8 +282,10 @@ TEST(BlockRows, FromScatteredKeysOfAnyTokensAreThoseOfEachTokenAlone) {
                 const auto alone = tokens.alone(t);
                 const float* const row = rows.data() + (size_t(tokens.head - r.head_begin) * queries.size() + t) * n;
                 for (size_t j = 0; j < n; ++j) {
-                    if (r.exact) ASSERT_EQ(alone[j], row[j]) << tokens.words();
-                    else ASSERT_NEAR(alone[j], row[j], 2e-6f) << tokens.words();
+                    if (r.exact)
+                        ASSERT_EQ(alone[j], row[j]) << tokens.words();
+                    else
+                        ASSERT_NEAR(alone[j], row[j], 2e-6f) << tokens.words();
                 }
             }
         }

@@ -44,18 +44,22 @@ std::vector<double> expected(const RecordedModel& m, const MapRequest& r, const 
         for (size_t l = 0; l < layers.size(); ++l) {
             for (size_t h = 0; h < heads.size(); ++h) {
                 const double* row = rows.data() + (size_t(layers[l]) * size_t(g.max_heads()) + size_t(heads[h])) * n;
-                for (size_t j = 0; j < n; ++j) chosen[r.each_row ? l * heads.size() + h : 0][j] += r.each_row ? row[j] : row[j] / n_rows;
+                for (size_t j = 0; j < n; ++j)
+                    chosen[r.each_row ? l * heads.size() + h : 0][j] += r.each_row ? row[j] : row[j] / n_rows;
             }
         }
         for (size_t p = 0; p < n_maps; ++p) {
             for (int64_t j = columns.begin; j < std::min<int64_t>(columns.end, int64_t(n)); ++j) {
                 double& tile = map[(p * n_lines + line) * n_tiles + size_t((j - columns.begin) / r.columns_per_tile)];
-                if (r.value == TileValue::share) tile += chosen[p][size_t(j)];
-                else tile = std::max(tile, chosen[p][size_t(j)]);
+                if (r.value == TileValue::share)
+                    tile += chosen[p][size_t(j)];
+                else
+                    tile = std::max(tile, chosen[p][size_t(j)]);
             }
         }
     }
-    for (size_t i = 0; r.value == TileValue::share && i < map.size(); ++i) map[i] /= std::max(1.0, n_tokens[i / n_tiles % n_lines]);
+    for (size_t i = 0; r.value == TileValue::share && i < map.size(); ++i)
+        map[i] /= std::max(1.0, n_tokens[i / n_tiles % n_lines]);
     return map;
 }
 
@@ -84,8 +88,9 @@ TEST(Map, IsItsRowsFoldedIntoTiles) {
             ASSERT_EQ(map.value().values.size(), want.size());
             for (size_t at = 0; at < want.size(); ++at) {
                 ASSERT_NEAR(static_cast<double>(map.value().values[at]), want[at], 2e-6)
-                    << "tokens [" << r.tokens.begin << ", " << r.tokens.end << ") by " << r.tokens_per_tile << ", columns by "
-                    << r.columns_per_tile << (r.each_row ? ", each row" : ", mean") << (r.exact ? ", exact" : "") << ", number " << at;
+                    << "tokens [" << r.tokens.begin << ", " << r.tokens.end << ") by " << r.tokens_per_tile
+                    << ", columns by " << r.columns_per_tile << (r.each_row ? ", each row" : ", mean")
+                    << (r.exact ? ", exact" : "") << ", number " << at;
             }
         }
     }
@@ -95,7 +100,8 @@ TEST(Map, ExactRowsAreThoseOfTheRecordingBitForBit) {
     std::mt19937 rng(42);
     for (int i = 0; i < 5; ++i) {
         const RecordedModel m(random_live_shape(rng), 80, rng());
-        const auto map = attention_map(*m.source, {.rows = {.layers = {2, 0}}, .tokens = {30, 80}, .each_row = true, .exact = true});
+        const auto map =
+            attention_map(*m.source, {.rows = {.layers = {2, 0}}, .tokens = {30, 80}, .each_row = true, .exact = true});
         ASSERT_TRUE(map) << map.error().message;
         const auto n_heads = size_t(m.model.geometry().max_heads());
         ASSERT_EQ(map.value().shape, (std::vector<int64_t>{2, int64_t(n_heads), 50, 80}));

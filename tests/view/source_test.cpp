@@ -8,8 +8,9 @@ using namespace attnscope::test;
 
 namespace {
 
-constexpr Reduce all_reductions[] = {Reduce::none,  Reduce::mean,           Reduce::max,     Reduce::per_layer,  Reduce::top_k,
-                                     Reduce::spans, Reduce::lookback_ratio, Reduce::entropy, Reduce::first_share};
+constexpr Reduce all_reductions[] = {Reduce::none,           Reduce::mean,    Reduce::max,
+                                     Reduce::per_layer,      Reduce::top_k,   Reduce::spans,
+                                     Reduce::lookback_ratio, Reduce::entropy, Reduce::first_share};
 
 AttentionRequest asking(Reduce reduce) {
     AttentionRequest request;
@@ -98,7 +99,8 @@ TEST(Source, ManyTokensAreAnsweredAsOneAfterTheOther) {
                 EXPECT_EQ(want[a].shape, got[a].shape);
                 ASSERT_EQ(want[a].values.size(), got[a].values.size());
                 for (size_t j = 0; j < want[a].values.size(); ++j)
-                    ASSERT_NEAR(want[a].values[j], got[a].values[j], 1e-6f) << reduce_name(reduce) << ", frame " << want[a].index;
+                    ASSERT_NEAR(want[a].values[j], got[a].values[j], 1e-6f)
+                        << reduce_name(reduce) << ", frame " << want[a].index;
             }
             EXPECT_EQ((*alone)->scores().n_rows(), (*together)->scores().n_rows());
             for (int64_t j = 0; j < n; ++j)
@@ -123,7 +125,10 @@ TEST(Source, WhatItCannotAnswerItRefusesInWords) {
     auto live = AttentionView::create(*m.keys, {});
     ASSERT_TRUE(live);
     EXPECT_EQ((*live)->answer(int64_t(3)).error().kind, ErrorKind::not_found); // a KeyStore has no queries
-    EXPECT_EQ((*live)->each({0, 3}, [](AttentionAnswer&&) { return Result<void>(); }).error().kind, ErrorKind::not_found);
-    const auto stop = (*view)->each({0, 20}, [](AttentionAnswer&&) { return Result<void>(Error{ErrorKind::io, "enough"}); });
+    EXPECT_EQ((*live)->each({0, 3}, [](AttentionAnswer&&) { return Result<void>(); }).error().kind,
+              ErrorKind::not_found);
+    const auto stop = (*view)->each({0, 20}, [](AttentionAnswer&&) {
+        return Result<void>(Error{ErrorKind::io, "enough"});
+    });
     EXPECT_EQ(stop.error().message, "enough");
 }

@@ -39,7 +39,8 @@ struct Lanes {
         return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     }
     static ATTNSCOPE_TARGET_INLINE T power(T n) {
-        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+        return _mm256_castsi256_ps(
+            _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
     }
     static ATTNSCOPE_TARGET_INLINE T keep(T value, T x, T least) {
         return _mm256_andnot_ps(_mm256_cmp_ps(x, least, _CMP_LT_OQ), value);
@@ -88,8 +89,9 @@ struct F32Keys : F32Elements {
 } // namespace
 
 const BlockKernels* avx2_block_kernels() {
-    static constexpr BlockKernels kernels{"avx2",           Lanes::queries, block_dots<F16Keys>, block_dots<Bf16Keys>, block_dots<F32Keys>,
-                                          block_numerators, block_fold,     block_scale};
+    static constexpr BlockKernels kernels{
+        "avx2",           Lanes::queries, block_dots<F16Keys>, block_dots<Bf16Keys>, block_dots<F32Keys>,
+        block_numerators, block_fold,     block_scale};
     return avx2_kernels() ? &kernels : nullptr;
 }
 

@@ -43,7 +43,8 @@ struct Lanes {
         return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     }
     static ATTNSCOPE_TARGET_INLINE T power(T n) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
     }
     static ATTNSCOPE_TARGET_INLINE T keep(T value, T x, T least) {
         return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ), value);
@@ -62,8 +63,9 @@ struct Lanes {
 } // namespace
 
 const BlockKernels* avx512_block_kernels() {
-    static constexpr BlockKernels kernels{"avx512",         Lanes::queries, block_dots<F16Keys>, block_dots<Bf16Keys>, block_dots<F32Keys>,
-                                          block_numerators, block_fold,     block_scale};
+    static constexpr BlockKernels kernels{
+        "avx512",         Lanes::queries, block_dots<F16Keys>, block_dots<Bf16Keys>, block_dots<F32Keys>,
+        block_numerators, block_fold,     block_scale};
     return avx512_kernels() ? &kernels : nullptr;
 }
 
