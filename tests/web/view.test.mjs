@@ -1,6 +1,7 @@
 // Every view of the page on a real recording, live on a real server, and as a file from the disk; texts of strangers.
 //   node view.test.mjs ATTNSCOPE MADE_RECORDING
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -245,6 +246,7 @@ async function live() {
 async function damaged() {
     const size = statSync(a).size;
     let opened = 0;
+    let found = 0;
     for (let i = 0; i < 10; ++i) {
         const hurt = join(work, `hurt-${i}.attn`);
         copyFileSync(a, hurt);
@@ -264,7 +266,10 @@ async function damaged() {
         try {
             const page = await openPage(browser, `${server.url}#view=health`);
             await page.waitForSelector('.verdict, .failure', { timeout: 60000 });
-            assert.equal(await page.$('.verdict.good'), null, `damage ${i} was taken for health`);
+            // Some bytes of a database belong to nothing; the program that checks files says which.
+            const whole = spawnSync(binary, ['verify', hurt]).status === 0;
+            assert.equal((await page.$('.verdict.good')) !== null, whole, `damage ${i} was taken for health`);
+            found += whole ? 0 : 1;
             assert.deepEqual(page.wrong, [], `damage ${i}`);
             await page.evaluate(() => { location.hash = 'view=text&token=30'; });
             await page.waitForSelector('.tok, .failure', { timeout: 20000 });
@@ -273,7 +278,7 @@ async function damaged() {
             await server.stop();
         }
     }
-    assert.ok(opened >= 3, `only ${opened} of 10 damaged recordings could be looked at`);
+    assert.ok(opened >= 3 && found >= 3, `${opened} of 10 damaged recordings could be looked at, ${found} said so`);
 }
 
 // A capture of somebody else's, oscillating between weights and raw scores.
