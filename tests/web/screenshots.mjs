@@ -17,8 +17,8 @@ async function picture(files, name, hash, ready, options = {}) {
     console.log(join(out, `${name}.png`));
 }
 try {
-    await picture([recording], 'view-text', '#token=-5&theme=light', textReady);
-    await picture([recording], 'view-heads', '#view=heads&x=previous&y=induction&c=first&theme=dark', (p) => p.waitForSelector('table.strongest tr', { timeout: 120000 }));
+    await picture([recording], 'view-text', '#token=-32&theme=light', async (p) => { await textReady(p); await p.waitForSelector('.side table.readers td.number', { timeout: 60000 }); });
+    await picture([recording], 'view-heads', '#view=heads&x=previous&y=induction&c=first&theme=dark&layer=18&head=0', (p) => p.waitForSelector('table.strongest tr', { timeout: 120000 }));
     await picture([recording], 'view-matrix', '#view=matrix&theme=dark', matrixReady);
     await picture([recording], 'view-flow', '#view=flow&theme=light', (p) => p.waitForSelector('.flow-span .share'));
     if (theirs) await picture([theirs], 'view-oscillation', '#theme=light', (p) => p.waitForSelector('.verdict', { timeout: 300000 }));

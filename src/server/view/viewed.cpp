@@ -72,6 +72,7 @@ Result<RecordingInfo> Viewed::info() {
         info = recording_->info();
         grown = info.n_frames != n_frames_;
         n_frames_ = info.n_frames;
+        if (grown) tokens_ = nullptr;
     }
     if (grown) {
         {
@@ -93,7 +94,10 @@ Result<Json> Viewed::tokens() {
     const std::lock_guard lock(recording_mutex_);
     if (!recording_)
         return Error{ErrorKind::unsupported, name_ + " is a capture by another program: its texts are not known"};
-    return tokens_json(*recording_);
+    if (!tokens_.is_null()) return tokens_;
+    Result<Json> made = tokens_json(*recording_);
+    if (made) tokens_ = *made;
+    return made;
 }
 
 Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) {

@@ -75,6 +75,7 @@ private:
     std::mutex recording_mutex_;
     std::unique_ptr<Recording> recording_; // one thread at a time
     int64_t n_frames_ = 0;
+    Json tokens_; // of n_frames_ frames; null: not read yet
 
     std::mutex tensors_mutex_; // held while they are read: others wait for them
     std::shared_ptr<const view::RecordedTensors> tensors_;

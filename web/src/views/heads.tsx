@@ -154,7 +154,7 @@ function frame(d: CanvasRenderingContext2D, width: number, height: number, ax: R
 }
 
 function HeadTip({ m, i, shown }: { m: HeadMetrics; i: number; shown: Metric[] }) {
-    if (i < 0) return <p class="tip faint">hover or click a head</p>;
+    if (i < 0) return null;
     return (
         <p class="tip">layer {Math.floor(i / m.n_head)}, head {i % m.n_head}{m.kinds[i] && <strong> · {m.kinds[i]}</strong>}
             {[...new Set(shown)].map((k) => <span key={k}> · {metric_texts[k]} {number_text(m.values[k][i], k)}</span>)}</p>
