@@ -44,10 +44,9 @@ def to_transformers(run: Run, layers: Any = None) -> tuple:
 class PatternCache(Mapping):
     """Patterns by TransformerLens's names, each computed when it is first asked for."""
 
-    has_batch_dim = True
-
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, remove_batch_dim: bool = False):
         self._run = run
+        self.has_batch_dim = not remove_batch_dim
         self._patterns: dict[int, Any] = {}
         # By the model's own numbers: a recording leaves layers without attention out.
         self._names = {f"blocks.{layer.layer}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
@@ -63,7 +62,8 @@ class PatternCache(Mapping):
         number = self._names[key]
         if number not in self._patterns:
             n_head = self._run.layers[number].n_head
-            self._patterns[number] = _tensor(self._run.pattern(number, head=slice(n_head))[None])
+            pattern = self._run.pattern(number, head=slice(n_head))
+            self._patterns[number] = _tensor(pattern[None] if self.has_batch_dim else pattern)
         return self._patterns[number]
 
     def __iter__(self) -> Iterator[str]:

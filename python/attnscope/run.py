@@ -342,12 +342,13 @@ class Run:
         """
         return interchange.to_transformers(self, layers)
 
-    def to_transformer_lens(self) -> interchange.PatternCache:
+    def to_transformer_lens(self, *, remove_batch_dim: bool = False) -> interchange.PatternCache:
         """TransformerLens's cache, as far as patterns go: ``cache["blocks.3.attn.hook_pattern"]``, ``cache["pattern", 3]``.
 
-        (1, head, query, key) each, a tensor where torch is installed; computed when it is first asked for.
+        (1, head, query, key) each, or with ``remove_batch_dim``, as ``run_with_cache`` has it, (head, query, key); a tensor
+        where torch is installed; computed when it is first asked for.
         """
-        return interchange.PatternCache(self)
+        return interchange.PatternCache(self, remove_batch_dim)
 
     def to_bertviz(self, layers: Any = None) -> dict[str, Any]:
         """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``."""

@@ -88,7 +88,7 @@ def test_transformer_lens_finds_heads_in_our_cache(run, full):
         """What detect_head asks of a model when it is given a cache."""
 
         class cfg:
-            n_layers, n_heads, n_ctx, device = 30, 9, 8192, "cpu"
+            n_layers, n_heads, n_ctx, device, dtype = 30, 9, 8192, "cpu", torch.float32
 
         class tokenizer:
             bos_token_id = 1
@@ -96,7 +96,7 @@ def test_transformer_lens_finds_heads_in_our_cache(run, full):
         def to_tokens(self, text):
             return torch.from_numpy(run.tokens.astype(np.int64))[None]
 
-    found = detect_head(Model(), run.text, "previous_token_head", cache=run.to_transformer_lens())
+    found = detect_head(Model(), run.text, "previous_token_head", cache=run.to_transformer_lens(remove_batch_dim=True))
     assert found.shape == (30, 9)
     n = len(run)
     previous = full[np.arange(1, n), :, :, np.arange(n - 1)].sum(0) / full.sum((0, 3))
