@@ -9,7 +9,7 @@
 ``damaged``            :class:`Damaged`: the content is not what was written
 ``unsupported``        :class:`Unsupported`: cannot be done with this model, build or machine
 ``engine``             :class:`EngineFailed`: llama.cpp refused or failed
-``cancelled``          :class:`Cancelled`: somebody asked to stop
+``cancelled``          :class:`Cancelled`: a generation whose frames nobody reads any more
 =====================  ====================================================================================
 """
 

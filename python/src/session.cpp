@@ -148,7 +148,7 @@ private:
 };
 
 // Ends the generation where `call` threw; the error is rethrown when the engine is done.
-Error ended() { return {ErrorKind::cancelled, "ended by Python"}; }
+Error ended() { return {ErrorKind::engine, "ended by Python"}; }
 
 // Generates into a file. on_text(piece) and on_prompt(tokens read) may be None.
 nb::dict record(PySession& s, const std::vector<int32_t>& tokens, const std::string& path, bool overwrite, const nb::dict& options,
