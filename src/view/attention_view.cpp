@@ -270,7 +270,7 @@ Result<void> View::each(Range tokens, const std::function<Result<void>(Attention
         auto frame = source_.frame(index);
         if (!frame) return frame.error();
         if (frame->q.empty()) continue;
-        auto answer = next(*frame);
+        auto answer = next(*frame, {});
         if (!answer) return answer.error();
         if (!*answer) continue;
         if (auto ok = sink(std::move(**answer)); !ok) return ok;

@@ -143,8 +143,8 @@ TEST(Recording, KeepsRulesThatGiveNoRowsYet) {
     expect_same_geometry((*recording)->info().geometry, geometry);
     EXPECT_TRUE((*recording)->check());
     const std::vector<int32_t> plain{0, 1}, biased{2};
-    EXPECT_TRUE((*recording)->rows(25, plain));
-    const auto rows = (*recording)->rows(25, biased);
+    EXPECT_TRUE((*recording)->rows(25, {.layers = plain}));
+    const auto rows = (*recording)->rows(25, {.layers = biased});
     ASSERT_FALSE(rows);
     EXPECT_EQ(rows.error().kind, ErrorKind::unsupported);
 

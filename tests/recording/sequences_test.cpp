@@ -268,7 +268,7 @@ TEST(Sequences, AreVerifiedEach) {
         return must_open(dir.file("a.attn"));
     };
     const std::vector<int32_t> layer{1}, head{2};
-    const auto rows = write(0)->rows({35, 1}, layer, head);
+    const auto rows = write(0)->rows({35, 1}, {layer, head});
     ASSERT_TRUE(rows) << rows.error().message;
     const double fingerprint = row_fingerprint(rows->weights);
 

@@ -37,7 +37,7 @@ protected:
             if (!geometry.layers[size_t(l)].captured() || (s.layer >= 0 && s.layer != l)) continue;
             for (int32_t h = 0; h < geometry.layers[size_t(l)].n_head; ++h) {
                 if (s.head >= 0 && s.head != h) continue;
-                auto r = recording_->rows(i, std::vector<int32_t>{l}, std::vector<int32_t>{h});
+                auto r = recording_->rows(i, {std::vector<int32_t>{l}, std::vector<int32_t>{h}});
                 EXPECT_TRUE(r);
                 out.push_back(r->weights);
             }

@@ -119,7 +119,7 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
     }
     if (s.head >= 0) heads.push_back(s.head);
     if (layers.empty()) return Error{ErrorKind::not_found, "that layer does not exist or has no rows"};
-    Result<FrameRows> rows = recording_->rows(token, layers, heads);
+    Result<FrameRows> rows = recording_->rows(token, {layers, heads});
     if (!rows) return rows.error();
     std::vector<float> existing; // rows of heads that this layer does not have are no rows
     const auto n = static_cast<size_t>(rows->n_columns);
