@@ -3,11 +3,11 @@
 #include "cli/diagnosis_report.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "formats/write_whole.h"
 
 #include <attnscope/diagnose.h>
 
 #include <cstdio>
-#include <fstream>
 #include <memory>
 
 namespace attnscope::cli {
@@ -25,10 +25,8 @@ int run(const Options& options) {
     auto diagnosis = diagnose_path(options.capture);
     if (!diagnosis) return report(diagnosis.error(), options.json);
     if (!options.html.empty()) {
-        std::ofstream page(options.html, std::ios::binary | std::ios::trunc);
-        page << diagnosis_html(*diagnosis);
-        page.close();
-        if (!page) return report({ErrorKind::io, "cannot write " + options.html}, options.json);
+        if (auto done = write_whole(options.html, diagnosis_html(*diagnosis)); !done)
+            return report(done.error(), options.json);
     }
     if (options.json) {
         const auto replace = nlohmann::json::error_handler_t::replace;

@@ -1,47 +1,16 @@
 #include "formats/export_arrays.h"
 
+#include "base/output_file.h"
+
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 
 namespace attnscope {
 
 namespace {
-
-// A file that is removed again unless it was finished.
-class Output {
-public:
-    explicit Output(std::string path) : path_(std::move(path)), out_(path_, std::ios::binary | std::ios::trunc) {}
-    ~Output() {
-        if (finished_) return;
-        out_.close();
-        std::error_code ignored;
-        std::filesystem::remove(path_, ignored);
-    }
-    Output(const Output&) = delete;
-    Output& operator=(const Output&) = delete;
-    void write(const void* data, size_t n) {
-        out_.write(static_cast<const char*>(data), static_cast<std::streamsize>(n));
-    }
-    Result<void> finish() {
-        out_.close();
-        if (!out_) return Error{ErrorKind::io, fmt::format("cannot write {}: {}", path_, std::strerror(errno))};
-        finished_ = true;
-        return {};
-    }
-    bool good() const { return out_.good(); }
-    Error error() const { return {ErrorKind::io, fmt::format("cannot write {}: {}", path_, std::strerror(errno))}; }
-
-private:
-    std::string path_;
-    std::ofstream out_;
-    bool finished_ = false;
-};
 
 // Version 1.0 of the header: magic, version, length, a Python dictionary, padded so that the data begins at a multiple
 // of 64 (NEP 1).
@@ -93,7 +62,9 @@ Result<int64_t> export_npy(Recording& recording, const ExportSelection& s, const
     const bool one = s.tokens.size() == 1;
     std::vector<int64_t> shape{size->first, size->second, columns};
     if (!one) shape.insert(shape.begin(), static_cast<int64_t>(tokens->size()));
-    Output out(path);
+    auto output = base::OutputFile::create(path);
+    if (!output) return output.error();
+    base::OutputFile& out = **output;
     const std::string header = npy_header(shape);
     out.write(header.data(), header.size());
     const std::vector<float> zeros(static_cast<size_t>(columns), 0.0f);
@@ -156,7 +127,9 @@ Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& 
     std::string text = header.dump();
     text.append((8 - text.size() % 8) % 8, ' ');
     const uint64_t length = text.size();
-    Output out(path);
+    auto output = base::OutputFile::create(path);
+    if (!output) return output.error();
+    base::OutputFile& out = **output;
     out.write(&length, sizeof length);
     out.write(text.data(), text.size());
     out.write(ids.data(), ids.size() * sizeof(int32_t));

@@ -1,5 +1,6 @@
 // Writing a made model: keys first, then the tensors, piece by piece, on as many threads as there are cores.
 #include "models/model_make.h"
+#include "base/output_file.h"
 #include "models/model_plan.h"
 #include "models/random_weights.h"
 
@@ -138,6 +139,7 @@ int write_pieces(const Layout& layout, uint64_t seed, int fd, const MakeProgress
 } // namespace
 
 Result<void> make_model(const ModelShape& wanted, const std::string& path, const MakeProgress& progress) {
+    if (auto free = base::may_replace(path); !free) return free;
     auto shape = complete_shape(wanted);
     if (!shape) return shape.error();
     const GgufPtr tokenizer(gguf_init_empty(), gguf_free);
