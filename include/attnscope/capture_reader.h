@@ -1,8 +1,10 @@
 // Captures of attention as anybody made them: Halo Weave folders (both forms), .npy, .npz, .safetensors, raw
 // float32, and our own recordings. Nothing in them is trusted; nothing but two tokens is kept in memory.
 //
-// A capture holds tensors of [tokens?, layers, heads, context]: row (l, h) is what query head h of layer l is
-// said to give to each place of the context when the model had read that token.
+// A capture yields tensors of [layers, heads, context]: row (l, h) is what query head h of layer l is said to give to
+// each place of the context when the model had read that token. Arrays may lie otherwise: a prompt's maps
+// [layer, head, query, key] (stacked, or one array a layer), with axes of 1, in any order that `axes` states. Which
+// axes were read as what is said in CaptureInfo::axes; a shape that can be read in two ways is refused with the question.
 #pragma once
 
 #include <attnscope/error.h>
@@ -37,6 +39,9 @@ struct CaptureInfo {
     StatedModel model;
     std::vector<std::string> labels; // what an earlier `filter` said of the data, in its words
     std::vector<std::string> notes;  // harmless oddities the importer met
+    std::string axes;                // how the stored axes are read: "token 20, layer 6, head 8, key 40"
+    std::string axes_why; // what that reading rests on: the format, the data, the person, or nothing but a guess
+    bool prompt = false;  // tokens are the queries of one prompt's square map
 };
 
 // One token's tensor, (n_layer, n_head, n_context) float32, C order. Borrowed until the second call of next() after
@@ -49,6 +54,7 @@ struct CaptureToken {
     int32_t n_head = 0;
     int64_t n_context = 0;
     int64_t stated_context = -1; // context length that the capture states for this token; -1: none
+    int64_t own_column = -1;     // the column of the token itself, where a prompt's map says it; -1: the last used one
     int32_t token_id = -1;
     std::string text;
     std::string kept_as; // label an earlier `filter` put on this token; empty: none
@@ -57,7 +63,8 @@ struct CaptureToken {
 
 struct CaptureOptions {
     std::vector<int64_t> shape; // of raw float32: [tokens, layers, heads, context] or without tokens
-    std::string array;          // name of the array in .npz or .safetensors; empty: every array that fits
+    std::string array;          // name of the array in .npz or .safetensors, or "layer_*"; empty: every array that fits
+    std::string axes;           // "layer,head,query,key": what each axis of an array is; empty: found out
 };
 
 // Used by one thread at a time. Reads forwards once; open again to read again.

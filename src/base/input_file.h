@@ -61,11 +61,11 @@ private:
     std::string path_;
 };
 
-// Bytes read forwards, as often as needed: a stretch of a file, or a member of an archive.
+// Bytes read forwards from any place: a stretch of a file, or a member of an archive (where going back begins anew).
 class ByteStream {
 public:
     virtual ~ByteStream() = default;
-    virtual Result<void> rewind() = 0;
+    virtual Result<void> seek(int64_t offset) = 0;      // the next read begins there; past the end: damaged
     virtual Result<void> read(void* out, size_t n) = 0; // exactly n bytes, or damaged
 };
 

@@ -3,21 +3,28 @@
 namespace attnscope::cli {
 
 void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments) {
-    verb.add_option(
-            "path", arguments.path,
-            "A Halo Weave capture folder, .npy, .npz, .safetensors, .attn, or raw float32 with --shape")
+    verb.add_option("path", arguments.path,
+                    "A Halo Weave capture folder, a folder of .npy, .npy, .npz, .safetensors (also in shards), .attn, "
+                    "or raw float32 "
+                    "with --shape")
         ->required()
         ->option_text("PATH");
-    verb.add_option("--shape", arguments.shape, "Shape of raw float32: [tokens,]layers,heads,context")
+    verb.add_option(
+            "--shape", arguments.shape,
+            "Shape of raw float32, in the order the numbers lie: tokens,layers,heads,context, or as --axes says")
         ->option_text("N,N,N");
     verb.add_option("--array", arguments.array,
-                    "Array to read of a .npz or .safetensors (default: all that fit)")
+                    "Array to read of a .npz or .safetensors, or a pattern: 'layer_*' (default: all that fit)")
         ->option_text("NAME");
+    verb.add_option("--axes", arguments.axes,
+                    "What the axes are, where it is not found out: token, layer, head, query, key, one (an axis of 1)")
+        ->option_text("layer,head,query,key");
 }
 
 Result<std::unique_ptr<CaptureReader>> open_capture(const CaptureArguments& arguments) {
     CaptureOptions options;
     options.array = arguments.array;
+    options.axes = arguments.axes;
     const std::string& text = arguments.shape;
     for (size_t at = 0; at < text.size();) {
         int64_t extent = 0;

@@ -13,6 +13,7 @@ struct CaptureArguments {
     std::string path;
     std::string shape; // "28,28,512"
     std::string array;
+    std::string axes; // "layer,head,query,key"
 };
 
 void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments);

@@ -48,6 +48,8 @@ const char* colour(const TokenFacts& t) {
         return "#8e44ad";
     case TokenKind::transposed:
         return "#1f618d";
+    case TokenKind::weights: return "#8a8f2a";
+    case TokenKind::padding: return "#bbbbbb";
     case TokenKind::not_finite:
     case TokenKind::zeros:
     case TokenKind::unreadable:
@@ -108,6 +110,7 @@ std::string diagnosis_html(const Diagnosis& d) {
     out += "<h1>Diagnosis of " + escaped(d.capture.path) + "</h1>\n";
     out += fmt::format("<p>{}, {}, {} tokens</p>\n", escaped(d.capture.format), escaped(d.capture.storage),
                        d.tokens.size());
+    out += "<p>Axes: " + escaped(d.capture.axes) + " (" + escaped(d.capture.axes_why) + ")</p>\n";
     for (const std::string& label : d.capture.labels)
         out += "<p>Label: " + escaped(label) + "</p>\n";
     for (const std::string& note : d.capture.notes)

@@ -70,6 +70,7 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
     const CaptureInfo& capture = diagnosis.capture;
     out += fmt::format("{}: {}, {}, {} tokens\n", printable(capture.path), capture.format, capture.storage,
                        diagnosis.tokens.size());
+    out += labelled("axes", printable(capture.axes + (capture.axes_why.empty() ? "" : " (" + capture.axes_why + ")")));
     for (const std::string& label : capture.labels)
         out += labelled("label", printable(label));
     for (const std::string& note : capture.notes)
@@ -131,6 +132,7 @@ nlohmann::json diagnosis_json(const Diagnosis& diagnosis) {
     json body = {{"path", capture.path},
                  {"format", capture.format},
                  {"storage", capture.storage},
+                 {"axes", {{"read_as", capture.axes}, {"why", capture.axes_why}, {"prompt", capture.prompt}}},
                  {"labels", capture.labels},
                  {"notes", capture.notes},
                  {"good", diagnosis.good()},

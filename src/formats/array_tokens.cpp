@@ -1,300 +1,140 @@
 #include "formats/array_tokens.h"
 
 #include "base/bounded_json.h"
-#include "formats/importers.h"
+
+#include <attnscope/capture_reader.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <cstring>
-#include <functional>
-#include <limits>
 
 namespace attnscope {
 
-static_assert(std::endian::native == std::endian::little, "files are read in the machine's own byte order");
-
 namespace {
 
-constexpr size_t staging_bytes = size_t(1) << 18;     // stays in the second-level cache
 constexpr int64_t batch_elements = int64_t(16) << 20; // 64 MiB of float32
-
-// IEEE 754 binary16 without branches on the exponent, so that compilers vectorise the loop: shift the bits
-// into place, scale by 2^112 (which also normalises subnormals), and put all-ones exponents back.
-float half_to_float(uint16_t half) {
-    const uint32_t bits = uint32_t(half & 0x7FFFu) << 13;
-    float scaled = std::bit_cast<float>(bits) * 0x1p112f;
-    uint32_t result = std::bit_cast<uint32_t>(scaled);
-    if ((half & 0x7C00u) == 0x7C00u) result |= 0x7F800000u;
-    return std::bit_cast<float>(result | uint32_t(half & 0x8000u) << 16);
-}
-
-class FileStretch final : public base::ByteStream {
-public:
-    FileStretch(std::shared_ptr<base::InputFile> file, int64_t begin, int64_t end)
-        : file_(std::move(file)), begin_(begin), end_(end), at_(begin) {}
-    Result<void> rewind() override {
-        at_ = begin_;
-        return {};
-    }
-    Result<void> read(void* out, size_t n) override {
-        if (static_cast<int64_t>(n) > end_ - at_) {
-            return Error{ErrorKind::damaged, file_->path() + " ends before its array does"};
-        }
-        auto done = file_->read_at(at_, out, n);
-        if (done) at_ += static_cast<int64_t>(n);
-        return done;
-    }
-
-private:
-    std::shared_ptr<base::InputFile> file_;
-    int64_t begin_, end_, at_;
-};
+constexpr int64_t part_elements = int64_t(1) << 16;
 
 } // namespace
 
-std::unique_ptr<base::ByteStream> file_stretch(std::shared_ptr<base::InputFile> file, int64_t begin, int64_t end) {
-    return std::make_unique<FileStretch>(std::move(file), begin, end);
-}
-
-size_t element_bytes(ElementType type) {
-    return type == ElementType::f64 ? 8 : type == ElementType::f32 ? 4 : 2;
-}
-
-const char* element_name(ElementType type) {
-    switch (type) {
-    case ElementType::f16:
-        return "float16";
-    case ElementType::bf16:
-        return "bfloat16";
-    case ElementType::f32:
-        return "float32";
-    case ElementType::f64:
-        return "float64";
+Result<std::unique_ptr<ArrayTokens>> ArrayTokens::make(StoredArray array, const std::vector<Axis>& axes) {
+    const std::vector<int64_t>& shape = array.layout.shape;
+    if (const std::string problem = axes_problem(axes, shape); !problem.empty())
+        return Error{ErrorKind::unsupported, array.name + ": " + problem};
+    std::unique_ptr<ArrayTokens> made(new ArrayTokens);
+    std::vector<int64_t> own = {1, 1, 1};
+    for (size_t i = 0; i < axes.size(); ++i) {
+        switch (axes[i]) {
+        case Axis::one: break;
+        case Axis::token:
+        case Axis::query:
+            made->tokens_ = std::max(made->tokens_, shape[i]);
+            made->stacked_ = true;
+            made->queries_ = made->queries_ || (axes[i] == Axis::query && shape[i] > 1);
+            break;
+        case Axis::layer: own[0] = shape[i]; break;
+        case Axis::head: own[1] = shape[i]; break;
+        case Axis::key: own[2] = shape[i]; break;
+        }
     }
-    return "?";
-}
-
-void elements_to_float(ElementType type, const uint8_t* from, size_t n, float* to) {
-    switch (type) {
-    case ElementType::f32:
-        std::memcpy(to, from, n * sizeof(float));
-        return;
-    case ElementType::f16:
-        for (size_t i = 0; i < n; ++i) {
-            uint16_t half = 0;
-            std::memcpy(&half, from + 2 * i, 2);
-            to[i] = half_to_float(half);
-        }
-        return;
-    case ElementType::bf16:
-        for (size_t i = 0; i < n; ++i) {
-            uint16_t top = 0;
-            std::memcpy(&top, from + 2 * i, 2);
-            to[i] = std::bit_cast<float>(uint32_t(top) << 16);
-        }
-        return;
-    case ElementType::f64:
-        for (size_t i = 0; i < n; ++i) {
-            double value = 0;
-            std::memcpy(&value, from + 8 * i, 8);
-            const double most = static_cast<double>(std::numeric_limits<float>::max());
-            to[i] = value > most    ? std::numeric_limits<float>::infinity()
-                    : value < -most ? -std::numeric_limits<float>::infinity()
-                                    : static_cast<float>(value);
-        }
-        return;
-    }
-}
-
-Result<std::unique_ptr<ArrayTokens>> ArrayTokens::make(std::unique_ptr<base::ByteStream> bytes,
-                                                       const ArrayLayout& layout, const std::string& name) {
-    std::unique_ptr<ArrayTokens> array(new ArrayTokens);
-    array->stacked_ = layout.shape.size() == 4;
-    const auto shape = array->stacked_ ? std::vector<int64_t>(layout.shape.begin() + 1, layout.shape.end())
-                                       : token_shape(layout.shape);
-    if (shape.empty()) {
+    if (!base::shape_elements(own, max_token_elements) || !base::shape_elements(shape, INT64_MAX / 8) ||
+        own[0] > INT32_MAX || own[1] > INT32_MAX) {
         return Error{ErrorKind::unsupported,
-                     name + " has the shape " + base::shape_text(layout.shape) +
-                         "; [layers, heads, context] or [tokens, layers, heads, context] is expected"};
+                     array.name + " has the shape " + base::shape_text(shape) +
+                         (std::find(shape.begin(), shape.end(), 0) != shape.end() && !shape.empty() && shape[0] == 0
+                              ? ": 0 tokens"
+                              : ", which is empty or too large")};
     }
-    const auto elements = base::shape_elements(shape, max_token_elements);
-    const auto all = base::shape_elements(layout.shape, INT64_MAX / 8);
-    if (!elements || !all || shape[0] > INT32_MAX || shape[1] > INT32_MAX) {
-        return Error{ErrorKind::unsupported,
-                     name + " has the shape " + base::shape_text(layout.shape) +
-                         (layout.shape[0] == 0 ? ": 0 tokens" : ", which is empty or too large")};
+    made->layers_ = own[0], made->heads_ = own[1], made->context_ = own[2];
+    // storage order: slowest first
+    std::vector<Axis> order = axes;
+    if (array.layout.fortran) std::reverse(order.begin(), order.end());
+    const std::vector<int64_t> extents = array.storage_shape();
+    const auto stride = [&](Axis axis) {
+        return axis == Axis::layer ? made->heads_ * made->context_ : axis == Axis::head ? made->context_ : 1;
+    };
+    const auto is_token = [](Axis axis) { return axis == Axis::token || axis == Axis::query; };
+    const bool has_tokens = made->tokens_ > 1;
+    bool inside = !has_tokens;
+    for (size_t i = 0; i < order.size(); ++i) {
+        if (extents[i] == 1) continue;
+        if (is_token(order[i]))
+            inside = true;
+        else
+            (inside ? made->inner_ : made->outer_).push_back({extents[i], stride(order[i])});
     }
-    array->bytes_ = std::move(bytes);
-    array->layout_ = layout;
-    array->name_ = name;
-    array->tokens_ = array->stacked_ ? layout.shape[0] : 1;
-    array->layers_ = shape[0];
-    array->heads_ = shape[1];
-    array->context_ = shape[2];
-    return array;
+    made->rows_in_order_ = true;
+    int64_t expected = 1;
+    for (size_t i = made->inner_.size(); i-- > 0;) {
+        made->rows_in_order_ = made->rows_in_order_ && made->inner_[i].stride == expected;
+        expected *= made->inner_[i].n;
+    }
+    made->together_ = made->rows_in_order_ && made->outer_.empty();
+    made->array_ = std::move(array);
+    return made;
 }
 
-Result<void> ArrayTokens::next(base::TokenBuffer& values) {
-    if (at_ >= tokens_) return Error{ErrorKind::invalid_argument, name_ + " has no more tokens"};
-    const size_t elements = static_cast<size_t>(layers_ * heads_ * context_);
-    if (!layout_.fortran) {
-        values.resize(elements);
-        if (auto done = next_in_order(values.data()); !done) return done;
+Result<void> ArrayTokens::next(float* out) {
+    if (at_ >= tokens_) return Error{ErrorKind::invalid_argument, array_.name + " has no more tokens"};
+    const int64_t n = elements();
+    if (together_) {
+        if (auto done = array_.read(at_ * n, static_cast<size_t>(n), out); !done) return done;
     } else {
         if (at_ >= batch_end_) {
             if (auto done = fill_batch(); !done) return done;
         }
-        values.resize(elements);
-        std::copy_n(batch_.begin() + (at_ - batch_begin_) * static_cast<int64_t>(elements), elements,
-                    values.data());
+        std::copy_n(batch_.begin() + (at_ - batch_begin_) * n, n, out);
     }
-    ++at_;
+    if (++at_ == tokens_) batch_ = {}, part_ = {};
     return {};
 }
 
-Result<void> ArrayTokens::next_in_order(float* out) {
-    const size_t elements = static_cast<size_t>(layers_ * heads_ * context_);
-    if (layout_.type == ElementType::f32) return bytes_->read(out, elements * sizeof(float));
-    const size_t size = element_bytes(layout_.type), step = staging_bytes / size;
-    staging_.resize(staging_bytes);
-    for (size_t done = 0; done < elements; done += step) {
-        const size_t n = std::min(step, elements - done);
-        if (auto read = bytes_->read(staging_.data(), n * size); !read) return read;
-        elements_to_float(layout_.type, staging_.data(), n, out + done);
-    }
-    return {};
-}
-
-// In Fortran order the token is the fastest index, so the whole array passes by once for each batch of
-// tokens.
+// For each place outside of the tokens' axis, what lies inside of it for a run of tokens is one stretch of the file.
 Result<void> ArrayTokens::fill_batch() {
-    const int64_t elements = layers_ * heads_ * context_;
+    const int64_t n = elements();
     batch_begin_ = at_;
-    batch_end_ = std::min(tokens_, at_ + std::max<int64_t>(1, batch_elements / elements));
-    batch_.resize(static_cast<size_t>((batch_end_ - batch_begin_) * elements));
-    if (auto done = bytes_->rewind(); !done) return done;
-    const size_t size = element_bytes(layout_.type), step = staging_bytes / size;
-    staging_.resize(staging_bytes);
-    std::vector<float> part(step);
-    const int64_t all = tokens_ * elements;
-    // (token, layer, head, context) of the element that comes next
-    int64_t token = 0, layer = 0, head = 0, column = 0;
-    for (int64_t done = 0; done < all; done += static_cast<int64_t>(step)) {
-        const size_t n = static_cast<size_t>(std::min(static_cast<int64_t>(step), all - done));
-        if (auto read = bytes_->read(staging_.data(), n * size); !read) return read;
-        elements_to_float(layout_.type, staging_.data(), n, part.data());
-        for (size_t i = 0; i < n; ++i) {
-            if (token >= batch_begin_ && token < batch_end_) {
-                const int64_t place = (layer * heads_ + head) * context_ + column;
-                batch_[static_cast<size_t>((token - batch_begin_) * elements + place)] = part[i];
-            }
-            if (++token == tokens_) {
-                token = 0;
-                if (++layer == layers_) {
-                    layer = 0;
-                    if (++head == heads_) {
-                        head = 0;
-                        ++column;
+    batch_end_ = std::min(tokens_, at_ + std::max<int64_t>(1, batch_elements / n));
+    const int64_t run = batch_end_ - batch_begin_;
+    batch_.resize(static_cast<size_t>(run * n));
+    int64_t outer = 1, inner = 1;
+    for (const Extent& e : outer_) outer *= e.n;
+    for (const Extent& e : inner_) inner *= e.n;
+    part_.resize(static_cast<size_t>(std::min(part_elements, run * inner)));
+    std::vector<int64_t> place(outer_.size(), 0), index(inner_.size(), 0);
+    for (int64_t o = 0; o < outer; ++o) {
+        int64_t base = 0;
+        for (size_t i = 0; i < outer_.size(); ++i) base += place[i] * outer_[i].stride;
+        int64_t token = 0, j = 0, offset = 0; // `offset`: of element j in the token's own order
+        std::fill(index.begin(), index.end(), 0);
+        for (int64_t done = 0; done < run * inner;) {
+            const int64_t now = std::min<int64_t>(static_cast<int64_t>(part_.size()), run * inner - done);
+            const int64_t first = (o * tokens_ + batch_begin_) * inner + done;
+            if (auto read = array_.read(first, static_cast<size_t>(now), part_.data()); !read) return read;
+            for (int64_t i = 0; i < now;) {
+                float* to = batch_.data() + token * n + base;
+                if (rows_in_order_) {
+                    const int64_t some = std::min(now - i, inner - j);
+                    std::copy_n(part_.begin() + i, some, to + j);
+                    i += some;
+                    j += some;
+                } else {
+                    to[offset] = part_[static_cast<size_t>(i++)];
+                    ++j;
+                    for (size_t a = inner_.size(); a-- > 0;) {
+                        offset += inner_[a].stride;
+                        if (++index[a] < inner_[a].n) break;
+                        offset -= inner_[a].n * inner_[a].stride;
+                        index[a] = 0;
                     }
                 }
+                if (j == inner) j = 0, ++token;
             }
+            done += now;
+        }
+        for (size_t i = outer_.size(); i-- > 0;) {
+            if (++place[i] < outer_[i].n) break;
+            place[i] = 0;
         }
     }
     return {};
-}
-
-namespace {
-
-class ArraysReader final : public CaptureReader {
-public:
-    ArraysReader(CaptureInfo info, std::vector<NamedArray> arrays)
-        : info_(std::move(info)), arrays_(std::move(arrays)) {}
-    const CaptureInfo& info() const override { return info_; }
-    bool at_end() const override { return array_ >= arrays_.size(); }
-
-    Result<const CaptureToken*> next() override {
-        if (at_end()) return static_cast<const CaptureToken*>(nullptr);
-        NamedArray& array = arrays_[array_];
-        turn_ ^= 1;
-        auto& [token, values] = slots_[turn_];
-        token = CaptureToken{};
-        token.index = token.number = index_++;
-        token.source =
-            array.tokens->stacked() ? array.name + "[" + std::to_string(in_array_) + "]" : array.name;
-        token.n_layer = array.tokens->n_layer();
-        token.n_head = array.tokens->n_head();
-        token.n_context = array.tokens->n_context();
-        auto done = array.tokens->next(values);
-        if (!done || ++in_array_ == array.tokens->n_tokens()) {
-            arrays_[array_++].tokens.reset();
-            in_array_ = 0;
-        }
-        if (!done) return Error{done.error().kind, token.source + ": " + done.error().message};
-        token.values = values.values();
-        return &token;
-    }
-
-private:
-    CaptureInfo info_;
-    std::vector<NamedArray> arrays_;
-    size_t array_ = 0;
-    int64_t in_array_ = 0;
-    int64_t index_ = 0;
-    struct Slot {
-        CaptureToken token;
-        base::TokenBuffer values;
-    };
-    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
-    size_t turn_ = 0;
-};
-
-} // namespace
-
-std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<NamedArray> arrays) {
-    // A single row among tensors of layers and heads is something else: positions, a mask.
-    const auto is_tensor = [](const NamedArray& array) { return !array.tokens->aggregate(); };
-    if (std::any_of(arrays.begin(), arrays.end(), is_tensor)) {
-        for (const NamedArray& array : arrays) {
-            if (!is_tensor(array)) info.notes.push_back(array.name + " has one axis: left out");
-        }
-        std::erase_if(arrays, std::not_fn(is_tensor));
-    }
-    info.n_tokens = 0;
-    for (const NamedArray& array : arrays) {
-        info.n_tokens += array.tokens->n_tokens();
-        info.rectangular = info.rectangular || array.tokens->stacked();
-    }
-    return std::make_unique<ArraysReader>(std::move(info), std::move(arrays));
-}
-
-bool natural_less(const std::string& a, const std::string& b) {
-    size_t i = 0, j = 0;
-    const auto digit = [](char c) { return c >= '0' && c <= '9'; };
-    while (i < a.size() && j < b.size()) {
-        if (digit(a[i]) && digit(b[j])) {
-            size_t a_end = i, b_end = j;
-            while (a_end < a.size() && digit(a[a_end]))
-                ++a_end;
-            while (b_end < b.size() && digit(b[b_end]))
-                ++b_end;
-            while (i < a_end && a[i] == '0')
-                ++i;
-            while (j < b_end && b[j] == '0')
-                ++j;
-            if (a_end - i != b_end - j) return a_end - i < b_end - j;
-            const int order = a.compare(i, a_end - i, b, j, b_end - j);
-            if (order != 0) return order < 0;
-            i = a_end;
-            j = b_end;
-        } else {
-            if (a[i] != b[j]) return a[i] < b[j];
-            ++i;
-            ++j;
-        }
-    }
-    if (a.size() - i != b.size() - j) return a.size() - i < b.size() - j;
-    return a < b;
 }
 
 } // namespace attnscope

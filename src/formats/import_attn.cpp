@@ -19,6 +19,8 @@ public:
         info_.format = "attn";
         info_.storage = "queries and keys";
         info_.n_tokens = recorded.n_frames;
+        info_.axes = "token, layer, head, key";
+        info_.axes_why = "a recording states them";
         info_.model.name = recorded.model.name;
         info_.model.n_layer = recorded.geometry.n_layer();
         info_.model.n_head = recorded.geometry.max_heads();

@@ -104,6 +104,8 @@ public:
                          "cannot open the folder " + path + ": " + std::strerror(errno)};
         }
         reader->info_.path = path;
+        reader->info_.axes = "token (a file each), layer, head, key";
+        reader->info_.axes_why = "the form of a capture folder";
         auto tokens = list_tokens(reader->folder_.fd, path);
         if (!tokens) return tokens.error();
         reader->files_ = std::move(*tokens);

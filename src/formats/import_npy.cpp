@@ -2,9 +2,12 @@
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 #include "formats/npy_header.h"
 
-#include "formats/importers.h"
+#include "formats/array_plan.h"
 
+#include <algorithm>
 #include <cstring>
+#include <string_view>
+#include <utility>
 
 namespace attnscope {
 
@@ -24,15 +27,10 @@ public:
             if (!string(key) || !take(':')) return fail(problem, "is not a dictionary that numpy writes");
             if (key == "descr") {
                 std::string type;
-                if (!string(type)) return fail(problem, "has a structured type; a plain number is expected");
-                if (type == "<f4")
-                    layout.type = ElementType::f32;
-                else if (type == "<f2")
-                    layout.type = ElementType::f16;
-                else if (type == "<f8")
-                    layout.type = ElementType::f64;
-                else
-                    return fail(problem, "has the element type '" + type + "'; <f2, <f4 or <f8 is expected");
+                if (!string(type))
+                    return fail(problem,
+                                "has a structured type; a plain number is expected: save one field, x['attention']");
+                if (!element_type(type, layout, problem)) return false;
                 descr = true;
             } else if (key == "fortran_order") {
                 if (word("True"))
@@ -55,6 +53,29 @@ public:
     }
 
 private:
+    static bool element_type(const std::string& type, ArrayLayout& layout, std::string& problem) {
+        static constexpr std::pair<std::string_view, ElementType> known[] = {
+            {"f4", ElementType::f32}, {"f2", ElementType::f16}, {"f8", ElementType::f64}, {"i1", ElementType::i8},
+            {"u1", ElementType::u8},  {"i2", ElementType::i16}, {"u2", ElementType::u16}, {"i4", ElementType::i32},
+            {"u4", ElementType::u32}, {"i8", ElementType::i64}, {"u8", ElementType::u64}, {"b1", ElementType::boolean},
+            {"V2", ElementType::bf16}}; // NumPy has no name for ml_dtypes' bfloat16
+        if (type == "|O") {
+            return fail(problem,
+                        "says that it is an array of Python objects (pickled, as rows of different lengths become): "
+                        "it is not opened, because a pickle is a program. Save each step as an array of its own: "
+                        "np.savez(f, *steps)");
+        }
+        const std::string_view kind = type.size() > 1 ? std::string_view(type).substr(1) : std::string_view();
+        const auto at =
+            std::find_if(std::begin(known), std::end(known), [&](const auto& k) { return k.first == kind; });
+        if (at == std::end(known) || std::string_view("<>=|").find(type[0]) == std::string_view::npos) {
+            return fail(problem, "has the element type '" + type.substr(0, 32) +
+                                     "'; floating-point and whole numbers are read: x.astype('<f4') in NumPy");
+        }
+        layout.type = at->second;
+        layout.big_endian = type[0] == '>';
+        return true;
+    }
     static bool fail(std::string& problem, std::string text) {
         problem = std::move(text);
         return false;
@@ -139,22 +160,22 @@ Result<NpyHeader> read_npy_header(base::ByteStream& bytes, const std::string& na
     return header;
 }
 
-OpenedCapture open_npy(const std::string& path) {
+OpenedCapture open_npy(const std::string& path, const CaptureOptions& options) {
     auto opened = base::InputFile::open(path);
     if (!opened) return opened.error();
     const auto file = std::make_shared<base::InputFile>(std::move(*opened));
     auto whole = file_stretch(file, 0, file->size());
     auto header = read_npy_header(*whole, path);
     if (!header) return header.error();
-    auto tokens = ArrayTokens::make(file_stretch(file, header->bytes, file->size()), header->layout, path);
-    if (!tokens) return tokens.error();
     CaptureInfo info;
     info.path = path;
     info.format = "npy";
-    info.storage = element_name(header->layout.type);
-    std::vector<NamedArray> arrays;
-    arrays.push_back({path.substr(path.find_last_of('/') + 1), std::move(*tokens)});
-    return read_arrays(std::move(info), std::move(arrays));
+    const std::string name = path.substr(path.find_last_of('/') + 1);
+    std::vector<StoredArray> arrays;
+    arrays.push_back({name, header->layout, file_stretch(file, header->bytes, file->size())});
+    CaptureOptions only = options;
+    only.array.clear();
+    return plan_arrays(std::move(info), std::move(arrays), only);
 }
 
 } // namespace attnscope

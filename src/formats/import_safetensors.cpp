@@ -1,7 +1,6 @@
 // safetensors: 8 bytes of header size, a JSON header naming each tensor's dtype, shape and byte range, then
 // the bytes. https://github.com/huggingface/safetensors#format
-#include "formats/array_tokens.h"
-#include "formats/importers.h"
+#include "formats/array_plan.h"
 
 #include <algorithm>
 #include <optional>
@@ -17,15 +16,23 @@ std::optional<ElementType> element_type(const std::string& name) {
     if (name == "F16") return ElementType::f16;
     if (name == "BF16") return ElementType::bf16;
     if (name == "F64") return ElementType::f64;
+    if (name == "I8") return ElementType::i8;
+    if (name == "U8") return ElementType::u8;
+    if (name == "I16") return ElementType::i16;
+    if (name == "U16") return ElementType::u16;
+    if (name == "I32") return ElementType::i32;
+    if (name == "U32") return ElementType::u32;
+    if (name == "I64") return ElementType::i64;
+    if (name == "U64") return ElementType::u64;
+    if (name == "BOOL") return ElementType::boolean;
     return std::nullopt;
 }
 
 } // namespace
 
-OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& options) {
-    auto opened = base::InputFile::open(path);
-    if (!opened) return opened.error();
-    const auto file = std::make_shared<base::InputFile>(std::move(*opened));
+Result<std::vector<StoredArray>> safetensors_arrays(std::shared_ptr<base::InputFile> file,
+                                                    std::vector<std::string>& notes) {
+    const std::string& path = file->path();
     uint8_t size_bytes[8];
     if (auto done = file->read_at(0, size_bytes, sizeof size_bytes); !done) return done.error();
     uint64_t size = 0;
@@ -42,18 +49,13 @@ OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& op
     if (!header) return header.error();
 
     const int64_t data_begin = 8 + static_cast<int64_t>(size);
-    CaptureInfo info;
-    info.path = path;
-    info.format = "safetensors";
-    std::vector<NamedArray> arrays;
+    std::vector<StoredArray> arrays;
     for (const auto& [name, entry] : header->items()) {
-        const bool wanted = options.array.empty() ? name != "__metadata__" : name == options.array;
-        if (!wanted || !entry.is_object()) continue;
+        if (name == "__metadata__" || !entry.is_object()) continue;
         const auto type = element_type(base::json_string(entry, "dtype"));
         const auto shape = base::json_shape(entry, "shape"), offsets = base::json_shape(entry, "data_offsets");
         if (!type || shape.empty() || offsets.size() != 2) {
-            info.notes.push_back("tensor " + name.substr(0, 128) +
-                                 " is no array of F16, BF16, F32 or F64: left out");
+            notes.push_back("tensor " + name.substr(0, 128) + " is no array of numbers that are read: left out");
             continue;
         }
         const auto elements = base::shape_elements(shape, INT64_MAX / 8);
@@ -63,24 +65,29 @@ OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& op
                                                  " states a byte range that its shape does not fit"};
         }
         const int64_t end = std::min(offsets[1], file->size() - data_begin);
-        ArrayLayout layout{shape, *type, false};
-        auto tokens = ArrayTokens::make(
-            file_stretch(file, data_begin + offsets[0], data_begin + std::max(end, offsets[0])), layout,
-            "tensor " + name.substr(0, 128));
-        if (!tokens) {
-            info.notes.push_back(tokens.error().message + ": left out");
-            continue;
-        }
-        info.storage = element_name(*type);
-        arrays.push_back({name.substr(0, 128), std::move(*tokens)});
+        arrays.push_back({name.substr(0, 128), ArrayLayout{shape, *type, false, false},
+                          file_stretch(file, data_begin + offsets[0], data_begin + std::max(end, offsets[0]))});
     }
-    if (arrays.empty()) {
-        return Error{ErrorKind::unsupported, path + " holds no array of attention" +
-                                                 (info.notes.empty() ? "" : ": " + info.notes.front())};
+    return arrays;
+}
+
+OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& options) {
+    auto opened = base::InputFile::open(path);
+    if (!opened) return opened.error();
+    CaptureInfo info;
+    info.path = path;
+    info.format = "safetensors";
+    auto arrays = safetensors_arrays(std::make_shared<base::InputFile>(std::move(*opened)), info.notes);
+    if (!arrays) return arrays.error();
+    // "attn-00001-of-00002.safetensors": the rest lies beside it
+    const size_t of = path.rfind("-of-");
+    if (of != std::string::npos && of > 5 && path.find('/', of) == std::string::npos && path[of - 1] >= '0' &&
+        path[of - 1] <= '9') {
+        info.notes.push_back(
+            "one file of several (" + path.substr(of - 5) +
+            "): only what is in this one is looked at; diagnose the folder, or the .index.json, for all");
     }
-    std::sort(arrays.begin(), arrays.end(),
-              [](const NamedArray& a, const NamedArray& b) { return natural_less(a.name, b.name); });
-    return read_arrays(std::move(info), std::move(arrays));
+    return plan_arrays(std::move(info), std::move(*arrays), options);
 }
 
 } // namespace attnscope

@@ -5,6 +5,7 @@
 
 #include "base/bounded_json.h"
 #include "base/input_file.h"
+#include "formats/stored_array.h"
 
 #include <map>
 #include <memory>
@@ -16,12 +17,19 @@ namespace attnscope {
 using OpenedCapture = Result<std::unique_ptr<CaptureReader>>;
 
 OpenedCapture open_halo_weave(const std::string& folder);                       // import_halo_weave.cpp
-OpenedCapture open_npy(const std::string& path);                                // import_npy.cpp
+OpenedCapture open_npy(const std::string& path, const CaptureOptions& options); // import_npy.cpp
 OpenedCapture open_npz(const std::string& path, const CaptureOptions& options); // import_npz.cpp
 OpenedCapture open_safetensors(const std::string& path,
                                const CaptureOptions& options);                  // import_safetensors.cpp
+// A folder of .npy files, or of the shards of a safetensors file; `path` may be the shards' index.
+bool is_array_folder(const std::string& path);
+OpenedCapture open_array_folder(const std::string& path, const CaptureOptions& options); // import_array_folder.cpp
 OpenedCapture open_raw(const std::string& path, const CaptureOptions& options); // import_raw.cpp
 OpenedCapture open_attn(const std::string& path);                               // import_attn.cpp
+
+// The tensors of one safetensors file; what cannot be one is told in `notes`.
+Result<std::vector<StoredArray>> safetensors_arrays(std::shared_ptr<base::InputFile> file,
+                                                    std::vector<std::string>& notes);
 
 // The older Halo Weave form: one JSON file a token. Fills `token` (all but `values`) and `values`.
 Result<void> parse_halo_weave_json(const std::string& text, const std::string& name, CaptureToken& token,

@@ -1,7 +1,7 @@
 // The header of a .npy file, which is also what each member of a .npz starts with.
 #pragma once
 
-#include "formats/array_tokens.h"
+#include "formats/stored_array.h"
 
 namespace attnscope {
 

@@ -55,8 +55,9 @@ std::string npy_bytes(const std::vector<int64_t>& shape, const std::vector<float
     return out + as_bytes(fortran ? fortran_order(shape, values) : values);
 }
 
-std::string safetensors_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values) {
-    std::string header = "{\"attention\":{\"dtype\":\"F32\",\"shape\":[";
+std::string safetensors_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values,
+                              const std::string& name) {
+    std::string header = "{\"" + name + "\":{\"dtype\":\"F32\",\"shape\":[";
     header.append(list_text(shape)).append("],\"data_offsets\":[0,");
     header.append(std::to_string(values.size() * sizeof(float))).append("]}}");
     std::string out;
@@ -77,6 +78,20 @@ void write_npz(const std::string& path, const std::string& member, const std::st
         zip_close(archive) != 0) {
         throw std::runtime_error("cannot write " + path);
     }
+}
+
+void write_npz(const std::string& path, const std::vector<std::pair<std::string, std::string>>& members,
+               const std::string& suffix) {
+    int code = 0;
+    zip_t* archive = zip_open(path.c_str(), ZIP_CREATE | ZIP_TRUNCATE, &code);
+    if (!archive) throw std::runtime_error("cannot make " + path);
+    for (const auto& [name, bytes] : members) {
+        zip_source_t* source = zip_source_buffer(archive, bytes.data(), bytes.size(), 0);
+        const zip_int64_t index = zip_file_add(archive, (name + suffix).c_str(), source, ZIP_FL_OVERWRITE);
+        if (index < 0 || zip_set_file_compression(archive, zip_uint64_t(index), ZIP_CM_STORE, 0) != 0)
+            throw std::runtime_error("cannot write " + path);
+    }
+    if (zip_close(archive) != 0) throw std::runtime_error("cannot write " + path);
 }
 
 void write_halo_weave(const std::string& folder, const SyntheticCapture& capture, bool json_form) {

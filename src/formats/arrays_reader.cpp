@@ -1,0 +1,81 @@
+#include "formats/arrays_reader.h"
+
+#include <array>
+
+namespace attnscope {
+
+namespace {
+
+class ArraysReader final : public CaptureReader {
+public:
+    ArraysReader(CaptureInfo info, std::vector<ArrayGroup> groups)
+        : info_(std::move(info)), groups_(std::move(groups)) {}
+    const CaptureInfo& info() const override { return info_; }
+    bool at_end() const override { return group_ >= groups_.size(); }
+
+    Result<const CaptureToken*> next() override {
+        if (at_end()) return static_cast<const CaptureToken*>(nullptr);
+        ArrayGroup& group = groups_[group_];
+        const ArrayTokens& first = *group.front();
+        turn_ ^= 1;
+        auto& [token, values] = slots_[turn_];
+        token = CaptureToken{};
+        token.index = token.number = index_++;
+        token.source = first.stacked() ? first.name() + "[" + std::to_string(in_group_) + "]" : first.name();
+        token.n_head = first.n_head();
+        token.n_context = first.n_context();
+        if (first.queries() && first.n_tokens() == first.n_context()) token.own_column = in_group_;
+        int64_t elements = 0;
+        for (const auto& array : group) {
+            token.n_layer += array->n_layer();
+            elements += array->elements();
+        }
+        const int64_t n_tokens = first.n_tokens();
+        Result<void> done = {};
+        if (elements > max_token_elements) {
+            done = Error{ErrorKind::damaged, "its layers together are larger than what is read"};
+        } else {
+            values.resize(static_cast<size_t>(elements));
+            float* out = values.data();
+            for (const auto& array : group) {
+                if (done) done = array->next(out);
+                out += array->elements();
+            }
+        }
+        const std::string source = token.source;
+        if (!done || ++in_group_ == n_tokens) {
+            groups_[group_++].clear();
+            in_group_ = 0;
+        }
+        if (!done) return Error{done.error().kind, source + ": " + done.error().message};
+        token.values = values.values();
+        return &token;
+    }
+
+private:
+    CaptureInfo info_;
+    std::vector<ArrayGroup> groups_;
+    size_t group_ = 0;
+    int64_t in_group_ = 0;
+    int64_t index_ = 0;
+    struct Slot {
+        CaptureToken token;
+        base::TokenBuffer values;
+    };
+    std::array<Slot, 2> slots_; // in turns: the token before is still looked at
+    size_t turn_ = 0;
+};
+
+} // namespace
+
+std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<ArrayGroup> groups) {
+    info.n_tokens = 0;
+    for (const ArrayGroup& group : groups) {
+        info.n_tokens += group.front()->n_tokens();
+        info.rectangular = info.rectangular || group.front()->stacked();
+        info.prompt = info.prompt || group.front()->queries();
+    }
+    return std::make_unique<ArraysReader>(std::move(info), std::move(groups));
+}
+
+} // namespace attnscope

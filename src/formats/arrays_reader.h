@@ -1,0 +1,18 @@
+// A capture of arrays whose axes are known, one group after another.
+#pragma once
+
+#include "formats/array_tokens.h"
+
+#include <attnscope/capture_reader.h>
+
+#include <memory>
+#include <vector>
+
+namespace attnscope {
+
+// Arrays of the same tokens, one behind the other along the layers.
+using ArrayGroup = std::vector<std::unique_ptr<ArrayTokens>>;
+
+std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<ArrayGroup> groups);
+
+} // namespace attnscope
