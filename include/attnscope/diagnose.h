@@ -4,6 +4,8 @@
 
 #include <attnscope/capture_reader.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,6 +17,14 @@ namespace attnscope {
 enum class Cause {
     clean,               // nothing wrong was found
     learned_sinks,       // rows rightly sum to less than 1: not damage
+    quantised,           // whole multiples of a step (8 bits, decimals): not damage
+    not_causal,          // queries of a prompt look at later positions: right for an encoder
+    evicted,             // positions that no row uses any more (a cache that drops some): not damage
+    padding_queries,     // rows of a prompt's padding, the same ones in every layer: not damage
+    dropout,             // weights are 0 or p / (1 - rate): the model was in training mode
+    rescaled,            // rows sum to another constant (percent), or were divided by their maximum
+    other_axis,          // sums are 1 over heads or over queries: softmax over the wrong axis
+    sink_column,         // the last column is not a position: a sink that was kept
     raw_scores,          // scores instead of probabilities: scaled and masked, not yet through softmax
     early_scores,        // scores before scaling or mask (llama.cpp's `kq` is both)
     aliasing,            // every layer holds the same layer's rows
@@ -31,7 +41,7 @@ enum class Cause {
 };
 const char* cause_name(Cause cause);  // stable: "aliasing", "learned sinks", ... for --json and tables
 const char* cause_title(Cause cause); // a heading for people
-bool cause_is_damage(Cause cause);    // all but clean and learned_sinks
+bool cause_is_damage(Cause cause);    // all but clean and those marked "not damage" or "right" above
 
 // What the rows of one token are.
 enum class TokenKind {
@@ -42,6 +52,8 @@ enum class TokenKind {
     not_finite,        // NaN or infinity where none belongs
     transposed,        // sums to 1 along the other axis
     zeros,             // nothing but zeros
+    weights,           // non-negative, and a finding says why rows do not sum to 1
+    padding,           // a query of a prompt's padding: nothing that means anything
     unreadable,        // the file could not be read
 };
 const char* token_kind_name(TokenKind kind);
@@ -81,6 +93,30 @@ struct TokenFacts {
     int32_t layer_partition = 0; // which layers equal which, as a number: equal numbers, equal partitions
     int64_t newest_column =
         -1;                // column that grew most since a previous token of equal width; -1: cannot be told
+    int64_t own_column = -1;                     // of a prompt's query: its own position
+    int32_t n_rows = 0;                          // rows with a number that is not 0
+    int32_t empty_rows = 0;                      // rows of NaN, of a mask, or of 0 only
+    int32_t uniform_rows = 0;                    // rows of one number in every column
+    int32_t ahead_rows = 0;                      // rows with weight beyond own_column
+    double ahead_weight = 0;                     // that weight, summed over the rows
+    int32_t behind_rows = 0;                     // rows that begin at own_column, or later
+    int32_t behind_layers = 0;                   // layers that leave the newest positions out while others use them
+    int32_t reused_layers = 0;                   // layers that use a column again that the token before did not use
+    int32_t lone_last_layers = 0;                // layers whose only column after a hole is the last one
+    float mask_low = 0, mask_high = 0;           // range of the finite numbers that are there for a mask; 0: none
+    double whole_sum_min = 0, whole_sum_max = 0; // row sums of the rows that are not empty
+    int32_t max_one_rows = 0;                    // rows whose largest number is exactly row_top
+    float row_top = 0;                           // 1, 100 or 255, where the first row's largest number is that
+    // Zeros among the columns that their layer uses: what dropout leaves. Sums over rows of n, k and k * k / n, where k
+    // of n columns are 0.
+    int64_t dropout_rows = 0;
+    double dropout_n = 0, dropout_k = 0, dropout_kk = 0;
+    double dropout_sum = 0;              // of those rows' sums
+    int32_t step_rows = 0;               // rows with enough numbers to see a step
+    std::array<int32_t, 15> step_fits{}; // how many of them are whole multiples, step by step (row_steps.h)
+    int32_t even_rows = 0; // the same of rows of one number, which say nothing of steps of a row's own maximum
+    std::array<int32_t, 15> even_fits{};
+    double heads_share = 0; // share of columns whose sum over the heads is 1
     double peakedness = 0; // of scores: median weight of a row's largest entry after softmax
     double spread = 0;     // of scores: median standard deviation of a row
     std::string error;     // of an unreadable token
@@ -114,12 +150,14 @@ struct Pattern {
 // What of one token may be kept.
 enum class Keep {
     nothing,
-    all,        // as it is
-    last_layer, // one layer, as the last layer's
-    cropped,    // without the columns of padding
-    transposed, // with heads and positions exchanged back
-    kv_heads,   // one row a KV head
-    scores,     // as scores, not as attention
+    all,          // as it is
+    last_layer,   // one layer, as the last layer's
+    cropped,      // without the columns of padding
+    transposed,   // with heads and positions exchanged back
+    kv_heads,     // one row a KV head
+    scores,       // as scores, not as attention
+    normalised,   // each row divided by its sum
+    without_last, // without the last column, which is no position
 };
 const char* keep_name(Keep keep);
 
@@ -132,7 +170,10 @@ struct Diagnosis {
     std::string conclusion; // the findings in plain words
 
     Cause cause() const { return findings.front().cause; }
-    bool good() const { return !cause_is_damage(cause()); }
+    bool good() const {
+        return std::none_of(findings.begin(), findings.end(),
+                            [](const Finding& f) { return cause_is_damage(f.cause); });
+    }
 };
 
 // Takes tokens one after another. Keeps facts, not tensors.

@@ -9,6 +9,16 @@ const char* cause_keep(Cause cause) {
         return "everything, as it is";
     case Cause::learned_sinks:
         return "everything, as it is: what is missing from a row went to the sink";
+    case Cause::quantised: return "everything, as it is: each number within half a step";
+    case Cause::not_causal: return "everything, as it is, if the model is an encoder or its prompt is read both ways";
+    case Cause::evicted: return "everything, as it is: columns are positions";
+    case Cause::padding_queries: return "the other queries, as they are";
+    case Cause::dropout:
+        return "nothing as attention: what was dropped is gone (what is not 0 is the weight divided by 1 - rate)";
+    case Cause::rescaled: return "everything, with each row divided by its sum";
+    case Cause::other_axis: return "nothing as attention: weights of one row cannot be compared with one another";
+    case Cause::sink_column:
+        return "everything but the last column: rows then sum to less than 1, as with a learned sink they should";
     case Cause::raw_scores:
         return "the numbers as scores, not as attention; a softmax over each row gives the weights if, and "
                "only if, they "
@@ -50,7 +60,16 @@ const char* cause_fix(Cause cause) {
     switch (cause) {
     case Cause::clean:
     case Cause::learned_sinks:
-        return "nothing";
+    case Cause::evicted:
+    case Cause::padding_queries: return "nothing";
+    case Cause::quantised: return "store float16 or float32 where sums have to be 1";
+    case Cause::not_causal:
+        return "nothing for an encoder; for a decoder, give the attention its causal mask (sdpa without one has none)";
+    case Cause::dropout: return "model.eval() before the forward pass";
+    case Cause::rescaled:
+        return "store what the softmax gives, not percent, a sum of heads, or parts of the largest weight";
+    case Cause::other_axis: return "take the softmax over the last axis, the keys: softmax(scores, dim=-1)";
+    case Cause::sink_column: return "cut the sink's column off after the softmax, as the model does: probs[..., :-1]";
     case Cause::raw_scores:
         return "take the output of the softmax (llama.cpp: `kq_soft_max`), not its input (`kq`, "
                "`kq_soft_max_ext`'s source)";

@@ -44,11 +44,15 @@ bool is_wild(const TokenFacts& t) {
     return t.wild_rows > 0;
 }
 bool overflowed(const TokenFacts& t) {
-    return !is_wild(t) && (t.n_not_finite > 0 || t.n_half_limit > 0);
+    return !is_wild(t) && t.kind != TokenKind::padding && (t.n_not_finite > 0 || t.n_half_limit > 0);
 }
 
-CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadable)
-    : d_(diagnosis), tokens_(diagnosis.tokens), unreadable_(unreadable) {
+bool is_scores(const TokenFacts& t) {
+    return t.kind == TokenKind::scores && (t.min < 0 || t.n_masked > 0);
+}
+
+CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadable, const ColumnSums& columns)
+    : d_(diagnosis), tokens_(diagnosis.tokens), unreadable_(unreadable), columns_(columns) {
     readable_ = count(tokens_, [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
 }
 
@@ -60,12 +64,15 @@ void CauseFinder::run() {
     scores();
     transposed();
     kv_heads();
+    sink_column();
+    evicted();
     cells();
     padding();
     overflow();
     corrupt();
     unknown();
     sinks();
+    not_causal();
     if (d_.findings.empty()) clean();
     decide_what_to_keep();
 }
@@ -88,10 +95,19 @@ bool CauseFinder::has(Cause cause) const {
 void CauseFinder::clean() {
     Finding& f = found(Cause::clean, readable_);
     const TokenFacts& t = first_readable();
-    f.evidence.push_back(
-        fmt::format("every row of {} tokens is non-negative and sums to 1 within {}%", readable_, 1));
-    if (t.n_layer > 1)
-        f.evidence.push_back("layers differ within every token, and tokens differ from one another");
+    int64_t rows = 0;
+    double off = 0;
+    for (const TokenFacts& token : tokens_) {
+        if (token.n_rows == 0) continue;
+        rows += token.n_rows;
+        off = std::max({off, 1 - token.whole_sum_min, token.whole_sum_max - 1});
+    }
+    f.evidence.push_back(fmt::format("all {} rows of {} tokens are non-negative and sum to 1 (off by {:.1e} at most)",
+                                     rows, readable_, off));
+    if (t.n_layer > 1) {
+        f.evidence.push_back(readable_ > 1 ? "layers differ within every token, and tokens differ from one another"
+                                           : "the layers differ from one another");
+    }
     if (readable_ == 1 || t.n_layer == 1) {
         f.undecided =
             t.n_layer == 1
@@ -108,10 +124,11 @@ void CauseFinder::decide_what_to_keep() {
 
 Keep CauseFinder::keep_of(const TokenFacts& t) const {
     if (t.kind == TokenKind::unreadable || t.kind == TokenKind::mixed || t.kind == TokenKind::not_finite ||
-        t.kind == TokenKind::zeros || torn(t) || is_stale(t) || lags(t)) {
+        t.kind == TokenKind::zeros || t.kind == TokenKind::padding || torn(t) || is_stale(t) || lags(t)) {
         return Keep::nothing;
     }
     if (has(Cause::cells_for_positions) || has(Cause::unknown)) return Keep::nothing;
+    if (has(Cause::dropout) || has(Cause::other_axis) || exchanged_) return Keep::nothing;
     // A token that escaped a race whole cannot be told from one whose layers are all of the wrong moment.
     if (racing_) return Keep::nothing;
     if (some_one(t)) return Keep::nothing;
@@ -119,6 +136,8 @@ Keep CauseFinder::keep_of(const TokenFacts& t) const {
     if (t.kind == TokenKind::scores) return Keep::scores;
     if (t.kind == TokenKind::transposed) return Keep::transposed;
     if (has(Cause::kv_heads)) return Keep::kv_heads;
+    if (has(Cause::sink_column)) return Keep::without_last;
+    if (has(Cause::rescaled)) return t.kind == TokenKind::weights ? Keep::normalised : Keep::nothing;
     if (has(Cause::padding) && t.padding > 0) return Keep::cropped;
     return Keep::all;
 }
@@ -133,13 +152,21 @@ const TokenFacts& CauseFinder::last_readable() const {
                          [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
 }
 
-void name_causes(Diagnosis& diagnosis, const UnreadableTokens& unreadable) {
+void name_causes(Diagnosis& diagnosis, const UnreadableTokens& unreadable, const ColumnSums& columns) {
+    CauseFinder finder(diagnosis, unreadable, columns);
+    finder.explain();
+    const bool harmless = diagnosis.good();
     std::vector<bool> bad;
     for (const TokenFacts& t : diagnosis.tokens) {
-        bad.push_back(!is_attention(t) || some_one(t) || partly_stale(t) || is_stale(t) || all_one(t));
+        const bool explained = t.kind == TokenKind::padding || (t.kind == TokenKind::weights && harmless);
+        bad.push_back((!is_attention(t) && !explained) || some_one(t) || partly_stale(t) || is_stale(t) || all_one(t));
     }
     diagnosis.pattern = find_pattern(diagnosis.tokens, bad);
-    CauseFinder(diagnosis, unreadable).run();
+    finder.run();
+    // damage first, in the order it was found
+    std::stable_sort(diagnosis.findings.begin(), diagnosis.findings.end(), [](const Finding& a, const Finding& b) {
+        return cause_is_damage(a.cause) > cause_is_damage(b.cause);
+    });
     diagnosis.conclusion = conclude(diagnosis);
 }
 

@@ -15,8 +15,22 @@ struct UnreadableTokens {
     std::vector<std::string> first; // the first few sentences
 };
 
+// Of a prompt's square maps: sums over the queries, for each layer, head and column.
+class ColumnSums {
+public:
+    void add(const CaptureToken& token);
+    int64_t columns() const { return static_cast<int64_t>(sums_.size()); } // that have a sum
+    int64_t ones() const;                                                  // whose sum is 1
+
+private:
+    std::vector<double> sums_;
+    int32_t n_layer_ = 0, n_head_ = 0;
+    int64_t n_context_ = 0;
+    bool over_ = false; // a second map, or one too large to keep sums of
+};
+
 // Fills findings, keep and conclusion from capture, tokens and pattern.
-void name_causes(Diagnosis& diagnosis, const UnreadableTokens& unreadable);
+void name_causes(Diagnosis& diagnosis, const UnreadableTokens& unreadable, const ColumnSums& columns);
 
 // How good and bad tokens follow one another. `bad[i]` belongs to tokens[i].
 Pattern find_pattern(std::span<const TokenFacts> tokens, const std::vector<bool>& bad);

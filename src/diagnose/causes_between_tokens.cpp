@@ -9,7 +9,7 @@ namespace attnscope {
 
 void CauseFinder::race() {
     const int64_t some = count(tokens_, some_one), partly = count(tokens_, partly_stale);
-    const int64_t scores = count(tokens_, [](const TokenFacts& t) { return t.kind == TokenKind::scores; });
+    const int64_t scores = count(tokens_, is_scores);
     const int64_t good = count(tokens_, is_attention);
     std::set<int32_t> partitions;
     for (const TokenFacts& t : tokens_) {

@@ -48,7 +48,39 @@ void CauseFinder::kv_heads() {
     }
 }
 
+// A column that no row used is used again: a ring's cells are, positions that a cache dropped are not.
+bool CauseFinder::reuses_columns() const {
+    int64_t pairs = 0, reusing = 0;
+    for (size_t i = 1; i < tokens_.size(); ++i) {
+        if (tokens_[i].wrapped_layers == 0 || !is_attention(tokens_[i - 1])) continue;
+        ++pairs;
+        reusing += tokens_[i].reused_layers > 0;
+    }
+    return pairs == 0 || reusing * 20 > pairs;
+}
+
+// Columns are positions, and some are not used any more.
+void CauseFinder::evicted() {
+    if (has(Cause::quantised) || has(Cause::sink_column)) return;
+    const auto holed = [](const TokenFacts& t) { return t.wrapped_layers > 0; };
+    const auto newest = [](const TokenFacts& t) { return t.wrapped_layers > 0 && t.behind_layers == 0; };
+    const int64_t n = count(tokens_, holed), n_newest = count(tokens_, newest);
+    int64_t pairs = 0;
+    for (size_t i = 1; i < tokens_.size(); ++i) pairs += holed(tokens_[i]) && is_attention(tokens_[i - 1]);
+    if (n == 0 || pairs < enough_pairs || n_newest * 20 < n * 19 || reuses_columns()) return;
+    Finding& f = found(Cause::evicted, n);
+    const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), holed);
+    f.evidence.push_back(
+        fmt::format("{} of {} tokens leave columns out between used ones (token {}: {} of {} layers, after column {})",
+                    n, readable_, t.number, t.wrapped_layers, t.n_layer, t.wrap_edge));
+    f.evidence.push_back(fmt::format(
+        "the newest position is used in every layer of {} of these tokens, and in {} steps no column that a "
+        "token left out is used again: a ring of cells would do neither",
+        n_newest, pairs));
+}
+
 void CauseFinder::cells() {
+    if (has(Cause::evicted) || has(Cause::sink_column) || has(Cause::quantised)) return;
     const auto holed = [](const TokenFacts& t) { return t.wrapped_layers > 0; };
     const auto beyond = [](const TokenFacts& t) {
         return is_attention(t) && t.stated_context >= 0 && t.n_context - t.padding > t.stated_context;
@@ -61,8 +93,11 @@ void CauseFinder::cells() {
     const double newest_share = share_advancing(tokens_, &TokenFacts::newest_column, newest_pairs);
     const int64_t n_holed = count(tokens_, holed), n_beyond = count(tokens_, beyond),
                   n_behind = count(tokens_, behind);
-    const bool hole_moves = hole_pairs >= enough_pairs && hole_share >= 0.6;
-    const bool hole_stays = n_holed >= 4 && n_holed * 10 >= readable_ * 9 && edge_stays_while_context_grows();
+    const bool hole_moves = hole_pairs >= enough_pairs && hole_share >= 0.6 && reuses_columns();
+    const int64_t n_left_out =
+        count(tokens_, [](const TokenFacts& t) { return t.wrapped_layers > 0 && t.behind_layers > 0; });
+    const bool hole_stays = n_left_out * 10 >= n_holed * 9 && n_holed >= 4 && n_holed * 10 >= readable_ * 9 &&
+                            edge_stays_while_context_grows();
     const bool newest_moves =
         newest_pairs > enough_pairs && newest_share >= 0.8 && n_behind * 2 > newest_pairs;
     if (!hole_moves && !hole_stays && !newest_moves && n_beyond == 0) return;
@@ -78,10 +113,10 @@ void CauseFinder::cells() {
                         n_holed, t.number, t.wrapped_layers, t.wrap_edge));
     }
     if (hole_stays) {
-        f.evidence.push_back(
-            fmt::format("in {} tokens the same layers never look at the newest positions: their columns end "
-                        "where a smaller, circular cache ends",
-                        n_holed));
+        f.evidence.push_back(fmt::format("in {} of {} tokens the same layers leave the newest positions out while "
+                                         "others use them, and their columns "
+                                         "end in the same place: where a smaller, circular cache ends",
+                                         n_left_out, readable_));
     }
     if (newest_moves) {
         f.evidence.push_back(
@@ -115,7 +150,7 @@ void CauseFinder::padding() {
         return is_attention(t) && t.padding > 0 && !lags(t) && !is_stale(t);
     };
     const int64_t n = count(tokens_, padded);
-    if (n == 0 || has(Cause::cells_for_positions)) return;
+    if (n == 0 || has(Cause::cells_for_positions) || has(Cause::sink_column)) return;
     int64_t stated = 0, pairs = 0, filling = 0;
     for (size_t i = 0; i < tokens_.size(); ++i) {
         const TokenFacts& t = tokens_[i];
@@ -131,7 +166,9 @@ void CauseFinder::padding() {
     bool yes = stated > 0;
     if (d_.capture.rectangular) {
         // stacked tokens share the width of the longest, so the last one has to reach the end
-        yes = yes || (padded(last) && last.padding >= 2);
+        // (a last token that cannot be read is no evidence), and a prompt's queries end where they are
+        yes = yes ||
+              (padded(last) && last.padding >= 2 && last.index + 1 == int64_t(tokens_.size()) && !d_.capture.prompt);
     } else {
         const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), padded);
         yes = yes || (pairs >= enough_pairs && filling * 10 >= pairs * 9) ||

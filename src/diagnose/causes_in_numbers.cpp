@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <set>
 
 namespace attnscope {
@@ -17,7 +19,7 @@ constexpr double early_spread = 5.5;
 } // namespace
 
 void CauseFinder::mixture() {
-    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::mixed; };
+    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::mixed && (t.min < 0 || t.n_masked > 0); };
     const int64_t n = count(tokens_, test);
     if (n == 0) return;
     Finding& f = found(Cause::mixture, n);
@@ -29,14 +31,19 @@ void CauseFinder::mixture() {
 }
 
 void CauseFinder::scores() {
-    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::scores; };
+    const auto& test = is_scores;
     const int64_t n = count(tokens_, test);
     if (n == 0 || has(Cause::race)) return; // then they are part of the race
     std::vector<double> peaks, spreads;
     int64_t masked = 0, unmasked = 0;
     double min = 0, max = 0;
+    float mask_low = 0, mask_high = 0;
     for (const TokenFacts& t : tokens_) {
         if (!test(t)) continue;
+        if (t.mask_low < 0) {
+            mask_low = std::min(mask_low, t.mask_low);
+            mask_high = mask_high == 0 ? t.mask_high : std::max(mask_high, t.mask_high);
+        }
         if (t.spread > 0) {
             peaks.push_back(t.peakedness);
             spreads.push_back(t.spread);
@@ -67,10 +74,18 @@ void CauseFinder::scores() {
                         spread, 100 * peak));
     }
     if (before_mask) {
-        f.evidence.push_back("columns that the mask should have removed hold ordinary numbers");
+        f.evidence.push_back(
+            unmasked > 0
+                ? fmt::format("columns after the newest position, which a mask sets to -inf, hold 0 or other ordinary "
+                              "numbers in {} tokens",
+                              unmasked)
+                : "the tokens share one width, and no column holds what a mask leaves");
     } else if (masked > 0) {
-        f.evidence.push_back(fmt::format(
-            "masked columns are there as -inf or a very large negative number in {} tokens", masked));
+        f.evidence.push_back(mask_low < 0
+                                 ? fmt::format("masked columns are there in {} of {} tokens, as {:.6g}{}", masked, n,
+                                               double(mask_low),
+                                               mask_high > mask_low ? fmt::format(" to {:.6g}", double(mask_high)) : "")
+                                 : fmt::format("masked columns are there in {} of {} tokens, as -inf", masked, n));
     }
     if (!before_scale) {
         f.evidence.push_back(fmt::format(
@@ -126,7 +141,8 @@ void CauseFinder::corrupt() {
 // Zeros from somewhere to the end of the tensor. Where they are there in every token alike, the model has
 // layers without attention, or with fewer heads than others, at its end.
 bool CauseFinder::torn(const TokenFacts& t) const {
-    if (t.kind == TokenKind::unreadable || t.zero_tail_rows == 0) return false;
+    if (t.kind == TokenKind::unreadable || t.kind == TokenKind::padding || t.zero_tail_rows == 0) return false;
+    if (has(Cause::dropout)) return false; // rows of zeros by chance
     if (t.kind == TokenKind::zeros) return true;
     if (readable_ == 1) return t.zero_tail_in_layer && d_.capture.format != "attn";
     return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {
@@ -139,7 +155,7 @@ void CauseFinder::sinks() {
         return t.kind == TokenKind::sub_probabilities && !torn(t);
     };
     const int64_t n = count(tokens_, test);
-    if (n == 0 || !d_.findings.empty()) return;
+    if (n == 0 || !d_.good()) return;
     Finding& f = found(Cause::learned_sinks, n);
     const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), test);
     f.evidence.push_back(
@@ -153,14 +169,37 @@ void CauseFinder::sinks() {
                       "(gpt-oss has) decides it";
 }
 
-// Sums below 1 that come and go between tokens are not a property of the model.
+// Numbers that no cause predicts; and sums below 1 that come and go between tokens, which is no property of a model.
 void CauseFinder::unknown() {
+    const auto unexplained = [](const TokenFacts& t) {
+        return (t.kind == TokenKind::scores || t.kind == TokenKind::mixed) && t.min >= 0 && t.n_masked == 0;
+    };
+    if (const int64_t n = count(tokens_, unexplained); n > 0) {
+        double low = std::numeric_limits<double>::infinity(), high = 0;
+        float max = 0;
+        for (const TokenFacts& t : tokens_) {
+            if (!unexplained(t)) continue;
+            low = std::min(low, t.whole_sum_min);
+            high = std::max(high, t.whole_sum_max);
+            max = std::max(max, t.max);
+        }
+        Finding& f = found(Cause::unknown, n);
+        f.evidence.push_back(fmt::format(
+            "{} tokens hold numbers from 0 to {:.4g}, none negative and none masked, whose rows sum to {:.4g} "
+            "up to {:.4g}",
+            n, double(max), low, high));
+        f.evidence.push_back(
+            "scores would be negative in part; dropout, another scale, a step, and sums over another axis do not "
+            "predict these numbers");
+        f.undecided = "what was done to them: one row of the model's own weights would decide it";
+        return;
+    }
     const auto sub = [this](const TokenFacts& t) {
         return t.kind == TokenKind::sub_probabilities && !torn(t);
     };
     const auto whole = [](const TokenFacts& t) { return t.kind == TokenKind::probabilities; };
     const int64_t n_sub = count(tokens_, sub), n_whole = count(tokens_, whole);
-    if (!d_.findings.empty() || d_.capture.model.learned_sinks || n_sub == 0) return;
+    if (!d_.good() || d_.capture.model.learned_sinks || n_sub == 0) return;
     int64_t changes = 0;
     for (size_t i = 1; i < tokens_.size(); ++i)
         changes += sub(tokens_[i]) != sub(tokens_[i - 1]);

@@ -76,6 +76,19 @@ std::optional<KeptToken> keep_token(const CaptureToken& token, const TokenFacts&
                     fmt::format("without {} columns of padding", facts.padding));
     case Keep::transposed:
         return exchanged(token);
+    case Keep::normalised: {
+        KeptToken kept = whole(token, "each row divided by its sum");
+        for (size_t r = 0; r + size_t(token.n_context) <= kept.values.size(); r += size_t(token.n_context)) {
+            double sum = 0;
+            for (size_t c = 0; c < size_t(token.n_context); ++c) sum += static_cast<double>(kept.values[r + c]);
+            for (size_t c = 0; sum > 0 && c < size_t(token.n_context); ++c)
+                kept.values[r + c] = static_cast<float>(static_cast<double>(kept.values[r + c]) / sum);
+        }
+        return kept;
+    }
+    case Keep::without_last:
+        if (token.n_context < 2) return std::nullopt;
+        return part(token, 0, 1, token.n_context - 1, "without the last column, a sink's");
     case Keep::kv_heads:
         return part(token, 0, facts.head_group, token.n_context,
                     "one row for each KV head, not for each query head");

@@ -120,14 +120,35 @@ Quick quick_pass(const float* row, size_t n) {
     return quick_portable(row, n);
 }
 
+// The largest number that is a mask's because of the gap above it; 0: there is none.
+float finite_mask(const float* row, size_t n) {
+    float low = 0, high = -std::numeric_limits<float>::infinity(), rest = 0;
+    for (size_t i = 0; i < n; ++i) {
+        if (!(row[i] > -1e9f) || row[i] == mask_limit) continue; // a mask's anyway, or NaN
+        if (row[i] <= mask_begin) {
+            low = std::min(low, row[i]);
+            high = std::max(high, row[i]);
+        } else {
+            rest = std::min(rest, row[i]);
+        }
+    }
+    // the masked ones lie together, and as far from the rest as from 0
+    return low < 0 && rest - high > -0.5f * low && high - low < -0.25f * low ? high : 0;
+}
+
 RowStatistics careful_pass(const float* row, size_t n) {
     RowStatistics facts;
     facts.min = std::numeric_limits<float>::infinity();
     facts.max = -std::numeric_limits<float>::infinity();
+    const float mask = finite_mask(row, n);
     for (size_t i = 0; i < n; ++i) {
         const float x = row[i];
-        if (x <= mask_limit && (std::isinf(x) || x == mask_limit || x <= -1e9f)) {
+        if (x == mask_limit || x <= -1e9f || (mask < 0 && x <= mask)) {
             ++facts.masked;
+            if (!std::isinf(x)) {
+                facts.mask_low = std::min(facts.mask_low, x);
+                facts.mask_high = facts.mask_high == 0 ? x : std::max(facts.mask_high, x);
+            }
             continue;
         }
         if (!std::isfinite(x)) {
@@ -149,8 +170,7 @@ RowStatistics careful_pass(const float* row, size_t n) {
 RowStatistics row_statistics(const float* row, size_t n) {
     const Quick quick = quick_pass(row, n);
     // a NaN makes the sum NaN; an infinity makes it infinite or NaN
-    if (!std::isfinite(quick.sum) || quick.min <= mask_limit || quick.max >= 65504.0f)
-        return careful_pass(row, n);
+    if (!std::isfinite(quick.sum) || quick.min <= mask_begin || quick.max >= 65504.0f) return careful_pass(row, n);
     RowStatistics facts;
     facts.min = quick.min;
     facts.max = quick.max;

@@ -13,14 +13,16 @@ struct RowStatistics {
     int64_t zeros = 0;      // exactly 0
     int64_t not_finite = 0; // NaN and +inf
     int64_t masked = 0;     // -inf, and the large negative numbers that frameworks put in its place
+    float mask_low = 0, mask_high = 0; // range of the finite numbers among them; 0: none
     int64_t half_limit = 0; // exactly 65504: where half-precision arithmetic saturates
 };
 
 RowStatistics row_statistics(const float* row, size_t n);
 
-// Numbers at or below this are a mask's: torch.finfo(float16).min is -65504, bfloat16 and float32 lie far
-// below.
+// Numbers at or below this may be a mask's: frameworks put or add -1e4 (BERT, GPT-2), -65504, -1e5, -1e9, finfo.min or
+// -inf. Above -65504 they are one only where a wide gap parts them from the rest of the row.
 constexpr float mask_limit = -65504.0f;
+constexpr float mask_begin = -900.0f;
 
 // First and last column that is not 0; -1 in a row of zeros.
 int64_t first_nonzero(const float* row, size_t n);

@@ -53,12 +53,16 @@ TokenFacts TokenFactsMaker::make(const CaptureToken& token) {
     facts.n_head = token.n_head;
     facts.n_context = token.n_context;
     facts.stated_context = token.stated_context;
+    facts.own_column = token.own_column;
     look_at_rows(token, facts);
     look_at_layers(token, facts);
     look_at_kind(token, facts);
     look_at_support(token, facts);
     look_at_scores(token, facts);
     look_at_profile(token, facts);
+    look_at_changes(token, facts);
+    look_at_columns(token, facts);
+    look_at_dropout(token, facts);
     return facts;
 }
 
@@ -86,6 +90,10 @@ void TokenFactsMaker::look_at_rows(const CaptureToken& token, TokenFacts& facts)
         facts.row_sum_max = std::max(facts.row_sum_max, s.sum);
         facts.n_not_finite += s.not_finite;
         facts.n_masked += s.masked;
+        if (s.mask_low < 0) {
+            facts.mask_low = std::min(facts.mask_low, s.mask_low);
+            facts.mask_high = facts.mask_high == 0 ? s.mask_high : std::max(facts.mask_high, s.mask_high);
+        }
         facts.n_half_limit += s.half_limit;
         // looks only at columns that no earlier row has filled
         const size_t seen = static_cast<size_t>(last + 1);
@@ -273,6 +281,7 @@ void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts)
         lying_all += heads;
     }
     const bool rows_exceed = facts.row_sum_max > 1 + sum_tolerance;
+    facts.heads_share = static_cast<double>(stated_ones) / static_cast<double>(std::max<size_t>(1, stated_all));
     const bool across = stated_ones == stated_all || (rows_exceed && stated_most_one);
     const bool along = lying_ones == lying_all || (rows_exceed && lying_most_one);
     if (across || along)

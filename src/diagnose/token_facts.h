@@ -34,6 +34,9 @@ private:
     void look_at_support(const CaptureToken& token, TokenFacts& facts) const;
     void look_at_scores(const CaptureToken& token, TokenFacts& facts) const;
     void look_at_profile(const CaptureToken& token, TokenFacts& facts);
+    void look_at_changes(const CaptureToken& token, TokenFacts& facts) const;
+    void look_at_dropout(const CaptureToken& token, TokenFacts& facts) const;
+    void look_at_columns(const CaptureToken& token, TokenFacts& facts);
     uint64_t layer_hash_at(const CaptureToken& token, int32_t layer, int64_t width) const;
 
     std::vector<RowStatistics> rows_;   // (n_layer, n_head)
@@ -46,6 +49,9 @@ private:
     int32_t previous_heads_ = 0;
     int64_t previous_index_ = -1;
     std::vector<float> profile_, previous_profile_;
+    std::vector<uint8_t> used_, previous_used_; // (n_layer, n_context): columns that some row uses
+    int64_t previous_used_context_ = 0, previous_newest_ = 0;
+    int32_t previous_used_layers_ = 0;
     std::unordered_map<uint64_t, int64_t>
         seen_; // hash of a whole tensor -> index of the first token that had it
 };

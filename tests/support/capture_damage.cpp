@@ -84,25 +84,39 @@ public:
             first_ = 3 * cells + int64_t(random_() % uint64_t(shape_.window / 2));
         }
         if (name_.find("masked") != std::string::npos && random_() % 2) shape_.window = 24;
-        if (name_ == "heads repeated" || name_ == "KV heads alone") {
+        if (name_ == "sink column kept") shape_.sinks = true;
+        if (is_prompt()) first_ = 0, n_ = 24 + int64_t(random_() % 40);
+        if (name_.find("cache") != std::string::npos && name_ != "shifted cache") n_ += 8;
+        if (name_.find("heads repeated") != std::string::npos || name_ == "KV heads alone") {
             while (shape_.n_head == shape_.n_head_kv)
                 shape_ = random_shape(random_());
         }
+    }
+
+    void use(const SyntheticShape& shape, int64_t n) {
+        const bool sinks = shape_.sinks;
+        shape_ = shape;
+        shape_.sinks = shape_.sinks || sinks;
+        n_ = n;
     }
 
     SyntheticCapture make(uint64_t seed) {
         SyntheticModel model(shape_, seed);
         model_ = &model;
         SyntheticCapture capture = make_clean(shape_, first_, 0, seed);
+        std::vector<SyntheticToken> all_scores;
         for (int64_t t = 0; t < n_; ++t) {
             const int64_t position = first_ + t;
             SyntheticToken scores = model.scores(position);
             SyntheticToken clean = scores;
             model.to_attention(clean, position);
+            all_scores.push_back(scores);
             capture.tokens.push_back(spoil(t, position, clean, std::move(scores)));
             previous_ = std::move(clean);
         }
         capture.info.n_tokens = n_;
+        if (is_prompt()) to_prompt(capture, all_scores);
+        if (name_ == "sink column kept") keep_sinks(capture);
         if (name_ == "KV heads alone") {
             capture.info.model.n_layer = shape_.n_layer;
             capture.info.model.n_head = shape_.n_head;
@@ -112,6 +126,121 @@ public:
     }
 
 private:
+    bool is_prompt() const { return name_.rfind("prompt", 0) == 0; }
+
+    // The tokens of a stack share one width, and each is a query of one map.
+    void to_prompt(SyntheticCapture& capture, const std::vector<SyntheticToken>& scores) {
+        capture.info.rectangular = capture.info.prompt = true;
+        const int64_t pad = 2 + int64_t(random_() % 8);
+        for (int64_t q = 0; q < n_; ++q) {
+            SyntheticToken& token = capture.tokens[size_t(q)];
+            if (name_ == "prompt, no causal mask") {
+                token = model_->scores(n_ - 1 + q);
+                token = widened(token, n_, 0.0f);
+                SyntheticModel open(shape_, 1);
+                open.to_attention(token, n_ - 1);
+            } else {
+                token = widened(token, n_, 0.0f);
+            }
+            token.own_column = q;
+            token.stated_context = -1;
+            if (name_ == "prompt, padded on the left: NaN" || name_ == "prompt, padded on the left: finfo.min")
+                pad_left(token, q, pad, name_.find("NaN") != std::string::npos);
+        }
+        const int64_t rows = int64_t(shape_.n_layer) * shape_.n_head;
+        if (name_ == "prompt, queries and keys exchanged") {
+            const SyntheticCapture before = capture;
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t q = 0; q < n_; ++q)
+                    for (int64_t k = 0; k < n_; ++k)
+                        capture.tokens[size_t(q)].values[size_t(r * n_ + k)] =
+                            before.tokens[size_t(k)].values[size_t(r * n_ + q)];
+        } else if (name_ == "prompt, softmax over the queries") {
+            for (int64_t r = 0; r < rows; ++r) {
+                for (int64_t k = 0; k < n_; ++k) {
+                    double sum = 0;
+                    const auto score = [&](int64_t q) {
+                        return double(scores[size_t(q)].values[size_t(r * (q + 1) + k)]);
+                    };
+                    for (int64_t q = k; q < n_; ++q) sum += std::exp(score(q));
+                    for (int64_t q = k; q < n_; ++q)
+                        capture.tokens[size_t(q)].values[size_t(r * n_ + k)] = float(std::exp(score(q)) / sum);
+                }
+            }
+        }
+    }
+
+    // Padding sees nothing: NaN where the mask is -inf, alike everywhere where it is the least finite number.
+    static void pad_left(SyntheticToken& token, int64_t q, int64_t pad, bool nan) {
+        for (int32_t l = 0; l < token.n_layer; ++l) {
+            for (int32_t h = 0; h < token.n_head; ++h) {
+                float* row = token.row(l, h);
+                if (q < pad) {
+                    std::fill_n(row, token.n_context, nan ? std::nanf("") : 1.0f / float(token.n_context));
+                    continue;
+                }
+                std::fill_n(row, pad, 0.0f);
+                double sum = 0;
+                for (int64_t c = 0; c < token.n_context; ++c) sum += double(row[c]);
+                if (sum == 0) row[pad] = 1, sum = 1; // a head that looks at the first position only
+                for (int64_t c = 0; c < token.n_context; ++c) row[c] = float(double(row[c]) / sum);
+            }
+        }
+    }
+
+    // One column more than positions, at the end of all, with what the sink took.
+    void keep_sinks(SyntheticCapture& capture) const {
+        capture.info.rectangular = true;
+        const int64_t width = first_ + n_ + 1;
+        for (SyntheticToken& token : capture.tokens) {
+            token = widened(token, width, 0.0f);
+            token.stated_context = -1;
+            for (int32_t l = 0; l < token.n_layer; ++l) {
+                for (int32_t h = 0; h < token.n_head; ++h) {
+                    double sum = 0;
+                    for (int64_t c = 0; c + 1 < width; ++c) sum += double(token.row(l, h)[c]);
+                    token.row(l, h)[width - 1] = float(1 - sum);
+                }
+            }
+        }
+    }
+
+    // Weights over the columns that `seen` leaves.
+    template <typename Seen> static void drop_columns(SyntheticToken& token, const Seen& seen) {
+        for (int32_t l = 0; l < token.n_layer; ++l) {
+            for (int32_t h = 0; h < token.n_head; ++h) {
+                double sum = 0;
+                for (int64_t c = 0; c < token.n_context; ++c) sum += seen(c) ? double(token.row(l, h)[c]) : 0.0;
+                for (int64_t c = 0; c < token.n_context; ++c)
+                    token.row(l, h)[c] = seen(c) ? float(double(token.row(l, h)[c]) / sum) : 0.0f;
+            }
+        }
+    }
+
+    void drop_out(SyntheticToken& token, double rate) {
+        for (float& x : token.values)
+            x = double(random_() >> 11) * 0x1p-53 < rate ? 0.0f : float(double(x) / (1 - rate));
+    }
+
+    void store(SyntheticToken& token) const {
+        for (int64_t r = 0; r < int64_t(token.n_layer) * token.n_head; ++r) {
+            float* row = token.values.data() + r * token.n_context;
+            const float max = *std::max_element(row, row + token.n_context);
+            for (int64_t c = 0; c < token.n_context; ++c) {
+                if (name_ == "8 bits of each row's maximum")
+                    row[c] = std::nearbyint(row[c] * 255 / max) * (max / 255);
+                else if (name_ == "8 bits of 1")
+                    row[c] = std::nearbyint(row[c] * 255) / 255;
+                else if (name_ == "three decimals")
+                    row[c] = float(std::nearbyint(double(row[c]) * 1000) / 1000);
+                else if (name_ == "percent")
+                    row[c] *= 100;
+                else if (name_ == "parts of the row's maximum")
+                    row[c] /= max;
+            }
+        }
+    }
+
     int32_t some_layer() { return int32_t(random_() % uint64_t(shape_.n_layer)); }
 
     SyntheticToken spoil(int64_t t, int64_t position, const SyntheticToken& clean, SyntheticToken scores) {
@@ -119,6 +248,34 @@ private:
         const int32_t n_layer = shape_.n_layer, last = n_layer - 1;
         const float unscale = std::sqrt(float(shape_.head_dim));
         const bool now = t == 3 || random_() % 3 == 0;
+        if (name_ == "scaled scores, masked with -10000") {
+            mask(scores, *model_, position);
+            SyntheticToken wide = widened(scores, first_ + n_, -infinity);
+            for (float& x : wide.values) x = x == -infinity ? -10000.0f : x;
+            return wide;
+        }
+        if (name_ == "StreamingLLM cache") {
+            drop_columns(token, [&](int64_t c) { return c < 4 || c + 12 > position; });
+            return token;
+        }
+        if (name_ == "SnapKV cache") {
+            drop_columns(token, [&](int64_t c) { return c >= first_ - 4 || (c * 2654435761u >> 7) % 3 == 0; });
+            return token;
+        }
+        if (name_ == "softmax over the heads") {
+            for (int32_t l = 0; l < n_layer; ++l) {
+                for (int64_t p = 0; p <= position; ++p) {
+                    double sum = 0;
+                    for (int32_t h = 0; h < shape_.n_head; ++h) sum += std::exp(double(scores.row(l, h)[p]));
+                    for (int32_t h = 0; h < shape_.n_head; ++h)
+                        token.row(l, h)[p] = float(std::exp(double(scores.row(l, h)[p])) / sum);
+                }
+            }
+            return token;
+        }
+        if (name_ == "dropout of 10%" || name_ == "prompt, dropout of 10%") drop_out(token, 0.1);
+        if (name_ == "dropout of 50%") drop_out(token, 0.5);
+        store(token);
         if (name_ == "scaled, masked scores") {
             mask(scores, *model_, position);
             return scores;
@@ -133,7 +290,7 @@ private:
             multiply(scores, unscale);
             return widened(scores, padded_width(position + 1), 0.0f);
         }
-        if (name_ == "every layer the last") {
+        if (name_ == "every layer the last" || name_ == "prompt, every layer the last") {
             for (int32_t l = 0; l < last; ++l)
                 copy_layer(token, l, clean, last);
         } else if (name_ == "some layers the last") {
@@ -210,7 +367,7 @@ private:
             transpose(clean, token);
         } else if (name_ == "memory in the order layers, context, heads") {
             transpose(clean, token);
-        } else if (name_ == "heads repeated") {
+        } else if (name_ == "heads repeated" || name_ == "prompt, heads repeated") {
             const int32_t group = shape_.n_head / shape_.n_head_kv;
             for (int32_t l = 0; l < n_layer; ++l) {
                 for (int32_t h = 0; h < shape_.n_head; ++h) {
@@ -308,11 +465,38 @@ std::vector<Damage> damages() {
             {Cause::half_overflow, "NaN rows"},
             {Cause::half_overflow, "scores beyond half precision"},
             {Cause::corrupt, "half written: zeros to the end"},
-            {Cause::corrupt, "a block of garbage"}};
+            {Cause::corrupt, "a block of garbage"},
+            {Cause::clean, "prompt"},
+            {Cause::aliasing, "prompt, every layer the last"},
+            {Cause::kv_heads, "prompt, heads repeated"},
+            {Cause::transposed, "prompt, queries and keys exchanged"},
+            {Cause::other_axis, "prompt, softmax over the queries"},
+            {Cause::other_axis, "softmax over the heads"},
+            {Cause::not_causal, "prompt, no causal mask"},
+            {Cause::padding_queries, "prompt, padded on the left: NaN"},
+            {Cause::padding_queries, "prompt, padded on the left: finfo.min"},
+            {Cause::dropout, "dropout of 10%"},
+            {Cause::dropout, "dropout of 50%"},
+            {Cause::dropout, "prompt, dropout of 10%"},
+            {Cause::evicted, "StreamingLLM cache"},
+            {Cause::evicted, "SnapKV cache"},
+            {Cause::sink_column, "sink column kept"},
+            {Cause::raw_scores, "scaled scores, masked with -10000"},
+            {Cause::rescaled, "percent"},
+            {Cause::rescaled, "parts of the row's maximum"},
+            {Cause::quantised, "8 bits of each row's maximum"},
+            {Cause::quantised, "8 bits of 1"},
+            {Cause::quantised, "three decimals"}};
 }
 
 SyntheticCapture make_damaged(const Damage& damage, uint64_t seed) {
     return Spoiler(damage, seed).make(seed);
+}
+
+SyntheticCapture make_damaged(const Damage& damage, const SyntheticShape& shape, int64_t n_tokens, uint64_t seed) {
+    Spoiler spoiler(damage, seed);
+    spoiler.use(shape, n_tokens);
+    return spoiler.make(seed);
 }
 
 } // namespace attnscope::test

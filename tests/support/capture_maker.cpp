@@ -42,6 +42,7 @@ CaptureToken SyntheticToken::view(int64_t index) const {
     token.n_head = n_head;
     token.n_context = n_context;
     token.stated_context = stated_context;
+    token.own_column = own_column;
     token.values = values;
     return token;
 }

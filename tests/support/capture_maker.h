@@ -32,6 +32,7 @@ struct SyntheticToken {
     int32_t n_head = 0;
     int64_t n_context = 0;
     int64_t stated_context = -1;
+    int64_t own_column = -1;   // of a prompt's query
     std::vector<float> values; // (n_layer, n_head, n_context)
 
     CaptureToken view(int64_t index) const;
@@ -80,6 +81,8 @@ struct Damage {
 std::vector<Damage> damages(); // clean and learned sinks among them
 // A capture of random shape and length with this damage.
 SyntheticCapture make_damaged(const Damage& damage, uint64_t seed);
+// The same of one shape: a prompt, or a way of storing or evicting, for models whose attention looks odd.
+SyntheticCapture make_damaged(const Damage& damage, const SyntheticShape& shape, int64_t n_tokens, uint64_t seed);
 SyntheticCapture make_clean(const SyntheticShape& shape, int64_t first_position, int64_t n_tokens,
                             uint64_t seed);
 SyntheticShape random_shape(uint64_t seed);
