@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -70,11 +71,26 @@ Result<void> HaloWeaveFolderWriter::write_file(const std::string& name, const vo
     return {};
 }
 
-Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token) {
+void HaloWeaveFolderWriter::add_prompt_token(int32_t token_id, const std::string& text, int64_t position) {
+    // a sentence ends behind . ! ? or a line
+    int64_t sentence = 0;
+    if (!prompt_.empty()) {
+        const PromptToken& last = prompt_.back();
+        sentence = last.sentence + (last.text.find_first_of(".!?\n") != std::string::npos);
+    }
+    prompt_.push_back({token_id, text, position, sentence});
+}
+
+Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token, int64_t position) {
     const std::string stem = fmt::format("token_{:05}", token.number);
     const int64_t context = token.stated_context >= 0 ? token.stated_context : token.n_context;
     const std::vector<int64_t> shape = {token.n_layer, token.n_head, token.n_context};
-    nlohmann::json meta = {{"token_index", token.number}, {"token_id", token.token_id}, {"text", token.text}};
+    nlohmann::json meta = {{"token_index", token.number},
+                           {"token_id", token.token_id},
+                           {"text", token.text},
+                           {"position", position >= 0 ? position : token.number},
+                           {"step", token.number}};
+    if (json_form_) meta["generation_step"] = token.number;
     if (json_form_) {
         std::string text = dump(meta);
         text.pop_back(); // the closing brace: the numbers do not pass through a tree
@@ -115,6 +131,16 @@ Result<void> HaloWeaveFolderWriter::close() {
     state("num_key_value_heads", model_.n_head_kv);
     state("max_context_length", model_.n_ctx);
     state("head_dim", model_.head_dim);
+    // One turn: a recording holds no borders of messages.
+    metadata["prompt_tokens"] = nlohmann::json::array();
+    for (const PromptToken& t : prompt_) {
+        metadata["prompt_tokens"].push_back({{"token_id", t.token_id},
+                                             {"text", t.text},
+                                             {"position", t.position},
+                                             {"turn_id", 0},
+                                             {"sentence_id", t.sentence},
+                                             {"message_role", "user"}});
+    }
     if (!labels_.empty()) metadata["attnscope_labels"] = labels_;
     const std::string text = dump(metadata);
     return write_file("metadata.json", text.data(), text.size());
@@ -139,30 +165,45 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
     }
     auto writer = HaloWeaveFolderWriter::create(folder, model, json_form);
     if (!writer) return writer.error();
-    int64_t previous = -1;
-    bool gaps = false;
-    const int64_t n =
-        selection.tokens.empty() ? info.n_frames : static_cast<int64_t>(selection.tokens.size());
-    for (int64_t i = 0; i < n; ++i) {
-        const int64_t index = selection.tokens.empty() ? i : selection.tokens[static_cast<size_t>(i)];
+    const auto wanted = [&](int64_t index) {
+        return selection.tokens.empty() ||
+               std::find(selection.tokens.begin(), selection.tokens.end(), index) != selection.tokens.end();
+    };
+    int64_t generated = 0, step = 0;
+    bool kept = false; // the rows of the frame before
+    for (int64_t index = 0; index < info.n_frames; ++index) {
         auto frame = recording.frame(index, /*with_q=*/true);
         if (!frame) return frame.error();
-        if (frame->q.empty()) continue; // its rows were not kept
-        auto rows = recording.rows(index, selection.rows);
+        const bool chosen_by_a_row = kept;
+        kept = !frame->q.empty();
+        if (frame->kind == FrameKind::prompt) {
+            (*writer)->add_prompt_token(frame->token, recording.token_text(frame->token), index);
+            continue;
+        }
+        ++generated;
+        if (index == 0 || !chosen_by_a_row || !wanted(index)) {
+            ++step;
+            continue;
+        }
+        auto rows = recording.rows(index - 1, selection.rows);
         if (!rows) return rows.error();
-        gaps = gaps || (previous >= 0 && index != previous + 1);
-        previous = index;
         CaptureToken token;
-        token.number = index;
+        token.number = step++;
         token.token_id = frame->token;
         token.text = recording.token_text(frame->token);
         token.n_layer = static_cast<int32_t>(rows->layers.size());
         token.n_head = static_cast<int32_t>(rows->heads.size());
         token.n_context = rows->n_columns;
         token.values = rows->weights;
-        if (auto done = (*writer)->add(token); !done) return done.error();
-        if (progress) progress(i + 1, n);
+        if (auto done = (*writer)->add(token, index); !done) return done.error();
+        if (progress) progress(index + 1, info.n_frames);
     }
+    if (generated == 0) {
+        return Error{ErrorKind::not_found,
+                     "the recording holds no generated token, and their folder has files for those alone; "
+                     "--to npy and safetensors hold the rows of a prompt"};
+    }
+    const bool gaps = (*writer)->n_tokens() < generated;
     if ((*writer)->n_tokens() == 0) return Error{ErrorKind::not_found, "the recording holds no rows"};
     // Without a word about them, gaps would look like files that were lost.
     if (gaps) (*writer)->add_label("tokens left out when the recording was made or exported");
