@@ -1,7 +1,9 @@
 // Which way a file can be opened depends on how its writer ended and on what we may do in its folder.
-#include "base/input_file.h"
 #include "base/file_kind.h"
+#include "base/input_file.h"
+#include "recording/name_claim.h"
 #include "recording/reader.h"
+#include "recording/schema.h"
 
 #include <fmt/format.h>
 
@@ -102,10 +104,73 @@ Error not_a_recording(const std::string& path) {
                                              kind.todo.empty() ? "" : " (" + kind.todo + ")")};
 }
 
+// What a connection that takes no locks, replays no log and undoes no journal sees: nothing changes by it.
+struct FirstLook {
+    bool ours = true;     // the header says so, or cannot be read
+    bool logging = true;  // the header says that the writer keeps a log: it was not closed
+    std::string identity; // what never changes in a recording; empty where it cannot be read
+};
+
+std::string identity_of(Database& db) {
+    auto text = db.text("SELECT group_concat(key || '=' || hex(checksum), ' ') FROM "
+                        "(SELECT key, checksum FROM meta WHERE key IN ('created', 'engine', 'model', 'settings', "
+                        "'writer') ORDER BY key)");
+    return text ? *text : std::string();
+}
+
+FirstLook look_first(const std::string& path) {
+    FirstLook look;
+    int code = SQLITE_OK;
+    auto db = open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false,
+                        "cannot read " + path, code);
+    if (!db) {
+        look.ours = (code & 0xff) != SQLITE_NOTADB;
+        return look;
+    }
+    sqlite3_file* file = nullptr;
+    unsigned char header[100];
+    if (sqlite3_file_control((*db)->handle(), "main", SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK || !file ||
+        !file->pMethods || file->pMethods->xRead(file, header, sizeof header, 0) != SQLITE_OK)
+        return look;
+    // https://www.sqlite.org/fileformat.html: 18 is the version that writers need, 68 the application's number
+    const uint32_t id =
+        uint32_t(header[68]) << 24 | uint32_t(header[69]) << 16 | uint32_t(header[70]) << 8 | header[71];
+    look.ours = id == uint32_t(application_id);
+    look.logging = header[18] == 2;
+    look.identity = identity_of(**db);
+    return look;
+}
+
+constexpr const char* foreign_log = "the log beside it (-wal) was not left by this recording and is not read: remove "
+                                    "it, or put it back beside its own file";
+
 } // namespace
 
 Result<OpenedFile> open_for_reading(const std::string& path) {
     if (auto r = is_file(path); !r) return r.error();
+    const bool own = NameClaim::held_here(path);
+    FirstLook look = own ? FirstLook{} : look_first(path);
+    if (!look.ours) return not_a_recording(path);
+    if (!own && has_content(path + "-wal")) {
+        int code = SQLITE_OK;
+        const auto alone = [&]() -> Result<OpenedFile> {
+            auto db = open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false,
+                                "cannot read " + path, code);
+            if (!db) return db.error();
+            return OpenedFile{std::move(*db), foreign_log};
+        };
+        // A writer that closed its file folded its log into it.
+        if (!look.logging) return alone();
+        for (int again = 0; !look.identity.empty() && again < 3; ++again) {
+            auto with_log = open_with(path, SQLITE_OPEN_READONLY, nullptr, false, "cannot read " + path, code);
+            if (!with_log) break;
+            const std::string identity = identity_of(**with_log);
+            if (identity.empty() || identity == look.identity) break;
+            with_log->reset();
+            if (again == 2) return alone();
+            look = look_first(path); // a checkpoint may have been under way
+        }
+    }
     const std::string doing = "cannot read " + path;
     int code = SQLITE_OK;
     auto db = open_with(path, SQLITE_OPEN_READONLY, nullptr, false, doing, code);

@@ -12,6 +12,9 @@
 #include <ctime>
 #include <filesystem>
 
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
 namespace attnscope::recording {
 
 namespace fs = std::filesystem;
@@ -21,7 +24,8 @@ namespace {
 // Bytes of log after which SQLite copies it into the file. Readers pay for a long log, the disk for a short
 // one.
 constexpr int64_t checkpoint_bytes = int64_t(16) << 20;
-constexpr const char* log_suffixes[] = {"-wal", "-shm", "-journal"};
+// With less room than this each frame is a transaction: a full disk then takes no frame with it.
+constexpr uint64_t tight_bytes = uint64_t(128) << 20;
 
 std::string now_utc() {
     const std::time_t now = std::time(nullptr);
@@ -29,32 +33,6 @@ std::string now_utc() {
     gmtime_r(&now, &utc);
     char text[32];
     return {text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)};
-}
-
-// A file that exists is refused or removed; so is a log without its file, which may hold somebody's frames.
-Result<void> make_way(const std::string& path, bool overwrite) {
-    std::vector<std::string> names{path};
-    for (const char* suffix : log_suffixes)
-        names.push_back(path + suffix);
-    for (const std::string& name : names) {
-        std::error_code failed;
-        const auto status = fs::symlink_status(name, failed);
-        if (status.type() == fs::file_type::not_found) continue;
-        if (failed) return Error{ErrorKind::io, fmt::format("cannot write {}: {}", name, failed.message())};
-        if (!overwrite) {
-            return Error{ErrorKind::invalid_argument,
-                         fmt::format("{} exists already and is not overwritten", name)};
-        }
-        if (fs::is_directory(status))
-            return Error{ErrorKind::io, fmt::format("cannot write {}: it is a folder", name)};
-        // a pipe or a device has this name for others: removing it would take it from them
-        if (!fs::is_regular_file(status) && !fs::is_symlink(status))
-            return Error{ErrorKind::io, fmt::format("cannot write {}: it is not a regular file", name)};
-        if (!fs::remove(name, failed) || failed) {
-            return Error{ErrorKind::io, fmt::format("cannot replace {}: {}", name, failed.message())};
-        }
-    }
-    return {};
 }
 
 Result<std::string> json_object(const std::string& text, const char* what) {
@@ -74,9 +52,11 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
     }
     auto settings = json_object(info.settings_json, "settings_json");
     if (!settings) return settings.error();
-    if (auto way = make_way(path, overwrite); !way) return way.error();
+    auto claim = NameClaim::take(path, overwrite);
+    if (!claim) return claim.error();
 
     auto store = std::make_unique<Store>();
+    store->claim_ = std::move(*claim);
     store->path_ = path;
     auto db = Database::open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "cannot write " + path);
     if (!db) return db.error();
@@ -164,15 +144,45 @@ Result<void> Store::begin(const Geometry& geometry, const Layout& layout) {
         const std::string resize = fmt::format("PRAGMA page_size={}; VACUUM;", layout.page_bytes);
         if (auto r = db_->exec(resize.c_str()); !r) return r.error();
     }
-    const std::string log = fmt::format("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint={};",
-                                        checkpoint_bytes / layout.page_bytes);
-    if (auto r = db_->exec(log.c_str()); !r) return r.error();
+    if (auto r = db_->exec("PRAGMA journal_mode=WAL"); !r) return r.error();
+    sqlite3_wal_hook(db_->handle(), &Store::after_commit, this);
     began_ = true;
     return {};
 }
 
+// Takes the place of wal_autocheckpoint: the log is looked at before it is copied into the file.
+int Store::after_commit(void* self, sqlite3* db, const char*, int n_pages) {
+    Store& store = *static_cast<Store*>(self);
+    // a log: a header of 32 bytes, and 24 before each page
+    store.log_bytes_ = 32 + int64_t(n_pages) * (store.layout_.page_bytes + 24);
+    if (n_pages >= checkpoint_bytes / store.layout_.page_bytes && store.log_is_whole())
+        sqlite3_wal_checkpoint_v2(db, nullptr, SQLITE_CHECKPOINT_PASSIVE, nullptr, nullptr); // busy: next time
+    return SQLITE_OK;
+}
+
+Result<void> Store::log_is_whole() {
+    std::error_code failed;
+    const auto size = fs::file_size(path_ + "-wal", failed);
+    if (log_bytes_ == 0 || (!failed && int64_t(size) >= log_bytes_)) return {};
+    // What is left of the log begins with whole transactions: a reader finds them. Nothing of it may be copied now.
+    sqlite3_db_config(db_->handle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+    return Error{
+        ErrorKind::io,
+        fmt::format("cannot write {}: its log {}-wal was {} while being written; what the log still holds is kept",
+                    path_, path_, failed ? "deleted" : "cut")};
+}
+
+bool Store::is_tight() const {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) return true;
+    struct statvfs space{};
+    return statvfs(path_.c_str(), &space) == 0 && uint64_t(space.f_bavail) * space.f_frsize < tight_bytes;
+}
+
 Result<void> Store::open_transaction() {
     if (in_transaction_) return {};
+    if (auto r = still_there(); !r) return r.error();
+    if (auto r = log_is_whole(); !r) return r.error();
     if (auto r = db_->exec("BEGIN IMMEDIATE"); !r) return r.error();
     in_transaction_ = true;
     return {};
@@ -374,6 +384,7 @@ Result<void> Store::commit() {
 Result<void> Store::finish() {
     if (auto r = open_transaction(); !r) return r.error();
     if (auto r = still_there(); !r) return with_rollback(r.error());
+    if (auto r = log_is_whole(); !r) return with_rollback(r.error());
     for (Line& line : lines_) {
         if (auto r = seal_rest(line); !r) return r.error();
     }
@@ -384,6 +395,7 @@ Result<void> Store::finish() {
     uncommitted_bytes_ = 0;
     n_committed_ = n_frames_;
     if (!began_) return {};
+    if (auto r = log_is_whole(); !r) return r.error();
     if (auto r = db_->exec("PRAGMA wal_checkpoint(TRUNCATE)"); !r) return r.error();
     // A reader that has the file open keeps the log's name in use. Its content is in the file by now, so an
     // empty -wal stays until the last reader closes; that is no failure.

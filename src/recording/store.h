@@ -3,6 +3,7 @@
 
 #include "recording/database.h"
 #include "recording/layout.h"
+#include "recording/name_claim.h"
 
 #include <attnscope/recording.h>
 
@@ -37,6 +38,8 @@ public:
 
     int64_t n_committed() const { return n_committed_; }
     size_t uncommitted_bytes() const { return uncommitted_bytes_; }
+    // The disk, or the file size that is allowed, may end soon.
+    bool is_tight() const;
 
 private:
     // A sequence that is being written.
@@ -60,10 +63,14 @@ private:
     Result<void> put_lines();
     Result<void> put_counts(bool complete);
     Result<void> still_there();
+    Result<void> log_is_whole(); // a log that was cut is not copied into the file
+    static int after_commit(void* self, sqlite3* db, const char* name, int n_pages);
     Error with_rollback(Error error);
 
     std::string path_;
+    NameClaim claim_; // outlives the connection
     std::unique_ptr<Database> db_;
+    int64_t log_bytes_ = 0; // of the log after the last commit
     Statement insert_meta_, insert_frame_, insert_block_, insert_tail_, delete_tail_, insert_text_, insert_sequence_,
         insert_media_;
     Geometry geometry_;

@@ -239,7 +239,8 @@ private:
             }
             for (Item& item : batch) {
                 if (auto r = put(std::move(item)); !r) return r.error();
-                if (store_->uncommitted_bytes() >= options_.commit_bytes) {
+                if (store_->uncommitted_bytes() >= options_.commit_bytes ||
+                    (store_->uncommitted_bytes() > 0 && store_->is_tight())) {
                     if (auto r = commit(); !r) return r.error();
                 }
             }
