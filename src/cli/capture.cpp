@@ -2,6 +2,7 @@
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
+#include "formats/write_whole.h"
 
 #include <attnscope/session_recorder.h>
 #include <attnscope/verify.h>
@@ -22,7 +23,7 @@ namespace {
 
 struct CaptureFlags : SessionFlags {
     std::string prompt, file, ids_file, output;
-    bool chat = false, json = false, force = false, commits = false;
+    bool chat = false, json = false, force = false, commits = false, no_parse_special = false;
 };
 
 // Signal handlers can only reach globals. The first control-C asks; the second does not wait: what is committed stays.
@@ -47,7 +48,7 @@ Result<void> check_output(const std::string& path, bool force) {
     if (fs::exists(path, ec) && !force) {
         return Error{ErrorKind::invalid_argument, path + " exists; choose another name with -o, or --force to replace it"};
     }
-    return {};
+    return output_is_free(path);
 }
 
 Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session) {
@@ -56,7 +57,7 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
     if (!f.ids_file.empty()) return read_token_file(f.ids_file);
     std::string text = f.prompt;
     if (!f.file.empty()) {
-        Result<std::string> read = read_text_file(f.file);
+        Result<std::string> read = read_text_file(f.file == "-" ? "/dev/stdin" : f.file);
         if (!read) return read.error();
         text = std::move(*read);
     }
@@ -66,7 +67,18 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
         if (!chat) return chat.error();
         text = std::move(*chat);
     }
-    return session.tokenize(text, true, f.chat);
+    // as llama.cpp and the server read it: "<|im_start|>" is a token
+    Result<std::vector<int32_t>> tokens = session.tokenize(text, true, f.chat || !f.no_parse_special);
+    if (!tokens) return tokens.error();
+    const int32_t bos = session.model_info().bos;
+    if (tokens->size() > 1 && bos >= 0 && (*tokens)[0] == bos && (*tokens)[1] == bos) {
+        fmt::print(stderr,
+                   "note: the prompt begins with two tokens that begin a text ({}): the model adds one itself, and the "
+                   "text holds "
+                   "another\n",
+                   session.piece(bos));
+    }
+    return tokens;
 }
 
 struct Tally {
@@ -91,6 +103,7 @@ int run(CaptureFlags& f) {
 
     std::signal(SIGINT, on_interrupt);
     std::signal(SIGTERM, on_interrupt);
+    std::signal(SIGHUP, on_interrupt);
     f.generate.stop = &stop_requested;
 
     WriterOptions writing;
@@ -113,16 +126,16 @@ int run(CaptureFlags& f) {
         }
         return recorder->push(std::move(frame));
     };
-    bool first_text = true;
+    bool first_text = true, unread = false;
     const auto on_text = [&](int32_t, const std::string& piece) {
         if (tty && first_text) fmt::print(stderr, "\x1b[K");
         first_text = false;
         text += piece;
         if (!f.json) {
             std::fwrite(piece.data(), 1, piece.size(), stdout);
-            std::fflush(stdout);
+            unread = unread || std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
         }
-        return true;
+        return !unread; // nobody reads on: what was generated so far is kept
     };
     Result<GenerateResult> result = session.generate(*prompt, f.generate, sink, on_text);
     Result<void> closed;
@@ -134,6 +147,11 @@ int run(CaptureFlags& f) {
         const Error error = result ? closed.error() : result.error();
         if (recorded > 0 && !f.json) fmt::print(stderr, "\n{} tokens are recorded in {}\n", recorded, f.output);
         return report(error, f.json);
+    }
+    if (unread) {
+        fmt::print(stderr, "error: standard output was closed: stopped; {} tokens are recorded in {}\n", recorded,
+                   f.output);
+        return exit_failed;
     }
     std::error_code ec;
     const auto bytes = std::filesystem::file_size(f.output, ec);
@@ -179,7 +197,9 @@ void add_capture(CLI::App& app, Action& action) {
                  "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
                  "Exit: 0 every frame is proven, 1 some frame is not, 2 it could not be done.");
     verb->add_option("-p,--prompt", f->prompt, "The prompt");
-    verb->add_option("-f,--file", f->file, "Read the prompt from a file");
+    verb->add_option("-f,--file", f->file, "Read the prompt from a file; -: from standard input");
+    verb->add_flag("--no-parse-special", f->no_parse_special,
+                   "Read the names of special tokens, such as <|im_start|>, as plain text");
     verb->add_option("--input-ids", f->ids_file, "Read token ids from a file instead of text (JSON array or numbers)");
     verb->add_flag("--chat", f->chat, "Put the prompt into the model's chat template as the user's message");
     verb->add_option("-o,--output", f->output, "The recording (default: MODEL-DATE.attn)");

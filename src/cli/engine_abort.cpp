@@ -7,8 +7,10 @@
 #include <ggml.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <thread>
 
 #include <unistd.h>
@@ -31,6 +33,27 @@ void on_abort(const char* message) {
 }
 
 } // namespace
+
+namespace {
+
+// Only what a signal handler may call.
+extern "C" void on_bus_error(int) {
+    constexpr char what[] = "\nerror: a file in use, such as the model, was cut short or cannot be read any more\n";
+    constexpr char safe[] = "what was recorded is safe: the recording opens, marked incomplete\n";
+    (void)!write(STDERR_FILENO, what, sizeof what - 1);
+    timespec wait{0, 3L * WriterOptions{}.commit_interval_ms * 1000000L}; // the writer's thread still runs
+    wait.tv_sec = wait.tv_nsec / 1000000000L;
+    wait.tv_nsec %= 1000000000L;
+    nanosleep(&wait, nullptr);
+    (void)!write(STDERR_FILENO, safe, sizeof safe - 1);
+    _exit(exit_failed);
+}
+
+} // namespace
+
+void explain_bus_errors() {
+    std::signal(SIGBUS, on_bus_error);
+}
 
 void explain_engine_aborts() { ggml_set_abort_callback(on_abort); }
 

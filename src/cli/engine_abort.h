@@ -6,5 +6,7 @@ namespace attnscope::cli {
 // llama.cpp ends the process where it cannot go on (a GPU fails, an RPC server dies). Makes that a sentence and exit code 2
 // instead of a stack trace, after the recording's writer has had the time to commit what it was given.
 void explain_engine_aborts();
+// A file that is mapped, the model, ends before its time: the system sends SIGBUS to whoever reads on.
+void explain_bus_errors();
 
 } // namespace attnscope::cli

@@ -2,8 +2,13 @@
 #include "cli/engine_abort.h"
 #include "cli/verbs.h"
 
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+
+#include <fcntl.h>
+#include <unistd.h>
 
 #include <string>
 #include <utility>
@@ -32,6 +37,24 @@ std::vector<std::string> arguments(int argc, char** argv) {
     return args;
 }
 
+// What the system would end the program for becomes an error of the call that did it, or a sentence. A descriptor that is
+// closed at the start would be given to the next file that is opened, and what is printed would be written into it.
+void prepare_process() {
+    for (int fd = 0; fd <= 2; ++fd) {
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF && open("/dev/null", O_RDONLY) < 0) break;
+    }
+    std::signal(SIGPIPE, SIG_IGN); // writing to a closed pipe: EPIPE
+    std::signal(SIGXFSZ, SIG_IGN); // writing beyond the file size that is allowed: EFBIG
+    explain_engine_aborts();
+    explain_bus_errors();
+}
+
+int end_of_output(int code) {
+    if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+    std::fputs("error: standard output was closed before everything was written\n", stderr);
+    return exit_failed;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -40,7 +63,7 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", attnscope::base::program());
     app.get_formatter()->column_width(34);
     Action action;
-    explain_engine_aborts();
+    prepare_process();
     try {
         add_models(app, action);
         add_capture(app, action);
@@ -56,9 +79,9 @@ int main(int argc, char** argv) {
         add_view(app, action);
         // add verbs here
         app.parse(arguments(argc, argv));
-        return action ? action() : exit_failed;
+        return end_of_output(action ? action() : exit_failed);
     } catch (const CLI::Success& e) {
-        return app.exit(e); // --help, --version
+        return end_of_output(app.exit(e)); // --help, --version
     } catch (const CLI::ParseError& e) {
         app.exit(e);
         return exit_failed;

@@ -98,10 +98,31 @@ private:
         return true;
     }
 
+    // What is downloaded in a model's place most often.
+    std::string what_instead() {
+        std::array<uint8_t, 256> start{};
+        const size_t n = size_t(std::min<uint64_t>(file_.bytes, start.size()));
+        if (!source_.read(0, {start.data(), n})) return "";
+        std::string text(start.begin(), start.begin() + std::ptrdiff_t(n));
+        for (char& c : text)
+            if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+        if (text.rfind("version https://git-lfs", 0) == 0)
+            return ". It is a Git LFS pointer, a note of some lines in the model's place: fetch the file itself with "
+                   "git lfs pull";
+        const size_t first = text.find_first_not_of(" \n\r\t");
+        if (first != std::string::npos &&
+            (text.compare(first, 14, "<!doctype html") == 0 || text.compare(first, 5, "<html") == 0))
+            return ". It is an HTML page, as a download from a model's page instead of its file leaves it (on Hugging "
+                   "Face: "
+                   "/resolve/, not /blob/)";
+        return "";
+    }
+
     bool header() {
         std::array<uint8_t, 4> magic{};
         if (file_.bytes < 4 || !source_.read(0, magic) || std::memcmp(magic.data(), "GGUF", 4) != 0) {
-            return fail(ErrorKind::not_ours, "is not a GGUF file: it does not begin with the letters GGUF");
+            return fail(ErrorKind::not_ours,
+                        "is not a GGUF file: it does not begin with the letters GGUF" + what_instead());
         }
         at_ = 4;
         if (!number(file_.version)) return ends_in("the header");
