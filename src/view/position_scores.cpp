@@ -10,11 +10,12 @@ PositionScores::PositionScores(int32_t window_rows) : window_rows_(std::max(wind
 
 namespace {
 
-// Halo Weave's magnitude voting, in its own arithmetic: float64 on float32 weights.
+// Halo Weave's magnitude voting, in its own arithmetic: float64 on float32 weights. Its page counts the new token before
+// that has a column, and divides by one less than this count: by the number of columns.
 void vote(std::span<const float> row, std::vector<double>& brightness) {
     if (row.size() < 2) return;
     const double sink = static_cast<double>(*std::max_element(row.begin(), row.end()));
-    const double threshold = std::max(0.0, (1.0 - sink) / static_cast<double>(row.size() - 1));
+    const double threshold = std::max(0.0, (1.0 - sink) / static_cast<double>(row.size()));
     for (size_t j = 0; j < row.size(); ++j) {
         const auto a = static_cast<double>(row[j]);
         if (!(a > threshold)) brightness[j] -= 1;

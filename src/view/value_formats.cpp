@@ -44,9 +44,14 @@ void encode_row(std::span<const float> row, uint8_t*& scales, uint8_t*& bytes) {
     const float scale = largest / u8_steps;
     put_float(scales, scale);
     const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    // What rounding leaves of one value goes to the next, so that a row sums to what it summed to before, within half a step;
+    // each value is off by less than one step. A value of 0 stays 0.
+    float left = 0;
     for (const float x : row) {
+        const float exact = x * inverse + left;
+        const float step = std::nearbyint(exact);
         // a value, a largest or an inverse may be NaN or infinite: everything ends in 0 to 255
-        const float step = std::nearbyint(x * inverse);
+        left = std::isfinite(exact) ? exact - step : 0.0f;
         *bytes++ = step > 0 ? static_cast<uint8_t>(std::min(step, u8_steps)) : uint8_t(0);
     }
 }

@@ -99,7 +99,7 @@ TEST(WebSocket, SmallerFormsStayNearTheRows) {
     }
     for (size_t i = 0; i < values[0].size(); ++i) {
         ASSERT_NEAR(double(values[1][i]), double(values[0][i]), 1e-3);
-        ASSERT_NEAR(double(values[2][i]), double(values[0][i]), 0.5 / 255 + 1e-6);
+        ASSERT_NEAR(double(values[2][i]), double(values[0][i]), 1.0 / 255 + 1e-6);
     }
 }
 

@@ -77,7 +77,7 @@ TEST(PositionScores, BrightnessIsHaloWeavesRule) {
             double sink = 0;
             for (const float a : row)
                 sink = std::max(sink, static_cast<double>(a));
-            const double t = (1 - sink) / (n - 1);
+            const double t = (1 - sink) / n; // of n + 1 tokens, the new one among them, less one
             for (size_t j = 0; j < row.size(); ++j) {
                 const auto a = static_cast<double>(row[j]);
                 want[j] = a > t ? std::min(cap, want[j] + std::floor(a / t)) : want[j] - 1;

@@ -41,7 +41,7 @@ function vote(scores, row) {
     while (scores.length < row.length) scores.push(10000);
     if (row.length < 2) return;
     const sink = Math.max(...row);
-    const threshold = Math.max(0, (1 - sink) / (row.length - 1));
+    const threshold = Math.max(0, (1 - sink) / row.length);
     for (let j = 0; j < row.length; ++j) {
         scores[j] = row[j] > threshold ? Math.min(10000, scores[j] + Math.floor(row[j] / threshold)) : scores[j] - 1;
     }
