@@ -27,6 +27,30 @@ bool contains(const std::vector<std::string>& list, const std::string& value) {
 
 } // namespace
 
+Result<void> Access::check(const ServerOptions& options) {
+    const auto no = [](const std::string& what) { return Error{ErrorKind::invalid_argument, what}; };
+    for (const std::string& origin : options.cors_origins) {
+        if (origin == "*")
+            return no("--cors-origin * would let every page on the web use this server; name the pages: --cors-origin "
+                      "http://localhost:8080");
+        const size_t scheme = origin.find("://");
+        if (origin == "null" || (scheme != std::string::npos && origin.find('/', scheme + 3) == std::string::npos))
+            continue;
+        if (scheme == std::string::npos)
+            return no("--cors-origin " + origin + " lacks its scheme: --cors-origin http://" + origin);
+        return no("--cors-origin " + origin + " is more than an origin: --cors-origin " +
+                  origin.substr(0, origin.find('/', scheme + 3)));
+    }
+    for (const std::string& host : options.allowed_hosts) {
+        const size_t scheme = host.find("://");
+        std::string name = scheme == std::string::npos ? host : host.substr(scheme + 3);
+        name = name.substr(0, name.find('/'));
+        if (name != host) return no("--allow-host " + host + " is an address, not a name: --allow-host " + name);
+        if (host.empty() || host == "*") return no("--allow-host takes a name, such as --allow-host my-machine.local");
+    }
+    return {};
+}
+
 Access::Access(const ServerOptions& options, int port)
     : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)) {
     for (const std::string& name : {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"),
@@ -89,7 +113,14 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
         response.status = 204;
         if (!origin.empty()) {
             response.set_header("Access-Control-Allow-Methods", "GET, POST, OPTIONS");
-            response.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key, Client-Agent");
+            // The origin is allowed: so is what its libraries send (x-stainless-*).
+            const std::string asked = request.get_header_value("Access-Control-Request-Headers");
+            const bool plain = asked.size() <= 2048 && std::all_of(asked.begin(), asked.end(), [](unsigned char c) {
+                                   return std::isalnum(c) || c == '-' || c == '_' || c == ',' || c == ' ';
+                               });
+            response.set_header("Access-Control-Allow-Headers",
+                                "Authorization, Content-Type, X-Api-Key, Client-Agent" +
+                                    (plain && !asked.empty() ? ", " + asked : std::string()));
             response.set_header("Access-Control-Max-Age", "600");
             if (request.has_header("Access-Control-Request-Private-Network")) {
                 response.set_header("Access-Control-Allow-Private-Network", "true");

@@ -12,6 +12,8 @@ namespace attnscope::server {
 
 class Access {
 public:
+    // Origins and hosts that could never match are refused, with the form that would.
+    static Result<void> check(const ServerOptions& options);
     // `port`: the one that is listened on.
     Access(const ServerOptions& options, int port);
 

@@ -57,6 +57,11 @@ bool collect(const httplib::Request& request, Generation& generation, Collected&
             generation.abandon();
             return false;
         }
+        // also while tokens keep coming: nobody is left to read the answer
+        if (event->kind == GenerationEvent::Kind::token && request.is_connection_closed()) {
+            generation.abandon();
+            return false;
+        }
         out.text += event->text;
         if (event->kind == GenerationEvent::Kind::done) break;
         add(event->kind == GenerationEvent::Kind::token ? out.attention : out.prompt_attention, *event);

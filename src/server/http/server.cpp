@@ -33,6 +33,9 @@ public:
     ~ServerImpl() override { stop(); }
 
     Result<void> listen() {
+        if (Result<void> fits = Access::check(options_); !fits) return fits;
+        // httplib's own choice lets two servers share a port, each with some of the connections
+        http_.set_socket_options([](socket_t socket) { httplib::set_socket_opt(socket, SOL_SOCKET, SO_REUSEADDR, 1); });
         http_.new_task_queue = [n = options_.max_connections] { return new ConnectionThreads(n); };
         http_.set_payload_max_length(options_.max_body);
         http_.set_read_timeout(options_.timeout);
