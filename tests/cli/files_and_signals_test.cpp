@@ -124,7 +124,7 @@ TEST_F(FilesAndSignals, AClosedOutputStopsWithASentenceAndKeepsTheRecording) {
 
 TEST_F(FilesAndSignals, ALimitOfFileSizeKeepsWhatFitted) {
     const std::string recording = dir.file("x.attn");
-    const Answer limited = shell("ulimit -f 300; " + capture("-p 'abc' -n 2000 -o " + recording));
+    const Answer limited = shell("ulimit -f 1200; " + capture("-p 'abc' -n 4000 -o " + recording));
     EXPECT_EQ(limited.code, 2) << limited.output;
     EXPECT_NE(limited.output.find("error:"), std::string::npos) << limited.output;
     EXPECT_NE(limited.output.find("tokens are recorded in"), std::string::npos) << limited.output;

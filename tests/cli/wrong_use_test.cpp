@@ -114,8 +114,12 @@ TEST_F(CommandLine, AFlippedByteIsNamedByVerify) {
     const std::string recording = dir.file("x.attn");
     ASSERT_EQ(run(capture("-p 'abc def' -n 40 -o " + recording)).code, 0);
     std::fstream file(recording, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(16); // the size of a page, big-endian; 1 stands for 65536
+    const int high = file.get(), low = file.get();
+    const std::streamoff page = high * 256 + low == 1 ? 65536 : high * 256 + low;
     file.seekg(0, std::ios::end);
-    const auto middle = static_cast<std::streamoff>(file.tellg()) / 2;
+    // the end of a page in the middle, where its content is; its beginning says what the page is
+    const std::streamoff middle = static_cast<std::streamoff>(file.tellg()) / page / 2 * page + page - 40;
     file.seekg(middle);
     const char byte = static_cast<char>(file.get() ^ 0x55);
     file.seekp(middle);

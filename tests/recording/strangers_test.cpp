@@ -119,7 +119,7 @@ TEST(Logs, ALogOfAnotherRecordingIsNotApplied) {
     auto recording = Recording::open(running);
     ASSERT_TRUE(recording) << recording.error().message;
     EXPECT_EQ((*recording)->info().complete, true);
-    auto verified = verify(**recording);
+    auto verified = verify_recording(**recording);
     EXPECT_TRUE(verified);
     EXPECT_FALSE(writer->push(make_frame(uniform_geometry({}), 25, 2)) && writer->close())
         << "its file is gone, and it says so";
