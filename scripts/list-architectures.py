@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/engine/gguf_architectures.inc from llama.cpp's sources.
+"""Writes src/gguf/gguf_architectures.inc from llama.cpp's sources.
 
-    scripts/list-architectures.py .deps/llama.cpp > src/engine/gguf_architectures.inc
+    scripts/list-architectures.py .deps/llama.cpp > src/gguf/gguf_architectures.inc
 
 Run it when the pinned llama.cpp changes; a test compares the table's names with the pinned sources.
 Every row is an architecture that llama.cpp can build, what it is for, and which equalities its graph asserts:
@@ -23,6 +23,12 @@ KINDS = {
 }
 # Takes RoPE's size for the head size where it creates tensors, and the keys' where it builds the graph.
 ONE_HEAD_SIZE = {"gpt-oss"}
+# Sizes of recurrent parts that llama.cpp divides by, where an architecture has them.
+RECURRENT_SIZES = {
+    "LLM_KV_SSM_CONV_KERNEL": "ssm.conv_kernel", "LLM_KV_SSM_INNER_SIZE": "ssm.inner_size",
+    "LLM_KV_SSM_STATE_SIZE": "ssm.state_size", "LLM_KV_SSM_TIME_STEP_RANK": "ssm.time_step_rank",
+    "LLM_KV_SHORTCONV_L_CACHE": "shortconv.l_cache", "LLM_KV_WKV_HEAD_SIZE": "wkv.head_size",
+}
 
 
 def main():
@@ -44,8 +50,16 @@ def main():
         base = re.search(r"make_unique<(llama_model_\w+)::graph", text)
         return text + (graph_source(base[1]) if base and base[1] != cls else "")
 
+    bases = dict(re.findall(r"struct (llama_model_\w+) *: *public (llama_model_\w+)", (source / "models/models.h").read_text()))
+
+    def hparams_source(cls):
+        for text in files.values():
+            if found := re.search(rf"void {cls}::load_arch_hparams\(.*?\n}}\n", text, re.S):
+                return found[0]
+        return hparams_source(bases[cls]) if cls in bases else ""
+
     print("// Written by scripts/list-architectures.py from llama.cpp's sources; do not edit.")
-    print("// name, kind, equal_heads, rope_whole_head, heads_fill_embd, windows")
+    print("// name, kind, equal_heads, rope_whole_head, heads_fill_embd, windows, latent, recurrent_sizes")
     for arch, name in names.items():
         if arch not in classes:
             continue
@@ -55,9 +69,11 @@ def main():
             name in ONE_HEAD_SIZE or "GGML_ASSERT(n_embd_head == n_rot);" in text,
             bool(re.search(r"create_tensor_qkv\(layer, i, n_embd, n_embd,|ATTN_QKV, \"weight\", i\), \{n_embd, n_embd \+", text)),
             "load_swa_pattern(" in text,
+            "LLM_KV_ATTENTION_KV_LORA_RANK," in hparams_source(classes[arch]),
         ]
+        sizes = " ".join(key for name_of, key in RECURRENT_SIZES.items() if f"{name_of}," in hparams_source(classes[arch]))
         row = ", ".join(str(flag).lower() for flag in flags)
-        print(f'{{"{name}", ArchKind::{kinds.pop(name, "text")}, {row}}},')
+        print(f'{{"{name}", ArchKind::{kinds.pop(name, "text")}, {row}, "{sizes}"}},')
     if kinds:
         sys.exit(f"error: no such architectures: {', '.join(kinds)}")
 

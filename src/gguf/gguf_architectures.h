@@ -25,6 +25,8 @@ struct Architecture {
     bool heads_fill_embd; // llama.cpp aborts unless all query heads together have as many elements as an
                           // embedding
     bool windows;         // has layers with a sliding window, of which llama.cpp wants at least one
+    bool latent;          // has multi-head latent attention: reads attention.kv_lora_rank
+    std::string_view recurrent_sizes; // the keys of its recurrent parts, none of which may be 0
 };
 
 std::span<const Architecture> architectures();

@@ -110,7 +110,13 @@ Result<GgufSummary> check(GgufSource& source, const std::string& path, bool may_
     if (auto r = check_tensors(c, tensors); !r) return r.error();
 
     const GgufKey* pooling = c.find("pooling_type");
-    const bool pools = pooling != nullptr && pooling->u32().value_or(0) >= 1;
+    // LLAMA_POOLING_TYPE_RANK is the last; llama.cpp's own files hold -1 where none is specified
+    constexpr uint32_t last_pooling = 4, no_pooling = UINT32_MAX;
+    const uint32_t pooling_type = pooling == nullptr ? no_pooling : pooling->u32().value_or(0);
+    if (pooling_type > last_pooling && pooling_type != no_pooling) {
+        return c.damaged(fmt::format("has a key {} of {}; at most {} can be", pooling->name, pooling_type, last_pooling));
+    }
+    const bool pools = pooling_type >= 1 && pooling_type <= last_pooling;
     c.summary.embedding_only = (*arch)->kind == ArchKind::embedding || pools;
     if (pools) c.summary.no_text_reason = no_text_reason(ArchKind::embedding);
     const GgufKey* causal = c.find("attention.causal");

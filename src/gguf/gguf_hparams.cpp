@@ -74,7 +74,7 @@ Result<void> check_head_sizes(const GgufCheck& c, uint32_t n_head) {
 // Multi-head latent attention: one latent key, of which RoPE turns a part.
 Result<void> check_latent(const GgufCheck& c, const std::vector<uint32_t>& kv_heads) {
     const GgufKey* rank_key = c.find("attention.kv_lora_rank");
-    if (rank_key == nullptr) return {};
+    if (rank_key == nullptr || !c.arch->latent) return {};
     const auto rank = c.u32("attention.kv_lora_rank", 0, max_size),
                k = c.u32("attention.key_length", 0, max_size),
                v = c.u32("attention.value_length", 0, max_size),
@@ -86,7 +86,8 @@ Result<void> check_latent(const GgufCheck& c, const std::vector<uint32_t>& kv_he
     }
     const bool absorbed = *k_mla > 0 || *v_mla > 0;
     const uint32_t head = absorbed ? *k_mla : *k;
-    if (*rank == 0 || *rot == 0 || head <= *rot || (absorbed && *v_mla == 0)) {
+    if (*rank == 0 && !absorbed) return {}; // written where a model has none
+    if (*rank == 0 || *rot == 0 || head < *rot + uint32_t(absorbed) || (absorbed && *v_mla == 0)) {
         return c.damaged(fmt::format(
             "has latent attention of impossible sizes: rank {}, heads of {}, of which RoPE turns {} ({})",
             *rank, head, *rot, rank_key->name));
@@ -174,16 +175,17 @@ Result<void> check_experts(const GgufCheck& c) {
     return {};
 }
 
-// Every float of the architecture must be a number, and those that kernels assert about must be as they want
-// them.
+// Floats that kernels assert about must be as they want them. Others may be anything: llama.cpp itself writes -inf for limits that
+// are none, and -1 for what is not known.
 Result<void> check_floats(const GgufCheck& c) {
     const std::string prefix = c.key_name("");
     for (const GgufKey& key : c.file.keys) {
         const auto value = key.f32();
         if (!value || !key.name.starts_with(prefix)) continue;
-        const bool not_negative = key.name.ends_with("_epsilon") || key.name.ends_with("yarn_ext_factor");
+        const bool not_negative = key.name.ends_with("_epsilon");
         const bool positive = key.name.ends_with(".freq_base");
-        if (!std::isfinite(*value) || (not_negative && *value < 0) || (positive && !(*value > 0))) {
+        const bool finite = std::isfinite(*value);
+        if ((not_negative && !(finite && *value >= 0)) || (positive && !(finite && *value > 0))) {
             return c.damaged(fmt::format("has a key {} of {}", key.name, *value));
         }
     }
@@ -202,14 +204,13 @@ Result<void> check_rope(const GgufCheck& c) {
 }
 
 Result<void> check_recurrent_parts(const GgufCheck& c) {
-    constexpr const char* at_least_one[] = {"ssm.conv_kernel",    "ssm.inner_size",  "ssm.state_size",
-                                            "ssm.time_step_rank", "ssm.group_count", "shortconv.l_cache",
-                                            "wkv.head_size"};
-    for (const char* name : at_least_one) {
+    constexpr const char* sizes[] = {"ssm.conv_kernel",    "ssm.inner_size",    "ssm.state_size",
+                                     "ssm.time_step_rank", "shortconv.l_cache", "wkv.head_size"};
+    for (const char* name : sizes) {
         const auto value = c.u32(name, 1, max_size);
         if (!value) return value.error();
-        // Mamba-1 hybrids write a group count of 0, which llama.cpp takes for 1
-        if (*value == 0 && std::string_view(name) != "ssm.group_count") {
+        // llama.cpp's own files hold a 0 where an architecture has no such part. (A group count of 0 it takes for 1.)
+        if (*value == 0 && c.arch->recurrent_sizes.find(name) != std::string_view::npos) {
             return c.damaged(fmt::format("has a key {} of 0", c.key_name(name)));
         }
     }
@@ -227,6 +228,21 @@ Result<void> check_recurrent_parts(const GgufCheck& c) {
         return c.damaged(
             fmt::format("has a key {} of {}; in architecture {} it is twice the embedding length {}",
                         c.key_name("ssm.inner_size"), *inner, c.arch->name, c.summary.n_embd));
+    }
+    return {};
+}
+
+// HRM-Text: two stacks of layers, gone through in cycles; the block count is that of all passes.
+Result<void> check_cycles(const GgufCheck& c) {
+    if (c.arch->name != "hrm_text") return {};
+    const auto layers = c.required_u32("hrm.layers_per_stack", max_layers), high = c.required_u32("hrm.h_cycles", max_layers),
+               low = c.required_u32("hrm.l_cycles", max_layers);
+    for (const auto* value : {&layers, &high, &low}) {
+        if (!*value) return value->error();
+    }
+    if (uint64_t(*layers) * *high * (*low + 1) != uint64_t(c.summary.n_layer)) {
+        return c.damaged(fmt::format("goes {} times {} times through {} layers ({}), which are not the {} of {}", *high, *low + 1,
+                                     *layers, c.key_name("hrm.h_cycles"), c.summary.n_layer, c.key_name("block_count")));
     }
     return {};
 }
@@ -290,6 +306,7 @@ Result<void> check_hyperparameters(GgufCheck& c) {
     if (auto r = check_sizes(c); !r) return r;
     if (auto r = check_heads(c); !r) return r;
     if (auto r = check_windows(c); !r) return r;
+    if (auto r = check_cycles(c); !r) return r;
     if (auto r = check_experts(c); !r) return r;
     if (auto r = check_floats(c); !r) return r;
     if (auto r = check_rope(c); !r) return r;

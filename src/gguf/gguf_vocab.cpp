@@ -10,7 +10,8 @@ namespace attnscope {
 namespace {
 
 constexpr std::string_view tokenizers[] = {"llama", "gpt2",   "gemma4",    "bert",      "t5",
-                                           "rwkv",  "plamo2", "hybriddna", "whitespace"};
+                                           "rwkv",  "plamo2", "hybriddna", "whitespace", "test"};
+constexpr uint32_t max_tokens = 1u << 24;
 
 // Texts are C strings in llama.cpp: they end at a zero byte, and an empty one gets a name made of its number.
 std::string as_llama_sees(std::string_view text, uint64_t id) {
@@ -111,7 +112,12 @@ Result<void> check_vocabulary(GgufCheck& c) {
     if (model == nullptr) return c.damaged("has no key tokenizer.ggml.model: it comes without a tokeniser");
     if (model->type != GgufType::string)
         return c.damaged("has a key tokenizer.ggml.model that is not a string");
-    if (model->text == "none" || model->text == "no_vocab") return c.unsupported("comes without a tokeniser");
+    if (model->text == "none" || model->text == "no_vocab") {
+        const auto n = c.required_u32("vocab_size", max_tokens);
+        if (!n) return n.error();
+        c.summary.n_vocab = int32_t(*n);
+        return {};
+    }
     if (std::find(std::begin(tokenizers), std::end(tokenizers), model->text) == std::end(tokenizers)) {
         return c.unsupported(
             fmt::format("has a tokeniser (tokenizer.ggml.model) that llama.cpp does not know"));
