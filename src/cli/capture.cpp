@@ -1,4 +1,5 @@
 // attnscope capture: generate, and record the attention of every token.
+#include "cli/engine_abort.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
@@ -124,7 +125,9 @@ int run(CaptureFlags& f) {
         if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
             fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
         }
-        return recorder->push(std::move(frame));
+        Result<void> pushed = recorder->push(std::move(frame));
+        if (pushed && tally.frames == 1) recording_has_begun();
+        return pushed;
     };
     bool first_text = true, unread = false;
     const auto on_text = [&](int32_t, const std::string& piece) {

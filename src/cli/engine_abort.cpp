@@ -6,6 +6,7 @@
 
 #include <ggml.h>
 
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -19,12 +20,15 @@ namespace attnscope::cli {
 
 namespace {
 
+std::atomic<bool> records{false}; // the callback has no argument that could carry it
+
 void on_abort(const char* message) {
     if (std::strstr(message, "Remote RPC server")) {
         std::fputs("\nerror: an RPC server stopped answering (it died, or the network to it did)\n", stderr);
     } else {
         std::fprintf(stderr, "\nerror: llama.cpp cannot go on: %s\n", message);
     }
+    if (!records) _exit(exit_failed);
     // The writer's thread still runs.
     std::this_thread::sleep_for(std::chrono::milliseconds(3 * WriterOptions{}.commit_interval_ms));
     std::fputs("what was recorded is safe: the recording opens, marked incomplete\n", stderr);
@@ -45,7 +49,7 @@ extern "C" void on_bus_error(int) {
     wait.tv_sec = wait.tv_nsec / 1000000000L;
     wait.tv_nsec %= 1000000000L;
     nanosleep(&wait, nullptr);
-    (void)!write(STDERR_FILENO, safe, sizeof safe - 1);
+    if (records) (void)!write(STDERR_FILENO, safe, sizeof safe - 1);
     _exit(exit_failed);
 }
 
@@ -54,6 +58,8 @@ extern "C" void on_bus_error(int) {
 void explain_bus_errors() {
     std::signal(SIGBUS, on_bus_error);
 }
+
+void recording_has_begun() { records = true; }
 
 void explain_engine_aborts() { ggml_set_abort_callback(on_abort); }
 

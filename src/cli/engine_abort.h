@@ -8,5 +8,7 @@ namespace attnscope::cli {
 void explain_engine_aborts();
 // A file that is mapped, the model, ends before its time: the system sends SIGBUS to whoever reads on.
 void explain_bus_errors();
+// From now on there is a recording that such an end leaves behind.
+void recording_has_begun();
 
 } // namespace attnscope::cli

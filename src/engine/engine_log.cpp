@@ -18,9 +18,12 @@ std::atomic<bool> silent{true};
 
 void log(ggml_log_level level, const char* text, void*) {
     if (level == GGML_LOG_LEVEL_ERROR) {
+        constexpr size_t most = 1000; // of a loop that complains
         const std::lock_guard lock(mutex);
-        complaint = text;
-        while (!complaint.empty() && complaint.back() == '\n') complaint.pop_back();
+        std::string line = text;
+        while (!line.empty() && line.back() == '\n') line.pop_back();
+        const bool said = complaint.find(line) != std::string::npos;
+        if (!line.empty() && !said && complaint.size() + line.size() <= most) complaint += (complaint.empty() ? "" : "; ") + line;
     }
     if (!silent) std::fputs(text, stderr);
 }

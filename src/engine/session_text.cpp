@@ -13,6 +13,9 @@
 namespace attnscope::engine {
 
 Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special, bool parse_special) const {
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) {
+        return Error{ErrorKind::unsupported, "the model comes without a tokeniser; give token ids (--input-ids) instead of a text"};
+    }
     std::vector<int32_t> tokens(text.size() + 8);
     const auto fill = [&] {
         return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
@@ -46,7 +49,7 @@ Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool
 }
 
 std::string SessionImpl::piece(int32_t token) const {
-    if (token < 0 || token >= n_vocab_) return {};
+    if (token < 0 || token >= n_vocab_ || llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) return {};
     std::string text(64, '\0');
     int32_t n = llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
     if (n < 0) {
