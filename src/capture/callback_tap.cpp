@@ -48,15 +48,25 @@ bool CallbackTap::eval(ggml_tensor* t, bool ask, void* user_data) {
     return true;
 }
 
+bool CallbackTap::whole() const {
+    return batch_ && collector_.geometry_known() && batch_->layers.size() >= collector_.geometry().layers.size();
+}
+
 bool CallbackTap::wants(ggml_tensor* t) {
+    const auto reads_new = [&](const ggml_tensor* input) { return input && !inputs_.knows(input); };
     switch (t->op) {
-    case GGML_OP_SET_ROWS:
-        stored_by_[owner(t)] = t;
-        return false;
+    case GGML_OP_SET_ROWS: {
+        const ggml_tensor* cache = owner(t);
+        if (cache->op != GGML_OP_NONE) return false;
+        if (whole()) after_decode(); // the next batch has begun
+        stores_[cache] = {t, false};
+        return !named(cache, "cache_v") && reads_new(t->src[1]);
+    }
     case GGML_OP_ROPE:
-        if (!batch_ && t->src[1] && t->src[1]->op == GGML_OP_NONE) positions_ = t->src[1];
-        return false;
+        if (whole()) after_decode();
+        return !positions_ && is_positions(t->src[1]);
     case GGML_OP_FLASH_ATTN_EXT: return true;
+    case GGML_OP_SOFT_MAX: return t->src[1] && reads_new(from_soft_max(t).mask);
     case GGML_OP_MUL_MAT: return named(t, "kq-") || is_weighted_sum(t);
     default: return false;
     }
@@ -65,50 +75,71 @@ bool CallbackTap::wants(ggml_tensor* t) {
 void CallbackTap::after_decode() {
     if (batch_) deliver(*batch_);
     batch_.reset();
+    inputs_.clear();
+    positions_ = nullptr;
+    stores_.clear();
+    q_.clear();
+    last_layer_ = -1;
 }
 
 void CallbackTap::start_if_needed(int64_t n_query) {
     if (batch_) return;
-    std::vector<int32_t> positions;
-    if (positions_) {
-        positions.resize(size_t(n_query));
-        ggml_backend_tensor_get(positions_, positions.data(), 0, positions.size() * sizeof(int32_t));
+    const bool known = positions_ && positions_->ne[0] >= n_query;
+    batch_ = collector_.begin(n_query, known ? reinterpret_cast<const int32_t*>(inputs_.data(positions_)) : nullptr);
+}
+
+// What `t`, which has run, is the last operation of.
+AttentionNode CallbackTap::attention(ggml_tensor* t) {
+    AttentionNode n;
+    if (t->op == GGML_OP_FLASH_ATTN_EXT) {
+        n = from_flash_attention(t);
+        // The layer's name stands on a node that is not seen here. Who borrows another layer's keys comes after it.
+        n.layer = n.k_cache ? layer_from_name(n.k_cache->name) : -1;
+        if (n.layer <= last_layer_) n.layer = last_layer_ + 1;
+    } else {
+        n = from_soft_max(t->src[1]);
+        read_weighted_sum(n, t);
     }
-    batch_ = collector_.begin(n_query, positions_ ? positions.data() : nullptr);
-    q_.clear();
-    n_flash_ = 0;
-    last_layer_ = -1;
+    if (n.refusal.empty()) {
+        if (const auto store = stores_.find(n.k_cache); store != stores_.end() && !store->second.taken) {
+            store->second.taken = true;
+            n.k_cells = store->second.node->src[1];
+            if (!is_cells(n.k_cells, n.q->ne[1])) n.refusal = "where its keys are stored is not known";
+        }
+    }
+    return n;
 }
 
 void CallbackTap::node_done(ggml_tensor* t) {
-    if (t->op == GGML_OP_MUL_MAT && named(t, "kq-")) {
-        // Q may be overwritten before the weights are used: take it now.
-        const int layer = layer_from_name(t->name);
-        if (batch_ && layer <= last_layer_) after_decode(); // the next batch has begun
-        start_if_needed(t->src[1]->ne[1]);
-        q_[layer] = copy_of_owner(t->src[1]);
+    switch (t->op) {
+    case GGML_OP_SET_ROWS: return inputs_.keep(t->src[1]);
+    case GGML_OP_ROPE:
+        positions_ = t->src[1];
+        return inputs_.keep(positions_);
+    case GGML_OP_SOFT_MAX: {
+        const AttentionNode n = from_soft_max(t);
+        if (n.refusal.empty()) inputs_.keep_mask(n.mask, n.q->ne[1]);
         return;
     }
-    AttentionNode n = t->op == GGML_OP_FLASH_ATTN_EXT ? from_flash_attention(t) : from_soft_max(t->src[1]);
-    if (!n.flash) {
-        n.v = t->src[0];
-        n.out = t;
-    } else {
-        n.layer = n.k_cache ? layer_from_name(n.k_cache->name) : n_flash_;
-        ++n_flash_;
+    case GGML_OP_MUL_MAT:
+        if (is_weighted_sum(t)) break;
+        // Q may be overwritten before the weights are used: take it now.
+        q_[t] = copy_of_owner(t->src[1]);
+        return;
+    default: break;
     }
-    if (batch_ && n.flash && n.layer <= last_layer_) after_decode();
+    AttentionNode n = attention(t);
     if (!n.q) return;
     start_if_needed(n.q->ne[1]);
     last_layer_ = n.layer;
-    if (const auto store = stored_by_.find(n.k_cache); store != stored_by_.end()) n.k_cells = store->second->src[1];
-    if (n.refusal.empty() && n.flash && !is_host(n.q)) q_[n.layer] = copy_of_owner(n.q);
-    Inputs inputs;
-    if (n.refusal.empty()) {
-        inputs.keep_mask(n.mask, n.q->ne[1]);
-        if (n.k_cells) inputs.keep(n.k_cells);
+    if (n.refusal.empty() && n.flash) {
+        inputs_.keep_mask(n.mask, n.q->ne[1]);
+        if (!is_host(n.q)) q_[n.op] = copy_of_owner(n.q);
     }
-    collector_.see(*batch_, n, inputs);
+    if (n.refusal.empty() && !n.flash && q_.count(n.scores) == 0) {
+        n.refusal = "its queries are not seen in time through the callback (use the interposed entry)";
+    }
+    collector_.see(*batch_, n, inputs_);
     take(n);
 }
 
@@ -119,7 +150,7 @@ void CallbackTap::take(AttentionNode& n) {
     std::vector<uint8_t> out;
     if (layer.info.captured()) {
         a = host_attention(n);
-        if (const auto q = q_.find(n.layer); q != q_.end()) a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
+        if (const auto q = q_.find(n.flash ? n.op : n.scores); q != q_.end()) a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
         if (!is_host(n.out)) {
             out = copy_of_owner(n.out);
             a.out = out.data() + (n.out->view_src ? n.out->view_offs : 0);

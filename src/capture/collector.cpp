@@ -18,6 +18,26 @@ bool same_shape(const LayerInfo& a, const LayerInfo& b) {
            a.absent == b.absent;
 }
 
+bool is_float(ggml_type type) { return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; }
+
+// Whatever a graph holds, functions are asked for before they are called: not every type has every one.
+bool can_be_multiplied(ggml_type k, ggml_type q) {
+    if (!dtype_known(k) || !dtype_known(q)) return false;
+    const bool q_made = q == GGML_TYPE_F32 || ggml_get_type_traits_cpu(q)->from_float;
+    return q_made && (is_float(k) || ggml_get_type_traits_cpu(k)->vec_dot);
+}
+
+bool can_be_read(ggml_type v) { return dtype_known(v) && (is_float(v) || ggml_get_type_traits(v)->to_float); }
+
+// A layer of which nothing is kept but its number and the reason.
+LayerInfo refused(const LayerInfo& info, const char* why) {
+    LayerInfo absent;
+    absent.layer = info.layer;
+    absent.k_layer = info.k_layer;
+    absent.absent = why;
+    return absent;
+}
+
 void fail(Batch& batch, const std::string& why) {
     if (batch.error.empty()) batch.error = why;
 }
@@ -73,27 +93,28 @@ void Collector::drop(const Batch& batch) {
     samples_ = batch.first_sample;
 }
 
-int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
+int32_t Collector::group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells) {
     for (size_t g = 0; g < batch.groups.size(); ++g) {
-        const Batch::Group& group = batch.groups[g];
-        if (group.mask != node.mask) continue;
-        // A layer that borrows another layer's keys writes none of its own.
-        if (!node.k_cells || !group.k_cells || group.k_cells == node.k_cells) return static_cast<int32_t>(g);
+        if (batch.groups[g].mask == mask && batch.groups[g].k_cells == k_cells) return static_cast<int32_t>(g);
     }
     batch.groups.emplace_back();
-    batch.groups.back().mask = node.mask;
-    batch.groups.back().k_cells = node.k_cells;
+    batch.groups.back().mask = mask;
+    batch.groups.back().k_cells = k_cells;
     if (maps_.size() < batch.groups.size()) maps_.emplace_back();
     return static_cast<int32_t>(batch.groups.size()) - 1;
 }
 
-LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
+LayerInfo Collector::describe(const AttentionNode& node) const {
     LayerInfo info;
     info.layer = node.layer;
     info.absent = node.refusal;
     if (!node.refusal.empty()) return info;
-    if (!dtype_known(node.k->type) || !dtype_known(q_type_of(node))) {
+    if (!can_be_multiplied(node.k->type, q_type_of(node))) {
         info.absent = std::string("keys of type ") + ggml_type_name(node.k->type) + " are not supported";
+        return info;
+    }
+    if (!can_be_read(node.v->type)) {
+        info.absent = std::string("values of type ") + ggml_type_name(node.v->type) + " are not supported";
         return info;
     }
     info.n_head = static_cast<int32_t>(node.q->ne[2]);
@@ -102,7 +123,6 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     info.head_dim_v = static_cast<int32_t>(node.out->ne[0]);
     info.q_type = static_cast<DType>(q_type_of(node));
     info.k_type = static_cast<DType>(node.k->type);
-    info.mask_group = group;
     info.scale = node.scale;
     info.softcap = node.softcap;
     info.post_scale = node.post_scale;
@@ -115,55 +135,65 @@ LayerInfo Collector::describe(const AttentionNode& node, int32_t group) const {
     return info;
 }
 
+// The layer whose keys `node` reads, seen before; none where nobody stores them.
+const Batch::Layer* Collector::lender(const Batch& batch, const AttentionNode& node) {
+    for (const Batch::Layer& earlier : batch.layers) {
+        if (earlier.info.captured() && earlier.k_cache == node.k_cache) return &earlier;
+    }
+    return nullptr;
+}
+
+// What each token of a batch wrote, and sees, in the cells of a group that is met for the first time.
+void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
+    Batch::Group& group = batch.groups[index];
+    CellMap& map = maps_[index];
+    group.written.assign(size_t(batch.n_query), 0);
+    group.cells.resize(size_t(batch.n_query));
+    group.columns.resize(size_t(batch.n_query));
+    const uint8_t* cells = inputs.data(group.k_cells);
+    if (!cells || !inputs.knows(group.mask)) return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
+    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / node.k->nb[1]);
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        int64_t cell = 0;
+        std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+        if (cell < 0 || cell >= n_cells) return fail(batch, "a key is stored outside of its cache");
+        group.written[size_t(i)] = cell;
+        const bool taken = map.column(cell) != CellMap::unknown;
+        batch.overwrites = batch.overwrites || taken;
+        if (taken && unfinished && index < unfinished->groups.size()) unfinished->groups[index].before.push_back(map.entry(cell));
+        map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
+    }
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        group.cells[size_t(i)] = inputs.visible(group.mask, i);
+        group.columns[size_t(i)] = map.columns_of(group.cells[size_t(i)], &batch.n_unknown);
+    }
+}
+
 void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
     const auto index = static_cast<int32_t>(batch.layers.size());
     Batch::Layer layer;
-    if (node.refusal.empty()) {
-        const size_t groups_before = batch.groups.size();
-        layer.group = group_of(batch, node);
-        Batch::Group& group = batch.groups[size_t(layer.group)];
-        if (batch.groups.size() != groups_before) {
-            CellMap& map = maps_[size_t(layer.group)];
-            if (group.k_cells) {
-                const uint8_t* cells = inputs.data(group.k_cells);
-                for (int64_t i = 0; i < batch.n_query; ++i) {
-                    int64_t cell = 0;
-                    std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
-                    group.written.push_back(cell);
-                    const bool taken = map.column(cell) != CellMap::unknown;
-                    batch.overwrites = batch.overwrites || taken;
-                    if (taken && unfinished && size_t(layer.group) < unfinished->groups.size()) {
-                        unfinished->groups[size_t(layer.group)].before.push_back(map.entry(cell));
-                    }
-                    map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
-                }
-            }
-            for (int64_t i = 0; i < batch.n_query; ++i) {
-                group.cells.push_back(inputs.visible(group.mask, i));
-                group.columns.push_back(map.columns_of(group.cells.back(), &batch.n_unknown));
-            }
-        }
-    }
-    layer.info = describe(node, layer.group);
+    layer.info = describe(node);
     layer.info.k_layer = index;
-    if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
+    if (layer.info.captured() && !node.k_cells) { // keys of an earlier layer
+        const Batch::Layer* owner = lender(batch, node);
+        if (!owner) layer.info = refused(layer.info, "its keys are not written by this graph");
+        else if (owner->info.k_bytes() != layer.info.k_bytes()) {
+            layer.info = refused(layer.info, "it reads the keys of another layer in another shape");
+        } else layer.info.k_layer = owner->info.k_layer;
+    }
     if (layer.info.captured()) {
+        const ggml_tensor* k_cells = node.k_cells ? node.k_cells : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
+        const size_t groups_before = batch.groups.size();
+        layer.group = group_of(batch, node.mask, k_cells);
+        layer.info.mask_group = layer.group;
+        if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
+        if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
         layer.n_cells = node.k->ne[1];
         layer.v_type = static_cast<DType>(node.v->type);
+        layer.v_used = static_cast<DType>(node.v_used);
         layer.flash = node.flash;
         layer.k_cache = node.k_cache;
         layer.written_group = layer.group;
-        if (!node.k_cells) { // keys of an earlier layer
-            layer.info.k_layer = -1;
-            for (const Batch::Layer& earlier : batch.layers) {
-                if (earlier.k_cache == node.k_cache) layer.info.k_layer = earlier.info.k_layer;
-            }
-            if (layer.info.k_layer < 0) {
-                layer.info.absent = "its keys are not written by this graph";
-                layer.info.n_head = 0;
-                layer.info.k_layer = index;
-            }
-        }
     }
     batch.layers.push_back(std::move(layer));
 }

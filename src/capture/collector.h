@@ -33,6 +33,7 @@ struct HeadSample {
     int32_t position = 0;             // of the query
     const uint8_t* v = nullptr;       // element (dim 0, cell 0) of this head's V
     DType v_type = DType::f16;
+    DType v_used = DType::f16;        // what the kernel is given of it: its own type, or f16 that the engine makes of f32
     size_t v_cell_stride = 0, v_dim_stride = 0; // bytes
     const float* out = nullptr;       // (head_dim_v): the engine's own attention output
     bool flash = false;
@@ -81,6 +82,7 @@ struct Batch {
         int32_t written_group = 0; // for the cells of its new keys
         int64_t n_cells = 0;
         DType v_type = DType::f16;
+        DType v_used = DType::f16; // what the kernel is given of it
         bool flash = false;
         const ggml_tensor* k_cache = nullptr; // an identity only
     };
@@ -178,9 +180,11 @@ public:
     void want_queries(std::function<bool(int64_t index)> wanted) { queries_ = std::move(wanted); }
 
 private:
-    int32_t group_of(Batch& batch, const AttentionNode& node);
+    int32_t group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells);
+    static const Batch::Layer* lender(const Batch& batch, const AttentionNode& node);
+    void see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished);
     void take_token(Batch& batch, size_t layer, int64_t token) const;
-    LayerInfo describe(const AttentionNode& node, int32_t group) const;
+    LayerInfo describe(const AttentionNode& node) const;
     void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 

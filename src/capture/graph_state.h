@@ -44,6 +44,7 @@ struct GraphTap::State {
     Mirrors mirrors;
 
     std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
+    std::vector<const ggml_tensor*> computed_masks; // those that the graph itself computes: known when it has run
     Inputs inputs;
     std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
     bool seen = false; // the graph was given to the devices
@@ -62,11 +63,12 @@ struct GraphTap::State {
             if (t && std::find(list.begin(), list.end(), t) == list.end()) list.push_back(t);
         };
         masks.clear();
+        computed_masks.clear();
         written.clear();
         inputs_keep.reset();
         for (const AttentionNode& n : found.nodes) {
             if (!n.refusal.empty()) continue;
-            once(masks, n.mask);
+            once(mask_is_computed(n) ? computed_masks : masks, n.mask);
             once(written, n.k_cells);
         }
     }
@@ -110,6 +112,9 @@ struct GraphTap::State {
             });
         };
         return overwrites(arriving.get()) || overwrites(taking.get());
+    }
+    void keep_computed() {
+        for (const ggml_tensor* mask : computed_masks) inputs.keep_mask(mask, found.n_query);
     }
     // Positions, and who sees whom.
     void keep_seen() {

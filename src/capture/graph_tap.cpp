@@ -86,6 +86,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (!succeeded) return flush();
     settle();
     if (*state.inputs_keep) state.keep_seen();
+    state.keep_computed();
     std::unique_ptr<Arriving> arriving = see_batch();
     const bool fetched = start_fetches(*arriving, sched);
     if (fetched) start_mean(*arriving);

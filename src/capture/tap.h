@@ -98,18 +98,26 @@ public:
 
 private:
     void after_decode() override;
+    struct Store {
+        ggml_tensor* node = nullptr; // SET_ROWS
+        bool taken = false;          // by the layer that stores it; whoever reads the same cache later borrows it
+    };
     bool wants(ggml_tensor* t);
     void node_done(ggml_tensor* t);
     void start_if_needed(int64_t n_query);
+    bool whole() const; // every layer of the batch was seen
+    AttentionNode attention(ggml_tensor* t);
     void take(AttentionNode& node);
 
     std::unique_ptr<Batch> batch_;
-    ggml_tensor* positions_ = nullptr;
-    std::map<const ggml_tensor*, ggml_tensor*> stored_by_; // cache tensor -> its SET_ROWS
-    std::map<int, std::vector<uint8_t>> q_;              // f32, by layer, until the layer's output is there
-    Mirrors mirrors_;                                    // of caches on devices
+    // Of the graph that runs. The engine uses the memory of inputs again as soon as their last reader has run: each is copied behind
+    // the first one.
+    Inputs inputs_;
+    const ggml_tensor* positions_ = nullptr;
+    std::map<const ggml_tensor*, Store> stores_;               // by cache tensor
+    std::map<const ggml_tensor*, std::vector<uint8_t>> q_;     // f32, by the scores made of it, until the layer's output is there
+    Mirrors mirrors_;                                          // of caches on devices
     int last_layer_ = -1;
-    int n_flash_ = 0;
 };
 
 } // namespace attnscope::capture

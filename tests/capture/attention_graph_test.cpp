@@ -93,6 +93,82 @@ TEST(AttentionGraph, ASoftMaxWithoutMaskIsNoAttention) {
     EXPECT_TRUE(find_attention(g.graph).nodes.empty());
 }
 
+TEST(AttentionGraph, AMaskThatAnOlderEngineConvertsIsTheOneItWasGiven) {
+    Graph g;
+    ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 32, 3);
+    ggml_tensor* out = ggml_flash_attn_ext(g.c(), queries(g), keys(g, "cache_k_l0"), keys(g, "cache_v_l0"),
+                                           ggml_cast(g.c(), mask, GGML_TYPE_F16), 1.0f, 0.0f, 0.0f);
+    ggml_build_forward_expand(g.graph, out);
+    const GraphAttention found = find_attention(g.graph);
+    ASSERT_EQ(found.nodes.size(), 1u);
+    EXPECT_EQ(found.nodes[0].refusal, "");
+    EXPECT_EQ(found.nodes[0].mask, mask);
+}
+
+TEST(AttentionGraph, NodesThatDoNotRunAreNoAttention) {
+    Graph g;
+    ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F16, 32, 3);
+    ggml_tensor *q = queries(g), *k = keys(g, "cache_k_l0"), *v = keys(g, "cache_v_l0");
+    ggml_tensor* runs = ggml_flash_attn_ext(g.c(), q, k, v, mask, 0.5f, 0.0f, 0.0f);
+    ggml_tensor* rests = ggml_flash_attn_ext(g.c(), q, k, v, mask, 0.25f, 0.0f, 0.0f);
+    ggml_build_forward_expand(g.graph, runs);
+    ggml_build_forward_expand(g.graph, rests);
+    rests->flags &= ~GGML_TENSOR_FLAG_COMPUTE;
+    ASSERT_EQ(find_attention(g.graph).nodes.size(), 1u);
+    EXPECT_FLOAT_EQ(find_attention(g.graph).nodes[0].scale, 0.5f);
+    // An engine older than the flag sets it nowhere.
+    for (int i = 0; i < ggml_graph_n_nodes(g.graph); ++i) ggml_graph_node(g.graph, i)->flags = 0;
+    EXPECT_EQ(find_attention(g.graph).nodes.size(), 2u);
+}
+
+TEST(AttentionGraph, KeysAreStoredByTheFirstLayerThatReadsThem) {
+    Graph g;
+    ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F16, 32, 3);
+    ggml_tensor* cells = ggml_new_tensor_1d(g.c(), GGML_TYPE_I64, 3);
+    ggml_tensor *k = keys(g, "cache_k_l0"), *v = keys(g, "cache_v_l0");
+    for (ggml_tensor* cache : {owner(k), owner(v)}) {
+        ggml_build_forward_expand(g.graph, ggml_set_rows(g.c(), cache, ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 64, 3), cells));
+    }
+    for (int layer = 0; layer < 2; ++layer) {
+        ggml_build_forward_expand(g.graph, ggml_flash_attn_ext(g.c(), queries(g), k, v, mask, 1.0f, 0.0f, 0.0f));
+    }
+    const GraphAttention found = find_attention(g.graph);
+    ASSERT_EQ(found.nodes.size(), 2u);
+    EXPECT_EQ(found.nodes[0].k_cells, cells);
+    EXPECT_NE(found.nodes[0].v_new, nullptr);
+    EXPECT_EQ(found.nodes[1].refusal, "");
+    EXPECT_EQ(found.nodes[1].k_cells, nullptr);
+    EXPECT_EQ(found.nodes[1].k_new, nullptr);
+}
+
+TEST(AttentionGraph, ValuesThatAreTransposedForTheKernelAreReadWhereTheyLie) {
+    Graph g; // multi-head latent attention without flash attention
+    ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 32, 3);
+    ggml_tensor* k = keys(g, "cache_k_l0");
+    ggml_tensor* v = ggml_permute(g.c(), ggml_view_4d(g.c(), owner(k), 16, 2, 32, 1, 64, 128, size_t(128) * 32, 0), 0, 2, 1, 3);
+    ggml_tensor* p = ggml_soft_max_ext(g.c(), ggml_mul_mat(g.c(), k, queries(g)), mask, 1.0f, 0.0f);
+    ggml_tensor* transposed = ggml_transpose(g.c(), v);
+    ggml_build_forward_expand(g.graph, ggml_mul_mat(g.c(), ggml_cont(g.c(), transposed), p));
+    const GraphAttention found = find_attention(g.graph);
+    ASSERT_EQ(found.nodes.size(), 1u);
+    EXPECT_EQ(found.nodes[0].refusal, "");
+    EXPECT_EQ(found.nodes[0].v, transposed);
+}
+
+TEST(AttentionGraph, HeadsThatAreNoWholeBlocksAreRefusedWithAdvice) {
+    Graph g;
+    ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 32, 3);
+    ggml_tensor* cache = ggml_new_tensor_2d(g.c(), GGML_TYPE_Q8_0, 160, 32);
+    const size_t row = ggml_row_size(GGML_TYPE_Q8_0, 160);
+    ggml_tensor* k = ggml_permute(g.c(), ggml_view_4d(g.c(), cache, 80, 2, 32, 1, row / 2, row, row * 32, 0), 0, 2, 1, 3);
+    ggml_tensor* q = ggml_permute(g.c(), ggml_scale(g.c(), ggml_new_tensor_3d(g.c(), GGML_TYPE_F32, 80, 4, 3), 1.0f), 0, 2, 1, 3);
+    ggml_tensor* p = ggml_soft_max_ext(g.c(), ggml_mul_mat(g.c(), k, q), mask, 1.0f, 0.0f);
+    ggml_build_forward_expand(g.graph, ggml_mul_mat(g.c(), ggml_new_tensor_3d(g.c(), GGML_TYPE_F16, 32, 80, 2), p));
+    const GraphAttention found = find_attention(g.graph);
+    ASSERT_EQ(found.nodes.size(), 1u);
+    EXPECT_NE(found.nodes[0].refusal.find("-ctk f16"), std::string::npos) << found.nodes[0].refusal;
+}
+
 TEST(AttentionGraph, LayerNumbersComeFromBothKindsOfNames) {
     EXPECT_EQ(layer_from_name("kq_soft_max-12"), 12);
     EXPECT_EQ(layer_from_name("cache_k_l3"), 3);

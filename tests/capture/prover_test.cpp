@@ -94,7 +94,7 @@ struct Group {
             sample.visible = visible[t];
             sample.positions = positions;
             sample.position = static_cast<int32_t>(visible[t].back().end - 1);
-            sample.v_type = s.v_type;
+            sample.v_type = sample.v_used = s.v_type;
             const size_t v_row = dtype_row_bytes(s.v_type, s.dim_v);
             const size_t size = is_quantised(s.v_type) ? v_row : dtype_row_bytes(s.v_type, 1);
             sample.v_dim_stride = s.v_along_dims ? size : n_cells * size;

@@ -69,7 +69,7 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     if (owner(node.v) == node.k_cache) {
         d.v_offset = node.v->view_offs;
         d.v_head = node.v->nb[2];
-        d.v_dim = node.v->nb[0];
+        d.v_dim = node.flash ? node.v->nb[0] : node.v->nb[1];
     } else {
         if (writes) d.v_new = stored_rows(node.v_new, placement, n_query, layer.v_type);
         d.v_mirror = &mirrors[owner(node.v)];

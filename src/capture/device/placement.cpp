@@ -73,18 +73,23 @@ void Placement::choose(GraphAttention& found) {
         ggml_backend_dev_t cache = device_of(n.k_cache->buffer);
         ggml_backend_dev_t weights = device_of_weights(n.q);
         const bool v_in_k = owner(n.v) == n.k_cache;
-        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k ? nullptr : n.v_new, is_remote(cache) ? n.k_new : nullptr};
+        if (mask_is_computed(n) && (!on_cpu(cache) || owner(n.mask)->buffer)) {
+            n.refusal = "its mask is computed on a device (sparse attention; use -ngl 0)";
+            continue;
+        }
+        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !n.k_cells ? nullptr : n.v_new, is_remote(cache) ? n.k_new : nullptr};
         for (ggml_tensor* t : wanted) {
             if (t && (t->type != GGML_TYPE_F32 || owner(t)->buffer || owner(t)->op == GGML_OP_NONE)) {
                 n.refusal = "its queries or its output do not lie in memory as expected";
             }
         }
-        if (!on_cpu(cache) && ((!v_in_k && !n.v_new) || (is_remote(cache) && !n.k_new && n.k_cells))) {
+        if (!on_cpu(cache) && ((!v_in_k && !n.v_new && n.k_cells) || (is_remote(cache) && !n.k_new && n.k_cells))) {
             n.refusal = "what is stored in its cache was not found in the graph";
         }
         if (!n.refusal.empty()) continue;
         want(n.q, weights ? weights : cache);
         want(n.out, cache);
+        if (mask_is_computed(n)) want(n.mask, cache);
         for (ggml_tensor* t : {wanted[2], wanted[3]}) {
             if (!t) continue;
             ggml_backend_dev_t home = device_of_weights(t);

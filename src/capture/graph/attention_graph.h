@@ -18,12 +18,14 @@ struct AttentionNode {
     ggml_tensor* scores = nullptr; // MUL_MAT(K, Q); null with flash attention
     ggml_tensor* q = nullptr;      // view (head_dim, n_query, n_head, n_stream) f32
     ggml_tensor* k = nullptr;      // view (head_dim, n_kv, n_head_kv, n_stream)
-    ggml_tensor* v = nullptr;      // flash: (head_dim_v, n_kv, n_head_kv); else (n_kv, head_dim_v, n_head_kv)
-    ggml_tensor* mask = nullptr;   // (n_kv, n_query, 1, n_stream), f16 or f32
+    ggml_tensor* v = nullptr;      // flash: (head_dim_v, n_kv, n_head_kv); else (n_kv, head_dim_v, n_head_kv); in the cache,
+                                   // whatever copy of it the kernel is given
+    ggml_type v_used = GGML_TYPE_F16; // what the kernel is given: V's own type, or f16 that the engine makes of f32
+    ggml_tensor* mask = nullptr;   // (n_kv, n_query, 1, n_stream), f16 or f32; an input, or computed (sparse attention)
     ggml_tensor* sinks = nullptr;  // (n_head), or null
     ggml_tensor* out = nullptr;    // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
     ggml_tensor* k_cache = nullptr; // owner of K's data
-    ggml_tensor* k_cells = nullptr; // i64 (n_query): the cells that this graph's new keys go to
+    ggml_tensor* k_cells = nullptr; // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
     ggml_tensor* k_new = nullptr;   // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
     ggml_tensor* v_new = nullptr;   // f32: the new values before they are stored; null where V is part of K's cache
     int layer = -1;
@@ -42,8 +44,19 @@ GraphAttention find_attention(ggml_cgraph* graph);
 // The same for one node, where the whole graph cannot be seen (cb_eval). `layer` and `k_cells` are left to the caller.
 AttentionNode from_flash_attention(ggml_tensor* node);
 AttentionNode from_soft_max(ggml_tensor* node);
+// Completes the latter with what the weights are multiplied with: MUL_MAT(V, P).
+void read_weighted_sum(AttentionNode& node, ggml_tensor* product);
+// Is the mask computed by the graph itself?
+inline bool mask_is_computed(const AttentionNode& n) {
+    return n.mask && (n.mask->view_src ? n.mask->view_src : n.mask)->op != GGML_OP_NONE;
+}
 // The tensor that owns the data of a view.
 ggml_tensor* owner(ggml_tensor* tensor);
+
+// i32 positions that the graph was given, one a token or several?
+bool is_positions(const ggml_tensor* tensor);
+// i64 numbers of cells that the graph was given, one for each of `n_query` tokens?
+bool is_cells(const ggml_tensor* tensor, int64_t n_query);
 
 // The number behind the last '-' or "_l" of a tensor's name; -1 if there is none.
 int layer_from_name(const char* name);

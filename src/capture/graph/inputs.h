@@ -17,6 +17,7 @@ public:
     void clear() { used_ = 0; }
     // Copies a tensor, once.
     void keep(const ggml_tensor* t);
+    bool knows(const ggml_tensor* t) const { return find(t) != nullptr; }
     const uint8_t* data(const ggml_tensor* t) const;
     // What the first `n_query` rows of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
     // batch times the context.

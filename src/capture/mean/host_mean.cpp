@@ -51,7 +51,7 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     forget();
     if (found.n_query != 1) return;
     for (const AttentionNode& n : found.nodes) {
-        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || !n.mask)) return;
+        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || mask_is_computed(n))) return;
     }
     const int n_before = ggml_graph_n_nodes(graph);
     if (size_t(n_before) + found.nodes.size() > size_t(ggml_graph_size(graph))) return; // ggml would abort

@@ -59,7 +59,12 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     if (!options_.witness || !geometry_known_ || !batch.error.empty()) return;
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
-    const uint64_t n_pairs = geometry_.layers.size() * n_head;
+    // Layers of which nothing is taken have no turn: whatever they stand for, every token has its proof.
+    std::vector<size_t> layers;
+    for (size_t l = 0; l < geometry_.layers.size(); ++l) {
+        if (geometry_.layers[l].captured()) layers.push_back(l);
+    }
+    const uint64_t n_pairs = layers.size() * n_head;
     if (n_pairs == 0) return;
     const bool all_on_device = std::all_of(geometry_.layers.begin(), geometry_.layers.end(),
                                            [](const LayerInfo& l) { return !l.captured() || l.on_device; });
@@ -72,7 +77,7 @@ void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     for (int64_t i = 0; i < batch.n_query; ++i) {
         for (int32_t w = 0; w < now; ++w) {
             const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
-            const size_t layer = pair / n_head;
+            const size_t layer = layers[pair / n_head];
             if (layer < begin || layer >= end || !batch.layers[layer].info.captured()) continue;
             Batch::Proof proof;
             proof.layer = static_cast<int32_t>(layer);
@@ -101,6 +106,7 @@ HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) cons
     s.visible = batch.groups[size_t(layer.group)].cells[size_t(proof.token)];
     s.position = batch.positions[size_t(proof.token)];
     s.v_type = layer.v_type;
+    s.v_used = layer.v_used;
     s.v_dim_stride = data.v_dim;
     s.v_cell_stride = data.v_cell;
     s.v = data.v + size_t(head_kv) * data.v_head;

@@ -15,7 +15,7 @@ static_assert(capture::max_proofs_together <= max_tokens_together);
 
 bool same_head(const capture::HeadSample& a, const capture::HeadSample& b) {
     return a.layer == b.layer && a.layer_index == b.layer_index && a.head == b.head && a.k == b.k && a.k_stride == b.k_stride &&
-           a.n_cells == b.n_cells && a.v == b.v && a.v_type == b.v_type && a.v_cell_stride == b.v_cell_stride &&
+           a.n_cells == b.n_cells && a.v == b.v && a.v_type == b.v_type && a.v_used == b.v_used && a.v_cell_stride == b.v_cell_stride &&
            a.v_dim_stride == b.v_dim_stride && a.batched == b.batched && a.flash == b.flash &&
            a.device == b.device && a.columns.data() == b.columns.data() &&
            a.positions.data() == b.positions.data() && a.positions.size() == b.positions.size();

@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 namespace attnscope::capture {
 
 namespace {
 
 constexpr double half_unit = 0x1.0p-11;
+constexpr double bf16_unit = 0x1.0p-8;
 
 double norm(std::span<const double> x) {
     double total = 0;
@@ -26,8 +28,24 @@ bool any_at_least(const float* x, int64_t n, float bound) { // NaN counts
     return found != 0;
 }
 
+// ggml has no function for this partner of q4_1 and q5_1, which only queries are converted to. A block: scale, the scaled sum of
+// its elements (both f16), 32 elements.
+void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
+    constexpr int64_t block = 32;
+    const size_t bytes = dtype_row_bytes(DType::q8_1, block);
+    for (int64_t at = 0; at + block <= n; at += block, from += bytes) {
+        ggml_fp16_t scale;
+        std::memcpy(&scale, from, sizeof scale);
+        const float d = ggml_fp16_to_fp32(scale);
+        for (int64_t i = 0; i < block; ++i) {
+            to[at + i] = d * static_cast<float>(static_cast<int8_t>(from[2 * sizeof scale + size_t(i)]));
+        }
+    }
+}
+
 void row_to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     if (type == DType::f32 || type == DType::f16 || type == DType::bf16) to_floats(type, from, to, n);
+    else if (type == DType::q8_1) q8_1_to_floats(from, to, n);
     else ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(from, to, n);
 }
 
@@ -132,7 +150,7 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
     return errors_;
 }
 
-bool takes_largest(const capture::HeadSample& s) { return s.v_type == DType::f16 && !s.flash && !s.device; }
+bool takes_largest(const capture::HeadSample& s) { return s.v_used == DType::f16 && !s.flash && !s.device; }
 
 void compare(const capture::HeadSample& s, const Weighed& ours, Witness& w) {
     double difference = 0, engine = 0;
@@ -147,10 +165,13 @@ void compare(const capture::HeadSample& s, const Weighed& ours, Witness& w) {
     double tolerance = 1e-5 * a; // our own sums over at most 1,024 cells, and float32 ones of the engine
     if (takes_largest(s)) {
         tolerance += half_unit * a + n * 0x1.0p-25 * ours.largest * std::sqrt(static_cast<double>(ours.sum.size()));
-    } else if (s.v_type == DType::f16 || s.device) {
+    } else if (s.v_used == DType::bf16 && !s.flash && !s.device) {
+        tolerance += bf16_unit * a; // its exponents are those of float32: nothing becomes subnormal
+    } else if (s.v_used == DType::f16 || s.device) {
         // GPUs round P to half precision and may add in it, with flash attention or without
         tolerance += 4 * half_unit * std::sqrt(n) * a;
     }
+    if (s.v_used != s.v_type) tolerance += half_unit * a; // f32 values, rounded for the kernel
     tolerance += 2 * ours.score_error * a;
     w.error = static_cast<float>(std::sqrt(difference) / size);
     w.tolerance = static_cast<float>(tolerance / size);

@@ -41,6 +41,8 @@ struct Weighed {
 //   half-precision accumulation of V (flash attention on a CPU, f16 V):   4 u sqrt(n) A    (Higham & Mary 2019)
 //   weights rounded to half precision (no flash attention, f16 V):        u A + n 2^-25 max|v|
 //   Q multiplied unrounded while we keep it rounded (tiled flash attention): 2 d A, d = 4 u scale |q| max|k| / sqrt(dim)
+//   weights rounded to bf16 (no flash attention, bf16 V):                  2^-8 A
+//   f32 V that the engine rounds to half precision (flash attention):     u A
 //   float32 arithmetic everywhere else:                                   1e-5 A
 void compare(const capture::HeadSample& sample, const Weighed& ours, Witness& witness);
 // Does the tolerance of such a sample take Weighed::largest?
