@@ -42,3 +42,28 @@ TEST(Judge, FindsTheSameInManyFramesAsInEach) {
     }
     EXPECT_EQ(seen & (verdict_stale | verdict_not_finite | verdict_witness_failed), verdict_stale | verdict_not_finite | verdict_witness_failed);
 }
+
+TEST(Judge, OneLayerMayComputeTheSameOfTheSameToken) {
+    for (const int32_t n_layer : {1, 2}) {
+        Geometry geometry;
+        Frame frame;
+        for (int32_t l = 0; l < n_layer; ++l) {
+            LayerInfo layer;
+            layer.layer = layer.k_layer = l;
+            layer.n_head = layer.n_head_kv = 1;
+            layer.head_dim = layer.head_dim_v = 2;
+            layer.q_type = layer.k_type = DType::f16;
+            geometry.layers.push_back(layer);
+            for (uint8_t i = 0; i < 4; ++i) {
+                frame.q.push_back(static_cast<uint8_t>(1 + l * 8 + i));
+                frame.k.push_back(static_cast<uint8_t>(5 + l * 8 + i));
+            }
+        }
+        Judge judge(geometry);
+        Frame again = frame;
+        judge.judge(frame);
+        judge.judge(again);
+        EXPECT_EQ(frame.verdict & verdict_stale, 0u);
+        EXPECT_EQ((again.verdict & verdict_stale) != 0, n_layer > 1);
+    }
+}
