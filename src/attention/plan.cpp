@@ -65,6 +65,9 @@ Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
         return invalid("a layer of " + std::to_string(layer.n_head) + " query heads and " +
                        std::to_string(layer.n_head_kv) + " KV heads makes no sense");
     }
+    if (layer.key_source == KeySource::sequence)
+        return unsupported("keys of another sequence (cross attention) give no rows yet");
+    if (!layer.bias.empty()) return unsupported("scores with an added bias give no rows yet");
     auto way = dot_way(layer, batched);
     if (!way) return way.error();
     if (layer.head_dim <= 0 || layer.head_dim > max_head_dim ||

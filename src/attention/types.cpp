@@ -63,6 +63,15 @@ size_t dtype_row_bytes(DType type, int64_t elements) {
     return static_cast<size_t>(elements / row->block) * row->bytes;
 }
 
+const char* key_source_name(KeySource source) {
+    switch (source) {
+    case KeySource::cache: return "cache";
+    case KeySource::graph: return "graph";
+    case KeySource::sequence: return "sequence";
+    }
+    return "?";
+}
+
 size_t Geometry::q_bytes() const {
     size_t n = 0;
     for (const LayerInfo& layer : layers) n += layer.q_bytes();

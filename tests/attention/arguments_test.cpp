@@ -134,6 +134,12 @@ TEST_F(Arguments, AlibiWithoutPositions) {
     refuse_layer([](LayerInfo& l) { l.max_bias = 8.0f; });
 }
 
+TEST_F(Arguments, RulesThatGiveNoRowsYetAreRefused) {
+    refuse_layer([](LayerInfo& l) { l.key_source = KeySource::sequence; }, ErrorKind::unsupported);
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 1; },
+                 ErrorKind::unsupported);
+}
+
 TEST_F(Arguments, TypesThatTheEngineDoesNotMultiply) {
     const auto pair = [&](DType q, DType k) {
         refuse_layer([&](LayerInfo& l) { l.q_type = q, l.k_type = k; }, ErrorKind::unsupported);

@@ -118,8 +118,8 @@ TEST_F(CommandLine, AFlippedByteIsNamedByVerify) {
     const int high = file.get(), low = file.get();
     const std::streamoff page = high * 256 + low == 1 ? 65536 : high * 256 + low;
     file.seekg(0, std::ios::end);
-    // the end of a page in the middle, where its content is; its beginning says what the page is
-    const std::streamoff middle = static_cast<std::streamoff>(file.tellg()) / page / 2 * page + page - 40;
+    // the end of a page in the first quarter: the content of a frame, not what opening the file looks at
+    const std::streamoff middle = static_cast<std::streamoff>(file.tellg()) / page / 4 * page + page - 40;
     file.seekg(middle);
     const char byte = static_cast<char>(file.get() ^ 0x55);
     file.seekp(middle);

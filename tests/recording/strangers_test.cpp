@@ -30,9 +30,12 @@ std::unique_ptr<RecordingWriter> writing(const std::string& path, int64_t n, uin
     EXPECT_TRUE(writer) << (writer ? "" : writer.error().message);
     if (!writer) return nullptr;
     EXPECT_TRUE((*writer)->begin(uniform_geometry({})));
-    for (int64_t i = 0; i < n; ++i) EXPECT_TRUE((*writer)->push(make_frame(uniform_geometry({}), i, seed)));
-    for (int i = 0; i < 2000 && (*writer)->recorded() < n; ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    for (int64_t i = 0; i < n; ++i) {
+        EXPECT_TRUE((*writer)->push(make_frame(uniform_geometry({}), i, seed)));
+        if ((i + 1) % 5 != 0 && i + 1 < n) continue; // every fifth frame ends a transaction
+        for (int wait = 0; wait < 2000 && (*writer)->recorded() <= i; ++wait)
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
     EXPECT_EQ((*writer)->recorded(), n);
     return std::move(*writer);
 }

@@ -246,7 +246,7 @@ TEST(Writing, AnExistingFileIsKeptUnlessToldOtherwise) {
     ASSERT_EQ(mkfifo(dir.file("pipe").c_str(), 0600), 0);
     auto pipe = RecordingWriter::create(dir.file("pipe"), make_info(), {.overwrite = true});
     ASSERT_FALSE(pipe);
-    EXPECT_NE(pipe.error().message.find("not a regular file"), std::string::npos) << pipe.error().message;
+    EXPECT_NE(pipe.error().message.find("only a regular file"), std::string::npos) << pipe.error().message;
     EXPECT_TRUE(fs::is_fifo(dir.file("pipe")));
     auto nowhere = RecordingWriter::create(dir.file("no/such/folder.attn"), make_info());
     ASSERT_FALSE(nowhere);
