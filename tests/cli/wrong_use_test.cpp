@@ -112,22 +112,29 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
 
 TEST_F(CommandLine, AFlippedByteIsNamedByVerify) {
     const std::string recording = dir.file("x.attn");
-    ASSERT_EQ(run(capture("-p 'abc def' -n 40 -o " + recording)).code, 0);
+    ASSERT_EQ(run(capture("-p 'abc def' -n 800 --ignore-eos -o " + recording)).code, 0);
     std::fstream file(recording, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(16); // the size of a page, big-endian; 1 stands for 65536
-    const int high = file.get(), low = file.get();
-    const std::streamoff page = high * 256 + low == 1 ? 65536 : high * 256 + low;
     file.seekg(0, std::ios::end);
-    // the end of a page in the first quarter: the content of a frame, not what opening the file looks at
-    const std::streamoff middle = static_cast<std::streamoff>(file.tellg()) / page / 4 * page + page - 40;
-    file.seekg(middle);
-    const char byte = static_cast<char>(file.get() ^ 0x55);
-    file.seekp(middle);
-    file.put(byte);
-    file.close();
-    const Answer verified = run("verify " + recording);
-    EXPECT_EQ(verified.code, 1) << verified.output;
-    EXPECT_NE(verified.output.find("damage"), std::string::npos);
+    const auto size = static_cast<std::streamoff>(file.tellg());
+    const auto flip = [&](std::streamoff at) {
+        file.seekg(at);
+        const char byte = static_cast<char>(file.get() ^ 0x55);
+        file.seekp(at);
+        file.put(byte);
+        file.flush();
+    };
+    int named = 0;
+    for (std::streamoff place = 1; place < 24; ++place) {
+        const std::streamoff at = size * place / 24 + 200;
+        flip(at);
+        const Answer verified = run("verify " + recording);
+        flip(at);
+        if (verified.code == 0) continue; // pages that SQLite has given up hold old bytes
+        EXPECT_NE(verified.output.find(verified.code == 1 ? "damage" : "error"), std::string::npos) << verified.output;
+        named += verified.code == 1;
+    }
+    EXPECT_GE(named, 12);
+    EXPECT_EQ(run("verify " + recording).code, 0);
 }
 
 TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {

@@ -93,7 +93,8 @@ TEST_F(Recorded, AColumnIsThatOfTheRows) {
             ASSERT_EQ(int64_t(c->size()), n_ - token);
             for (int64_t i = token; i < n_; ++i) {
                 const double expected = tensors_->has_rows(i) ? weight(i, token, s) : 0;
-                EXPECT_NEAR((*c)[size_t(i - token)], expected, 2e-6) << "token " << i;
+                // exp(score - log of the denominator): the rounding of that logarithm, a float of up to 60 here, is 4e-6 of the weight
+                EXPECT_NEAR((*c)[size_t(i - token)], expected, 4e-6) << "token " << i;
             }
         }
     }
