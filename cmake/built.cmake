@@ -2,6 +2,7 @@
 # nothing twice.
 find_package(fmt REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
+find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(libzip REQUIRED IMPORTED_TARGET libzip>=1.7)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash>=0.8)
@@ -18,4 +19,4 @@ endforeach()
 add_library(attnscope INTERFACE)
 target_include_directories(attnscope INTERFACE "${CMAKE_SOURCE_DIR}/include")
 target_link_libraries(attnscope INTERFACE -Wl,--start-group ${built_libraries} -Wl,--end-group attnscope_llama fmt::fmt
-    OpenSSL::Crypto PkgConfig::libzip PkgConfig::xxhash Threads::Threads ${CMAKE_DL_LIBS})
+    OpenSSL::Crypto ZLIB::ZLIB PkgConfig::libzip PkgConfig::xxhash Threads::Threads ${CMAKE_DL_LIBS})

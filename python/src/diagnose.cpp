@@ -80,7 +80,10 @@ nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shap
     Diagnosis diagnosis;
     {
         const nb::gil_scoped_release unlocked;
-        const auto reader = value(CaptureReader::open(path, {shape, name}));
+        CaptureOptions options;
+        options.shape = shape;
+        options.array = name;
+        const auto reader = value(CaptureReader::open(path, options));
         diagnosis = value(diagnose_capture(*reader, [](int64_t) { check_signals(); }));
     }
     return as_dict(diagnosis);

@@ -47,7 +47,7 @@ def test_verify_of_a_file_that_was_changed(tmp_path, smollm2):
     path = tmp_path / "changed.attn"
     shutil.copy(smollm2, path)
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE frame SET verdict = 2 WHERE idx = 5")
+        db.execute("UPDATE frame SET verdict = 2 WHERE rowid = 5")
     db.close()
     report = at.open(path).verify()
     assert not report and report.damage

@@ -46,6 +46,7 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     request.rows = {*layers, *heads};
     request.tokens = {begin, end};
     request.tokens_per_tile = end - begin; // one line of tiles: the mean over all tokens
+    request.exact = end - begin == 1 && layers->size() == 1 && heads->size() == 1; // a row as it was recorded, not a mean
     Result<AttentionMap> map = attention_map(**source, request);
     if (!map) return map.error();
     if (map->n_tokens.front() == 0) {

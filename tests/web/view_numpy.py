@@ -72,13 +72,14 @@ try:
         print(f"{name:18} worst difference {worst:.1e}")
         assert worst < 2e-6, name
 
-    # Rows are show's to the last digit; columns, flows and tiles are of the same weights.
+    # A head's row is show's to the last digit. Means are free in their order of additions: within 1e-7, which show prints as the same.
     for token, extra, query in ((n - 1, [], ""), (n // 2, ["--layer", "3"], "&layer=3"), (n - 2, ["--layer", "7", "--head", "2"], "&layer=7&head=2")):
         shown = json.loads(subprocess.run([binary, "show", recording, "--token", str(token), "--values", "--json", *extra], check=True,
                                           capture_output=True, text=True).stdout)["values"]
         for _ in range(2):  # from the file, then from memory
             got = floats(f"row?r=0&t={token}{query}")
-            assert np.array_equal(got.astype(np.float32), np.array(shown, dtype=np.float32)), (token, extra)
+            worst = np.abs(got - np.array(shown)).max()
+            assert worst <= (0 if "--head" in extra else 1e-7), (token, extra, worst)
             floats("column?r=0&t=0")
     mean = rows.mean((1, 2))
     for token in (0, 5, n - 3):
