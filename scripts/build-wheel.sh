@@ -16,10 +16,11 @@ if [ ! -x "$work/tools/bin/auditwheel" ] || ! cmp -s python/requirements-build.t
     cp python/requirements-build.txt "$work/tools/installed.txt"
 fi
 export PATH="$work/tools/bin:$PATH"
-settings=(-Cbuild-dir="$work/cmake" -Ccmake.define.ATTNSCOPE_BUILT_DIR="$built")
+settings=(-Cbuild-dir="$work/cmake" -Ccmake.define.ATTNSCOPE_BUILT_DIR="$built"
+    -Ccmake.define.ATTNSCOPE_LLAMA_PREBUILT=ON) # that build has built llama.cpp, too
 # The build's own ways: which llama.cpp, which compiler cache.
 cached() { sed -n "s/^$1:[A-Z]*=//p" "$built/CMakeCache.txt"; }
-for name in ATTNSCOPE_LLAMA_DIR ATTNSCOPE_LLAMA_BUILD ATTNSCOPE_LLAMA_PREBUILT CMAKE_CXX_COMPILER_LAUNCHER; do
+for name in ATTNSCOPE_LLAMA_DIR ATTNSCOPE_LLAMA_BUILD CMAKE_CXX_COMPILER_LAUNCHER; do
     value=$(cached "$name")
     [ -z "$value" ] || settings+=("-Ccmake.define.$name=$value")
 done
