@@ -77,10 +77,12 @@ std::string captured(const std::string& path, const Run& run) {
     if (!layers) return "-\t-\t-\t" + layers.error().message;
     std::vector<int32_t> prompt;
     for (int i = 0; i < n_prompt; ++i) prompt.push_back(5 + i * 7 % 101);
-    const RowsDifference d = compare_with_engine(o, prompt, n_generated, [](size_t i) { return i % 8 == 0 || i >= n_prompt; });
+    const RowsDifference d =
+        compare_with_engine(o, prompt, n_generated, [](size_t i) { return i % 8 == 0 || i >= n_prompt; });
     if (!d.error.empty()) return layers->first + "\t-\t-\t" + d.error;
     const std::string verdict = d.not_ok == 0 ? "ok" : fmt::format("{} of {} not ok", d.not_ok, n_prompt + n_generated);
-    return fmt::format("{}\t{}\t{}\t{}", layers->first, verdict, d.rows > 0 ? fmt::format("{:.1e}", d.max_difference) : "-", layers->second);
+    return fmt::format("{}\t{}\t{}\t{}", layers->first, verdict,
+                       d.rows > 0 ? fmt::format("{:.1e}", d.max_difference) : "-", layers->second);
 }
 
 std::string in_child(const std::string& path, const Run& run) {
@@ -110,8 +112,10 @@ Outcome outcome_of(const std::string& line) {
     std::string* const fields[] = {&o.layers, &o.verdict, &o.difference, &o.reason};
     size_t field = 0;
     for (const char c : line) {
-        if (c == '\t' && field < 3) ++field;
-        else *fields[field] += c == '|' || c == '\n' ? ' ' : c;
+        if (c == '\t' && field < 3)
+            ++field;
+        else
+            *fields[field] += c == '|' || c == '\n' ? ' ' : c;
     }
     return o;
 }
@@ -121,13 +125,16 @@ std::string row_of(const std::string& path) {
     for (const Run& run : runs) {
         const Outcome o = outcome_of(in_child(path, run));
         if (layers.empty()) layers = o.layers;
-        if (o.difference != "-" && (difference == "-" || std::stod(o.difference) > std::stod(difference))) difference = o.difference;
+        if (o.difference != "-" && (difference == "-" || std::stod(o.difference) > std::stod(difference)))
+            difference = o.difference;
         std::string why = o.reason;
         if (const size_t at = why.find(path); at != std::string::npos) why.replace(at, path.size(), "it");
-        if (!why.empty() && reason.find(why) == std::string::npos) reason += (reason.empty() ? "" : "; ") + fmt::format("{}: {}", run.name, why);
+        if (!why.empty() && reason.find(why) == std::string::npos)
+            reason += (reason.empty() ? "" : "; ") + fmt::format("{}: {}", run.name, why);
         cells += fmt::format(" {} |", o.verdict == "ok" && o.layers != layers ? o.layers : o.verdict);
     }
-    return fmt::format("| {} | {} |{} {} | {} |", std::filesystem::path(path).stem().string(), layers, cells, difference, reason);
+    return fmt::format("| {} | {} |{} {} | {} |", std::filesystem::path(path).stem().string(), layers, cells,
+                       difference, reason);
 }
 
 // Everything of a row but its largest difference and its reason.
@@ -159,8 +166,10 @@ int main(int argc, char** argv) {
         if (entry.path().extension() == ".gguf") paths.push_back(entry.path());
     }
     std::sort(paths.begin(), paths.end());
-    const std::map<std::string, std::string> known = before.empty() ? std::map<std::string, std::string>() : rows_in(before);
-    fmt::print("| architecture | layers | flash attention off | on | on, q8_0 | off, callback | on, callback | largest difference | why not |\n"
+    const std::map<std::string, std::string> known =
+        before.empty() ? std::map<std::string, std::string>() : rows_in(before);
+    fmt::print("| architecture | layers | flash attention off | on | on, q8_0 | off, callback | on, callback | largest "
+               "difference | why not |\n"
                "|---|---|---|---|---|---|---|---|---|\n");
     int changed = 0;
     for (const std::string& path : paths) {

@@ -23,17 +23,25 @@ int main(int argc, char** argv) {
     std::vector<Entry> entries{Entry::interposed};
     for (int i = 1; i < argc; ++i) {
         const std::string a = argv[i];
-        if (a == "--prompt" && i + 1 < argc) n_prompt = static_cast<size_t>(std::atol(argv[++i]));
-        else if (a == "--predict" && i + 1 < argc) n_predict = std::atoi(argv[++i]);
-        else if (a == "--types" && i + 1 < argc) types = {argv[++i]};
-        else if (a == "--fa" && i + 1 < argc) fas = {argv[++i]};
-        else if (a == "--device-mean") device_mean = true;
-        else if (a == "--tolerance" && i + 1 < argc) tolerance = std::atof(argv[++i]); // of rows: GPUs round differently
-        else if (a == "--callback") entries = {Entry::callback};
-        else if (const size_t eq = a.find('='); eq != std::string::npos) models.emplace_back(a.substr(0, eq), a.substr(eq + 1));
+        if (a == "--prompt" && i + 1 < argc)
+            n_prompt = static_cast<size_t>(std::atol(argv[++i]));
+        else if (a == "--predict" && i + 1 < argc)
+            n_predict = std::atoi(argv[++i]);
+        else if (a == "--types" && i + 1 < argc)
+            types = {argv[++i]};
+        else if (a == "--fa" && i + 1 < argc)
+            fas = {argv[++i]};
+        else if (a == "--device-mean")
+            device_mean = true;
+        else if (a == "--tolerance" && i + 1 < argc)
+            tolerance = std::atof(argv[++i]); // of rows: GPUs round differently
+        else if (a == "--callback")
+            entries = {Entry::callback};
+        else if (const size_t eq = a.find('='); eq != std::string::npos)
+            models.emplace_back(a.substr(0, eq), a.substr(eq + 1));
     }
-    fmt::print("{:<14} {:<3} {:<6} {:>6} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9}\n", "model", "fa", "k", "tokens", "rows",
-               "max diff", "padding", "|sum-1|", "not ok", "witness", "proven");
+    fmt::print("{:<14} {:<3} {:<6} {:>6} {:>9} {:>10} {:>9} {:>9} {:>7} {:>9} {:>9}\n", "model", "fa", "k", "tokens",
+               "rows", "max diff", "padding", "|sum-1|", "not ok", "witness", "proven");
     bool good = true;
     for (const auto& [name, path] : models) {
         for (const auto& fa : fas) {
@@ -59,11 +67,14 @@ int main(int argc, char** argv) {
                     // Every generated token, and every token of the prompt.
                     const RowsDifference d = compare_with_engine(o, prompt, n_predict, [&](size_t i) { return i < n; });
                     if (!d.error.empty()) fmt::print("error: {}\n", d.error);
-                    fmt::print("{:<14} {:<3} {:<6} {:>6} {:>9} {:>10.2g} {:>9.2g} {:>9.2g} {:>7} {:>9.2g} {:>4}/{:<4}\n", name, fa,
-                               type, d.tokens, d.rows, d.max_difference, d.max_padding, d.max_sum_error, d.not_ok, d.max_witness,
-                               d.witnessed, d.pairs);
-                    if (device_mean) fmt::print("    means of {} tokens, largest difference {:.2g}\n", d.means, d.max_mean);
-                    good = good && d.error.empty() && d.max_difference <= tolerance && d.not_ok == 0 && d.max_padding == 0;
+                    fmt::print(
+                        "{:<14} {:<3} {:<6} {:>6} {:>9} {:>10.2g} {:>9.2g} {:>9.2g} {:>7} {:>9.2g} {:>4}/{:<4}\n", name,
+                        fa, type, d.tokens, d.rows, d.max_difference, d.max_padding, d.max_sum_error, d.not_ok,
+                        d.max_witness, d.witnessed, d.pairs);
+                    if (device_mean)
+                        fmt::print("    means of {} tokens, largest difference {:.2g}\n", d.means, d.max_mean);
+                    good =
+                        good && d.error.empty() && d.max_difference <= tolerance && d.not_ok == 0 && d.max_padding == 0;
                 }
             }
         }

@@ -90,7 +90,8 @@ struct Runner {
         for (int32_t at = 0; at < n; at += batch) {
             tokens.resize(static_cast<size_t>(std::min(batch, n - at)));
             for (llama_token& t : tokens) t = draw();
-            if (llama_decode(context.get(), llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))) != 0)
+            if (llama_decode(context.get(), llama_batch_get_one(tokens.data(), static_cast<int32_t>(tokens.size()))) !=
+                0)
                 return false;
         }
         llama_synchronize(context.get());
@@ -109,7 +110,9 @@ struct Runner {
     }
 };
 
-nlohmann::json to_json(const Spread& s) { return {{"low", s.low}, {"median", s.median}, {"high", s.high}}; }
+nlohmann::json to_json(const Spread& s) {
+    return {{"low", s.low}, {"median", s.median}, {"high", s.high}};
+}
 
 // Empty with a sentence in `problem` when it could not be done.
 std::optional<nlohmann::json> measure(llama_model* model, const Flags& f, int32_t context, std::string& problem) {
@@ -118,7 +121,8 @@ std::optional<nlohmann::json> measure(llama_model* model, const Flags& f, int32_
     for (const Way way : {plain, no_flash, field}) {
         Runner& r = runners[way];
         if (!r.open(model, f, context + room, way)) {
-            problem = fmt::format("llama.cpp could not make a context of {} positions ({})", context + room, way_names[way]);
+            problem =
+                fmt::format("llama.cpp could not make a context of {} positions ({})", context + room, way_names[way]);
             return std::nullopt;
         }
         if (!r.fill(context, std::min(f.ubatch, context + room))) {
@@ -151,17 +155,22 @@ std::optional<nlohmann::json> measure(llama_model* model, const Flags& f, int32_
         problem = "no tensor named kq_soft_max was seen: this model has no attention that the field's way could find";
         return std::nullopt;
     }
-    return nlohmann::json{{"context", context}, {"plain_ms", spread(ms[plain]).median},
-                          {"plain_no_flash_ms", spread(ms[no_flash]).median}, {"capturing_ms", spread(ms[field]).median},
-                          {"ratio", to_json(spread(ratios))}, {"ratio_no_flash", to_json(spread(ratios_no_flash))},
+    return nlohmann::json{{"context", context},
+                          {"plain_ms", spread(ms[plain]).median},
+                          {"plain_no_flash_ms", spread(ms[no_flash]).median},
+                          {"capturing_ms", spread(ms[field]).median},
+                          {"ratio", to_json(spread(ratios))},
+                          {"ratio_no_flash", to_json(spread(ratios_no_flash))},
                           {"bytes_per_token", bytes}};
 }
 
 int run(const Flags& f) {
     llama_backend_init();
-    llama_log_set([](ggml_log_level level, const char* text, void*) {
-        if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
-    }, nullptr);
+    llama_log_set(
+        [](ggml_log_level level, const char* text, void*) {
+            if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+        },
+        nullptr);
     llama_model_params p = llama_model_default_params();
     p.n_gpu_layers = f.n_gpu_layers;
     const llama_model_ptr model(llama_model_load_from_file(f.model.c_str(), p));
@@ -200,8 +209,13 @@ int run(const Flags& f) {
         std::fflush(stdout);
     }
     if (f.json) {
-        fmt::print("{}\n", nlohmann::json{{"way", "field"}, {"model", f.model}, {"devices", devices}, {"turns", f.turns},
-                                          {"tokens", f.tokens}, {"runs", runs}}.dump(2));
+        fmt::print("{}\n", nlohmann::json{{"way", "field"},
+                                          {"model", f.model},
+                                          {"devices", devices},
+                                          {"turns", f.turns},
+                                          {"tokens", f.tokens},
+                                          {"runs", runs}}
+                               .dump(2));
     }
     return status;
 }
@@ -215,8 +229,12 @@ int main(int argc, char** argv) {
     app.add_option("--n-gpu-layers,--ngl", f.n_gpu_layers, "Layers to put on GPUs (default: all that fit)");
     app.add_option("-t,--threads", f.threads, "Threads (default: the number of cores)")->check(CLI::Range(1, 1024));
     app.add_option("-b,--ubatch-size", f.ubatch, "Prompt tokens computed at once")->check(CLI::Range(1, 1 << 16));
-    app.add_option("--contexts", f.contexts, "Context lengths to measure at")->delimiter(',')->check(CLI::Range(8, 1 << 20));
-    app.add_option("--turns", f.turns, "Rounds of turns at each length")->capture_default_str()->check(CLI::Range(3, 1000));
+    app.add_option("--contexts", f.contexts, "Context lengths to measure at")
+        ->delimiter(',')
+        ->check(CLI::Range(8, 1 << 20));
+    app.add_option("--turns", f.turns, "Rounds of turns at each length")
+        ->capture_default_str()
+        ->check(CLI::Range(3, 1000));
     app.add_option("--tokens", f.tokens, "Tokens of a turn")->capture_default_str()->check(CLI::Range(1, 4096));
     app.add_flag("--json", f.json, "Print a JSON object");
     CLI11_PARSE(app, argc, argv);

@@ -50,7 +50,9 @@ double now() {
     return 1e6 * static_cast<double>(t.tv_sec) + 1e-3 * static_cast<double>(t.tv_nsec);
 }
 
-template <typename F> F real(const char* name) { return reinterpret_cast<F>(dlsym(RTLD_NEXT, name)); }
+template <typename F> F real(const char* name) {
+    return reinterpret_cast<F>(dlsym(RTLD_NEXT, name));
+}
 
 void note(char kind, const void* stream, size_t bytes, double begin, int event = -1) {
     static thread_local const long thread = syscall(SYS_gettid);
@@ -68,7 +70,8 @@ void write() {
         const Call& c = t.calls[i];
         float ms = 0;
         if (c.event >= 0) cudaEventElapsedTime(&ms, t.events[size_t(c.event)], t.events[size_t(c.event) + 1]);
-        std::fprintf(file, "%c %ld %p %zu %.2f %.2f %.2f\n", c.kind, c.thread, c.stream, c.bytes, c.begin, c.end, 1e3 * static_cast<double>(ms));
+        std::fprintf(file, "%c %ld %p %zu %.2f %.2f %.2f\n", c.kind, c.thread, c.stream, c.bytes, c.begin, c.end,
+                     1e3 * static_cast<double>(ms));
     }
     std::fclose(file);
 }
@@ -78,18 +81,19 @@ int events_of_a_launch() {
     Trace& t = trace();
     if (t.n_events + 2 > most_events) return -1;
     const int first = t.n_events.fetch_add(2);
-    for (; t.made < first + 2; ++t.made) cudaEventCreate(&t.events[size_t(t.made)]); // many at once, or the first would wait often
+    // many at once, or the first would wait often
+    for (; t.made < first + 2; ++t.made) cudaEventCreate(&t.events[size_t(t.made)]);
     return first;
 }
 
 } // namespace
 
 // A call of the runtime, passed on and noted.
-#define PASS_ON(letter, name, stream, bytes, ...)                                                                                  \
-    static const auto next = real<decltype(&name)>(#name);                                                                         \
-    const double begin = now();                                                                                                    \
-    const cudaError_t result = next(__VA_ARGS__);                                                                                  \
-    note(letter, stream, bytes, begin);                                                                                            \
+#define PASS_ON(letter, name, stream, bytes, ...)                                                                      \
+    static const auto next = real<decltype(&name)>(#name);                                                             \
+    const double begin = now();                                                                                        \
+    const cudaError_t result = next(__VA_ARGS__);                                                                      \
+    note(letter, stream, bytes, begin);                                                                                \
     return result
 
 extern "C" {
@@ -107,7 +111,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
     if (event >= 0) record(trace().events[size_t(event) + 1], stream);
     return result;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { PASS_ON('S', cudaStreamSynchronize, stream, 0, stream); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    PASS_ON('S', cudaStreamSynchronize, stream, 0, stream);
+}
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     PASS_ON('C', cudaMemcpyAsync, stream, bytes, to, from, bytes, kind, stream);
 }

@@ -51,8 +51,7 @@ uint64_t sum_words(const uint8_t* bytes, size_t n) {
     for (size_t i = 0; i + 64 <= n; i += 64) {
         uint64_t words[8];
         std::memcpy(words, bytes + i, 64);
-        for (size_t l = 0; l < 8; ++l)
-            sum[l] += words[l];
+        for (size_t l = 0; l < 8; ++l) sum[l] += words[l];
     }
     return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
@@ -60,15 +59,16 @@ uint64_t sum_words(const uint8_t* bytes, size_t n) {
 // Runs f(part) for `n` parts on as many threads.
 void on_threads(int32_t n, const std::function<void(int32_t)>& f) {
     std::vector<std::jthread> threads;
-    for (int32_t t = 1; t < n; ++t)
-        threads.emplace_back(f, t);
+    for (int32_t t = 1; t < n; ++t) threads.emplace_back(f, t);
     f(0);
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-    const auto argument = [&](int i, int64_t otherwise) { return argc > i ? std::max<int64_t>(0, std::atoll(argv[i])) : otherwise; };
+    const auto argument = [&](int i, int64_t otherwise) {
+        return argc > i ? std::max<int64_t>(0, std::atoll(argv[i])) : otherwise;
+    };
     const int64_t n = std::max<int64_t>(1, argument(1, 512));
     const auto n_threads = static_cast<int32_t>(std::max<int64_t>(1, argument(2, 1)));
     const auto repeats = static_cast<int>(std::max<int64_t>(1, argument(3, 40)));
@@ -116,39 +116,50 @@ int main(int argc, char** argv) {
     if (!layer_keys) return 1;
     const std::span<const uint8_t* const> chunks = layer_keys->chunks; // of all layers
     const size_t chunk_bytes = (*keys)->bytes() / chunks.size();
-    contests.push_back({"floor: read K", [&] {
+    contests.push_back({"floor: read K",
+                        [&] {
                             on_threads(n_threads, [&](int32_t t) {
                                 uint64_t sum = 0;
                                 const int64_t used = (n + tile_columns - 1) / tile_columns * tile_columns;
                                 for (int64_t c = 0; c < static_cast<int64_t>(chunks.size()); ++c) {
                                     const auto columns = std::min(chunk_columns, used - c * chunk_columns);
-                                    const size_t run = static_cast<size_t>(chunk_columns) * geometry.layers[0].k_bytes() /
+                                    const size_t run = static_cast<size_t>(chunk_columns) *
+                                                       geometry.layers[0].k_bytes() /
                                                        static_cast<size_t>(geometry.layers[0].n_head_kv);
-                                    const size_t part = run * static_cast<size_t>(columns) / static_cast<size_t>(chunk_columns);
+                                    const size_t part =
+                                        run * static_cast<size_t>(columns) / static_cast<size_t>(chunk_columns);
                                     for (size_t at = static_cast<size_t>(t) * run; at < chunk_bytes;
                                          at += run * static_cast<size_t>(n_threads))
                                         sum += sum_words(chunks[static_cast<size_t>(c)] + at, part);
                                 }
                                 sink_of_results = sum;
                             });
-                        }, {}});
+                        },
+                        {}});
     const int64_t n_tiles = (n + tile_columns - 1) / tile_columns;
     const LayerInfo& layer = geometry.layers[0];
     const int32_t group = layer.n_head / layer.n_head_kv;
     std::vector<float> q(static_cast<size_t>(group * layer.head_dim) + 16, 1.0f);
     for (const bool any_order : {false, true}) {
-        contests.push_back({any_order ? "floor: dots, any order" : "floor: dots, keys cached", [&, any_order] {
+        contests.push_back({any_order ? "floor: dots, any order" : "floor: dots, keys cached",
+                            [&, any_order] {
                                 on_threads(n_threads, [&](int32_t t) {
                                     std::vector<float> out(static_cast<size_t>(group * tile_columns));
-                                    TileTask task{.q = q.data(), .q_stride = static_cast<size_t>(layer.head_dim), .n_q = group,
-                                                  .head_dim = layer.head_dim, .tiles = chunks[0], .n_tiles = 1,
-                                                  .out = out.data(), .out_stride = static_cast<size_t>(tile_columns),
+                                    TileTask task{.q = q.data(),
+                                                  .q_stride = static_cast<size_t>(layer.head_dim),
+                                                  .n_q = group,
+                                                  .head_dim = layer.head_dim,
+                                                  .tiles = chunks[0],
+                                                  .n_tiles = 1,
+                                                  .out = out.data(),
+                                                  .out_stride = static_cast<size_t>(tile_columns),
                                                   .any_order = any_order};
                                     const int64_t all = int64_t{geometry.n_layer()} * layer.n_head_kv * n_tiles;
                                     for (int64_t i = t; i < all; i += n_threads) row_kernels().tiles_f16(task);
                                     sink_of_results = static_cast<uint64_t>(out[0]);
                                 });
-                            }, {}});
+                            },
+                            {}});
     }
     std::vector<std::unique_ptr<AttentionView>> views;
     bool ok = true;
@@ -157,11 +168,13 @@ int main(int argc, char** argv) {
         ok = ok && view.ok();
         if (!view) return;
         views.push_back(std::move(*view));
-        contests.push_back({name, [&, v = views.back().get()] {
+        contests.push_back({name,
+                            [&, v = views.back().get()] {
                                 const auto answer = v->answer(frame);
                                 ok = ok && answer.ok();
                                 if (answer) sink_of_results = static_cast<uint64_t>(answer.value().values[0] * 1e6f);
-                            }, {}});
+                            },
+                            {}});
     };
     enter("mean", {.reduce = Reduce::mean});
     enter("max", {.reduce = Reduce::max});
@@ -185,7 +198,8 @@ int main(int argc, char** argv) {
                 static_cast<long long>(n), n_threads, attention_simd_name(), cold ? "cold" : "warm",
                 static_cast<double>(geometry.k_bytes()) * static_cast<double>(n) / 1e6);
     for (Contest& c : contests)
-        std::printf("%-26s %8.3f ms  (quartiles %.3f to %.3f)\n", c.name.c_str(), c.quantile(0.5), c.quantile(0.25), c.quantile(0.75));
+        std::printf("%-26s %8.3f ms  (quartiles %.3f to %.3f)\n", c.name.c_str(), c.quantile(0.5), c.quantile(0.25),
+                    c.quantile(0.75));
     std::printf("%-26s %8.3f ms\n", "append a frame", append_ms[append_ms.size() / 2]);
     return 0;
 }

@@ -39,7 +39,9 @@ std::vector<ggml_fp16_t> random_halves(size_t n, std::mt19937& rng) {
     return v;
 }
 
-const uint8_t* bytes(const std::vector<ggml_fp16_t>& v) { return static_cast<const uint8_t*>(static_cast<const void*>(v.data())); }
+const uint8_t* bytes(const std::vector<ggml_fp16_t>& v) {
+    return static_cast<const uint8_t*>(static_cast<const void*>(v.data()));
+}
 
 struct Cache {
     capture::Mirror k, v;
@@ -70,7 +72,8 @@ struct Prompt {
         }
         q = random_halves(n_tokens * n_head * size_t(dim), rng);
         out.assign(size_t(dim), 0.1f);
-        for (size_t t = 0; t < n_tokens; ++t) visible.push_back({{0, n_cells - static_cast<int64_t>(n_tokens) + 1 + static_cast<int64_t>(t)}});
+        for (size_t t = 0; t < n_tokens; ++t)
+            visible.push_back({{0, n_cells - static_cast<int64_t>(n_tokens) + 1 + static_cast<int64_t>(t)}});
         columns.resize(size_t(n_cells));
         std::iota(columns.begin(), columns.end(), 0);
     }
@@ -117,7 +120,8 @@ int main(int argc, char** argv) {
                     for (size_t t = 0; t < n_tokens; t += step)
                         prove(std::span(samples).subspan(t, step), std::span(results).subspan(t, step));
                     const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-                    best[together] = std::min(best[together], s * 1e9 / static_cast<double>(n) / static_cast<double>(n_tokens));
+                    best[together] =
+                        std::min(best[together], s * 1e9 / static_cast<double>(n) / static_cast<double>(n_tokens));
                 }
             }
             std::printf("%8d %8lld %12.2f %12.2f\n", dim, static_cast<long long>(n), best[0], best[1]);

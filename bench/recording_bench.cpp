@@ -45,8 +45,7 @@ double cpu_seconds(clockid_t clock) {
 std::vector<uint8_t> random_bytes(size_t n, uint64_t seed) {
     std::vector<uint8_t> bytes(n);
     for (uint8_t& b : bytes)
-        b = static_cast<uint8_t>((seed = seed * 6364136223846793005ULL + 1442695040888963407ULL) >> 56) &
-            0xbb;
+        b = static_cast<uint8_t>((seed = seed * 6364136223846793005ULL + 1442695040888963407ULL) >> 56) & 0xbb;
     return bytes;
 }
 
@@ -106,9 +105,9 @@ int measure(const Shape& shape, const std::string& folder, int64_t n, double rat
             if (!(*writer)->push(std::move(frame))) return 1;
             pushing += cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - before;
             if (rate > 0) {
-                std::this_thread::sleep_until(
-                    begin + std::chrono::duration_cast<Clock::duration>(
-                                std::chrono::duration<double>(static_cast<double>(i) / rate)));
+                std::this_thread::sleep_until(begin +
+                                              std::chrono::duration_cast<Clock::duration>(
+                                                  std::chrono::duration<double>(static_cast<double>(i) / rate)));
             }
         }
         const auto last = Clock::now();
@@ -120,12 +119,11 @@ int measure(const Shape& shape, const std::string& folder, int64_t n, double rat
         cpu_seconds(CLOCK_PROCESS_CPUTIME_ID) - process - (cpu_seconds(CLOCK_THREAD_CPUTIME_ID) - producer);
     const auto bytes = static_cast<double>(std::filesystem::file_size(path));
     const double data = static_cast<double>(n) * static_cast<double>(geometry.q_bytes() + geometry.k_bytes());
-    std::printf(
-        "%-8s page %5d chunk %3d: writer %6.1f us CPU/token, push %5.1f us, %7.0f tokens/s, %6.0f MB/s, "
-        "close %.0f ms, size %.4f\n",
-        shape.name, layout.page_bytes, layout.chunk_frames, writer_cpu / static_cast<double>(n) * 1e6,
-        pushing / static_cast<double>(n) * 1e6, static_cast<double>(n) / wall, data / wall / 1e6,
-        closing * 1e3, bytes / data);
+    std::printf("%-8s page %5d chunk %3d: writer %6.1f us CPU/token, push %5.1f us, %7.0f tokens/s, %6.0f MB/s, "
+                "close %.0f ms, size %.4f\n",
+                shape.name, layout.page_bytes, layout.chunk_frames, writer_cpu / static_cast<double>(n) * 1e6,
+                pushing / static_cast<double>(n) * 1e6, static_cast<double>(n) / wall, data / wall / 1e6, closing * 1e3,
+                bytes / data);
     if (const int rc = measure_reading(path, n); rc != 0) return rc;
     std::filesystem::remove(path);
     return 0;
@@ -135,8 +133,7 @@ int measure(const Shape& shape, const std::string& folder, int64_t n, double rat
 
 int main(int argc, char** argv) {
     if (argc < 2) {
-        std::fprintf(stderr,
-                     "usage: bench_recording FOLDER [frames] [tokens/s] [page bytes] [chunk frames]\n");
+        std::fprintf(stderr, "usage: bench_recording FOLDER [frames] [tokens/s] [page bytes] [chunk frames]\n");
         return 2;
     }
     const int64_t n = argc > 2 ? std::atoll(argv[2]) : 2000;

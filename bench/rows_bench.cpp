@@ -55,12 +55,10 @@ struct Contest {
 template <class F> void each_layer(int32_t n_threads, F&& f) {
     std::atomic<int32_t> next{0};
     auto work = [&] {
-        for (int32_t l = next++; l < n_layer; l = next++)
-            f(l);
+        for (int32_t l = next++; l < n_layer; l = next++) f(l);
     };
     std::vector<std::jthread> threads;
-    for (int32_t t = 1; t < n_threads; ++t)
-        threads.emplace_back(work);
+    for (int32_t t = 1; t < n_threads; ++t) threads.emplace_back(work);
     work();
 }
 
@@ -69,8 +67,7 @@ uint64_t sum_words(const std::vector<uint8_t>& bytes) {
     uint64_t sum[8] = {};
     const size_t n = bytes.size() / 8 / 8 * 8;
     for (size_t i = 0; i < n; i += 8) {
-        for (size_t l = 0; l < 8; ++l)
-            sum[l] += words[i + l];
+        for (size_t l = 0; l < 8; ++l) sum[l] += words[i + l];
     }
     return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
@@ -95,13 +92,11 @@ int main(int argc, char** argv) {
     std::mt19937 rng(7);
     std::vector<ggml_fp16_t> noise(1 << 16);
     std::normal_distribution<float> normal;
-    for (auto& h : noise)
-        h = ggml_fp32_to_fp16(normal(rng));
+    for (auto& h : noise) h = ggml_fp32_to_fp16(normal(rng));
     auto random_halves = [&](size_t bytes) {
         std::vector<uint8_t> v(bytes);
         auto* halves = static_cast<ggml_fp16_t*>(static_cast<void*>(v.data()));
-        for (size_t i = 0; i < bytes / 2; ++i)
-            halves[i] = noise[(i * 40503u + rng() % 7) % noise.size()];
+        for (size_t i = 0; i < bytes / 2; ++i) halves[i] = noise[(i * 40503u + rng() % 7) % noise.size()];
         return v;
     };
     const std::vector<uint8_t> q = random_halves(layer.q_bytes());
@@ -129,9 +124,8 @@ int main(int argc, char** argv) {
     }
 
     Contest read_k{[&] {
-        each_layer(n_threads, [&](int32_t l) {
-            sink_of_results = static_cast<float>(sum_words(k[static_cast<size_t>(l)]));
-        });
+        each_layer(n_threads,
+                   [&](int32_t l) { sink_of_results = static_cast<float>(sum_words(k[static_cast<size_t>(l)])); });
     }};
 
     // 32 keys of one KV head: 8 KiB, with the query well inside a first-level cache
@@ -160,8 +154,8 @@ int main(int argc, char** argv) {
         each_layer(n_threads, [&](int32_t) {
             float out[7 * n_cached];
             for (int64_t j = 0; j < n * n_head_kv; j += n_cached) {
-                row_kernels().dots_f16({float_q[0].f, head_dim, n_head / n_head_kv, head_dim, k[0].data(),
-                                        head_dim * 2, n_cached, out, n_cached});
+                row_kernels().dots_f16({float_q[0].f, head_dim, n_head / n_head_kv, head_dim, k[0].data(), head_dim * 2,
+                                        n_cached, out, n_cached});
             }
             sink_of_results = out[0];
         });
@@ -171,14 +165,12 @@ int main(int argc, char** argv) {
     Contest ours{[&] { ok = ok && attention_rows_parallel(requests, outs, n_threads).ok(); }};
 
     for (int i = 0; i < repeats; ++i) {
-        for (Contest* one : {&read_k, &engine_dots, &our_dots, &ours})
-            one->repeat();
+        for (Contest* one : {&read_k, &engine_dots, &our_dots, &ours}) one->repeat();
     }
     if (!ok) return 1;
 
     const double mb = static_cast<double>(layer.k_bytes()) * static_cast<double>(n) * n_layer / 1e6;
-    std::printf("%lld positions, %d threads, %s\n", static_cast<long long>(n), n_threads,
-                attention_simd_name());
+    std::printf("%lld positions, %d threads, %s\n", static_cast<long long>(n), n_threads, attention_simd_name());
     std::printf("floor: read K          %8.2f ms  (%.0f MB, %.1f GB/s)\n", read_k.ms, mb, mb / read_k.ms);
     std::printf("floor: F16 dots (ggml) %8.2f ms\n", engine_dots.ms);
     std::printf("our dots, keys cached  %8.2f ms\n", our_dots.ms);

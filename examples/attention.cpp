@@ -46,13 +46,17 @@ int main(int argc, char** argv) {
     auto frames = (*recording)->frames(0, (*recording)->info().n_frames);
     if (!view || !frames) return fail(view ? frames.error() : view.error());
     const auto text = [&](int64_t column) { return (*recording)->token_text((*frames)[size_t(column)].token); };
-    auto told = (*view)->each({result->n_prompt, (*recording)->info().n_frames}, [&](AttentionAnswer&& answer) -> Result<void> {
-        std::printf("%12s looked at", text(answer.index).c_str());
-        for (size_t i = 0; i < answer.columns.size(); ++i) // the first position takes most of the weight, and means nothing
-            if (answer.columns[i] != 0) std::printf(" '%s' (%.1f%%)", text(answer.columns[i]).c_str(), 100 * double(answer.values[i]));
-        std::printf("\n");
-        return {};
-    });
+    auto told =
+        (*view)->each({result->n_prompt, (*recording)->info().n_frames}, [&](AttentionAnswer&& answer) -> Result<void> {
+            std::printf("%12s looked at", text(answer.index).c_str());
+            // the first position takes most of the weight, and means nothing
+            for (size_t i = 0; i < answer.columns.size(); ++i)
+                if (answer.columns[i] != 0)
+                    std::printf(" '%s' (%.1f%%)", text(answer.columns[i]).c_str(), 100 * double(answer.values[i]));
+            std::printf("\n");
+            return {};
+        });
     if (!told) return fail(told.error());
-    std::printf("recorded %lld tokens, verdict %s\n", (long long)(*recording)->info().n_frames, verdict_text(verdict).c_str());
+    std::printf("recorded %lld tokens, verdict %s\n", (long long)(*recording)->info().n_frames,
+                verdict_text(verdict).c_str());
 }

@@ -8,7 +8,9 @@ int main(int argc, char** argv) {
     attnscope_recording* recording = NULL;
     attnscope_recording_info info = {.struct_size = sizeof info};
     if (argc != 2 || attnscope_recording_open(argv[1], &recording) || attnscope_recording_get_info(recording, &info)) {
-        return fprintf(stderr, "error: %s\n", argc == 2 ? attnscope_error_message() : "usage: example_strongest FILE.attn"), 1;
+        return fprintf(stderr, "error: %s\n",
+                       argc == 2 ? attnscope_error_message() : "usage: example_strongest FILE.attn"),
+               1;
     }
     for (int64_t i = 1; i < info.n_frames; ++i) {
         int64_t column;

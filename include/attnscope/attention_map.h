@@ -20,8 +20,9 @@ namespace attnscope {
 
 // What a tile holds of the weights of its tokens on its columns.
 enum class TileValue {
-    share, // sum over its columns, mean over its tokens: how much of their attention went there. A line of tiles sums to 1
-           // (less what a learned sink takes) when the map has all columns
+    // sum over its columns, mean over its tokens: how much of their attention went there. A line of tiles sums to 1
+    // (less what a learned sink takes) when the map has all columns
+    share,
     largest, // the largest weight
 };
 

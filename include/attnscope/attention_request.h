@@ -18,19 +18,21 @@
 
 namespace attnscope {
 
+// clang-format off: a table
 enum class Reduce {
-    none,           // (layers, heads, n)  every selected row, bit for bit what Recording::rows gives
-    mean,           // (n)                 m[j] = mean over the selected rows of a[l][h][j]; Halo Weave's "aggregated"
-    max,            // (n)                 max over the selected rows
-    per_layer,      // (layers, n)         mean over the selected heads of each layer
-    top_k,          // (k)                 the k largest m[j], largest first, equal ones in column order; `columns` says where
-    spans,          // (spans)             sum of m[j] over each span: which paragraph did this token look at
+    none,      // (layers, heads, n)  every selected row, bit for bit what Recording::rows gives
+    mean,      // (n)                 m[j] = mean over the selected rows of a[l][h][j]; Halo Weave's "aggregated"
+    max,       // (n)                 max over the selected rows
+    per_layer, // (layers, n)         mean over the selected heads of each layer
+    top_k, // (k)                 the k largest m[j], largest first, equal ones in column order; `columns` says where
+    spans, // (spans)             sum of m[j] over each span: which paragraph did this token look at
     lookback_ratio, // (layers, heads)     C / (C + G), C = mean of a[l][h][j] over the prompt's columns, G = mean over the
                     //                     generated ones; Lookback Lens, Chuang et al. 2024 (arXiv 2407.07071). 1 while
                     //                     nothing is generated; 0 where the row gives nothing to either
     entropy,        // (layers, heads)     -sum_j a ln a, in nats; see row_entropy
     first_share,    // (layers, heads)     a[l][h][0], the attention sink of Xiao et al. 2023 (arXiv 2309.17453)
 };
+// clang-format on
 // Names as in JSON: "none", "mean", "max", "per_layer", "top_k", "spans", "lookback_ratio", "entropy", "first_share".
 const char* reduce_name(Reduce reduce);
 Result<Reduce> reduce_from_name(std::string_view name); // the error lists the names
@@ -56,14 +58,15 @@ struct AttentionRequest {
     // Only the last `window` columns are answered (none, mean, max, per_layer) or searched (top_k); their weights stay
     // what they are. 0: all.
     int64_t window = 0;
-    int32_t top_k = 16;        // of Reduce::top_k; at least 1
-    std::vector<Range> spans = {};  // of Reduce::spans: columns [begin, end), in any order, overlapping or not. Columns that
-                               // do not exist yet weigh nothing
-    int32_t every = 1;         // an answer for one token in `every`: the first, and every `every`-th after it
+    int32_t top_k = 16; // of Reduce::top_k; at least 1
+    // of Reduce::spans: columns [begin, end), in any order, overlapping or not. Columns that do not exist yet weigh
+    // nothing
+    std::vector<Range> spans = {};
+    int32_t every = 1; // an answer for one token in `every`: the first, and every `every`-th after it
 
     // Kept from token to token, fed by every token whatever `every` says, with the mean over the selected rows.
     std::vector<Accumulate> accumulate = {};
-    int32_t window_rows = 32;  // W of Accumulate::window_mean: the last W tokens
+    int32_t window_rows = 32; // W of Accumulate::window_mean: the last W tokens
 };
 
 // Most of anything that a request may ask for: a stranger's request is checked against these.
@@ -82,7 +85,7 @@ Result<void> check_request(const AttentionRequest& request, const Geometry& geom
 
 // One token's answer.
 struct AttentionAnswer {
-    int64_t index = 0;            // of the frame whose query these weights belong to
+    int64_t index = 0; // of the frame whose query these weights belong to
     Reduce reduce = Reduce::none;
     int64_t n_columns = 0;        // columns of the whole row: the context that this token saw
     int64_t first_column = 0;     // column of the first value of each row; above 0 only with a window

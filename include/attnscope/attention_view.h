@@ -44,8 +44,9 @@ public:
 };
 
 struct ViewOptions {
-    int64_t n_prompt = 0;  // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
-    bool mean_is_selected = false; // the mean given is of the request's layers and heads (GenerateOptions), not of all rows
+    int64_t n_prompt = 0; // columns [0, n_prompt) are the prompt, the others generated (lookback_ratio)
+    // the mean given is of the request's layers and heads (GenerateOptions), not of all rows
+    bool mean_is_selected = false;
     int32_t n_threads = 1; // threads that compute an answer, the caller's among them; 0: as many as the machine has
     // Above 0, instead: as many of ggml's. Meant for the thread that decodes on a CPU with so many (TextSink is called there): they
     // are the engine's own then, and wait for its next graph anyway. Elsewhere ggml starts them for each answer.

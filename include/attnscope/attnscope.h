@@ -60,11 +60,11 @@ typedef struct attnscope_recording_info {
     size_t struct_size;
     int64_t n_frames;
     int32_t n_layer;
-    int32_t n_head;        /* the largest number of query heads of a layer */
-    int32_t complete;      /* 1: closed properly; 0: its writer died, or is still writing */
-    const char* model;     /* general.name of the model; may be "" */
-    const char* engine;    /* "llama.cpp 0.5.0 (ggml 0.25.1)" */
-    const char* settings;  /* every setting of the run, a JSON object */
+    int32_t n_head;       /* the largest number of query heads of a layer */
+    int32_t complete;     /* 1: closed properly; 0: its writer died, or is still writing */
+    const char* model;    /* general.name of the model; may be "" */
+    const char* engine;   /* "llama.cpp 0.5.0 (ggml 0.25.1)" */
+    const char* settings; /* every setting of the run, a JSON object */
 } attnscope_recording_info;
 attnscope_status attnscope_recording_get_info(attnscope_recording* recording, attnscope_recording_info* info);
 
@@ -80,25 +80,28 @@ attnscope_status attnscope_recording_get_frame(attnscope_recording* recording, i
 
 /* The bytes a token id stands for (not always UTF-8 by itself, never with a 0 inside that ends them early: *n_bytes counts).
  * "" when the recording does not know it. Lives until the next call with this recording. */
-attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text, size_t* n_bytes);
+attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text,
+                                                size_t* n_bytes);
 
 /* Rows of the token at `index`, float32, (n_layers, n_heads, *n_columns) in C order; NULL and 0 select all. Columns that the
  * token does not see, and heads that a layer does not have, are 0. With `out` NULL only *n_columns is told. */
-attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers, size_t n_layers,
-                                          const int32_t* heads, size_t n_heads, float* out, size_t n_out, int64_t* n_columns);
+attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers,
+                                          size_t n_layers, const int32_t* heads, size_t n_heads, float* out,
+                                          size_t n_out, int64_t* n_columns);
 /* The mean over all rows of the token, (*n_columns). */
-attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out, int64_t* n_columns);
+attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out,
+                                          int64_t* n_columns);
 /* The column with the largest mean weight among those from `first_column` on (1 leaves the first position out). */
-attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column, int64_t* column,
-                                               float* weight);
+attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column,
+                                               int64_t* column, float* weight);
 
 typedef struct attnscope_verify_result {
     size_t struct_size;
-    int32_t good;          /* 1: every frame ok, and the file whole */
+    int32_t good; /* 1: every frame ok, and the file whole */
     int64_t n_frames, n_ok;
-    int64_t n_witnesses;   /* heads proven against the engine's output while it was captured */
+    int64_t n_witnesses;    /* heads proven against the engine's output while it was captured */
     int64_t n_proven_again; /* whose row was computed from the file again, and is the one that was proven */
-    double worst_ratio;    /* largest error / tolerance of a witness */
+    double worst_ratio;     /* largest error / tolerance of a witness */
 } attnscope_verify_result;
 /* Reads the whole recording. */
 attnscope_status attnscope_recording_verify(attnscope_recording* recording, attnscope_verify_result* result);
@@ -125,10 +128,10 @@ void attnscope_session_free(attnscope_session* session);
 
 typedef struct attnscope_generate_params {
     size_t struct_size;
-    int32_t n_predict;   /* 128 */
-    float temperature;   /* 0.8; 0: greedy */
-    uint32_t seed;       /* 0xFFFFFFFF: a random one */
-    int32_t chat;        /* 1: the prompt is a user's message in the model's chat template */
+    int32_t n_predict; /* 128 */
+    float temperature; /* 0.8; 0: greedy */
+    uint32_t seed;     /* 0xFFFFFFFF: a random one */
+    int32_t chat;      /* 1: the prompt is a user's message in the model's chat template */
     /* Receives each generated token's bytes; anything but 0 ends the generation. May be NULL. */
     int (*text)(void* user_data, int32_t token, const char* piece, size_t n_bytes);
     void* user_data;
@@ -137,8 +140,8 @@ attnscope_generate_params attnscope_generate_default_params(void);
 
 /* Generates from an empty context and records the attention of every token to `recording_path`, which must not exist. A crash
  * at any moment loses no token that was committed; the file then opens, incomplete. */
-attnscope_status attnscope_session_record(attnscope_session* session, const char* prompt, const attnscope_generate_params* params,
-                                          const char* recording_path);
+attnscope_status attnscope_session_record(attnscope_session* session, const char* prompt,
+                                          const attnscope_generate_params* params, const char* recording_path);
 
 #ifdef __cplusplus
 }

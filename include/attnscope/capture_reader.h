@@ -72,8 +72,7 @@ class CaptureReader {
 public:
     // Finds the format from the path and the first bytes. Errors: not_found, io, not_ours (nothing we know),
     // damaged (a known format with a broken header), unsupported (a shape or type that is no attention).
-    static Result<std::unique_ptr<CaptureReader>> open(const std::string& path,
-                                                       const CaptureOptions& options = {});
+    static Result<std::unique_ptr<CaptureReader>> open(const std::string& path, const CaptureOptions& options = {});
     virtual ~CaptureReader() = default;
 
     virtual const CaptureInfo& info() const = 0;

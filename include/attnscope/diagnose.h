@@ -89,20 +89,19 @@ struct TokenFacts {
     int32_t sub_rows = 0;            // rows that sum to less than 1
     int32_t score_rows = 0;          // rows that are scores
     bool zero_tail_in_layer = false; // those rows begin inside a layer
-    bool trivial = false;        // too little in it to tell layers apart: one position, or only one-hot rows
-    int32_t layer_partition = 0; // which layers equal which, as a number: equal numbers, equal partitions
-    int64_t newest_column =
-        -1;                // column that grew most since a previous token of equal width; -1: cannot be told
-    int64_t own_column = -1;                     // of a prompt's query: its own position
-    int32_t n_rows = 0;                          // rows with a number that is not 0
-    int32_t empty_rows = 0;                      // rows of NaN, of a mask, or of 0 only
-    int32_t uniform_rows = 0;                    // rows of one number in every column
-    int32_t ahead_rows = 0;                      // rows with weight beyond own_column
-    double ahead_weight = 0;                     // that weight, summed over the rows
-    int32_t behind_rows = 0;                     // rows that begin at own_column, or later
-    int32_t behind_layers = 0;                   // layers that leave the newest positions out while others use them
-    int32_t reused_layers = 0;                   // layers that use a column again that the token before did not use
-    int32_t lone_last_layers = 0;                // layers whose only column after a hole is the last one
+    bool trivial = false;            // too little in it to tell layers apart: one position, or only one-hot rows
+    int32_t layer_partition = 0;     // which layers equal which, as a number: equal numbers, equal partitions
+    int64_t newest_column = -1;      // column that grew most since a previous token of equal width; -1: cannot be told
+    int64_t own_column = -1;         // of a prompt's query: its own position
+    int32_t n_rows = 0;              // rows with a number that is not 0
+    int32_t empty_rows = 0;          // rows of NaN, of a mask, or of 0 only
+    int32_t uniform_rows = 0;        // rows of one number in every column
+    int32_t ahead_rows = 0;          // rows with weight beyond own_column
+    double ahead_weight = 0;         // that weight, summed over the rows
+    int32_t behind_rows = 0;         // rows that begin at own_column, or later
+    int32_t behind_layers = 0;       // layers that leave the newest positions out while others use them
+    int32_t reused_layers = 0;       // layers that use a column again that the token before did not use
+    int32_t lone_last_layers = 0;    // layers whose only column after a hole is the last one
     float mask_low = 0, mask_high = 0;           // range of the finite numbers that are there for a mask; 0: none
     double whole_sum_min = 0, whole_sum_max = 0; // row sums of the rows that are not empty
     int32_t max_one_rows = 0;                    // rows whose largest number is exactly row_top
@@ -117,9 +116,9 @@ struct TokenFacts {
     int32_t even_rows = 0; // the same of rows of one number, which say nothing of steps of a row's own maximum
     std::array<int32_t, 15> even_fits{};
     double heads_share = 0; // share of columns whose sum over the heads is 1
-    double peakedness = 0; // of scores: median weight of a row's largest entry after softmax
-    double spread = 0;     // of scores: median standard deviation of a row
-    std::string error;     // of an unreadable token
+    double peakedness = 0;  // of scores: median weight of a row's largest entry after softmax
+    double spread = 0;      // of scores: median standard deviation of a row
+    std::string error;      // of an unreadable token
 };
 
 struct Finding {
@@ -128,7 +127,7 @@ struct Finding {
     std::vector<std::string> evidence; // sentences with numbers
     std::string keep;                  // what can be kept, and as what
     std::string fix;                   // what to change where the capture is made
-    std::string undecided; // what the data alone cannot decide, and which fact would; empty: nothing
+    std::string undecided;             // what the data alone cannot decide, and which fact would; empty: nothing
 };
 
 // A place where the kind of tokens changes.

@@ -32,13 +32,15 @@ Result<PrunePolicy> prune_policy_from_name(std::string_view name);
 
 struct PruneRequest {
     PrunePolicy policy = PrunePolicy::brightness;
-    std::span<const double> scores = {}; // one a token: what the policy goes by (above); finite. A token that no row has seen
-                                    // yet is given the best score by the caller (brightness: 10,000)
-    std::span<const Range> chunks = {};  // tokens [begin, end): ascending, together all tokens; empty: each token is a chunk
+    // one a token: what the policy goes by (above); finite. A token that no row has seen yet is given the best score by
+    // the caller (brightness: 10,000)
+    std::span<const double> scores = {};
+    // tokens [begin, end): ascending, together all tokens; empty: each token is a chunk
+    std::span<const Range> chunks = {};
     std::span<const int64_t> pinned = {}; // numbers of chunks that stay
-    int64_t budget = 0;             // tokens that may stay
-    int64_t recent = 0;             // h2o, snapkv: the last tokens, which stay
-    int32_t pool = 5;               // snapkv: an odd number; 1: no smoothing
+    int64_t budget = 0;                   // tokens that may stay
+    int64_t recent = 0;                   // h2o, snapkv: the last tokens, which stay
+    int32_t pool = 5;                     // snapkv: an odd number; 1: no smoothing
 };
 
 struct PruneResult {
@@ -46,7 +48,7 @@ struct PruneResult {
     std::vector<int64_t> dropped;     // numbers of chunks, ascending
     std::vector<int64_t> kept_tokens; // ascending: the new input_ids are the tokens at these places
     Ranges dropped_tokens;
-    bool fits = true;                 // false: what is pinned or protected exceeds the budget by itself
+    bool fits = true; // false: what is pinned or protected exceeds the budget by itself
 };
 
 // invalid_argument, naming the field: scores that are not finite, chunks that overlap or leave a gap, a chunk number that

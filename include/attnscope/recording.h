@@ -16,30 +16,30 @@
 namespace attnscope {
 
 struct ModelIdentity {
-    std::string path;          // file name only, no folders
-    std::string name;          // general.name
-    std::string architecture;  // general.architecture
-    std::string description;   // llama_model_desc
+    std::string path;         // file name only, no folders
+    std::string name;         // general.name
+    std::string architecture; // general.architecture
+    std::string description;  // llama_model_desc
     uint64_t file_bytes = 0;
-    std::string sha256;        // of the first and last MiB and the size; see docs/format.md
+    std::string sha256; // of the first and last MiB and the size; see docs/format.md
     int32_t n_layer = 0;
     int32_t n_vocab = 0;
     int32_t n_ctx_train = 0;
 };
 
 struct RecordingInfo {
-    int32_t format_version = 0;   // filled by the reader
-    std::string created;          // UTC, ISO 8601
-    std::string writer;           // "attnscope 0.1.0"
-    std::string engine;           // "llama.cpp 0.5.0 (ggml 0.25.1)"
-    std::string entry;            // how the tap got in: "interposed", "callback"
+    int32_t format_version = 0; // filled by the reader
+    std::string created;        // UTC, ISO 8601
+    std::string writer;         // "attnscope 0.1.0"
+    std::string engine;         // "llama.cpp 0.5.0 (ggml 0.25.1)"
+    std::string entry;          // how the tap got in: "interposed", "callback"
     ModelIdentity model;
-    std::string settings_json;    // every setting of the run, as a JSON object
+    std::string settings_json; // every setting of the run, as a JSON object
     Geometry geometry;
-    bool complete = false;        // closed properly; filled by the reader
-    int64_t n_frames = 0;         // frames of sequence 0, as sequences()[0] says; filled by the reader
-    std::string text_json;        // pieces of text by token id that occur: a JSON object {"id": "piece"}
-    std::string notice;           // what of the file cannot be seen and why, in words; filled by the reader
+    bool complete = false; // closed properly; filled by the reader
+    int64_t n_frames = 0;  // frames of sequence 0, as sequences()[0] says; filled by the reader
+    std::string text_json; // pieces of text by token id that occur: a JSON object {"id": "piece"}
+    std::string notice;    // what of the file cannot be seen and why, in words; filled by the reader
 };
 
 struct WriterOptions {
@@ -55,7 +55,7 @@ public:
     // Creates the file (marked incomplete) with sequence 0. `info.geometry` may still be empty; see begin().
     static Result<std::unique_ptr<RecordingWriter>> create(const std::string& path, const RecordingInfo& info,
                                                            const WriterOptions& options = {});
-    virtual ~RecordingWriter() = default;  // without close(): commits what was pushed, leaves the file incomplete
+    virtual ~RecordingWriter() = default; // without close(): commits what was pushed, leaves the file incomplete
 
     // States the geometry; before the first push().
     virtual Result<void> begin(const Geometry& geometry) = 0;
@@ -93,10 +93,10 @@ struct FramePlace {
 // Rows of one token.
 struct FrameRows {
     int64_t index = 0;
-    std::vector<int32_t> layers;     // indices into Geometry::layers, as asked for
-    std::vector<int32_t> heads;      // heads of each layer that were asked for; the same for all layers
-    int64_t n_columns = 0;           // index + 1, or more where a token sees later ones of its batch
-    std::vector<float> weights;      // (layers, heads, n_columns); 0 where a layer was not captured
+    std::vector<int32_t> layers; // indices into Geometry::layers, as asked for
+    std::vector<int32_t> heads;  // heads of each layer that were asked for; the same for all layers
+    int64_t n_columns = 0;       // index + 1, or more where a token sees later ones of its batch
+    std::vector<float> weights;  // (layers, heads, n_columns); 0 where a layer was not captured
 };
 
 // Reads a recording, complete or not, also while it is being written. Not thread-safe: one object a thread.

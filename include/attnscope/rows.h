@@ -21,15 +21,15 @@ struct KeyBlock {
 
 struct RowsRequest {
     const LayerInfo* layer = nullptr;
-    const uint8_t* q = nullptr;          // (n_head, head_dim) in layer->q_type
-    std::span<const KeyBlock> keys;      // ascending, together covering every visible column
-    std::span<const Range> visible;      // ascending, disjoint
-    int64_t n_columns = 0;               // width of the output; every visible column is below it
-    int32_t position = 0;                // of the query; used with ALiBi only
-    std::span<const int32_t> positions;  // of the columns [n_columns]; used with ALiBi only, may be empty otherwise
-    int32_t head_begin = 0;              // query heads [head_begin, head_end)
+    const uint8_t* q = nullptr;         // (n_head, head_dim) in layer->q_type
+    std::span<const KeyBlock> keys;     // ascending, together covering every visible column
+    std::span<const Range> visible;     // ascending, disjoint
+    int64_t n_columns = 0;              // width of the output; every visible column is below it
+    int32_t position = 0;               // of the query; used with ALiBi only
+    std::span<const int32_t> positions; // of the columns [n_columns]; used with ALiBi only, may be empty otherwise
+    int32_t head_begin = 0;             // query heads [head_begin, head_end)
     int32_t head_end = 0;
-    bool batched = false;                // Frame::batched: in which order the engine added the products of a score
+    bool batched = false; // Frame::batched: in which order the engine added the products of a score
 };
 
 // Computes rows (head_end - head_begin, n_columns) float32 into `out`; columns that are not visible become exactly 0.
@@ -52,9 +52,9 @@ Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std:
 
 // A query of one token, for rows of many tokens at once.
 struct TokenQuery {
-    const uint8_t* q = nullptr;         // (n_head, head_dim) in layer->q_type
+    const uint8_t* q = nullptr;          // (n_head, head_dim) in layer->q_type
     std::span<const Range> visible = {}; // ascending, disjoint
-    int32_t position = 0;               // used with ALiBi only
+    int32_t position = 0;                // used with ALiBi only
 };
 
 struct BlockRowsRequest {
@@ -63,9 +63,9 @@ struct BlockRowsRequest {
     std::span<const KeyBlock> keys = {}; // as in RowsRequest: together covering every column that a token sees
     int64_t n_columns = 0;
     std::span<const int32_t> positions = {}; // as in RowsRequest
-    int32_t head_begin = 0;             // query heads [head_begin, head_end)
+    int32_t head_begin = 0;                  // query heads [head_begin, head_end)
     int32_t head_end = 0;
-    bool batched = false;               // of all tokens
+    bool batched = false; // of all tokens
     // Bit for bit what attention_rows gives. Otherwise products are added in whichever order is fastest: near the rate at which the
     // machine multiplies matrices, and a weight differs by some units in the last place of its score.
     bool exact = false;
@@ -84,8 +84,8 @@ const char* attention_simd_name();
 // `rows` is (n_rows, n_columns) float32, row-major. Of `out` the first n_columns are written. A NaN shows in the mean,
 // the maximum and the entropy; among the largest entries it comes last. No rows: zeros.
 
-void reduce_mean(std::span<const float> rows, int64_t n_columns, std::span<float> out);  // out[j] = mean over rows
-void reduce_max(std::span<const float> rows, int64_t n_columns, std::span<float> out);   // out[j] = max over rows
+void reduce_mean(std::span<const float> rows, int64_t n_columns, std::span<float> out); // out[j] = mean over rows
+void reduce_max(std::span<const float> rows, int64_t n_columns, std::span<float> out);  // out[j] = max over rows
 // Shannon entropy in nats of one row, -sum p ln p; with learned sinks of the part that is there.
 double row_entropy(std::span<const float> row);
 // The share of the first position, p[0]: the "attention sink" of Xiao et al. 2023 (arXiv 2309.17453).

@@ -17,7 +17,7 @@
 namespace attnscope {
 
 enum class FlashAttention { automatic, on, off };
-enum class Entry { automatic, interposed, callback };  // how the tap gets in; automatic: interposed where it works
+enum class Entry { automatic, interposed, callback }; // how the tap gets in; automatic: interposed where it works
 
 struct SessionOptions {
     std::string model_path;
@@ -28,38 +28,39 @@ struct SessionOptions {
     std::string devices;       // as llama.cpp's -dev: "CUDA0,CUDA1" or "none"; empty: all there are
     std::string rpc_servers;   // as llama.cpp's --rpc: "host:port,host:port"; trusted networks only. Empty: none
     FlashAttention flash_attention = FlashAttention::automatic;
-    std::string cache_type_k = "f16";  // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl
+    std::string cache_type_k = "f16"; // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl
     std::string cache_type_v = "f16";
     Entry entry = Entry::automatic;
-    bool capture = true;       // false: the plain run, the tap is not even looked at
+    bool capture = true; // false: the plain run, the tap is not even looked at
     bool witness = true;
-    bool device_mean = false;  // let whatever decodes compute CapturedFrame::mean of tokens decoded one by one, where all layers lie on
-                               // GPUs or all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere it stays
-                               // empty). On CUDA a kernel of ours for f16 keys of 64, 128 or 256 elements, else ggml's own
-                               // operations; on a CPU the engine's threads, inside the graph (docs/performance.md)
-    bool quiet = true;         // drop llama.cpp's own log
+    // let whatever decodes compute CapturedFrame::mean of tokens decoded one by one, where all layers lie on GPUs or
+    // all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere it stays empty). On CUDA a kernel of ours for f16
+    // keys of 64, 128 or 256 elements, else ggml's own operations; on a CPU the engine's threads, inside the graph
+    // (docs/performance.md)
+    bool device_mean = false;
+    bool quiet = true; // drop llama.cpp's own log
 };
 
 struct SamplingOptions {
-    float temperature = 0.8f;  // 0: greedy
+    float temperature = 0.8f; // 0: greedy
     int32_t top_k = 40;
     float top_p = 0.95f;
     float min_p = 0.05f;
     float repeat_penalty = 1.0f;
     int32_t repeat_last_n = 64;
-    uint32_t seed = 0xFFFFFFFF;  // all ones: a random one
-    float typical_p = 1.0f;      // 1: off
+    uint32_t seed = 0xFFFFFFFF; // all ones: a random one
+    float typical_p = 1.0f;     // 1: off
     float presence_penalty = 0;
     float frequency_penalty = 0;
-    float dynatemp_range = 0;    // temperature +- this, by entropy; 0: off
+    float dynatemp_range = 0; // temperature +- this, by entropy; 0: off
     float dynatemp_exponent = 1;
-    float xtc_probability = 0;   // 0: off
+    float xtc_probability = 0; // 0: off
     float xtc_threshold = 0.1f;
-    float dry_multiplier = 0;    // 0: off
+    float dry_multiplier = 0; // 0: off
     float dry_base = 1.75f;
     int32_t dry_allowed_length = 2;
     int32_t dry_penalty_last_n = 1024; // how far back repetition counts
-    int32_t mirostat = 0;        // 0: off; 1, 2: version; replaces top-k, top-p, ...
+    int32_t mirostat = 0;              // 0: off; 1, 2: version; replaces top-k, top-p, ...
     float mirostat_tau = 5;
     float mirostat_eta = 0.1f;
     std::vector<std::pair<int32_t, float>> logit_bias; // token id, addend; -infinity forbids the token
@@ -71,16 +72,18 @@ struct PromptRows {
 };
 
 struct GenerateOptions {
-    int32_t n_predict = 128;     // -1: until the model stops or the context is full
+    int32_t n_predict = 128; // -1: until the model stops or the context is full
     SamplingOptions sampling;
     PromptRows prompt_rows;
     bool ignore_eos = false;
-    const std::atomic<bool>* stop = nullptr;  // set from any thread: ends after the current token
-    bool device_mean = true;     // where SessionOptions::device_mean allows it
-    std::vector<int32_t> mean_layers, mean_heads; // the rows that CapturedFrame::mean is of, as in AttentionRequest; empty: all
+    const std::atomic<bool>* stop = nullptr; // set from any thread: ends after the current token
+    bool device_mean = true;                 // where SessionOptions::device_mean allows it
+    // the rows that CapturedFrame::mean is of, as in AttentionRequest; empty: all
+    std::vector<int32_t> mean_layers, mean_heads;
     std::function<bool(int64_t index)> mean_wanted; // frames that CapturedFrame::mean is wanted of; empty: all
-    bool keep_rows = true;       // false: frames of generated tokens come without Q
-    bool read_last = true;       // false: the last generated token is not read; it has no frame, and the context lacks it
+    bool keep_rows = true;                          // false: frames of generated tokens come without Q
+    // false: the last generated token is not read; it has no frame, and the context lacks it
+    bool read_last = true;
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
     // gets the token. The last token of the prompt is then decoded alone.
     std::function<void(std::span<const float>)> hidden_state;
@@ -89,11 +92,11 @@ struct GenerateOptions {
 struct GenerateResult {
     int64_t n_prompt = 0;
     int64_t n_generated = 0;
-    std::string finish_reason;  // "eos", "length", "context", "stopped"
+    std::string finish_reason; // "eos", "length", "context", "stopped"
     double prompt_seconds = 0;
     double generate_seconds = 0;
-    uint32_t seed = 0;          // the one in use, also when a random one was asked for
-    double sink_seconds = 0;    // spent inside the sink, of which waiting for a full queue is the part that hurts
+    uint32_t seed = 0;       // the one in use, also when a random one was asked for
+    double sink_seconds = 0; // spent inside the sink, of which waiting for a full queue is the part that hurts
 };
 
 // Receives frames, in order of index, on the thread that calls generate(). Returning an error ends the generation. The
@@ -130,7 +133,8 @@ public:
     static Result<std::unique_ptr<Session>> open(const SessionOptions& options);
     virtual ~Session() = default;
 
-    virtual Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special, bool parse_special) const = 0;
+    virtual Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special,
+                                                  bool parse_special) const = 0;
     virtual std::string piece(int32_t token) const = 0;
     // The messages in the model's own chat template, the assistant's turn begun, ready to tokenise with parse_special.
     virtual Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const = 0;
@@ -145,15 +149,15 @@ public:
     virtual Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                             const FrameSink& frames, const TextSink& text = {}) = 0;
 
-    virtual const Geometry& geometry() const = 0;   // known from open() on; empty with SessionOptions::capture off
+    virtual const Geometry& geometry() const = 0; // known from open() on; empty with SessionOptions::capture off
     // Identity and settings for a RecordingWriter. Those of sampling, and the seed, are the latest generate()'s, from its
     // first frame on; before any they are left out. SessionRecorder asks at the right moment.
     virtual RecordingInfo recording_info() const = 0;
     virtual int32_t n_ctx() const = 0;
     virtual int32_t n_vocab() const = 0;
-    virtual Entry entry() const = 0;                // what automatic became
-    virtual void reset() = 0;                       // empties the context; frame indices start at 0 again
-    virtual int64_t n_past() const = 0;             // tokens that the context holds
+    virtual Entry entry() const = 0;    // what automatic became
+    virtual void reset() = 0;           // empties the context; frame indices start at 0 again
+    virtual int64_t n_past() const = 0; // tokens that the context holds
     // Forgets all but the first `n` tokens of the context, so that generate() goes on after them; frames of the kept
     // tokens stay valid columns. Returns how many are kept: n, or 0 where the model's memory cannot be cut there
     // (recurrent layers, a sliding window that has moved past n).

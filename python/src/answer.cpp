@@ -19,7 +19,9 @@ namespace attnscope::python {
 
 namespace {
 
-template <typename T> Array<T> copy(std::span<const T> values) { return array(std::vector<T>(values.begin(), values.end())); }
+template <typename T> Array<T> copy(std::span<const T> values) {
+    return array(std::vector<T>(values.begin(), values.end()));
+}
 
 nb::dict scores_dict(const PositionScores& scores, const std::vector<Accumulate>& wanted) {
     nb::dict d;
@@ -44,7 +46,8 @@ nb::dict answer(RecordingPool& pool, int64_t token, const nb::dict& fields, int6
         const nb::gil_scoped_release unlocked;
         const RecordingPool::Lease reader = pool.lease();
         const auto source = value(AttentionSource::of(*reader));
-        const auto view = value(AttentionView::create(*source, request, {.n_prompt = n_prompt, .n_threads = n_threads()}));
+        const auto view =
+            value(AttentionView::create(*source, request, {.n_prompt = n_prompt, .n_threads = n_threads()}));
         answered = value(view->answer(token));
     }
     return answer_dict(std::move(answered));
@@ -59,7 +62,8 @@ nb::tuple answers(RecordingPool& pool, int64_t begin, int64_t end, const nb::dic
         const nb::gil_scoped_release unlocked;
         const RecordingPool::Lease reader = pool.lease();
         const auto source = value(AttentionSource::of(*reader));
-        const auto view = value(AttentionView::create(*source, request, {.n_prompt = n_prompt, .n_threads = n_threads()}));
+        const auto view =
+            value(AttentionView::create(*source, request, {.n_prompt = n_prompt, .n_threads = n_threads()}));
         value(view->each({begin, end}, [&](AttentionAnswer&& next) -> Result<void> {
             check_signals();
             all.push_back(std::move(next));
@@ -72,8 +76,9 @@ nb::tuple answers(RecordingPool& pool, int64_t begin, int64_t end, const nb::dic
     return nb::make_tuple(list, scores_dict(scores, request.accumulate));
 }
 
-nb::tuple map(RecordingPool& pool, const std::vector<int32_t>& layers, const std::vector<int32_t>& heads, std::pair<int64_t, int64_t> tokens,
-              std::pair<int64_t, int64_t> columns, int64_t tokens_per_tile, int64_t columns_per_tile, bool each_row, bool largest, bool exact) {
+nb::tuple map(RecordingPool& pool, const std::vector<int32_t>& layers, const std::vector<int32_t>& heads,
+              std::pair<int64_t, int64_t> tokens, std::pair<int64_t, int64_t> columns, int64_t tokens_per_tile,
+              int64_t columns_per_tile, bool each_row, bool largest, bool exact) {
     AttentionMap made;
     {
         const nb::gil_scoped_release unlocked;
@@ -93,16 +98,19 @@ nb::tuple map(RecordingPool& pool, const std::vector<int32_t>& layers, const std
         made = value(attention_map(*source, request));
     }
     const std::vector<size_t> shape(made.shape.begin(), made.shape.end());
-    return nb::make_tuple(array(std::move(made.values), shape), nb::make_tuple(made.columns.begin, made.columns.end), array(std::move(made.n_tokens)));
+    return nb::make_tuple(array(std::move(made.values), shape), nb::make_tuple(made.columns.begin, made.columns.end),
+                          array(std::move(made.n_tokens)));
 }
 
 } // namespace
 
 void bind_answer(nb::module_& m) {
     m.def("answer", &answer, nb::arg("recording"), nb::arg("token"), nb::arg("fields"), nb::arg("n_prompt"));
-    m.def("answers", &answers, nb::arg("recording"), nb::arg("begin"), nb::arg("end"), nb::arg("fields"), nb::arg("n_prompt"));
-    m.def("attention_map", &map, nb::arg("recording"), nb::arg("layers"), nb::arg("heads"), nb::arg("tokens"), nb::arg("columns"),
-          nb::arg("tokens_per_tile"), nb::arg("columns_per_tile"), nb::arg("each_row"), nb::arg("largest"), nb::arg("exact"));
+    m.def("answers", &answers, nb::arg("recording"), nb::arg("begin"), nb::arg("end"), nb::arg("fields"),
+          nb::arg("n_prompt"));
+    m.def("attention_map", &map, nb::arg("recording"), nb::arg("layers"), nb::arg("heads"), nb::arg("tokens"),
+          nb::arg("columns"), nb::arg("tokens_per_tile"), nb::arg("columns_per_tile"), nb::arg("each_row"),
+          nb::arg("largest"), nb::arg("exact"));
 }
 
 } // namespace attnscope::python

@@ -14,7 +14,8 @@ namespace attnscope::python {
 template <typename T> using Array = nanobind::ndarray<nanobind::numpy, T>;
 
 // `data` lives as long as the array does; `owner` keeps it alive.
-template <typename T, typename Owner> Array<T> array(T* data, std::initializer_list<size_t> shape, std::shared_ptr<Owner> owner) {
+template <typename T, typename Owner>
+Array<T> array(T* data, std::initializer_list<size_t> shape, std::shared_ptr<Owner> owner) {
     auto* const kept = new std::shared_ptr<Owner>(std::move(owner));
     const nanobind::capsule capsule(kept, [](void* p) noexcept { delete static_cast<std::shared_ptr<Owner>*>(p); });
     return Array<T>(data, shape, capsule);

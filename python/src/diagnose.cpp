@@ -90,7 +90,8 @@ nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shap
 }
 
 // Tokens of an iterable of (layers, heads, columns) arrays, one in memory at a time.
-nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, bool rectangular, int64_t n_tokens, bool learned_sinks) {
+nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, bool rectangular, int64_t n_tokens,
+                         bool learned_sinks) {
     CaptureInfo info;
     info.path = "arrays";
     info.format = "arrays";
@@ -104,7 +105,8 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
     for (const nb::handle item : arrays) {
         const auto tensor = nb::cast<Tensor>(item);
         if (tensor.shape(0) > INT32_MAX || tensor.shape(1) > INT32_MAX || tensor.size() > size_t(max_token_elements)) {
-            throw Failure{{ErrorKind::unsupported, "token " + std::to_string(index) + " is too large: at most 2^31 elements"}};
+            throw Failure{
+                {ErrorKind::unsupported, "token " + std::to_string(index) + " is too large: at most 2^31 elements"}};
         }
         CaptureToken token;
         token.index = token.number = index;
@@ -134,8 +136,8 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
 
 void bind_diagnose(nb::module_& m) {
     m.def("diagnose_path", &diagnose_path, nb::arg("path"), nb::arg("shape"), nb::arg("array"));
-    m.def("diagnose_arrays", &diagnose_arrays, nb::arg("arrays"), nb::arg("storage"), nb::arg("rectangular"), nb::arg("n_tokens"),
-          nb::arg("learned_sinks"));
+    m.def("diagnose_arrays", &diagnose_arrays, nb::arg("arrays"), nb::arg("storage"), nb::arg("rectangular"),
+          nb::arg("n_tokens"), nb::arg("learned_sinks"));
 }
 
 } // namespace attnscope::python

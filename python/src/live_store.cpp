@@ -43,10 +43,13 @@ size_t LiveStore::life() const {
     return cuts_.size();
 }
 
-Result<AttentionAnswer> LiveStore::answer(const Frame& frame, size_t life, const AttentionRequest& request, int64_t n_prompt) {
+Result<AttentionAnswer> LiveStore::answer(const Frame& frame, size_t life, const AttentionRequest& request,
+                                          int64_t n_prompt) {
     const std::scoped_lock lock(mutex_);
-    if (std::any_of(cuts_.begin() + static_cast<ptrdiff_t>(life), cuts_.end(), [&](int64_t n) { return n <= frame.index; })) {
-        return Error{ErrorKind::not_found, "the context was cut since this frame came: its keys are gone. Ask for rows before the next generation, or record"};
+    if (std::any_of(cuts_.begin() + static_cast<ptrdiff_t>(life), cuts_.end(),
+                    [&](int64_t n) { return n <= frame.index; })) {
+        return Error{ErrorKind::not_found, "the context was cut since this frame came: its keys are gone. Ask for rows "
+                                           "before the next generation, or record"};
     }
     auto view = AttentionView::create(*keys_, request, {.n_prompt = n_prompt, .n_threads = n_threads()});
     if (!view) return view.error();
@@ -54,27 +57,43 @@ Result<AttentionAnswer> LiveStore::answer(const Frame& frame, size_t life, const
 }
 
 void bind_live_frame(nb::module_& m) {
-    nb::class_<LiveFrame>(m, "Frame", "What one decoded token yields: the token, and the row of every layer and head when they are asked for.")
-        .def_prop_ro("index", [](const LiveFrame& f) { return f.frame.index; }, "Its place in the context: 0, 1, 2, ...")
-        .def_prop_ro("token", [](const LiveFrame& f) { return f.frame.token; }, "Vocabulary id.")
-        .def_prop_ro("bytes", [](const LiveFrame& f) { return nb::bytes(f.text.data(), f.text.size()); }, "The token's text as it is, which may end in the middle of a character.")
-        .def_prop_ro("text", [](const LiveFrame& f) { return nb::steal(PyUnicode_DecodeUTF8(f.text.data(), Py_ssize_t(f.text.size()), "replace")); },
-                     nb::sig("def text(self) -> str"), "The token's text.")
-        .def_prop_ro("position", [](const LiveFrame& f) { return f.frame.position; }, "Place in the sequence as the engine numbered it.")
-        .def_prop_ro("kind", [](const LiveFrame& f) { return f.frame.kind == FrameKind::prompt ? "prompt" : "generated"; })
-        .def_prop_ro("verdict", [](const LiveFrame& f) { return verdict_text(f.frame.verdict); }, "'ok', or what is wrong with it.")
-        .def("answer",
-             [](const LiveFrame& f, const nb::dict& fields) {
-                 const AttentionRequest request = attention_request(fields);
-                 AttentionAnswer answer;
-                 {
-                     const nb::gil_scoped_release unlocked;
-                     value(check_request(request, f.store->geometry()));
-                     answer = value(f.store->answer(f.frame, f.life, request, f.n_prompt));
-                 }
-                 return answer_dict(std::move(answer));
-             },
-             nb::arg("fields"));
+    nb::class_<LiveFrame>(
+        m, "Frame",
+        "What one decoded token yields: the token, and the row of every layer and head when they are asked for.")
+        .def_prop_ro(
+            "index", [](const LiveFrame& f) { return f.frame.index; }, "Its place in the context: 0, 1, 2, ...")
+        .def_prop_ro(
+            "token", [](const LiveFrame& f) { return f.frame.token; }, "Vocabulary id.")
+        .def_prop_ro(
+            "bytes", [](const LiveFrame& f) { return nb::bytes(f.text.data(), f.text.size()); },
+            "The token's text as it is, which may end in the middle of a character.")
+        .def_prop_ro(
+            "text",
+            [](const LiveFrame& f) {
+                return nb::steal(PyUnicode_DecodeUTF8(f.text.data(), Py_ssize_t(f.text.size()), "replace"));
+            },
+            nb::sig("def text(self) -> str"), "The token's text.")
+        .def_prop_ro(
+            "position", [](const LiveFrame& f) { return f.frame.position; },
+            "Place in the sequence as the engine numbered it.")
+        .def_prop_ro("kind",
+                     [](const LiveFrame& f) { return f.frame.kind == FrameKind::prompt ? "prompt" : "generated"; })
+        .def_prop_ro(
+            "verdict", [](const LiveFrame& f) { return verdict_text(f.frame.verdict); },
+            "'ok', or what is wrong with it.")
+        .def(
+            "answer",
+            [](const LiveFrame& f, const nb::dict& fields) {
+                const AttentionRequest request = attention_request(fields);
+                AttentionAnswer answer;
+                {
+                    const nb::gil_scoped_release unlocked;
+                    value(check_request(request, f.store->geometry()));
+                    answer = value(f.store->answer(f.frame, f.life, request, f.n_prompt));
+                }
+                return answer_dict(std::move(answer));
+            },
+            nb::arg("fields"));
 }
 
 } // namespace attnscope::python

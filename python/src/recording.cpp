@@ -83,7 +83,8 @@ Array<float> rows(RecordingPool& pool, const std::vector<int64_t>& token, const 
         block = rows_block(pool, token, layers, heads, check_signals);
     }
     float* const data = block.weights.get();
-    return array(data, {token.size(), layers.size(), heads.size(), static_cast<size_t>(block.n_columns)}, std::move(block.weights));
+    return array(data, {token.size(), layers.size(), heads.size(), static_cast<size_t>(block.n_columns)},
+                 std::move(block.weights));
 }
 
 nb::dict verify(RecordingPool& pool, int64_t proofs, bool file_check, const nb::object& progress) {
@@ -152,12 +153,13 @@ nb::list witnesses(RecordingPool& pool, int64_t index) {
 
 void bind_recording(nb::module_& m) {
     nb::class_<RecordingPool>(m, "Recording", "A recording on disk, for any number of threads.")
-        .def("__init__",
-             [](RecordingPool* self, std::string path) {
-                 const nb::gil_scoped_release unlocked;
-                 new (self) RecordingPool(std::move(path));
-             },
-             nb::arg("path"))
+        .def(
+            "__init__",
+            [](RecordingPool* self, std::string path) {
+                const nb::gil_scoped_release unlocked;
+                new (self) RecordingPool(std::move(path));
+            },
+            nb::arg("path"))
         .def_prop_ro("path", &RecordingPool::path)
         .def_prop_ro("n_tokens", [](const RecordingPool& p) { return p.info()->n_frames; })
         .def_prop_ro("complete", [](const RecordingPool& p) { return p.info()->complete; })
@@ -175,21 +177,25 @@ void bind_recording(nb::module_& m) {
         .def("close", &RecordingPool::close)
         .def("refresh", &RecordingPool::refresh, nb::call_guard<nb::gil_scoped_release>())
         .def("tokens", &tokens, nb::arg("begin"), nb::arg("end"))
-        .def("token_text",
-             [](RecordingPool& p, const std::vector<int32_t>& ids) {
-                 const RecordingPool::Lease reader = p.lease();
-                 nb::list texts;
-                 for (const int32_t id : ids) {
-                     const std::string text = reader->token_text(id);
-                     texts.append(nb::bytes(text.data(), text.size()));
-                 }
-                 return texts;
-             },
-             nb::arg("ids"))
+        .def(
+            "token_text",
+            [](RecordingPool& p, const std::vector<int32_t>& ids) {
+                const RecordingPool::Lease reader = p.lease();
+                nb::list texts;
+                for (const int32_t id : ids) {
+                    const std::string text = reader->token_text(id);
+                    texts.append(nb::bytes(text.data(), text.size()));
+                }
+                return texts;
+            },
+            nb::arg("ids"))
         .def("rows", &rows, nb::arg("tokens"), nb::arg("layers"), nb::arg("heads"))
-        .def("keys", [](RecordingPool& p, int32_t layer) { return layer_keys(p, layer); }, nb::arg("layer"))
-        .def("queries", [](RecordingPool& p, int32_t layer, const std::vector<int64_t>& t) { return layer_queries(p, layer, t); },
-             nb::arg("layer"), nb::arg("tokens"))
+        .def(
+            "keys", [](RecordingPool& p, int32_t layer) { return layer_keys(p, layer); }, nb::arg("layer"))
+        .def(
+            "queries",
+            [](RecordingPool& p, int32_t layer, const std::vector<int64_t>& t) { return layer_queries(p, layer, t); },
+            nb::arg("layer"), nb::arg("tokens"))
         .def("witnesses", &witnesses, nb::arg("token"))
         .def("verify", &verify, nb::arg("proofs"), nb::arg("file_check"), nb::arg("progress").none());
 }

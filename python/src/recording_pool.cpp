@@ -29,15 +29,21 @@ constexpr size_t max_free = 16;
 
 } // namespace
 
-int n_threads() { return threads().load(std::memory_order_relaxed); }
-void set_threads(int n) { threads().store(std::clamp(n, 1, 1024), std::memory_order_relaxed); }
+int n_threads() {
+    return threads().load(std::memory_order_relaxed);
+}
+void set_threads(int n) {
+    threads().store(std::clamp(n, 1, 1024), std::memory_order_relaxed);
+}
 
 RecordingPool::RecordingPool(std::string path) : path_(std::move(path)), process_(getpid()) {
     free_.push_back(value(Recording::open(path_)));
     info_ = std::make_shared<const RecordingInfo>(free_.back()->info());
 }
 
-RecordingPool::~RecordingPool() { leave_to_parent(); }
+RecordingPool::~RecordingPool() {
+    leave_to_parent();
+}
 
 // SQLite's connections must not be used, nor closed, in the child of a fork: https://sqlite.org/howtocorrupt.html, section 2.6.
 void RecordingPool::leave_to_parent() {
@@ -65,7 +71,8 @@ RecordingPool::Lease RecordingPool::lease() {
         value(reader->refresh());
         // Somebody replaced the file while it was open.
         if (reader->info().n_frames < n_known) {
-            throw Failure{{ErrorKind::damaged, path_ + " has fewer tokens than when it was opened: it is another file now"}};
+            throw Failure{
+                {ErrorKind::damaged, path_ + " has fewer tokens than when it was opened: it is another file now"}};
         }
     }
     return {*this, std::move(reader)};

@@ -25,8 +25,8 @@ constexpr size_t huge_page = size_t(2) << 20;
 
 // One token of the selection.
 struct Token {
-    Frame frame;             // without q
-    std::vector<uint8_t> q;  // of the selected layers, one after the other
+    Frame frame;            // without q
+    std::vector<uint8_t> q; // of the selected layers, one after the other
 };
 
 struct Selection {
@@ -34,11 +34,12 @@ struct Selection {
     const std::vector<int64_t>& tokens;
     const std::vector<int32_t>& layers;
     const std::vector<int32_t>& heads;
-    size_t q_bytes = 0;              // of the selected layers
-    std::vector<size_t> q_offsets;   // in Token::q
+    size_t q_bytes = 0;                          // of the selected layers
+    std::vector<size_t> q_offsets;               // in Token::q
     std::vector<std::pair<size_t, size_t>> runs; // of consecutive heads: places [first, last] in `heads`
 
-    Selection(const Geometry& g, const std::vector<int64_t>& t, const std::vector<int32_t>& l, const std::vector<int32_t>& h)
+    Selection(const Geometry& g, const std::vector<int64_t>& t, const std::vector<int32_t>& l,
+              const std::vector<int32_t>& h)
         : geometry(g), tokens(t), layers(l), heads(h) {
         for (const int32_t layer : layers) {
             q_offsets.push_back(q_bytes);
@@ -80,12 +81,14 @@ Token read_token(Recording& reader, const Selection& s, int64_t index, bool with
     token.frame = value(reader.frame(index, with_q));
     if (!with_q) return token;
     if (token.frame.q.empty() && s.geometry.q_bytes() > 0) {
-        throw Failure{{ErrorKind::not_found, "token " + std::to_string(index) + " of " + path + " was recorded without its queries"}};
+        throw Failure{{ErrorKind::not_found,
+                       "token " + std::to_string(index) + " of " + path + " was recorded without its queries"}};
     }
     token.q.reserve(s.q_bytes);
     for (const int32_t layer : s.layers) {
         const auto begin = token.frame.q.begin() + static_cast<ptrdiff_t>(s.geometry.q_offset(layer));
-        token.q.insert(token.q.end(), begin, begin + static_cast<ptrdiff_t>(s.geometry.layers[size_t(layer)].q_bytes()));
+        token.q.insert(token.q.end(), begin,
+                       begin + static_cast<ptrdiff_t>(s.geometry.layers[size_t(layer)].q_bytes()));
     }
     token.frame.q = {};
     return token;
@@ -97,7 +100,8 @@ std::vector<Token> read_tokens(RecordingPool& pool, const Selection& s, size_t b
     in_parallel((tokens.size() + batch - 1) / batch, [&](size_t b) {
         const RecordingPool::Lease reader = pool.lease();
         const size_t until = std::min(tokens.size(), (b + 1) * batch);
-        for (size_t i = b * batch; i < until; ++i) tokens[i] = read_token(*reader, s, s.tokens[begin + i], with_q, pool.path());
+        for (size_t i = b * batch; i < until; ++i)
+            tokens[i] = read_token(*reader, s, s.tokens[begin + i], with_q, pool.path());
     });
     return tokens;
 }
@@ -109,7 +113,8 @@ struct LayerKeys {
     KeyBlock block;
 };
 
-std::vector<LayerKeys> read_keys(RecordingPool& pool, const Selection& s, const std::vector<Token>& tokens, size_t begin, size_t end) {
+std::vector<LayerKeys> read_keys(RecordingPool& pool, const Selection& s, const std::vector<Token>& tokens,
+                                 size_t begin, size_t end) {
     std::vector<LayerKeys> keys(end - begin);
     in_parallel(keys.size(), [&](size_t i) {
         const LayerInfo& layer = s.geometry.layers[size_t(s.layers[begin + i])];
@@ -130,8 +135,8 @@ std::vector<LayerKeys> read_keys(RecordingPool& pool, const Selection& s, const 
 }
 
 // Layers [begin, end) of the selection for these tokens, whose first row lies at `out`.
-void compute(const Selection& s, const std::vector<Token>& tokens, const std::vector<LayerKeys>& keys, size_t begin, size_t end,
-             int64_t n_columns, std::span<const int32_t> positions, float* out) {
+void compute(const Selection& s, const std::vector<Token>& tokens, const std::vector<LayerKeys>& keys, size_t begin,
+             size_t end, int64_t n_columns, std::span<const int32_t> positions, float* out) {
     std::vector<RowsRequest> requests;
     std::vector<std::span<float>> outs;
     const auto width = static_cast<size_t>(n_columns);
@@ -141,7 +146,8 @@ void compute(const Selection& s, const std::vector<Token>& tokens, const std::ve
             float* const rows = out + (t * s.row_count() + l * s.heads.size()) * width;
             for (const auto& [first, last] : s.runs) {
                 // Heads that this layer has not got, and layers that have none, are rows of zeros.
-                const int32_t until = std::clamp(layer.captured() ? layer.n_head : 0, s.heads[first], s.heads[last] + 1);
+                const int32_t until =
+                    std::clamp(layer.captured() ? layer.n_head : 0, s.heads[first], s.heads[last] + 1);
                 const size_t n = static_cast<size_t>(until - s.heads[first]);
                 const size_t n_all = last - first + 1;
                 std::fill_n(rows + (first + n) * width, (n_all - n) * width, 0.0f);
@@ -213,8 +219,10 @@ RowsBlock rows_block(RecordingPool& pool, const std::vector<int64_t>& tokens, co
     const auto info = pool.info();
     const Selection s(info->geometry, tokens, layers, heads);
     RowsBlock block;
-    if (tokens.empty() || layers.empty() || heads.empty()) { // as wide as what was selected, though there is nothing in it
-        for (const Token& token : read_tokens(pool, s, 0, tokens.size(), false)) block.n_columns = std::max(block.n_columns, seen(token.frame));
+    // as wide as what was selected, though there is nothing in it
+    if (tokens.empty() || layers.empty() || heads.empty()) {
+        for (const Token& token : read_tokens(pool, s, 0, tokens.size(), false))
+            block.n_columns = std::max(block.n_columns, seen(token.frame));
         block.weights = allocate(0, 0);
         return block;
     }
@@ -235,9 +243,10 @@ RowsBlock rows_block(RecordingPool& pool, const std::vector<int64_t>& tokens, co
     }
     if (block.n_columns > info->n_frames) {
         const bool damaged = info->complete;
-        throw Failure{{damaged ? ErrorKind::damaged : ErrorKind::not_found,
-                       pool.path() + (damaged ? " is damaged: a token sees columns that are not there"
-                                              : " is still being written: a token sees tokens that are not there yet")}};
+        throw Failure{
+            {damaged ? ErrorKind::damaged : ErrorKind::not_found,
+             pool.path() + (damaged ? " is damaged: a token sees columns that are not there"
+                                    : " is still being written: a token sees tokens that are not there yet")}};
     }
     std::vector<int32_t> positions;
     if (std::any_of(layers.begin(), layers.end(), [&](int32_t l) { return s.geometry.layers[size_t(l)].max_bias > 0; }))

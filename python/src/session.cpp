@@ -7,9 +7,9 @@
 
 #include <attnscope/session.h>
 
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
@@ -31,7 +31,9 @@ struct PySession {
 
 struct Running {
     explicit Running(PySession& s) : s_(s) {
-        if (s_.running.exchange(true)) throw Failure{{ErrorKind::invalid_argument, "this session is generating already: one generation at a time"}};
+        if (s_.running.exchange(true))
+            throw Failure{
+                {ErrorKind::invalid_argument, "this session is generating already: one generation at a time"}};
         s_.stop = false;
     }
     ~Running() { s_.running = false; }
@@ -66,14 +68,21 @@ SessionOptions session_options(const std::string& model_path, const nb::dict& d)
     take(d, "quiet", o.quiet);
     std::string flash = "auto";
     take(d, "flash_attention", flash);
-    if (flash == "on") o.flash_attention = FlashAttention::on;
-    else if (flash == "off") o.flash_attention = FlashAttention::off;
-    else if (flash != "auto") throw Failure{{ErrorKind::invalid_argument, "flash_attention is 'auto', 'on' or 'off', not '" + flash + "'"}};
+    if (flash == "on")
+        o.flash_attention = FlashAttention::on;
+    else if (flash == "off")
+        o.flash_attention = FlashAttention::off;
+    else if (flash != "auto")
+        throw Failure{{ErrorKind::invalid_argument, "flash_attention is 'auto', 'on' or 'off', not '" + flash + "'"}};
     std::string entry = "auto";
     take(d, "entry", entry);
-    if (entry == "interposed") o.entry = Entry::interposed;
-    else if (entry == "callback") o.entry = Entry::callback;
-    else if (entry != "auto") throw Failure{{ErrorKind::invalid_argument, "entry is 'auto', 'interposed' or 'callback', not '" + entry + "'"}};
+    if (entry == "interposed")
+        o.entry = Entry::interposed;
+    else if (entry == "callback")
+        o.entry = Entry::callback;
+    else if (entry != "auto")
+        throw Failure{
+            {ErrorKind::invalid_argument, "entry is 'auto', 'interposed' or 'callback', not '" + entry + "'"}};
     return o;
 }
 
@@ -148,11 +157,13 @@ private:
 };
 
 // Ends the generation where `call` threw; the error is rethrown when the engine is done.
-Error ended() { return {ErrorKind::engine, "ended by Python"}; }
+Error ended() {
+    return {ErrorKind::engine, "ended by Python"};
+}
 
 // Generates into a file. on_text(piece) and on_prompt(tokens read) may be None.
-nb::dict record(PySession& s, const std::vector<int32_t>& tokens, const std::string& path, bool overwrite, const nb::dict& options,
-                const nb::object& on_text, const nb::object& on_prompt) {
+nb::dict record(PySession& s, const std::vector<int32_t>& tokens, const std::string& path, bool overwrite,
+                const nb::dict& options, const nb::object& on_text, const nb::object& on_prompt) {
     const Running running(s);
     GenerateOptions o = generate_options(options);
     o.stop = &s.stop;
@@ -205,8 +216,8 @@ nb::dict record(PySession& s, const std::vector<int32_t>& tokens, const std::str
 }
 
 // Yields frames to on_frame(LiveFrame), and each generated token's text to on_text(token, piece); either may return False to end.
-nb::dict stream(PySession& s, const std::vector<int32_t>& tokens, const nb::dict& options, bool prompt_frames, const nb::object& on_frame,
-                const nb::object& on_text) {
+nb::dict stream(PySession& s, const std::vector<int32_t>& tokens, const nb::dict& options, bool prompt_frames,
+                const nb::object& on_frame, const nb::object& on_text) {
     const Running running(s);
     GenerateOptions o = generate_options(options);
     o.stop = &s.stop;
@@ -257,17 +268,19 @@ nb::dict stream(PySession& s, const std::vector<int32_t>& tokens, const nb::dict
 
 void bind_session(nb::module_& m) {
     bind_live_frame(m);
-    m.def("find_model", [](const std::string& name) { return value(find_model(name)); }, nb::arg("name"));
+    m.def(
+        "find_model", [](const std::string& name) { return value(find_model(name)); }, nb::arg("name"));
     nb::class_<PySession>(m, "Session")
-        .def("__init__",
-             [](PySession* self, const std::string& model_path, const nb::dict& options) {
-                 const SessionOptions o = session_options(model_path, options);
-                 const nb::gil_scoped_release unlocked;
-                 auto session = value(Session::open(o));
-                 new (self) PySession;
-                 self->session = std::move(session);
-             },
-             nb::arg("model_path"), nb::arg("options"))
+        .def(
+            "__init__",
+            [](PySession* self, const std::string& model_path, const nb::dict& options) {
+                const SessionOptions o = session_options(model_path, options);
+                const nb::gil_scoped_release unlocked;
+                auto session = value(Session::open(o));
+                new (self) PySession;
+                self->session = std::move(session);
+            },
+            nb::arg("model_path"), nb::arg("options"))
         .def("close",
              [](PySession& s) {
                  const Running running(s);
@@ -283,37 +296,42 @@ void bind_session(nb::module_& m) {
                  engine(s).reset();
                  s.store.reset();
              })
-        .def("truncate",
-             [](PySession& s, int64_t n) {
-                 const Running running(s);
-                 const int64_t kept = engine(s).truncate(n);
-                 if (s.store) s.store->truncate(kept);
-                 return kept;
-             },
-             nb::arg("n"))
-        .def("tokenize",
-             [](PySession& s, const std::string& text, bool add_special, bool parse_special) {
-                 return value(engine(s).tokenize(text, add_special, parse_special));
-             },
-             nb::arg("text"), nb::arg("add_special"), nb::arg("parse_special"))
-        .def("piece",
-             [](PySession& s, int32_t token) {
-                 const std::string piece = engine(s).piece(token);
-                 return nb::bytes(piece.data(), piece.size());
-             },
-             nb::arg("token"))
-        .def("chat_prompt",
-             [](PySession& s, const std::vector<std::pair<std::string, std::string>>& messages) {
-                 std::vector<ChatMessage> chat;
-                 for (const auto& [role, content] : messages) chat.push_back({role, content});
-                 return value(engine(s).chat_prompt(std::span<const ChatMessage>(chat)));
-             },
-             nb::arg("messages"))
+        .def(
+            "truncate",
+            [](PySession& s, int64_t n) {
+                const Running running(s);
+                const int64_t kept = engine(s).truncate(n);
+                if (s.store) s.store->truncate(kept);
+                return kept;
+            },
+            nb::arg("n"))
+        .def(
+            "tokenize",
+            [](PySession& s, const std::string& text, bool add_special, bool parse_special) {
+                return value(engine(s).tokenize(text, add_special, parse_special));
+            },
+            nb::arg("text"), nb::arg("add_special"), nb::arg("parse_special"))
+        .def(
+            "piece",
+            [](PySession& s, int32_t token) {
+                const std::string piece = engine(s).piece(token);
+                return nb::bytes(piece.data(), piece.size());
+            },
+            nb::arg("token"))
+        .def(
+            "chat_prompt",
+            [](PySession& s, const std::vector<std::pair<std::string, std::string>>& messages) {
+                std::vector<ChatMessage> chat;
+                for (const auto& [role, content] : messages) chat.push_back({role, content});
+                return value(engine(s).chat_prompt(std::span<const ChatMessage>(chat)));
+            },
+            nb::arg("messages"))
         .def_prop_ro("layers", [](PySession& s) { return engine(s).geometry().layers; })
         .def_prop_ro("n_ctx", [](PySession& s) { return engine(s).n_ctx(); })
         .def_prop_ro("n_vocab", [](PySession& s) { return engine(s).n_vocab(); })
         .def_prop_ro("n_past", [](PySession& s) { return engine(s).n_past(); })
-        .def_prop_ro("entry", [](PySession& s) { return engine(s).entry() == Entry::callback ? "callback" : "interposed"; })
+        .def_prop_ro("entry",
+                     [](PySession& s) { return engine(s).entry() == Entry::callback ? "callback" : "interposed"; })
         .def_prop_ro("model",
                      [](PySession& s) {
                          const ModelInfo i = engine(s).model_info();
@@ -330,9 +348,10 @@ void bind_session(nb::module_& m) {
                          d["chat_template"] = i.chat_template;
                          return d;
                      })
-        .def("record", &record, nb::arg("tokens"), nb::arg("path"), nb::arg("overwrite"), nb::arg("options"), nb::arg("on_text").none(),
-             nb::arg("on_prompt").none())
-        .def("stream", &stream, nb::arg("tokens"), nb::arg("options"), nb::arg("prompt_frames"), nb::arg("on_frame"), nb::arg("on_text").none());
+        .def("record", &record, nb::arg("tokens"), nb::arg("path"), nb::arg("overwrite"), nb::arg("options"),
+             nb::arg("on_text").none(), nb::arg("on_prompt").none())
+        .def("stream", &stream, nb::arg("tokens"), nb::arg("options"), nb::arg("prompt_frames"), nb::arg("on_frame"),
+             nb::arg("on_text").none());
 }
 
 } // namespace attnscope::python

@@ -34,8 +34,9 @@ const LayerInfo& captured(const RecordingInfo& info, const std::string& path, in
 
 void require_to_float(DType type, const char* what) {
     if (type == DType::f32 || ggml_get_type_traits(static_cast<ggml_type>(type))->to_float) return;
-    throw Failure{{ErrorKind::unsupported, std::string(what) + " in " + dtype_name(type) + " cannot be turned into numbers: the engine only "
-                                           "multiplies with it"}};
+    throw Failure{{ErrorKind::unsupported, std::string(what) + " in " + dtype_name(type) +
+                                               " cannot be turned into numbers: the engine only "
+                                               "multiplies with it"}};
 }
 
 } // namespace
@@ -71,9 +72,11 @@ Array<float> layer_queries(RecordingPool& pool, int32_t layer, const std::vector
         in_parallel(tokens.size(), [&](size_t i) {
             const Frame frame = value(pool.lease()->frame(tokens[i], true));
             if (frame.q.empty()) {
-                throw Failure{{ErrorKind::not_found, "token " + std::to_string(tokens[i]) + " of " + pool.path() + " was recorded without its queries"}};
+                throw Failure{{ErrorKind::not_found, "token " + std::to_string(tokens[i]) + " of " + pool.path() +
+                                                         " was recorded without its queries"}};
             }
-            to_float(l.q_type, frame.q.data() + info->geometry.q_offset(layer), floats.data() + i * heads * dim, int64_t(heads * dim));
+            to_float(l.q_type, frame.q.data() + info->geometry.q_offset(layer), floats.data() + i * heads * dim,
+                     int64_t(heads * dim));
         });
     }
     return array(std::move(floats), {tokens.size(), heads, dim});

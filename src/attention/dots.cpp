@@ -24,8 +24,10 @@ void to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     }
     start_ggml();
     const void* halves = from;
-    if (type == DType::f16) ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, n);
-    else ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, n);
+    if (type == DType::f16)
+        ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, n);
+    else
+        ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, n);
 }
 
 void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
@@ -40,7 +42,8 @@ void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t h
     if (type != DType::f32 && static_cast<size_t>(head_dim) % floats_per_line == 0) { // one behind the other
         halves_.resize(n_head * static_cast<size_t>(head_dim));
         std::memcpy(halves_.data(), q, halves_.size() * sizeof(uint16_t));
-        to_floats(type, static_cast<const uint8_t*>(static_cast<const void*>(halves_.data())), lines_.data()->f, static_cast<int64_t>(halves_.size()));
+        to_floats(type, static_cast<const uint8_t*>(static_cast<const void*>(halves_.data())), lines_.data()->f,
+                  static_cast<int64_t>(halves_.size()));
         return;
     }
     const size_t head_bytes = dtype_row_bytes(type, head_dim);

@@ -116,8 +116,10 @@ void reserve_group_rows(GroupRows& rows, int32_t n_heads, int32_t head_dim, int6
 
 void group_dots(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {
     reserve_group_rows(rows, r.head_end - r.head_begin, r.layer->head_dim, r.n_columns);
-    if (r.plan->way == DotWay::float32) tile_dots(kernels, r, rows);
-    else engine_group_dots(r, rows);
+    if (r.plan->way == DotWay::float32)
+        tile_dots(kernels, r, rows);
+    else
+        engine_group_dots(r, rows);
 }
 
 void group_rows(const RowKernels& kernels, const GroupRequest& r, GroupRows& rows) {

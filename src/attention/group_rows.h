@@ -1,9 +1,9 @@
 // Rows of the query heads that share one KV head, from keys laid out for that: what live attention is computed from.
 #pragma once
 
-#include "attention/plan.h"
 #include "attention/dots.h"
 #include "attention/kernels/simd.h"
+#include "attention/plan.h"
 
 #include <attnscope/types.h>
 
@@ -20,18 +20,18 @@ bool keys_in_tiles(DType type);
 
 struct GroupRequest {
     const LayerInfo* layer = nullptr;
-    const RowsPlan* plan = nullptr;          // plan_layer(*layer, batched)
-    const uint8_t* q = nullptr;              // (n_head, head_dim) in layer->q_type
-    std::span<const uint8_t* const> chunks;  // chunk i holds columns [i * chunk_columns, (i + 1) * chunk_columns)
-    size_t chunk_offset = 0;                 // of this layer's and KV head's keys in every chunk
-    std::span<const Range> visible;          // ascending, disjoint, inside [0, n_columns)
-    int64_t n_columns = 0;                   // every column below it has a key in the chunks
-    int32_t position = 0;                    // as in RowsRequest
+    const RowsPlan* plan = nullptr;         // plan_layer(*layer, batched)
+    const uint8_t* q = nullptr;             // (n_head, head_dim) in layer->q_type
+    std::span<const uint8_t* const> chunks; // chunk i holds columns [i * chunk_columns, (i + 1) * chunk_columns)
+    size_t chunk_offset = 0;                // of this layer's and KV head's keys in every chunk
+    std::span<const Range> visible;         // ascending, disjoint, inside [0, n_columns)
+    int64_t n_columns = 0;                  // every column below it has a key in the chunks
+    int32_t position = 0;                   // as in RowsRequest
     std::span<const int32_t> positions;
-    int32_t head_begin = 0;                  // query heads [head_begin, head_end), all served by one KV head
+    int32_t head_begin = 0; // query heads [head_begin, head_end), all served by one KV head
     int32_t head_end = 0;
     bool batched = false;
-    bool any_order = false;                  // TileTask::any_order: for what is made of many rows
+    bool any_order = false; // TileTask::any_order: for what is made of many rows
 };
 
 // One thread's memory for rows of a group, kept from call to call.

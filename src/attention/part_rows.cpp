@@ -10,7 +10,8 @@ namespace {
 void dots(const RowKernels& kernels, const PartRequest& r, int32_t kv_head, const Range& keys, const FloatQueries& q) {
     const LayerInfo& layer = *r.layer;
     const int32_t head = kv_head * r.plan->group;
-    const uint8_t* k = r.k + static_cast<size_t>(keys.begin) * r.k_stride + static_cast<size_t>(kv_head) * r.plan->k_head_bytes;
+    const uint8_t* k =
+        r.k + static_cast<size_t>(keys.begin) * r.k_stride + static_cast<size_t>(kv_head) * r.plan->k_head_bytes;
     float* out = r.numerators + static_cast<size_t>(head) * r.stride + static_cast<size_t>(keys.begin);
     if (r.plan->way == DotWay::engine) {
         EngineDotTask task;
@@ -47,11 +48,13 @@ void part_rows(const RowKernels& kernels, const PartRequest& r, std::span<PartSh
         for (size_t h = first; h < first + static_cast<size_t>(r.plan->group); ++h) {
             float* row = r.numerators + h * r.stride;
             if (kernels.numerators && layer.softcap == 0 && r.keys.size() == 1) {
-                shares[h].sum = kernels.numerators(row + r.keys[0].begin, r.keys[0].end - r.keys[0].begin, layer.scale * layer.post_scale, &shares[h].max);
+                shares[h].sum = kernels.numerators(row + r.keys[0].begin, r.keys[0].end - r.keys[0].begin,
+                                                   layer.scale * layer.post_scale, &shares[h].max);
                 continue;
             }
             for (const Range& keys : r.keys) {
-                const float top = kernels.scores(row + keys.begin, keys.end - keys.begin, layer.scale, layer.softcap, layer.post_scale);
+                const float top = kernels.scores(row + keys.begin, keys.end - keys.begin, layer.scale, layer.softcap,
+                                                 layer.post_scale);
                 shares[h].max = std::max(shares[h].max, top);
             }
             for (const Range& keys : r.keys)
@@ -79,9 +82,11 @@ float PartSum::factor(float max) const {
     return static_cast<float>(std::exp(static_cast<double>(max) - static_cast<double>(max_)) / sum_);
 }
 
-void add_rows(const RowKernels& kernels, const float* rows, size_t stride, std::span<const float> factors, std::span<double> sums) {
+void add_rows(const RowKernels& kernels, const float* rows, size_t stride, std::span<const float> factors,
+              std::span<double> sums) {
     if (kernels.add_rows) {
-        kernels.add_rows(rows, stride, factors.data(), static_cast<int32_t>(factors.size()), static_cast<int64_t>(sums.size()), sums.data());
+        kernels.add_rows(rows, stride, factors.data(), static_cast<int32_t>(factors.size()),
+                         static_cast<int64_t>(sums.size()), sums.data());
         return;
     }
     for (size_t j = 0; j < sums.size(); ++j) {
@@ -95,7 +100,8 @@ void keys_of_part(std::span<const Range> visible, int64_t first, int64_t count, 
     part.clear();
     for (const Range& r : visible) {
         const int64_t n = r.end - r.begin;
-        const int64_t begin = std::min(std::max<int64_t>(first, 0), n), end = std::min(std::max<int64_t>(first + count, 0), n);
+        const int64_t begin = std::min(std::max<int64_t>(first, 0), n),
+                      end = std::min(std::max<int64_t>(first + count, 0), n);
         if (end > begin) part.push_back({r.begin + begin, r.begin + end});
         first -= n;
     }

@@ -6,8 +6,8 @@
 #pragma once
 
 #include "attention/dots.h"
-#include "attention/plan.h"
 #include "attention/kernels/simd.h"
+#include "attention/plan.h"
 
 #include <attnscope/types.h>
 
@@ -22,10 +22,11 @@ struct PartRequest {
     const LayerInfo* layer = nullptr; // without ALiBi
     const RowsPlan* plan = nullptr;   // plan_layer(*layer, false)
     const uint8_t* q = nullptr;       // (n_head, head_dim) in layer->q_type
-    const uint8_t* k = nullptr;       // key 0: (n_head_kv, head_dim) in layer->k_type; the next one lies k_stride bytes further
+    // key 0: (n_head_kv, head_dim) in layer->k_type; the next one lies k_stride bytes further
+    const uint8_t* k = nullptr;
     size_t k_stride = 0;
-    std::span<const Range> keys;      // this part's: ascending, disjoint
-    float* numerators = nullptr;      // out: (n_head, stride), e_j of this part's keys; nothing else is written
+    std::span<const Range> keys; // this part's: ascending, disjoint
+    float* numerators = nullptr; // out: (n_head, stride), e_j of this part's keys; nothing else is written
     size_t stride = 0;
 };
 
@@ -46,7 +47,7 @@ public:
         if (sink) add({*sink, 1.0});
     }
     void add(const PartShare& part);
-    float factor(float max) const; // exp(m_p - M) / D; 0 where nothing is seen
+    float factor(float max) const;      // exp(m_p - M) / D; 0 where nothing is seen
     double sum() const { return sum_; } // D
 
 private:
@@ -55,7 +56,8 @@ private:
 };
 
 // sums[j] += sum over r of factors[r] * rows[r * stride + j], that sum in float32.
-void add_rows(const RowKernels& kernels, const float* rows, size_t stride, std::span<const float> factors, std::span<double> sums);
+void add_rows(const RowKernels& kernels, const float* rows, size_t stride, std::span<const float> factors,
+              std::span<double> sums);
 
 // `count` of the visible keys, from the `first`-th on.
 void keys_of_part(std::span<const Range> visible, int64_t first, int64_t count, std::vector<Range>& part);

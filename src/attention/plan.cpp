@@ -34,8 +34,8 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
     const DType k = layer.k_type;
     if (!dtype_known(static_cast<int32_t>(k)) || !dtype_known(static_cast<int32_t>(q))) {
         return unsupported("Q or K has an element type that is not known here (numbers " +
-                           std::to_string(static_cast<int32_t>(q)) + " and " +
-                           std::to_string(static_cast<int32_t>(k)) + ")");
+                           std::to_string(static_cast<int32_t>(q)) + " and " + std::to_string(static_cast<int32_t>(k)) +
+                           ")");
     }
     // A GPU keeps Q in float32 beside keys of 16 bits; converting either to float32 loses nothing.
     if (is_float(k) && (q == k || q == DType::f32)) {
@@ -45,13 +45,12 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
     }
     const ggml_type_traits_cpu* traits = ggml_get_type_traits_cpu(static_cast<ggml_type>(k));
     if (is_float(k) || !traits->vec_dot) {
-        return unsupported(std::string("no dot product of Q in ") + dtype_name(q) + " with K in " +
-                           dtype_name(k));
+        return unsupported(std::string("no dot product of Q in ") + dtype_name(q) + " with K in " + dtype_name(k));
     }
     const auto partner = static_cast<DType>(traits->vec_dot_type);
     if (q != partner) {
-        return unsupported(std::string("K in ") + dtype_name(k) + " is multiplied with Q in " +
-                           dtype_name(partner) + ", but Q was recorded in " + dtype_name(q));
+        return unsupported(std::string("K in ") + dtype_name(k) + " is multiplied with Q in " + dtype_name(partner) +
+                           ", but Q was recorded in " + dtype_name(q));
     }
     return DotWay::engine;
 }
@@ -60,8 +59,7 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
 
 Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     if (!layer.captured()) return invalid("the layer was not captured: " + layer.absent);
-    if (layer.n_head <= 0 || layer.n_head > max_n_head || layer.n_head_kv <= 0 ||
-        layer.n_head % layer.n_head_kv != 0) {
+    if (layer.n_head <= 0 || layer.n_head > max_n_head || layer.n_head_kv <= 0 || layer.n_head % layer.n_head_kv != 0) {
         return invalid("a layer of " + std::to_string(layer.n_head) + " query heads and " +
                        std::to_string(layer.n_head_kv) + " KV heads makes no sense");
     }
@@ -70,14 +68,13 @@ Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     if (!layer.bias.empty()) return unsupported("scores with an added bias give no rows yet");
     auto way = dot_way(layer, batched);
     if (!way) return way.error();
-    if (layer.head_dim <= 0 || layer.head_dim > max_head_dim ||
-        layer.head_dim % dtype_block(layer.k_type) != 0 || layer.head_dim % dtype_block(layer.q_type) != 0) {
+    if (layer.head_dim <= 0 || layer.head_dim > max_head_dim || layer.head_dim % dtype_block(layer.k_type) != 0 ||
+        layer.head_dim % dtype_block(layer.q_type) != 0) {
         return invalid("heads of " + std::to_string(layer.head_dim) + " elements cannot be held in " +
                        dtype_name(layer.q_type) + " and " + dtype_name(layer.k_type));
     }
     if (!layer.sinks.empty() && layer.sinks.size() != static_cast<size_t>(layer.n_head)) {
-        return invalid(std::to_string(layer.sinks.size()) + " sinks for " + std::to_string(layer.n_head) +
-                       " heads");
+        return invalid(std::to_string(layer.sinks.size()) + " sinks for " + std::to_string(layer.n_head) + " heads");
     }
     RowsPlan plan;
     plan.way = way.value();
@@ -94,8 +91,7 @@ Result<void> check_visible(const RowsRequest& request) {
     for (const Range& r : request.visible) {
         if (r.begin < seen || r.end < r.begin || r.end > request.n_columns) {
             return invalid("visible columns [" + std::to_string(r.begin) + ", " + std::to_string(r.end) +
-                           ") are out of order or outside the " + std::to_string(request.n_columns) +
-                           " columns");
+                           ") are out of order or outside the " + std::to_string(request.n_columns) + " columns");
         }
         seen = r.end;
     }
@@ -106,8 +102,7 @@ Result<void> check_keys(const RowsRequest& request, size_t row_bytes) {
     constexpr auto far = static_cast<size_t>(std::numeric_limits<ptrdiff_t>::max());
     int64_t seen = 0;
     for (const KeyBlock& block : request.keys) {
-        if (block.first < seen || block.n < 0 ||
-            block.n > std::numeric_limits<int64_t>::max() - block.first) {
+        if (block.first < seen || block.n < 0 || block.n > std::numeric_limits<int64_t>::max() - block.first) {
             return invalid("the block of " + std::to_string(block.n) + " keys at column " +
                            std::to_string(block.first) + " is out of order or impossible");
         }
@@ -129,15 +124,13 @@ Result<void> cut_segments(const RowsRequest& request, std::vector<KeySegment>& s
     for (const Range& r : request.visible) {
         int64_t column = r.begin;
         while (column < r.end) {
-            while (block != request.keys.end() && block->first + block->n <= column)
-                ++block;
+            while (block != request.keys.end() && block->first + block->n <= column) ++block;
             if (block == request.keys.end() || block->first > column) {
                 return invalid("column " + std::to_string(column) + " is visible but has no key");
             }
             const int64_t row = column - block->first;
             const int64_t n = std::min(r.end - column, block->n - row);
-            segments.push_back(
-                {column, n, block->data + static_cast<size_t>(row) * block->stride, block->stride});
+            segments.push_back({column, n, block->data + static_cast<size_t>(row) * block->stride, block->stride});
             column += n;
         }
     }
@@ -154,24 +147,20 @@ Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t l
     if (!plan) return plan;
 
     if (request.head_begin < 0 || request.head_begin >= request.head_end || request.head_end > layer.n_head) {
-        return invalid("heads [" + std::to_string(request.head_begin) + ", " +
-                       std::to_string(request.head_end) + ") asked of a layer of " +
-                       std::to_string(layer.n_head));
+        return invalid("heads [" + std::to_string(request.head_begin) + ", " + std::to_string(request.head_end) +
+                       ") asked of a layer of " + std::to_string(layer.n_head));
     }
     const auto n_rows = static_cast<size_t>(request.head_end - request.head_begin);
     if (request.n_columns < 0 || out_size / n_rows < static_cast<size_t>(request.n_columns)) {
-        return invalid("no room for " + std::to_string(n_rows) + " rows of " +
-                       std::to_string(request.n_columns) + " columns in " + std::to_string(out_size) +
-                       " numbers");
+        return invalid("no room for " + std::to_string(n_rows) + " rows of " + std::to_string(request.n_columns) +
+                       " columns in " + std::to_string(out_size) + " numbers");
     }
     if (lse_size != 0 && lse_size < n_rows) {
-        return invalid("no room for " + std::to_string(n_rows) + " denominators in " +
-                       std::to_string(lse_size));
+        return invalid("no room for " + std::to_string(n_rows) + " denominators in " + std::to_string(lse_size));
     }
     if (layer.max_bias > 0 && request.positions.size() < static_cast<size_t>(request.n_columns)) {
-        return invalid("ALiBi needs the position of every column, but " +
-                       std::to_string(request.positions.size()) + " of " + std::to_string(request.n_columns) +
-                       " are given");
+        return invalid("ALiBi needs the position of every column, but " + std::to_string(request.positions.size()) +
+                       " of " + std::to_string(request.n_columns) + " are given");
     }
     if (auto ok = check_visible(request); !ok) return ok.error();
     const size_t row_bytes = plan->k_head_bytes * static_cast<size_t>(layer.n_head_kv);

@@ -9,8 +9,7 @@ namespace attnscope {
 
 namespace {
 
-constexpr size_t tile =
-    1024; // columns whose partial results stay in the first-level cache while all rows pass by
+constexpr size_t tile = 1024; // columns whose partial results stay in the first-level cache while all rows pass by
 
 struct Shape {
     size_t n_rows = 0;
@@ -44,11 +43,9 @@ void reduce_mean(std::span<const float> rows, int64_t n_columns, std::span<float
         std::array<double, tile> sum{};
         for (size_t r = 0; r < shape.n_rows; ++r) {
             const float* row = rows.data() + r * shape.n_columns + begin;
-            for (size_t j = 0; j < width; ++j)
-                sum[j] += static_cast<double>(row[j]);
+            for (size_t j = 0; j < width; ++j) sum[j] += static_cast<double>(row[j]);
         }
-        for (size_t j = 0; j < width; ++j)
-            out[begin + j] = static_cast<float>(sum[j] * share);
+        for (size_t j = 0; j < width; ++j) out[begin + j] = static_cast<float>(sum[j] * share);
     }
 }
 
@@ -66,8 +63,7 @@ void reduce_max(std::span<const float> rows, int64_t n_columns, std::span<float>
         for (size_t r = 1; r < shape.n_rows; ++r) {
             const float* row = rows.data() + r * shape.n_columns + begin;
             // a NaN stays: a broken row must show
-            for (size_t j = 0; j < width; ++j)
-                max[j] = !(row[j] <= max[j]) && max[j] == max[j] ? row[j] : max[j];
+            for (size_t j = 0; j < width; ++j) max[j] = !(row[j] <= max[j]) && max[j] == max[j] ? row[j] : max[j];
         }
     }
 }

@@ -1,7 +1,7 @@
 // Rows of attention: plan, dot products, softmax.
 #include "attention/dots.h"
-#include "attention/plan.h"
 #include "attention/kernels/simd.h"
+#include "attention/plan.h"
 #include "attention/softmax.h"
 
 #include <algorithm>
@@ -23,8 +23,7 @@ struct Group {
     float* lse = nullptr; // (end - begin), or null
 };
 
-void float_dots(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan,
-                const Group& group) {
+void float_dots(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan, const Group& group) {
     const LayerInfo& layer = *request.layer;
     FloatQueries q;
     q.assign(request.q + static_cast<size_t>(group.begin) * plan.q_head_bytes, layer.q_type,
@@ -64,8 +63,7 @@ void quantised_dots(const RowsRequest& request, const RowsPlan& plan, const Grou
     }
 }
 
-void compute_group(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan,
-                   const Group& group) {
+void compute_group(const RowKernels& kernels, const RowsRequest& request, const RowsPlan& plan, const Group& group) {
     if (plan.way == DotWay::float32) {
         float_dots(kernels, request, plan, group);
     } else {
@@ -78,14 +76,14 @@ void compute_group(const RowKernels& kernels, const RowsRequest& request, const 
     }
 }
 
-void append_groups(const RowsRequest& request, const RowsPlan& plan, std::span<float> out,
-                   std::span<float> lse, std::vector<Group>& groups) {
+void append_groups(const RowsRequest& request, const RowsPlan& plan, std::span<float> out, std::span<float> lse,
+                   std::vector<Group>& groups) {
     for (int32_t h = request.head_begin; h < request.head_end;) {
         const int32_t kv_head = h / plan.group;
         const int32_t end = std::min(request.head_end, (kv_head + 1) * plan.group);
         const int32_t row = h - request.head_begin;
-        groups.push_back({h, end, kv_head, out.data() + row * request.n_columns,
-                          lse.empty() ? nullptr : &lse[size_t(row)]});
+        groups.push_back(
+            {h, end, kv_head, out.data() + row * request.n_columns, lse.empty() ? nullptr : &lse[size_t(row)]});
         h = end;
     }
 }
@@ -98,8 +96,7 @@ Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& r
     if (!plan) return plan.error();
     std::vector<Group> groups;
     append_groups(request, *plan, out, lse, groups);
-    for (const Group& group : groups)
-        compute_group(kernels, request, *plan, group);
+    for (const Group& group : groups) compute_group(kernels, request, *plan, group);
     return {};
 }
 
@@ -107,9 +104,8 @@ Result<void> attention_rows(const RowsRequest& request, std::span<float> out, st
     return attention_rows_with(row_kernels(), request, out, lse);
 }
 
-Result<void> attention_rows_parallel(std::span<const RowsRequest> requests,
-                                     std::span<const std::span<float>> outs, int32_t n_threads,
-                                     std::span<const std::span<float>> lses) {
+Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std::span<const std::span<float>> outs,
+                                     int32_t n_threads, std::span<const std::span<float>> lses) {
     if (outs.size() != requests.size() || (!lses.empty() && lses.size() != requests.size())) {
         return Error{ErrorKind::invalid_argument, "every request needs its own output"};
     }
@@ -123,13 +119,11 @@ Result<void> attention_rows_parallel(std::span<const RowsRequest> requests,
     for (size_t i = 0; i < requests.size(); ++i) {
         const std::span<float> lse = lses.empty() ? std::span<float>{} : lses[i];
         auto plan = plan_rows(requests[i], outs[i].size(), lse.size());
-        if (!plan)
-            return Error{plan.error().kind, "request " + std::to_string(i) + ": " + plan.error().message};
+        if (!plan) return Error{plan.error().kind, "request " + std::to_string(i) + ": " + plan.error().message};
         plans.push_back(std::move(*plan));
         groups.clear();
         append_groups(requests[i], plans.back(), outs[i], lse, groups);
-        for (const Group& group : groups)
-            works.push_back({i, group});
+        for (const Group& group : groups) works.push_back({i, group});
     }
 
     // Groups are small against the whole, so whoever is free takes the next one.
@@ -145,8 +139,7 @@ Result<void> attention_rows_parallel(std::span<const RowsRequest> requests,
         std::min(works.size(), static_cast<size_t>(std::max(n_threads, 1))) - (works.empty() ? 0 : 1);
     threads.reserve(n_others);
     try {
-        while (threads.size() < n_others)
-            threads.emplace_back(work_off);
+        while (threads.size() < n_others) threads.emplace_back(work_off);
     } catch (const std::system_error&) {
         // The machine gives no more threads: those there are do the work.
     }

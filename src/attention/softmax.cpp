@@ -16,8 +16,7 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // beyond it take every second member of the sequence for twice as many.
 float alibi_slope(int32_t h, int32_t n_head, float max_bias) {
     int32_t n_head_log2 = 1;
-    while (n_head_log2 * 2 <= n_head)
-        n_head_log2 *= 2;
+    while (n_head_log2 * 2 <= n_head) n_head_log2 *= 2;
     const auto n = static_cast<float>(n_head_log2);
     const float m0 = std::pow(2.0f, -max_bias / n);
     const float m1 = std::pow(2.0f, -(max_bias / 2.0f) / n);
@@ -29,8 +28,7 @@ float alibi_slope(int32_t h, int32_t n_head, float max_bias) {
 float add_alibi(float* scores, int64_t column, int64_t n, float slope, const SoftmaxTask& task) {
     float max = -infinity;
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t distance =
-            static_cast<int64_t>(task.position) - task.positions[static_cast<size_t>(column + i)];
+        const int64_t distance = static_cast<int64_t>(task.position) - task.positions[static_cast<size_t>(column + i)];
         scores[i] += slope * -static_cast<float>(std::abs(distance));
         max = scores[i] > max ? scores[i] : max;
     }
@@ -71,8 +69,7 @@ float softmax_row(const RowKernels& kernels, const SoftmaxTask& task, int32_t he
     if (sink) max = std::max(max, *sink);
 
     double sum = sink ? static_cast<double>(std::exp(*sink - max)) : 0.0;
-    each_run(task.visible,
-             [&](int64_t column, int64_t n) { sum += kernels.exponentials(row + column, n, max); });
+    each_run(task.visible, [&](int64_t column, int64_t n) { sum += kernels.exponentials(row + column, n, max); });
     const auto factor = static_cast<float>(1.0 / sum);
     int64_t written = 0;
     each_run(task.visible, [&](int64_t column, int64_t n) {

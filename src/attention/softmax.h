@@ -12,7 +12,7 @@ namespace attnscope {
 
 struct SoftmaxTask {
     const LayerInfo* layer = nullptr;
-    std::span<const Range> visible;     // ascending, disjoint, below n_columns; neighbours may touch
+    std::span<const Range> visible; // ascending, disjoint, below n_columns; neighbours may touch
     int64_t n_columns = 0;
     int32_t position = 0;               // of the query; with ALiBi only
     std::span<const int32_t> positions; // of the columns; with ALiBi only

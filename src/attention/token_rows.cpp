@@ -86,8 +86,10 @@ void share_columns(std::span<const std::span<const Range>> visible, std::vector<
         }
         if (next == never) return;
         if (tokens != 0) {
-            if (!shared.empty() && shared.back().end == column && shared.back().tokens == tokens) shared.back().end = next;
-            else shared.push_back({column, next, tokens});
+            if (!shared.empty() && shared.back().end == column && shared.back().tokens == tokens)
+                shared.back().end = next;
+            else
+                shared.push_back({column, next, tokens});
         }
         column = next;
     }
@@ -104,8 +106,10 @@ void token_rows(const RowKernels& kernels, const TokenRowsRequest& r, TokenRows&
         rows.q_bytes.insert(rows.q_bytes.end(), r.tokens[t].q, r.tokens[t].q + r.plan->q_head_bytes);
     }
     share_columns(std::span(visible).first(r.tokens.size()), rows.shared);
-    if (r.plan->way == DotWay::float32) float_dots(kernels, r, rows);
-    else quantised_dots(r, rows);
+    if (r.plan->way == DotWay::float32)
+        float_dots(kernels, r, rows);
+    else
+        quantised_dots(r, rows);
     for (size_t t = 0; t < r.tokens.size(); ++t) {
         const TokenRowsRequest::Token& token = r.tokens[t];
         const SoftmaxTask task{r.layer, token.visible, r.n_columns, token.position, r.positions};

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "attention/dots.h"
-#include "attention/plan.h"
 #include "attention/kernels/simd.h"
+#include "attention/plan.h"
 
 #include <attnscope/types.h>
 

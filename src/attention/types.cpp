@@ -30,9 +30,9 @@ struct TypeRow {
 
 // Block sizes as in ggml-common.h.
 constexpr TypeRow type_rows[] = {
-    {DType::f32, "f32", 1, 4},      {DType::f16, "f16", 1, 2},      {DType::bf16, "bf16", 1, 2},
-    {DType::q4_0, "q4_0", 32, 18},  {DType::q4_1, "q4_1", 32, 20},  {DType::q5_0, "q5_0", 32, 22},
-    {DType::q5_1, "q5_1", 32, 24},  {DType::q8_0, "q8_0", 32, 34},  {DType::q8_1, "q8_1", 32, 36},
+    {DType::f32, "f32", 1, 4},         {DType::f16, "f16", 1, 2},     {DType::bf16, "bf16", 1, 2},
+    {DType::q4_0, "q4_0", 32, 18},     {DType::q4_1, "q4_1", 32, 20}, {DType::q5_0, "q5_0", 32, 22},
+    {DType::q5_1, "q5_1", 32, 24},     {DType::q8_0, "q8_0", 32, 34}, {DType::q8_1, "q8_1", 32, 36},
     {DType::iq4_nl, "iq4_nl", 32, 18},
 };
 
@@ -50,7 +50,9 @@ const char* dtype_name(DType type) {
     return row ? row->name : "?";
 }
 
-bool dtype_known(int32_t number) { return find(static_cast<DType>(number)) != nullptr; }
+bool dtype_known(int32_t number) {
+    return find(static_cast<DType>(number)) != nullptr;
+}
 
 int32_t dtype_block(DType type) {
     const TypeRow* row = find(type);
@@ -78,7 +80,9 @@ size_t Geometry::q_bytes() const {
     return n;
 }
 
-size_t Geometry::k_bytes() const { return k_offset(n_layer()); }
+size_t Geometry::k_bytes() const {
+    return k_offset(n_layer());
+}
 
 size_t Geometry::q_offset(int32_t i) const {
     size_t n = 0;
@@ -118,10 +122,14 @@ std::string verdict_text(uint32_t bits) {
         const char* text;
     };
     static constexpr Name names[] = {
-        {verdict_not_finite, "not finite"},       {verdict_witness_failed, "witness failed"},
-        {verdict_row_sum, "row sum"},             {verdict_layers_equal, "layers equal"},
-        {verdict_stale, "previous frame again"},  {verdict_no_witness, "no witness"},
-        {verdict_fingerprint, "fingerprint differs"}, {verdict_checksum, "checksum differs"},
+        {verdict_not_finite, "not finite"},
+        {verdict_witness_failed, "witness failed"},
+        {verdict_row_sum, "row sum"},
+        {verdict_layers_equal, "layers equal"},
+        {verdict_stale, "previous frame again"},
+        {verdict_no_witness, "no witness"},
+        {verdict_fingerprint, "fingerprint differs"},
+        {verdict_checksum, "checksum differs"},
     };
     if (bits == verdict_ok) return "ok";
     std::string text;

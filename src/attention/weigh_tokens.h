@@ -12,7 +12,7 @@
 namespace attnscope {
 
 struct TokenValues {
-    const uint8_t* v = nullptr; // element (dim 0, cell 0)
+    const uint8_t* v = nullptr;             // element (dim 0, cell 0)
     size_t cell_stride = 0, dim_stride = 0; // bytes
     DType type = DType::f16;
     int32_t dim = 0;
@@ -34,12 +34,14 @@ struct TokenSums {
     std::vector<float> turned;  // the same as they lie in memory, where that is along cells
 
     std::span<const double> sum(size_t token) const { return std::span(sums).subspan(2 * token * dim, dim); }
-    std::span<const double> magnitude(size_t token) const { return std::span(sums).subspan((2 * token + 1) * dim, dim); }
+    std::span<const double> magnitude(size_t token) const {
+        return std::span(sums).subspan((2 * token + 1) * dim, dim);
+    }
 };
 
 // Each row only weighs columns that its token sees. Products are added in float32 over at most 1,024 cells and in float64
 // beyond. The values must be readable.
-void weigh_tokens(const RowKernels& kernels, const TokenValues& values, const TokenRows& rows, size_t n_tokens, bool with_largest,
-                  TokenSums& sums);
+void weigh_tokens(const RowKernels& kernels, const TokenValues& values, const TokenRows& rows, size_t n_tokens,
+                  bool with_largest, TokenSums& sums);
 
 } // namespace attnscope

@@ -25,8 +25,7 @@ bool json_depth_is_bounded(std::string_view text) {
 
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name) {
     if (!json_depth_is_bounded(text)) {
-        return Error{ErrorKind::damaged,
-                     name + " nests deeper than " + std::to_string(max_json_depth) + " levels"};
+        return Error{ErrorKind::damaged, name + " nests deeper than " + std::to_string(max_json_depth) + " levels"};
     }
     auto parsed = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
     if (parsed.is_discarded()) return Error{ErrorKind::damaged, name + " is not valid JSON"};
@@ -34,8 +33,7 @@ Result<nlohmann::json> parse_json_object(std::string_view text, const std::strin
     return parsed;
 }
 
-std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest,
-                                    int64_t highest) {
+std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest, int64_t highest) {
     const auto at = object.find(key);
     if (at == object.end()) return std::nullopt;
     int64_t value = 0;
@@ -70,8 +68,7 @@ std::vector<int64_t> json_shape(const nlohmann::json& object, const char* key) {
     std::vector<int64_t> shape;
     for (const auto& extent : *at) {
         if (!extent.is_number_integer()) return {};
-        if (extent.is_number_unsigned() && extent.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
-            return {};
+        if (extent.is_number_unsigned() && extent.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return {};
         const int64_t value = extent.get<int64_t>();
         if (value < 0) return {};
         shape.push_back(value);
@@ -90,8 +87,7 @@ std::optional<int64_t> shape_elements(const std::vector<int64_t>& shape, int64_t
 
 std::string shape_text(const std::vector<int64_t>& shape) {
     std::string text = "[";
-    for (size_t i = 0; i < shape.size(); ++i)
-        text += (i ? ", " : "") + std::to_string(shape[i]);
+    for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
     return text + "]";
 }
 

@@ -22,8 +22,7 @@ bool json_depth_is_bounded(std::string_view text);
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name);
 
 // A whole number from `lowest` to `highest` under `key`, also where it is written as 28.0; nothing otherwise.
-std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest,
-                                    int64_t highest);
+std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest, int64_t highest);
 
 // A string under `key`, cut to `limit` bytes; empty when there is none.
 std::string json_string(const nlohmann::json& object, const char* key, size_t limit = 4096);

@@ -18,8 +18,7 @@ bool is_text(std::string_view start) {
 bool is_safetensors(std::string_view start) {
     if (start.size() < 9 || start[8] != '{') return false;
     uint64_t size = 0;
-    for (size_t i = 8; i-- > 0;)
-        size = size << 8 | static_cast<unsigned char>(start[i]);
+    for (size_t i = 8; i-- > 0;) size = size << 8 | static_cast<unsigned char>(start[i]);
     return size >= 2 && size < uint64_t(1) << 32;
 }
 
@@ -32,7 +31,9 @@ FileKind file_kind(std::string_view start, const std::string& path) {
     if (begins("\x93NUMPY")) return {"a NumPy array", diagnose};
     if (begins("PK\3\4") || begins("PK\5\6")) return {"a zip archive, as .npz is one", diagnose};
     if (begins(sqlite_magic)) return {"a damaged SQLite file, perhaps a recording's", ""};
-    if (begins("\x7f" "ELF")) return {"a program", ""};
+    if (begins("\x7f"
+               "ELF"))
+        return {"a program", ""};
     if (begins("\x1f\x8b")) return {"a gzip file", "unpack it first"};
     if (begins("(\xb5\x2f\xfd")) return {"a zstd file", "unpack it first"};
     if (is_safetensors(start)) return {"a safetensors file", diagnose};

@@ -17,8 +17,7 @@ namespace {
 Error system_error(const std::string& path, const char* doing) {
     const int code = errno;
     if (code == ELOOP) {
-        return {ErrorKind::unsupported,
-                path + " is a symbolic link, which is not followed inside a capture folder"};
+        return {ErrorKind::unsupported, path + " is a symbolic link, which is not followed inside a capture folder"};
     }
     const ErrorKind kind = code == ENOENT || code == ENOTDIR ? ErrorKind::not_found : ErrorKind::io;
     return {kind, std::string(doing) + " " + path + ": " + std::strerror(code)};
@@ -32,7 +31,7 @@ constexpr size_t huge_page = size_t(2) << 20;
 } // namespace
 
 void TokenBuffer::Free::operator()(float* data) const {
-    ::operator delete(data, std::align_val_t{alignment});
+    ::operator delete (data, std::align_val_t{alignment});
 }
 
 void TokenBuffer::resize(size_t n) {
@@ -42,7 +41,7 @@ void TokenBuffer::resize(size_t n) {
         const size_t room = n + n / 8; // tokens grow by a column at a time
         const size_t bytes = room * sizeof(float);
         const size_t alignment = bytes >= huge_page ? huge_page : page;
-        void* memory = ::operator new(bytes, std::align_val_t{alignment});
+        void* memory = ::operator new (bytes, std::align_val_t{alignment});
 #ifdef MADV_HUGEPAGE
         if (alignment == huge_page) ::madvise(memory, bytes / huge_page * huge_page, MADV_HUGEPAGE); // a wish
 #endif
@@ -109,9 +108,8 @@ Result<void> InputFile::read_at(int64_t offset, void* out, size_t n) const {
 
 Result<std::string> InputFile::read_text(int64_t limit) const {
     if (size_ > limit) {
-        return Error{ErrorKind::unsupported, path_ + " has " + std::to_string(size_) +
-                                                 " bytes, more than the " + std::to_string(limit) +
-                                                 " that are read of such a file"};
+        return Error{ErrorKind::unsupported, path_ + " has " + std::to_string(size_) + " bytes, more than the " +
+                                                 std::to_string(limit) + " that are read of such a file"};
     }
     std::string text(static_cast<size_t>(size_), '\0');
     if (auto done = read_at(0, text.data(), text.size()); !done) return done.error();

@@ -11,7 +11,9 @@
 namespace attnscope::base {
 
 // Threads that may work beside the one that decodes, without making it late: a share of the cores.
-inline size_t helping_threads() { return std::max<size_t>(1, std::thread::hardware_concurrency() * 3 / 8); }
+inline size_t helping_threads() {
+    return std::max<size_t>(1, std::thread::hardware_concurrency() * 3 / 8);
+}
 
 // Calls work(i) for all i in [0, n), on this thread and up to n_threads - 1 others. `work` must not throw.
 template <typename Work> void parallel_for_on(size_t n_threads, size_t n, const Work& work) {
@@ -26,7 +28,9 @@ template <typename Work> void parallel_for_on(size_t n_threads, size_t n, const 
 }
 
 // The same on up to helping_threads().
-template <typename Work> void parallel_for(size_t n, const Work& work) { parallel_for_on(helping_threads(), n, work); }
+template <typename Work> void parallel_for(size_t n, const Work& work) {
+    parallel_for_on(helping_threads(), n, work);
+}
 
 // The same on all cores, where nothing decodes meanwhile.
 template <typename Work> void parallel_for_all(size_t n, const Work& work) {

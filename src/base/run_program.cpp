@@ -24,19 +24,16 @@ std::vector<std::string> child_environment(const ProgramRun& run) {
     for (char** e = environ; *e != nullptr; ++e) {
         const std::string entry = *e;
         bool replaced = false;
-        for (const auto& [key, value] : run.environment)
-            replaced = replaced || entry.starts_with(key + "=");
+        for (const auto& [key, value] : run.environment) replaced = replaced || entry.starts_with(key + "=");
         if (!replaced) all.push_back(entry);
     }
-    for (const auto& [key, value] : run.environment)
-        all.push_back(fmt::format("{}={}", key, value));
+    for (const auto& [key, value] : run.environment) all.push_back(fmt::format("{}={}", key, value));
     return all;
 }
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
     std::vector<char*> list;
-    for (std::string& s : strings)
-        list.push_back(s.data());
+    for (std::string& s : strings) list.push_back(s.data());
     list.push_back(nullptr);
     return list;
 }
@@ -66,8 +63,7 @@ Result<ProgramEnd> run_program(const ProgramRun& run) {
     std::vector<std::string> environment = child_environment(run);
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) {
-        return Error{ErrorKind::io,
-                     fmt::format("cannot make a pipe for {}: {}", argv[0], std::strerror(errno))};
+        return Error{ErrorKind::io, fmt::format("cannot make a pipe for {}: {}", argv[0], std::strerror(errno))};
     }
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
@@ -75,8 +71,8 @@ Result<ProgramEnd> run_program(const ProgramRun& run) {
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     pid_t pid = 0;
-    const int failed = posix_spawnp(&pid, argv[0].c_str(), &actions, nullptr, pointers(argv).data(),
-                                    pointers(environment).data());
+    const int failed =
+        posix_spawnp(&pid, argv[0].c_str(), &actions, nullptr, pointers(argv).data(), pointers(environment).data());
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     if (failed != 0) {

@@ -31,8 +31,7 @@ std::string Sha256::hex() {
     unsigned int n = 0;
     if (!state_->good || EVP_DigestFinal_ex(state_->context.get(), digest.data(), &n) != 1) return {};
     std::string text;
-    for (unsigned int i = 0; i < n; ++i)
-        text += fmt::format("{:02x}", digest[i]);
+    for (unsigned int i = 0; i < n; ++i) text += fmt::format("{:02x}", digest[i]);
     return text;
 }
 
@@ -41,8 +40,7 @@ Result<std::string> sha256_file(const std::string& path) {
     if (!file) return Error{ErrorKind::io, fmt::format("cannot open {}: {}", path, std::strerror(errno))};
     Sha256 sum;
     std::vector<char> buffer(size_t(1) << 20);
-    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get()))
-        sum.add(buffer.data(), n);
+    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), file.get())) sum.add(buffer.data(), n);
     if (std::ferror(file.get())) {
         return Error{ErrorKind::io, fmt::format("cannot read {}: {}", path, std::strerror(errno))};
     }

@@ -2,7 +2,11 @@
 
 namespace attnscope::base {
 
-const char* version() { return ATTNSCOPE_VERSION; }
-const char* program() { return "attnscope " ATTNSCOPE_VERSION; }
+const char* version() {
+    return ATTNSCOPE_VERSION;
+}
+const char* program() {
+    return "attnscope " ATTNSCOPE_VERSION;
+}
 
 } // namespace attnscope::base

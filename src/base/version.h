@@ -3,7 +3,7 @@
 
 namespace attnscope::base {
 
-const char* version();  // "0.1.0"
-const char* program();  // "attnscope 0.1.0"
+const char* version(); // "0.1.0"
+const char* program(); // "attnscope 0.1.0"
 
 } // namespace attnscope::base

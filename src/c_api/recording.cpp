@@ -56,7 +56,9 @@ attnscope_status attnscope_recording_open(const char* path, attnscope_recording*
     });
 }
 
-void attnscope_recording_free(attnscope_recording* recording) { delete recording; }
+void attnscope_recording_free(attnscope_recording* recording) {
+    delete recording;
+}
 
 attnscope_status attnscope_recording_get_info(attnscope_recording* recording, attnscope_recording_info* info) {
     return guarded([&]() -> Result<void> {
@@ -89,7 +91,8 @@ attnscope_status attnscope_recording_get_frame(attnscope_recording* recording, i
     });
 }
 
-attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text, size_t* n_bytes) {
+attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text,
+                                                size_t* n_bytes) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!text || !n_bytes) return Error{ErrorKind::invalid_argument, "the place for the text is NULL"};
@@ -100,13 +103,16 @@ attnscope_status attnscope_recording_token_text(attnscope_recording* recording, 
     });
 }
 
-attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers, size_t n_layers,
-                                          const int32_t* heads, size_t n_heads, float* out, size_t n_out, int64_t* n_columns) {
+attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers,
+                                          size_t n_layers, const int32_t* heads, size_t n_heads, float* out,
+                                          size_t n_out, int64_t* n_columns) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!n_columns) return Error{ErrorKind::invalid_argument, "the place for the number of columns is NULL"};
-        if ((!layers && n_layers) || (!heads && n_heads)) return Error{ErrorKind::invalid_argument, "a selection is NULL but not empty"};
-        Result<FrameRows> rows = recording->recording->rows(index, {{layers, layers + n_layers}, {heads, heads + n_heads}});
+        if ((!layers && n_layers) || (!heads && n_heads))
+            return Error{ErrorKind::invalid_argument, "a selection is NULL but not empty"};
+        Result<FrameRows> rows =
+            recording->recording->rows(index, {{layers, layers + n_layers}, {heads, heads + n_heads}});
         if (!rows) return rows.error();
         if (out) {
             if (n_out < rows->weights.size()) {
@@ -120,7 +126,8 @@ attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_
     });
 }
 
-attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out, int64_t* n_columns) {
+attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out,
+                                          int64_t* n_columns) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!n_columns || !out) return Error{ErrorKind::invalid_argument, "the place for the mean is NULL"};
@@ -136,8 +143,8 @@ attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_
     });
 }
 
-attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column, int64_t* column,
-                                               float* weight) {
+attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column,
+                                               int64_t* column, float* weight) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!column || !weight) return Error{ErrorKind::invalid_argument, "the place for the column is NULL"};
@@ -145,7 +152,8 @@ attnscope_status attnscope_recording_strongest(attnscope_recording* recording, i
         if (!mean) return mean.error();
         const auto n = static_cast<int64_t>(mean->size());
         if (first_column < 0 || first_column >= n) {
-            return Error{ErrorKind::not_found, "token " + std::to_string(index) + " sees no column from " + std::to_string(first_column) + " on"};
+            return Error{ErrorKind::not_found, "token " + std::to_string(index) + " sees no column from " +
+                                                   std::to_string(first_column) + " on"};
         }
         const auto best = std::max_element(mean->begin() + first_column, mean->end());
         *column = best - mean->begin();

@@ -29,7 +29,8 @@ attnscope_session_params attnscope_session_default_params(void) {
 attnscope_status attnscope_session_open(const attnscope_session_params* params, attnscope_session** out) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_struct(params, "attnscope_session_params"); !r) return r;
-        if (!out || !params->model_path) return Error{ErrorKind::invalid_argument, "model_path or the place for the session is NULL"};
+        if (!out || !params->model_path)
+            return Error{ErrorKind::invalid_argument, "model_path or the place for the session is NULL"};
         SessionOptions options;
         options.model_path = params->model_path;
         options.n_ctx = params->n_ctx;
@@ -50,7 +51,9 @@ attnscope_status attnscope_session_open(const attnscope_session_params* params, 
     });
 }
 
-void attnscope_session_free(attnscope_session* session) { delete session; }
+void attnscope_session_free(attnscope_session* session) {
+    delete session;
+}
 
 attnscope_generate_params attnscope_generate_default_params(void) {
     const GenerateOptions defaults;
@@ -62,8 +65,8 @@ attnscope_generate_params attnscope_generate_default_params(void) {
     return params;
 }
 
-attnscope_status attnscope_session_record(attnscope_session* handle, const char* prompt, const attnscope_generate_params* params,
-                                          const char* recording_path) {
+attnscope_status attnscope_session_record(attnscope_session* handle, const char* prompt,
+                                          const attnscope_generate_params* params, const char* recording_path) {
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_struct(params, "attnscope_generate_params"); !r) return r;
         if (!handle || !prompt || !recording_path) {
@@ -87,7 +90,8 @@ attnscope_status attnscope_session_record(attnscope_session* handle, const char*
         const TextSink on_text = [&](int32_t token, const std::string& piece) {
             return !params->text || params->text(params->user_data, token, piece.data(), piece.size()) == 0;
         };
-        const auto result = session.generate(*tokens, options, [&](Frame&& frame) { return recorder.push(std::move(frame)); }, on_text);
+        const auto result = session.generate(
+            *tokens, options, [&](Frame&& frame) { return recorder.push(std::move(frame)); }, on_text);
         if (!result) return result.error();
         return recorder.close();
     });

@@ -24,6 +24,12 @@ static_assert(static_cast<int>(ErrorKind::engine) + 1 == ATTNSCOPE_ENGINE);
 
 } // namespace attnscope::c_api
 
-int32_t attnscope_api_version(void) { return ATTNSCOPE_API_VERSION; }
-const char* attnscope_version(void) { return attnscope::base::version(); }
-const char* attnscope_error_message(void) { return attnscope::c_api::last_error().c_str(); }
+int32_t attnscope_api_version(void) {
+    return ATTNSCOPE_API_VERSION;
+}
+const char* attnscope_version(void) {
+    return attnscope::base::version();
+}
+const char* attnscope_error_message(void) {
+    return attnscope::c_api::last_error().c_str();
+}

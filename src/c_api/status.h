@@ -32,7 +32,8 @@ template <typename Work> attnscope_status guarded(const Work& work) noexcept {
 template <typename T> Result<void> check_struct(const T* value, const char* name) {
     if (!value) return Error{ErrorKind::invalid_argument, std::string(name) + " is NULL"};
     if (value->struct_size < sizeof(T)) {
-        return Error{ErrorKind::invalid_argument, std::string(name) + ".struct_size is not sizeof(" + name + "); set it before the call"};
+        return Error{ErrorKind::invalid_argument,
+                     std::string(name) + ".struct_size is not sizeof(" + name + "); set it before the call"};
     }
     return {};
 }

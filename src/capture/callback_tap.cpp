@@ -8,7 +8,9 @@ namespace attnscope::capture {
 
 namespace {
 
-bool named(const ggml_tensor* t, const char* prefix) { return std::strncmp(t->name, prefix, std::strlen(prefix)) == 0; }
+bool named(const ggml_tensor* t, const char* prefix) {
+    return std::strncmp(t->name, prefix, std::strlen(prefix)) == 0;
+}
 
 // Is this MUL_MAT(V, P), where P is a masked soft-max?
 bool is_weighted_sum(const ggml_tensor* t) {
@@ -28,14 +30,15 @@ void read_v_row(const AttentionNode& n, int64_t cell, uint8_t* to) {
     const size_t at = n.v->view_offs;
     if (n.flash) { // (dim, cell, head)
         const size_t head = ggml_row_size(n.v->type, n.v->ne[0]);
-        ggml_backend_tensor_get_2d(owner(n.v), to, at + size_t(cell) * n.v->nb[1], head, size_t(n.v->ne[2]), n.v->nb[2], head);
+        ggml_backend_tensor_get_2d(owner(n.v), to, at + size_t(cell) * n.v->nb[1], head, size_t(n.v->ne[2]), n.v->nb[2],
+                                   head);
         return;
     }
     const size_t element = n.v->nb[0]; // (cell, dim, head)
     const auto dim = size_t(n.v->ne[1]);
     for (size_t h = 0; h < size_t(n.v->ne[2]); ++h) {
-        ggml_backend_tensor_get_2d(owner(n.v), to + h * dim * element, at + size_t(cell) * element + h * n.v->nb[2], element, dim,
-                                   n.v->nb[1], element);
+        ggml_backend_tensor_get_2d(owner(n.v), to + h * dim * element, at + size_t(cell) * element + h * n.v->nb[2],
+                                   element, dim, n.v->nb[1], element);
     }
 }
 
@@ -113,9 +116,7 @@ AttentionNode CallbackTap::attention(ggml_tensor* t) {
 void CallbackTap::node_done(ggml_tensor* t) {
     switch (t->op) {
     case GGML_OP_SET_ROWS: return inputs_.keep(t->src[1]);
-    case GGML_OP_ROPE:
-        positions_ = t->src[1];
-        return inputs_.keep(positions_);
+    case GGML_OP_ROPE: positions_ = t->src[1]; return inputs_.keep(positions_);
     case GGML_OP_SOFT_MAX: {
         const AttentionNode n = from_soft_max(t);
         if (n.refusal.empty()) inputs_.keep_mask(n.mask, n.q->ne[1]);
@@ -150,7 +151,8 @@ void CallbackTap::take(AttentionNode& n) {
     std::vector<uint8_t> out;
     if (layer.info.captured()) {
         a = host_attention(n);
-        if (const auto q = q_.find(n.flash ? n.op : n.scores); q != q_.end()) a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
+        if (const auto q = q_.find(n.flash ? n.op : n.scores); q != q_.end())
+            a.q = q->second.data() + (n.q->view_src ? n.q->view_offs : 0);
         if (!is_host(n.out)) {
             out = copy_of_owner(n.out);
             a.out = out.data() + (n.out->view_src ? n.out->view_offs : 0);

@@ -18,8 +18,10 @@ std::unique_ptr<Capture> Capture::make(const Options& options, Sink sink) {
     collector.facts = inspect;
     auto deliver = [c = capture.get()](Batch& batch) { c->judge(batch); };
     capture->by_callback_ = options.entry == Options::Entry::callback;
-    if (capture->by_callback_) capture->tap_ = std::make_unique<CallbackTap>(std::move(collector), std::move(deliver));
-    else capture->tap_ = std::make_unique<GraphTap>(std::move(collector), std::move(deliver), options.mean_threads);
+    if (capture->by_callback_)
+        capture->tap_ = std::make_unique<CallbackTap>(std::move(collector), std::move(deliver));
+    else
+        capture->tap_ = std::make_unique<GraphTap>(std::move(collector), std::move(deliver), options.mean_threads);
     return capture;
 }
 
@@ -39,10 +41,18 @@ Result<void> Capture::flush() {
     return hand_over();
 }
 
-const Geometry& Capture::geometry() const { return tap_->geometry(); }
-bool Capture::reached() const { return tap_->reached(); }
-ggml_backend_sched_eval_callback Capture::callback() const { return by_callback_ ? CallbackTap::eval : nullptr; }
-void* Capture::callback_data() const { return by_callback_ ? static_cast<CallbackTap*>(tap_.get()) : nullptr; }
+const Geometry& Capture::geometry() const {
+    return tap_->geometry();
+}
+bool Capture::reached() const {
+    return tap_->reached();
+}
+ggml_backend_sched_eval_callback Capture::callback() const {
+    return by_callback_ ? CallbackTap::eval : nullptr;
+}
+void* Capture::callback_data() const {
+    return by_callback_ ? static_cast<CallbackTap*>(tap_.get()) : nullptr;
+}
 
 // Of a batch whose frames are complete but for their verdicts.
 void Capture::judge(Batch& batch) {

@@ -30,8 +30,9 @@ struct Options {
     // graph at each layer.
     enum class Entry { interposed, callback };
     Entry entry = Entry::interposed;
-    bool prove = true;        // take witnesses
-    int32_t mean_threads = 0; // the engine's threads, where means may be wanted on a CPU: its graphs are prepared; 0: they are not
+    bool prove = true; // take witnesses
+    // the engine's threads, where means may be wanted on a CPU: its graphs are prepared; 0: they are not
+    int32_t mean_threads = 0;
 };
 
 class GraphHook;

@@ -18,7 +18,9 @@ bool same_shape(const LayerInfo& a, const LayerInfo& b) {
            a.absent == b.absent;
 }
 
-bool is_float(ggml_type type) { return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16; }
+bool is_float(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
 
 // Whatever a graph holds, functions are asked for before they are called: not every type has every one.
 bool can_be_multiplied(ggml_type k, ggml_type q) {
@@ -27,7 +29,9 @@ bool can_be_multiplied(ggml_type k, ggml_type q) {
     return q_made && (is_float(k) || ggml_get_type_traits_cpu(k)->vec_dot);
 }
 
-bool can_be_read(ggml_type v) { return dtype_known(v) && (is_float(v) || ggml_get_type_traits(v)->to_float); }
+bool can_be_read(ggml_type v) {
+    return dtype_known(v) && (is_float(v) || ggml_get_type_traits(v)->to_float);
+}
 
 // A layer of which nothing is kept but its number and the reason.
 LayerInfo refused(const LayerInfo& info, const char* why) {
@@ -54,7 +58,9 @@ void Collector::reset() {
     for (CellMap& map : maps_) map.clear();
 }
 
-void Collector::truncate(int64_t index) { next_index_ = std::min(next_index_, index); }
+void Collector::truncate(int64_t index) {
+    next_index_ = std::min(next_index_, index);
+}
 
 std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head) {
     auto batch = std::make_unique<Batch>();
@@ -67,12 +73,13 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     batch->q_bytes = geometry_.q_bytes();
     batch->k_bytes = geometry_.k_bytes();
     if (size_t(n_query) > tokens_.ids.size()) {
-        fail(*batch, "the engine's graph has " + std::to_string(n_query) + " tokens, and the decode only " + std::to_string(tokens_.ids.size()));
+        fail(*batch, "the engine's graph has " + std::to_string(n_query) + " tokens, and the decode only " +
+                         std::to_string(tokens_.ids.size()));
     }
     const Tokens tokens = tokens_.take(std::min(size_t(n_query), tokens_.ids.size()));
     for (int64_t i = 0; i < n_query; ++i) {
         const auto at = size_t(i);
-        batch->positions[at] = positions                          ? positions[i]
+        batch->positions[at] = positions                      ? positions[i]
                                : at < tokens.positions.size() ? tokens.positions[at]
                                                               : static_cast<int32_t>(next_index_ + i);
         Frame& f = batch->frames[at];
@@ -144,14 +151,16 @@ const Batch::Layer* Collector::lender(const Batch& batch, const AttentionNode& n
 }
 
 // What each token of a batch wrote, and sees, in the cells of a group that is met for the first time.
-void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
+void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs,
+                          Batch* unfinished) {
     Batch::Group& group = batch.groups[index];
     CellMap& map = maps_[index];
     group.written.assign(size_t(batch.n_query), 0);
     group.cells.resize(size_t(batch.n_query));
     group.columns.resize(size_t(batch.n_query));
     const uint8_t* cells = inputs.data(group.k_cells);
-    if (!cells || !inputs.knows(group.mask)) return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
+    if (!cells || !inputs.knows(group.mask))
+        return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
     const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / node.k->nb[1]);
     for (int64_t i = 0; i < batch.n_query; ++i) {
         int64_t cell = 0;
@@ -160,7 +169,8 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
         group.written[size_t(i)] = cell;
         const bool taken = map.column(cell) != CellMap::unknown;
         batch.overwrites = batch.overwrites || taken;
-        if (taken && unfinished && index < unfinished->groups.size()) unfinished->groups[index].before.push_back(map.entry(cell));
+        if (taken && unfinished && index < unfinished->groups.size())
+            unfinished->groups[index].before.push_back(map.entry(cell));
         map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
     }
     for (int64_t i = 0; i < batch.n_query; ++i) {
@@ -176,13 +186,16 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
     layer.info.k_layer = index;
     if (layer.info.captured() && !node.k_cells) { // keys of an earlier layer
         const Batch::Layer* owner = lender(batch, node);
-        if (!owner) layer.info = refused(layer.info, "its keys are not written by this graph");
+        if (!owner)
+            layer.info = refused(layer.info, "its keys are not written by this graph");
         else if (owner->info.k_bytes() != layer.info.k_bytes()) {
             layer.info = refused(layer.info, "it reads the keys of another layer in another shape");
-        } else layer.info.k_layer = owner->info.k_layer;
+        } else
+            layer.info.k_layer = owner->info.k_layer;
     }
     if (layer.info.captured()) {
-        const ggml_tensor* k_cells = node.k_cells ? node.k_cells : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
+        const ggml_tensor* k_cells =
+            node.k_cells ? node.k_cells : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
         const size_t groups_before = batch.groups.size();
         layer.group = group_of(batch, node.mask, k_cells);
         layer.info.mask_group = layer.group;
@@ -210,7 +223,8 @@ void Collector::take(Batch& batch, std::vector<HostAttention> data) {
     const auto take = [&](size_t i) {
         for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
     };
-    base::parallel_for(size_t(batch.n_query), many, take); // the memory of so many frames is new, and takes longer to get than to fill
+    // the memory of so many frames is new, and takes longer to get than to fill
+    base::parallel_for(size_t(batch.n_query), many, take);
 }
 
 void Collector::find_facts(Batch& batch) const {
@@ -235,7 +249,8 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
         } else {
             const size_t at = f.q.size();
             f.q.resize(at + info.q_bytes());
-            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim, f.q.data() + at);
+            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim,
+                          f.q.data() + at);
         }
     }
     if (info.k_layer == static_cast<int32_t>(index)) {
@@ -248,7 +263,8 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
 
 CellView Collector::cells(Batch& batch, size_t group) const {
     std::vector<CellView::Entry>& before = batch.groups[group].before;
-    std::sort(before.begin(), before.end(), [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
+    std::sort(before.begin(), before.end(),
+              [](const CellView::Entry& a, const CellView::Entry& b) { return a.cell < b.cell; });
     return {maps_[group], before};
 }
 

@@ -1,9 +1,9 @@
 // Turns what the two ways in see (attention nodes, then their data) into frames.
 #pragma once
 
+#include "base/thread_pool.h"
 #include "capture/graph/attention_graph.h"
 #include "capture/graph/cells.h"
-#include "base/thread_pool.h"
 #include "capture/graph/host_attention.h"
 #include "capture/graph/inputs.h"
 #include "capture/tokens.h"
@@ -24,18 +24,19 @@ struct HeadSample {
     const LayerInfo* layer = nullptr;
     int32_t layer_index = 0;
     int32_t head = 0;
-    const uint8_t* q = nullptr;       // (n_head, head_dim) in layer->q_type: the captured bytes
-    const uint8_t* k = nullptr;       // (n_cells, n_head_kv, head_dim) in the cache
-    size_t k_stride = 0;              // bytes from cell to cell
+    const uint8_t* q = nullptr; // (n_head, head_dim) in layer->q_type: the captured bytes
+    const uint8_t* k = nullptr; // (n_cells, n_head_kv, head_dim) in the cache
+    size_t k_stride = 0;        // bytes from cell to cell
     int64_t n_cells = 0;
-    std::span<const Range> visible;   // cells
+    std::span<const Range> visible;     // cells
     std::span<const int32_t> positions; // of the cells
-    int32_t position = 0;             // of the query
-    const uint8_t* v = nullptr;       // element (dim 0, cell 0) of this head's V
+    int32_t position = 0;               // of the query
+    const uint8_t* v = nullptr;         // element (dim 0, cell 0) of this head's V
     DType v_type = DType::f16;
-    DType v_used = DType::f16;        // what the kernel is given of it: its own type, or f16 that the engine makes of f32
+    // what the kernel is given of it: its own type, or f16 that the engine makes of f32
+    DType v_used = DType::f16;
     size_t v_cell_stride = 0, v_dim_stride = 0; // bytes
-    const float* out = nullptr;       // (head_dim_v): the engine's own attention output
+    const float* out = nullptr;                 // (head_dim_v): the engine's own attention output
     bool flash = false;
     bool batched = false;             // Frame::batched; with flash attention Q was then multiplied unrounded
     bool device = false;              // computed by a GPU's kernels
@@ -48,7 +49,7 @@ constexpr size_t max_proofs_together = 16;
 
 // What judging a frame needs to know of its queries and keys (verify/judge.h).
 struct FrameFacts {
-    bool finite = true;           // no infinity, no NaN
+    bool finite = true; // no infinity, no NaN
     bool layers_differ = true;
     std::vector<uint64_t> hashes; // one for each layer's Q and one for its K
 };
@@ -56,8 +57,8 @@ struct FrameFacts {
 struct CollectorOptions {
     std::function<WitnessFunction()> witness; // makes one for a thread, with memory of its own; empty: none is taken
     std::function<FrameFacts(const Geometry&, const Frame&)> facts; // called on any thread; empty: frames come without
-    int32_t witnesses_single = 2;   // heads proven for a token decoded alone
-    int32_t witnesses_batch = 1;    // heads proven for each token of a batch
+    int32_t witnesses_single = 2;                                   // heads proven for a token decoded alone
+    int32_t witnesses_batch = 1;                                    // heads proven for each token of a batch
 };
 
 // Proofs of a batch that run on other threads. Owns what they read, but for K and V.
@@ -68,7 +69,7 @@ class Provers;
 // The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
 // data of its tensors has arrived.
 struct Batch {
-    struct Group { // layers that share a mask and the cells of a cache
+    struct Group {                           // layers that share a mask and the cells of a cache
         std::vector<int64_t> written;        // the cell of each token's new key
         std::vector<Ranges> cells;           // visible cells, one a token
         std::vector<Ranges> columns;         // the same as columns
@@ -78,7 +79,7 @@ struct Batch {
     };
     struct Layer {
         LayerInfo info;
-        int32_t group = 0;        // for visibility
+        int32_t group = 0;         // for visibility
         int32_t written_group = 0; // for the cells of its new keys
         int64_t n_cells = 0;
         DType v_type = DType::f16;
@@ -89,7 +90,7 @@ struct Batch {
     struct Proof {
         int32_t layer = 0, head = 0;
         int64_t token = 0;
-        const float* q = nullptr;   // the query and the engine's output of this head and token alone; null: from `data`
+        const float* q = nullptr; // the query and the engine's output of this head and token alone; null: from `data`
         const float* out = nullptr;
     };
 

@@ -1,11 +1,11 @@
 // What GraphTap knows between two calls.
 #pragma once
 
-#include "capture/device/device_layers.h"
 #include "base/thread_pool.h"
+#include "capture/device/device_layers.h"
 #include "capture/mean/host_mean.h"
-#include "capture/tap.h"
 #include "capture/mean/token_mean.h"
+#include "capture/tap.h"
 
 #include <algorithm>
 #include <cstring>
@@ -21,15 +21,15 @@ namespace attnscope::capture {
 struct GraphTap::Arriving {
     std::unique_ptr<Batch> batch;
     LayerSources sources;
-    struct From { // one block
-        Fetch* fetch = nullptr;                // null: it lies in host memory
+    struct From {               // one block
+        Fetch* fetch = nullptr; // null: it lies in host memory
         const uint8_t* host = nullptr;
-        std::unique_ptr<BlockGather> gather;   // null: the whole block arrives
+        std::unique_ptr<BlockGather> gather; // null: the whole block arrives
     };
     std::vector<From> blocks;
     int64_t first_kept = 0; // the first frame whose queries are kept
     int slot = 0;
-    bool with_mean = false; // a device began to compute its mean
+    bool with_mean = false;       // a device began to compute its mean
     std::vector<int64_t> written; // cells of new keys, sorted
     bool waits = true;            // all of it stays where it is while the next graph runs
 };
@@ -43,11 +43,12 @@ struct GraphTap::State {
     std::vector<std::unique_ptr<Fetch>> fetches; // one a device
     Mirrors mirrors;
 
-    std::vector<const ggml_tensor*> masks, written; // of `found`, each once: who sees whom, and the cells of the new keys
+    // of `found`, each once: who sees whom, and the cells of the new keys
+    std::vector<const ggml_tensor*> masks, written;
     std::vector<const ggml_tensor*> computed_masks; // those that the graph itself computes: known when it has run
     Inputs inputs;
     std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
-    bool seen = false; // the graph was given to the devices
+    bool seen = false;               // the graph was given to the devices
 
     // A batch goes from one to the next: its graph runs, then it is taken beside the one that decodes, then it is proven.
     std::unique_ptr<Arriving> arriving;
@@ -55,7 +56,7 @@ struct GraphTap::State {
     std::future<void> taking_done;
     std::deque<std::unique_ptr<Batch>> proving; // frames as soon as they are proven
     int next_slot = 0;
-    TokenMean mean;     // on devices
+    TokenMean mean;                      // on devices
     std::unique_ptr<HostMean> host_mean; // on a CPU; null: not wanted
 
     void list_inputs() {
@@ -97,7 +98,8 @@ struct GraphTap::State {
     bool overwrites_arriving() const {
         if (!arriving) return false;
         const std::vector<int64_t>& on_their_way = arriving->written;
-        return writes_to([&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
+        return writes_to(
+            [&](int64_t cell) { return std::binary_search(on_their_way.begin(), on_their_way.end(), cell); });
     }
     // ... to cells that a mean in the making reads? A ring's are taken again before long, and those of a token that was taken back
     // at once.

@@ -1,6 +1,6 @@
 // What a batch left in blocks and caches becomes frames' data and, for what lies on devices, the mirrors' newest cells.
-#include "capture/graph_state.h"
 #include "base/parallel_for.h"
+#include "capture/graph_state.h"
 
 namespace attnscope::capture {
 
@@ -30,8 +30,10 @@ void GraphTap::take(Arriving& arriving) {
         const Fetch* fetch = state.fetch_of(on_device[i]->device);
         store_new(*on_device[i], batch, bases, fetch ? fetch->rows(arriving.slot) : nullptr);
     };
-    if (batch.n_query >= many_tokens) base::parallel_for(on_device.size(), store);
-    else for (size_t i = 0; i < on_device.size(); ++i) store(i);
+    if (batch.n_query >= many_tokens)
+        base::parallel_for(on_device.size(), store);
+    else
+        for (size_t i = 0; i < on_device.size(); ++i) store(i);
     std::vector<HostAttention> data;
     for (const std::optional<LayerSource>& s : arriving.sources) {
         data.push_back(s ? arrived_at(*s, bases, arriving.first_kept) : HostAttention());

@@ -1,5 +1,5 @@
-#include "capture/graph_state.h"
 #include "base/parallel_for.h"
+#include "capture/graph_state.h"
 
 #include <ggml-backend.h>
 
@@ -20,7 +20,9 @@ namespace {
 constexpr size_t most_proving = 6;
 // Batches of many tokens hold many queries: beside the one that is taken as many may wait for their proofs as there are devices
 // behind the first one, which work on earlier batches than it does.
-size_t most_batches_proving(size_t n_devices) { return n_devices > 1 ? 1 : 0; }
+size_t most_batches_proving(size_t n_devices) {
+    return n_devices > 1 ? 1 : 0;
+}
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
@@ -64,7 +66,8 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         for (const ggml_tensor* cells : state.written) state.inputs.keep(cells);
         if (!*state.inputs_keep) state.keep_seen();
         if (state.host_mean && wanted_.wants_mean(collector_.next_index())) {
-            state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->layers, wanted_.mean->heads);
+            state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->layers,
+                                   wanted_.mean->heads);
         }
     }
     // A graph of another kind may move what the caches hold.
@@ -92,7 +95,8 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (fetched) start_mean(*arriving);
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {
-        fail(arriving->batch->first_index, "there is no host memory for the transfer from a device (use a smaller -ub)");
+        fail(arriving->batch->first_index,
+             "there is no host memory for the transfer from a device (use a smaller -ub)");
         collector_.drop(*arriving->batch);
         state.drain(); // other devices' have begun, and nobody will wait for them
         return;
@@ -113,25 +117,31 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
     const AttentionNode& first = found.nodes.front();
     const bool device = first.k_cache && !is_host(first.k_cache);
     auto arriving = std::make_unique<Arriving>();
-    arriving->batch = collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
+    arriving->batch =
+        collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
     for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
     collector_.check(batch);
     bool some_on_device = false;
     for (size_t l = 0; l < found.nodes.size(); ++l) {
-        Result<std::optional<LayerSource>> source = source_of(found.nodes[l], batch.layers[l], state.placement, state.mirrors);
+        Result<std::optional<LayerSource>> source =
+            source_of(found.nodes[l], batch.layers[l], state.placement, state.mirrors);
         if (!source && batch.error.empty()) batch.error = source.error().message;
         arriving->sources.push_back(source ? std::move(*source) : std::nullopt);
         if (!arriving->sources.back()) continue;
-        if (arriving->sources.back()->device()) some_on_device = true;
-        else arriving->waits = false; // what lies in host memory is the next graph's
+        if (arriving->sources.back()->device())
+            some_on_device = true;
+        else
+            arriving->waits = false; // what lies in host memory is the next graph's
     }
     if (!some_on_device) arriving->waits = false;
     collector_.choose_proofs(batch, 0, arriving->sources.size());
     arriving->first_kept = batch.first_index;
-    while (arriving->first_kept < batch.first_index + batch.n_query && !wanted_.wants_queries(arriving->first_kept)) ++arriving->first_kept;
-    for (const Batch::Group& g : batch.groups) arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
+    while (arriving->first_kept < batch.first_index + batch.n_query && !wanted_.wants_queries(arriving->first_kept))
+        ++arriving->first_kept;
+    for (const Batch::Group& g : batch.groups)
+        arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
     std::sort(arriving->written.begin(), arriving->written.end());
     arriving->slot = state.next_slot;
     state.next_slot = (state.next_slot + 1) % Fetch::n_slots;

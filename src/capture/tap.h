@@ -2,8 +2,8 @@
 #pragma once
 
 #include "capture/collector.h"
-#include "capture/graph/hook.h"
 #include "capture/device/mirror.h"
+#include "capture/graph/hook.h"
 
 #include <map>
 #include <memory>
@@ -17,7 +17,8 @@ using BatchCallback = std::function<void(Batch&)>;
 
 class Tap {
 public:
-    Tap(CollectorOptions options, BatchCallback deliver) : collector_(std::move(options)), deliver_(std::move(deliver)) {}
+    Tap(CollectorOptions options, BatchCallback deliver)
+        : collector_(std::move(options)), deliver_(std::move(deliver)) {}
     virtual ~Tap() = default;
     Tap(const Tap&) = delete;
     Tap& operator=(const Tap&) = delete;
@@ -114,9 +115,10 @@ private:
     // the first one.
     Inputs inputs_;
     const ggml_tensor* positions_ = nullptr;
-    std::map<const ggml_tensor*, Store> stores_;               // by cache tensor
-    std::map<const ggml_tensor*, std::vector<uint8_t>> q_;     // f32, by the scores made of it, until the layer's output is there
-    Mirrors mirrors_;                                          // of caches on devices
+    std::map<const ggml_tensor*, Store> stores_; // by cache tensor
+    // f32, by the scores made of it, until the layer's output is there
+    std::map<const ggml_tensor*, std::vector<uint8_t>> q_;
+    Mirrors mirrors_; // of caches on devices
     int last_layer_ = -1;
 };
 

@@ -13,8 +13,9 @@ namespace attnscope::capture {
 
 // The tokens of one decode, in the order in which the engine's graphs compute them. Borrowed for the time of the decode.
 struct Tokens {
-    std::span<const int32_t> ids;       // -1: unknown, or an embedding; as many as there are tokens
-    std::span<const int32_t> positions; // for graphs that do not tell (no RoPE); empty: a token's position is its frame's index
+    std::span<const int32_t> ids; // -1: unknown, or an embedding; as many as there are tokens
+    // for graphs that do not tell (no RoPE); empty: a token's position is its frame's index
+    std::span<const int32_t> positions;
     FrameKind kind = FrameKind::prompt;
 
     // The first `n` tokens, which are taken away.
@@ -34,7 +35,8 @@ struct MeanRequest {
 
 // Of one generation.
 struct Wanted {
-    std::function<bool(int64_t index)> queries; // frames for which this returns false come without Q; empty: all have theirs
+    // frames for which this returns false come without Q; empty: all have theirs
+    std::function<bool(int64_t index)> queries;
     std::optional<MeanRequest> mean;
 
     bool wants_queries(int64_t index) const { return !queries || queries(index); }

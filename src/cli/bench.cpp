@@ -49,32 +49,48 @@ Result<void> choose_turns(Flags& f) {
     if (f.pairs == 0) f.pairs = gpu ? 40 : 200;
     f.pairs += f.pairs % 2;
     if (gpu && f.tokens < 3) {
-        return Error{ErrorKind::invalid_argument, "on a GPU a turn takes at least 3 tokens (--tokens): it is timed from the second on"};
+        return Error{ErrorKind::invalid_argument,
+                     "on a GPU a turn takes at least 3 tokens (--tokens): it is timed from the second on"};
     }
     return {};
 }
 
 nlohmann::json to_json(const Cost& c) {
-    return {{"context", c.context}, {"plain_ms", c.plain_ms}, {"capturing_ms", c.capturing_ms},
-            {"ratio", {{"low", c.ratio.low}, {"median", c.ratio.median}, {"high", c.ratio.high},
-                       {"sure_low", c.ratio.sure_low}, {"sure_high", c.ratio.sure_high}}},
-            {"writer_ms", c.writer_ms}, {"at_most", c.at_most()}, {"at_most_sure", c.at_most_sure()},
+    return {{"context", c.context},
+            {"plain_ms", c.plain_ms},
+            {"capturing_ms", c.capturing_ms},
+            {"ratio",
+             {{"low", c.ratio.low},
+              {"median", c.ratio.median},
+              {"high", c.ratio.high},
+              {"sure_low", c.ratio.sure_low},
+              {"sure_high", c.ratio.sure_high}}},
+            {"writer_ms", c.writer_ms},
+            {"at_most", c.at_most()},
+            {"at_most_sure", c.at_most_sure()},
             {"prompt_ms", c.prompt_ms},
-            {"prompt_ratio", {{"median", c.prompt_ratio.median}, {"sure_low", c.prompt_ratio.sure_low}, {"sure_high", c.prompt_ratio.sure_high}}},
-            {"prompt_frames_ratio", c.prompt_frames_ratio}, {"file_bytes", c.file_bytes}, {"memory_bytes", c.memory_bytes},
-            {"device_bytes", c.device_bytes}, {"growth_bytes", c.growth_bytes}};
+            {"prompt_ratio",
+             {{"median", c.prompt_ratio.median},
+              {"sure_low", c.prompt_ratio.sure_low},
+              {"sure_high", c.prompt_ratio.sure_high}}},
+            {"prompt_frames_ratio", c.prompt_frames_ratio},
+            {"file_bytes", c.file_bytes},
+            {"memory_bytes", c.memory_bytes},
+            {"device_bytes", c.device_bytes},
+            {"growth_bytes", c.growth_bytes}};
 }
 
 void print_head(const Flags& f) {
     fmt::print("{}, flash attention {}, {} pairs of turns of {} token{}\n",
                std::filesystem::path(f.session.model_path).filename().string(), f.flash_attention, f.pairs, f.tokens,
                f.tokens == 1 ? "" : "s");
-    fmt::print("{:>7} {:>8} {:>8} {:>21} {:>7} {:>8} {:>7} {:>8}\n", "context", "plain ms", "captures", "time ratio (95% sure)",
-               "writer", "all told", "prompt", "memory");
+    fmt::print("{:>7} {:>8} {:>8} {:>21} {:>7} {:>8} {:>7} {:>8}\n", "context", "plain ms", "captures",
+               "time ratio (95% sure)", "writer", "all told", "prompt", "memory");
 }
 
 void print_line(const Cost& c) {
-    fmt::print("{:>7} {:>8.2f} {:>8.2f} {:>21} {:>6.1f}% {:>8.3f} {:>7.3f} {:>5.1f} MB\n", c.context, c.plain_ms, c.capturing_ms,
+    fmt::print("{:>7} {:>8.2f} {:>8.2f} {:>21} {:>6.1f}% {:>8.3f} {:>7.3f} {:>5.1f} MB\n", c.context, c.plain_ms,
+               c.capturing_ms,
                fmt::format("{:.3f} ({:.3f}-{:.3f})", c.ratio.median, c.ratio.sure_low, c.ratio.sure_high),
                100 * c.writer_share(), c.at_most(), c.prompt_ratio.median, double(c.memory_bytes) / 1e6);
     std::fflush(stdout);
@@ -106,8 +122,14 @@ int run(Flags& f) {
         if (!f.json) print_line(*cost);
     }
     if (f.json) {
-        fmt::print("{}\n", nlohmann::json{{"way", f.control ? "control" : "attnscope"}, {"model", f.session.model_path}, {"flash_attn", f.flash_attention},
-                                          {"devices", device_names()}, {"pairs", f.pairs}, {"tokens", f.tokens}, {"runs", all}}.dump(2));
+        fmt::print("{}\n", nlohmann::json{{"way", f.control ? "control" : "attnscope"},
+                                          {"model", f.session.model_path},
+                                          {"flash_attn", f.flash_attention},
+                                          {"devices", device_names()},
+                                          {"pairs", f.pairs},
+                                          {"tokens", f.tokens},
+                                          {"runs", all}}
+                               .dump(2));
     }
     return exit_good;
 }
@@ -117,28 +139,34 @@ int run(Flags& f) {
 void add_bench(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("bench", "Measure what capturing costs, in turns with the plain run");
-    verb->footer("Two contexts of one model decode in turns, one plain, one capturing everything to disk.\n"
-                 "time ratio: what the caller waits, the median over the pairs and the interval that holds the true\n"
-                 "median with 95% confidence; writer: processor time of the recording's own thread as a share of a plain\n"
-                 "token; all told: the sum, as if no core had been idle to write; prompt: the ratio of the times until the\n"
-                 "first token is chosen; memory: what capturing holds more than plain. docs/performance.md says why it is\n"
-                 "measured this way.");
+    verb->footer(
+        "Two contexts of one model decode in turns, one plain, one capturing everything to disk.\n"
+        "time ratio: what the caller waits, the median over the pairs and the interval that holds the true\n"
+        "median with 95% confidence; writer: processor time of the recording's own thread as a share of a plain\n"
+        "token; all told: the sum, as if no core had been idle to write; prompt: the ratio of the times until the\n"
+        "first token is chosen; memory: what capturing holds more than plain. docs/performance.md says why it is\n"
+        "measured this way.");
     verb->add_option("--contexts", f->contexts, "Context lengths to measure at")->capture_default_str();
     verb->add_option("--pairs,--turns", f->pairs, "Pairs of turns at each length (default: 200; on a GPU 40)")
         ->check(CLI::Range(4, 100000));
     verb->add_option("--tokens", f->tokens, "Tokens of a turn (default: 1; on a GPU 10)")->check(CLI::Range(1, 4096));
-    verb->add_option("--prompts", f->prompts, "Times that each reads the prompt, in turns (default: 0, once, behind one another)")
+    verb->add_option("--prompts", f->prompts,
+                     "Times that each reads the prompt, in turns (default: 0, once, behind one another)")
         ->check(CLI::Range(0, 1000));
-    verb->add_flag("--drop-prompts", f->drop_prompts, "Do not record the prompts of --prompts: what capturing costs without a disk");
+    verb->add_flag("--drop-prompts", f->drop_prompts,
+                   "Do not record the prompts of --prompts: what capturing costs without a disk");
     verb->add_option("-o,--output", f->output, "Folder for the recording (default: the temporary folder)")
         ->check(CLI::ExistingDirectory);
-    verb->add_option("--prompt-rows", f->prompt_rows, "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
-                                                      "on a GPU comes faster than a disk takes it)")
+    verb->add_option("--prompt-rows", f->prompt_rows,
+                     "Whose rows of the prompt to keep: all, last:N or none (a long prompt "
+                     "on a GPU comes faster than a disk takes it)")
         ->capture_default_str();
-    verb->add_flag("--control", f->control, "Let a second plain context stand in for the capturing one: what is measured then "
-                                            "is the measurement itself");
+    verb->add_flag("--control", f->control,
+                   "Let a second plain context stand in for the capturing one: what is measured then "
+                   "is the measurement itself");
     verb->add_flag("--json", f->json, "Print a JSON object");
-    verb->add_flag("--device-mean", f->session.device_mean, "Have what decodes, GPU or CPU, compute the mean of all rows of every token as well");
+    verb->add_flag("--device-mean", f->session.device_mean,
+                   "Have what decodes, GPU or CPU, compute the mean of all rows of every token as well");
     verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);
     verb->callback([f, &action] { action = [f] { return run(*f); }; });

@@ -20,7 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Removes the recording however the measurement ends.
 struct TemporaryRecording {
@@ -40,7 +42,8 @@ struct Runner {
     std::unique_ptr<SessionRecorder> recorder; // null: plain
     int64_t pushed = 0;
 
-    Result<void> feed(std::span<const int32_t> tokens, int n_predict, const GenerateOptions& base, const TextSink& text = {}) {
+    Result<void> feed(std::span<const int32_t> tokens, int n_predict, const GenerateOptions& base,
+                      const TextSink& text = {}) {
         GenerateOptions o = base;
         o.n_predict = n_predict;
         o.ignore_eos = true;
@@ -88,7 +91,8 @@ struct Runner {
             return true;
         };
         if (Result<void> r = feed({}, n, base, text); !r) return r.error();
-        if (chosen < n) return Error{ErrorKind::engine, fmt::format("{} tokens were generated where {} were asked for", chosen, n)};
+        if (chosen < n)
+            return Error{ErrorKind::engine, fmt::format("{} tokens were generated where {} were asked for", chosen, n)};
         return (end - start) / (n - 2);
     }
 };

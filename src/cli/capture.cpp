@@ -44,10 +44,13 @@ Result<void> check_output(const std::string& path, bool force) {
     namespace fs = std::filesystem;
     std::error_code ec;
     const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : fs::path(".");
-    if (!fs::is_directory(folder, ec)) return Error{ErrorKind::not_found, "no folder " + folder.string() + " to write into"};
-    if (access(folder.c_str(), W_OK) != 0) return Error{ErrorKind::io, "the folder " + folder.string() + " is not writable"};
+    if (!fs::is_directory(folder, ec))
+        return Error{ErrorKind::not_found, "no folder " + folder.string() + " to write into"};
+    if (access(folder.c_str(), W_OK) != 0)
+        return Error{ErrorKind::io, "the folder " + folder.string() + " is not writable"};
     if (fs::exists(path, ec) && !force) {
-        return Error{ErrorKind::invalid_argument, path + " exists; choose another name with -o, or --force to replace it"};
+        return Error{ErrorKind::invalid_argument,
+                     path + " exists; choose another name with -o, or --force to replace it"};
     }
     return output_is_free(path);
 }
@@ -62,7 +65,8 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
         if (!read) return read.error();
         text = std::move(*read);
     }
-    if (text.empty()) return Error{ErrorKind::invalid_argument, "the prompt is empty; give one with -p, -f or --input-ids"};
+    if (text.empty())
+        return Error{ErrorKind::invalid_argument, "the prompt is empty; give one with -p, -f or --input-ids"};
     if (f.chat) {
         Result<std::string> chat = session.chat_prompt(text);
         if (!chat) return chat.error();
@@ -179,13 +183,14 @@ int run(CaptureFlags& f) {
     } else {
         fmt::print("\n");
         std::fflush(stdout);
-        fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n", recorded,
-                   session.geometry().n_rows(), result->n_prompt, result->n_generated, rate,
+        fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
+                   recorded, session.geometry().n_rows(), result->n_prompt, result->n_generated, rate,
                    result->finish_reason == "stopped" ? ", stopped" : "");
         fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
                    tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
                    100 * tally.worst);
-        fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", f.output, double(bytes) / 1e6, f.output);
+        fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", f.output, double(bytes) / 1e6,
+                   f.output);
     }
     return tally.bits == 0 ? exit_good : exit_no;
 }

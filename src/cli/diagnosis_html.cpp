@@ -14,23 +14,12 @@ std::string escaped(const std::string& text) {
     std::string out;
     for (const char c : text) {
         switch (c) {
-        case '&':
-            out += "&amp;";
-            break;
-        case '<':
-            out += "&lt;";
-            break;
-        case '>':
-            out += "&gt;";
-            break;
-        case '"':
-            out += "&quot;";
-            break;
-        case '\'':
-            out += "&#39;";
-            break;
-        default:
-            out += static_cast<unsigned char>(c) < 0x20 && c != '\n' ? ' ' : c;
+        case '&': out += "&amp;"; break;
+        case '<': out += "&lt;"; break;
+        case '>': out += "&gt;"; break;
+        case '"': out += "&quot;"; break;
+        case '\'': out += "&#39;"; break;
+        default: out += static_cast<unsigned char>(c) < 0x20 && c != '\n' ? ' ' : c;
         }
     }
     return out;
@@ -38,22 +27,16 @@ std::string escaped(const std::string& text) {
 
 const char* colour(const TokenFacts& t) {
     switch (t.kind) {
-    case TokenKind::probabilities:
-        return t.n_layer > 1 && !t.trivial && t.distinct_layers == 1 ? "#d98e04" : "#2a7f62";
-    case TokenKind::sub_probabilities:
-        return "#5aa98f";
-    case TokenKind::scores:
-        return "#b3261e";
-    case TokenKind::mixed:
-        return "#8e44ad";
-    case TokenKind::transposed:
-        return "#1f618d";
+    case TokenKind::probabilities: return t.n_layer > 1 && !t.trivial && t.distinct_layers == 1 ? "#d98e04" : "#2a7f62";
+    case TokenKind::sub_probabilities: return "#5aa98f";
+    case TokenKind::scores: return "#b3261e";
+    case TokenKind::mixed: return "#8e44ad";
+    case TokenKind::transposed: return "#1f618d";
     case TokenKind::weights: return "#8a8f2a";
     case TokenKind::padding: return "#bbbbbb";
     case TokenKind::not_finite:
     case TokenKind::zeros:
-    case TokenKind::unreadable:
-        return "#444444";
+    case TokenKind::unreadable: return "#444444";
     }
     return "#444444";
 }
@@ -111,16 +94,13 @@ std::string diagnosis_html(const Diagnosis& d) {
     out += fmt::format("<p>{}, {}, {} tokens</p>\n", escaped(d.capture.format), escaped(d.capture.storage),
                        d.tokens.size());
     out += "<p>Axes: " + escaped(d.capture.axes) + " (" + escaped(d.capture.axes_why) + ")</p>\n";
-    for (const std::string& label : d.capture.labels)
-        out += "<p>Label: " + escaped(label) + "</p>\n";
-    for (const std::string& note : d.capture.notes)
-        out += "<p>Note: " + escaped(note) + "</p>\n";
+    for (const std::string& label : d.capture.labels) out += "<p>Label: " + escaped(label) + "</p>\n";
+    for (const std::string& note : d.capture.notes) out += "<p>Note: " + escaped(note) + "</p>\n";
     for (const Finding& f : d.findings) {
         out += fmt::format("<section class='{}'><h2>{}</h2><p>{} of {} tokens <code>{}</code></p><dl>",
-                           cause_is_damage(f.cause) ? "bad" : "good", escaped(cause_title(f.cause)),
-                           f.n_tokens, d.tokens.size(), cause_name(f.cause));
-        for (const std::string& evidence : f.evidence)
-            out += "<dt>Evidence</dt><dd>" + escaped(evidence) + "</dd>";
+                           cause_is_damage(f.cause) ? "bad" : "good", escaped(cause_title(f.cause)), f.n_tokens,
+                           d.tokens.size(), cause_name(f.cause));
+        for (const std::string& evidence : f.evidence) out += "<dt>Evidence</dt><dd>" + escaped(evidence) + "</dd>";
         if (!f.undecided.empty()) out += "<dt>Undecided</dt><dd>" + escaped(f.undecided) + "</dd>";
         out += "<dt>Keep</dt><dd>" + escaped(f.keep) + "</dd>";
         if (cause_is_damage(f.cause)) out += "<dt>Fix at the source</dt><dd>" + escaped(f.fix) + "</dd>";
@@ -150,8 +130,7 @@ std::string diagnosis_html(const Diagnosis& d) {
                            "<td>{}</td><td>{}</td></tr>\n",
                            name, token_kind_name(t.kind), number(static_cast<double>(t.min)),
                            number(static_cast<double>(t.max)), number(t.row_sum_min), number(t.row_sum_max),
-                           t.distinct_layers, t.n_layer, t.stale_layers, t.padding,
-                           keep_name(d.keep[run.begin]));
+                           t.distinct_layers, t.n_layer, t.stale_layers, t.padding, keep_name(d.keep[run.begin]));
     }
     return out + "</table></div></body></html>\n";
 }

@@ -71,20 +71,17 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
     out += fmt::format("{}: {}, {}, {} tokens\n", printable(capture.path), capture.format, capture.storage,
                        diagnosis.tokens.size());
     out += labelled("axes", printable(capture.axes + (capture.axes_why.empty() ? "" : " (" + capture.axes_why + ")")));
-    for (const std::string& label : capture.labels)
-        out += labelled("label", printable(label));
-    for (const std::string& note : capture.notes)
-        out += labelled("note", printable(note));
-    out += fmt::format("\n{:>11} {:<13} {:>8} {:>8} {:>17} {:>6} {}\n", "token", "kind", "min", "max",
-                       "row sums", "layers", "remarks");
+    for (const std::string& label : capture.labels) out += labelled("label", printable(label));
+    for (const std::string& note : capture.notes) out += labelled("note", printable(note));
+    out += fmt::format("\n{:>11} {:<13} {:>8} {:>8} {:>17} {:>6} {}\n", "token", "kind", "min", "max", "row sums",
+                       "layers", "remarks");
     for (const TokenRun& run : token_runs(diagnosis, all)) {
         const TokenFacts& first = diagnosis.tokens[run.begin];
         const TokenFacts& last = diagnosis.tokens[run.end - 1];
         if (first.kind == TokenKind::unreadable) {
             const size_t others = run.end - run.begin - 1;
             const std::string more = others > 0 ? fmt::format("; and {} more", others) : std::string();
-            out += fmt::format("{:>11} {:<13} {}\n", "-", "unreadable",
-                               wrapped(printable(first.error) + more, 26));
+            out += fmt::format("{:>11} {:<13} {}\n", "-", "unreadable", wrapped(printable(first.error) + more, 26));
             continue;
         }
         const std::string name = run.end - run.begin == 1 ? fmt::format("{}", first.number)
@@ -110,15 +107,14 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
         if (first.wrapped_layers > 0) remark("wrapped");
         if (first.head_group > 1) remark(fmt::format("heads x{}", first.head_group));
         out += fmt::format("{:>11} {:<13} {:>8.3g} {:>8.3g} {:>8.3g} {:>8.3g} {:>3}/{:<3}{}\n", name,
-                           token_kind_name(first.kind), static_cast<double>(min), static_cast<double>(max),
-                           low, high, first.distinct_layers, first.n_layer, remarks);
+                           token_kind_name(first.kind), static_cast<double>(min), static_cast<double>(max), low, high,
+                           first.distinct_layers, first.n_layer, remarks);
     }
     out += fmt::format("\n{}\n", wrapped(diagnosis.pattern.sentence, 0));
     for (const Finding& finding : diagnosis.findings) {
         out += fmt::format("\n{}: {}\n", cause_name(finding.cause), wrapped(cause_title(finding.cause), 12));
         out += labelled("tokens", fmt::format("{} of {}", finding.n_tokens, diagnosis.tokens.size()));
-        for (const std::string& evidence : finding.evidence)
-            out += labelled("evidence", printable(evidence));
+        for (const std::string& evidence : finding.evidence) out += labelled("evidence", printable(evidence));
         if (!finding.undecided.empty()) out += labelled("undecided", finding.undecided);
         out += labelled("keep", finding.keep);
         if (cause_is_damage(finding.cause)) out += labelled("fix", finding.fix);

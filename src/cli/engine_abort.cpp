@@ -59,8 +59,12 @@ void explain_bus_errors() {
     std::signal(SIGBUS, on_bus_error);
 }
 
-void recording_has_begun() { records = true; }
+void recording_has_begun() {
+    records = true;
+}
 
-void explain_engine_aborts() { ggml_set_abort_callback(on_abort); }
+void explain_engine_aborts() {
+    ggml_set_abort_callback(on_abort);
+}
 
 } // namespace attnscope::cli

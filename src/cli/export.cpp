@@ -24,7 +24,9 @@ struct Flags {
 
 int run_html(Recording& recording, const Flags& f) {
     if (!f.tokens.empty() || !f.layers.empty() || !f.heads.empty()) {
-        return report({ErrorKind::invalid_argument, "an HTML file holds all tokens, layers and heads: leave --token, --layer and --head out"}, f.json);
+        return report({ErrorKind::invalid_argument,
+                       "an HTML file holds all tokens, layers and heads: leave --token, --layer and --head out"},
+                      f.json);
     }
     server::HtmlOptions options;
     options.bytes = static_cast<size_t>(f.max_mb * 1e6);
@@ -34,14 +36,23 @@ int run_html(Recording& recording, const Flags& f) {
             return true;
         };
     }
-    Result<server::HtmlSummary> made = server::export_html(recording, std::filesystem::path(f.path).filename().string(), f.output, options);
+    Result<server::HtmlSummary> made =
+        server::export_html(recording, std::filesystem::path(f.path).filename().string(), f.output, options);
     if (!made) return report(made.error(), f.json);
     if (f.json) {
-        fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", made->n_tokens}, {"heads", made->n_heads}, {"bytes", made->bytes},
-                                          {"least", made->least}, {"kept_share", made->kept_share}}.dump());
+        fmt::print("{}\n", nlohmann::json{{"output", f.output},
+                                          {"tokens", made->n_tokens},
+                                          {"heads", made->n_heads},
+                                          {"bytes", made->bytes},
+                                          {"least", made->least},
+                                          {"kept_share", made->kept_share}}
+                               .dump());
     } else {
-        fmt::print(stderr, "{} tokens x {} heads written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all weight)\x1b[K\n", made->n_tokens,
-                   made->n_heads, f.output, double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share);
+        fmt::print(stderr,
+                   "{} tokens x {} heads written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
+                   "weight)\x1b[K\n",
+                   made->n_tokens, made->n_heads, f.output, double(made->bytes) / 1e6, 100 * made->least,
+                   100 * made->kept_share);
     }
     return exit_good;
 }
@@ -51,7 +62,8 @@ int run(const Flags& f) {
     if (!opened) return report(opened.error(), f.json);
     if (f.to == "html") return run_html(**opened, f);
     ExportSelection s;
-    Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens), layers = parse_selection("--layer", f.layers),
+    Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens),
+                                 layers = parse_selection("--layer", f.layers),
                                  heads = parse_selection("--head", f.heads);
     for (const auto* r : {&tokens, &layers, &heads}) {
         if (!*r) return report(r->error(), f.json);
@@ -65,8 +77,8 @@ int run(const Flags& f) {
     const bool one_file = f.padded || s.tokens.size() == 1;
     Result<int64_t> n = f.to == "halo-weave"    ? export_halo_weave(**opened, s, f.output, f.json_form, progress)
                         : f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
-                        : one_file            ? export_npy(**opened, s, f.output, progress)
-                                              : export_npy_folder(**opened, s, f.output, progress);
+                        : one_file              ? export_npy(**opened, s, f.output, progress)
+                                                : export_npy_folder(**opened, s, f.output, progress);
     if (!n) return report(n.error(), f.json);
     if (f.json) {
         fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());
@@ -82,7 +94,8 @@ void add_export(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("export", "Write rows as files for NumPy and others");
     verb->footer("npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
-                 "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their capture folder.\n"
+                 "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their "
+                 "capture folder.\n"
                  "html: the page of attnscope view as one file to send to somebody.\n"
                  "  attnscope export x.attn --to npy --padded -o rows.npy\n"
                  "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
@@ -94,7 +107,9 @@ void add_export(CLI::App& app, Action& action) {
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
     verb->add_option("--layer", f->layers, "Layers (default: all)");
     verb->add_option("--head", f->heads, "Heads (default: all)");
-    verb->add_option("--max-mb", f->max_mb, "html: what the file may take")->check(CLI::Range(1.0, 1000.0))->capture_default_str();
+    verb->add_option("--max-mb", f->max_mb, "html: what the file may take")
+        ->check(CLI::Range(1.0, 1000.0))
+        ->capture_default_str();
     verb->add_flag("--padded", f->padded, "npy: one array for all tokens, padded with zeros");
     verb->add_flag("--json-form", f->json_form, "halo-weave: the older form, one JSON file a token");
     verb->add_flag("--json", f->json, "Print a JSON object");

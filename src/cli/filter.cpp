@@ -2,8 +2,8 @@
 #include "cli/capture_arguments.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
-#include "formats/export_halo_weave.h"
 #include "diagnose/filter_token.h"
+#include "formats/export_halo_weave.h"
 
 #include <fmt/format.h>
 
@@ -31,11 +31,9 @@ std::vector<std::string> folder_labels(const Diagnosis& diagnosis, int64_t kept)
     std::vector<std::string> labels = diagnosis.capture.labels;
     for (const Finding& finding : diagnosis.findings) {
         if (!cause_is_damage(finding.cause)) continue;
-        std::string label =
-            fmt::format("{}: {} of {} tokens affected, {} kept ({})", cause_name(finding.cause),
-                        finding.n_tokens, diagnosis.tokens.size(), kept, finding.keep);
-        if (std::find(labels.begin(), labels.end(), label) == labels.end())
-            labels.push_back(std::move(label));
+        std::string label = fmt::format("{}: {} of {} tokens affected, {} kept ({})", cause_name(finding.cause),
+                                        finding.n_tokens, diagnosis.tokens.size(), kept, finding.keep);
+        if (std::find(labels.begin(), labels.end(), label) == labels.end()) labels.push_back(std::move(label));
     }
     return labels;
 }
@@ -65,8 +63,7 @@ Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) 
     Filtered filtered;
     filtered.kept = (*writer)->n_tokens();
     filtered.labels = folder_labels(diagnosis, filtered.kept);
-    for (const std::string& label : filtered.labels)
-        (*writer)->add_label(label);
+    for (const std::string& label : filtered.labels) (*writer)->add_label(label);
     if (auto done = (*writer)->close(); !done) return done.error();
     return filtered;
 }
@@ -74,8 +71,8 @@ Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) 
 int run(const Options& options) {
     auto diagnosis = diagnose_path(options.capture);
     if (!diagnosis) return report(diagnosis.error(), options.json);
-    const bool any = std::any_of(diagnosis->keep.begin(), diagnosis->keep.end(),
-                                 [](Keep k) { return k != Keep::nothing; });
+    const bool any =
+        std::any_of(diagnosis->keep.begin(), diagnosis->keep.end(), [](Keep k) { return k != Keep::nothing; });
     Filtered filtered;
     if (any) {
         auto written = write_kept(options, *diagnosis);
@@ -91,10 +88,9 @@ int run(const Options& options) {
                                      {"conclusion", diagnosis->conclusion}};
         std::printf("%s\n", body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else if (any) {
-        std::printf("%lld of %zu tokens kept in %s\n", static_cast<long long>(filtered.kept),
-                    diagnosis->tokens.size(), options.out.c_str());
-        for (const std::string& label : filtered.labels)
-            std::printf("label: %s\n", label.c_str());
+        std::printf("%lld of %zu tokens kept in %s\n", static_cast<long long>(filtered.kept), diagnosis->tokens.size(),
+                    options.out.c_str());
+        for (const std::string& label : filtered.labels) std::printf("label: %s\n", label.c_str());
     } else {
         std::printf("nothing can be kept. %s\n", diagnosis->conclusion.c_str());
     }
@@ -107,9 +103,7 @@ void add_filter(CLI::App& app, Action& action) {
     auto options = std::make_shared<Options>();
     CLI::App* verb = app.add_subcommand("filter", "Keep what is sound of a capture, labelled as what it is");
     add_capture_arguments(*verb, options->capture);
-    verb->add_option("-o,--output", options->out, "Halo Weave folder to write")
-        ->required()
-        ->option_text("FOLDER");
+    verb->add_option("-o,--output", options->out, "Halo Weave folder to write")->required()->option_text("FOLDER");
     verb->add_flag("--json", options->json, "Print a JSON object");
     verb->footer("Exit code: 0 something was kept, 1 nothing can be, 2 it could not be done.");
     verb->callback([options, &action] { action = [options] { return run(*options); }; });

@@ -47,10 +47,18 @@ int run(const std::string& path, bool json) {
     if (json) {
         nlohmann::json layers = nlohmann::json::array();
         for (const LayerInfo& l : g.layers) {
-            layers.push_back({{"layer", l.layer}, {"n_head", l.n_head}, {"n_head_kv", l.n_head_kv}, {"head_dim", l.head_dim},
-                              {"q_type", dtype_name(l.q_type)}, {"k_type", dtype_name(l.k_type)}, {"scale", l.scale},
-                              {"softcap", l.softcap}, {"max_bias", l.max_bias}, {"sinks", !l.sinks.empty()},
-                              {"mask_group", l.mask_group}, {"absent", l.absent}});
+            layers.push_back({{"layer", l.layer},
+                              {"n_head", l.n_head},
+                              {"n_head_kv", l.n_head_kv},
+                              {"head_dim", l.head_dim},
+                              {"q_type", dtype_name(l.q_type)},
+                              {"k_type", dtype_name(l.k_type)},
+                              {"scale", l.scale},
+                              {"softcap", l.softcap},
+                              {"max_bias", l.max_bias},
+                              {"sinks", !l.sinks.empty()},
+                              {"mask_group", l.mask_group},
+                              {"absent", l.absent}});
         }
         nlohmann::json sequences = nlohmann::json::array(), media = nlohmann::json::array();
         for (const Sequence& s : (*opened)->sequences()) {
@@ -107,7 +115,8 @@ int run(const std::string& path, bool json) {
         return exit_good;
     }
     const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
-    line("recording", fmt::format("{}, {}", path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
+    line("recording",
+         fmt::format("{}, {}", path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, n_prompt,
                                i.n_frames - n_prompt, n_ok));
     line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));
@@ -116,7 +125,8 @@ int run(const std::string& path, bool json) {
         if (!l.captured()) line("", fmt::format("layer {} not captured: {}", l.layer, l.absent));
     }
     line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(bytes) / 1e6,
-                             raw ? double(bytes) / double(raw) : 0.0, i.n_frames ? double(bytes) / double(i.n_frames) / 1e3 : 0.0));
+                             raw ? double(bytes) / double(raw) : 0.0,
+                             i.n_frames ? double(bytes) / double(i.n_frames) / 1e3 : 0.0));
     line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
     if (!i.model.sha256.empty()) line("identity", i.model.sha256);
     line("engine", fmt::format("{}, {} entry", i.engine, i.entry));

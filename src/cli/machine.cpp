@@ -13,7 +13,9 @@ namespace attnscope::cli {
 
 namespace {
 
-bool is_gpu(ggml_backend_dev_t device) { return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU; }
+bool is_gpu(ggml_backend_dev_t device) {
+    return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU;
+}
 
 // Linux tells it in /proc. Mapped files, such as the model's weights, are the system's to drop: they do not count.
 int64_t host_bytes() {

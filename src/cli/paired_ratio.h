@@ -14,8 +14,8 @@ namespace attnscope::cli {
 // Nonparametric Statistics, 3.2). Fewer than six values cannot give 95%: the interval is then all of them.
 // All zero for no values.
 struct Spread {
-    double low = 0, median = 0, high = 0;     // quartiles
-    double sure_low = 0, sure_high = 0;       // the interval
+    double low = 0, median = 0, high = 0; // quartiles
+    double sure_low = 0, sure_high = 0;   // the interval
 };
 
 // k of above for n values, at least 1.
@@ -24,7 +24,8 @@ inline size_t sure_rank(size_t n) {
     double below = 0; // probability of fewer than k heads
     for (size_t k = 1; k <= n / 2; ++k) {
         const double heads = double(k - 1);
-        below += std::exp(std::lgamma(double(n) + 1) - std::lgamma(heads + 1) - std::lgamma(double(n) - heads + 1) + log_half);
+        below += std::exp(std::lgamma(double(n) + 1) - std::lgamma(heads + 1) - std::lgamma(double(n) - heads + 1) +
+                          log_half);
         if (below > 0.025) return std::max<size_t>(k, 2) - 1;
     }
     return std::max<size_t>(n / 2, 1);

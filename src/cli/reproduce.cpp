@@ -32,8 +32,8 @@ struct Flags : SessionFlags {
 struct Facts {
     double sum = 0;
     float min = 0, max = 0;
-    int32_t distinct = 0;   // layers that differ bitwise
-    int64_t strongest = 0;  // the column with the largest mean, without the first
+    int32_t distinct = 0;  // layers that differ bitwise
+    int64_t strongest = 0; // the column with the largest mean, without the first
 };
 
 Facts facts_of(std::span<const float> values, int32_t n_layer, int32_t n_head, int64_t n) {
@@ -160,8 +160,8 @@ Result<Diagnosis> diagnose_folder(const std::string& folder) {
 }
 
 void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>& texts, const Flags& f) {
-    fmt::print("\n{:>5} {:<12} | {:>10} {:>8} {:>7} {:<9} | {:>10} {:>7} {:<9}\n", "", "", "wrong: sum", "min", "layers", "strongest",
-               "right: sum", "layers", "strongest");
+    fmt::print("\n{:>5} {:<12} | {:>10} {:>8} {:>7} {:<9} | {:>10} {:>7} {:<9}\n", "", "", "wrong: sum", "min",
+               "layers", "strongest", "right: sum", "layers", "strongest");
     const auto word = [&](int64_t column) {
         const std::string text = size_t(column) < texts.size() ? one_line(texts[size_t(column)]) : "";
         return text.size() > 9 ? printable(text.substr(0, 8)) : text;
@@ -171,8 +171,9 @@ void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>&
         const Pair& p = pairs[i];
         std::string text = one_line(p.text);
         if (text.size() > 12) text = printable(text.substr(0, 11));
-        fmt::print("{:>5} {:<12} | {:>10.2f} {:>8.2f} {:>7} {:<9} | {:>10.2f} {:>7} {:<9}\n", i, text, p.wrong.sum, p.wrong.min,
-                   p.wrong.distinct, word(p.wrong.strongest), p.right.sum, p.right.distinct, word(p.right.strongest));
+        fmt::print("{:>5} {:<12} | {:>10.2f} {:>8.2f} {:>7} {:<9} | {:>10.2f} {:>7} {:<9}\n", i, text, p.wrong.sum,
+                   p.wrong.min, p.wrong.distinct, word(p.wrong.strongest), p.right.sum, p.right.distinct,
+                   word(p.right.strongest));
     }
     if (shown < pairs.size()) fmt::print("      ... {} more (--all shows them)\n", pairs.size() - shown);
 }
@@ -180,7 +181,9 @@ void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>&
 int run(Flags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     const std::string name = f.output.empty() ? "reproduced" : f.output;
-    if (!f.json) fmt::print(stderr, "capturing the wrong way: {} tokens, pointers to kq_soft_max read after the run\n", f.generate.n_predict);
+    if (!f.json)
+        fmt::print(stderr, "capturing the wrong way: {} tokens, pointers to kq_soft_max read after the run\n",
+                   f.generate.n_predict);
     std::vector<int32_t> prompt;
     std::vector<std::string> texts;
     {
@@ -216,11 +219,21 @@ int run(Flags& f) {
     }
     const auto n = static_cast<int64_t>(pairs->size());
     if (f.json) {
-        const nlohmann::json body = {{"folder", name}, {"recording", recording}, {"tokens", n}, {"waited", !f.no_wait},
-                                     {"on_gpu", result.on_gpu}, {"tensors", result.n_tensors},
-                                     {"addresses", result.n_addresses}, {"normalised", n - raw}, {"raw", raw}, {"flips", flips},
-                                     {"one_layer_tokens", one_layer}, {"last_layer_tokens", last_layer}, {"same_strongest", same_strongest},
-                                     {"cause", cause_name(diagnosis->cause())}, {"conclusion", diagnosis->conclusion}};
+        const nlohmann::json body = {{"folder", name},
+                                     {"recording", recording},
+                                     {"tokens", n},
+                                     {"waited", !f.no_wait},
+                                     {"on_gpu", result.on_gpu},
+                                     {"tensors", result.n_tensors},
+                                     {"addresses", result.n_addresses},
+                                     {"normalised", n - raw},
+                                     {"raw", raw},
+                                     {"flips", flips},
+                                     {"one_layer_tokens", one_layer},
+                                     {"last_layer_tokens", last_layer},
+                                     {"same_strongest", same_strongest},
+                                     {"cause", cause_name(diagnosis->cause())},
+                                     {"conclusion", diagnosis->conclusion}};
         fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
         return exit_good;
     }
@@ -228,9 +241,10 @@ int run(Flags& f) {
     fmt::print("\nThe wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer,\n"
                "in {} that one is the last layer of the right capture.\n",
                n - raw, raw, flips, one_layer, n, last_layer);
-    fmt::print("The {} tensors named kq_soft_max had {} address{} between them.\n", result.n_tensors, result.n_addresses,
-               result.n_addresses == 1 ? "" : "es");
-    fmt::print("The strongest position (without the first) agrees with the right one in {} of {} tokens.\n", same_strongest, n);
+    fmt::print("The {} tensors named kq_soft_max had {} address{} between them.\n", result.n_tensors,
+               result.n_addresses, result.n_addresses == 1 ? "" : "es");
+    fmt::print("The strongest position (without the first) agrees with the right one in {} of {} tokens.\n",
+               same_strongest, n);
     fmt::print("Diagnosis: {}\n{}\n", cause_title(diagnosis->cause()), diagnosis->conclusion);
     fmt::print("\n{}/ is the wrong capture (attnscope diagnose {}), {} the right one.\n", name, name, recording);
     return exit_good;
@@ -243,12 +257,15 @@ void add_reproduce(CLI::App& app, Action& action) {
     f->generate.n_predict = 387;
     f->prompt = "The history of the lighthouse begins";
     f->generate.sampling.seed = 1;
-    CLI::App* verb = app.add_subcommand("reproduce", "Capture attention the wrong way on purpose, and compare with the right way");
-    verb->footer("Remembers the tensors named kq_soft_max while the graph is built and reads them after it has run, as\n"
-                 "captures in the wild do; writes a Halo Weave folder; diagnoses it; captures the same tokens rightly.\n"
-                 "See docs/oscillation.md.");
+    CLI::App* verb =
+        app.add_subcommand("reproduce", "Capture attention the wrong way on purpose, and compare with the right way");
+    verb->footer(
+        "Remembers the tensors named kq_soft_max while the graph is built and reads them after it has run, as\n"
+        "captures in the wild do; writes a Halo Weave folder; diagnoses it; captures the same tokens rightly.\n"
+        "See docs/oscillation.md.");
     verb->add_option("-p,--prompt", f->prompt, "The prompt")->capture_default_str();
-    verb->add_option("-o,--output", f->output, "Folder to write; the right capture goes beside it (default: reproduced)");
+    verb->add_option("-o,--output", f->output,
+                     "Folder to write; the right capture goes beside it (default: reproduced)");
     verb->add_flag("--wait", f->wait, "Wait for the device before reading (the default)");
     verb->add_flag("--no-wait", f->no_wait, "Read at once: on a GPU this races with the computation");
     verb->add_flag("--all", f->all, "Show every token");

@@ -42,7 +42,8 @@ Result<void> read_keys(ServeFlags& f) {
         while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
         if (!line.empty()) f.server.api_keys.push_back(line);
     }
-    if (f.server.api_keys.empty()) return Error{ErrorKind::invalid_argument, "--api-key-file " + f.key_file + " holds no key"};
+    if (f.server.api_keys.empty())
+        return Error{ErrorKind::invalid_argument, "--api-key-file " + f.key_file + " holds no key"};
     return {};
 }
 
@@ -90,7 +91,8 @@ int run(ServeFlags& f) {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
 
-    f.session.device_mean = true; // where all layers lie on GPUs or all on the CPU: a client that wants the mean then costs no rows
+    // where all layers lie on GPUs or all on the CPU: a client that wants the mean then costs no rows
+    f.session.device_mean = true;
     fmt::print(stderr, "loading {} ...\n", std::filesystem::path(f.session.model_path).filename().string());
     // On a thread that ends: the engine's OpenMP keeps a team of threads for whoever has decoded, and when there are more of
     // them than cores it lets all of them sleep at each barrier. The server's own thread would then write half as fast (measured: 30
@@ -109,8 +111,10 @@ int run(ServeFlags& f) {
     if (!started) return report(started.error());
     fmt::print("listening on http://{}:{}\n", f.server.host, (*started)->port());
     std::fflush(stdout);
-    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" && f.server.api_keys.empty()) {
-        fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n", f.server.host);
+    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" &&
+        f.server.api_keys.empty()) {
+        fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n",
+                   f.server.host);
     }
     int signal = 0;
     sigwait(&signals, &signal);
@@ -137,11 +141,15 @@ void add_serve(CLI::App& app, Action& action) {
     number("--port", s.port, 0, 65535, "Port to listen on; 0: a free one");
     verb->add_option("--api-key", s.api_keys, "Key that requests must bring; repeatable")->option_text("KEY ...");
     verb->add_option("--api-key-file", f->key_file, "File with such keys, one a line")->option_text("FILE");
-    verb->add_option("--cors-origin", s.cors_origins, "Pages that may call, as http://host:8080")->option_text("ORIGIN ...");
-    verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")->option_text("NAME ...");
+    verb->add_option("--cors-origin", s.cors_origins, "Pages that may call, as http://host:8080")
+        ->option_text("ORIGIN ...");
+    verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")
+        ->option_text("NAME ...");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
-    number("--attention-threads", f->attention_threads, 0, 256, "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most 8). Means are computed beside the model");
+    number("--attention-threads", f->attention_threads, 0, 256,
+           "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most "
+           "8). Means are computed beside the model");
     number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn");
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any");

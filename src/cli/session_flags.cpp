@@ -13,7 +13,8 @@
 namespace attnscope::cli {
 
 void add_model_flags(CLI::App& app, SessionFlags& f) {
-    app.add_option("-m,--model", f.session.model_path, "GGUF file, or a name from 'attnscope models' (default: smollm2)");
+    app.add_option("-m,--model", f.session.model_path,
+                   "GGUF file, or a name from 'attnscope models' (default: smollm2)");
     app.add_option("-c,--ctx-size", f.session.n_ctx, "Positions of the context; 0: as the model was trained")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 24));
@@ -24,11 +25,13 @@ void add_model_flags(CLI::App& app, SessionFlags& f) {
         ->check(CLI::Range(1, 1024));
     app.add_option("--n-gpu-layers", f.session.n_gpu_layers, "Layers to put on GPUs (-ngl; default: all that fit)");
     app.add_option("--device", f.session.devices, "Devices to use, e.g. CUDA0,CUDA1, or none (-dev; default: all)");
-    app.add_option("--rpc", f.session.rpc_servers, "Spread the model over rpc-servers: host:port,... (trusted networks only)");
+    app.add_option("--rpc", f.session.rpc_servers,
+                   "Spread the model over rpc-servers: host:port,... (trusted networks only)");
     app.add_option("--flash-attn", f.flash_attention, "Flash attention: on, off or auto (-fa)")
         ->capture_default_str()
         ->check(CLI::IsMember({"on", "off", "auto"}));
-    app.add_option("--cache-type-k", f.session.cache_type_k, "Type of the K cache: f16, bf16, f32, q8_0, q4_0, ... (-ctk)")
+    app.add_option("--cache-type-k", f.session.cache_type_k,
+                   "Type of the K cache: f16, bf16, f32, q8_0, q4_0, ... (-ctk)")
         ->capture_default_str();
     app.add_option("--cache-type-v", f.session.cache_type_v, "Type of the V cache (-ctv)")->capture_default_str();
     app.add_option("--entry", f.entry, "Way into the engine: interposed, callback or auto")
@@ -42,14 +45,22 @@ void add_sampling_flags(CLI::App& app, SessionFlags& f) {
     const std::string group = "Sampling";
     app.add_option("-n,--n-predict", f.generate.n_predict, "Tokens to generate; -1: until the model stops; 0: none")
         ->capture_default_str();
-    app.add_option("--temp", s.temperature, "Temperature; 0: always the likeliest token")->capture_default_str()->group(group);
+    app.add_option("--temp", s.temperature, "Temperature; 0: always the likeliest token")
+        ->capture_default_str()
+        ->group(group);
     app.add_option("--top-k", s.top_k, "Choose among the K likeliest; 0: all")->capture_default_str()->group(group);
-    app.add_option("--top-p", s.top_p, "Choose among the likeliest that hold this much")->capture_default_str()->group(group);
-    app.add_option("--min-p", s.min_p, "Drop tokens below this share of the likeliest")->capture_default_str()->group(group);
+    app.add_option("--top-p", s.top_p, "Choose among the likeliest that hold this much")
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--min-p", s.min_p, "Drop tokens below this share of the likeliest")
+        ->capture_default_str()
+        ->group(group);
     app.add_option("--repeat-penalty", s.repeat_penalty, "Penalty for repeated tokens; 1: none")
         ->capture_default_str()
         ->group(group);
-    app.add_option("--repeat-last-n", s.repeat_last_n, "How far back repetition counts")->capture_default_str()->group(group);
+    app.add_option("--repeat-last-n", s.repeat_last_n, "How far back repetition counts")
+        ->capture_default_str()
+        ->group(group);
     app.add_option("-s,--seed", s.seed, "Seed (default: a random one, recorded)")->group(group);
     app.add_flag("--ignore-eos", f.generate.ignore_eos, "Go on after the end-of-text token")->group(group);
     app.add_option("--prompt-rows", f.prompt_rows, "Whose rows of the prompt to keep: all, last:N or none")
@@ -60,7 +71,9 @@ Result<void> resolve(SessionFlags& f) {
     f.session.flash_attention = f.flash_attention == "on"    ? FlashAttention::on
                                 : f.flash_attention == "off" ? FlashAttention::off
                                                              : FlashAttention::automatic;
-    f.session.entry = f.entry == "interposed" ? Entry::interposed : f.entry == "callback" ? Entry::callback : Entry::automatic;
+    f.session.entry = f.entry == "interposed" ? Entry::interposed
+                      : f.entry == "callback" ? Entry::callback
+                                              : Entry::automatic;
     f.session.quiet = !f.verbose;
     // A write to a server that died would end this process without a word; llama.cpp notices the failed write.
     if (!f.session.rpc_servers.empty()) std::signal(SIGPIPE, SIG_IGN);
@@ -71,7 +84,8 @@ Result<void> resolve(SessionFlags& f) {
         const char* end = f.prompt_rows.data() + f.prompt_rows.size();
         const auto [at, ec] = std::from_chars(begin, end, f.generate.prompt_rows.last);
         if (ec != std::errc() || at != end || f.generate.prompt_rows.last < 0) {
-            return Error{ErrorKind::invalid_argument, "--prompt-rows " + f.prompt_rows + ": N must be a number, as in last:16"};
+            return Error{ErrorKind::invalid_argument,
+                         "--prompt-rows " + f.prompt_rows + ": N must be a number, as in last:16"};
         }
     } else if (f.prompt_rows != "all") {
         return Error{ErrorKind::invalid_argument, "--prompt-rows takes all, last:N or none, not " + f.prompt_rows};
@@ -88,7 +102,8 @@ Result<std::vector<int32_t>> parse_selection(const std::string& option, const st
     std::stringstream parts(text);
     std::string part;
     const auto bad = [&] {
-        return Error{ErrorKind::invalid_argument, option + " takes numbers and ranges such as 0,4-7, not '" + text + "'"};
+        return Error{ErrorKind::invalid_argument,
+                     option + " takes numbers and ranges such as 0,4-7, not '" + text + "'"};
     };
     while (std::getline(parts, part, ',')) {
         int32_t first = 0;

@@ -29,7 +29,7 @@ struct Flags {
 // What the chosen token looked at, averaged over what was chosen.
 struct View {
     int64_t index = 0;
-    std::vector<float> weights;   // one a column
+    std::vector<float> weights; // one a column
     std::vector<std::string> pieces;
     std::vector<Frame> frames;
     int64_t n_rows = 0;
@@ -37,7 +37,8 @@ struct View {
 
 // Averages over tokens [begin, end) as well: columns that a token cannot see count as 0.
 Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t end) {
-    Result<std::vector<int32_t>> layers = parse_selection("--layer", f.layers), heads = parse_selection("--head", f.heads);
+    Result<std::vector<int32_t>> layers = parse_selection("--layer", f.layers),
+                                 heads = parse_selection("--head", f.heads);
     if (!layers) return layers.error();
     if (!heads) return heads.error();
     auto source = AttentionSource::of(recording);
@@ -46,12 +47,14 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     request.rows = {*layers, *heads};
     request.tokens = {begin, end};
     request.tokens_per_tile = end - begin; // one line of tiles: the mean over all tokens
-    request.exact = end - begin == 1 && layers->size() == 1 && heads->size() == 1; // a row as it was recorded, not a mean
+    // a row as it was recorded, not a mean
+    request.exact = end - begin == 1 && layers->size() == 1 && heads->size() == 1;
     Result<AttentionMap> map = attention_map(**source, request);
     if (!map) return map.error();
     if (map->n_tokens.front() == 0) {
-        return Error{ErrorKind::not_found, end - begin > 1 ? "none of these tokens was recorded with its queries"
-                                                           : fmt::format("token {} was recorded without its queries", begin)};
+        return Error{ErrorKind::not_found, end - begin > 1
+                                               ? "none of these tokens was recorded with its queries"
+                                               : fmt::format("token {} was recorded without its queries", begin)};
     }
     View v;
     v.index = end - 1;
@@ -99,8 +102,10 @@ void print_text(const View& v, const Flags& f, bool color) {
         const bool self = run.first <= size_t(v.index) && run.last >= size_t(v.index);
         std::string text;
         for (const char c : run.text) { // a ground must not run to the end of the line
-            if (c == '\n') text += "\x1b[0m\n" + ground(s);
-            else text += c;
+            if (c == '\n')
+                text += "\x1b[0m\n" + ground(s);
+            else
+                text += c;
         }
         fmt::print("{}{}{}", ground(s), self ? "\x1b[4m" : "", text);
     }
@@ -118,12 +123,18 @@ void print_table(const View& v, const std::vector<ColumnWeight>& top) {
 }
 
 int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags& f) {
-    nlohmann::json body = {{"token", v.index}, {"position", v.frames.back().position}, {"rows", v.n_rows},
-                           {"text", one_line(v.pieces.back())}, {"top", nlohmann::json::array()}};
+    nlohmann::json body = {{"token", v.index},
+                           {"position", v.frames.back().position},
+                           {"rows", v.n_rows},
+                           {"text", one_line(v.pieces.back())},
+                           {"top", nlohmann::json::array()}};
     for (const ColumnWeight& w : top) {
         const Frame& frame = v.frames[size_t(w.column)];
-        body["top"].push_back({{"column", w.column}, {"position", frame.position}, {"token_id", frame.token},
-                               {"weight", w.weight}, {"text", v.pieces[size_t(w.column)]}});
+        body["top"].push_back({{"column", w.column},
+                               {"position", frame.position},
+                               {"token_id", frame.token},
+                               {"weight", w.weight},
+                               {"text", v.pieces[size_t(w.column)]}});
     }
     if (f.values) body["values"] = v.weights;
     fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
@@ -139,12 +150,14 @@ int run(const Flags& f) {
     int64_t begin = f.token < 0 ? n + f.token : f.token;
     int64_t end = begin + 1;
     if (begin < 0 || begin >= n) {
-        return report({ErrorKind::not_found, fmt::format("{} has tokens 0 to {}, not {}", f.path, n - 1, f.token)}, f.json);
+        return report({ErrorKind::not_found, fmt::format("{} has tokens 0 to {}, not {}", f.path, n - 1, f.token)},
+                      f.json);
     }
     if (f.generated) {
         Result<std::vector<Frame>> frames = recording.frames(0, n);
         if (!frames) return report(frames.error(), f.json);
-        begin = std::find_if(frames->begin(), frames->end(), [](const Frame& x) { return x.kind == FrameKind::generated; }) -
+        begin = std::find_if(frames->begin(), frames->end(),
+                             [](const Frame& x) { return x.kind == FrameKind::generated; }) -
                 frames->begin();
         end = n;
         if (begin == n) return report({ErrorKind::not_found, f.path + " holds no generated tokens"}, f.json);
@@ -172,7 +185,8 @@ int run(const Flags& f) {
     const std::string who = f.generated ? fmt::format("{} generated tokens", end - begin)
                                         : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces.back()));
     fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
-               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * double(view->weights[0])) : "");
+               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * double(view->weights[0]))
+                            : "");
     print_table(*view, top);
     return exit_good;
 }
@@ -191,7 +205,8 @@ void add_show(CLI::App& app, Action& action) {
     verb->add_flag("--generated", f->generated, "The mean over all generated tokens");
     verb->add_option("--layer", f->layers, "Layers to average, e.g. 0,4-7 (default: all)");
     verb->add_option("--head", f->heads, "Heads to average (default: all)");
-    verb->add_option("--top", f->top, "A table of the K strongest positions instead of the text")->check(CLI::Range(1, 1 << 20));
+    verb->add_option("--top", f->top, "A table of the K strongest positions instead of the text")
+        ->check(CLI::Range(1, 1 << 20));
     verb->add_flag("--values", f->values, "The row itself: column and weight, a line each");
     verb->add_flag("--log", f->log, "Colours on a log scale, four decades");
     verb->add_flag("--hide-first", f->hide_first, "Leave out the first position, which often takes most of the weight");

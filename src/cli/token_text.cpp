@@ -42,9 +42,12 @@ std::string printable(const std::string& text) {
 std::string one_line(const std::string& text) {
     std::string out;
     for (const char c : printable(text)) {
-        if (c == '\n') out += "\\n";
-        else if (c == '\t') out += "\\t";
-        else out += c;
+        if (c == '\n')
+            out += "\\n";
+        else if (c == '\t')
+            out += "\\t";
+        else
+            out += c;
     }
     return out;
 }

@@ -20,7 +20,8 @@ struct Flags {
 };
 
 void print_text(const Flags& f, const VerifyReport& r) {
-    fmt::print("{}: {}{}\n", f.path, r.good ? "good" : "NOT good", r.complete ? "" : " (incomplete: the capture did not end properly)");
+    fmt::print("{}: {}{}\n", f.path, r.good ? "good" : "NOT good",
+               r.complete ? "" : " (incomplete: the capture did not end properly)");
     if (!r.damage.empty()) fmt::print("  damage       {}\n", r.damage);
     fmt::print("  frames       {} of {} ok\n", r.n_ok, r.n_frames);
     // "41", or "2/41" in a sequence that is not the first
@@ -60,11 +61,20 @@ void print_json(const Flags& f, const VerifyReport& r) {
                           {"proven_again", v.proven_again},
                           {"fingerprint_error", v.fingerprint_error}});
     }
-    const nlohmann::json body = {{"recording", f.path}, {"good", r.good}, {"complete", r.complete}, {"damage", r.damage},
-                                 {"n_frames", r.n_frames}, {"n_ok", r.n_ok}, {"n_witnesses", r.n_witnesses},
-                                 {"n_proven_again", r.n_proven_again}, {"heads_witnessed", r.pairs_witnessed},
-                                 {"heads", r.pairs}, {"worst_witness_ratio", r.worst_ratio},
-                                 {"worst_fingerprint", r.worst_fingerprint}, {"absent", r.absent}, {"frames", frames}};
+    const nlohmann::json body = {{"recording", f.path},
+                                 {"good", r.good},
+                                 {"complete", r.complete},
+                                 {"damage", r.damage},
+                                 {"n_frames", r.n_frames},
+                                 {"n_ok", r.n_ok},
+                                 {"n_witnesses", r.n_witnesses},
+                                 {"n_proven_again", r.n_proven_again},
+                                 {"heads_witnessed", r.pairs_witnessed},
+                                 {"heads", r.pairs},
+                                 {"worst_witness_ratio", r.worst_ratio},
+                                 {"worst_fingerprint", r.worst_fingerprint},
+                                 {"absent", r.absent},
+                                 {"frames", frames}};
     fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 

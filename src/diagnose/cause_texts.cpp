@@ -5,10 +5,8 @@ namespace attnscope {
 
 const char* cause_keep(Cause cause) {
     switch (cause) {
-    case Cause::clean:
-        return "everything, as it is";
-    case Cause::learned_sinks:
-        return "everything, as it is: what is missing from a row went to the sink";
+    case Cause::clean: return "everything, as it is";
+    case Cause::learned_sinks: return "everything, as it is: what is missing from a row went to the sink";
     case Cause::quantised: return "everything, as it is: each number within half a step";
     case Cause::not_causal: return "everything, as it is, if the model is an encoder or its prompt is read both ways";
     case Cause::evicted: return "everything, as it is: columns are positions";
@@ -27,31 +25,22 @@ const char* cause_keep(Cause cause) {
         return "the numbers as scores, not as attention; the scale, the soft cap and the mask have to be "
                "applied before a "
                "softmax means anything";
-    case Cause::aliasing:
-        return "one layer, kept as the last layer's; the other layers were overwritten and are gone";
+    case Cause::aliasing: return "one layer, kept as the last layer's; the other layers were overwritten and are gone";
     case Cause::race:
         return "nothing of the affected tokens: which layer and which moment a row is from cannot be told "
                "afterwards, "
                "also where its sum is 1";
-    case Cause::stale_frame:
-        return "the tokens that are not repeats; the repeated ones say nothing of their own token";
-    case Cause::mixture:
-        return "nothing of the mixed tokens; the others as they are";
-    case Cause::padding:
-        return "everything but the padding: the columns after the last used one";
+    case Cause::stale_frame: return "the tokens that are not repeats; the repeated ones say nothing of their own token";
+    case Cause::mixture: return "nothing of the mixed tokens; the others as they are";
+    case Cause::padding: return "everything but the padding: the columns after the last used one";
     case Cause::cells_for_positions:
         return "nothing by position: without the table of cells and positions at each token the columns "
                "cannot be named";
-    case Cause::transposed:
-        return "everything, with the two axes exchanged back";
-    case Cause::kv_heads:
-        return "one row for each KV head, labelled so; the query heads cannot be had from it";
-    case Cause::half_overflow:
-        return "the tokens without NaN, infinity or 65504";
-    case Cause::corrupt:
-        return "the tokens that are whole";
-    case Cause::unknown:
-        return "nothing, until the reason is known";
+    case Cause::transposed: return "everything, with the two axes exchanged back";
+    case Cause::kv_heads: return "one row for each KV head, labelled so; the query heads cannot be had from it";
+    case Cause::half_overflow: return "the tokens without NaN, infinity or 65504";
+    case Cause::corrupt: return "the tokens that are whole";
+    case Cause::unknown: return "nothing, until the reason is known";
     }
     return "";
 }
@@ -111,8 +100,7 @@ const char* cause_fix(Cause cause) {
                "precision";
     case Cause::corrupt:
         return "write to a temporary name and rename when it is whole; check the free space; write checksums";
-    case Cause::unknown:
-        return "compare one token with the engine's own attention output";
+    case Cause::unknown: return "compare one token with the engine's own attention output";
     }
     return "";
 }

@@ -88,8 +88,7 @@ Finding& CauseFinder::found(Cause cause, int64_t n_tokens) {
 }
 
 bool CauseFinder::has(Cause cause) const {
-    return std::any_of(d_.findings.begin(), d_.findings.end(),
-                       [&](const Finding& f) { return f.cause == cause; });
+    return std::any_of(d_.findings.begin(), d_.findings.end(), [&](const Finding& f) { return f.cause == cause; });
 }
 
 void CauseFinder::clean() {
@@ -109,17 +108,15 @@ void CauseFinder::clean() {
                                            : "the layers differ from one another");
     }
     if (readable_ == 1 || t.n_layer == 1) {
-        f.undecided =
-            t.n_layer == 1
-                ? "one layer cannot be compared with others: whether it is the layer it is said to be "
-                  "only the capturing program knows"
-                : "one token shows neither a race nor a stale frame nor a shifted cache";
+        f.undecided = t.n_layer == 1
+                          ? "one layer cannot be compared with others: whether it is the layer it is said to be "
+                            "only the capturing program knows"
+                          : "one token shows neither a race nor a stale frame nor a shifted cache";
     }
 }
 
 void CauseFinder::decide_what_to_keep() {
-    for (const TokenFacts& t : tokens_)
-        d_.keep.push_back(keep_of(t));
+    for (const TokenFacts& t : tokens_) d_.keep.push_back(keep_of(t));
 }
 
 Keep CauseFinder::keep_of(const TokenFacts& t) const {

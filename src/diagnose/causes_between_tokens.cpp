@@ -39,18 +39,15 @@ void CauseFinder::race() {
         }
     }
     if (partly > 0) {
-        f.evidence.push_back(
-            fmt::format("in {} tokens some layers, not all, repeat the previous token's rows ({})", partly,
-                        which(tokens_, partly_stale)));
+        f.evidence.push_back(fmt::format("in {} tokens some layers, not all, repeat the previous token's rows ({})",
+                                         partly, which(tokens_, partly_stale)));
     }
     if (flips) {
-        f.evidence.push_back(
-            fmt::format("{} tokens are scores and {} are probabilities: what was read depended on the "
-                        "moment",
-                        scores, good));
-        f.undecided +=
-            std::string(f.undecided.empty() ? "" : "; ") +
-            "the tensor that was meant (scores or probabilities) is known to the capturing program alone";
+        f.evidence.push_back(fmt::format("{} tokens are scores and {} are probabilities: what was read depended on the "
+                                         "moment",
+                                         scores, good));
+        f.undecided += std::string(f.undecided.empty() ? "" : "; ") +
+                       "the tensor that was meant (scores or probabilities) is known to the capturing program alone";
     }
 }
 
@@ -90,8 +87,8 @@ void CauseFinder::stale() {
     if (n + n_behind == 0) return;
     Finding& f = found(Cause::stale_frame, n + n_behind);
     if (n > 0) {
-        f.evidence.push_back(fmt::format("{} tokens hold an earlier token's rows bit by bit ({})", n,
-                                         which(tokens_, is_stale)));
+        f.evidence.push_back(
+            fmt::format("{} tokens hold an earlier token's rows bit by bit ({})", n, which(tokens_, is_stale)));
     }
     if (n_behind > 0) {
         f.evidence.push_back(
@@ -104,8 +101,7 @@ void CauseFinder::stale() {
 // The width follows the tokens, but the weights end before it: the frame is that of an earlier token. A
 // few rows alone can underflow at the newest position.
 bool CauseFinder::lags(const TokenFacts& t) const {
-    if (!is_attention(t) || t.trivial || t.padding == 0 || t.padding > 8 || t.n_layer * t.n_head < 8)
-        return false;
+    if (!is_attention(t) || t.trivial || t.padding == 0 || t.padding > 8 || t.n_layer * t.n_head < 8) return false;
     if (d_.capture.rectangular || t.wrapped_layers > 0) return false;
     const size_t i = static_cast<size_t>(t.index);
     const auto follows = [&](size_t a, size_t b) { return tokens_[b].n_context == tokens_[a].n_context + 1; };

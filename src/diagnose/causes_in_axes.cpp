@@ -14,16 +14,14 @@ void CauseFinder::transposed() {
     Finding& f = found(Cause::transposed, n);
     const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), test);
     f.evidence.push_back(
-        fmt::format("rows sum to {:.3g} up to {:.3g}, but over the other axis every sum is 1 (token {})",
-                    t.row_sum_min, t.row_sum_max, t.number));
+        fmt::format("rows sum to {:.3g} up to {:.3g}, but over the other axis every sum is 1 (token {})", t.row_sum_min,
+                    t.row_sum_max, t.number));
 }
 
 void CauseFinder::kv_heads() {
     const StatedModel& model = d_.capture.model;
     const auto grouped = [](const TokenFacts& t) { return t.head_group > 1; };
-    const auto informative = [](const TokenFacts& t) {
-        return t.kind != TokenKind::unreadable && !t.trivial;
-    };
+    const auto informative = [](const TokenFacts& t) { return t.kind != TokenKind::unreadable && !t.trivial; };
     const int64_t n = count(tokens_, grouped);
     if (n > 0 && n == count(tokens_, informative)) {
         const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), grouped);
@@ -41,9 +39,8 @@ void CauseFinder::kv_heads() {
     if (model.n_head_kv > 0 && model.n_head > model.n_head_kv && t.n_head == model.n_head_kv &&
         t.kind != TokenKind::transposed) {
         Finding& f = found(Cause::kv_heads, readable_);
-        f.evidence.push_back(
-            fmt::format("{} heads were captured; the capture states {} query heads and {} KV heads", t.n_head,
-                        model.n_head, model.n_head_kv));
+        f.evidence.push_back(fmt::format("{} heads were captured; the capture states {} query heads and {} KV heads",
+                                         t.n_head, model.n_head, model.n_head_kv));
         f.undecided = "whether the rows are means over each group of query heads or one of them";
     }
 }
@@ -91,19 +88,16 @@ void CauseFinder::cells() {
     int64_t hole_pairs = 0, newest_pairs = 0;
     const double hole_share = share_advancing(tokens_, &TokenFacts::wrap_edge, hole_pairs);
     const double newest_share = share_advancing(tokens_, &TokenFacts::newest_column, newest_pairs);
-    const int64_t n_holed = count(tokens_, holed), n_beyond = count(tokens_, beyond),
-                  n_behind = count(tokens_, behind);
+    const int64_t n_holed = count(tokens_, holed), n_beyond = count(tokens_, beyond), n_behind = count(tokens_, behind);
     const bool hole_moves = hole_pairs >= enough_pairs && hole_share >= 0.6 && reuses_columns();
     const int64_t n_left_out =
         count(tokens_, [](const TokenFacts& t) { return t.wrapped_layers > 0 && t.behind_layers > 0; });
     const bool hole_stays = n_left_out * 10 >= n_holed * 9 && n_holed >= 4 && n_holed * 10 >= readable_ * 9 &&
                             edge_stays_while_context_grows();
-    const bool newest_moves =
-        newest_pairs > enough_pairs && newest_share >= 0.8 && n_behind * 2 > newest_pairs;
+    const bool newest_moves = newest_pairs > enough_pairs && newest_share >= 0.8 && n_behind * 2 > newest_pairs;
     if (!hole_moves && !hole_stays && !newest_moves && n_beyond == 0) return;
-    Finding& f =
-        found(Cause::cells_for_positions,
-              std::max({hole_moves || hole_stays ? n_holed : 0, newest_moves ? n_behind : 0, n_beyond}));
+    Finding& f = found(Cause::cells_for_positions,
+                       std::max({hole_moves || hole_stays ? n_holed : 0, newest_moves ? n_behind : 0, n_beyond}));
     if (hole_moves) {
         const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), holed);
         f.evidence.push_back(
@@ -125,9 +119,8 @@ void CauseFinder::cells() {
                         100 * newest_share, newest_pairs));
     }
     if (n_beyond > 0) {
-        f.evidence.push_back(
-            fmt::format("{} tokens give weight to columns beyond their stated context length ({})", n_beyond,
-                        which(tokens_, beyond)));
+        f.evidence.push_back(fmt::format("{} tokens give weight to columns beyond their stated context length ({})",
+                                         n_beyond, which(tokens_, beyond)));
     }
     f.undecided = "which position each column holds: the positions of the cells at each token would tell";
 }
@@ -139,8 +132,7 @@ bool CauseFinder::edge_stays_while_context_grows() const {
         ++pairs;
         same += tokens_[i].wrap_edge == tokens_[i - 1].wrap_edge &&
                 tokens_[i].wrapped_layers == tokens_[i - 1].wrapped_layers;
-        grows +=
-            tokens_[i].n_context - tokens_[i].padding > tokens_[i - 1].n_context - tokens_[i - 1].padding;
+        grows += tokens_[i].n_context - tokens_[i].padding > tokens_[i - 1].n_context - tokens_[i - 1].padding;
     }
     return pairs >= enough_pairs && same * 10 >= pairs * 9 && grows * 10 >= pairs * 9;
 }
@@ -158,8 +150,7 @@ void CauseFinder::padding() {
         stated += t.stated_context >= 0 && t.stated_context <= t.n_context - t.padding;
         if (i == 0 || !padded(tokens_[i - 1])) continue;
         ++pairs;
-        const int64_t used = t.n_context - t.padding,
-                      before = tokens_[i - 1].n_context - tokens_[i - 1].padding;
+        const int64_t used = t.n_context - t.padding, before = tokens_[i - 1].n_context - tokens_[i - 1].padding;
         filling += used == before + 1;
     }
     const TokenFacts& last = last_readable();
@@ -184,8 +175,7 @@ void CauseFinder::padding() {
         f.evidence.push_back(
             fmt::format("the used part grows by one column a token in {} of {} steps", filling, pairs));
     }
-    if (stated > 0)
-        f.evidence.push_back(fmt::format("{} tokens state a shorter context length themselves", stated));
+    if (stated > 0) f.evidence.push_back(fmt::format("{} tokens state a shorter context length themselves", stated));
 }
 
 } // namespace attnscope

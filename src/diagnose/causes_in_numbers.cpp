@@ -88,8 +88,8 @@ void CauseFinder::scores() {
                                  : fmt::format("masked columns are there in {} of {} tokens, as -inf", masked, n));
     }
     if (!before_scale) {
-        f.evidence.push_back(fmt::format(
-            "the entries of a row lie {:.1f} apart (standard deviation), as scaled scores do", spread));
+        f.evidence.push_back(
+            fmt::format("the entries of a row lie {:.1f} apart (standard deviation), as scaled scores do", spread));
     }
     f.undecided = "whether the scale (and a soft cap) was applied is judged from the spread; one row of "
                   "the model's own "
@@ -106,10 +106,10 @@ void CauseFinder::overflow() {
         bad += t.n_not_finite;
         limit += t.n_half_limit;
     }
-    f.evidence.push_back(fmt::format(
-        "{} NaN or infinite numbers and {} of exactly 65504 (the largest in half precision) in {} "
-        "tokens ({})",
-        bad, limit, n, which(tokens_, overflowed)));
+    f.evidence.push_back(
+        fmt::format("{} NaN or infinite numbers and {} of exactly 65504 (the largest in half precision) in {} "
+                    "tokens ({})",
+                    bad, limit, n, which(tokens_, overflowed)));
     if (limit == 0) {
         f.undecided = "NaN alone also comes from memory that was never written; a run with scores in "
                       "float32 would decide it";
@@ -121,20 +121,18 @@ void CauseFinder::corrupt() {
     const int64_t n = count(tokens_, test);
     if (n == 0 && unreadable_.count == 0) return;
     Finding& f = found(Cause::corrupt, n + unreadable_.count);
-    for (const std::string& sentence : unreadable_.first)
-        f.evidence.push_back(sentence);
+    for (const std::string& sentence : unreadable_.first) f.evidence.push_back(sentence);
     if (unreadable_.count > int64_t(unreadable_.first.size())) {
         f.evidence.push_back(fmt::format("{} tokens could not be read in all", unreadable_.count));
     }
     if (count(tokens_, is_wild) > 0) {
-        f.evidence.push_back(fmt::format("rows with numbers beyond anything that attention computes, in {}",
-                                         which(tokens_, is_wild)));
+        f.evidence.push_back(
+            fmt::format("rows with numbers beyond anything that attention computes, in {}", which(tokens_, is_wild)));
     }
     const auto torn_test = [this](const TokenFacts& t) { return torn(t); };
     if (count(tokens_, torn_test) > 0) {
-        f.evidence.push_back(
-            fmt::format("the tensor ends in zeros, as a file does whose writing stopped, in {}",
-                        which(tokens_, torn_test)));
+        f.evidence.push_back(fmt::format("the tensor ends in zeros, as a file does whose writing stopped, in {}",
+                                         which(tokens_, torn_test)));
     }
 }
 
@@ -151,9 +149,7 @@ bool CauseFinder::torn(const TokenFacts& t) const {
 }
 
 void CauseFinder::sinks() {
-    const auto test = [this](const TokenFacts& t) {
-        return t.kind == TokenKind::sub_probabilities && !torn(t);
-    };
+    const auto test = [this](const TokenFacts& t) { return t.kind == TokenKind::sub_probabilities && !torn(t); };
     const int64_t n = count(tokens_, test);
     if (n == 0 || !d_.good()) return;
     Finding& f = found(Cause::learned_sinks, n);
@@ -194,31 +190,27 @@ void CauseFinder::unknown() {
         f.undecided = "what was done to them: one row of the model's own weights would decide it";
         return;
     }
-    const auto sub = [this](const TokenFacts& t) {
-        return t.kind == TokenKind::sub_probabilities && !torn(t);
-    };
+    const auto sub = [this](const TokenFacts& t) { return t.kind == TokenKind::sub_probabilities && !torn(t); };
     const auto whole = [](const TokenFacts& t) { return t.kind == TokenKind::probabilities; };
     const int64_t n_sub = count(tokens_, sub), n_whole = count(tokens_, whole);
     if (!d_.good() || d_.capture.model.learned_sinks || n_sub == 0) return;
     int64_t changes = 0;
-    for (size_t i = 1; i < tokens_.size(); ++i)
-        changes += sub(tokens_[i]) != sub(tokens_[i - 1]);
+    for (size_t i = 1; i < tokens_.size(); ++i) changes += sub(tokens_[i]) != sub(tokens_[i - 1]);
     const int64_t shares = most_sub_rows() * 4;
     const TokenFacts& t = first_readable();
     const bool few_rows = shares < int64_t(t.n_layer) * t.n_head;
     if (n_whole == 0 || changes <= 2 || !few_rows) return;
     Finding& f = found(Cause::unknown, n_sub);
     f.evidence.push_back(
-        fmt::format("a few rows sum to less than 1 in {} tokens and to 1 in {} others, changing {} times",
-                    n_sub, n_whole, changes));
+        fmt::format("a few rows sum to less than 1 in {} tokens and to 1 in {} others, changing {} times", n_sub,
+                    n_whole, changes));
     f.undecided = "weak learned sinks, or columns that were cut off: the model's sink logits or its "
                   "window would decide it";
 }
 
 int64_t CauseFinder::most_sub_rows() const {
     int64_t most = 0;
-    for (const TokenFacts& t : tokens_)
-        most = std::max<int64_t>(most, t.sub_rows);
+    for (const TokenFacts& t : tokens_) most = std::max<int64_t>(most, t.sub_rows);
     return most;
 }
 

@@ -64,8 +64,7 @@ Result<Diagnosis> diagnose_capture(CaptureReader& reader, const std::function<vo
         if (progress) progress(++done);
     }
     if (readable == 0) {
-        if (done == 0)
-            return Error{ErrorKind::damaged, reader.info().path + " holds 0 tokens with attention"};
+        if (done == 0) return Error{ErrorKind::damaged, reader.info().path + " holds 0 tokens with attention"};
         return Error{last.kind, "no token of " + reader.info().path + " could be read: " + last.message};
     }
     return diagnoser.finish();

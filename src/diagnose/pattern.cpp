@@ -61,8 +61,7 @@ Pattern find_pattern(std::span<const TokenFacts> tokens, const std::vector<bool>
     // three repetitions at least, or anything is periodic
     for (size_t lag = 2; lag <= std::min(longest_period, flags.size() / 3); ++lag) {
         double sum = 0;
-        for (size_t i = lag; i < flags.size(); ++i)
-            sum += (flags[i] - mean) * (flags[i - lag] - mean);
+        for (size_t i = lag; i < flags.size(); ++i) sum += (flags[i] - mean) * (flags[i - lag] - mean);
         const double strength = sum / (static_cast<double>(flags.size() - lag) * variance);
         if (strength > strong_period && strength > pattern.period_strength + 0.05) {
             pattern.period = static_cast<int64_t>(lag);
@@ -73,17 +72,15 @@ Pattern find_pattern(std::span<const TokenFacts> tokens, const std::vector<bool>
     if (pattern.period > 0) {
         bool both = false;
         const size_t lag = static_cast<size_t>(pattern.period);
-        for (size_t i = 1; i < lag; ++i)
-            both = both || bad[i] != bad[i - 1];
+        for (size_t i = 1; i < lag; ++i) both = both || bad[i] != bad[i - 1];
         if (!both && pattern.transitions.size() <= 2) pattern.period = 0;
     }
     size_t changes = 0;
-    for (size_t i = 1; i < bad.size(); ++i)
-        changes += bad[i] != bad[i - 1];
+    for (size_t i = 1; i < bad.size(); ++i) changes += bad[i] != bad[i - 1];
     pattern.sentence =
         fmt::format("{} of {} tokens are affected; good and bad change {} times", n_bad, bad.size(), changes);
-    pattern.sentence += pattern.period > 0 ? fmt::format(", every {} tokens (autocorrelation {:.2f})",
-                                                         pattern.period, pattern.period_strength)
+    pattern.sentence += pattern.period > 0 ? fmt::format(", every {} tokens (autocorrelation {:.2f})", pattern.period,
+                                                         pattern.period_strength)
                                            : ", without a period";
     const auto verdict = [](double r) {
         return std::abs(r) >= strong_correlation ? "correlates" : "does not correlate";

@@ -9,12 +9,12 @@ namespace attnscope {
 struct RowStatistics {
     float min = 0; // of the finite numbers
     float max = 0;
-    double sum = 0;         // of the finite numbers that are no mask
-    int64_t zeros = 0;      // exactly 0
-    int64_t not_finite = 0; // NaN and +inf
-    int64_t masked = 0;     // -inf, and the large negative numbers that frameworks put in its place
+    double sum = 0;                    // of the finite numbers that are no mask
+    int64_t zeros = 0;                 // exactly 0
+    int64_t not_finite = 0;            // NaN and +inf
+    int64_t masked = 0;                // -inf, and the large negative numbers that frameworks put in its place
     float mask_low = 0, mask_high = 0; // range of the finite numbers among them; 0: none
-    int64_t half_limit = 0; // exactly 65504: where half-precision arithmetic saturates
+    int64_t half_limit = 0;            // exactly 65504: where half-precision arithmetic saturates
 };
 
 RowStatistics row_statistics(const float* row, size_t n);

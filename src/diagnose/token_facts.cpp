@@ -12,8 +12,7 @@ RowKind row_kind(const RowStatistics& row, int64_t n_context) {
         return std::max(std::abs(row.min), std::abs(row.max)) > 1e5f ? RowKind::wild : RowKind::not_finite;
     }
     if (row.masked == 0 && row.zeros == n_context) return RowKind::zero;
-    if (std::max(-row.min, row.max) > 1e5f)
-        return RowKind::wild; // float16 cannot hold it, no model scores so high
+    if (std::max(-row.min, row.max) > 1e5f) return RowKind::wild; // float16 cannot hold it, no model scores so high
     if (row.min < 0 || row.masked > 0) return RowKind::score;
     if (std::abs(row.sum - 1) <= sum_tolerance) return RowKind::probability;
     if (row.max > 1.001f) return RowKind::score;
@@ -34,8 +33,7 @@ int64_t informative(const RowStatistics& row, int64_t n_context) {
     if (nonzero < 2) return 0;
     if (row.masked == 0 && row.min >= 0 && row.max > 0.9999f) return 0;
     const double mean = row.sum / static_cast<double>(nonzero);
-    if (std::abs(static_cast<double>(row.max) - mean) <= 1e-5 * std::abs(static_cast<double>(row.max)))
-        return 0;
+    if (std::abs(static_cast<double>(row.max) - mean) <= 1e-5 * std::abs(static_cast<double>(row.max))) return 0;
     return nonzero - 1;
 }
 
@@ -146,8 +144,7 @@ void TokenFactsMaker::look_at_layers(const CaptureToken& token, TokenFacts& fact
     for (size_t l = 0; l < n_layer; ++l) {
         if (!layers_[l].trivial && members[static_cast<size_t>(partition[l])] > 1) ++facts.equal_layers;
     }
-    facts.layer_partition =
-        static_cast<int32_t>(hash_bytes(partition.data(), partition.size() * sizeof(int32_t)));
+    facts.layer_partition = static_cast<int32_t>(hash_bytes(partition.data(), partition.size() * sizeof(int32_t)));
 
     if (previous_context_ > 0 && previous_context_ <= token.n_context && previous_heads_ == token.n_head) {
         for (size_t l = 0; l < n_layer; ++l) {
@@ -160,12 +157,11 @@ void TokenFactsMaker::look_at_layers(const CaptureToken& token, TokenFacts& fact
     }
     if (!facts.trivial) {
         uint64_t whole = static_cast<uint64_t>(token.n_context);
-        for (const LayerFacts& layer : layers_)
-            whole = combine(whole, layer.hash);
+        for (const LayerFacts& layer : layers_) whole = combine(whole, layer.hash);
         const auto [at, is_new] = seen_.emplace(whole, token.index);
         if (!is_new) facts.repeats = at->second;
-        const auto informative_layers = std::count_if(layers_.begin(), layers_.end(),
-                                                      [](const LayerFacts& layer) { return !layer.trivial; });
+        const auto informative_layers =
+            std::count_if(layers_.begin(), layers_.end(), [](const LayerFacts& layer) { return !layer.trivial; });
         if (facts.repeats < 0 && facts.stale_layers > 0 && facts.stale_layers == informative_layers) {
             facts.repeats = previous_index_;
         }
@@ -199,35 +195,20 @@ void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts)
     int64_t probability = 0, sub = 0, over = 0, zero = 0, score = 0, wild = 0, not_finite = 0;
     for (const RowStatistics& row : rows_) {
         switch (row_kind(row, token.n_context)) {
-        case RowKind::probability:
-            ++probability;
-            break;
-        case RowKind::sub_probability:
-            ++sub;
-            break;
-        case RowKind::over:
-            ++over;
-            break;
-        case RowKind::zero:
-            ++zero;
-            break;
-        case RowKind::score:
-            ++score;
-            break;
-        case RowKind::wild:
-            ++wild;
-            break;
-        case RowKind::not_finite:
-            ++not_finite;
-            break;
+        case RowKind::probability: ++probability; break;
+        case RowKind::sub_probability: ++sub; break;
+        case RowKind::over: ++over; break;
+        case RowKind::zero: ++zero; break;
+        case RowKind::score: ++score; break;
+        case RowKind::wild: ++wild; break;
+        case RowKind::not_finite: ++not_finite; break;
         }
     }
     facts.sub_rows = static_cast<int32_t>(sub);
     facts.wild_rows = static_cast<int32_t>(wild);
     facts.score_rows = static_cast<int32_t>(score);
     int64_t tail = 0;
-    for (size_t r = rows_.size(); r-- > 0 && rows_[r].zeros == token.n_context;)
-        ++tail;
+    for (size_t r = rows_.size(); r-- > 0 && rows_[r].zeros == token.n_context;) ++tail;
     facts.zero_tail_rows = static_cast<int32_t>(tail);
     facts.zero_tail_in_layer = tail % token.n_head != 0;
     const int64_t n_rows = static_cast<int64_t>(rows_.size());
@@ -248,9 +229,8 @@ void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts)
     // places, or the numbers lie as (context, heads) under the right shape. Rows of few heads can each sum to
     // less than 1.
     const double layer_sum = facts.sum / token.n_layer;
-    const bool maybe =
-        facts.min >= 0 && facts.n_masked == 0 && not_finite + wild == 0 && probability < n_rows &&
-        (over > 0 || score > 0 || std::abs(layer_sum / static_cast<double>(token.n_context) - 1) < 0.01);
+    const bool maybe = facts.min >= 0 && facts.n_masked == 0 && not_finite + wild == 0 && probability < n_rows &&
+                       (over > 0 || score > 0 || std::abs(layer_sum / static_cast<double>(token.n_context) - 1) < 0.01);
     if (!maybe) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     std::vector<double> stated(n), lying(heads);
@@ -266,8 +246,7 @@ void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts)
             if (++head == heads) head = 0;
         }
         for (size_t h = 0; h < heads; ++h) {
-            for (size_t c = 0; c < n; ++c)
-                stated[c] += static_cast<double>(layer[h * n + c]);
+            for (size_t c = 0; c < n; ++c) stated[c] += static_cast<double>(layer[h * n + c]);
         }
         for (const double sum : stated) {
             stated_ones += std::abs(sum - 1) <= sum_tolerance;

@@ -52,8 +52,7 @@ private:
     std::vector<uint8_t> used_, previous_used_; // (n_layer, n_context): columns that some row uses
     int64_t previous_used_context_ = 0, previous_newest_ = 0;
     int32_t previous_used_layers_ = 0;
-    std::unordered_map<uint64_t, int64_t>
-        seen_; // hash of a whole tensor -> index of the first token that had it
+    std::unordered_map<uint64_t, int64_t> seen_; // hash of a whole tensor -> index of the first token that had it
 };
 
 // What a row is, from its statistics alone.

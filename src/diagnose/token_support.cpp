@@ -8,8 +8,7 @@ namespace attnscope {
 
 namespace {
 
-constexpr int64_t shortest_hole =
-    2; // columns: a single zero inside a row is underflow more often than a mask
+constexpr int64_t shortest_hole = 2; // columns: a single zero inside a row is underflow more often than a mask
 constexpr int64_t broad_support = 8; // columns a layer must use before its silence elsewhere means something
 constexpr size_t sampled_rows = 64;
 
@@ -37,8 +36,7 @@ void TokenFactsMaker::look_at_support(const CaptureToken& token, TokenFacts& fac
         std::fill(most.begin(), most.end(), 0.0f);
         for (size_t h = 0; h < heads; ++h) {
             const float* row = token.values.data() + (l * heads + h) * n;
-            for (size_t c = 0; c < n; ++c)
-                most[c] = std::max(most[c], row[c]);
+            for (size_t c = 0; c < n; ++c) most[c] = std::max(most[c], row[c]);
         }
         const int64_t first = first_nonzero(most.data(), n), last = last_nonzero(most.data(), n);
         int64_t used = 0, hole = 0, hole_begin = -1;
@@ -48,8 +46,7 @@ void TokenFactsMaker::look_at_support(const CaptureToken& token, TokenFacts& fac
                 continue;
             }
             int64_t end = c;
-            while (most[static_cast<size_t>(end)] == 0.0f)
-                ++end; // `last` is not zero
+            while (most[static_cast<size_t>(end)] == 0.0f) ++end; // `last` is not zero
             if (end - c > hole) {
                 hole = end - c;
                 hole_begin = c;
@@ -68,16 +65,14 @@ void TokenFactsMaker::look_at_support(const CaptureToken& token, TokenFacts& fac
 // largest.
 void TokenFactsMaker::look_at_scores(const CaptureToken& token, TokenFacts& facts) const {
     if (facts.kind != TokenKind::scores) return;
-    const size_t n = static_cast<size_t>(token.n_context),
-                 step = std::max<size_t>(1, rows_.size() / sampled_rows);
+    const size_t n = static_cast<size_t>(token.n_context), step = std::max<size_t>(1, rows_.size() / sampled_rows);
     std::vector<double> peaks, spreads;
     for (size_t r = 0; r < rows_.size(); r += step) {
         const RowStatistics& row = rows_[r];
         const float* values = token.values.data() + r * n;
         double exponentials = 0, squares = 0;
         int64_t count = 0;
-        const double mean =
-            row.sum / std::max(1.0, static_cast<double>(token.n_context - row.masked - row.zeros));
+        const double mean = row.sum / std::max(1.0, static_cast<double>(token.n_context - row.masked - row.zeros));
         for (size_t c = 0; c < n; ++c) {
             const double x = static_cast<double>(values[c]);
             if (values[c] <= mask_limit || values[c] == 0.0f) continue;
@@ -100,16 +95,14 @@ void TokenFactsMaker::look_at_scores(const CaptureToken& token, TokenFacts& fact
 
 // The column that grew most since a token of the same width is where the newest token's key lies.
 void TokenFactsMaker::look_at_profile(const CaptureToken& token, TokenFacts& facts) {
-    const size_t n = static_cast<size_t>(token.n_context),
-                 step = std::max<size_t>(1, rows_.size() / sampled_rows);
+    const size_t n = static_cast<size_t>(token.n_context), step = std::max<size_t>(1, rows_.size() / sampled_rows);
     const bool usable = facts.kind == TokenKind::probabilities || facts.kind == TokenKind::sub_probabilities;
     std::swap(profile_, previous_profile_);
     profile_.assign(usable ? n : 0, 0.0f);
     if (!usable) return;
     for (size_t r = 0; r < rows_.size(); r += step) {
         const float* row = token.values.data() + r * n;
-        for (size_t c = 0; c < n; ++c)
-            profile_[c] += row[c];
+        for (size_t c = 0; c < n; ++c) profile_[c] += row[c];
     }
     if (previous_profile_.size() != n || n < 8 || facts.repeats >= 0) return;
     const float floor = 0.05f * static_cast<float>(rows_.size() / step) / static_cast<float>(n);

@@ -23,7 +23,8 @@ void log(ggml_log_level level, const char* text, void*) {
         std::string line = text;
         while (!line.empty() && line.back() == '\n') line.pop_back();
         const bool said = complaint.find(line) != std::string::npos;
-        if (!line.empty() && !said && complaint.size() + line.size() <= most) complaint += (complaint.empty() ? "" : "; ") + line;
+        if (!line.empty() && !said && complaint.size() + line.size() <= most)
+            complaint += (complaint.empty() ? "" : "; ") + line;
     }
     if (!silent) std::fputs(text, stderr);
 }

@@ -1,9 +1,9 @@
 #include "engine/pointer_capture.h"
 
-#include "engine/engine_log.h"
-#include "gguf/gguf_check.h"
-#include "engine/sampler.h"
 #include "capture/graph/hook.h"
+#include "engine/engine_log.h"
+#include "engine/sampler.h"
+#include "gguf/gguf_check.h"
 
 #include <ggml-backend.h>
 #include <llama-cpp.h>
@@ -67,7 +67,8 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     const auto start = std::chrono::steady_clock::now();
     const auto decode = [&](const int32_t* tokens, size_t n) {
         const capture::HookScope scope(&hook);
-        return llama_decode(context.get(), llama_batch_get_one(const_cast<int32_t*>(tokens), static_cast<int32_t>(n))) == 0;
+        return llama_decode(context.get(),
+                            llama_batch_get_one(const_cast<int32_t*>(tokens), static_cast<int32_t>(n))) == 0;
     };
     for (size_t at = 0; at < o.prompt.size(); at += cp.n_batch) {
         if (!decode(o.prompt.data() + at, std::min<size_t>(cp.n_batch, o.prompt.size() - at))) {
@@ -83,8 +84,9 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
         ++n_context;
         if (o.wait) llama_synchronize(context.get());
         if (hook.tensors.empty()) {
-            return Error{ErrorKind::unsupported, "no tensor named kq_soft_max was seen: either the model has no attention, or "
-                                                 "llama.cpp is linked so that its calls pass attnscope by"};
+            return Error{ErrorKind::unsupported,
+                         "no tensor named kq_soft_max was seen: either the model has no attention, or "
+                         "llama.cpp is linked so that its calls pass attnscope by"};
         }
         PointerToken out;
         out.token = token;

@@ -26,11 +26,11 @@ struct PointerToken {
 };
 
 struct PointerCaptureOptions {
-    SessionOptions session;          // flash attention is switched off: with it there is no kq_soft_max
+    SessionOptions session; // flash attention is switched off: with it there is no kq_soft_max
     std::vector<int32_t> prompt;
     int32_t n_predict = 387;
     SamplingOptions sampling;
-    bool wait = true;                // synchronise with the device before reading
+    bool wait = true; // synchronise with the device before reading
     const std::atomic<bool>* stop = nullptr;
 };
 
@@ -38,9 +38,9 @@ struct PointerCaptureResult {
     std::vector<int32_t> generated;
     uint32_t seed = 0; // the one in use, also when a random one was asked for
     double seconds = 0;
-    int32_t n_tensors = 0;           // kq_soft_max tensors of a token
-    int32_t n_addresses = 0;         // distinct addresses they had, the most in any token
-    bool on_gpu = false;             // some kq_soft_max did not lie in host memory
+    int32_t n_tensors = 0;   // kq_soft_max tensors of a token
+    int32_t n_addresses = 0; // distinct addresses they had, the most in any token
+    bool on_gpu = false;     // some kq_soft_max did not lie in host memory
 };
 
 // Hands over one tensor a generated token, as the wrong way reads it.

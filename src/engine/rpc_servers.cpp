@@ -31,7 +31,8 @@ bool connects(const addrinfo& address) {
         pollfd wait{fd, POLLOUT, 0};
         int error = 0;
         socklen_t size = sizeof error;
-        good = poll(&wait, 1, connect_ms) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+        good =
+            poll(&wait, 1, connect_ms) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
     }
     close(fd);
     return good;
@@ -57,7 +58,8 @@ Result<void> reach(const std::string& server) {
     for (const addrinfo* a = found; a; a = a->ai_next) {
         if (connects(*a)) return {};
     }
-    return Error{ErrorKind::io, fmt::format("no RPC server answers at {}; start one there with: rpc-server -H {} -p {}", server, host, port)};
+    return Error{ErrorKind::io, fmt::format("no RPC server answers at {}; start one there with: rpc-server -H {} -p {}",
+                                            server, host, port)};
 }
 
 } // namespace
@@ -69,7 +71,9 @@ Result<void> add_rpc_servers(const std::string& servers) {
     const std::lock_guard<std::mutex> lock(mutex);
     ggml_backend_reg_t rpc = ggml_backend_reg_by_name("RPC");
     using AddServer = ggml_backend_reg_t (*)(const char*);
-    const auto add = rpc ? reinterpret_cast<AddServer>(ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_add_server")) : nullptr;
+    const auto add =
+        rpc ? reinterpret_cast<AddServer>(ggml_backend_reg_get_proc_address(rpc, "ggml_backend_rpc_add_server"))
+            : nullptr;
     if (!add) return Error{ErrorKind::unsupported, "this llama.cpp was built without its RPC back end (GGML_RPC)"};
     std::stringstream list(servers);
     std::string server;

@@ -18,12 +18,13 @@ llama_sampler_ptr make_sampler(const SamplingOptions& o, const llama_vocab* voca
     }
     const bool penalties = o.repeat_penalty != 1.0f || o.presence_penalty != 0 || o.frequency_penalty != 0;
     if (penalties && o.repeat_last_n != 0) {
-        add(llama_sampler_init_penalties(n_vocab, o.repeat_last_n, o.repeat_penalty, o.frequency_penalty, o.presence_penalty));
+        add(llama_sampler_init_penalties(n_vocab, o.repeat_last_n, o.repeat_penalty, o.frequency_penalty,
+                                         o.presence_penalty));
     }
     if (o.dry_multiplier > 0) {
         const char* breakers[] = {"\n", ":", "\"", "*"}; // llama.cpp's and KoboldCPP's default
-        add(llama_sampler_init_dry(vocab, o.dry_multiplier, o.dry_base, o.dry_allowed_length, o.dry_penalty_last_n, breakers,
-                                   std::size(breakers)));
+        add(llama_sampler_init_dry(vocab, o.dry_multiplier, o.dry_base, o.dry_allowed_length, o.dry_penalty_last_n,
+                                   breakers, std::size(breakers)));
     }
     if (o.temperature <= 0) {
         add(llama_sampler_init_greedy());

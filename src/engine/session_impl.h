@@ -39,8 +39,8 @@ private:
     Result<bool> warm_up(); // false: the capture was passed by
     Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits);
     // Reads the tokens and generates. `begun`: when the first token was chosen; unchanged where it came to none.
-    Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text, llama_sampler* sampler,
-                     GenerateResult& result, double& begun);
+    Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text,
+                     llama_sampler* sampler, GenerateResult& result, double& begun);
     capture::Wanted wanted(const GenerateOptions& options, int64_t n_prompt) const;
     Result<void> hand_over(CapturedFrame&& frame);
 
@@ -53,7 +53,8 @@ private:
     Entry entry_ = Entry::automatic;
     std::unique_ptr<capture::Capture> capture_; // null: SessionOptions::capture is off
     Geometry no_geometry_;
-    const FrameSink* frames_ = nullptr; // of the generation that runs, until it fails; frames that come otherwise are dropped
+    // of the generation that runs, until it fails; frames that come otherwise are dropped
+    const FrameSink* frames_ = nullptr;
     double sink_seconds_ = 0;
     int64_t n_past_ = 0;
     uint32_t seed_ = 0;

@@ -1,9 +1,9 @@
 #include "base/version.h"
 #include "engine/engine_log.h"
-#include "gguf/gguf_check.h"
-#include "models/model_identity.h"
 #include "engine/rpc_servers.h"
 #include "engine/session_impl.h"
+#include "gguf/gguf_check.h"
+#include "models/model_identity.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -75,7 +75,8 @@ Result<void> SessionImpl::load() {
                      options_.model_path + " does not generate text: " + summary->no_text_reason};
     }
     if (options_.capture && !summary->has_attention) {
-        return Error{ErrorKind::unsupported, options_.model_path + " has no attention to capture: its layers are recurrent"};
+        return Error{ErrorKind::unsupported,
+                     options_.model_path + " has no attention to capture: its layers are recurrent"};
     }
     Result<ModelIdentity> identity = model_identity(options_.model_path, *summary);
     if (!identity) return identity.error();
@@ -98,7 +99,8 @@ Result<void> SessionImpl::load() {
     n_vocab_ = llama_vocab_n_tokens(vocab_);
     if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get())) {
         return Error{ErrorKind::unsupported,
-                     options_.model_path + " is an encoder or embedding model: it does not generate text token by token"};
+                     options_.model_path +
+                         " is an encoder or embedding model: it does not generate text token by token"};
     }
 
     char buffer[256] = {};
@@ -112,8 +114,9 @@ Result<void> SessionImpl::load() {
         if (!reached) return reached.error();
         if (*reached) return {};
         if (options_.entry == Entry::interposed) {
-            return Error{ErrorKind::unsupported, "llama.cpp is linked so that its calls pass attnscope by; link attnscope "
-                                                 "before ggml as a shared library, or use the callback entry"};
+            return Error{ErrorKind::unsupported,
+                         "llama.cpp is linked so that its calls pass attnscope by; link attnscope "
+                         "before ggml as a shared library, or use the callback entry"};
         }
     }
     if (Result<void> r = open_context(Entry::callback); !r) return r;
@@ -132,8 +135,8 @@ Result<void> SessionImpl::open_context(Entry entry) {
 
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(options_.n_ctx);
-    const uint32_t batch = static_cast<uint32_t>(options_.n_ctx > 0 ? std::min(options_.n_batch, options_.n_ctx)
-                                                                    : options_.n_batch);
+    const uint32_t batch =
+        static_cast<uint32_t>(options_.n_ctx > 0 ? std::min(options_.n_batch, options_.n_ctx) : options_.n_batch);
     params.n_batch = params.n_ubatch = batch;
     params.n_seq_max = 1;
     const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
@@ -149,10 +152,12 @@ Result<void> SessionImpl::open_context(Entry entry) {
     entry_ = entry;
     if (options_.capture) {
         capture::Options capture;
-        capture.entry = entry == Entry::callback ? capture::Options::Entry::callback : capture::Options::Entry::interposed;
+        capture.entry =
+            entry == Entry::callback ? capture::Options::Entry::callback : capture::Options::Entry::interposed;
         capture.prove = options_.witness;
         capture.mean_threads = options_.device_mean ? params.n_threads : 0;
-        capture_ = capture::Capture::make(capture, [this](CapturedFrame&& frame) { return hand_over(std::move(frame)); });
+        capture_ =
+            capture::Capture::make(capture, [this](CapturedFrame&& frame) { return hand_over(std::move(frame)); });
         params.cb_eval = capture_->callback();
         params.cb_eval_user_data = capture_->callback_data();
     }

@@ -56,8 +56,8 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
     if (status == 1) return Error{ErrorKind::engine, "the context is full; give a larger -c"};
     if (status != 0) {
         const std::string complaint = take_engine_complaint();
-        return Error{ErrorKind::engine, fmt::format("llama.cpp failed to decode at position {} (status {}){}", n_past_, status,
-                                                    complaint.empty() ? "" : ": " + complaint)};
+        return Error{ErrorKind::engine, fmt::format("llama.cpp failed to decode at position {} (status {}){}", n_past_,
+                                                    status, complaint.empty() ? "" : ": " + complaint)};
     }
     n_past_ += static_cast<int64_t>(tokens.size());
     return captured;
@@ -72,14 +72,17 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     }
     for (size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || tokens[i] >= n_vocab_) {
-            return Error{ErrorKind::invalid_argument, fmt::format("token id {} (number {} of the prompt) is outside the "
-                                                                  "model's vocabulary of {}", tokens[i], i, n_vocab_)};
+            return Error{ErrorKind::invalid_argument,
+                         fmt::format("token id {} (number {} of the prompt) is outside the "
+                                     "model's vocabulary of {}",
+                                     tokens[i], i, n_vocab_)};
         }
     }
     if (n_past_ + result.n_prompt > n_ctx()) {
-        return Error{ErrorKind::invalid_argument,
-                     fmt::format("the prompt has {} tokens and the context holds {}{}; give a larger -c or a shorter prompt",
-                                 result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
+        return Error{
+            ErrorKind::invalid_argument,
+            fmt::format("the prompt has {} tokens and the context holds {}{}; give a larger -c or a shorter prompt",
+                        result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
     }
     sampling_ = o.sampling;
     llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
@@ -103,13 +106,16 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
     capture::Wanted wanted;
     const int64_t prompt_end = n_past_ + n_prompt;
     const int64_t first_kept = prompt_end - std::min(o.prompt_rows.last, n_prompt);
-    wanted.queries = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) { return i >= prompt_end ? keep_rows : i >= first_kept; };
-    if (options_.device_mean && o.device_mean) wanted.mean = capture::MeanRequest{o.mean_layers, o.mean_heads, o.mean_wanted};
+    wanted.queries = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t i) {
+        return i >= prompt_end ? keep_rows : i >= first_kept;
+    };
+    if (options_.device_mean && o.device_mean)
+        wanted.mean = capture::MeanRequest{o.mean_layers, o.mean_heads, o.mean_wanted};
     return wanted;
 }
 
-Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text, llama_sampler* sampler,
-                              GenerateResult& result, double& begun) {
+Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text,
+                              llama_sampler* sampler, GenerateResult& result, double& begun) {
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     const double start = now_seconds();
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));

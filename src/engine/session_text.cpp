@@ -12,9 +12,11 @@
 
 namespace attnscope::engine {
 
-Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special, bool parse_special) const {
+Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool add_special,
+                                                   bool parse_special) const {
     if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) {
-        return Error{ErrorKind::unsupported, "the model comes without a tokeniser; give token ids (--input-ids) instead of a text"};
+        return Error{ErrorKind::unsupported,
+                     "the model comes without a tokeniser; give token ids (--input-ids) instead of a text"};
     }
     std::vector<int32_t> tokens(text.size() + 8);
     const auto fill = [&] {
@@ -38,7 +40,8 @@ Result<std::vector<int32_t>> SessionImpl::tokenize(const std::string& text, bool
         }
     });
     if (!ran) {
-        return Error{ErrorKind::io, fmt::format("a text of {} bytes is too long to tokenise: {}", text.size(), ran.error().message)};
+        return Error{ErrorKind::io,
+                     fmt::format("a text of {} bytes is too long to tokenise: {}", text.size(), ran.error().message)};
     }
     if (!thrown.empty()) {
         return Error{ErrorKind::engine, "llama.cpp cannot tokenise this text with this vocabulary: " + thrown};
@@ -105,9 +108,8 @@ ModelInfo SessionImpl::model_info() const {
     char value[64] = {};
     const std::string key = identity_.architecture + ".rope.freq_base";
     // llama.cpp's own default where the file says nothing.
-    info.rope_freq_base = llama_model_meta_val_str(model, key.c_str(), value, sizeof value) > 0
-                              ? std::strtof(value, nullptr)
-                              : 10000.0f;
+    info.rope_freq_base =
+        llama_model_meta_val_str(model, key.c_str(), value, sizeof value) > 0 ? std::strtof(value, nullptr) : 10000.0f;
     if (const char* chat_template = llama_model_chat_template(model, nullptr)) info.chat_template = chat_template;
     return info;
 }

@@ -15,8 +15,7 @@ bool ends_with(const std::string& text, const char* end) {
 
 } // namespace
 
-Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& path,
-                                                           const CaptureOptions& options) {
+Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& path, const CaptureOptions& options) {
     std::error_code failed;
     if (std::filesystem::is_directory(path, failed)) {
         auto folder = open_halo_weave(path);
@@ -57,11 +56,11 @@ Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& pa
                                               "np.savez('attention.npz', *steps)"};
     }
     // safetensors has no magic: its JSON header follows 8 bytes of size
-    if (ends_with(path, ".safetensors") || (n >= 9 && start[8] == '{'))
-        return open_safetensors(path, options);
-    return Error{ErrorKind::not_ours,
-                 path + " is no capture that is known, but seems to be " + base::file_kind({start, n}, path).name +
-                     "; a Halo Weave folder, .npy, .npz, .safetensors and .attn are read, and raw float32 with --shape"};
+    if (ends_with(path, ".safetensors") || (n >= 9 && start[8] == '{')) return open_safetensors(path, options);
+    return Error{
+        ErrorKind::not_ours,
+        path + " is no capture that is known, but seems to be " + base::file_kind({start, n}, path).name +
+            "; a Halo Weave folder, .npy, .npz, .safetensors and .attn are read, and raw float32 with --shape"};
 }
 
 } // namespace attnscope

@@ -32,7 +32,8 @@ Result<std::vector<int64_t>> chosen(Recording& recording, const ExportSelection&
     const int64_t n = recording.info().n_frames;
     std::vector<int64_t> tokens = s.tokens;
     for (const int64_t t : tokens) {
-        if (t < 0 || t >= n) return Error{ErrorKind::not_found, fmt::format("there is no token {}; the recording has {}", t, n)};
+        if (t < 0 || t >= n)
+            return Error{ErrorKind::not_found, fmt::format("there is no token {}; the recording has {}", t, n)};
     }
     if (!tokens.empty()) return tokens;
     for (int64_t i = 0; i < n; ++i) {

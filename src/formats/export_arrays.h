@@ -12,7 +12,7 @@
 namespace attnscope {
 
 struct ExportSelection {
-    std::vector<int64_t> tokens;          // empty: all whose rows were kept
+    std::vector<int64_t> tokens; // empty: all whose rows were kept
     RowSelection rows;
 };
 using ExportProgress = std::function<void(int64_t done, int64_t total)>;

@@ -1,5 +1,5 @@
-#include "base/version.h"
 #include "formats/export_halo_weave.h"
+#include "base/version.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -32,27 +32,23 @@ void append_number(std::string& text, float value) {
 
 } // namespace
 
-Result<std::unique_ptr<HaloWeaveFolderWriter>>
-HaloWeaveFolderWriter::create(const std::string& folder, const StatedModel& model, bool json_form) {
+Result<std::unique_ptr<HaloWeaveFolderWriter>> HaloWeaveFolderWriter::create(const std::string& folder,
+                                                                             const StatedModel& model, bool json_form) {
     std::error_code failed;
     if (std::filesystem::exists(folder, failed)) {
-        if (!std::filesystem::is_directory(folder, failed) || !std::filesystem::is_empty(folder, failed) ||
-            failed) {
+        if (!std::filesystem::is_directory(folder, failed) || !std::filesystem::is_empty(folder, failed) || failed) {
             return Error{ErrorKind::invalid_argument, folder + " exists and is not an empty folder"};
         }
     } else {
         std::filesystem::create_directories(folder, failed);
-        if (failed)
-            return Error{ErrorKind::io, "cannot create the folder " + folder + ": " + failed.message()};
+        if (failed) return Error{ErrorKind::io, "cannot create the folder " + folder + ": " + failed.message()};
     }
     return std::unique_ptr<HaloWeaveFolderWriter>(new HaloWeaveFolderWriter(folder, model, json_form));
 }
 
 Result<void> HaloWeaveFolderWriter::write_file(const std::string& name, const void* data, size_t n) const {
     const std::string path = folder_ + "/" + name;
-    const auto failure = [&] {
-        return Error{ErrorKind::io, "cannot write " + path + ": " + std::strerror(errno)};
-    };
+    const auto failure = [&] { return Error{ErrorKind::io, "cannot write " + path + ": " + std::strerror(errno)}; };
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (fd < 0) return failure();
     const char* at = static_cast<const char*>(data);
@@ -94,9 +90,8 @@ Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token, int64_t posit
     if (json_form_) {
         std::string text = dump(meta);
         text.pop_back(); // the closing brace: the numbers do not pass through a tree
-        text += fmt::format(
-            ",\"attention\":{{\"format\":\"per_layer\",\"shape\":[{},{},{}],\"context_length\":{},", shape[0],
-            shape[1], shape[2], context);
+        text += fmt::format(",\"attention\":{{\"format\":\"per_layer\",\"shape\":[{},{},{}],\"context_length\":{},",
+                            shape[0], shape[1], shape[2], context);
         if (!token.kept_as.empty()) text += "\"kept_as\":" + dump(token.kept_as) + ",";
         text += "\"data\":[";
         for (size_t i = 0; i < token.values.size(); ++i) {
@@ -121,8 +116,7 @@ Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token, int64_t posit
 }
 
 Result<void> HaloWeaveFolderWriter::close() {
-    nlohmann::json metadata = {
-        {"writer", base::program()}, {"total_tokens", n_tokens_}, {"model_name", model_.name}};
+    nlohmann::json metadata = {{"writer", base::program()}, {"total_tokens", n_tokens_}, {"model_name", model_.name}};
     const auto state = [&](const char* key, int32_t value) {
         if (value > 0) metadata[key] = value;
     };
@@ -146,8 +140,8 @@ Result<void> HaloWeaveFolderWriter::close() {
     return write_file("metadata.json", text.data(), text.size());
 }
 
-Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection,
-                                  const std::string& folder, bool json_form, const ExportProgress& progress) {
+Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection, const std::string& folder,
+                                  bool json_form, const ExportProgress& progress) {
     const RecordingInfo& info = recording.info();
     StatedModel model;
     model.name = info.model.name;

@@ -18,8 +18,8 @@ namespace attnscope {
 class HaloWeaveFolderWriter {
 public:
     // `folder` is created; one that exists must be empty. `json_form`: the older form, one JSON file a token.
-    static Result<std::unique_ptr<HaloWeaveFolderWriter>> create(const std::string& folder,
-                                                                 const StatedModel& model, bool json_form);
+    static Result<std::unique_ptr<HaloWeaveFolderWriter>> create(const std::string& folder, const StatedModel& model,
+                                                                 bool json_form);
     // Uses number, token_id, text, kept_as, stated_context (n_context where it is -1), shape and values. `position` of the
     // token in the text; -1: its number, which is its step.
     Result<void> add(const CaptureToken& token, int64_t position = -1);
@@ -51,8 +51,7 @@ private:
 
 // Their form: a file for each generated token, with the row that chose it (from the token before, over the columns that
 // were there), and the prompt in metadata.json. Returns the number of tokens written.
-Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection,
-                                  const std::string& folder, bool json_form,
-                                  const ExportProgress& progress = {});
+Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection, const std::string& folder,
+                                  bool json_form, const ExportProgress& progress = {});
 
 } // namespace attnscope

@@ -30,8 +30,7 @@ public:
             info_.model.head_dim = std::max(info_.model.head_dim, layer.head_dim);
             info_.model.learned_sinks = info_.model.learned_sinks || !layer.sinks.empty();
         }
-        if (!recorded.complete)
-            info_.notes.push_back("the recording was not closed: what was committed is there");
+        if (!recorded.complete) info_.notes.push_back("the recording was not closed: what was committed is there");
         if (const size_t n = recording_->sequences().size(); n > 1)
             info_.notes.push_back("the recording holds " + std::to_string(n) + " sequences: the first is read");
     }

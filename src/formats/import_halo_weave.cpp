@@ -63,8 +63,7 @@ std::optional<TokenFiles> token_file(std::string_view name) {
 
 std::string token_stem(const TokenFiles& files) {
     std::string digits = std::to_string(files.number);
-    if (static_cast<int32_t>(digits.size()) < files.digits)
-        digits.insert(0, size_t(files.digits) - digits.size(), '0');
+    if (static_cast<int32_t>(digits.size()) < files.digits) digits.insert(0, size_t(files.digits) - digits.size(), '0');
     return "token_" + digits;
 }
 
@@ -112,13 +111,11 @@ public:
         const bool has_metadata = reader->read_metadata();
         if (reader->files_.empty()) {
             if (has_metadata) return Error{ErrorKind::damaged, path + " is a capture folder with 0 tokens"};
-            return Error{ErrorKind::not_ours,
-                         path + " is not a capture folder: it has neither metadata.json nor files "
-                                "named token_00000_meta.json or token_00000.json"};
+            return Error{ErrorKind::not_ours, path + " is not a capture folder: it has neither metadata.json nor files "
+                                                     "named token_00000_meta.json or token_00000.json"};
         }
         bool json = true;
-        for (const TokenFiles& files : reader->files_)
-            json = json && !(files.parts & (part_meta | part_data));
+        for (const TokenFiles& files : reader->files_) json = json && !(files.parts & (part_meta | part_data));
         reader->info_.format = json ? "halo-weave-json" : "halo-weave";
         reader->info_.storage = json ? "json" : "float32";
         reader->info_.n_tokens = static_cast<int64_t>(reader->files_.size());
@@ -135,10 +132,9 @@ public:
         if (info_.labels.empty() && next_ > 0 && !gap_told_ && files.number > files_[next_ - 1].number + 1) {
             gap_told_ = true;
             const int64_t first = files_[next_ - 1].number + 1, last = files.number - 1;
-            return Error{ErrorKind::not_found, first == last
-                                                   ? "token " + std::to_string(first) + " is missing"
-                                                   : "tokens " + std::to_string(first) + " to " +
-                                                         std::to_string(last) + " are missing"};
+            return Error{ErrorKind::not_found, first == last ? "token " + std::to_string(first) + " is missing"
+                                                             : "tokens " + std::to_string(first) + " to " +
+                                                                   std::to_string(last) + " are missing"};
         }
         gap_told_ = false;
         turn_ ^= 1;
@@ -187,8 +183,7 @@ private:
     }
 
     Result<void> read_binary(const TokenFiles& files) {
-        const std::string meta_name = token_stem(files) + "_meta.json",
-                          data_name = token_stem(files) + "_attn.bin";
+        const std::string meta_name = token_stem(files) + "_meta.json", data_name = token_stem(files) + "_attn.bin";
         Slot& slot = now();
         CaptureToken& token = slot.token;
         token.source = data_name;
@@ -208,10 +203,9 @@ private:
         if (!elements || shape[0] > INT32_MAX || shape[1] > INT32_MAX) {
             return Error{ErrorKind::damaged,
                          shown(meta_name) +
-                             (stated.empty()
-                                  ? " states no attention_shape of whole numbers"
-                                  : " states the shape " + base::shape_text(stated) +
-                                        ", which is not [layers, heads, context] of a size that is read")};
+                             (stated.empty() ? " states no attention_shape of whole numbers"
+                                             : " states the shape " + base::shape_text(stated) +
+                                                   ", which is not [layers, heads, context] of a size that is read")};
         }
         auto data = base::InputFile::open_in(folder_.fd, data_name, shown(data_name));
         if (!data) return data.error();
@@ -251,7 +245,7 @@ private:
     bool gap_told_ = false;
     struct Slot {
         CaptureToken token;
-        base::TokenBuffer buffer;        // of the binary form
+        base::TokenBuffer buffer;  // of the binary form
         std::vector<float> values; // of the JSON form
     };
     Slot& now() { return slots_[turn_]; }
@@ -270,8 +264,7 @@ StatedModel stated_model(const nlohmann::json& metadata) {
     const auto take = [&](const nlohmann::json& object) {
         const auto number = [&](int32_t& field, std::initializer_list<const char*> keys) {
             for (const char* key : keys) {
-                if (field == 0)
-                    field = static_cast<int32_t>(base::json_integer(object, key, 1, 1 << 24).value_or(0));
+                if (field == 0) field = static_cast<int32_t>(base::json_integer(object, key, 1, 1 << 24).value_or(0));
             }
         };
         number(model.n_layer, {"num_layers", "num_hidden_layers", "n_layer"});

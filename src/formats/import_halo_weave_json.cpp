@@ -18,9 +18,7 @@ public:
     // null is what JavaScript's JSON.stringify makes of NaN and infinities
     bool null() override { return number(std::numeric_limits<double>::quiet_NaN(), false, 0); }
     bool boolean(bool) override { return true; }
-    bool number_integer(number_integer_t value) override {
-        return number(static_cast<double>(value), true, value);
-    }
+    bool number_integer(number_integer_t value) override { return number(static_cast<double>(value), true, value); }
     bool number_unsigned(number_unsigned_t value) override {
         const bool fits = value <= static_cast<uint64_t>(INT64_MAX);
         return number(static_cast<double>(value), fits, fits ? static_cast<int64_t>(value) : 0);
@@ -102,8 +100,7 @@ Result<void> parse_halo_weave_json(const std::string& text, const std::string& n
     values.clear();
     TokenEvents events(values, token);
     if (!nlohmann::json::sax_parse(text, &events)) {
-        return Error{ErrorKind::damaged,
-                     name + " " + (events.problem.empty() ? "is not valid JSON" : events.problem)};
+        return Error{ErrorKind::damaged, name + " " + (events.problem.empty() ? "is not valid JSON" : events.problem)};
     }
     if (events.shape.empty()) return Error{ErrorKind::damaged, name + " states no attention shape"};
     const auto shape = token_shape(events.shape);
@@ -113,9 +110,8 @@ Result<void> parse_halo_weave_json(const std::string& text, const std::string& n
                                              ", which is not [layers, heads, context]"};
     }
     if (static_cast<int64_t>(values.size()) != *elements) {
-        return Error{ErrorKind::damaged, name + " holds " + std::to_string(values.size()) +
-                                             " numbers; its shape " + base::shape_text(events.shape) + " needs " +
-                                             std::to_string(*elements)};
+        return Error{ErrorKind::damaged, name + " holds " + std::to_string(values.size()) + " numbers; its shape " +
+                                             base::shape_text(events.shape) + " needs " + std::to_string(*elements)};
     }
     token.n_layer = static_cast<int32_t>(shape[0]);
     token.n_head = static_cast<int32_t>(shape[1]);

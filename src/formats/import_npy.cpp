@@ -81,8 +81,7 @@ private:
         return false;
     }
     void spaces() {
-        while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t'))
-            ++at_;
+        while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t')) ++at_;
     }
     bool take(char c) {
         spaces();
@@ -138,14 +137,13 @@ Result<NpyHeader> read_npy_header(base::ByteStream& bytes, const std::string& na
         return Error{ErrorKind::not_ours, name + " is not a .npy file: it does not start with \\x93NUMPY"};
     }
     if (start[6] < 1 || start[6] > 3) {
-        return Error{ErrorKind::too_new,
-                     name + " has .npy version " + std::to_string(start[6]) + "; 1 to 3 are known"};
+        return Error{ErrorKind::too_new, name + " has .npy version " + std::to_string(start[6]) + "; 1 to 3 are known"};
     }
     unsigned char size_bytes[4] = {};
     const size_t size_size = start[6] == 1 ? 2 : 4;
     if (auto done = bytes.read(size_bytes, size_size); !done) return done.error();
-    const uint32_t size = size_bytes[0] | uint32_t(size_bytes[1]) << 8 | uint32_t(size_bytes[2]) << 16 |
-                          uint32_t(size_bytes[3]) << 24;
+    const uint32_t size =
+        size_bytes[0] | uint32_t(size_bytes[1]) << 8 | uint32_t(size_bytes[2]) << 16 | uint32_t(size_bytes[3]) << 24;
     if (size > 65536) {
         return Error{ErrorKind::damaged, name + " states a header of " + std::to_string(size) + " bytes"};
     }

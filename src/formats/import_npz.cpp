@@ -121,8 +121,7 @@ OpenedCapture open_npz(const std::string& path, const CaptureOptions& options) {
         const auto index = static_cast<zip_uint64_t>(i);
         zip_stat_t status;
         zip_stat_init(&status);
-        if (zip_stat_index(archive.get(), index, 0, &status) != 0 || !(status.valid & ZIP_STAT_NAME))
-            continue;
+        if (zip_stat_index(archive.get(), index, 0, &status) != 0 || !(status.valid & ZIP_STAT_NAME)) continue;
         std::string name = std::string(status.name).substr(0, 128);
         if (name.size() > 4 && name.compare(name.size() - 4, 4, ".npy") == 0) name.resize(name.size() - 4);
         torch = torch || name == "data.pkl" || (name.size() > 9 && name.compare(name.size() - 9, 9, "/data.pkl") == 0);
@@ -150,8 +149,8 @@ OpenedCapture open_npz(const std::string& path, const CaptureOptions& options) {
                          path.substr(path.find_last_of('/') + 1) + "')])"};
     }
     if (arrays.empty()) {
-        return Error{ErrorKind::unsupported, path + " holds no array of attention" +
-                                                 (info.notes.empty() ? "" : ": " + info.notes.front())};
+        return Error{ErrorKind::unsupported,
+                     path + " holds no array of attention" + (info.notes.empty() ? "" : ": " + info.notes.front())};
     }
     return plan_arrays(std::move(info), std::move(arrays), options);
 }

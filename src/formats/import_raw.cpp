@@ -19,9 +19,9 @@ OpenedCapture open_raw(const std::string& path, const CaptureOptions& options) {
             ErrorKind::damaged,
             path + " has " + std::to_string(file->size()) + " bytes; the shape " + base::shape_text(layout.shape) +
                 " accounts for " + std::to_string(*elements * 4) + " in float32" +
-                (half ? ": exactly half. If it is float16 or bfloat16, save it with its type: "
-                        "np.save('x.npy', np.fromfile('x.bin', np.float16).reshape(...)); if it is float32, half of it "
-                        "is missing"
+                (half    ? ": exactly half. If it is float16 or bfloat16, save it with its type: "
+                           "np.save('x.npy', np.fromfile('x.bin', np.float16).reshape(...)); if it is float32, half of it "
+                           "is missing"
                  : twice ? ": exactly twice. If it is float64, save it with its type: np.save('x.npy', "
                            "np.fromfile('x.bin').reshape(...))"
                          : "")};

@@ -36,8 +36,7 @@ Result<std::vector<StoredArray>> safetensors_arrays(std::shared_ptr<base::InputF
     uint8_t size_bytes[8];
     if (auto done = file->read_at(0, size_bytes, sizeof size_bytes); !done) return done.error();
     uint64_t size = 0;
-    for (int i = 7; i >= 0; --i)
-        size = size << 8 | size_bytes[i];
+    for (int i = 7; i >= 0; --i) size = size << 8 | size_bytes[i];
     if (size > uint64_t(header_limit) || static_cast<int64_t>(size) > file->size() - 8) {
         return Error{ErrorKind::damaged, path + " states a safetensors header of " + std::to_string(size) +
                                              " bytes; it can have " +

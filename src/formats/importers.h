@@ -20,12 +20,12 @@ OpenedCapture open_halo_weave(const std::string& folder);                       
 OpenedCapture open_npy(const std::string& path, const CaptureOptions& options); // import_npy.cpp
 OpenedCapture open_npz(const std::string& path, const CaptureOptions& options); // import_npz.cpp
 OpenedCapture open_safetensors(const std::string& path,
-                               const CaptureOptions& options);                  // import_safetensors.cpp
+                               const CaptureOptions& options); // import_safetensors.cpp
 // A folder of .npy files, or of the shards of a safetensors file; `path` may be the shards' index.
 bool is_array_folder(const std::string& path);
 OpenedCapture open_array_folder(const std::string& path, const CaptureOptions& options); // import_array_folder.cpp
-OpenedCapture open_raw(const std::string& path, const CaptureOptions& options); // import_raw.cpp
-OpenedCapture open_attn(const std::string& path);                               // import_attn.cpp
+OpenedCapture open_raw(const std::string& path, const CaptureOptions& options);          // import_raw.cpp
+OpenedCapture open_attn(const std::string& path);                                        // import_attn.cpp
 
 // The tensors of one safetensors file; what cannot be one is told in `notes`.
 Result<std::vector<StoredArray>> safetensors_arrays(std::shared_ptr<base::InputFile> file,

@@ -20,12 +20,12 @@ enum class ArchKind {
 struct Architecture {
     std::string_view name;
     ArchKind kind;
-    bool equal_heads;     // llama.cpp aborts unless heads of K and V have one size
-    bool rope_whole_head; // llama.cpp aborts unless RoPE turns as many elements as a head has
-    bool heads_fill_embd; // llama.cpp aborts unless all query heads together have as many elements as an
-                          // embedding
-    bool windows;         // has layers with a sliding window, of which llama.cpp wants at least one
-    bool latent;          // has multi-head latent attention: reads attention.kv_lora_rank
+    bool equal_heads;                 // llama.cpp aborts unless heads of K and V have one size
+    bool rope_whole_head;             // llama.cpp aborts unless RoPE turns as many elements as a head has
+    bool heads_fill_embd;             // llama.cpp aborts unless all query heads together have as many elements as an
+                                      // embedding
+    bool windows;                     // has layers with a sliding window, of which llama.cpp wants at least one
+    bool latent;                      // has multi-head latent attention: reads attention.kv_lora_rank
     std::string_view recurrent_sizes; // the keys of its recurrent parts, none of which may be 0
 };
 

@@ -18,19 +18,17 @@ Result<const Architecture*> architecture_of(const GgufFile& file) {
         if (type->text == "imatrix") return not_a_model(file, "an importance matrix");
     }
     const GgufKey* key = file.find("general.architecture");
-    if (key == nullptr)
-        return Error{ErrorKind::damaged, fmt::format("{} has no key general.architecture", file.path)};
+    if (key == nullptr) return Error{ErrorKind::damaged, fmt::format("{} has no key general.architecture", file.path)};
     if (key->type != GgufType::string) {
         return Error{ErrorKind::damaged,
                      fmt::format("{} has a key general.architecture that is not a string", file.path)};
     }
     if (const Architecture* arch = find_architecture(key->text)) return arch;
     std::string name = key->text.substr(0, 40);
-    for (char& c : name)
-        c = c < 0x20 || c > 0x7E ? '?' : c;
-    return Error{ErrorKind::unsupported,
-                 fmt::format("{} is a model of architecture \"{}\", which llama.cpp v0.5.0 does not know",
-                             file.path, name)};
+    for (char& c : name) c = c < 0x20 || c > 0x7E ? '?' : c;
+    return Error{
+        ErrorKind::unsupported,
+        fmt::format("{} is a model of architecture \"{}\", which llama.cpp v0.5.0 does not know", file.path, name)};
 }
 
 // The number of a split key, which is a uint16.
@@ -38,8 +36,8 @@ Result<uint32_t> split_number(const GgufFile& file, const char* name) {
     const GgufKey* key = file.find(name);
     if (key == nullptr) return 0u;
     if (key->type != GgufType::uint16) {
-        return Error{ErrorKind::damaged, fmt::format("{} has a key {} of type {}; it must be uint16",
-                                                     file.path, name, gguf_value_type_name(key->type))};
+        return Error{ErrorKind::damaged, fmt::format("{} has a key {} of type {}; it must be uint16", file.path, name,
+                                                     gguf_value_type_name(key->type))};
     }
     return uint32_t(key->bits);
 }
@@ -49,9 +47,9 @@ Result<void> add_parts(const GgufFile& first, uint32_t n_parts, std::vector<Gguf
                        GgufSummary& summary) {
     const std::string ending = fmt::format("-00001-of-{:05}.gguf", n_parts);
     if (!first.path.ends_with(ending)) {
-        return Error{ErrorKind::invalid_argument,
-                     fmt::format("{} is the first of {} parts, but its name does not end in {}", first.path,
-                                 n_parts, ending)};
+        return Error{
+            ErrorKind::invalid_argument,
+            fmt::format("{} is the first of {} parts, but its name does not end in {}", first.path, n_parts, ending)};
     }
     const std::string stem = first.path.substr(0, first.path.size() - ending.size());
     for (uint32_t i = 1; i < n_parts; ++i) {
@@ -63,12 +61,11 @@ Result<void> add_parts(const GgufFile& first, uint32_t n_parts, std::vector<Gguf
         const auto number = split_number(*part, "split.no");
         if (!number) return number.error();
         if (*number != i) {
-            return Error{ErrorKind::damaged, fmt::format("{} says it is part {}, where part {} belongs", path,
-                                                         *number + 1, i + 1)};
+            return Error{ErrorKind::damaged,
+                         fmt::format("{} says it is part {}, where part {} belongs", path, *number + 1, i + 1)};
         }
         summary.file_bytes += part->bytes;
-        for (GgufTensor& t : part->tensors)
-            tensors.push_back(std::move(t));
+        for (GgufTensor& t : part->tensors) tensors.push_back(std::move(t));
     }
     return {};
 }
@@ -83,9 +80,8 @@ Result<GgufSummary> check(GgufSource& source, const std::string& path, bool may_
     const auto n_parts = split_number(*file, "split.count");
     if (!n_parts) return n_parts.error();
     if (*n_parts > 1 && *part != 0) {
-        return Error{
-            ErrorKind::invalid_argument,
-            fmt::format("{} is part {} of {} of a model; name its first part", path, *part + 1, *n_parts)};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("{} is part {} of {} of a model; name its first part", path, *part + 1, *n_parts)};
     }
     if (file->tensors.empty()) return not_a_model(*file, "a GGUF file without tensors");
 
@@ -114,7 +110,8 @@ Result<GgufSummary> check(GgufSource& source, const std::string& path, bool may_
     constexpr uint32_t last_pooling = 4, no_pooling = UINT32_MAX;
     const uint32_t pooling_type = pooling == nullptr ? no_pooling : pooling->u32().value_or(0);
     if (pooling_type > last_pooling && pooling_type != no_pooling) {
-        return c.damaged(fmt::format("has a key {} of {}; at most {} can be", pooling->name, pooling_type, last_pooling));
+        return c.damaged(
+            fmt::format("has a key {} of {}; at most {} can be", pooling->name, pooling_type, last_pooling));
     }
     const bool pools = pooling_type >= 1 && pooling_type <= last_pooling;
     c.summary.embedding_only = (*arch)->kind == ArchKind::embedding || pools;

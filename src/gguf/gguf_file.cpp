@@ -23,22 +23,17 @@ size_t value_bytes(GgufType type) {
     switch (type) {
     case GgufType::uint8:
     case GgufType::int8:
-    case GgufType::boolean:
-        return 1;
+    case GgufType::boolean: return 1;
     case GgufType::uint16:
-    case GgufType::int16:
-        return 2;
+    case GgufType::int16: return 2;
     case GgufType::uint32:
     case GgufType::int32:
-    case GgufType::float32:
-        return 4;
+    case GgufType::float32: return 4;
     case GgufType::uint64:
     case GgufType::int64:
-    case GgufType::float64:
-        return 8;
+    case GgufType::float64: return 8;
     case GgufType::string:
-    case GgufType::array:
-        return 0;
+    case GgufType::array: return 0;
     }
     return 0;
 }
@@ -79,8 +74,7 @@ private:
         return fail(ErrorKind::damaged, fmt::format("is damaged at byte {}: {}", at_, what));
     }
     bool ends_in(const std::string& what) {
-        return fail(ErrorKind::damaged,
-                    fmt::format("is cut off: it has {} bytes and ends in {}", file_.bytes, what));
+        return fail(ErrorKind::damaged, fmt::format("is cut off: it has {} bytes and ends in {}", file_.bytes, what));
     }
 
     uint64_t left() const { return file_.bytes - at_; }
@@ -127,8 +121,7 @@ private:
         at_ = 4;
         if (!number(file_.version)) return ends_in("the header");
         if (file_.version == 0x02000000 || file_.version == 0x03000000) {
-            return fail(ErrorKind::unsupported,
-                        "is a big-endian GGUF file; this machine needs the little-endian one");
+            return fail(ErrorKind::unsupported, "is a big-endian GGUF file; this machine needs the little-endian one");
         }
         if (file_.version == 1)
             return fail(ErrorKind::unsupported, "is GGUF version 1, which llama.cpp no longer reads");
@@ -148,8 +141,7 @@ private:
         if (!number(length)) return ends_in(fmt::format("key {} of {}", i + 1, n_keys_));
         if (length == 0 || length > max_key_name)
             return damaged(fmt::format("the name of key {} is {} bytes long", i + 1, length));
-        if (length > left())
-            return ends_in(fmt::format("the name of key {}, which claims {} bytes", i + 1, length));
+        if (length > left()) return ends_in(fmt::format("the name of key {}, which claims {} bytes", i + 1, length));
         if (!bytes(length, key.name)) return ends_in(fmt::format("key {}", i + 1));
         uint32_t type = 0;
         if (!number(type)) return ends_in(fmt::format("key {}", shown(key.name)));
@@ -180,8 +172,7 @@ private:
     bool string_value(GgufKey& key) {
         if (!number(key.count)) return ends_in(fmt::format("the value of key {}", shown(key.name)));
         if (key.count > left()) {
-            return ends_in(
-                fmt::format("the value of key {}, which claims {} bytes", shown(key.name), key.count));
+            return ends_in(fmt::format("the value of key {}, which claims {} bytes", shown(key.name), key.count));
         }
         key.offset = at_;
         if (!bytes(std::min<uint64_t>(key.count, text_kept), key.text)) {
@@ -193,8 +184,7 @@ private:
 
     bool array_value(GgufKey& key) {
         uint32_t element = 0;
-        if (!number(element) || !number(key.count))
-            return ends_in(fmt::format("the value of key {}", shown(key.name)));
+        if (!number(element) || !number(key.count)) return ends_in(fmt::format("the value of key {}", shown(key.name)));
         if (element > uint32_t(GgufType::float64) || GgufType(element) == GgufType::array) {
             return damaged(fmt::format("key {} is an array of {}", shown(key.name),
                                        GgufType(element) == GgufType::array
@@ -206,11 +196,9 @@ private:
         }
         key.element = GgufType(element);
         key.offset = at_;
-        const uint64_t size =
-            key.element == GgufType::string ? 8 : value_bytes(key.element); // a string's at least
+        const uint64_t size = key.element == GgufType::string ? 8 : value_bytes(key.element); // a string's at least
         if (key.count > left() / size) {
-            return ends_in(
-                fmt::format("the value of key {}, which claims {} elements", shown(key.name), key.count));
+            return ends_in(fmt::format("the value of key {}, which claims {} elements", shown(key.name), key.count));
         }
         if (key.element != GgufType::string) {
             at_ += key.count * size;
@@ -220,8 +208,7 @@ private:
             uint64_t length = 0;
             if (!number(length)) return ends_in(fmt::format("element {} of key {}", i, shown(key.name)));
             if (length > left()) {
-                return ends_in(
-                    fmt::format("element {} of key {}, which claims {} bytes", i, shown(key.name), length));
+                return ends_in(fmt::format("element {} of key {}, which claims {} bytes", i, shown(key.name), length));
             }
             at_ += length;
         }
@@ -231,8 +218,7 @@ private:
     bool index_keys() {
         for (size_t i = 0; i < file_.keys.size(); ++i) {
             if (!file_.key_index.emplace(file_.keys[i].name, i).second) {
-                return fail(ErrorKind::damaged,
-                            fmt::format("holds the key {} twice", shown(file_.keys[i].name)));
+                return fail(ErrorKind::damaged, fmt::format("holds the key {} twice", shown(file_.keys[i].name)));
             }
         }
         return true;
@@ -242,9 +228,8 @@ private:
         const GgufKey* key = file_.find("general.alignment");
         if (key == nullptr) return true;
         if (key->type != GgufType::uint32) {
-            return fail(ErrorKind::damaged,
-                        fmt::format("has a key general.alignment of type {}; it must be uint32",
-                                    gguf_value_type_name(key->type)));
+            return fail(ErrorKind::damaged, fmt::format("has a key general.alignment of type {}; it must be uint32",
+                                                        gguf_value_type_name(key->type)));
         }
         alignment_ = *key->u32();
         if (!std::has_single_bit(alignment_) || alignment_ > (1u << 20)) {
@@ -261,11 +246,10 @@ private:
         uint64_t length = 0;
         if (!number(length)) return ends_in(fmt::format("tensor {} of {}", i + 1, n_tensors_));
         if (length == 0 || length >= GGML_MAX_NAME) {
-            return damaged(fmt::format("the name of tensor {} is {} bytes long; 1 to {} can be", i + 1,
-                                       length, GGML_MAX_NAME - 1));
+            return damaged(fmt::format("the name of tensor {} is {} bytes long; 1 to {} can be", i + 1, length,
+                                       GGML_MAX_NAME - 1));
         }
-        if (length > left() || !bytes(length, t.name))
-            return ends_in(fmt::format("the name of tensor {}", i + 1));
+        if (length > left() || !bytes(length, t.name)) return ends_in(fmt::format("the name of tensor {}", i + 1));
         if (t.name.find('\0') != std::string::npos)
             return damaged(fmt::format("the name of tensor {} holds a zero byte", i + 1));
         const std::string name = shown(t.name);
@@ -292,9 +276,8 @@ private:
         }
         const int64_t block = ggml_blck_size(ggml_type(t.type));
         if (t.ne[0] % block != 0) {
-            return damaged(
-                fmt::format("rows of tensor {} have {} elements, no multiple of {}, the block size of {}",
-                            name, t.ne[0], block, ggml_type_name(ggml_type(t.type))));
+            return damaged(fmt::format("rows of tensor {} have {} elements, no multiple of {}, the block size of {}",
+                                       name, t.ne[0], block, ggml_type_name(ggml_type(t.type))));
         }
         const uint64_t blocks = uint64_t(elements / block), size = ggml_type_size(ggml_type(t.type));
         if (blocks > UINT64_MAX / 4 / size)
@@ -316,10 +299,9 @@ private:
                             fmt::format("says that tensor {} lies at {} of the data, where {} is expected",
                                         shown(t.name), t.offset, expected));
             }
-            if (start > file_.bytes || t.offset > file_.bytes - start ||
-                t.bytes > file_.bytes - start - t.offset) {
-                return ends_in(fmt::format("tensor {}, whose data needs {} bytes from byte {}", shown(t.name),
-                                           t.bytes, start + t.offset));
+            if (start > file_.bytes || t.offset > file_.bytes - start || t.bytes > file_.bytes - start - t.offset) {
+                return ends_in(fmt::format("tensor {}, whose data needs {} bytes from byte {}", shown(t.name), t.bytes,
+                                           start + t.offset));
             }
             expected = (t.offset + t.bytes + mask) & ~mask;
             t.offset += start;
@@ -373,8 +355,7 @@ std::vector<uint32_t> read_gguf_u32s(GgufSource& source, const GgufKey& key, uin
     if (!flags && key.element != GgufType::uint32 && key.element != GgufType::int32) return values;
     values.resize(size_t(key.count));
     if (!flags) {
-        if (!source.read(key.offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4}))
-            values.clear();
+        if (!source.read(key.offset, {reinterpret_cast<uint8_t*>(values.data()), values.size() * 4})) values.clear();
         return values;
     }
     std::vector<uint8_t> raw(values.size());

@@ -98,8 +98,7 @@ std::vector<uint32_t> read_gguf_u32s(GgufSource& source, const GgufKey& key, uin
 // first 64 KiB are shown.
 class GgufStrings {
 public:
-    GgufStrings(GgufSource& source, const GgufKey& key)
-        : source_(source), left_(key.count), offset_(key.offset) {}
+    GgufStrings(GgufSource& source, const GgufKey& key) : source_(source), left_(key.count), offset_(key.offset) {}
     // The next string; nothing at the end or when it cannot be read.
     std::optional<std::string_view> next();
     uint64_t offset() const { return last_; } // of the string that next() returned

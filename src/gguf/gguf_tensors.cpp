@@ -21,8 +21,8 @@ int32_t layer_of(std::string_view name) {
 // Added or multiplied elementwise, or read by kernels of recurrent layers: float32 or an abort.
 bool must_be_f32(const GgufTensor& t) {
     if (t.n_dims == 1 || t.name.ends_with(".bias") || t.name.ends_with("_norm.weight")) return true;
-    return t.name.ends_with(".ssm_a") || t.name.ends_with(".ssm_d") ||
-           t.name.ends_with(".ssm_conv1d.weight") || t.name.ends_with(".shortconv.conv.weight");
+    return t.name.ends_with(".ssm_a") || t.name.ends_with(".ssm_d") || t.name.ends_with(".ssm_conv1d.weight") ||
+           t.name.ends_with(".shortconv.conv.weight");
 }
 
 bool multipliable(int32_t type) {
@@ -33,10 +33,8 @@ bool multipliable(int32_t type) {
     case GGML_TYPE_I64:
     case GGML_TYPE_F64:
     case GGML_TYPE_Q8_1:
-    case GGML_TYPE_Q8_K:
-        return false; // of activations, indices and tables
-    default:
-        return true;
+    case GGML_TYPE_Q8_K: return false; // of activations, indices and tables
+    default: return true;
     }
 }
 
@@ -45,9 +43,8 @@ Result<void> check_type(const GgufCheck& c, const GgufTensor& t) {
     if (table) return {};
     const bool wrong = must_be_f32(t) ? t.type != GGML_TYPE_F32 : !multipliable(t.type);
     if (wrong) {
-        return c.damaged(fmt::format("has a tensor {} of type {}, which llama.cpp cannot compute with{}",
-                                     t.name, ggml_type_name(ggml_type(t.type)),
-                                     must_be_f32(t) ? "; it must be f32" : ""));
+        return c.damaged(fmt::format("has a tensor {} of type {}, which llama.cpp cannot compute with{}", t.name,
+                                     ggml_type_name(ggml_type(t.type)), must_be_f32(t) ? "; it must be f32" : ""));
     }
     return {};
 }
@@ -76,13 +73,11 @@ Result<void> check_tensors(const GgufCheck& c, std::span<const GgufTensor> tenso
     const bool all_stored = !t5 && c.arch->name != "hrm_text";
     for (int32_t i = 0; all_stored && i < c.summary.n_layer; ++i) {
         if (!seen[size_t(i)]) {
-            return c.damaged(
-                fmt::format("has no tensors for layer {} of {} (blk.{}.*)", i, c.summary.n_layer, i));
+            return c.damaged(fmt::format("has no tensors for layer {} of {} (blk.{}.*)", i, c.summary.n_layer, i));
         }
     }
     if (embedding == nullptr) return c.damaged("has no tensor token_embd.weight");
-    if (embedding->ne[0] != c.summary.n_embd || embedding->ne[1] != c.summary.n_vocab ||
-        embedding->ne[2] != 1) {
+    if (embedding->ne[0] != c.summary.n_embd || embedding->ne[1] != c.summary.n_vocab || embedding->ne[2] != 1) {
         return c.damaged(
             fmt::format("has a tensor token_embd.weight of {} x {}; {} elements for {} tokens are expected",
                         embedding->ne[0], embedding->ne[1], c.summary.n_embd, c.summary.n_vocab));

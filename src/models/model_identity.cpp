@@ -1,7 +1,7 @@
 #include "models/model_identity.h"
 
-#include "gguf/gguf_file.h"
 #include "base/sha256.h"
+#include "gguf/gguf_file.h"
 
 #include <fmt/format.h>
 
@@ -22,8 +22,7 @@ Result<std::string> model_sha256(const std::string& path) {
         sum.add(piece.data(), piece.size());
     }
     uint8_t length[8];
-    for (int i = 0; i < 8; ++i)
-        length[i] = uint8_t(size >> (8 * i));
+    for (int i = 0; i < 8; ++i) length[i] = uint8_t(size >> (8 * i));
     sum.add(length, sizeof length);
     std::string hex = sum.hex();
     if (hex.empty()) return Error{ErrorKind::io, fmt::format("cannot compute the SHA-256 of {}", path)};

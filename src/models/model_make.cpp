@@ -37,8 +37,7 @@ struct Layout {
 Layout lay_out(const ModelPlan& plan) {
     const size_t n = plan.tensors.size();
     const std::unique_ptr<ggml_context, decltype(&ggml_free)> names(
-        ggml_init({.mem_size = (n + 1) * ggml_tensor_overhead(), .mem_buffer = nullptr, .no_alloc = true}),
-        ggml_free);
+        ggml_init({.mem_size = (n + 1) * ggml_tensor_overhead(), .mem_buffer = nullptr, .no_alloc = true}), ggml_free);
     for (const PlannedTensor& t : plan.tensors) {
         ggml_tensor* tensor = ggml_new_tensor(names.get(), t.type, int(t.ne.size()), t.ne.data());
         ggml_set_name(tensor, t.name.c_str());
@@ -128,11 +127,9 @@ int write_pieces(const Layout& layout, uint64_t seed, int fd, const MakeProgress
     std::vector<std::thread> threads;
     const size_t n_threads =
         layout.file_bytes < (uint64_t(8) << 20) ? 1 : std::max(1u, std::thread::hardware_concurrency());
-    for (size_t i = 1; i < n_threads; ++i)
-        threads.emplace_back(work);
+    for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work);
     work();
-    for (std::thread& thread : threads)
-        thread.join();
+    for (std::thread& thread : threads) thread.join();
     return failure;
 }
 

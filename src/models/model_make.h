@@ -23,14 +23,13 @@ struct ModelShape {
     int32_t n_embd = 0;    // 0: n_head * head_dim (some architectures allow nothing else)
     int32_t n_ff = 0;      // 0: n_embd, to stay small
     int32_t n_ctx_train = 4096;
-    int32_t n_vocab = 0; // 0: as many tokens as the vocabulary has; more: padded with unused ones
-    int32_t window = 0;  // width of sliding windows in positions; 0: 16; only where the architecture has them
+    int32_t n_vocab = 0;        // 0: as many tokens as the vocabulary has; more: padded with unused ones
+    int32_t window = 0;         // width of sliding windows in positions; 0: 16; only where the architecture has them
     int32_t window_pattern = 0; // every n-th layer sees everything; 0: 2 (the architecture's own in presets)
     int32_t n_expert = 4;       // mixture-of-experts architectures only, of which 2 are used for a token
-    float softcap = 0; // of attention scores; 0: 6, low enough to matter; only where the architecture has it
-    WeightType type =
-        WeightType::f16; // of matrices; rows that are no multiple of 32 become f16 instead of quantised
-    bool tied = false;   // the output matrix is the embedding matrix (gemma always)
+    float softcap = 0;          // of attention scores; 0: 6, low enough to matter; only where the architecture has it
+    WeightType type = WeightType::f16; // of matrices; rows that are no multiple of 32 become f16 instead of quantised
+    bool tied = false;                 // the output matrix is the embedding matrix (gemma always)
     // "tiny": 260 tokens, one a byte; else a tokeniser that comes with llama.cpp (qwen2, gpt-2, llama-spm,
     // ...), or a path to a GGUF file to copy the tokeniser from.
     std::string vocab = "tiny";

@@ -23,8 +23,7 @@ class Planner {
 public:
     explicit Planner(const ModelShape& shape) : s(shape) {
         plan.keys.reset(gguf_init_empty());
-        scaled_embedding_ =
-            s.arch == "gemma2" || s.arch == "gemma3"; // multiplied by sqrt(n_embd) in the graph
+        scaled_embedding_ = s.arch == "gemma2" || s.arch == "gemma3"; // multiplied by sqrt(n_embd) in the graph
         stream_ = s.tied && !scaled_embedding_ ? 1.0f / std::sqrt(float(s.n_embd)) : 1.0f;
     }
 
@@ -33,9 +32,7 @@ public:
 
     // ---- keys
     std::string key(const char* name) const { return fmt::format("{}.{}", s.arch, name); }
-    void u32(const char* name, int64_t value) {
-        gguf_set_val_u32(keys(), key(name).c_str(), uint32_t(value));
-    }
+    void u32(const char* name, int64_t value) { gguf_set_val_u32(keys(), key(name).c_str(), uint32_t(value)); }
     void f32(const char* name, float value) { gguf_set_val_f32(keys(), key(name).c_str(), value); }
     void i32_array(const char* name, const std::vector<int32_t>& values) {
         gguf_set_arr_data(keys(), key(name).c_str(), GGUF_TYPE_INT32, values.data(), values.size());
@@ -45,14 +42,10 @@ public:
     // ---- tensors
     ggml_type matrix_type(int64_t row) const {
         switch (s.type) {
-        case WeightType::f32:
-            return GGML_TYPE_F32;
-        case WeightType::f16:
-            return GGML_TYPE_F16;
-        case WeightType::q8_0:
-            return row % 32 == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-        case WeightType::q4_0:
-            return row % 32 == 0 ? GGML_TYPE_Q4_0 : GGML_TYPE_F16;
+        case WeightType::f32: return GGML_TYPE_F32;
+        case WeightType::f16: return GGML_TYPE_F16;
+        case WeightType::q8_0: return row % 32 == 0 ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
+        case WeightType::q4_0: return row % 32 == 0 ? GGML_TYPE_Q4_0 : GGML_TYPE_F16;
         }
         return GGML_TYPE_F32;
     }
@@ -65,12 +58,8 @@ public:
     void vector(const std::string& name, int64_t n, float mean, float deviation, bool random_sign = false) {
         plan.tensors.push_back({name, {n}, GGML_TYPE_F32, mean, deviation, random_sign});
     }
-    void norm(const std::string& name, int64_t n, float gain = 1.0f) {
-        vector(name + ".weight", n, gain, 0.1f * gain);
-    }
-    void bias(const std::string& name, int64_t n, float deviation = 0.1f) {
-        vector(name + ".bias", n, 0, deviation);
-    }
+    void norm(const std::string& name, int64_t n, float gain = 1.0f) { vector(name + ".weight", n, gain, 0.1f * gain); }
+    void bias(const std::string& name, int64_t n, float deviation = 0.1f) { vector(name + ".bias", n, 0, deviation); }
     void f32_tensor(const std::string& name, std::vector<int64_t> ne, float mean, float deviation) {
         plan.tensors.push_back({name, std::move(ne), GGML_TYPE_F32, mean, deviation});
     }
@@ -164,8 +153,7 @@ public:
         u32("expert_feed_forward_length", s.n_ff);
     }
     void experts(int32_t i, bool with_bias) {
-        f32_tensor(block(i, "ffn_gate_inp.weight"), {s.n_embd, s.n_expert}, 0,
-                   1.0f / std::sqrt(float(s.n_embd)));
+        f32_tensor(block(i, "ffn_gate_inp.weight"), {s.n_embd, s.n_expert}, 0, 1.0f / std::sqrt(float(s.n_embd)));
         matrix(block(i, "ffn_gate_exps"), {s.n_embd, s.n_ff, s.n_expert});
         matrix(block(i, "ffn_up_exps"), {s.n_embd, s.n_ff, s.n_expert});
         matrix(block(i, "ffn_down_exps"), {s.n_ff, s.n_embd, s.n_expert}, branch_gain());
@@ -202,8 +190,7 @@ public:
     static bool attends(int32_t i) { return i % 2 == 1; }
     std::vector<int32_t> hybrid_kv_heads() const {
         std::vector<int32_t> heads;
-        for (int32_t i = 0; i < s.n_layer; ++i)
-            heads.push_back(attends(i) ? s.n_head_kv : 0);
+        for (int32_t i = 0; i < s.n_layer; ++i) heads.push_back(attends(i) ? s.n_head_kv : 0);
         return heads;
     }
 

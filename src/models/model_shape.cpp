@@ -16,24 +16,20 @@ struct ArchRule {
 };
 
 constexpr std::array rules = {
-    ArchRule{"llama", false, false},     ArchRule{"qwen2", true, false},
-    ArchRule{"gemma2", false, true},     ArchRule{"gemma3", false, false},
-    ArchRule{"bloom", true, false},      ArchRule{"mpt", true, false},
-    ArchRule{"gpt-oss", false, false},   ArchRule{"grok", true, false},
-    ArchRule{"deepseek2", false, false}, ArchRule{"lfm2", true, false},
-    ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
+    ArchRule{"llama", false, false},   ArchRule{"qwen2", true, false},      ArchRule{"gemma2", false, true},
+    ArchRule{"gemma3", false, false},  ArchRule{"bloom", true, false},      ArchRule{"mpt", true, false},
+    ArchRule{"gpt-oss", false, false}, ArchRule{"grok", true, false},       ArchRule{"deepseek2", false, false},
+    ArchRule{"lfm2", true, false},     ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
 };
 
 const ArchRule* rule_of(std::string_view arch) {
-    const auto it =
-        std::find_if(rules.begin(), rules.end(), [&](const ArchRule& r) { return r.name == arch; });
+    const auto it = std::find_if(rules.begin(), rules.end(), [&](const ArchRule& r) { return r.name == arch; });
     return it == rules.end() ? nullptr : &*it;
 }
 
 template <typename Names> std::string joined(const Names& names) {
     std::string text;
-    for (const auto& name : names)
-        text += (text.empty() ? "" : ", ") + std::string(name);
+    for (const auto& name : names) text += (text.empty() ? "" : ", ") + std::string(name);
     return text;
 }
 
@@ -56,8 +52,7 @@ Result<void> check_numbers(const ModelShape& s) {
     };
     for (const Bound& b : bounds) {
         if (b.value < b.low || b.value > b.high) {
-            return refuse(
-                fmt::format("{} is {}; it must be from {} to {}", b.option, b.value, b.low, b.high));
+            return refuse(fmt::format("{} is {}; it must be from {} to {}", b.option, b.value, b.low, b.high));
         }
     }
     if (s.head_dim % 2 != 0) return refuse(fmt::format("--head-dim is {}; it must be even", s.head_dim));
@@ -72,8 +67,7 @@ Result<void> check_numbers(const ModelShape& s) {
 
 std::vector<std::string_view> made_architectures() {
     std::vector<std::string_view> names;
-    for (const ArchRule& rule : rules)
-        names.push_back(rule.name);
+    for (const ArchRule& rule : rules) names.push_back(rule.name);
     return names;
 }
 
@@ -116,8 +110,8 @@ Result<ModelShape> complete_shape(const ModelShape& shape) {
     ModelShape s = shape;
     const ArchRule* rule = rule_of(s.arch);
     if (rule == nullptr) {
-        return refuse(fmt::format("models of architecture {} cannot be made (can: {})", s.arch,
-                                  joined(made_architectures())));
+        return refuse(
+            fmt::format("models of architecture {} cannot be made (can: {})", s.arch, joined(made_architectures())));
     }
     if (s.n_head_kv == 0) s.n_head_kv = s.n_head;
     if (s.n_embd == 0) s.n_embd = s.n_head * s.head_dim;
@@ -128,12 +122,12 @@ Result<ModelShape> complete_shape(const ModelShape& shape) {
     if (rule->always_tied) s.tied = true;
     if (auto r = check_numbers(s); !r) return r.error();
     if (rule->embd_is_heads && s.n_embd != s.n_head * s.head_dim) {
-        return refuse(fmt::format("--embd is {}; with --arch {} it must be --heads times --head-dim, {}",
-                                  s.n_embd, s.arch, s.n_head * s.head_dim));
+        return refuse(fmt::format("--embd is {}; with --arch {} it must be --heads times --head-dim, {}", s.n_embd,
+                                  s.arch, s.n_head * s.head_dim));
     }
     if (s.name.empty()) {
-        s.name = fmt::format("made {} {} layers {}x{} heads of {}", s.arch, s.n_layer, s.n_head, s.n_head_kv,
-                             s.head_dim);
+        s.name =
+            fmt::format("made {} {} layers {}x{} heads of {}", s.arch, s.n_layer, s.n_head, s.n_head_kv, s.head_dim);
     }
     return s;
 }

@@ -17,8 +17,7 @@ std::string environment(const char* name) {
 
 std::string known_names() {
     std::string names;
-    for (const KnownModel& model : known_models())
-        names += (names.empty() ? "" : ", ") + std::string(model.name);
+    for (const KnownModel& model : known_models()) names += (names.empty() ? "" : ", ") + std::string(model.name);
     return names;
 }
 
@@ -44,8 +43,7 @@ std::string model_store_folder() {
 
 std::vector<StoredModel> stored_models() {
     std::vector<StoredModel> all;
-    for (const KnownModel& model : known_models())
-        all.push_back(look_up(model));
+    for (const KnownModel& model : known_models()) all.push_back(look_up(model));
     return all;
 }
 
@@ -67,8 +65,7 @@ Result<std::string> find_model(const std::string& name_or_empty) {
                                  model_store_folder(), name)};
     }
     return Error{ErrorKind::not_found,
-                 fmt::format("there is no file {}, and no known model has that name (known: {})", name,
-                             known_names())};
+                 fmt::format("there is no file {}, and no known model has that name (known: {})", name, known_names())};
 }
 
 } // namespace attnscope

@@ -29,14 +29,11 @@ struct Tokens {
 
 void write_tokens(const Tokens& tokens, gguf_context* keys) {
     std::vector<const char*> text;
-    for (const std::string& t : tokens.text)
-        text.push_back(t.c_str());
+    for (const std::string& t : tokens.text) text.push_back(t.c_str());
     gguf_set_arr_str(keys, "tokenizer.ggml.tokens", text.data(), text.size());
-    gguf_set_arr_data(keys, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, tokens.type.data(),
-                      tokens.type.size());
+    gguf_set_arr_data(keys, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, tokens.type.data(), tokens.type.size());
     if (!tokens.score.empty()) {
-        gguf_set_arr_data(keys, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, tokens.score.data(),
-                          tokens.score.size());
+        gguf_set_arr_data(keys, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, tokens.score.data(), tokens.score.size());
     }
 }
 
@@ -89,29 +86,26 @@ Result<std::string> vocabulary_file(const ModelShape& shape) {
     const fs::path folder = shape.vocab_folder.empty() ? vocabulary_folder() : fs::path(shape.vocab_folder);
     const fs::path file = folder / fmt::format("ggml-vocab-{}.gguf", shape.vocab);
     if (fs::is_regular_file(file, ec)) return file.string();
-    return Error{
-        ErrorKind::not_found,
-        fmt::format("no tokeniser {}: neither a GGUF file nor {}; name a GGUF file with --vocab-from, or use "
-                    "--vocab tiny (ATTNSCOPE_VOCAB_DIR names the folder of ggml-vocab-*.gguf, the models/ of llama.cpp's sources)",
-                    shape.vocab, file.string())};
+    return Error{ErrorKind::not_found,
+                 fmt::format("no tokeniser {}: neither a GGUF file nor {}; name a GGUF file with --vocab-from, or use "
+                             "--vocab tiny (ATTNSCOPE_VOCAB_DIR names the folder of ggml-vocab-*.gguf, the models/ of "
+                             "llama.cpp's sources)",
+                             shape.vocab, file.string())};
 }
 
 // An array of the wanted type, or nothing.
 int64_t array_key(const gguf_context* file, const char* name, gguf_type type) {
     const int64_t id = gguf_find_key(file, name);
-    if (id < 0 || gguf_get_kv_type(file, id) != GGUF_TYPE_ARRAY || gguf_get_arr_type(file, id) != type)
-        return -1;
+    if (id < 0 || gguf_get_kv_type(file, id) != GGUF_TYPE_ARRAY || gguf_get_arr_type(file, id) != type) return -1;
     return id;
 }
 
 Result<Tokens> read_tokens(const gguf_context* file, const std::string& path) {
     const int64_t text = array_key(file, "tokenizer.ggml.tokens", GGUF_TYPE_STRING);
-    if (text < 0)
-        return Error{ErrorKind::damaged, fmt::format("{} holds no tokeniser (tokenizer.ggml.tokens)", path)};
+    if (text < 0) return Error{ErrorKind::damaged, fmt::format("{} holds no tokeniser (tokenizer.ggml.tokens)", path)};
     Tokens tokens;
     const size_t n = gguf_get_arr_n(file, text);
-    for (size_t i = 0; i < n; ++i)
-        tokens.text.emplace_back(gguf_get_arr_str(file, text, i));
+    for (size_t i = 0; i < n; ++i) tokens.text.emplace_back(gguf_get_arr_str(file, text, i));
     tokens.type.assign(n, normal);
     if (const int64_t id = array_key(file, "tokenizer.ggml.token_type", GGUF_TYPE_INT32);
         id >= 0 && gguf_get_arr_n(file, id) == n) {
@@ -146,15 +140,12 @@ Result<int32_t> add_vocabulary(const ModelShape& shape, gguf_context* keys) {
     if (!source) return source.error();
     if (const auto whole = read_gguf(**source, *path); !whole) return whole.error();
     const GgufPtr file(gguf_init_from_file(path->c_str(), {.no_alloc = true, .ctx = nullptr}), gguf_free);
-    if (!file)
-        return Error{ErrorKind::not_ours,
-                     fmt::format("{} is not a GGUF file that llama.cpp can read", *path)};
+    if (!file) return Error{ErrorKind::not_ours, fmt::format("{} is not a GGUF file that llama.cpp can read", *path)};
     auto tokens = read_tokens(file.get(), *path);
     if (!tokens) return tokens.error();
     if (shape.n_vocab > 0 && shape.n_vocab < int64_t(tokens->text.size())) {
-        return Error{ErrorKind::invalid_argument,
-                     fmt::format("--vocab-size is {}, but the tokeniser {} has {} tokens", shape.n_vocab,
-                                 shape.vocab, tokens->text.size())};
+        return Error{ErrorKind::invalid_argument, fmt::format("--vocab-size is {}, but the tokeniser {} has {} tokens",
+                                                              shape.n_vocab, shape.vocab, tokens->text.size())};
     }
     pad(*tokens, shape.n_vocab);
     copy_tokenizer_keys(file.get(), keys);

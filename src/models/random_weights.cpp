@@ -24,14 +24,12 @@ private:
 
 uint64_t piece_seed(const PlannedTensor& tensor, uint64_t seed, int64_t piece) {
     uint64_t h = 0xCBF29CE484222325u ^ seed; // FNV-1a over the name
-    for (const char c : tensor.name)
-        h = (h ^ uint8_t(c)) * 0x100000001B3u;
+    for (const char c : tensor.name) h = (h ^ uint8_t(c)) * 0x100000001B3u;
     return Random(h + uint64_t(piece) * 0xD1B54A32D192ED03u).next();
 }
 
 void fill_floats(const PlannedTensor& t, Random random, std::span<float> out) {
-    const float width =
-        t.deviation * std::sqrt(12.0f); // a uniform distribution of width w deviates by w / sqrt(12)
+    const float width = t.deviation * std::sqrt(12.0f); // a uniform distribution of width w deviates by w / sqrt(12)
     for (float& value : out) {
         const uint64_t bits = random.next();
         value = t.mean + width * (float(bits >> 40) * 0x1p-24f - 0.5f);
@@ -56,8 +54,7 @@ void fill_blocks(float scale, size_t n_quants, Random random, std::span<uint8_t>
                 // Q8_0 is symmetric: turn each byte of -128 into -127
                 const uint64_t ones = 0x0101010101010101u;
                 const uint64_t low = bits & (0x7F * ones), high = bits & (0x80 * ones);
-                const uint64_t nonzero =
-                    ((low + 0x7F * ones) >> 7) & ones; // 1 where the low 7 bits are not all 0
+                const uint64_t nonzero = ((low + 0x7F * ones) >> 7) & ones; // 1 where the low 7 bits are not all 0
                 bits |= (high >> 7) & ~nonzero & ones;
             }
             std::memcpy(&out[at + 2 + i], &bits, 8);

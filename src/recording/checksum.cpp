@@ -10,8 +10,7 @@
 
 namespace attnscope::recording {
 
-static_assert(std::endian::native == std::endian::little,
-              "the file stores the engine's own little-endian tensors");
+static_assert(std::endian::native == std::endian::little, "the file stores the engine's own little-endian tensors");
 
 int64_t checksum(Summed what, int64_t id, std::span<const uint8_t> data) {
     const uint64_t seed = (static_cast<uint64_t>(what) << 56) ^ static_cast<uint64_t>(id);

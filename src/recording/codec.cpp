@@ -14,8 +14,7 @@ namespace {
 constexpr int64_t max_column = int64_t(1) << 48;
 
 void put_varint(uint64_t value, std::vector<uint8_t>& out) {
-    for (; value >= 0x80; value >>= 7)
-        out.push_back(static_cast<uint8_t>(value | 0x80));
+    for (; value >= 0x80; value >>= 7) out.push_back(static_cast<uint8_t>(value | 0x80));
     out.push_back(static_cast<uint8_t>(value));
 }
 
@@ -113,8 +112,7 @@ void encode_witnesses(const std::vector<Witness>& witnesses, std::vector<uint8_t
     }
 }
 
-std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes,
-                                                     const Geometry& geometry) {
+std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes, const Geometry& geometry) {
     Taker take(bytes);
     std::vector<Witness> witnesses;
     while (!take.at_end()) {
@@ -150,18 +148,16 @@ std::string frame_problem(const Frame& frame, const Geometry& geometry) {
         int64_t end = -1;
         for (const Range& r : ranges) {
             if (r.begin <= end || r.end <= r.begin || r.end > max_column) {
-                return fmt::format("its visible columns [{}, {}) are empty, out of order or out of bounds",
-                                   r.begin, r.end);
+                return fmt::format("its visible columns [{}, {}) are empty, out of order or out of bounds", r.begin,
+                                   r.end);
             }
             end = r.end;
         }
     }
     if (encoded > max_visible_bytes) return "its visible columns are in too many pieces";
-    if (frame.witnesses.size() > max_witnesses)
-        return fmt::format("it has {} witnesses", frame.witnesses.size());
+    if (frame.witnesses.size() > max_witnesses) return fmt::format("it has {} witnesses", frame.witnesses.size());
     for (const Witness& w : frame.witnesses) {
-        if (!witness_fits(w, geometry))
-            return fmt::format("its witness names layer {}, head {}", w.layer, w.head);
+        if (!witness_fits(w, geometry)) return fmt::format("its witness names layer {}, head {}", w.layer, w.head);
     }
     if (frame.kind != FrameKind::prompt && frame.kind != FrameKind::generated) return "its kind is unknown";
     return {};

@@ -20,8 +20,7 @@ std::optional<std::vector<Ranges>> decode_visible(std::span<const uint8_t> bytes
 
 // layer, head (varints), error, tolerance, row_sum (float32), fingerprint (float64); one after the other.
 void encode_witnesses(const std::vector<Witness>& witnesses, std::vector<uint8_t>& out);
-std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes,
-                                                     const Geometry& geometry);
+std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes, const Geometry& geometry);
 
 // What is wrong with a frame of this geometry, in words; empty: nothing. The writer refuses what the reader
 // would.

@@ -13,16 +13,12 @@ constexpr int busy_timeout_ms = 5000;
 
 ErrorKind kind_of(int code) {
     switch (code & 0xff) {
-    case SQLITE_NOTADB:
-        return ErrorKind::not_ours;
+    case SQLITE_NOTADB: return ErrorKind::not_ours;
     case SQLITE_CORRUPT:
     case SQLITE_TOOBIG:
-    case SQLITE_MISMATCH:
-        return ErrorKind::damaged;
-    case SQLITE_ERROR:
-        return ErrorKind::damaged; // our statements are constant: the schema is not what it was
-    default:
-        return ErrorKind::io;
+    case SQLITE_MISMATCH: return ErrorKind::damaged;
+    case SQLITE_ERROR: return ErrorKind::damaged; // our statements are constant: the schema is not what it was
+    default: return ErrorKind::io;
     }
 }
 
@@ -30,30 +26,15 @@ std::string reason_of(int code, sqlite3* db) {
     const int system = db ? sqlite3_system_errno(db) : 0;
     std::string reason;
     switch (code & 0xff) {
-    case SQLITE_NOTADB:
-        return "it is not an SQLite file";
-    case SQLITE_FULL:
-        reason = "the disk is full";
-        break;
+    case SQLITE_NOTADB: return "it is not an SQLite file";
+    case SQLITE_FULL: reason = "the disk is full"; break;
     case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-        reason = "another process has it locked";
-        break;
-    case SQLITE_READONLY:
-        reason = "it, or its folder, cannot be written";
-        break;
-    case SQLITE_CANTOPEN:
-        reason = "it cannot be opened";
-        break;
-    case SQLITE_IOERR:
-        reason = "the system reported an input/output error";
-        break;
-    case SQLITE_NOMEM:
-        reason = "not enough memory";
-        break;
-    default:
-        reason = db ? sqlite3_errmsg(db) : sqlite3_errstr(code);
-        break;
+    case SQLITE_LOCKED: reason = "another process has it locked"; break;
+    case SQLITE_READONLY: reason = "it, or its folder, cannot be written"; break;
+    case SQLITE_CANTOPEN: reason = "it cannot be opened"; break;
+    case SQLITE_IOERR: reason = "the system reported an input/output error"; break;
+    case SQLITE_NOMEM: reason = "not enough memory"; break;
+    default: reason = db ? sqlite3_errmsg(db) : sqlite3_errstr(code); break;
     }
     if (system != 0 && (code & 0xff) != SQLITE_CORRUPT) reason += fmt::format(": {}", std::strerror(system));
     return fmt::format("{} (SQLite {})", reason, code);
@@ -154,8 +135,8 @@ Result<Statement> Database::prepare(std::string_view sql) {
     Statement statement;
     statement.db_ = this;
     sqlite3_stmt* raw = nullptr;
-    const int rc = sqlite3_prepare_v3(db_.get(), sql.data(), static_cast<int>(sql.size()),
-                                      SQLITE_PREPARE_PERSISTENT, &raw, nullptr);
+    const int rc = sqlite3_prepare_v3(db_.get(), sql.data(), static_cast<int>(sql.size()), SQLITE_PREPARE_PERSISTENT,
+                                      &raw, nullptr);
     statement.stmt_.reset(raw);
     if (rc != SQLITE_OK) return error(rc);
     return statement;

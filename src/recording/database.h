@@ -63,8 +63,8 @@ class Database {
 public:
     // `path` names a file: ":memory:" and "file:..." mean files of that name. `doing` starts every error
     // sentence, e.g. "cannot read run.attn".
-    static Result<std::unique_ptr<Database>> open(const std::string& path, int flags,
-                                                  const std::string& doing, const char* vfs = nullptr);
+    static Result<std::unique_ptr<Database>> open(const std::string& path, int flags, const std::string& doing,
+                                                  const char* vfs = nullptr);
     Result<Statement> prepare(std::string_view sql);
     Result<void> exec(const char* sql);
     // The first column of the first row.

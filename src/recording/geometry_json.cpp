@@ -192,15 +192,13 @@ std::string layer_problem(const LayerInfo& layer, const Geometry& geometry) {
     if (!layer.captured()) return {};
     if (layer.n_head == 0 || layer.n_head_kv == 0 || layer.head_dim == 0) return "it is captured but empty";
     if (layer.n_head % layer.n_head_kv != 0) return "its KV heads do not divide its query heads";
-    if (!dtype_known(static_cast<int32_t>(layer.q_type)) ||
-        !dtype_known(static_cast<int32_t>(layer.k_type))) {
+    if (!dtype_known(static_cast<int32_t>(layer.q_type)) || !dtype_known(static_cast<int32_t>(layer.k_type))) {
         return "its element type is unknown";
     }
     if (layer.head_dim % dtype_block(layer.q_type) != 0 || layer.head_dim % dtype_block(layer.k_type) != 0) {
         return "its head size is no multiple of its types' blocks";
     }
-    if (layer.mask_group < 0 || layer.mask_group >= geometry.n_mask_groups)
-        return "its mask group does not exist";
+    if (layer.mask_group < 0 || layer.mask_group >= geometry.n_mask_groups) return "its mask group does not exist";
     if (!layer.sinks.empty() && layer.sinks.size() != static_cast<size_t>(layer.n_head)) {
         return "it has not one sink a query head";
     }
@@ -213,12 +211,10 @@ std::string layer_problem(const LayerInfo& layer, const Geometry& geometry) {
         layer.bias.size() != (layer.bias.empty() ? 0 : size_t(layer.n_head) * (2 * size_t(layer.bias_reach) + 1))) {
         return "its added bias is no table of its heads and distances";
     }
-    if (layer.k_layer < 0 || layer.k_layer >= geometry.n_layer())
-        return "the layer whose keys it uses does not exist";
+    if (layer.k_layer < 0 || layer.k_layer >= geometry.n_layer()) return "the layer whose keys it uses does not exist";
     const LayerInfo& owner = geometry.layers[size_t(layer.k_layer)];
     if (!geometry.owns_k(layer.k_layer)) return "the layer whose keys it uses has none";
-    if (owner.n_head_kv != layer.n_head_kv || owner.head_dim != layer.head_dim ||
-        owner.k_type != layer.k_type) {
+    if (owner.n_head_kv != layer.n_head_kv || owner.head_dim != layer.head_dim || owner.k_type != layer.k_type) {
         return "the layer whose keys it uses has keys of another shape";
     }
     return {};
@@ -230,8 +226,7 @@ std::string geometry_to_json(const Geometry& geometry) {
     json layers = json::array();
     for (const LayerInfo& layer : geometry.layers) {
         json sinks = json::array();
-        for (const float s : layer.sinks)
-            sinks.push_back(float_to_json(s));
+        for (const float s : layer.sinks) sinks.push_back(float_to_json(s));
         layers.push_back({{"layer", layer.layer},
                           {"n_head", layer.n_head},
                           {"n_head_kv", layer.n_head_kv},

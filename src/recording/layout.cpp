@@ -25,12 +25,10 @@ double row_cost(int64_t payload, int64_t page) {
     }
     constexpr int64_t cell_overhead = 13; // lengths, row number, first overflow page, pointer to the cell
     const int64_t rows_per_leaf = std::max<int64_t>(1, (page - 8) / (local + cell_overhead));
-    return static_cast<double>(page) *
-           (static_cast<double>(overflow_pages) + 1.0 / static_cast<double>(rows_per_leaf));
+    return static_cast<double>(page) * (static_cast<double>(overflow_pages) + 1.0 / static_cast<double>(rows_per_leaf));
 }
 
-constexpr int64_t frame_fields =
-    80; // a frame row without q: its record header, numbers, visibility, a witness or two
+constexpr int64_t frame_fields = 80; // a frame row without q: its record header, numbers, visibility, a witness or two
 constexpr int64_t block_fields = 18;
 
 } // namespace
@@ -53,12 +51,10 @@ Layout choose_layout(const Geometry& geometry) {
     for (const int32_t frames : {64, 96, 128, 48, 32, 16}) {
         const bool fits = geometry.k_bytes() * static_cast<size_t>(frames) <= chunk_bytes;
         if (!fits && frames != 16) continue;
-        for (const int32_t page : {32768, 16384, 8192, 4096})
-            candidates.push_back({page, frames});
+        for (const int32_t page : {32768, 16384, 8192, 4096}) candidates.push_back({page, frames});
     }
     double least = layout_cost(geometry, candidates.front());
-    for (const Layout& l : candidates)
-        least = std::min(least, layout_cost(geometry, l));
+    for (const Layout& l : candidates) least = std::min(least, layout_cost(geometry, l));
     const auto good = [&](const Layout& l) { return layout_cost(geometry, l) <= least * 1.02; };
     Layout best{0, 0};
     for (const Layout& l : candidates) {

@@ -38,7 +38,8 @@ Error another_writes(const std::string& path) {
 }
 
 bool is_at(int fd, const std::string& path) {
-    struct stat open{}, named{};
+    struct stat open {
+    }, named{};
     return fstat(fd, &open) == 0 && lstat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
            open.st_ino == named.st_ino;
 }

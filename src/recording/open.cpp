@@ -33,8 +33,8 @@ Result<void> harden(Database& db) {
 }
 
 // `code` becomes SQLite's extended code of the failure.
-Result<std::unique_ptr<Database>> open_with(const std::string& path, int flags, const char* vfs,
-                                            bool own_index, const std::string& doing, int& code) {
+Result<std::unique_ptr<Database>> open_with(const std::string& path, int flags, const char* vfs, bool own_index,
+                                            const std::string& doing, int& code) {
     code = SQLITE_CANTOPEN;
     auto db = Database::open(path, flags, doing, vfs);
     if (!db) return db;
@@ -77,10 +77,11 @@ Result<void> is_file(const std::string& path) {
     }
     if (failed) return Error{ErrorKind::io, fmt::format("cannot read {}: {}", path, failed.message())};
     if (fs::is_directory(status)) {
-        return Error{ErrorKind::not_ours,
-                     fmt::format("{} is no recording: it is a folder (if a capture is in it, attnscope diagnose {} says "
-                                 "what is wrong with it)",
-                                 path, path)};
+        return Error{
+            ErrorKind::not_ours,
+            fmt::format("{} is no recording: it is a folder (if a capture is in it, attnscope diagnose {} says "
+                        "what is wrong with it)",
+                        path, path)};
     }
     if (!fs::is_regular_file(status)) {
         return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is not a regular file", path)};
@@ -195,14 +196,12 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
         auto alone = open_with(path, SQLITE_OPEN_READONLY, "unix-none", true, doing, code);
         if (alone) return OpenedFile{std::move(*alone), ""};
     }
-    auto still =
-        open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false, doing, code);
+    auto still = open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false, doing, code);
     if (!still) return first;
-    return OpenedFile{
-        std::move(*still),
-        log ? "what is in the -wal file cannot be seen, because its folder cannot be written: copy both "
-              "files to a folder of yours to see the rest"
-            : ""};
+    return OpenedFile{std::move(*still),
+                      log ? "what is in the -wal file cannot be seen, because its folder cannot be written: copy both "
+                            "files to a folder of yours to see the rest"
+                          : ""};
 }
 
 } // namespace attnscope::recording

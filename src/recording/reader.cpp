@@ -28,8 +28,7 @@ std::optional<int64_t> number(const Meta& meta, const char* key, int64_t max) {
     int64_t value = 0;
     if (!text) return std::nullopt;
     const auto [end, failed] = std::from_chars(text->data(), text->data() + text->size(), value);
-    if (failed != std::errc() || end != text->data() + text->size() || value < 0 || value > max)
-        return std::nullopt;
+    if (failed != std::errc() || end != text->data() + text->size() || value < 0 || value > max) return std::nullopt;
     return value;
 }
 
@@ -70,9 +69,8 @@ Result<void> Reader::load() {
     auto version = db_->integer("PRAGMA user_version");
     if (!version) return version.error();
     if (*version > format_version) {
-        return Error{ErrorKind::too_new,
-                     fmt::format("{} has format {}; this program reads up to {}: use a newer one", path_,
-                                 *version, format_version)};
+        return Error{ErrorKind::too_new, fmt::format("{} has format {}; this program reads up to {}: use a newer one",
+                                                     path_, *version, format_version)};
     }
     if (*version < 1) return damaged(fmt::format("its header says format {}", *version));
     info_.format_version = static_cast<int32_t>(*version);
@@ -95,8 +93,8 @@ Result<void> Reader::verify_schema() {
     for (const Table& table : tables_of(info_.format_version)) {
         auto row = schema->step();
         if (!row) return row.error();
-        if (!*row || schema->text(0) != "table" || schema->text(1) != table.name ||
-            schema->text(2) != table.name || schema->text(3) != table.sql) {
+        if (!*row || schema->text(0) != "table" || schema->text(1) != table.name || schema->text(2) != table.name ||
+            schema->text(3) != table.sql) {
             return damaged(fmt::format("table {} is not what format {} says", table.name, info_.format_version));
         }
     }
@@ -197,9 +195,9 @@ Result<void> Reader::load_geometry(const Meta& meta) {
         if (block > max_block_bytes) return damaged("table meta: a block of keys would be too large");
         largest = std::max(largest, block);
     }
-    sqlite3_limit(db_->handle(), SQLITE_LIMIT_LENGTH,
-                  static_cast<int>(std::min<size_t>(2 * largest + max_visible_bytes + 4096,
-                                                    std::numeric_limits<int>::max())));
+    sqlite3_limit(
+        db_->handle(), SQLITE_LIMIT_LENGTH,
+        static_cast<int>(std::min<size_t>(2 * largest + max_visible_bytes + 4096, std::numeric_limits<int>::max())));
     info_.geometry = std::move(*geometry);
     chunk_frames_ = static_cast<int32_t>(*chunk_frames);
     return {};
@@ -237,10 +235,8 @@ Result<void> Reader::load_counts(const Meta& meta) {
     auto page_bytes = db_->integer("PRAGMA page_size");
     if (!page_bytes) return page_bytes.error();
     const int64_t file_bytes = *pages * *page_bytes;
-    const auto frame_bytes =
-        std::max<int64_t>(min_frame_row_bytes, static_cast<int64_t>(info_.geometry.k_bytes()));
-    if (*n_frames > file_bytes / frame_bytes)
-        return damaged(fmt::format("{} frames do not fit into it", *n_frames));
+    const auto frame_bytes = std::max<int64_t>(min_frame_row_bytes, static_cast<int64_t>(info_.geometry.k_bytes()));
+    if (*n_frames > file_bytes / frame_bytes) return damaged(fmt::format("{} frames do not fit into it", *n_frames));
     n_frames_ = *n_frames;
     sequences_ = std::move(sequences);
     media_ = std::move(media);
@@ -264,13 +260,12 @@ Result<void> Reader::load_texts() {
         const int64_t token = select->integer(0);
         const auto piece = select->blob(2);
         if (token < std::numeric_limits<int32_t>::min() || token > std::numeric_limits<int32_t>::max() ||
-            (!texts.empty() && token <= texts.rbegin()->first) ||
-            static_cast<int64_t>(texts.size()) >= n_texts_) {
+            (!texts.empty() && token <= texts.rbegin()->first) || static_cast<int64_t>(texts.size()) >= n_texts_) {
             return damaged("table token_text: its rows are not the ones that were written");
         }
         bytes += piece.size();
-        if (checksum(Summed::token_text, token, piece) != select->integer(1) ||
-            piece.size() > max_piece_bytes || bytes > max_text_bytes) {
+        if (checksum(Summed::token_text, token, piece) != select->integer(1) || piece.size() > max_piece_bytes ||
+            bytes > max_text_bytes) {
             return damaged(fmt::format("table token_text, row {}: checksum", token));
         }
         texts.emplace_hint(texts.end(), static_cast<int32_t>(token), std::string(piece.begin(), piece.end()));
@@ -278,8 +273,7 @@ Result<void> Reader::load_texts() {
     if (static_cast<int64_t>(texts.size()) != n_texts_) return damaged("table token_text: rows are missing");
     texts_ = std::move(texts);
     nlohmann::json json = nlohmann::json::object();
-    for (const auto& [token, piece] : texts_)
-        json[std::to_string(token)] = piece;
+    for (const auto& [token, piece] : texts_) json[std::to_string(token)] = piece;
     // pieces can be parts of a character; token_text() has the bytes
     info_.text_json = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     return {};

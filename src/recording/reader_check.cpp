@@ -110,8 +110,7 @@ Result<void> Reader::check_blocks(const std::vector<Sealed>& sealed, const std::
     }
     auto row = select->step();
     if (!row) return row.error();
-    if (*row)
-        return damaged(fmt::format("table k_block, row {}: it should not be there", select->integer(0)));
+    if (*row) return damaged(fmt::format("table k_block, row {}: it should not be there", select->integer(0)));
     return {};
 }
 

@@ -51,7 +51,8 @@ struct RowsBatch {
         n_products += out.size() * static_cast<size_t>(request.layer->head_dim);
     }
     Result<void> compute() {
-        const auto n_threads = n_products < few_products ? 1 : static_cast<int32_t>(std::thread::hardware_concurrency());
+        const auto n_threads =
+            n_products < few_products ? 1 : static_cast<int32_t>(std::thread::hardware_concurrency());
         auto done = attention_rows_parallel(requests, outs, n_threads);
         *this = {};
         return done;
@@ -100,9 +101,9 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         }
         const size_t n_rows = result.layers.size() * result.heads.size();
         if (n_rows > 0 && static_cast<size_t>(n_columns) > max_row_floats / n_rows) {
-            return Error{ErrorKind::invalid_argument,
-                         fmt::format("{} rows of {} columns are too many at once: ask for fewer layers",
-                                     n_rows, n_columns)};
+            return Error{
+                ErrorKind::invalid_argument,
+                fmt::format("{} rows of {} columns are too many at once: ask for fewer layers", n_rows, n_columns)};
         }
         result.n_columns = n_columns;
 
@@ -146,8 +147,7 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
             }
             if (bytes < max_keys_together) continue;
             if (auto r = batch.compute(); !r) return r.error();
-            for (size_t done = 0; done <= l; ++done)
-                keys[done] = {};
+            for (size_t done = 0; done <= l; ++done) keys[done] = {};
             bytes = 0;
         }
         if (auto r = batch.compute(); !r) return r.error();

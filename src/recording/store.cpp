@@ -1,5 +1,5 @@
-#include "base/version.h"
 #include "recording/store.h"
+#include "base/version.h"
 #include "recording/checksum.h"
 #include "recording/codec.h"
 #include "recording/geometry_json.h"
@@ -38,15 +38,13 @@ std::string now_utc() {
 Result<std::string> json_object(const std::string& text, const char* what) {
     if (text.empty()) return std::string("{}");
     const auto parsed = nlohmann::json::parse(text, nullptr, false);
-    if (!parsed.is_object())
-        return Error{ErrorKind::invalid_argument, fmt::format("{} is no JSON object", what)};
+    if (!parsed.is_object()) return Error{ErrorKind::invalid_argument, fmt::format("{} is no JSON object", what)};
     return text;
 }
 
 } // namespace
 
-Result<std::unique_ptr<Store>> Store::create(const std::string& path, const RecordingInfo& info,
-                                             bool overwrite) {
+Result<std::unique_ptr<Store>> Store::create(const std::string& path, const RecordingInfo& info, bool overwrite) {
     if (path.empty() || path.find('\0') != std::string::npos) {
         return Error{ErrorKind::invalid_argument, "a recording needs a file name"};
     }
@@ -61,11 +59,10 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
     auto db = Database::open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "cannot write " + path);
     if (!db) return db.error();
     store->db_ = std::move(*db);
-    const std::string setup =
-        fmt::format("PRAGMA page_size={}; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; "
-                    "PRAGMA cache_size=-4096; BEGIN IMMEDIATE; PRAGMA application_id={}; "
-                    "PRAGMA user_version={};",
-                    Layout{}.page_bytes, application_id, format_version);
+    const std::string setup = fmt::format("PRAGMA page_size={}; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; "
+                                          "PRAGMA cache_size=-4096; BEGIN IMMEDIATE; PRAGMA application_id={}; "
+                                          "PRAGMA user_version={};",
+                                          Layout{}.page_bytes, application_id, format_version);
     if (auto r = store->db_->exec(setup.c_str()); !r) return r.error();
     for (const Table& table : tables_of(format_version)) {
         if (auto r = store->db_->exec(table.sql); !r) return r.error();
@@ -117,8 +114,8 @@ Result<void> Store::prepare() {
 
 Result<void> Store::put_meta(std::string_view key, std::string_view value) {
     if (value.size() > max_meta_bytes) {
-        return Error{ErrorKind::invalid_argument, fmt::format("{} has {} bytes; at most {} can be recorded",
-                                                              key, value.size(), max_meta_bytes)};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("{} has {} bytes; at most {} can be recorded", key, value.size(), max_meta_bytes)};
     }
     return insert_meta_.bind(1, key).bind(2, value).bind(3, meta_checksum(key, value)).run();
 }
@@ -136,8 +133,7 @@ Result<void> Store::begin(const Geometry& geometry, const Layout& layout) {
     layout_ = layout;
     if (auto r = open_transaction(); !r) return r.error();
     if (auto r = put_meta("geometry", geometry_to_json(geometry)); !r) return with_rollback(r.error());
-    if (auto r = put_meta("chunk_frames", std::to_string(layout.chunk_frames)); !r)
-        return with_rollback(r.error());
+    if (auto r = put_meta("chunk_frames", std::to_string(layout.chunk_frames)); !r) return with_rollback(r.error());
     if (auto r = commit(); !r) return r.error();
     if (layout.page_bytes != Layout{}.page_bytes) {
         // the file holds a few rows: rewriting it with another page size costs nothing
@@ -175,7 +171,7 @@ Result<void> Store::log_is_whole() {
 bool Store::is_tight() const {
     rlimit limit{};
     if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) return true;
-    struct statvfs space{};
+    struct statvfs space {};
     return statvfs(path_.c_str(), &space) == 0 && uint64_t(space.f_bavail) * space.f_frsize < tight_bytes;
 }
 
@@ -364,8 +360,7 @@ Result<void> Store::still_there() {
     int moved = 0;
     const int rc = sqlite3_file_control(db_->handle(), "main", SQLITE_FCNTL_HAS_MOVED, &moved);
     if (rc != SQLITE_OK || moved == 0) return {};
-    return Error{ErrorKind::io,
-                 fmt::format("cannot write {}: it was deleted or replaced while being written", path_)};
+    return Error{ErrorKind::io, fmt::format("cannot write {}: it was deleted or replaced while being written", path_)};
 }
 
 Result<void> Store::commit() {

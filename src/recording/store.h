@@ -19,8 +19,7 @@ class Store {
 public:
     // Creates the file with its tables, marked incomplete. The folder must exist; an existing file is refused
     // unless `overwrite`.
-    static Result<std::unique_ptr<Store>> create(const std::string& path, const RecordingInfo& info,
-                                                 bool overwrite);
+    static Result<std::unique_ptr<Store>> create(const std::string& path, const RecordingInfo& info, bool overwrite);
 
     // States the geometry, which fixes the page size, and switches to the write-ahead log.
     Result<void> begin(const Geometry& geometry, const Layout& layout);

@@ -59,7 +59,8 @@ Result<void> prove_layer(Recording& recording, int64_t sequence, int32_t layer, 
             continue;
         }
         const double again = row_fingerprint(row);
-        const double error = std::fabs(again - p.witness.fingerprint) / std::max(std::fabs(p.witness.fingerprint), 1e-30);
+        const double error =
+            std::fabs(again - p.witness.fingerprint) / std::max(std::fabs(p.witness.fingerprint), 1e-30);
         verdict.fingerprint_error = std::max(verdict.fingerprint_error, error);
         if (!(error <= fingerprint_tolerance)) verdict.verdict |= verdict_fingerprint;
         report.worst_fingerprint = std::max(report.worst_fingerprint, error);

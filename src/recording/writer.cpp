@@ -46,15 +46,13 @@ public:
 
     Result<void> begin(const Geometry& geometry) override {
         const std::string problem = geometry_problem(geometry);
-        if (!problem.empty())
-            return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
+        if (!problem.empty()) return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
         std::unique_lock lock(mutex_);
         if (error_) return *error_;
         if (ending_ != Ending::none) return closed();
         if (began_) {
             if (geometry_to_json(geometry) == geometry_to_json(geometry_)) return {};
-            return Error{ErrorKind::invalid_argument,
-                         "a recording has one geometry, and it was stated already"};
+            return Error{ErrorKind::invalid_argument, "a recording has one geometry, and it was stated already"};
         }
         // Until the thread runs, the store is the caller's.
         if (auto r = store_->begin(geometry, layout_.value_or(choose_layout(geometry))); !r) {
@@ -169,8 +167,7 @@ private:
         if (error_) return *error_;
         if (ending_ != Ending::none) return closed();
         // one item always fits, however large: the queue bounds memory, it does not refuse models
-        while (may_wait && queued_bytes_ > 0 && queued_bytes_ + item.bytes > options_.queue_bytes &&
-               !error_) {
+        while (may_wait && queued_bytes_ > 0 && queued_bytes_ + item.bytes > options_.queue_bytes && !error_) {
             ++n_waiting_;
             work_.notify_one();
             room_.wait(lock);
@@ -284,9 +281,7 @@ private:
         return {};
     }
 
-    void clock_in() {
-        cpu_seconds_.store(thread_cpu_seconds() - cpu_start_, std::memory_order_relaxed);
-    }
+    void clock_in() { cpu_seconds_.store(thread_cpu_seconds() - cpu_start_, std::memory_order_relaxed); }
 
     void announce() {
         clock_in(); // before the number of frames: whoever sees that number sees what it took
@@ -354,12 +349,10 @@ Result<void> put_texts(RecordingWriter& writer, const std::string& text_json) {
 } // namespace
 
 Result<std::unique_ptr<RecordingWriter>> create_writer(const std::string& path, const RecordingInfo& info,
-                                                       const WriterOptions& options,
-                                                       std::optional<Layout> layout) {
+                                                       const WriterOptions& options, std::optional<Layout> layout) {
     if (!info.geometry.layers.empty()) {
         const std::string problem = geometry_problem(info.geometry);
-        if (!problem.empty())
-            return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
+        if (!problem.empty()) return Error{ErrorKind::invalid_argument, "the geometry cannot be recorded: " + problem};
     }
     auto store = Store::create(path, info, options.overwrite);
     if (!store) return store.error();
@@ -375,8 +368,8 @@ Result<std::unique_ptr<RecordingWriter>> create_writer(const std::string& path, 
 
 namespace attnscope {
 
-Result<std::unique_ptr<RecordingWriter>>
-RecordingWriter::create(const std::string& path, const RecordingInfo& info, const WriterOptions& options) {
+Result<std::unique_ptr<RecordingWriter>> RecordingWriter::create(const std::string& path, const RecordingInfo& info,
+                                                                 const WriterOptions& options) {
     return recording::create_writer(path, info, options, std::nullopt);
 }
 

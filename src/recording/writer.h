@@ -13,7 +13,6 @@
 namespace attnscope::recording {
 
 Result<std::unique_ptr<RecordingWriter>> create_writer(const std::string& path, const RecordingInfo& info,
-                                                       const WriterOptions& options,
-                                                       std::optional<Layout> layout);
+                                                       const WriterOptions& options, std::optional<Layout> layout);
 
 } // namespace attnscope::recording

@@ -67,7 +67,8 @@ Result<void> check_chosen(const char* field, const std::vector<int32_t>& chosen,
             return refuse(std::string(field) + " asks for " + std::to_string(i) + ", but this model has " +
                           std::to_string(n) + " (0 is the first)");
         }
-        if (seen[static_cast<size_t>(i)]) return refuse(std::string(field) + " asks for " + std::to_string(i) + " twice");
+        if (seen[static_cast<size_t>(i)])
+            return refuse(std::string(field) + " asks for " + std::to_string(i) + " twice");
         seen[static_cast<size_t>(i)] = true;
     }
     return {};

@@ -22,7 +22,8 @@ constexpr int64_t max_mean_numbers = int64_t(1) << 24; // of the mean rows of a 
 
 std::unique_ptr<Crew> make_crew(const ViewOptions& options) {
     if (options.engine_threads > 0) return engine_crew(options.engine_threads);
-    const auto n_threads = options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency());
+    const auto n_threads =
+        options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency());
     return own_crew(n_threads);
 }
 
@@ -37,8 +38,7 @@ public:
     View(AttentionSource& source, KeyReader& keys, AttentionRequest request, const ViewOptions& options)
         : source_(source), keys_(keys), request_(std::move(request)), options_(options),
           selection_(select_rows(request_.rows, source.geometry())), scores_(request_.window_rows),
-          crew_(make_crew(options)),
-          scratch_(static_cast<size_t>(crew_->size())) {}
+          crew_(make_crew(options)), scratch_(static_cast<size_t>(crew_->size())) {}
 
     Result<AttentionAnswer> answer(const Frame& frame, std::span<const float> mean) override;
     Result<AttentionAnswer> answer(int64_t index) override;
@@ -49,7 +49,8 @@ public:
 
 private:
     Result<void> each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink);
-    Result<AttentionAnswer> compute(const Frame& frame, std::span<const float> given_mean, bool answering, bool accumulating);
+    Result<AttentionAnswer> compute(const Frame& frame, std::span<const float> given_mean, bool answering,
+                                    bool accumulating);
     Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
     Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
@@ -114,13 +115,17 @@ Result<void> View::compute_layer(const Frame& frame, size_t place, LayerScratch&
             const std::span<const float> row(scratch.rows.row(h), static_cast<size_t>(n_columns_));
             if (summing_) {
                 float* sum = layer_row(layer_sum_, place).data();
-                if (first) std::copy(row.begin(), row.end(), sum);
-                else kernels.add(sum, row.data(), n_columns_);
+                if (first)
+                    std::copy(row.begin(), row.end(), sum);
+                else
+                    kernels.add(sum, row.data(), n_columns_);
             }
             if (maximum) {
                 float* max = layer_row(layer_max_, place).data();
-                if (first) std::copy(row.begin(), row.end(), max);
-                else kernels.largest(max, row.data(), n_columns_);
+                if (first)
+                    std::copy(row.begin(), row.end(), max);
+                else
+                    kernels.largest(max, row.data(), n_columns_);
             }
             if (answer) take_row(request_, options_.n_prompt, row, place, static_cast<size_t>(run.place + h), *answer);
         }
@@ -134,13 +139,11 @@ void View::mean_over_layers() {
     for (size_t place = 0; place < selection_.layers.size(); ++place) {
         if (selection_.layers[place].n_rows == 0) continue;
         const float* row = layer_row(layer_sum_, place).data();
-        for (size_t j = 0; j < sum_.size(); ++j)
-            sum_[j] += static_cast<double>(row[j]);
+        for (size_t j = 0; j < sum_.size(); ++j) sum_[j] += static_cast<double>(row[j]);
     }
     const double share = selection_.n_rows ? 1.0 / static_cast<double>(selection_.n_rows) : 0.0;
     mean_.resize(sum_.size());
-    for (size_t j = 0; j < sum_.size(); ++j)
-        mean_[j] = static_cast<float>(sum_[j] * share);
+    for (size_t j = 0; j < sum_.size(); ++j) mean_[j] = static_cast<float>(sum_[j] * share);
 }
 
 // What is made of all rows together.
@@ -157,8 +160,10 @@ void View::finish(AttentionAnswer& answer) {
                            [&](float s) { return static_cast<float>(static_cast<double>(s) * share); });
         } else if (request_.reduce == Reduce::max) {
             const std::span<const float> row = layer_row(layer_max_, place).subspan(first);
-            if (begun) row_kernels().largest(answer.values.data(), row.data(), static_cast<int64_t>(row.size()));
-            else std::copy(row.begin(), row.end(), answer.values.begin());
+            if (begun)
+                row_kernels().largest(answer.values.data(), row.data(), static_cast<int64_t>(row.size()));
+            else
+                std::copy(row.begin(), row.end(), answer.values.begin());
             begun = true;
         }
     }
@@ -181,7 +186,8 @@ Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
     return done;
 }
 
-Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float> given_mean, bool answering, bool accumulating) {
+Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float> given_mean, bool answering,
+                                      bool accumulating) {
     auto columns = columns_of(frame, source_);
     if (!columns) return columns.error();
     n_columns_ = *columns;
@@ -240,7 +246,8 @@ Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<
 // Answers that are made of the mean alone: mean rows of a batch of tokens at once.
 Result<void> View::each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) {
     for (int64_t at = tokens.begin; at < tokens.end;) {
-        auto batch = load_tokens(source_, selection_, at, tokens.end, std::max<int64_t>(1, max_mean_numbers / std::max<int64_t>(1, tokens.end)));
+        auto batch = load_tokens(source_, selection_, at, tokens.end,
+                                 std::max<int64_t>(1, max_mean_numbers / std::max<int64_t>(1, tokens.end)));
         if (!batch) return batch.error();
         at = batch->end;
         if (batch->tokens.empty()) continue;
@@ -252,7 +259,8 @@ Result<void> View::each_mean(Range tokens, const std::function<Result<void>(Atte
         for (const TokenBatch::Token& token : batch->tokens) {
             const auto sum = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * batch->n_columns));
             mean_.resize(static_cast<size_t>(token.n_columns));
-            std::transform(sum.begin(), sum.begin() + token.n_columns, mean_.begin(), [&](double x) { return static_cast<float>(x * share); });
+            std::transform(sum.begin(), sum.begin() + token.n_columns, mean_.begin(),
+                           [&](double x) { return static_cast<float>(x * share); });
             if (!request_.accumulate.empty()) scores_.add(mean_);
             if (n_seen_++ % request_.every != 0) continue;
             auto answer = start_answer(request_, selection_, token.index, token.n_columns);

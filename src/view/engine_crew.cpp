@@ -20,7 +20,8 @@ public:
     explicit EngineCrew(int32_t n_threads)
         : size_(std::max(n_threads, 1)), ctx_(ggml_init({size_t(64) << 10, nullptr, false})) {
         if (!ctx_) return;
-        ggml_tensor* node = ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, work_off, GGML_N_TASKS_MAX, this);
+        ggml_tensor* node =
+            ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, nullptr, 0, work_off, GGML_N_TASKS_MAX, this);
         graph_ = ggml_new_graph_custom(ctx_.get(), 8, false);
         ggml_build_forward_expand(graph_, node);
         plan_ = ggml_graph_plan(graph_, size_, nullptr);
@@ -65,6 +66,8 @@ private:
 
 } // namespace
 
-std::unique_ptr<Crew> engine_crew(int32_t n_threads) { return std::make_unique<EngineCrew>(n_threads); }
+std::unique_ptr<Crew> engine_crew(int32_t n_threads) {
+    return std::make_unique<EngineCrew>(n_threads);
+}
 
 } // namespace attnscope::view

@@ -22,7 +22,8 @@ Result<std::unique_ptr<KeyStore>> KeyStore::create(const Geometry& geometry, int
 
 namespace attnscope::view {
 
-ChunkedKeys::ChunkedKeys(const Geometry& geometry, int64_t n_ctx) : KeyReader(geometry), geometry_(geometry), n_ctx_(n_ctx) {
+ChunkedKeys::ChunkedKeys(const Geometry& geometry, int64_t n_ctx)
+    : KeyReader(geometry), geometry_(geometry), n_ctx_(n_ctx) {
     size_t at = 0;
     for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
         const LayerInfo& info = geometry_.layers[static_cast<size_t>(i)];
@@ -39,7 +40,8 @@ Result<LayerKeys> ChunkedKeys::layer_keys(int32_t layer, Range, KeyBuffer&) {
 }
 
 Result<Frame> ChunkedKeys::frame(int64_t index) {
-    return Error{ErrorKind::not_found, "the memory of a session keeps no queries: frame " + std::to_string(index) + " must be given"};
+    return Error{ErrorKind::not_found,
+                 "the memory of a session keeps no queries: frame " + std::to_string(index) + " must be given"};
 }
 
 Result<void> ChunkedKeys::append(const Frame& frame) {
@@ -63,7 +65,8 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, "no memory for the keys of " + std::to_string(n_ + 1) + " positions"};
     }
-    std::copy(frame.k.begin(), frame.k.end(), waiting_.begin() + (n_ - n_settled_) * static_cast<int64_t>(frame.k.size()));
+    std::copy(frame.k.begin(), frame.k.end(),
+              waiting_.begin() + (n_ - n_settled_) * static_cast<int64_t>(frame.k.size()));
     ++n_;
     if (n_ - n_settled_ == tile_columns) settle();
     return {};
@@ -79,7 +82,8 @@ void ChunkedKeys::settle() {
         for (int32_t head = 0; head < info.n_head_kv; ++head, in_frame += layer.head_bytes) {
             for (int64_t n = n_settled_; n < n_;) {
                 const int64_t column = n % chunk_columns, count = std::min(n_ - n, chunk_columns - column);
-                const uint8_t* const k = waiting_.data() + static_cast<size_t>(n - n_settled_) * geometry_.k_bytes() + in_frame;
+                const uint8_t* const k =
+                    waiting_.data() + static_cast<size_t>(n - n_settled_) * geometry_.k_bytes() + in_frame;
                 uint8_t* const to = chunks_[static_cast<size_t>(n / chunk_columns)].get() + layer.offset;
                 put_keys(info, k, geometry_.k_bytes(), column, count, to + static_cast<size_t>(head) * head_stride);
                 n += count;

@@ -39,7 +39,8 @@ void OwnCrew::start() {
         for (auto member = static_cast<int32_t>(threads_.size()) + 1; member < size_; ++member)
             threads_.emplace_back([this, member] { serve(member); });
     } catch (const std::system_error&) {
-        size_ = static_cast<int32_t>(threads_.size()) + 1; // the machine gives no more threads: those there are do the work
+        // the machine gives no more threads: those there are do the work
+        size_ = static_cast<int32_t>(threads_.size()) + 1;
     }
 }
 
@@ -49,8 +50,7 @@ OwnCrew::~OwnCrew() {
         leave_ = true;
     }
     wake_.notify_all();
-    for (std::thread& t : threads_)
-        t.join();
+    for (std::thread& t : threads_) t.join();
 }
 
 // Items are layers: some dozens a token, tens of microseconds each, so one lock does for all of them.
@@ -76,8 +76,7 @@ void OwnCrew::serve(int32_t member) {
 void OwnCrew::run(size_t n_items, const std::function<void(size_t, int32_t)>& work) {
     start();
     if (threads_.empty()) {
-        for (size_t i = 0; i < n_items; ++i)
-            work(i, 0);
+        for (size_t i = 0; i < n_items; ++i) work(i, 0);
         return;
     }
     base::Lock lock(mutex_);
@@ -92,6 +91,8 @@ void OwnCrew::run(size_t n_items, const std::function<void(size_t, int32_t)>& wo
 
 } // namespace
 
-std::unique_ptr<Crew> own_crew(int32_t n_threads) { return std::make_unique<OwnCrew>(n_threads); }
+std::unique_ptr<Crew> own_crew(int32_t n_threads) {
+    return std::make_unique<OwnCrew>(n_threads);
+}
 
 } // namespace attnscope::view

@@ -18,9 +18,12 @@ void vote(std::span<const float> row, std::vector<double>& brightness) {
     const double threshold = std::max(0.0, (1.0 - sink) / static_cast<double>(row.size()));
     for (size_t j = 0; j < row.size(); ++j) {
         const auto a = static_cast<double>(row[j]);
-        if (!(a > threshold)) brightness[j] -= 1;
-        else if (threshold > 0) brightness[j] = std::min(brightness_start, brightness[j] + std::floor(a / threshold));
-        else brightness[j] = brightness_start;
+        if (!(a > threshold))
+            brightness[j] -= 1;
+        else if (threshold > 0)
+            brightness[j] = std::min(brightness_start, brightness[j] + std::floor(a / threshold));
+        else
+            brightness[j] = brightness_start;
     }
 }
 
@@ -56,8 +59,7 @@ void PositionScores::truncate(int64_t n) {
     total_.resize(size);
     visits_.resize(size);
     brightness_.resize(size);
-    for (auto& row : window_)
-        row.resize(std::min(row.size(), size));
+    for (auto& row : window_) row.resize(std::min(row.size(), size));
 }
 
 Result<void> PositionScores::keep(std::span<const int64_t> kept) {
@@ -79,8 +81,7 @@ Result<void> PositionScores::keep(std::span<const int64_t> kept) {
     compact(total_);
     compact(visits_);
     compact(brightness_);
-    for (auto& row : window_)
-        compact(row);
+    for (auto& row : window_) compact(row);
     return {};
 }
 
@@ -95,11 +96,9 @@ std::vector<double> PositionScores::mean() const {
 std::vector<double> PositionScores::window_mean() const {
     std::vector<double> mean(total_.size(), 0.0);
     for (const auto& row : window_) {
-        for (size_t j = 0; j < row.size(); ++j)
-            mean[j] += static_cast<double>(row[j]);
+        for (size_t j = 0; j < row.size(); ++j) mean[j] += static_cast<double>(row[j]);
     }
-    for (double& x : mean)
-        x /= static_cast<double>(std::max<size_t>(window_.size(), 1));
+    for (double& x : mean) x /= static_cast<double>(std::max<size_t>(window_.size(), 1));
     return mean;
 }
 

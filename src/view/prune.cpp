@@ -91,8 +91,7 @@ Result<PruneResult> prune(const PruneRequest& request) {
     std::vector<Range> single;
     std::span<const Range> chunks = request.chunks;
     if (chunks.empty()) {
-        for (int64_t i = 0; i < n_tokens; ++i)
-            single.push_back({i, i + 1});
+        for (int64_t i = 0; i < n_tokens; ++i) single.push_back({i, i + 1});
         chunks = single;
     }
 
@@ -107,8 +106,7 @@ Result<PruneResult> prune(const PruneRequest& request) {
 
     PruneResult result;
     std::vector<bool> stays(chunks.size());
-    for (const int64_t chunk : request.pinned)
-        stays[static_cast<size_t>(chunk)] = true;
+    for (const int64_t chunk : request.pinned) stays[static_cast<size_t>(chunk)] = true;
     for (size_t i = 0; i < chunks.size(); ++i) {
         const auto begin = scores.begin() + chunks[i].begin;
         const auto end = scores.begin() + chunks[i].end;
@@ -144,8 +142,7 @@ Result<PruneResult> prune(const PruneRequest& request) {
                 result.dropped_tokens.push_back(range);
             continue;
         }
-        for (int64_t token = range.begin; token < range.end; ++token)
-            result.kept_tokens.push_back(token);
+        for (int64_t token = range.begin; token < range.end; ++token) result.kept_tokens.push_back(token);
     }
     return result;
 }

@@ -31,12 +31,13 @@ Selection select_rows(const RowSelection& rows, const Geometry& geometry) {
             HeadRun* const last = work.runs.empty() ? nullptr : &work.runs.back();
             const bool goes_on = last && last->kv_head == kv_head && last->end == h &&
                                  last->place + (last->end - last->begin) == static_cast<int32_t>(place);
-            if (goes_on) ++last->end;
-            else work.runs.push_back({h, h + 1, kv_head, static_cast<int32_t>(place)});
+            if (goes_on)
+                ++last->end;
+            else
+                work.runs.push_back({h, h + 1, kv_head, static_cast<int32_t>(place)});
             ++work.n_rows;
         }
-        for (const HeadRun& run : work.runs)
-            selection.max_run = std::max(selection.max_run, run.end - run.begin);
+        for (const HeadRun& run : work.runs) selection.max_run = std::max(selection.max_run, run.end - run.begin);
         if (work.n_rows > 0) selection.max_head_dim = std::max(selection.max_head_dim, layer.head_dim);
         selection.n_rows += work.n_rows;
         selection.layers.push_back(std::move(work));

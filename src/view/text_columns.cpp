@@ -17,14 +17,17 @@ size_t sequence_length(std::string_view text, size_t at) {
     const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
     const uint8_t lead = byte(at);
     if (lead < 0x80) return 1;
-    const size_t n = lead >= 0xc2 && lead < 0xe0 ? 2 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+    const size_t n = lead >= 0xc2 && lead < 0xe0   ? 2
+                     : lead >= 0xe0 && lead < 0xf0 ? 3
+                     : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                   : 0;
     if (n == 0 || at + n > text.size()) return 0;
     for (size_t i = 1; i < n; ++i) {
         if ((byte(at + i) & 0xc0) != 0x80) return 0;
     }
     const uint8_t second = byte(at + 1);
-    const bool bad = (lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) || (lead == 0xf0 && second < 0x90) ||
-                     (lead == 0xf4 && second > 0x8f);
+    const bool bad = (lead == 0xe0 && second < 0xa0) || (lead == 0xed && second > 0x9f) ||
+                     (lead == 0xf0 && second < 0x90) || (lead == 0xf4 && second > 0x8f);
     return bad ? 0 : n;
 }
 
@@ -47,7 +50,8 @@ Result<std::vector<Range>> bytes_of_pieces(std::span<const std::string> pieces, 
     size_t at = 0;
     for (const std::string& piece : pieces) {
         std::string_view rest = piece;
-        if (at == 0 && rest.starts_with(' ') && !text.starts_with(' ')) rest.remove_prefix(1); // put there by the tokeniser
+        // put there by the tokeniser
+        if (at == 0 && rest.starts_with(' ') && !text.starts_with(' ')) rest.remove_prefix(1);
         const size_t n = text.substr(at).starts_with(rest) ? rest.size() : 0;
         bytes.push_back({static_cast<int64_t>(at), static_cast<int64_t>(at + n)});
         at += n;
@@ -78,7 +82,8 @@ Result<std::vector<Range>> columns_of_characters(std::span<const std::string> pi
         const auto end = static_cast<int64_t>((*starts)[static_cast<size_t>(range.end)]);
         // The first piece that ends beyond the begin, and the first that begins at the end: pieces are in order, and those
         // that spell nothing are skipped at both sides.
-        const auto first = std::partition_point(bytes->begin(), bytes->end(), [&](const Range& b) { return b.end <= begin; });
+        const auto first =
+            std::partition_point(bytes->begin(), bytes->end(), [&](const Range& b) { return b.end <= begin; });
         auto last = first;
         if (begin < end) {
             last = std::partition_point(first, bytes->end(), [&](const Range& b) { return b.begin < end; });

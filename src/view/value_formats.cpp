@@ -18,16 +18,14 @@ constexpr float u8_steps = 255.0f;
 
 // Bytes of a number, the lowest first, whatever the machine's own order is.
 template <class Word> void put(uint8_t*& to, Word word) {
-    for (size_t i = 0; i < sizeof(Word); ++i)
-        *to++ = static_cast<uint8_t>(word >> (8 * i));
+    for (size_t i = 0; i < sizeof(Word); ++i) *to++ = static_cast<uint8_t>(word >> (8 * i));
 }
 void put_float(uint8_t*& to, float x) {
     put(to, std::bit_cast<uint32_t>(x));
 }
 float get_float(const uint8_t* from) {
     uint32_t word = 0;
-    for (size_t i = 0; i < 4; ++i)
-        word |= static_cast<uint32_t>(from[i]) << (8 * i);
+    for (size_t i = 0; i < 4; ++i) word |= static_cast<uint32_t>(from[i]) << (8 * i);
     return std::bit_cast<float>(word);
 }
 
@@ -60,12 +58,9 @@ void encode_row(std::span<const float> row, uint8_t*& scales, uint8_t*& bytes) {
 
 size_t encoded_bytes(size_t n_values, int64_t row_length, AttentionFormat format) {
     switch (format) {
-    case AttentionFormat::f32:
-        return n_values * 4;
-    case AttentionFormat::f16:
-        return n_values * 2;
-    case AttentionFormat::u8:
-        return n_values + rows_of(n_values, row_length) * 4;
+    case AttentionFormat::f32: return n_values * 4;
+    case AttentionFormat::f16: return n_values * 2;
+    case AttentionFormat::u8: return n_values + rows_of(n_values, row_length) * 4;
     }
     return 0;
 }
@@ -76,12 +71,10 @@ std::vector<uint8_t> encode_values(std::span<const float> values, int64_t row_le
     uint8_t* to = bytes.data();
     switch (format) {
     case AttentionFormat::f32:
-        for (const float x : values)
-            put_float(to, x);
+        for (const float x : values) put_float(to, x);
         break;
     case AttentionFormat::f16:
-        for (const float x : values)
-            put(to, static_cast<uint16_t>(ggml_fp32_to_fp16(x)));
+        for (const float x : values) put(to, static_cast<uint16_t>(ggml_fp32_to_fp16(x)));
         break;
     case AttentionFormat::u8: {
         uint8_t* scales = to;
@@ -101,18 +94,16 @@ Result<std::vector<float>> decode_values(std::span<const uint8_t> bytes, size_t 
                                          AttentionFormat format) {
     if (row_length <= 0) row_length = static_cast<int64_t>(n_values);
     if (n_values > bytes.size() || bytes.size() != encoded_bytes(n_values, row_length, format)) {
-        return Error{ErrorKind::invalid_argument,
-                     std::to_string(bytes.size()) + " bytes are not " + std::to_string(n_values) + " values in " +
-                         attention_format_name(format)};
+        return Error{ErrorKind::invalid_argument, std::to_string(bytes.size()) + " bytes are not " +
+                                                      std::to_string(n_values) + " values in " +
+                                                      attention_format_name(format)};
     }
     std::vector<float> values(n_values);
     const uint8_t* from = bytes.data();
     const uint8_t* steps = from + rows_of(n_values, row_length) * 4;
     for (size_t i = 0; i < n_values; ++i) {
         switch (format) {
-        case AttentionFormat::f32:
-            values[i] = get_float(from + 4 * i);
-            break;
+        case AttentionFormat::f32: values[i] = get_float(from + 4 * i); break;
         case AttentionFormat::f16:
             values[i] = f16_to_float(static_cast<uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
             break;

@@ -28,8 +28,7 @@ protected:
         ASSERT_FALSE(result.ok());
         EXPECT_EQ(result.error().kind, kind);
         EXPECT_FALSE(result.error().message.empty());
-        for (const float w : out)
-            ASSERT_EQ(w, 7.0f);
+        for (const float w : out) ASSERT_EQ(w, 7.0f);
     }
     void refuse_visible(std::vector<Range> v) {
         visible = std::move(v);
@@ -41,8 +40,7 @@ protected:
         r.keys = keys;
         refuse();
     }
-    void refuse_layer(const std::function<void(LayerInfo&)>& change,
-                      ErrorKind kind = ErrorKind::invalid_argument) {
+    void refuse_layer(const std::function<void(LayerInfo&)>& change, ErrorKind kind = ErrorKind::invalid_argument) {
         LayerInfo l = s.layer;
         change(l);
         r.layer = &l;
@@ -164,8 +162,7 @@ TEST_F(Arguments, SeveralRequestsFailAsOne) {
     const auto result = attention_rows_parallel(requests, outs, 2);
     ASSERT_FALSE(result.ok());
     EXPECT_NE(result.error().message.find("request 1"), std::string::npos);
-    for (const float w : out)
-        ASSERT_EQ(w, 7.0f);
+    for (const float w : out) ASSERT_EQ(w, 7.0f);
     EXPECT_FALSE(attention_rows_parallel(requests, {outs, 1}, 2).ok());
     EXPECT_TRUE(attention_rows_parallel({}, {}, 2).ok());
 }
@@ -181,9 +178,7 @@ TEST_F(Arguments, AnyNumberOfThreadsGivesTheSameRows) {
         std::vector<std::span<float>> outs(rows.begin(), rows.end());
         std::vector<std::span<float>> lses(denominators.begin(), denominators.end());
         ASSERT_TRUE(attention_rows_parallel(requests, outs, n, lses));
-        for (const auto& one : rows)
-            EXPECT_EQ(one, want);
-        for (const auto& one : denominators)
-            EXPECT_EQ(one, want_lse);
+        for (const auto& one : rows) EXPECT_EQ(one, want);
+        for (const auto& one : denominators) EXPECT_EQ(one, want_lse);
     }
 }

@@ -39,8 +39,7 @@ std::vector<float> engine_rows(const Sample& s, const std::vector<float>& q, ggm
     ggml_backend_cpu_set_n_threads(cpu.get(), 1);
 
     ggml_tensor* tq = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, l.head_dim, 1, l.n_head);
-    ggml_tensor* cache =
-        ggml_new_tensor_3d(ctx.get(), static_cast<ggml_type>(l.k_type), l.head_dim, l.n_head_kv, n_kv);
+    ggml_tensor* cache = ggml_new_tensor_3d(ctx.get(), static_cast<ggml_type>(l.k_type), l.head_dim, l.n_head_kv, n_kv);
     ggml_tensor* mask = ggml_new_tensor_2d(ctx.get(), mask_type, n_kv, 1);
     ggml_tensor* sinks = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_F32, l.n_head);
     ggml_tensor* kq = ggml_mul_mat(ctx.get(), ggml_permute(ctx.get(), cache, 0, 2, 1, 3), tq);
@@ -58,8 +57,7 @@ std::vector<float> engine_rows(const Sample& s, const std::vector<float>& q, ggm
 
     set(tq, q);
     std::vector<uint8_t> k;
-    for (const auto& row : s.keys)
-        k.insert(k.end(), row.begin(), row.end());
+    for (const auto& row : s.keys) k.insert(k.end(), row.begin(), row.end());
     set(cache, k);
     std::vector<float> m(static_cast<size_t>(n_kv), -std::numeric_limits<float>::infinity());
     for (const Range& r : s.visible) {
@@ -85,8 +83,7 @@ void expect_engine(const LayerInfo& layer, int64_t n_columns, uint32_t seed) {
     Sample s = make_sample(layer, n_columns, rng);
     std::normal_distribution<float> normal(0.0f, 2.0f);
     std::vector<float> q(static_cast<size_t>(layer.n_head) * static_cast<size_t>(layer.head_dim));
-    for (float& x : q)
-        x = normal(rng);
+    for (float& x : q) x = normal(rng);
     s.q = encode(layer.q_type, q);
     s.visible = random_ranges(n_columns, rng);
     const auto want = engine_rows(s, q, seed % 2 ? GGML_TYPE_F16 : GGML_TYPE_F32);
@@ -104,10 +101,9 @@ void expect_engine(const LayerInfo& layer, int64_t n_columns, uint32_t seed) {
 
 TEST(EngineRows, AreOursForEveryTypeOfKey) {
     uint32_t seed = 1;
-    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
-                             DType::q5_0, DType::q5_1, DType::iq4_nl}) {
-        for (const int32_t group : {1, 4, 7, 8})
-            expect_engine(make_layer(type, 2, group, 128), 256, ++seed);
+    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                             DType::q5_1, DType::iq4_nl}) {
+        for (const int32_t group : {1, 4, 7, 8}) expect_engine(make_layer(type, 2, group, 128), 256, ++seed);
         expect_engine(make_layer(type, 1, 3, 64), 768, ++seed);
     }
 }
@@ -123,8 +119,7 @@ TEST(EngineRows, AreOursWithAlibi) {
 
 TEST(EngineRows, AreOursWithSinks) {
     LayerInfo l = make_layer(DType::f16, 2, 8, 64);
-    for (int32_t h = 0; h < l.n_head; ++h)
-        l.sinks.push_back(static_cast<float>(h) - 4.0f);
+    for (int32_t h = 0; h < l.n_head; ++h) l.sinks.push_back(static_cast<float>(h) - 4.0f);
     expect_engine(l, 256, 1);
     expect_engine(l, 512, 2);
 }

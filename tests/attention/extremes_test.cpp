@@ -71,20 +71,17 @@ TEST(ExtremeScores, NanSpreadsOverWhatIsVisibleAndNoFurther) {
             for (const RowKernels* kernels : all_kernels()) {
                 const auto rows = rows_of(s, *kernels);
                 EXPECT_EQ(rows[0], 0.0f);
-                for (size_t j = 1; j < n; ++j)
-                    EXPECT_TRUE(std::isnan(rows[j])) << kernels->name << " column " << j;
+                for (size_t j = 1; j < n; ++j) EXPECT_TRUE(std::isnan(rows[j])) << kernels->name << " column " << j;
             }
             s.visible = {{0, static_cast<int64_t>(n) - 2}};
-            for (const RowKernels* kernels : all_kernels())
-                EXPECT_EQ(rows_of(s, *kernels)[n - 1], 0.0f);
+            for (const RowKernels* kernels : all_kernels()) EXPECT_EQ(rows_of(s, *kernels)[n - 1], 0.0f);
         }
     }
 }
 
 TEST(ExtremeScores, NothingButMinusInfinityIsNanAsInTheEngine) {
     for (const RowKernels* kernels : all_kernels()) {
-        for (const float w : rows_of(with_scores({-infinity, -infinity}), *kernels))
-            EXPECT_TRUE(std::isnan(w));
+        for (const float w : rows_of(with_scores({-infinity, -infinity}), *kernels)) EXPECT_TRUE(std::isnan(w));
     }
 }
 
@@ -102,22 +99,19 @@ TEST(ExtremeScores, ASoftcapHoldsThem) {
 
 TEST(ExtremeScores, RandomBytesAsKeysDoNoHarm) {
     std::mt19937 rng(3);
-    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
-                             DType::q5_0, DType::q5_1, DType::iq4_nl}) {
+    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                             DType::q5_1, DType::iq4_nl}) {
         Sample s = make_sample(make_layer(type, 2, 3, 64), 70, rng);
         for (auto& k : s.keys) {
-            for (uint8_t& b : k)
-                b = static_cast<uint8_t>(rng());
+            for (uint8_t& b : k) b = static_cast<uint8_t>(rng());
         }
-        for (uint8_t& b : s.q)
-            b = static_cast<uint8_t>(rng());
+        for (uint8_t& b : s.q) b = static_cast<uint8_t>(rng());
         s.lay_out(rng);
         for (const RowKernels* kernels : all_kernels()) {
             std::vector<float> rows(6 * 70);
             std::vector<float> lse(6);
             EXPECT_TRUE(attention_rows_with(*kernels, s.request(), rows, lse));
-            for (const float w : rows)
-                EXPECT_TRUE(std::isnan(w) || (w >= 0.0f && w <= 1.000001f));
+            for (const float w : rows) EXPECT_TRUE(std::isnan(w) || (w >= 0.0f && w <= 1.000001f));
         }
     }
 }
@@ -139,8 +133,7 @@ TEST(ExtremeScores, ABrokenSinkShows) {
         for (const float broken : {nan_value, infinity}) {
             Sample s = with_scores({1.0f, -2.0f, 3.0f});
             s.layer.sinks = {broken};
-            for (const float w : rows_of(s, *kernels))
-                EXPECT_TRUE(std::isnan(w));
+            for (const float w : rows_of(s, *kernels)) EXPECT_TRUE(std::isnan(w));
         }
     }
 }

@@ -38,8 +38,7 @@ TEST(Kernels, HalvesConvertExactlyAllOfThem) {
 TEST(Kernels, ExponentialsAreWithinTwoUlp) {
     for (const RowKernels* kernels : all_kernels()) {
         std::vector<float> x;
-        for (float v = -87.3f; v < 0.0f; v += 0.00137f)
-            x.push_back(v);
+        for (float v = -87.3f; v < 0.0f; v += 0.00137f) x.push_back(v);
         x.push_back(0.0f);
         std::vector<float> y = x;
         const double sum = kernels->exponentials(y.data(), static_cast<int64_t>(y.size()), 0.0f);
@@ -56,19 +55,16 @@ TEST(Kernels, ExponentialsAreWithinTwoUlp) {
 
 TEST(Kernels, ExponentialsUnderflowToZero) {
     for (const RowKernels* kernels : all_kernels()) {
-        std::vector<float> x{-infinity, -1e30f,    -104.1f, -1000.0f, -infinity,
-                             -infinity, -infinity, -200.0f, -150.0f};
+        std::vector<float> x{-infinity, -1e30f, -104.1f, -1000.0f, -infinity, -infinity, -infinity, -200.0f, -150.0f};
         EXPECT_EQ(kernels->exponentials(x.data(), static_cast<int64_t>(x.size()), 0.0f), 0.0);
-        for (const float v : x)
-            EXPECT_EQ(v, 0.0f);
+        for (const float v : x) EXPECT_EQ(v, 0.0f);
     }
 }
 
 TEST(Kernels, TanhIsAccurateEverywhere) {
     for (const RowKernels* kernels : all_kernels()) {
         std::vector<float> x;
-        for (float v = 1e-6f; v < 60.0f; v *= 1.003f)
-            x.insert(x.end(), {v, -v});
+        for (float v = 1e-6f; v < 60.0f; v *= 1.003f) x.insert(x.end(), {v, -v});
         std::vector<float> y = x;
         kernels->scores(y.data(), static_cast<int64_t>(y.size()), 1.0f, 1.0f, 1.0f);
         for (size_t i = 0; i < x.size(); ++i) {
@@ -103,10 +99,8 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
             const size_t size = type == DType::f32 ? 4 : 2;
             const auto stride = static_cast<size_t>(dim);
             std::vector<float> x(static_cast<size_t>(n) * stride), q(static_cast<size_t>(n_q) * stride);
-            for (float& v : x)
-                v = normal(rng);
-            for (float& v : q)
-                v = normal(rng);
+            for (float& v : x) v = normal(rng);
+            for (float& v : q) v = normal(rng);
             const std::vector<uint8_t> rows = encode(type, x);
             std::vector<uint8_t> tiles(rows.size());
             for (int64_t c = 0; c < n; ++c) {
@@ -120,8 +114,8 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
             const auto width = static_cast<size_t>(n);
             std::vector<float> want(static_cast<size_t>(n_q) * width), got(want.size());
             const bool batched = rng() % 2 == 0;
-            const DotTask by_rows{q.data(),    stride, n_q,         dim,   rows.data(), stride * size, n,
-                                  want.data(), width,  batched};
+            const DotTask by_rows{q.data(),      stride, n_q,         dim,   rows.data(),
+                                  stride * size, n,      want.data(), width, batched};
             TileTask by_tiles{q.data(), stride, n_q, dim, tiles.data(), n_tiles, got.data(), width, batched};
             (type == DType::f16    ? kernels->dots_f16
              : type == DType::bf16 ? kernels->dots_bf16
@@ -140,9 +134,11 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
             for (size_t i = 0; i < want.size(); ++i) { // |q| |k| bounds what orders can differ by
                 double magnitude = 0;
                 for (size_t d = 0; d < stride; ++d)
-                    magnitude += std::fabs(static_cast<double>(q[i / width * stride + d]) * static_cast<double>(x[i % width * stride + d]));
+                    magnitude += std::fabs(static_cast<double>(q[i / width * stride + d]) *
+                                           static_cast<double>(x[i % width * stride + d]));
                 ASSERT_NEAR(static_cast<double>(got[i]), static_cast<double>(want[i]), 1e-6 * magnitude + 1e-30)
-                    << kernels->name << ", head_dim " << dim << ", " << n_q << " heads, " << dtype_name(type) << ", value " << i;
+                    << kernels->name << ", head_dim " << dim << ", " << n_q << " heads, " << dtype_name(type)
+                    << ", value " << i;
             }
         }
     }
@@ -154,8 +150,7 @@ TEST(Kernels, TheLargestOfTwoKeepsNans) {
         std::vector<float> max{1, nan, 3, 4, 5, 6, 7, 8, 1, nan, 3};
         const std::vector<float> x{2, 2, nan, 1, 9, 6, -1, 9, 2, 2, nan};
         kernels->largest(max.data(), x.data(), static_cast<int64_t>(x.size()));
-        for (const size_t i : {1u, 2u, 9u, 10u})
-            EXPECT_TRUE(std::isnan(max[i])) << kernels->name << " " << i;
+        for (const size_t i : {1u, 2u, 9u, 10u}) EXPECT_TRUE(std::isnan(max[i])) << kernels->name << " " << i;
         EXPECT_EQ(max[0], 2.0f);
         EXPECT_EQ(max[3], 4.0f);
         EXPECT_EQ(max[4], 9.0f);

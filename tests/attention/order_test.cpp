@@ -51,8 +51,7 @@ Operands make_operands(DType type, int32_t head_dim, int32_t n_q, int64_t n_k, u
     std::normal_distribution<float> normal(0.0f, 3.0f);
     const auto random = [&](size_t n) {
         std::vector<float> x(n);
-        for (float& v : x)
-            v = normal(rng);
+        for (float& v : x) v = normal(rng);
         return x;
     };
     Operands o{type, head_dim, n_q, n_k, {}, {}};
@@ -75,10 +74,10 @@ std::vector<float> our_dots(const Operands& o, bool batched) {
     void* at = aligned.data();
     size_t space = aligned.size() * sizeof(float);
     auto* const q = static_cast<float*>(std::align(64, static_cast<size_t>(o.n_q) * stride * sizeof(float), at, space));
-    for (size_t h = 0; h < static_cast<size_t>(o.n_q); ++h)
-        std::copy_n(o.q.data() + h * d, d, q + h * stride);
+    for (size_t h = 0; h < static_cast<size_t>(o.n_q); ++h) std::copy_n(o.q.data() + h * d, d, q + h * stride);
     std::vector<float> out(static_cast<size_t>(o.n_q * o.n_k));
-    dots({q, stride, o.n_q, o.head_dim, o.k.data(), o.row_bytes(), o.n_k, out.data(), static_cast<size_t>(o.n_k), batched});
+    dots({q, stride, o.n_q, o.head_dim, o.k.data(), o.row_bytes(), o.n_k, out.data(), static_cast<size_t>(o.n_k),
+          batched});
     return out;
 }
 
@@ -158,7 +157,7 @@ TEST(EngineOrder, DotsOfATokenAloneAreTheEnginesToTheLastBit) {
     uint32_t seed = 0;
     for (const DType type : {DType::f16, DType::bf16, DType::f32}) {
         for (const int32_t head_dim : {16, 32, 40, 64, 72, 80, 96, 112, 128, 192, 256, 576}) {
-                if (!adds_as_engine(type, head_dim)) continue; // then the engine is asked itself
+            if (!adds_as_engine(type, head_dim)) continue; // then the engine is asked itself
             for (int32_t n_q = 1; n_q <= 9; ++n_q) {
                 const Operands o = make_operands(type, head_dim, n_q, 21, ++seed);
                 expect_same_bits(o, our_dots(o, false), engine_single_dots(o));

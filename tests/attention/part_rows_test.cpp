@@ -22,12 +22,14 @@ TEST(PartRows, KeysOfPartsAreEveryKeyOnce) {
         }
         const int64_t n_parts = std::uniform_int_distribution<>(1, 7)(rng);
         std::vector<int64_t> expected, got;
-        for (const Range& r : visible) for (int64_t c = r.begin; c < r.end; ++c) expected.push_back(c);
+        for (const Range& r : visible)
+            for (int64_t c = r.begin; c < r.end; ++c) expected.push_back(c);
         for (int64_t p = 0; p < n_parts; ++p) {
             std::vector<Range> part;
             const int64_t begin = n * p / n_parts;
             keys_of_part(visible, begin, n * (p + 1) / n_parts - begin, part);
-            for (const Range& r : part) for (int64_t c = r.begin; c < r.end; ++c) got.push_back(c);
+            for (const Range& r : part)
+                for (int64_t c = r.begin; c < r.end; ++c) got.push_back(c);
         }
         EXPECT_EQ(got, expected);
     }
@@ -58,14 +60,16 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
         const int64_t n_parts = pick(1, 5), n_visible = ranges_count(sample.visible);
         for (const RowKernels* kernels : all_kernels()) {
             std::vector<float> numerators(expected.rows.size(), -1.0f);
-            std::vector<std::vector<PartShare>> parts(static_cast<size_t>(n_parts), std::vector<PartShare>(static_cast<size_t>(layer.n_head)));
+            std::vector<std::vector<PartShare>> parts(static_cast<size_t>(n_parts),
+                                                      std::vector<PartShare>(static_cast<size_t>(layer.n_head)));
             std::vector<std::vector<Range>> keys(parts.size());
             FloatQueries memory;
             for (size_t p = 0; p < parts.size(); ++p) {
                 const int64_t begin = n_visible * static_cast<int64_t>(p) / n_parts;
                 keys_of_part(sample.visible, begin, n_visible * static_cast<int64_t>(p + 1) / n_parts - begin, keys[p]);
                 PartRequest r;
-                r.layer = &layer, r.plan = &*plan, r.q = sample.q.data(), r.k = k.data(), r.k_stride = sample.keys[0].size();
+                r.layer = &layer, r.plan = &*plan, r.q = sample.q.data(), r.k = k.data(),
+                r.k_stride = sample.keys[0].size();
                 r.keys = keys[p], r.numerators = numerators.data(), r.stride = static_cast<size_t>(n);
                 part_rows(*kernels, r, parts[p], memory);
             }
@@ -86,7 +90,8 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
             }
             EXPECT_EQ(n_written, static_cast<size_t>(layer.n_head * n_visible));
             for (size_t i = 0; i < got.size(); ++i) {
-                ASSERT_NEAR(static_cast<double>(got[i]), expected.rows[i], 1e-6) << kernels->name << ", trial " << trial << " weight " << i;
+                ASSERT_NEAR(static_cast<double>(got[i]), expected.rows[i], 1e-6)
+                    << kernels->name << ", trial " << trial << " weight " << i;
                 ASSERT_EQ(numerators[i], -1.0f) << "written where nothing is seen: " << i;
             }
         }
@@ -95,7 +100,10 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
 
 TEST(PartRows, NothingSeenWeighsNothing) {
     EXPECT_EQ(PartSum().factor(-std::numeric_limits<float>::infinity()), 0.0f);
-    PartSum only_a_sink = [] { const float sink = 2; return PartSum(&sink); }();
+    PartSum only_a_sink = [] {
+        const float sink = 2;
+        return PartSum(&sink);
+    }();
     EXPECT_EQ(only_a_sink.factor(-std::numeric_limits<float>::infinity()), 0.0f);
     EXPECT_FLOAT_EQ(only_a_sink.factor(2.0f), 1.0f);
 }

@@ -27,8 +27,7 @@ std::vector<float> random_rows(size_t n_rows, size_t n_columns, std::mt19937& rn
             w = rng() % 5 == 0 ? 0.0f : std::exp(normal(rng));
             sum += static_cast<double>(w);
         }
-        for (size_t j = 0; j < n_columns && sum > 0; ++j)
-            rows[r * n_columns + j] /= static_cast<float>(sum);
+        for (size_t j = 0; j < n_columns && sum > 0; ++j) rows[r * n_columns + j] /= static_cast<float>(sum);
     }
     return rows;
 }
@@ -95,8 +94,7 @@ TEST(Reduce, EntropyEqualsTheReferenceWithEveryKernel) {
         for (size_t n = 1; n < 400; n += 13) {
             const auto row = random_rows(1, n, rng);
             double want = 0;
-            for (const float w : row)
-                want -= w > 0 ? static_cast<double>(w) * std::log(static_cast<double>(w)) : 0.0;
+            for (const float w : row) want -= w > 0 ? static_cast<double>(w) * std::log(static_cast<double>(w)) : 0.0;
             EXPECT_NEAR(kernels->entropy(row.data(), static_cast<int64_t>(n)), want, 1e-6) << kernels->name;
         }
     }
@@ -111,8 +109,7 @@ TEST(Reduce, TopKEqualsSorting) {
     std::mt19937 rng(3);
     for (int round = 0; round < 50; ++round) {
         std::vector<float> row(1 + rng() % 300);
-        for (float& w : row)
-            w = static_cast<float>(rng() % 20) / 20.0f; // many ties
+        for (float& w : row) w = static_cast<float>(rng() % 20) / 20.0f; // many ties
         std::vector<int64_t> order(row.size());
         std::iota(order.begin(), order.end(), int64_t{0});
         std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
@@ -133,7 +130,6 @@ TEST(Reduce, TopKPutsNanLast) {
     const std::vector<float> row{nan_value, 0.1f, nan_value, -infinity, 0.9f, nan_value, infinity};
     const auto top = row_top_k(row, 6);
     std::vector<int64_t> columns;
-    for (const ColumnWeight& c : top)
-        columns.push_back(c.column);
+    for (const ColumnWeight& c : top) columns.push_back(c.column);
     EXPECT_EQ(columns, (std::vector<int64_t>{6, 4, 1, 3, 0, 2}));
 }

@@ -27,8 +27,7 @@ std::vector<double> decode(DType type, const uint8_t* p, int64_t n) {
     std::vector<float> x(static_cast<size_t>(n));
     if (type == DType::f32) {
         std::memcpy(x.data(), p, x.size() * sizeof(float));
-    } else if (type ==
-               DType::q8_1) { // a block is (half d, half d * sum, int8 [32]); ggml has no decoder for it
+    } else if (type == DType::q8_1) { // a block is (half d, half d * sum, int8 [32]); ggml has no decoder for it
         for (size_t i = 0; i < x.size(); ++i) {
             const uint8_t* block = p + i / 32 * 36;
             x[i] = half_at(block) * static_cast<float>(static_cast<int8_t>(block[4 + i % 32]));
@@ -41,17 +40,15 @@ std::vector<double> decode(DType type, const uint8_t* p, int64_t n) {
 
 // q4_1 and q5_1 keep a minimum m beside each block, which the engine multiplies with the sum that q8_1 keeps,
 // rounded to half precision: part of its arithmetic, and so of ours.
-double min_correction(const LayerInfo& layer, const uint8_t* q, const uint8_t* k,
-                      const std::vector<double>& qx) {
+double min_correction(const LayerInfo& layer, const uint8_t* q, const uint8_t* k, const std::vector<double>& qx) {
     if (layer.q_type != DType::q8_1) return 0;
     const size_t k_block = dtype_row_bytes(layer.k_type, 32);
     double sum = 0;
     for (size_t b = 0; b < qx.size() / 32; ++b) {
         double exact = 0;
-        for (size_t i = 0; i < 32; ++i)
-            exact += qx[b * 32 + i];
-        sum += static_cast<double>(half_at(k + b * k_block + 2)) *
-               (static_cast<double>(half_at(q + b * 36 + 2)) - exact);
+        for (size_t i = 0; i < 32; ++i) exact += qx[b * 32 + i];
+        sum +=
+            static_cast<double>(half_at(k + b * k_block + 2)) * (static_cast<double>(half_at(q + b * 36 + 2)) - exact);
     }
     return sum;
 }
@@ -104,8 +101,7 @@ DType partner_of(DType k_type) {
 std::vector<uint8_t> encode(DType type, const std::vector<float>& x) {
     ggml_cpu_init();
     std::vector<uint8_t> bytes(dtype_row_bytes(type, static_cast<int64_t>(x.size())));
-    ggml_get_type_traits_cpu(ggml_of(type))
-        ->from_float(x.data(), bytes.data(), static_cast<int64_t>(x.size()));
+    ggml_get_type_traits_cpu(ggml_of(type))->from_float(x.data(), bytes.data(), static_cast<int64_t>(x.size()));
     return bytes;
 }
 
@@ -113,8 +109,7 @@ Sample make_sample(const LayerInfo& layer, int64_t n_columns, std::mt19937& rng)
     std::normal_distribution<float> normal;
     auto draw = [&](int32_t heads) {
         std::vector<float> x(static_cast<size_t>(heads) * static_cast<size_t>(layer.head_dim));
-        for (float& v : x)
-            v = normal(rng);
+        for (float& v : x) v = normal(rng);
         return x;
     };
     Sample s;
@@ -149,8 +144,7 @@ ReferenceRows reference_rows(const Sample& s) {
                     static_cast<size_t>(h / (l.n_head / l.n_head_kv)) * dtype_row_bytes(l.k_type, l.head_dim);
                 const auto kx = decode(l.k_type, k, l.head_dim);
                 double dot = min_correction(l, q, k, qx);
-                for (size_t i = 0; i < qx.size(); ++i)
-                    dot += qx[i] * kx[i];
+                for (size_t i = 0; i < qx.size(); ++i) dot += qx[i] * kx[i];
                 const double cap = static_cast<double>(l.softcap);
                 double x = dot * static_cast<double>(l.scale);
                 if (cap > 0) x = cap * std::tanh(x / cap);
@@ -164,8 +158,7 @@ ReferenceRows reference_rows(const Sample& s) {
                 sum += row[c];
             }
         }
-        for (size_t c = 0; c < s.keys.size(); ++c)
-            row[c] = sum > 0 ? row[c] / sum : 0.0;
+        for (size_t c = 0; c < s.keys.size(); ++c) row[c] = sum > 0 ? row[c] / sum : 0.0;
         result.lse.push_back(std::log(sum));
     }
     return result;
@@ -200,8 +193,7 @@ void expect_reference(const Sample& s) {
         ASSERT_TRUE(ok) << ok.error().message;
         std::vector<bool> seen(s.keys.size());
         for (const Range& r : s.visible) {
-            for (int64_t c = r.begin; c < r.end; ++c)
-                seen[static_cast<size_t>(c)] = true;
+            for (int64_t c = r.begin; c < r.end; ++c) seen[static_cast<size_t>(c)] = true;
         }
         for (size_t h = 0; h < want.lse.size(); ++h) {
             double sum = 0;

@@ -1,6 +1,6 @@
 // Rows against a float64 reference.
-#include "attention/reference.h"
 #include "attention/kernels/simd.h"
+#include "attention/reference.h"
 
 #include <gtest/gtest.h>
 
@@ -26,10 +26,9 @@ TEST(Rows, EqualTheReferenceForRandomShapesOfEveryType) {
             const int32_t head_dim =
                 block > 1 ? 32 * static_cast<int32_t>(1 + rng() % 8) : static_cast<int32_t>(32 + rng() % 225);
             const auto n_head_kv = static_cast<int32_t>(1 + rng() % 3);
-            const auto group =
-                static_cast<int32_t>(1 + (round < 8 ? static_cast<unsigned>(round) : rng() % 20));
-            Sample s = make_sample(make_layer(type, n_head_kv, group, head_dim),
-                                   static_cast<int64_t>(1 + rng() % 150), rng);
+            const auto group = static_cast<int32_t>(1 + (round < 8 ? static_cast<unsigned>(round) : rng() % 20));
+            Sample s =
+                make_sample(make_layer(type, n_head_kv, group, head_dim), static_cast<int64_t>(1 + rng() % 150), rng);
             s.lay_out(rng);
             s.visible = random_ranges(s.n_columns(), rng);
             SCOPED_TRACE(std::string(dtype_name(type)) + " kv " + std::to_string(n_head_kv) + " group " +
@@ -79,8 +78,7 @@ TEST(Rows, AlibiFollowsPositionsNotColumns) {
         LayerInfo l = make_layer(DType::f16, 1, heads, 64);
         l.max_bias = 8.0f;
         Sample s = make_sample(l, 90, rng);
-        for (int32_t& p : s.positions)
-            p = static_cast<int32_t>(rng() % 200);
+        for (int32_t& p : s.positions) p = static_cast<int32_t>(rng() % 200);
         s.position = 120;
         s.visible = random_ranges(90, rng);
         expect_reference(s);
@@ -103,8 +101,7 @@ TEST(Rows, DistancesOfExtremePositionsDoNotOverflow) {
 TEST(Rows, SinksTakeTheirShare) {
     std::mt19937 rng(8);
     LayerInfo l = make_layer(DType::f16, 2, 8, 64);
-    for (int32_t h = 0; h < l.n_head; ++h)
-        l.sinks.push_back(static_cast<float>(h) - 6.0f);
+    for (int32_t h = 0; h < l.n_head; ++h) l.sinks.push_back(static_cast<float>(h) - 6.0f);
     Sample s = make_sample(l, 60, rng);
     expect_reference(s);
     s.visible = {};

@@ -17,7 +17,9 @@ namespace {
 
 constexpr int32_t head_dims[] = {16, 40, 64, 80, 96, 128, 256};
 
-int32_t pick(std::mt19937& rng, int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(rng); }
+int32_t pick(std::mt19937& rng, int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(rng);
+}
 
 std::vector<float> normal_numbers(size_t n, std::mt19937& rng) {
     std::normal_distribution<float> normal;
@@ -32,16 +34,21 @@ std::vector<Ranges> random_visible(size_t n_tokens, int64_t n_columns, std::mt19
     std::vector<Ranges> all;
     for (size_t t = 0; t < n_tokens; ++t) {
         const int64_t end = std::max<int64_t>(1, n_columns - static_cast<int64_t>(n_tokens - 1 - t));
-        if (kind == 0) all.push_back({{0, end}});
-        else if (kind == 1) all.push_back({{std::max<int64_t>(0, end - 37), end}});
-        else if (kind == 2) all.push_back({{n_columns * int64_t(t) / int64_t(n_tokens), n_columns * int64_t(t + 1) / int64_t(n_tokens)}});
-        else all.push_back(pick(rng, 0, 5) == 0 ? Ranges{} : random_ranges(n_columns, rng));
+        if (kind == 0)
+            all.push_back({{0, end}});
+        else if (kind == 1)
+            all.push_back({{std::max<int64_t>(0, end - 37), end}});
+        else if (kind == 2)
+            all.push_back(
+                {{n_columns * int64_t(t) / int64_t(n_tokens), n_columns * int64_t(t + 1) / int64_t(n_tokens)}});
+        else
+            all.push_back(pick(rng, 0, 5) == 0 ? Ranges{} : random_ranges(n_columns, rng));
     }
     return all;
 }
 
 struct Group {
-    Sample keys; // of all KV heads; its query is not used
+    Sample keys;                         // of all KV heads; its query is not used
     std::vector<std::vector<uint8_t>> q; // one layer's a token
     std::vector<Ranges> visible;
     std::vector<int32_t> positions; // of the tokens
@@ -49,7 +56,8 @@ struct Group {
     int32_t head = 0;
     bool batched = false;
 
-    Group(const LayerInfo& layer, size_t n_tokens, int64_t n_columns, std::mt19937& rng) : keys(make_sample(layer, n_columns, rng)) {
+    Group(const LayerInfo& layer, size_t n_tokens, int64_t n_columns, std::mt19937& rng)
+        : keys(make_sample(layer, n_columns, rng)) {
         for (size_t t = 0; t < n_tokens; ++t) {
             q.push_back(make_sample(layer, 1, rng).q);
             positions.push_back(pick(rng, 0, 5000));
@@ -78,7 +86,8 @@ struct Group {
         const Result<RowsPlan> plan = plan_layer(layer, batched);
         ASSERT_TRUE(plan.ok());
         std::vector<TokenRowsRequest::Token> tokens;
-        for (size_t t = 0; t < q.size(); ++t) tokens.push_back({q[t].data() + size_t(head) * plan->q_head_bytes, visible[t], positions[t]});
+        for (size_t t = 0; t < q.size(); ++t)
+            tokens.push_back({q[t].data() + size_t(head) * plan->q_head_bytes, visible[t], positions[t]});
         TokenRowsRequest r;
         r.layer = &layer;
         r.plan = &*plan;
@@ -123,8 +132,9 @@ TEST(TokenRows, AreBitForBitThoseOfEachTokenAlone) {
                 std::vector<float> row(static_cast<size_t>(n));
                 ASSERT_TRUE(attention_rows_with(*kernels, group.alone(t, block), row).ok());
                 ASSERT_EQ(std::memcmp(row.data(), rows.row(t), row.size() * sizeof(float)), 0)
-                    << kernels->name << ", " << dtype_name(group.keys.layer.k_type) << " of " << group.keys.layer.head_dim << ", token "
-                    << t << " of " << n_tokens << ", " << n << " columns" << (group.batched ? ", batched" : "");
+                    << kernels->name << ", " << dtype_name(group.keys.layer.k_type) << " of "
+                    << group.keys.layer.head_dim << ", token " << t << " of " << n_tokens << ", " << n << " columns"
+                    << (group.batched ? ", batched" : "");
             }
         }
     }
@@ -174,7 +184,8 @@ struct Values {
         for (int64_t j = 0; j < n; ++j) {
             for (int32_t d = 0; d < dim; ++d) {
                 const std::vector<uint8_t> element = encode(type, normal_numbers(1, rng));
-                std::memcpy(bytes.data() + size_t(j) * view.cell_stride + size_t(d) * view.dim_stride, element.data(), size);
+                std::memcpy(bytes.data() + size_t(j) * view.cell_stride + size_t(d) * view.dim_stride, element.data(),
+                            size);
                 x.push_back(static_cast<double>(type == DType::f16    ? F16Elements::at(element.data(), 0)
                                                 : type == DType::bf16 ? Bf16Elements::at(element.data(), 0)
                                                                       : F32Elements::at(element.data(), 0)));
@@ -216,7 +227,8 @@ TEST(TokenRows, WeighValuesAsFloat64Does) {
                 }
                 EXPECT_EQ(static_cast<double>(sums.largest[t]), largest);
                 for (size_t d = 0; d < size_t(dim); ++d) {
-                    ASSERT_NEAR(sums.sum(t)[d], sum[d], 2e-6 * magnitude[d]) << kernels->name << ", " << n << " cells of " << dim;
+                    ASSERT_NEAR(sums.sum(t)[d], sum[d], 2e-6 * magnitude[d])
+                        << kernels->name << ", " << n << " cells of " << dim;
                     ASSERT_NEAR(sums.magnitude(t)[d], magnitude[d], 2e-6 * magnitude[d]) << kernels->name;
                 }
             }

@@ -75,4 +75,6 @@ TEST(ThreadPool, TheEndWaitsForWhatHasBegunAndDropsTheRest) {
     EXPECT_THROW(waiting.get(), std::future_error);
 }
 
-TEST(ThreadPool, NobodyIsStartedWhoIsNotAsked) { base::ThreadPool helpers(4); }
+TEST(ThreadPool, NobodyIsStartedWhoIsNotAsked) {
+    base::ThreadPool helpers(4);
+}

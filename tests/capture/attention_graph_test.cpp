@@ -127,7 +127,8 @@ TEST(AttentionGraph, KeysAreStoredByTheFirstLayerThatReadsThem) {
     ggml_tensor* cells = ggml_new_tensor_1d(g.c(), GGML_TYPE_I64, 3);
     ggml_tensor *k = keys(g, "cache_k_l0"), *v = keys(g, "cache_v_l0");
     for (ggml_tensor* cache : {owner(k), owner(v)}) {
-        ggml_build_forward_expand(g.graph, ggml_set_rows(g.c(), cache, ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 64, 3), cells));
+        ggml_build_forward_expand(g.graph,
+                                  ggml_set_rows(g.c(), cache, ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 64, 3), cells));
     }
     for (int layer = 0; layer < 2; ++layer) {
         ggml_build_forward_expand(g.graph, ggml_flash_attn_ext(g.c(), queries(g), k, v, mask, 1.0f, 0.0f, 0.0f));
@@ -145,7 +146,8 @@ TEST(AttentionGraph, ValuesThatAreTransposedForTheKernelAreReadWhereTheyLie) {
     Graph g; // multi-head latent attention without flash attention
     ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 32, 3);
     ggml_tensor* k = keys(g, "cache_k_l0");
-    ggml_tensor* v = ggml_permute(g.c(), ggml_view_4d(g.c(), owner(k), 16, 2, 32, 1, 64, 128, size_t(128) * 32, 0), 0, 2, 1, 3);
+    ggml_tensor* v =
+        ggml_permute(g.c(), ggml_view_4d(g.c(), owner(k), 16, 2, 32, 1, 64, 128, size_t(128) * 32, 0), 0, 2, 1, 3);
     ggml_tensor* p = ggml_soft_max_ext(g.c(), ggml_mul_mat(g.c(), k, queries(g)), mask, 1.0f, 0.0f);
     ggml_tensor* transposed = ggml_transpose(g.c(), v);
     ggml_build_forward_expand(g.graph, ggml_mul_mat(g.c(), ggml_cont(g.c(), transposed), p));
@@ -160,8 +162,10 @@ TEST(AttentionGraph, HeadsThatAreNoWholeBlocksAreRefusedWithAdvice) {
     ggml_tensor* mask = ggml_new_tensor_2d(g.c(), GGML_TYPE_F32, 32, 3);
     ggml_tensor* cache = ggml_new_tensor_2d(g.c(), GGML_TYPE_Q8_0, 160, 32);
     const size_t row = ggml_row_size(GGML_TYPE_Q8_0, 160);
-    ggml_tensor* k = ggml_permute(g.c(), ggml_view_4d(g.c(), cache, 80, 2, 32, 1, row / 2, row, row * 32, 0), 0, 2, 1, 3);
-    ggml_tensor* q = ggml_permute(g.c(), ggml_scale(g.c(), ggml_new_tensor_3d(g.c(), GGML_TYPE_F32, 80, 4, 3), 1.0f), 0, 2, 1, 3);
+    ggml_tensor* k =
+        ggml_permute(g.c(), ggml_view_4d(g.c(), cache, 80, 2, 32, 1, row / 2, row, row * 32, 0), 0, 2, 1, 3);
+    ggml_tensor* q =
+        ggml_permute(g.c(), ggml_scale(g.c(), ggml_new_tensor_3d(g.c(), GGML_TYPE_F32, 80, 4, 3), 1.0f), 0, 2, 1, 3);
     ggml_tensor* p = ggml_soft_max_ext(g.c(), ggml_mul_mat(g.c(), k, q), mask, 1.0f, 0.0f);
     ggml_build_forward_expand(g.graph, ggml_mul_mat(g.c(), ggml_new_tensor_3d(g.c(), GGML_TYPE_F16, 32, 80, 2), p));
     const GraphAttention found = find_attention(g.graph);

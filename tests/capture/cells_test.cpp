@@ -17,14 +17,18 @@ Ranges plain(const std::vector<int64_t>& columns, const Ranges& cells, int64_t& 
     for (const Range& r : cells) {
         for (int64_t c = r.begin; c < r.end; ++c) {
             const int64_t column = c < static_cast<int64_t>(columns.size()) ? columns[size_t(c)] : CellMap::unknown;
-            if (column == CellMap::unknown) ++n_unknown;
-            else seen.insert(column);
+            if (column == CellMap::unknown)
+                ++n_unknown;
+            else
+                seen.insert(column);
         }
     }
     Ranges ranges;
     for (const int64_t c : seen) {
-        if (!ranges.empty() && ranges.back().end == c) ++ranges.back().end;
-        else ranges.push_back({c, c + 1});
+        if (!ranges.empty() && ranges.back().end == c)
+            ++ranges.back().end;
+        else
+            ranges.push_back({c, c + 1});
     }
     return ranges;
 }

@@ -29,7 +29,9 @@ TEST(Gather, BringsWholesRowsAndHeadsToTheirPlaces) {
     std::mt19937 random(7);
     ggml_backend_ptr cpu(ggml_backend_cpu_init());
     for (int round = 0; round < 20; ++round) {
-        const auto pick = [&](int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random); };
+        const auto pick = [&](int64_t low, int64_t high) {
+            return std::uniform_int_distribution<int64_t>(low, high)(random);
+        };
         const int64_t dim = 32 * pick(1, 4), n_head = pick(1, 9), n_tokens = pick(2, 40), first = pick(0, n_tokens - 1);
         const DType type = round % 3 == 2 ? DType::bf16 : round % 3 ? DType::f32 : DType::f16;
         const size_t floats = size_t(dim * n_head * n_tokens);
@@ -70,7 +72,9 @@ TEST(Gather, BringsWholesRowsAndHeadsToTheirPlaces) {
 
         EXPECT_EQ(std::memcmp(to.data + plan.whole[0].to, values + dim, whole_bytes), 0);
         for (size_t i = 0; i < picked.rows.size(); ++i) {
-            EXPECT_EQ(std::memcmp(to.data + picked.to + i * size_t(dim) * 4, values + int64_t(picked.rows[i]) * dim, size_t(dim) * 4), 0);
+            EXPECT_EQ(std::memcmp(to.data + picked.to + i * size_t(dim) * 4, values + int64_t(picked.rows[i]) * dim,
+                                  size_t(dim) * 4),
+                      0);
         }
         std::vector<uint8_t> expected(row);
         for (int64_t t = first; t < n_tokens; ++t) {
@@ -82,7 +86,8 @@ TEST(Gather, BringsWholesRowsAndHeadsToTheirPlaces) {
                     ggml_get_type_traits_cpu(ggml_type(type))->from_float(source, expected.data(), dim);
                 }
                 const uint8_t* at = to.data + heads.to + size_t(t - first) * heads.to_token + size_t(h) * row;
-                EXPECT_EQ(std::memcmp(at, expected.data(), row), 0) << "round " << round << " token " << t << " head " << h;
+                EXPECT_EQ(std::memcmp(at, expected.data(), row), 0)
+                    << "round " << round << " token " << t << " head " << h;
             }
             if (t + 1 < n_tokens) { // nothing between them was touched
                 EXPECT_EQ(to.data[heads.to + size_t(t - first) * heads.to_token + row * size_t(n_head)], 0xFF);

@@ -70,7 +70,8 @@ TEST(Inputs, EveryRowOfAMaskKeepsItsRunsWhereverTheyBeginAndEnd) {
     std::mt19937 random(7);
     Inputs inputs; // one for all: what an earlier graph left must not show
     for (int trial = 0; trial < 200; ++trial) {
-        const int64_t n_kv = 1 + int64_t(random() % (trial % 4 == 0 ? 40000 : 300)), n_query = 1 + int64_t(random() % 20);
+        const int64_t n_kv = 1 + int64_t(random() % (trial % 4 == 0 ? 40000 : 300)),
+                      n_query = 1 + int64_t(random() % 20);
         Mask mask(trial % 2 ? GGML_TYPE_F16 : GGML_TYPE_F32, n_kv, n_query);
         std::vector<std::vector<float>> rows;
         const uint32_t mean_run = 1 + random() % (trial % 4 == 0 ? 3000 : 100); // long ones are passed in steps

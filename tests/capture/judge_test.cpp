@@ -1,6 +1,6 @@
 // Verdicts of frames that come together are those of frames that come one by one.
-#include "recording/synthetic.h"
 #include "capture/proof/judge.h"
+#include "recording/synthetic.h"
 
 #include <gtest/gtest.h>
 
@@ -17,8 +17,8 @@ TEST(Judge, FindsTheSameInManyFramesAsInEach) {
         Frame f = make_frame(geometry, i);
         f.witnesses.clear();
         f.witnesses.push_back({0, 0, 1e-6f, 1e-3f, geometry.layers[0].sinks.empty() ? 1.0f : 0.5f, 0});
-        if (i % 10 == 3) std::memset(f.k.data(), 0xFF, 64); // not finite
-        if (i % 10 == 4) f.q.clear();                      // rows not kept
+        if (i % 10 == 3) std::memset(f.k.data(), 0xFF, 64);            // not finite
+        if (i % 10 == 4) f.q.clear();                                  // rows not kept
         if (i % 10 == 6) f.q = frames.back().q, f.k = frames.back().k; // the frame before once more
         if (i % 10 == 8) f.witnesses[0].error = 1;
         frames.push_back(std::move(f));
@@ -40,7 +40,8 @@ TEST(Judge, FindsTheSameInManyFramesAsInEach) {
         EXPECT_EQ((frames[i].verdict & verdict_stale) != 0, i % 10 == 6) << i;
         EXPECT_EQ((frames[i].verdict & verdict_not_finite) != 0, i % 10 == 3) << i;
     }
-    EXPECT_EQ(seen & (verdict_stale | verdict_not_finite | verdict_witness_failed), verdict_stale | verdict_not_finite | verdict_witness_failed);
+    EXPECT_EQ(seen & (verdict_stale | verdict_not_finite | verdict_witness_failed),
+              verdict_stale | verdict_not_finite | verdict_witness_failed);
 }
 
 TEST(Judge, OneLayerMayComputeTheSameOfTheSameToken) {

@@ -39,8 +39,10 @@ struct Shape {
 TEST(OperationsMean, IsThatOfTheRowsOfTheChosenHeads) {
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
-    const Shape shapes[] = {{GGML_TYPE_F32, 4, 2, 32, 0, false, false, 1e-6},  {GGML_TYPE_F16, 14, 2, 64, 0, false, true, 2e-4},
-                            {GGML_TYPE_F16, 8, 8, 64, 30.0f, false, false, 2e-4}, {GGML_TYPE_F16, 6, 3, 96, 0, true, true, 2e-4},
+    const Shape shapes[] = {{GGML_TYPE_F32, 4, 2, 32, 0, false, false, 1e-6},
+                            {GGML_TYPE_F16, 14, 2, 64, 0, false, true, 2e-4},
+                            {GGML_TYPE_F16, 8, 8, 64, 30.0f, false, false, 2e-4},
+                            {GGML_TYPE_F16, 6, 3, 96, 0, true, true, 2e-4},
                             {GGML_TYPE_Q8_0, 8, 2, 64, 0, false, false, 3e-3}};
     for (const Shape& shape : shapes) {
         ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
@@ -54,7 +56,8 @@ TEST(OperationsMean, IsThatOfTheRowsOfTheChosenHeads) {
         std::vector<float> weights, sinks[4];
         std::vector<double> expected[2];
         for (int g = 0; g < 2; ++g) expected[g].assign(size_t(n_cells[g]), 0.0);
-        const size_t head_bytes = ggml_row_size(shape.k_type, shape.head_dim), cell = head_bytes * size_t(shape.n_head_kv);
+        const size_t head_bytes = ggml_row_size(shape.k_type, shape.head_dim),
+                     cell = head_bytes * size_t(shape.n_head_kv);
         for (int l = 0; l < 4; ++l) {
             const int g = l / 2;
             OperationsMean::Layer m;
@@ -88,7 +91,9 @@ TEST(OperationsMean, IsThatOfTheRowsOfTheChosenHeads) {
                         double dot = 0;
                         for (int32_t d = 0; d < shape.head_dim; ++d) {
                             dot += double(q_data[16 + h * shape.head_dim + d]) *
-                                   double(k[size_t(((c + 1) * shape.n_head_kv + h / (shape.n_head / shape.n_head_kv)) * shape.head_dim + d)]);
+                                   double(k[size_t(((c + 1) * shape.n_head_kv + h / (shape.n_head / shape.n_head_kv)) *
+                                                       shape.head_dim +
+                                                   d)]);
                         }
                         double s = dot * double(m.scale);
                         if (shape.softcap > 0) s = double(shape.softcap) * std::tanh(s / double(shape.softcap));
@@ -109,7 +114,8 @@ TEST(OperationsMean, IsThatOfTheRowsOfTheChosenHeads) {
             ASSERT_EQ(sums.size(), 2u);
             for (size_t g = 0; g < 2; ++g) {
                 ASSERT_EQ(sums[g].size(), expected[g].size());
-                for (size_t c = 0; c < sums[g].size(); ++c) EXPECT_NEAR(double(sums[g][c]), expected[g][c], shape.tolerance) << c;
+                for (size_t c = 0; c < sums[g].size(); ++c)
+                    EXPECT_NEAR(double(sums[g][c]), expected[g][c], shape.tolerance) << c;
             }
         }
     }

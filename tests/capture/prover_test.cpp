@@ -16,9 +16,13 @@ using namespace attnscope::capture;
 
 namespace {
 
-int32_t pick(std::mt19937& rng, int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(rng); }
+int32_t pick(std::mt19937& rng, int32_t low, int32_t high) {
+    return std::uniform_int_distribution<int32_t>(low, high)(rng);
+}
 
-bool is_quantised(DType type) { return dtype_block(type) > 1; }
+bool is_quantised(DType type) {
+    return dtype_block(type) > 1;
+}
 
 // Normal numbers as `type` holds them.
 std::vector<uint8_t> encode(DType type, size_t n, std::mt19937& rng) {
@@ -26,15 +30,20 @@ std::vector<uint8_t> encode(DType type, size_t n, std::mt19937& rng) {
     std::vector<float> x(n);
     for (float& v : x) v = normal(rng);
     std::vector<uint8_t> bytes(dtype_row_bytes(type, static_cast<int64_t>(n)));
-    if (type == DType::f32) std::memcpy(bytes.data(), x.data(), bytes.size());
-    else ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float(x.data(), bytes.data(), static_cast<int64_t>(n));
+    if (type == DType::f32)
+        std::memcpy(bytes.data(), x.data(), bytes.size());
+    else
+        ggml_get_type_traits_cpu(static_cast<ggml_type>(type))
+            ->from_float(x.data(), bytes.data(), static_cast<int64_t>(n));
     return bytes;
 }
 
 float decode(DType type, const uint8_t* at) { // of a floating-point type
     float x = 0;
-    if (type == DType::f32) std::memcpy(&x, at, sizeof x);
-    else ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(at, &x, 1);
+    if (type == DType::f32)
+        std::memcpy(&x, at, sizeof x);
+    else
+        ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(at, &x, 1);
     return x;
 }
 
@@ -79,8 +88,10 @@ struct Group {
             q.push_back(encode(s.q_type, size_t(layer.n_head * s.dim), rng));
             const int64_t end = std::max<int64_t>(1, s.n_cells - static_cast<int64_t>(s.n_tokens - 1 - t));
             const int64_t begin = pick(rng, 0, 1) ? 0 : end / 3;
-            if (pick(rng, 0, 3) == 0 && end - begin > 5) visible.push_back({{begin, begin + 2}, {begin + 3, end}});
-            else visible.push_back({{begin, end}});
+            if (pick(rng, 0, 3) == 0 && end - begin > 5)
+                visible.push_back({{begin, begin + 2}, {begin + 3, end}});
+            else
+                visible.push_back({{begin, end}});
         }
         for (size_t t = 0; t < s.n_tokens; ++t) {
             capture::HeadSample sample;
@@ -131,9 +142,12 @@ struct Group {
             for (size_t j = 0; j < row.size(); ++j) {
                 if (row[j] == 0.0f) continue;
                 if (is_quantised(s.v_type))
-                    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))->to_float(s.v + j * s.v_cell_stride, quantised.data(), layer.head_dim_v);
+                    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))
+                        ->to_float(s.v + j * s.v_cell_stride, quantised.data(), layer.head_dim_v);
                 for (size_t d = 0; d < sum.size(); ++d) {
-                    const float x = is_quantised(s.v_type) ? quantised[d] : decode(s.v_type, s.v + j * s.v_cell_stride + d * s.v_dim_stride);
+                    const float x = is_quantised(s.v_type)
+                                        ? quantised[d]
+                                        : decode(s.v_type, s.v + j * s.v_cell_stride + d * s.v_dim_stride);
                     sum[d] += static_cast<double>(row[j]) * static_cast<double>(x);
                 }
             }
@@ -149,7 +163,9 @@ struct Group {
     }
 };
 
-bool proven(const Witness& w) { return w.error <= w.tolerance; }
+bool proven(const Witness& w) {
+    return w.error <= w.tolerance;
+}
 
 void expect_same(const Witness& a, const Witness& b) {
     EXPECT_EQ(a.layer, b.layer);
@@ -189,8 +205,9 @@ TEST(Prover, ProvesTogetherWhatItProvesAlone) {
         group.answer();
         const std::vector<Witness> together = group.together();
         for (size_t t = 0; t < s.n_tokens; ++t) {
-            SCOPED_TRACE(testing::Message() << "K " << dtype_name(s.k_type) << " V " << dtype_name(s.v_type) << " dims " << s.dim << ", "
-                                            << s.dim_v << ", " << s.n_cells << " cells, token " << t << " of " << s.n_tokens);
+            SCOPED_TRACE(testing::Message()
+                         << "K " << dtype_name(s.k_type) << " V " << dtype_name(s.v_type) << " dims " << s.dim << ", "
+                         << s.dim_v << ", " << s.n_cells << " cells, token " << t << " of " << s.n_tokens);
             EXPECT_TRUE(proven(together[t])) << together[t].error << " against " << together[t].tolerance;
             expect_same(together[t], witness_head(group.samples[t]));
         }
@@ -232,7 +249,9 @@ TEST(Prover, CorruptDataFailsTheTokenThatUsesItAndNoOther) {
                 uint8_t* k = bad.k.data() + cell * bad.layer.k_bytes() + kv * size_t(s.dim) * 2;
                 uint8_t* v = bad.v.data() + (good.samples[0].v - good.v.data()) + cell * bad.samples[0].v_cell_stride;
                 if (what == 0) std::fill_n(bad.q[victim].begin(), bad.q[victim].size() / 2 * 2, uint8_t{0x50});
-                if (what == 1) std::memcpy(k, bad.q[victim].data() + size_t(bad.samples[0].head) * size_t(s.dim) * 2, size_t(s.dim) * 2);
+                if (what == 1)
+                    std::memcpy(k, bad.q[victim].data() + size_t(bad.samples[0].head) * size_t(s.dim) * 2,
+                                size_t(s.dim) * 2);
                 if (what == 2) std::memcpy(v, v_type == DType::f32 ? static_cast<const void*>(&large) : &huge, size);
                 if (what == 3) bad.out[victim][5] += 10.0f;
                 if (what == 4) std::memcpy(k, &nan, 2);

@@ -21,7 +21,8 @@ protected:
         std::filesystem::create_directory(dir_.file("folder"));
     }
     int attnscope(const std::string& arguments) {
-        const std::string command = "'" ATTNSCOPE_BIN "' " + arguments + " >'" + dir_.file("out") + "' 2>'" + dir_.file("err") + "'";
+        const std::string command =
+            "'" ATTNSCOPE_BIN "' " + arguments + " >'" + dir_.file("out") + "' 2>'" + dir_.file("err") + "'";
         const int status = std::system(command.c_str());
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     }
@@ -50,7 +51,8 @@ TEST_F(BenchVerb, MeasuresEveryLengthAndChargesTheWriter) {
         EXPECT_GE(ratio["sure_high"].get<double>(), ratio["median"].get<double>());
         EXPECT_GT(run["writer_ms"].get<double>(), 0) << "a recording was written, so its thread took time";
         EXPECT_NEAR(run["at_most"].get<double>(),
-                    ratio["median"].get<double>() + run["writer_ms"].get<double>() / run["plain_ms"].get<double>(), 1e-9);
+                    ratio["median"].get<double>() + run["writer_ms"].get<double>() / run["plain_ms"].get<double>(),
+                    1e-9);
         EXPECT_GT(run["file_bytes"].get<double>(), 0);
     }
     EXPECT_TRUE(std::filesystem::is_empty(dir_.file("folder"))) << "the recordings are left behind";
@@ -78,8 +80,10 @@ TEST_F(BenchVerb, FailsInASentenceAndLeavesNothing) {
     EXPECT_EQ(bench("--contexts 24 --cache-type-k nonsense"), 2);
     EXPECT_EQ(test::read_bytes(dir_.file("err")).find("error: unknown cache type"), 0u);
     EXPECT_TRUE(std::filesystem::is_empty(dir_.file("folder")));
-    EXPECT_EQ(attnscope("bench -m '" + dir_.file("m.gguf") + "' -ngl 0 --contexts 24 -o '" + dir_.file("nowhere") + "'"), 2);
-    EXPECT_NE(test::read_bytes(dir_.file("err")).find("Directory does not exist: " + dir_.file("nowhere")), std::string::npos);
+    EXPECT_EQ(
+        attnscope("bench -m '" + dir_.file("m.gguf") + "' -ngl 0 --contexts 24 -o '" + dir_.file("nowhere") + "'"), 2);
+    EXPECT_NE(test::read_bytes(dir_.file("err")).find("Directory does not exist: " + dir_.file("nowhere")),
+              std::string::npos);
 }
 
 } // namespace

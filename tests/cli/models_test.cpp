@@ -25,8 +25,8 @@ struct Outcome {
 class ModelsVerb : public testing::Test {
 protected:
     Outcome attnscope(const std::string& arguments) {
-        const std::string command = "ATTNSCOPE_MODELS='" + dir_.file("store") + "' '" ATTNSCOPE_BIN "' " +
-                                    arguments + " >'" + dir_.file("out") + "' 2>'" + dir_.file("err") + "'";
+        const std::string command = "ATTNSCOPE_MODELS='" + dir_.file("store") + "' '" ATTNSCOPE_BIN "' " + arguments +
+                                    " >'" + dir_.file("out") + "' 2>'" + dir_.file("err") + "'";
         const int status = std::system(command.c_str());
         return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::read_bytes(dir_.file("out")),
                 test::read_bytes(dir_.file("err"))};
@@ -60,8 +60,7 @@ TEST_F(ModelsVerb, MakesAndChecksAModel) {
 
 TEST_F(ModelsVerb, PresetsCanBeChangedInPart) {
     const std::string file = dir_.file("model.gguf");
-    const Outcome made =
-        attnscope("models make --preset qwen2.5-0.5b --layers 1 --vocab tiny --type f16 -o " + file);
+    const Outcome made = attnscope("models make --preset qwen2.5-0.5b --layers 1 --vocab tiny --type f16 -o " + file);
     ASSERT_EQ(made.exit_code, 0) << made.errors;
     const auto summary = nlohmann::json::parse(attnscope("models check --json " + file).output);
     EXPECT_EQ(summary["architecture"], "qwen2");

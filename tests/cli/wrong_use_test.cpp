@@ -37,7 +37,9 @@ protected:
         ASSERT_EQ(made.code, 0) << made.output;
     }
     std::string model() const { return dir.file("m.gguf"); }
-    std::string capture(const std::string& rest) const { return "capture -m " + model() + " -t 1 --ignore-eos " + rest; }
+    std::string capture(const std::string& rest) const {
+        return "capture -m " + model() + " -t 1 --ignore-eos " + rest;
+    }
     TempDir dir;
 };
 
@@ -87,7 +89,8 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
     ASSERT_EQ(run("export " + recording + " --to halo-weave -o " + right).code, 0);
     ASSERT_EQ(run("export " + recording + " --to halo-weave --json -o " + dir.file("older")).code, 0);
     for (const std::string& folder : {wrong, right, dir.file("older")}) {
-        const std::string reader = "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder;
+        const std::string reader =
+            "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder;
         FILE* pipe = popen((reader + " 2>&1").c_str(), "r");
         char line[4096];
         int n_tokens = 0, stated = -1, n_lines = 0;
@@ -98,7 +101,9 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
         for (; std::fgets(line, sizeof line, pipe); ++n_lines) {
             int number = 0, layers = 0, heads = 0, columns = 0, context = 0;
             double sum = 0, row_error = 1;
-            ASSERT_EQ(std::sscanf(line, "%d %d %d %d %d %lf %lf", &number, &layers, &heads, &columns, &context, &sum, &row_error), 7)
+            ASSERT_EQ(std::sscanf(line, "%d %d %d %d %d %lf %lf", &number, &layers, &heads, &columns, &context, &sum,
+                                  &row_error),
+                      7)
                 << folder << ": " << line;
             EXPECT_EQ(layers, 3) << folder;
             EXPECT_EQ(columns, context) << folder;
@@ -174,7 +179,8 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
 }
 
 TEST(Help, TeachesEveryVerb) {
-    for (const char* verb : {"models", "capture", "show", "info", "verify", "export", "bench", "reproduce", "diagnose", "filter"}) {
+    for (const char* verb :
+         {"models", "capture", "show", "info", "verify", "export", "bench", "reproduce", "diagnose", "filter"}) {
         const Answer r = run(std::string(verb) + " --help");
         EXPECT_EQ(r.code, 0) << verb;
         EXPECT_GT(r.output.size(), 200u) << verb;

@@ -41,7 +41,9 @@ struct Case {
     double tolerance; // how far one float32 computation may lie from another; ggml's use fewer digits of Q and K
 };
 
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; } // or a test's name shows its bytes
+void PrintTo(const Case& c, std::ostream* out) {
+    *out << c.name;
+} // or a test's name shows its bytes
 
 class DeviceMeans : public testing::TestWithParam<Case> {};
 
@@ -69,10 +71,13 @@ TEST_P(DeviceMeans, AreThoseOfTheFramesOwnRows) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMeans,
-                         testing::Values(Case{"Kernel", "qwen2", 64, "f16", 1, false, 1e-6}, Case{"KernelOfSome", "qwen2", 128, "f16", 1, true, 1e-6},
-                                         Case{"KernelOf128", "qwen2", 128, "f16", 1, false, 1e-6}, Case{"KernelOf256", "qwen2", 256, "f16", 1, false, 1e-6},
+                         testing::Values(Case{"Kernel", "qwen2", 64, "f16", 1, false, 1e-6},
+                                         Case{"KernelOfSome", "qwen2", 128, "f16", 1, true, 1e-6},
+                                         Case{"KernelOf128", "qwen2", 128, "f16", 1, false, 1e-6},
+                                         Case{"KernelOf256", "qwen2", 256, "f16", 1, false, 1e-6},
                                          Case{"KernelWithWindows", "gemma3", 64, "f16", 1, false, 1e-6},
-                                         Case{"Operations", "qwen2", 96, "f16", 1, false, 1e-5}, Case{"OperationsOnQ8", "qwen2", 64, "q8_0", 1, true, 1e-4},
+                                         Case{"Operations", "qwen2", 96, "f16", 1, false, 1e-5},
+                                         Case{"OperationsOnQ8", "qwen2", 64, "q8_0", 1, true, 1e-4},
                                          Case{"OperationsWithWindows", "gemma3", 96, "f16", 1, true, 1e-5},
                                          Case{"OperationsWithSinks", "gpt-oss", 96, "f16", 1, false, 1e-5},
                                          Case{"TwoGpus", "qwen2", 64, "f16", 2, true, 1e-6}),

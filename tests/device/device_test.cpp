@@ -17,7 +17,8 @@ std::vector<std::string> gpus() {
     std::vector<std::string> names;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU) names.emplace_back(ggml_backend_dev_name(device));
+        if (ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU)
+            names.emplace_back(ggml_backend_dev_name(device));
     }
     return names;
 }
@@ -67,7 +68,8 @@ struct Case {
 };
 
 void PrintTo(const Case& c, std::ostream* out) { // or a test's name shows its bytes
-    *out << c.k_type << (c.flash == FlashAttention::on ? "_flash" : "") << (c.entry == Entry::callback ? "_callback" : "");
+    *out << c.k_type << (c.flash == FlashAttention::on ? "_flash" : "")
+         << (c.entry == Entry::callback ? "_callback" : "");
 }
 
 } // namespace

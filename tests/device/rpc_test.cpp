@@ -107,8 +107,12 @@ std::string model(const TempDir& dir) {
 }
 
 std::vector<std::string> capture(const std::string& model_path, const std::string& output) {
-    return {ATTNSCOPE_BIN, "capture", "-m", model_path, "-p", "The lighthouse keeper wrote every evening in a book.", "-n", "40",
-            "--ignore-eos", "--temp", "0", "-t", "1", "-c", "512", "--force", "-o", output};
+    return {ATTNSCOPE_BIN, "capture", "-m",
+            model_path,    "-p",      "The lighthouse keeper wrote every evening in a book.",
+            "-n",          "40",      "--ignore-eos",
+            "--temp",      "0",       "-t",
+            "1",           "-c",      "512",
+            "--force",     "-o",      output};
 }
 
 } // namespace

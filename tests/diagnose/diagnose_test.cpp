@@ -13,8 +13,7 @@ std::string findings_of(const Diagnosis& diagnosis) {
     std::string text;
     for (const Finding& finding : diagnosis.findings) {
         text += std::string(cause_name(finding.cause)) + ": ";
-        for (const std::string& evidence : finding.evidence)
-            text += evidence + "; ";
+        for (const std::string& evidence : finding.evidence) text += evidence + "; ";
         text += "\n";
     }
     return text;
@@ -45,8 +44,7 @@ TEST(Diagnose, NamesEveryCauseAndConfusesNone) {
 // Models whose attention looks odd and is right.
 TEST(Diagnose, RaisesNoFalseAlarmOverTenThousandCleanTokens) {
     std::vector<SyntheticShape> shapes;
-    for (uint64_t seed = 1; seed <= 7; ++seed)
-        shapes.push_back(random_shape(seed));
+    for (uint64_t seed = 1; seed <= 7; ++seed) shapes.push_back(random_shape(seed));
     const auto add = [&](auto change) {
         SyntheticShape shape;
         change(shape);
@@ -92,13 +90,11 @@ TEST(Diagnose, RaisesNoFalseAlarmOverTenThousandCleanTokens) {
             const Diagnosis diagnosis = capture.diagnose();
             tokens += n;
             alarms += !diagnosis.good();
-            EXPECT_TRUE(diagnosis.good()) << "shape " << i << ", round " << round << "\n"
-                                          << findings_of(diagnosis);
+            EXPECT_TRUE(diagnosis.good()) << "shape " << i << ", round " << round << "\n" << findings_of(diagnosis);
             if (shapes[i].sinks) {
                 EXPECT_EQ(diagnosis.cause(), Cause::learned_sinks);
             }
         }
     }
-    std::printf("%d clean tokens of %d models, %d false alarms\n", int(tokens), int(shapes.size()),
-                int(alarms));
+    std::printf("%d clean tokens of %d models, %d false alarms\n", int(tokens), int(shapes.size()), int(alarms));
 }

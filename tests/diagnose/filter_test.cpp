@@ -1,7 +1,7 @@
+#include "diagnose/filter_token.h"
 #include "formats/export_halo_weave.h"
 #include "support/capture_maker.h"
 #include "support/temp_dir.h"
-#include "diagnose/filter_token.h"
 
 #include <attnscope/diagnose.h>
 
@@ -39,8 +39,7 @@ Ran run(const std::string& command) {
     FILE* pipe = popen((command + " 2>&1").c_str(), "r");
     if (!pipe) return ran;
     std::array<char, 4096> buffer{};
-    while (const size_t n = fread(buffer.data(), 1, buffer.size(), pipe))
-        ran.output.append(buffer.data(), n);
+    while (const size_t n = fread(buffer.data(), 1, buffer.size(), pipe)) ran.output.append(buffer.data(), n);
     const int status = pclose(pipe);
     ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return ran;
@@ -83,8 +82,7 @@ TEST(Filter, KeepsOneLayerOfAnAliasedCaptureAndSaysSo) {
 TEST(Filter, RefusesToLaunderWhatCannotBeKept) {
     TempDir dir;
     for (const char* name : {"tokens flip to scores", "ring with room", "some layers the last"}) {
-        const std::string in = dir.file(std::string(name) + ".in"),
-                          out = dir.file(std::string(name) + ".out");
+        const std::string in = dir.file(std::string(name) + ".in"), out = dir.file(std::string(name) + ".out");
         write_folder(in, damaged(name));
         const Ran ran = run(program + " filter '" + in + "' -o '" + out + "'");
         EXPECT_EQ(ran.code, 1) << name << ran.output;
@@ -94,12 +92,10 @@ TEST(Filter, RefusesToLaunderWhatCannotBeKept) {
 
 TEST(Filter, WhatIsKeptIsClean) {
     TempDir dir;
-    for (const char* name :
-         {"previous token again", "torn between layers", "padded to 256, length stated",
-          "shape stated as layers, context, heads", "memory in the order layers, context, heads", "NaN rows",
-          "a block of garbage"}) {
-        const std::string in = dir.file(std::string(name) + ".in"),
-                          out = dir.file(std::string(name) + ".out");
+    for (const char* name : {"previous token again", "torn between layers", "padded to 256, length stated",
+                             "shape stated as layers, context, heads", "memory in the order layers, context, heads",
+                             "NaN rows", "a block of garbage"}) {
+        const std::string in = dir.file(std::string(name) + ".in"), out = dir.file(std::string(name) + ".out");
         write_folder(in, damaged(name, 5));
         const Ran ran = run(program + " filter '" + in + "' -o '" + out + "'");
         EXPECT_EQ(ran.code, 0) << name << ran.output;
@@ -137,15 +133,13 @@ TEST(HaloWeaveFolder, OpensInAReaderWrittenFromTheFormatsDescription) {
     for (const bool json : {false, true}) {
         const std::string folder = dir.file(json ? "json" : "binary");
         write_folder(folder, capture, json);
-        const Ran ran =
-            run("/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder);
+        const Ran ran = run("/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder);
         ASSERT_EQ(ran.code, 0) << ran.output;
         const std::string n = std::to_string(capture.tokens.size());
         EXPECT_EQ(ran.output.find("tokens " + n + " stated " + n), 0u) << ran.output;
         const SyntheticToken& first = capture.tokens[0];
-        const std::string line = "\n0 " + std::to_string(first.n_layer) + " " + std::to_string(first.n_head) +
-                                 " " + std::to_string(first.n_context) + " " +
-                                 std::to_string(first.n_context) + " " +
+        const std::string line = "\n0 " + std::to_string(first.n_layer) + " " + std::to_string(first.n_head) + " " +
+                                 std::to_string(first.n_context) + " " + std::to_string(first.n_context) + " " +
                                  std::to_string(first.n_layer * first.n_head) + ".0000";
         EXPECT_NE(ran.output.find(line), std::string::npos) << line << "\nin\n" << ran.output;
     }

@@ -59,8 +59,7 @@ TEST(ReadAhead, YieldsTokensAndErrorsInOrderWhileTheirMemoryHolds) {
         EXPECT_EQ((*token)->number, i);
         if (i % 50 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2)); // a slow look
         EXPECT_LE(reader.calls(), i + 2) << "no more than one token ahead";
-        for (const float value : (*token)->values)
-            ASSERT_EQ(value, static_cast<float>(i));
+        for (const float value : (*token)->values) ASSERT_EQ(value, static_cast<float>(i));
     }
     for (int i = 0; i < 3; ++i) {
         auto end = ahead.next();
@@ -73,8 +72,7 @@ TEST(ReadAhead, ReadsBeforeItIsAsked) {
     CountingReader reader(10);
     ReadAhead ahead(reader);
     ASSERT_TRUE(ahead.next());
-    for (int i = 0; i < 5000 && reader.calls() < 2; ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    for (int i = 0; i < 5000 && reader.calls() < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_EQ(reader.calls(), 2);
 }
 
@@ -91,7 +89,6 @@ TEST(ReadAhead, CanBeLeftAtAnyMoment) {
     for (int64_t taken = 0; taken < 6; ++taken) {
         CountingReader reader(5);
         ReadAhead ahead(reader);
-        for (int64_t i = 0; i < taken; ++i)
-            (void)ahead.next();
+        for (int64_t i = 0; i < taken; ++i) (void)ahead.next();
     }
 }

@@ -17,7 +17,9 @@ struct Kind {
     int n_layer, n_k; // layers that attend, and of them those that store keys of their own
 };
 
-void PrintTo(const Kind& kind, std::ostream* out) { *out << kind.arch; }
+void PrintTo(const Kind& kind, std::ostream* out) {
+    *out << kind.arch;
+}
 
 std::vector<int32_t> some_tokens(int n) {
     std::vector<int32_t> tokens;
@@ -48,7 +50,8 @@ TEST_P(Architectures, EveryRowIsTheEnginesOwnAndEveryFrameIsOk) {
     const std::string path = dir.file(std::string(kind.arch) + ".gguf");
     for (const FlashAttention flash : {FlashAttention::off, FlashAttention::on}) {
         for (const Entry entry : {Entry::interposed, Entry::callback}) {
-            SCOPED_TRACE(std::string(flash == FlashAttention::on ? "flash" : "plain") + (entry == Entry::callback ? " callback" : " interposed"));
+            SCOPED_TRACE(std::string(flash == FlashAttention::on ? "flash" : "plain") +
+                         (entry == Entry::callback ? " callback" : " interposed"));
             const SessionOptions o = options(path, flash, entry);
             {
                 auto session = Session::open(o);
@@ -78,10 +81,11 @@ TEST_P(Architectures, EveryRowIsTheEnginesOwnAndEveryFrameIsOk) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Architectures,
                          testing::Values(Kind{"gemma3n", 22, 20}, // keys of layers 18 and 19 are read by 20 and 21
-                                         Kind{"gemma4", 5, 3},
-                                         Kind{"deepseek2", 2, 2}, Kind{"mistral4", 2, 2}, // V is a part of K
+                                         Kind{"gemma4", 5, 3}, Kind{"deepseek2", 2, 2},
+                                         Kind{"mistral4", 2, 2},   // V is a part of K
                                          Kind{"deepseek32", 2, 2}, // the mask is computed by the graph
-                                         Kind{"gemma3", 2, 2}, Kind{"gpt-oss", 2, 2}, Kind{"lfm2", 1, 1}, Kind{"qwen3next", 1, 1}),
+                                         Kind{"gemma3", 2, 2}, Kind{"gpt-oss", 2, 2}, Kind{"lfm2", 1, 1},
+                                         Kind{"qwen3next", 1, 1}),
                          [](const auto& made) {
                              std::string name = made.param.arch;
                              for (char& c : name) c = c == '-' ? '_' : c;

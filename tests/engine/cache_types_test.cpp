@@ -35,7 +35,9 @@ std::vector<int32_t> some_tokens(int n) {
     return tokens;
 }
 
-bool in_blocks(const std::string& type) { return type[0] == 'q' || type[0] == 'i'; }
+bool in_blocks(const std::string& type) {
+    return type[0] == 'q' || type[0] == 'i';
+}
 
 } // namespace
 
@@ -68,8 +70,10 @@ TEST_P(CacheTypes, GiveGoodRowsOrASentence) {
             const bool converted = flash && std::string(types.k) == "f32";
             if (cut || converted) {
                 EXPECT_NE(d.error, "");
-                EXPECT_TRUE(d.error.find("-ctk f16") != std::string::npos || d.error.find("divide") != std::string::npos ||
-                            d.error.find("block size") != std::string::npos) << d.error;
+                EXPECT_TRUE(d.error.find("-ctk f16") != std::string::npos ||
+                            d.error.find("divide") != std::string::npos ||
+                            d.error.find("block size") != std::string::npos)
+                    << d.error;
                 continue;
             }
             EXPECT_EQ(d.error, "");

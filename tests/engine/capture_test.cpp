@@ -49,7 +49,8 @@ protected:
         std::vector<int32_t> tokens(std::max(n, told));
         std::iota(tokens.begin(), tokens.end(), 3 + next_);
         next_ += static_cast<int32_t>(n);
-        capture::Capture::Decode scope(*capture_, {.ids = std::span(tokens).first(told), .positions = {}, .kind = kind});
+        capture::Capture::Decode scope(*capture_,
+                                       {.ids = std::span(tokens).first(told), .positions = {}, .kind = kind});
         decoding_ = true;
         const int status = llama_decode(context_.get(), llama_batch_get_one(tokens.data(), static_cast<int32_t>(n)));
         decoding_ = false;
@@ -87,7 +88,8 @@ TEST_P(Captures, OfOtherTokensThanThoseToldFailAndSayWhere) {
     const Result<void> more = decode(12, 10);
     ASSERT_FALSE(more);
     EXPECT_EQ(more.error().kind, ErrorKind::engine);
-    EXPECT_EQ(more.error().message, "the capture failed at position 9: the engine's graph has 4 tokens, and the decode only 2");
+    EXPECT_EQ(more.error().message,
+              "the capture failed at position 9: the engine's graph has 4 tokens, and the decode only 2");
     EXPECT_EQ(frames_.size(), 9u); // those of the graph before
     EXPECT_FALSE(decode(1, 1)) << "frames have no gaps";
     EXPECT_EQ(frames_.size(), 9u);
@@ -97,7 +99,8 @@ TEST_P(Captures, OfOtherTokensThanThoseToldFailAndSayWhere) {
     frames_.clear();
     const Result<void> fewer = decode(3, 5);
     ASSERT_FALSE(fewer);
-    EXPECT_EQ(fewer.error().message, "the capture failed at position 3: 2 of the decode's tokens were in no graph with attention");
+    EXPECT_EQ(fewer.error().message,
+              "the capture failed at position 3: 2 of the decode's tokens were in no graph with attention");
     EXPECT_EQ(frames_.size(), 3u);
 }
 
@@ -130,5 +133,9 @@ TEST_P(Captures, ForgetWhatWasTakenBack) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Entries, Captures, testing::Values(capture::Options::Entry::interposed, capture::Options::Entry::callback),
-                         [](const auto& e) { return std::string(e.param == capture::Options::Entry::interposed ? "interposed" : "callback"); });
+INSTANTIATE_TEST_SUITE_P(Entries, Captures,
+                         testing::Values(capture::Options::Entry::interposed, capture::Options::Entry::callback),
+                         [](const auto& e) {
+                             return std::string(e.param == capture::Options::Entry::interposed ? "interposed"
+                                                                                               : "callback");
+                         });

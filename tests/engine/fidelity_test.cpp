@@ -36,7 +36,8 @@ std::vector<Case> cases() {
     for (const char* arch : {"llama", "qwen2", "gemma2", "gemma3", "bloom", "gpt-oss"}) {
         for (const char* type : {"f16", "f32", "q8_0"}) {
             for (const FlashAttention flash : {FlashAttention::off, FlashAttention::on}) {
-                for (const Entry entry : {Entry::interposed, Entry::callback}) all.push_back({arch, type, flash, entry});
+                for (const Entry entry : {Entry::interposed, Entry::callback})
+                    all.push_back({arch, type, flash, entry});
             }
         }
     }
@@ -60,7 +61,7 @@ TEST_P(Fidelity, RowsAreTheEnginesOwn) {
     o.model_path = path;
     o.n_ctx = 256;
     o.n_threads = 1; // several tests run at once
-    o.n_batch = 32; // prompts in several batches, the last one short
+    o.n_batch = 32;  // prompts in several batches, the last one short
     o.flash_attention = c.flash;
     o.entry = c.entry;
     o.cache_type_k = c.k_type;
@@ -117,7 +118,7 @@ TEST(Session, BothWaysInGiveTheSameFrames) {
         SessionOptions o;
         o.model_path = path;
         o.n_ctx = 128;
-    o.n_threads = 1; // several tests run at once
+        o.n_threads = 1; // several tests run at once
         o.n_batch = 16;
         o.entry = entry;
         auto session = Session::open(o);
@@ -171,7 +172,8 @@ TEST(Session, WhatCannotBeDoneIsSaidInASentence) {
     EXPECT_NE(generate({1, 999999}).error().message.find("vocabulary"), std::string::npos);
     EXPECT_NE(generate({-3}).error().message.find("vocabulary"), std::string::npos);
     const int32_t n_ctx = (*session)->n_ctx(); // llama.cpp rounds up
-    EXPECT_NE(generate(std::vector<int32_t>(size_t(n_ctx) + 1, 5)).error().message.find("larger -c"), std::string::npos);
+    EXPECT_NE(generate(std::vector<int32_t>(size_t(n_ctx) + 1, 5)).error().message.find("larger -c"),
+              std::string::npos);
     o.cache_type_k = "q3_x";
     EXPECT_EQ(Session::open(o).error().kind, ErrorKind::invalid_argument);
     o.model_path = dir.file("missing.gguf");

@@ -18,7 +18,9 @@ struct Case {
     int32_t n_threads;
     bool subset;
 };
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const Case& c, std::ostream* out) {
+    *out << c.name;
+}
 
 class HostMeans : public testing::TestWithParam<Case> {};
 
@@ -30,7 +32,8 @@ TEST_P(HostMeans, AreThoseOfTheFramesOwnRows) {
     const Case& c = GetParam();
     MeanTrial trial;
     trial.shape.arch = c.arch;
-    trial.shape.n_layer = 5, trial.shape.n_head = c.n_head, trial.shape.n_head_kv = c.n_head_kv, trial.shape.head_dim = c.head_dim;
+    trial.shape.n_layer = 5, trial.shape.n_head = c.n_head, trial.shape.n_head_kv = c.n_head_kv,
+    trial.shape.head_dim = c.head_dim;
     trial.shape.window = 64; // in a ring of 64 + 32 cells, rounded up, that comes round
     trial.session.n_ctx = 1024, trial.session.n_batch = 32;
     trial.session.devices = "none";
@@ -50,12 +53,17 @@ TEST_P(HostMeans, AreThoseOfTheFramesOwnRows) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, HostMeans,
-                         testing::Values(Case{"Flash", "qwen2", 64, 9, 3, "f16", on, 2, false}, Case{"NoFlash", "qwen2", 64, 9, 3, "f16", off, 2, false},
+                         testing::Values(Case{"Flash", "qwen2", 64, 9, 3, "f16", on, 2, false},
+                                         Case{"NoFlash", "qwen2", 64, 9, 3, "f16", off, 2, false},
                                          Case{"OneThread", "llama", 128, 4, 4, "f16", on, 1, false},
-                                         Case{"ThreeThreads", "llama", 32, 8, 1, "f16", on, 3, false}, Case{"Some", "qwen2", 64, 8, 2, "f16", on, 2, true},
-                                         Case{"OddHeads", "qwen2", 72, 4, 2, "f16", on, 2, false}, Case{"F32", "llama", 64, 4, 2, "f32", off, 2, false},
-                                         Case{"Bf16", "llama", 64, 4, 2, "bf16", off, 2, false}, Case{"Q8", "qwen2", 64, 8, 2, "q8_0", on, 2, true},
-                                         Case{"Windows", "gemma3", 64, 4, 2, "f16", on, 2, false}, Case{"Softcap", "gemma2", 64, 4, 2, "f16", off, 2, false},
+                                         Case{"ThreeThreads", "llama", 32, 8, 1, "f16", on, 3, false},
+                                         Case{"Some", "qwen2", 64, 8, 2, "f16", on, 2, true},
+                                         Case{"OddHeads", "qwen2", 72, 4, 2, "f16", on, 2, false},
+                                         Case{"F32", "llama", 64, 4, 2, "f32", off, 2, false},
+                                         Case{"Bf16", "llama", 64, 4, 2, "bf16", off, 2, false},
+                                         Case{"Q8", "qwen2", 64, 8, 2, "q8_0", on, 2, true},
+                                         Case{"Windows", "gemma3", 64, 4, 2, "f16", on, 2, false},
+                                         Case{"Softcap", "gemma2", 64, 4, 2, "f16", off, 2, false},
                                          Case{"Sinks", "gpt-oss", 64, 8, 2, "f16", on, 2, false}),
                          [](const auto& c) { return std::string(c.param.name); });
 
@@ -80,7 +88,9 @@ TEST(HostMean, ComesAndGoesWithTheRequest) {
             n_means += !f.mean.empty();
             double sum = 0;
             for (const float w : f.mean) sum += static_cast<double>(w);
-            if (!f.mean.empty()) { EXPECT_NEAR(sum, 1.0, 1e-5); }
+            if (!f.mean.empty()) {
+                EXPECT_NEAR(sum, 1.0, 1e-5);
+            }
             return {};
         });
         ASSERT_TRUE(r) << r.error().message;

@@ -69,8 +69,20 @@ TEST(SessionContext, ACutContextGoesOnAsOneThatNeverHeldMore) {
         ASSERT_TRUE(cut && fresh);
         const auto prefix = some_tokens(24, 7), other = some_tokens(9, 11), suffix = some_tokens(13, 17);
         GenerateOptions none;
-        ASSERT_TRUE(fresh->generate(prefix, [] { GenerateOptions o; o.n_predict = 0; return o; }(), {}));
-        ASSERT_TRUE(cut->generate(prefix, [] { GenerateOptions o; o.n_predict = 0; return o; }(), {}));
+        ASSERT_TRUE(fresh->generate(prefix,
+                                    [] {
+                                        GenerateOptions o;
+                                        o.n_predict = 0;
+                                        return o;
+                                    }(),
+                                    {}));
+        ASSERT_TRUE(cut->generate(prefix,
+                                  [] {
+                                      GenerateOptions o;
+                                      o.n_predict = 0;
+                                      return o;
+                                  }(),
+                                  {}));
         run(*cut, other);
         ASSERT_EQ(cut->truncate(24), 24) << arch;
         EXPECT_EQ(cut->n_past(), 24);
@@ -209,7 +221,8 @@ TEST(SessionContext, TheLastTokenNeedNotBeRead) {
     // Told to stop by the one who gets the text.
     int32_t n = 0;
     unread.n_predict = 8;
-    const auto result = less->generate(some_tokens(3, 5), unread, {}, [&](int32_t, const std::string&) { return ++n < 3; });
+    const auto result =
+        less->generate(some_tokens(3, 5), unread, {}, [&](int32_t, const std::string&) { return ++n < 3; });
     ASSERT_TRUE(result) << result.error().message;
     EXPECT_EQ(result->n_generated, 3);
     EXPECT_EQ(result->finish_reason, "stopped");

@@ -21,8 +21,7 @@ std::string as_bytes(const std::vector<float>& values) {
 
 std::string list_text(const std::vector<int64_t>& shape) {
     std::string text;
-    for (size_t i = 0; i < shape.size(); ++i)
-        text.append(i ? ", " : "").append(std::to_string(shape[i]));
+    for (size_t i = 0; i < shape.size(); ++i) text.append(i ? ", " : "").append(std::to_string(shape[i]));
     return text;
 }
 
@@ -31,11 +30,9 @@ std::vector<float> fortran_order(const std::vector<int64_t>& shape, const std::v
     std::vector<int64_t> at(shape.size(), 0);
     for (const float value : values) {
         size_t place = 0;
-        for (size_t d = shape.size(); d-- > 0;)
-            place = place * size_t(shape[d]) + size_t(at[d]);
+        for (size_t d = shape.size(); d-- > 0;) place = place * size_t(shape[d]) + size_t(at[d]);
         out[place] = value;
-        for (size_t d = shape.size(); d-- > 0 && ++at[d] == shape[d];)
-            at[d] = 0;
+        for (size_t d = shape.size(); d-- > 0 && ++at[d] == shape[d];) at[d] = 0;
     }
     return out;
 }
@@ -44,10 +41,7 @@ std::vector<float> fortran_order(const std::vector<int64_t>& shape, const std::v
 
 std::string npy_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values, bool fortran) {
     std::string header = "{'descr': '<f4', 'fortran_order': ";
-    header.append(fortran ? "True" : "False")
-        .append(", 'shape': (")
-        .append(list_text(shape))
-        .append(",), }\n");
+    header.append(fortran ? "True" : "False").append(", 'shape': (").append(list_text(shape)).append(",), }\n");
     std::string out("\x93NUMPY\x01\x00", 8);
     out += static_cast<char>(header.size());
     out += '\0';
@@ -61,8 +55,7 @@ std::string safetensors_bytes(const std::vector<int64_t>& shape, const std::vect
     header.append(list_text(shape)).append("],\"data_offsets\":[0,");
     header.append(std::to_string(values.size() * sizeof(float))).append("]}}");
     std::string out;
-    for (int i = 0; i < 8; ++i)
-        out += static_cast<char>(header.size() >> (8 * i) & 0xFF);
+    for (int i = 0; i < 8; ++i) out += static_cast<char>(header.size() >> (8 * i) & 0xFF);
     return out + header + as_bytes(values);
 }
 
@@ -73,8 +66,7 @@ void write_npz(const std::string& path, const std::string& member, const std::st
     zip_source_t* source = zip_source_buffer(archive, npy.data(), npy.size(), 0);
     const zip_int64_t index = zip_file_add(archive, (member + ".npy").c_str(), source, ZIP_FL_OVERWRITE);
     if (index < 0 ||
-        zip_set_file_compression(archive, zip_uint64_t(index), deflate ? ZIP_CM_DEFLATE : ZIP_CM_STORE, 0) !=
-            0 ||
+        zip_set_file_compression(archive, zip_uint64_t(index), deflate ? ZIP_CM_DEFLATE : ZIP_CM_STORE, 0) != 0 ||
         zip_close(archive) != 0) {
         throw std::runtime_error("cannot write " + path);
     }

@@ -12,8 +12,7 @@ namespace attnscope::test {
 
 void write_bytes(const std::string& path, const std::string& bytes);
 // float32, C order; `fortran` permutes into Fortran order first.
-std::string npy_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values,
-                      bool fortran = false);
+std::string npy_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values, bool fortran = false);
 // One tensor of float32.
 std::string safetensors_bytes(const std::vector<int64_t>& shape, const std::vector<float>& values,
                               const std::string& name = "attention");

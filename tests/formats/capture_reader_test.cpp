@@ -22,8 +22,7 @@ namespace {
 constexpr int64_t n_tokens = 5, n_layer = 4, n_head = 3, n_context = 7;
 std::vector<float> counting_values() {
     std::vector<float> values;
-    for (int64_t i = 0; i < n_tokens * n_layer * n_head * n_context; ++i)
-        values.push_back(float(i) * 0.5f);
+    for (int64_t i = 0; i < n_tokens * n_layer * n_head * n_context; ++i) values.push_back(float(i) * 0.5f);
     return values;
 }
 
@@ -110,8 +109,7 @@ TEST(CaptureReader, ReadsBothFormsOfAHaloWeaveFolderExactly) {
         ASSERT_EQ(read.open_error, "");
         ASSERT_TRUE(read.errors.empty()) << read.errors.front();
         ASSERT_EQ(read.tokens.size(), capture.tokens.size());
-        for (size_t i = 0; i < read.tokens.size(); ++i)
-            EXPECT_EQ(read.tokens[i], capture.tokens[i].values);
+        for (size_t i = 0; i < read.tokens.size(); ++i) EXPECT_EQ(read.tokens[i], capture.tokens[i].values);
     }
 }
 
@@ -177,9 +175,9 @@ TEST(CaptureReader, RefusesShapesThatAreNoAttention) {
     TempDir dir;
     const std::string folder = dir.file("capture"), meta = folder + "/token_00001_meta.json";
     write_halo_weave(folder, small_capture(), false);
-    for (const char* shape : {"[]", "[0, 2, 5]", "[2, 0, 5]", "[2, 2, 0]", "[-2, -2, 5]", "[2, 2]", "[2, 2, 5, 1, 1]",
-                              "[2.5, 2, 5]", "\"2,2,5\"", "null", "[[2], 2, 5]", "[2147483648, 1, 1]",
-                              "[4294967297, 4294967297, 1]", "[2, 2, 5"}) {
+    for (const char* shape :
+         {"[]", "[0, 2, 5]", "[2, 0, 5]", "[2, 2, 0]", "[-2, -2, 5]", "[2, 2]", "[2, 2, 5, 1, 1]", "[2.5, 2, 5]",
+          "\"2,2,5\"", "null", "[[2], 2, 5]", "[2147483648, 1, 1]", "[4294967297, 4294967297, 1]", "[2, 2, 5"}) {
         write_bytes(meta, std::string("{\"attention_shape\": ") + shape + "}");
         const Read read = read_all(folder);
         ASSERT_EQ(read.errors.size(), 1u) << shape;
@@ -192,12 +190,11 @@ TEST(CaptureReader, RefusesBrokenTokensOfTheOlderForm) {
     TempDir dir;
     const std::string folder = dir.file("capture"), file = folder + "/token_00001.json";
     write_halo_weave(folder, small_capture(), true);
-    for (const char* attention : {"{}", "[]", "null", R"({"shape": [1, 1, 2], "data": [0.5]})",
-                                  R"({"shape": [1, 1, 2], "data": [0.5, 0.5, 0.5]})",
-                                  R"({"shape": [1, 1, 2], "data": [0.5, "x"]})",
-                                  R"({"shape": [1, 1, 2], "data": {"0": 1}})",
-                                  R"({"shape": [9000000000000000000, 9, 9], "data": []})",
-                                  R"({"shape": [1, 1, 2]})"}) {
+    for (const char* attention :
+         {"{}", "[]", "null", R"({"shape": [1, 1, 2], "data": [0.5]})",
+          R"({"shape": [1, 1, 2], "data": [0.5, 0.5, 0.5]})", R"({"shape": [1, 1, 2], "data": [0.5, "x"]})",
+          R"({"shape": [1, 1, 2], "data": {"0": 1}})", R"({"shape": [9000000000000000000, 9, 9], "data": []})",
+          R"({"shape": [1, 1, 2]})"}) {
         write_bytes(file, std::string("{\"attention\": ") + attention + "}");
         const Read read = read_all(folder);
         ASSERT_EQ(read.errors.size(), 1u) << attention;
@@ -214,8 +211,7 @@ TEST(CaptureReader, StepsOverBrokenTokensOfAFolderAndSaysWhatIsWrong) {
     fs::remove(folder + "/token_00002_attn.bin");                                        // missing
     write_bytes(folder + "/token_00003_meta.json", "{\"attention_shape\":[4,");          // not JSON
     write_bytes(folder + "/token_00004_meta.json", "{\"attention_shape\":[1e300,1,1]}"); // a huge number
-    write_bytes(folder + "/token_00005_meta.json",
-                "{\"attention_shape\":[9223372036854775807,9223372036854775807,2]}");
+    write_bytes(folder + "/token_00005_meta.json", "{\"attention_shape\":[9223372036854775807,9223372036854775807,2]}");
     fs::remove(folder + "/token_00006_meta.json");
     fs::create_symlink("/etc/passwd", folder + "/token_00006_meta.json"); // out of the folder
     const Read read = read_all(folder);
@@ -306,9 +302,7 @@ TEST(CaptureReader, SurvivesCutAndFlippedBytes) {
     std::ifstream in(dir.file("seed.npz"), std::ios::binary);
     const std::string npz((std::istreambuf_iterator<char>(in)), {});
     const std::vector<std::pair<std::string, std::string>> seeds = {
-        {"a.npy", npy_bytes(stacked, values)},
-        {"a.safetensors", safetensors_bytes(stacked, values)},
-        {"a.npz", npz}};
+        {"a.npy", npy_bytes(stacked, values)}, {"a.safetensors", safetensors_bytes(stacked, values)}, {"a.npz", npz}};
     std::mt19937 random(7);
     for (const auto& [name, bytes] : seeds) {
         for (size_t cut = 0; cut < std::min<size_t>(bytes.size(), 200); ++cut) {
@@ -317,8 +311,7 @@ TEST(CaptureReader, SurvivesCutAndFlippedBytes) {
         }
         for (int i = 0; i < 300; ++i) {
             std::string spoiled = bytes;
-            for (int j = 0; j < 3; ++j)
-                spoiled[random() % std::min<size_t>(spoiled.size(), 300)] = char(random());
+            for (int j = 0; j < 3; ++j) spoiled[random() % std::min<size_t>(spoiled.size(), 300)] = char(random());
             write_bytes(dir.file(name), spoiled);
             read_all(dir.file(name));
         }

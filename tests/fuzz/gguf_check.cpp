@@ -14,8 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         return 0;
     }
     // What passes must be what llama.cpp and the tap may rely on.
-    if (summary->n_tensors < 1 || summary->file_bytes != size || summary->n_layer < 0 ||
-        summary->n_layer > 512)
+    if (summary->n_tensors < 1 || summary->file_bytes != size || summary->n_layer < 0 || summary->n_layer > 512)
         std::abort();
     const auto source = attnscope::memory_gguf_source({data, size});
     const auto file = attnscope::read_gguf(*source, "fuzz.gguf");

@@ -12,8 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     static const std::string folder = fuzz::scratch("-folder");
     mkdir(folder.c_str(), 0700);
     const std::string_view all(reinterpret_cast<const char*>(data), size), border("\0\0", 2);
-    const size_t first = std::min(all.find(border), size),
-                 second = std::min(all.find(border, first + 2), size);
+    const size_t first = std::min(all.find(border), size), second = std::min(all.find(border, first + 2), size);
     const size_t meta = std::min(first + 2, size), numbers = std::min(second + 2, size);
     fuzz::write_file(folder + "/metadata.json", data, first);
     fuzz::write_file(folder + "/token_00000_meta.json", data + meta, second > meta ? second - meta : 0);

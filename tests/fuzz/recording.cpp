@@ -36,8 +36,7 @@ void put(const std::string& name, const uint8_t* data, size_t size) {
 
 void remove_files() {
     std::error_code ignored;
-    for (const char* suffix : {"", "-wal", "-shm", "-journal"})
-        fs::remove(path() + suffix, ignored);
+    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) fs::remove(path() + suffix, ignored);
 }
 
 void require(bool condition) {
@@ -90,7 +89,8 @@ void read_everything() {
     // Rows of many tokens take another way to the same bytes.
     if (n > 0 && geometry.max_heads() > 0) {
         auto source = AttentionSource::of(recording);
-        MapRequest request{.rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
+        MapRequest request{
+            .rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
         for (const bool each_row : {false, true}) {
             request.each_row = each_row;
             request.exact = !each_row;
@@ -114,8 +114,7 @@ void write_seeds(const fs::path& folder) {
                 geometry.layers.push_back(layer);
             }
             remove_files();
-            auto writer =
-                recording::create_writer(path(), {}, {.commit_interval_ms = 0}, recording::Layout{512, 4});
+            auto writer = recording::create_writer(path(), {}, {.commit_interval_ms = 0}, recording::Layout{512, 4});
             require(writer.ok() && (*writer)->begin(geometry).ok());
             for (int64_t i = 0; i < n; ++i) {
                 Frame frame;

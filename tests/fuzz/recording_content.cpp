@@ -54,8 +54,7 @@ int64_t number(Input& in, int64_t low, int64_t high) {
 }
 
 std::vector<uint8_t> bytes(Input& in, size_t usual) {
-    const size_t n =
-        in.ConsumeIntegralInRange<int>(0, 15) == 0 ? in.ConsumeIntegralInRange<size_t>(0, 300) : usual;
+    const size_t n = in.ConsumeIntegralInRange<int>(0, 15) == 0 ? in.ConsumeIntegralInRange<size_t>(0, 300) : usual;
     auto content = in.ConsumeBytes<uint8_t>(std::min<size_t>(n, 64));
     content.resize(std::min<size_t>(n, 1 << 16), uint8_t(n));
     return content;
@@ -168,8 +167,7 @@ void fill(Input& in, Database& db, int32_t version) {
     put_meta("writer", "fuzz");
     put_meta("engine", in.ConsumeRandomLengthString(8));
     put_meta("entry", "");
-    put_meta("model",
-             in.ConsumeIntegralInRange(0, 15) == 0 ? in.ConsumeRandomLengthString(64) : model_to_json({}));
+    put_meta("model", in.ConsumeIntegralInRange(0, 15) == 0 ? in.ConsumeRandomLengthString(64) : model_to_json({}));
     put_meta("settings", in.ConsumeIntegralInRange(0, 15) == 0 ? in.ConsumeRandomLengthString(64) : "{}");
     std::string json = geometry_to_json(geometry);
     for (int i = in.ConsumeIntegralInRange(0, 15) == 0 ? 4 : 0; i > 0 && !json.empty(); --i) {
@@ -284,7 +282,8 @@ void read_everything() {
     // Rows of many tokens take another way to the same bytes.
     if (n > 0 && geometry.max_heads() > 0) {
         auto source = AttentionSource::of(recording);
-        MapRequest request{.rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
+        MapRequest request{
+            .rows = {.heads = {0}}, .tokens = {std::max<int64_t>(0, n - 20), n}, .columns_per_tile = 3, .n_threads = 1};
         for (const bool each_row : {false, true}) {
             request.each_row = each_row;
             request.exact = !each_row;

@@ -1,7 +1,7 @@
 // Bodies of requests, as strangers send them: everything between the bytes and the engine's queue.
 #include "server/dialects/attention_json.h"
-#include "server/http/request_fields.h"
 #include "server/generation/stop_text.h"
+#include "server/http/request_fields.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -39,7 +39,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const bool shown : {true, false}) {
         StopText stop(stops, shown);
         std::string all;
-        for (size_t at = 0, n = 1; at < prompt.size() && !stop.stopped(); at += n, n = n % 5 + 1) all += stop.add(prompt.substr(at, n));
+        for (size_t at = 0, n = 1; at < prompt.size() && !stop.stopped(); at += n, n = n % 5 + 1)
+            all += stop.add(prompt.substr(at, n));
         if (!stop.stopped()) all += stop.finish();
         if (all != stop.shown()) std::abort();
         if (!shown) {

@@ -51,8 +51,7 @@ TEST_P(MadeModel, PassesWithItsNumbers) {
 
 INSTANTIATE_TEST_SUITE_P(All, MadeModel, testing::ValuesIn(made_architectures()), [](const auto& param) {
     std::string name(param.param);
-    for (char& c : name)
-        c = c == '-' ? '_' : c;
+    for (char& c : name) c = c == '-' ? '_' : c;
     return name;
 });
 
@@ -155,10 +154,8 @@ std::string plain(const std::string& bytes) {
 const Damage damages[] = {
     {"Version1", [](auto& b) { b.version = 1; }, ErrorKind::unsupported, "is GGUF version 1"},
     {"Version9", [](auto& b) { b.version = 9; }, ErrorKind::too_new, "says it is GGUF version 9"},
-    {"BigEndian", [](auto& b) { b.version = 0x03000000; }, ErrorKind::unsupported,
-     "is a big-endian GGUF file"},
-    {"KeyTwice", [](auto& b) { b.repeat("general.name"); }, ErrorKind::damaged,
-     "holds the key general.name twice"},
+    {"BigEndian", [](auto& b) { b.version = 0x03000000; }, ErrorKind::unsupported, "is a big-endian GGUF file"},
+    {"KeyTwice", [](auto& b) { b.repeat("general.name"); }, ErrorKind::damaged, "holds the key general.name twice"},
     {"TensorTwice", [](auto& b) { b.tensors.push_back(b.tensors.back()); }, ErrorKind::damaged,
      "holds the tensor blk.0.attn_q.weight twice"},
     {"KeyType", [](auto& b) { b.key("x", 77, ""); }, ErrorKind::damaged, "is damaged at byte "},
@@ -168,8 +165,7 @@ const Damage damages[] = {
      ErrorKind::damaged, "is damaged at byte "},
     {"LongArray", [](auto& b) { b.key("x", 9, GgufBuilder::raw(4u) + GgufBuilder::raw(uint64_t(1) << 20)); },
      ErrorKind::damaged, "is cut off: "},
-    {"LongString", [](auto& b) { b.key("x", 8, GgufBuilder::raw(~uint64_t(0))); }, ErrorKind::damaged,
-     "is cut off: "},
+    {"LongString", [](auto& b) { b.key("x", 8, GgufBuilder::raw(~uint64_t(0))); }, ErrorKind::damaged, "is cut off: "},
     {"Alignment", [](auto& b) { b.u32("general.alignment", 48); }, ErrorKind::damaged,
      "has a key general.alignment of 48; it must be a power of two"},
     {"AlignmentType", [](auto& b) { b.f32("general.alignment", 32); }, ErrorKind::damaged,
@@ -210,8 +206,7 @@ const Damage damages[] = {
      "has no key general.architecture"},
     {"UnknownArchitecture", [](auto& b) { b.string("general.architecture", "gptj"); }, ErrorKind::unsupported,
      "is a model of architecture \"gptj\", which llama.cpp v0.5.0 does not know"},
-    {"NoLayers", [](auto& b) { b.drop("llama.block_count"); }, ErrorKind::damaged,
-     "has no key llama.block_count"},
+    {"NoLayers", [](auto& b) { b.drop("llama.block_count"); }, ErrorKind::damaged, "has no key llama.block_count"},
     {"ZeroLayers", [](auto& b) { b.u32("llama.block_count", 0); }, ErrorKind::damaged,
      "has a key llama.block_count of 0"},
     {"TooManyLayers", [](auto& b) { b.u32("llama.block_count", 513); }, ErrorKind::damaged,
@@ -232,16 +227,14 @@ const Damage damages[] = {
      "has no key llama.attention.head_count"},
     {"ZeroHeads", [](auto& b) { b.u32("llama.attention.head_count", 0); }, ErrorKind::damaged,
      "has a key llama.attention.head_count of 0"},
-    {"HeadsDoNotDivide", [](auto& b) { b.u32("llama.attention.head_count", 3); }, ErrorKind::damaged,
-     "has 3 heads "},
+    {"HeadsDoNotDivide", [](auto& b) { b.u32("llama.attention.head_count", 3); }, ErrorKind::damaged, "has 3 heads "},
     {"KvHeadsDoNotDivide", [](auto& b) { b.u32("llama.attention.head_count_kv", 3); }, ErrorKind::damaged,
      "has 2 query heads and 3 KV heads in layer 0"},
     {"HeadArray",
      [](auto& b) {
          b.i32s("llama.attention.head_count", {2, 2});
      },
-     ErrorKind::damaged,
-     "has a key llama.attention.head_count with 2 elements of type int32; the model has 1 layers"},
+     ErrorKind::damaged, "has a key llama.attention.head_count with 2 elements of type int32; the model has 1 layers"},
     {"NegativeHead", [](auto& b) { b.i32s("llama.attention.head_count", {-2}); }, ErrorKind::damaged,
      "has -2 at layer 0 of key llama.attention.head_count"},
     {"HeadSizesDiffer", [](auto& b) { b.u32("llama.attention.value_length", 4); }, ErrorKind::damaged,
@@ -253,18 +246,17 @@ const Damage damages[] = {
     {"Experts", [](auto& b) { b.u32("llama.expert_count", 4); }, ErrorKind::damaged, "uses 0 of 4 experts"},
     {"ExpertGroups",
      [](auto& b) {
-         b.u32("llama.expert_count", 4), b.u32("llama.expert_used_count", 2),
-             b.u32("llama.expert_group_count", 3);
+         b.u32("llama.expert_count", 4), b.u32("llama.expert_used_count", 2), b.u32("llama.expert_group_count", 3);
      },
      ErrorKind::damaged, "has 4 experts in 3 groups"},
-    {"NotANumber", [](auto& b) { b.f32("llama.attention.layer_norm_rms_epsilon", std::nanf("")); },
-     ErrorKind::damaged, "has a key llama.attention.layer_norm_rms_epsilon of nan"},
-    {"NegativeEpsilon", [](auto& b) { b.f32("llama.attention.layer_norm_rms_epsilon", -1); },
-     ErrorKind::damaged, "has a key llama.attention.layer_norm_rms_epsilon of -1"},
+    {"NotANumber", [](auto& b) { b.f32("llama.attention.layer_norm_rms_epsilon", std::nanf("")); }, ErrorKind::damaged,
+     "has a key llama.attention.layer_norm_rms_epsilon of nan"},
+    {"NegativeEpsilon", [](auto& b) { b.f32("llama.attention.layer_norm_rms_epsilon", -1); }, ErrorKind::damaged,
+     "has a key llama.attention.layer_norm_rms_epsilon of -1"},
     {"NoTokenizer", [](auto& b) { b.drop("tokenizer.ggml.model"); }, ErrorKind::damaged,
      "has no key tokenizer.ggml.model"},
-    {"NoTokenizerAndNoSize", [](auto& b) { b.string("tokenizer.ggml.model", "none"), b.drop("llama.vocab_size"); }, ErrorKind::damaged,
-     "has no key llama.vocab_size"},
+    {"NoTokenizerAndNoSize", [](auto& b) { b.string("tokenizer.ggml.model", "none"), b.drop("llama.vocab_size"); },
+     ErrorKind::damaged, "has no key llama.vocab_size"},
     {"UnknownTokenizer", [](auto& b) { b.string("tokenizer.ggml.model", "magic"); }, ErrorKind::unsupported,
      "has a tokeniser (tokenizer.ggml.model) that llama.cpp does not know"},
     {"NoTokens", [](auto& b) { b.drop("tokenizer.ggml.tokens"); }, ErrorKind::damaged,
@@ -308,8 +300,7 @@ const Damage damages[] = {
      "has no tensor token_embd.weight"},
     {"SecondPart",
      [](auto& b) {
-         b.key("split.no", 2, GgufBuilder::raw(uint16_t(1))),
-             b.key("split.count", 2, GgufBuilder::raw(uint16_t(3)));
+         b.key("split.no", 2, GgufBuilder::raw(uint16_t(1))), b.key("split.count", 2, GgufBuilder::raw(uint16_t(3)));
      },
      ErrorKind::invalid_argument, "is part 2 of 3 of a model; name its first part"},
 };
@@ -322,8 +313,7 @@ TEST_P(GgufDamageSentence, NamesThePlace) {
     const auto result = check(b.bytes());
     ASSERT_FALSE(result);
     EXPECT_EQ(result.error().kind, GetParam().kind);
-    EXPECT_EQ(result.error().message.find(std::string("m.gguf ") + GetParam().says), 0u)
-        << result.error().message;
+    EXPECT_EQ(result.error().message.find(std::string("m.gguf ") + GetParam().says), 0u) << result.error().message;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GgufDamageSentence, testing::ValuesIn(damages),
@@ -333,8 +323,7 @@ TEST(GgufCheck, ShowsNoControlCharactersFromTheFile) {
     GgufBuilder b = GgufBuilder::llama();
     b.key("evil\x1b[2Jname", 77, "");
     const std::string message = plain(b.bytes());
-    EXPECT_TRUE(std::all_of(message.begin(), message.end(), [](char c) { return c >= 0x20 && c < 0x7F; }))
-        << message;
+    EXPECT_TRUE(std::all_of(message.begin(), message.end(), [](char c) { return c >= 0x20 && c < 0x7F; })) << message;
 }
 
 // ---- the table of architectures
@@ -346,9 +335,7 @@ TEST(GgufArchitectures, AreThoseOfThePinnedSources) {
         EXPECT_NE(source.find('"' + std::string(arch.name) + '"'), std::string::npos) << arch.name;
     }
     size_t n = 0;
-    for (size_t at = source.find("{ LLM_ARCH_"); at != std::string::npos;
-         at = source.find("{ LLM_ARCH_", at + 1))
-        ++n;
+    for (size_t at = source.find("{ LLM_ARCH_"); at != std::string::npos; at = source.find("{ LLM_ARCH_", at + 1)) ++n;
     // two have a name but no implementation: gptj and "(unknown)"
     EXPECT_EQ(n, architectures().size() + 2) << "run scripts/list-architectures.py";
 }

@@ -112,8 +112,7 @@ TEST(GgufDamage, FlippedBytesOfTheDirectoryDoNotCrashTheEngine) {
         for (const uint8_t mask : {0x01, 0x04, 0x20, 0x80, 0xFF}) {
             std::string bytes = whole;
             bytes[at] = char(uint8_t(bytes[at]) ^ mask);
-            passed.add_some(bytes, "byte " + std::to_string(at) + " xor " + std::to_string(mask),
-                            sample(101));
+            passed.add_some(bytes, "byte " + std::to_string(at) + " xor " + std::to_string(mask), sample(101));
         }
     }
     EXPECT_GT(passed.refused, 1000u);
@@ -186,8 +185,7 @@ TEST_P(DamagedKeys, WrongTensorTypesDoNotCrashTheEngine) {
 
 INSTANTIATE_TEST_SUITE_P(All, DamagedKeys, testing::ValuesIn(made_architectures()), [](const auto& param) {
     std::string name(param.param);
-    for (char& c : name)
-        c = c == '-' ? '_' : c;
+    for (char& c : name) c = c == '-' ? '_' : c;
     return name;
 });
 

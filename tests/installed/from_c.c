@@ -22,13 +22,16 @@ int main(int argc, char** argv) {
     int failures = expect(attnscope_api_version() >= ATTNSCOPE_API_VERSION, "the library is as new as its header");
     attnscope_session* session = NULL;
     attnscope_session_params params = attnscope_session_default_params();
-    failures += expect(attnscope_session_open(&params, &session) == ATTNSCOPE_INVALID_ARGUMENT, "no model_path is refused");
+    failures +=
+        expect(attnscope_session_open(&params, &session) == ATTNSCOPE_INVALID_ARGUMENT, "no model_path is refused");
     failures += expect(strlen(attnscope_error_message()) > 10, "an error has a sentence");
     params.model_path = "no/such.gguf";
-    failures += expect(attnscope_session_open(&params, &session) == ATTNSCOPE_NOT_FOUND && !session, "a model that is not there");
+    failures += expect(attnscope_session_open(&params, &session) == ATTNSCOPE_NOT_FOUND && !session,
+                       "a model that is not there");
     params.model_path = argv[1];
     params.struct_size = 4;
-    failures += expect(attnscope_session_open(&params, &session) == ATTNSCOPE_INVALID_ARGUMENT, "a struct that is too short");
+    failures +=
+        expect(attnscope_session_open(&params, &session) == ATTNSCOPE_INVALID_ARGUMENT, "a struct that is too short");
     params.struct_size = sizeof params;
     failures += expect(attnscope_session_open(&params, &session) == ATTNSCOPE_OK, "the model opens");
     if (failures) return 1;
@@ -37,40 +40,55 @@ int main(int argc, char** argv) {
     attnscope_generate_params generate = attnscope_generate_default_params();
     generate.temperature = 0;
     generate.text = count_piece;
-    failures += expect(attnscope_session_record(session, "one two three", &generate, argv[2]) == ATTNSCOPE_OK, "a generation is recorded");
+    failures += expect(attnscope_session_record(session, "one two three", &generate, argv[2]) == ATTNSCOPE_OK,
+                       "a generation is recorded");
     failures += expect(n_pieces == 5, "the callback ends the generation");
-    failures += expect(attnscope_session_record(session, "one", &generate, argv[2]) != ATTNSCOPE_OK, "an existing file is refused");
+    failures += expect(attnscope_session_record(session, "one", &generate, argv[2]) != ATTNSCOPE_OK,
+                       "an existing file is refused");
     attnscope_session_free(session);
 
     attnscope_recording* recording = NULL;
     attnscope_recording_info info = {.struct_size = sizeof info};
     failures += expect(attnscope_recording_open(argv[2], &recording) == ATTNSCOPE_OK, "the recording opens");
-    failures += expect(attnscope_recording_get_info(recording, &info) == ATTNSCOPE_OK && info.complete && info.n_frames > 5, "it is complete");
+    failures +=
+        expect(attnscope_recording_get_info(recording, &info) == ATTNSCOPE_OK && info.complete && info.n_frames > 5,
+               "it is complete");
     attnscope_frame frame = {.struct_size = sizeof frame};
-    failures += expect(attnscope_recording_get_frame(recording, info.n_frames - 1, &frame) == ATTNSCOPE_OK && frame.generated &&
-                           frame.verdict == 0 && frame.has_rows, "its last frame is a good one of a generated token");
-    failures += expect(attnscope_recording_get_frame(recording, info.n_frames, &frame) == ATTNSCOPE_NOT_FOUND, "there is none behind it");
+    failures += expect(attnscope_recording_get_frame(recording, info.n_frames - 1, &frame) == ATTNSCOPE_OK &&
+                           frame.generated && frame.verdict == 0 && frame.has_rows,
+                       "its last frame is a good one of a generated token");
+    failures += expect(attnscope_recording_get_frame(recording, info.n_frames, &frame) == ATTNSCOPE_NOT_FOUND,
+                       "there is none behind it");
     int64_t n = 0;
-    failures += expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, NULL, 0, &n) == ATTNSCOPE_OK && n == info.n_frames,
-                       "the width of its rows");
+    failures +=
+        expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, NULL, 0, &n) == ATTNSCOPE_OK &&
+                   n == info.n_frames,
+               "the width of its rows");
     const size_t size = (size_t)info.n_layer * (size_t)info.n_head * (size_t)n;
     float* rows = malloc(size * sizeof *rows);
-    failures += expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, rows, size - 1, &n) == ATTNSCOPE_INVALID_ARGUMENT,
+    failures += expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, rows, size - 1, &n) ==
+                           ATTNSCOPE_INVALID_ARGUMENT,
                        "too little room is refused");
-    failures += expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, rows, size, &n) == ATTNSCOPE_OK, "its rows");
+    failures +=
+        expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, rows, size, &n) == ATTNSCOPE_OK,
+               "its rows");
     for (size_t r = 0; r < size / (size_t)n; ++r) {
         double sum = 0;
         for (int64_t j = 0; j < n; ++j) sum += (double)rows[r * (size_t)n + (size_t)j];
         failures += expect(fabs(sum - 1) < 1e-5, "each row sums to 1");
     }
     float* mean = malloc((size_t)n * sizeof *mean);
-    failures += expect(attnscope_recording_mean(recording, info.n_frames - 1, mean, (size_t)n, &n) == ATTNSCOPE_OK, "their mean");
+    failures += expect(attnscope_recording_mean(recording, info.n_frames - 1, mean, (size_t)n, &n) == ATTNSCOPE_OK,
+                       "their mean");
     int64_t column = 0;
     float weight = 0;
-    failures += expect(attnscope_recording_strongest(recording, info.n_frames - 1, 1, &column, &weight) == ATTNSCOPE_OK && column >= 1 &&
-                           mean[column] == weight, "the strongest column is the mean's");
+    failures +=
+        expect(attnscope_recording_strongest(recording, info.n_frames - 1, 1, &column, &weight) == ATTNSCOPE_OK &&
+                   column >= 1 && mean[column] == weight,
+               "the strongest column is the mean's");
     attnscope_verify_result verified = {.struct_size = sizeof verified};
-    failures += expect(attnscope_recording_verify(recording, &verified) == ATTNSCOPE_OK && verified.good && verified.n_ok == info.n_frames,
+    failures += expect(attnscope_recording_verify(recording, &verified) == ATTNSCOPE_OK && verified.good &&
+                           verified.n_ok == info.n_frames,
                        "it verifies");
     free(rows);
     free(mean);

@@ -50,7 +50,8 @@ TEST_F(OnMadeDevices, AfterADecodeThatFailedAllFramesHaveComeAndTheSessionGoesOn
             ASSERT_TRUE(device) << device.error().message;
             MadeDevice::steer().fail_graph(2 + 10); // the prompt's two batches, ten tokens
             Outcome failed = run(**device, some_tokens(60), greedy(20));
-            EXPECT_NE(failed.error.find("llama.cpp failed to decode at position 70"), std::string::npos) << failed.error;
+            EXPECT_NE(failed.error.find("llama.cpp failed to decode at position 70"), std::string::npos)
+                << failed.error;
             failed.error.clear();
             ASSERT_EQ(failed.text.size(), 11u);
             failed.text.pop_back(); // chosen, but never read
@@ -67,7 +68,8 @@ TEST_F(OnMadeDevices, WithoutPinnedMemoryThereIsASentenceAndTheSessionCanBeUsedA
     ASSERT_TRUE(device) << device.error().message;
     MadeDevice::steer().refuse([](Memory kind, size_t) { return kind == Memory::pinned; });
     const Outcome refused = run(**device, some_tokens(60), greedy(20));
-    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos) << refused.error;
+    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos)
+        << refused.error;
     EXPECT_TRUE(refused.frames.empty());
     MadeDevice::steer().refuse(nullptr);
     (*device)->reset();
@@ -84,7 +86,8 @@ TEST_F(OnMadeDevices, WithoutPinnedMemoryForTheSecondDeviceThereIsASentenceToo) 
     const auto n = std::make_shared<int>(0);
     MadeDevice::steer().refuse([n](Memory kind, size_t) { return kind == Memory::pinned && (*n)++ == 1; });
     const Outcome refused = run(**device, some_tokens(8), greedy(20));
-    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos) << refused.error;
+    EXPECT_NE(refused.error.find("there is no host memory for the transfer from a device"), std::string::npos)
+        << refused.error;
     (*device)->reset();
     expect_same(expected, run(**device, some_tokens(60), greedy(20)), 80);
 }
@@ -130,6 +133,7 @@ TEST_F(OnMadeDevices, WithoutMemoryForMirrorsASessionDoesNotOpenAndTheNextDoes) 
     const auto refused = Session::open(sessions.options("TEST0"));
     no_mirrors = false;
     ASSERT_FALSE(refused);
-    EXPECT_NE(refused.error().message.find("no host memory to mirror the cache of a device"), std::string::npos) << refused.error().message;
+    EXPECT_NE(refused.error().message.find("no host memory to mirror the cache of a device"), std::string::npos)
+        << refused.error().message;
     expect_same(expected, run(sessions.options("TEST0"), some_tokens(60), greedy(20)), 80);
 }

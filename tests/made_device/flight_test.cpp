@@ -27,7 +27,8 @@ TEST_F(OnMadeDevices, NoMoreThanEightTokensAreOnTheirWayToTheirFrames) {
     size_t most = 0;
     const auto text = [&](int32_t token, const std::string&) {
         if (r.text.size() == 20) held.until_nothing_moves();
-        if (r.text.size() >= 20) most = std::max(most, 60 + r.text.size() - r.frames.size()); // this one is still to be decoded
+        // this one is still to be decoded
+        if (r.text.size() >= 20) most = std::max(most, 60 + r.text.size() - r.frames.size());
         r.text.push_back(token);
         held.moves();
         return true;

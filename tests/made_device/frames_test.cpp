@@ -22,7 +22,9 @@ struct Case {
     bool events = true;
 };
 
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; } // or a test's name shows its bytes
+void PrintTo(const Case& c, std::ostream* out) {
+    *out << c.name;
+} // or a test's name shows its bytes
 
 class MadeDevices : public OnMadeDevices, public testing::WithParamInterface<Case> {};
 
@@ -77,7 +79,8 @@ TEST_F(OnMadeDevices, GatherThePromptsQueriesThatAreKept) {
                 const Outcome actual = run(device, some_tokens(150), g);
                 expect_same(expected, actual, 153);
                 for (size_t i = 0; i < actual.frames.size(); ++i) {
-                    EXPECT_EQ(actual.frames[i].q.empty(), i < size_t(150 - last)) << k_type << ", " << last << ": " << i;
+                    EXPECT_EQ(actual.frames[i].q.empty(), i < size_t(150 - last))
+                        << k_type << ", " << last << ": " << i;
                 }
             }
         }

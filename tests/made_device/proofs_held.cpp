@@ -54,7 +54,9 @@ ProofsHeld::ProofsHeld() {
     gate().n_waited = 0;
 }
 
-ProofsHeld::~ProofsHeld() { release(); }
+ProofsHeld::~ProofsHeld() {
+    release();
+}
 
 void ProofsHeld::until_nothing_moves() {
     {

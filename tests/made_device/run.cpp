@@ -51,7 +51,8 @@ GenerateOptions greedy(int32_t n) {
     return g;
 }
 
-Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options, const std::function<void(Session&)>& text) {
+Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options,
+            const std::function<void(Session&)>& text) {
     Outcome outcome;
     const auto frame = [&](CapturedFrame&& f) -> Result<void> {
         outcome.means.push_back(f.mean);
@@ -69,7 +70,7 @@ Outcome run(Session& session, const std::vector<int32_t>& prompt, const Generate
 }
 
 Outcome run(const SessionOptions& options, const std::vector<int32_t>& prompt, const GenerateOptions& generate,
-        const std::function<void(Session&)>& text) {
+            const std::function<void(Session&)>& text) {
     auto session = Session::open(options);
     if (session) return run(**session, prompt, generate, text);
     Outcome failed;
@@ -98,7 +99,8 @@ std::vector<float> rows_of(const Outcome& outcome, size_t index, int32_t layer, 
     const Frame& f = outcome.frames[index];
     const auto n = static_cast<int64_t>(index) + 1;
     std::vector<KeyBlock> keys;
-    for (int64_t j = 0; j < n; ++j) keys.push_back({outcome.frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
+    for (int64_t j = 0; j < n; ++j)
+        keys.push_back({outcome.frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
     RowsRequest r;
     r.layer = &info;
     r.q = f.q.data() + g.q_offset(layer);
@@ -120,7 +122,8 @@ void expect_rows_are_those_proven(const Outcome& outcome) {
         if (outcome.frames[i].q.empty()) continue;
         for (const Witness& w : outcome.frames[i].witnesses) {
             const double again = row_fingerprint(rows_of(outcome, i, w.layer, w.head, w.head + 1));
-            EXPECT_NEAR(again / w.fingerprint, 1, 1e-5) << "frame " << i << ", layer " << w.layer << ", head " << w.head;
+            EXPECT_NEAR(again / w.fingerprint, 1, 1e-5)
+                << "frame " << i << ", layer " << w.layer << ", head " << w.head;
         }
     }
 }
@@ -144,7 +147,8 @@ void expect_same(const Outcome& expected, const Outcome& actual, size_t n_frames
         EXPECT_TRUE(a.q == b.q) << "queries of frame " << i << ", " << b.q.size() << " bytes";
         EXPECT_TRUE(a.k == b.k) << "keys of frame " << i << ", " << b.k.size() << " bytes";
         // What a proof allows for rounding is docs/fidelity.md's matter: where the CPU's own fails by a hair, this one may.
-        EXPECT_EQ(b.verdict & ~a.verdict, verdict_ok) << i << ": " << verdict_text(b.verdict) << ", on the CPU " << verdict_text(a.verdict);
+        EXPECT_EQ(b.verdict & ~a.verdict, verdict_ok)
+            << i << ": " << verdict_text(b.verdict) << ", on the CPU " << verdict_text(a.verdict);
         EXPECT_FALSE(b.witnesses.empty()) << i;
         if (testing::Test::HasFailure()) return; // one frame's worth of words is enough
     }
@@ -163,7 +167,9 @@ std::vector<double> mean_of_rows(const Outcome& outcome, size_t index) {
     return mean;
 }
 
-void OnMadeDevices::SetUp() { MadeDevice::steer().reset(); }
+void OnMadeDevices::SetUp() {
+    MadeDevice::steer().reset();
+}
 void OnMadeDevices::TearDown() {
     EXPECT_TRUE(MadeDevice::steer().reset()) << "something wrote to memory of a device that had been given back";
 }

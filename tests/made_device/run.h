@@ -47,10 +47,10 @@ GenerateOptions greedy(int32_t n);
 
 // Generates in an open session. `text` is told of every token, before it is decoded.
 Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options,
-        const std::function<void(Session&)>& text = {});
+            const std::function<void(Session&)>& text = {});
 // Opens one first; the devices of tests must be idle.
 Outcome run(const SessionOptions& session, const std::vector<int32_t>& prompt, const GenerateOptions& options,
-        const std::function<void(Session&)>& text = {});
+            const std::function<void(Session&)>& text = {});
 
 // Forgets the last token that the engine has read, behind the session's back, as programs do that let a small model guess ahead:
 // the next token takes its position and its cells at once.

@@ -17,7 +17,8 @@ Outcome decode(const SessionOptions& o, const std::vector<size_t>& sizes) {
     Outcome outcome;
     llama_model_params mp = llama_model_default_params();
     mp.n_gpu_layers = o.n_gpu_layers;
-    ggml_backend_dev_t devices[] = {o.devices == "none" ? nullptr : ggml_backend_dev_by_name(o.devices.c_str()), nullptr};
+    ggml_backend_dev_t devices[] = {o.devices == "none" ? nullptr : ggml_backend_dev_by_name(o.devices.c_str()),
+                                    nullptr};
     mp.devices = devices;
     const llama_model_ptr model(llama_model_load_from_file(o.model_path.c_str(), mp));
     llama_context_params cp = llama_context_default_params();
@@ -56,9 +57,11 @@ TEST_F(OnMadeDevices, BatchesOfAnySizeInAnyOrderAreCapturedAlike) {
         const Sessions sessions(shape_of(model));
         for (const auto order : {MadeStreams::Order::engine_first, MadeStreams::Order::engine_last}) {
             MadeDevice::steer().streams.set_order(order);
-            for (const std::vector<size_t>& sizes :
-                 {std::vector<size_t>{1, 1, 8, 1, 3, 32, 1, 40, 64, 1, 1, 5}, {1, 2, 4, 8, 16, 32, 64}, {1, 64, 1, 64, 1, 1, 64}}) {
-                const Outcome expected = decode(sessions.options("none"), sizes), r = decode(sessions.options("TEST0"), sizes);
+            for (const std::vector<size_t>& sizes : {std::vector<size_t>{1, 1, 8, 1, 3, 32, 1, 40, 64, 1, 1, 5},
+                                                     {1, 2, 4, 8, 16, 32, 64},
+                                                     {1, 64, 1, 64, 1, 1, 64}}) {
+                const Outcome expected = decode(sessions.options("none"), sizes),
+                              r = decode(sessions.options("TEST0"), sizes);
                 ASSERT_EQ(expected.error + r.error, "");
                 ASSERT_EQ(expected.frames.size(), r.frames.size());
                 for (size_t i = 0; i < r.frames.size(); ++i) {

@@ -1,6 +1,6 @@
+#include "base/sha256.h"
 #include "models/model_identity.h"
 #include "models/model_make.h"
-#include "base/sha256.h"
 
 #include "support/file_bytes.h"
 #include "support/temp_dir.h"
@@ -14,8 +14,7 @@ using test::TempDir;
 
 std::string little_endian(uint64_t n) {
     std::string bytes;
-    for (int i = 0; i < 8; ++i)
-        bytes += char(n >> (8 * i));
+    for (int i = 0; i < 8; ++i) bytes += char(n >> (8 * i));
     return bytes;
 }
 
@@ -35,8 +34,7 @@ TEST(ModelIdentityOf, HashesBothEndsAndTheSize) {
     const std::string path = dir.file("file");
     for (const size_t size : {size_t(0), size_t(5), (size_t(1) << 20) + 3, (size_t(3) << 20) + 7}) {
         std::string bytes(size, 'x');
-        for (size_t i = 0; i < size; ++i)
-            bytes[i] = char(i * 7 + i / 1000);
+        for (size_t i = 0; i < size; ++i) bytes[i] = char(i * 7 + i / 1000);
         test::write_bytes(path, bytes);
         const size_t n = std::min(size, size_t(1) << 20);
         const auto sum = model_sha256(path);

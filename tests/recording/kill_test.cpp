@@ -18,8 +18,7 @@ namespace {
 
 // Writes until it is killed; every commit's number goes into the pipe.
 [[noreturn]] void write_forever(const std::string& path, const Geometry& geometry, int pipe, int pace_us) {
-    auto writer =
-        RecordingWriter::create(path, make_info(), {.commit_interval_ms = 3, .commit_bytes = 1 << 20});
+    auto writer = RecordingWriter::create(path, make_info(), {.commit_interval_ms = 3, .commit_bytes = 1 << 20});
     if (!writer) _exit(2);
     (*writer)->on_commit([pipe](int64_t n) {
         if (write(pipe, &n, sizeof n) != ssize_t(sizeof n)) _exit(3);
@@ -62,8 +61,7 @@ TEST(Kill, EveryCommittedFrameSurvives) {
         waitpid(child, &status, 0);
         ASSERT_TRUE(WIFSIGNALED(status)) << "the writer ended by itself with " << WEXITSTATUS(status);
         int64_t promised = 0;
-        for (int64_t n = 0; read(ends[0], &n, sizeof n) == ssize_t(sizeof n);)
-            promised = n;
+        for (int64_t n = 0; read(ends[0], &n, sizeof n) == ssize_t(sizeof n);) promised = n;
         close(ends[0]);
 
         if (promised == 0 && !std::filesystem::exists(path)) continue;

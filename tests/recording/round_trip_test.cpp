@@ -50,8 +50,7 @@ void expect_frames(Recording& recording, const Geometry& geometry, int64_t n) {
     }
     auto headers = recording.frames(0, n);
     ASSERT_TRUE(headers) << headers.error().message;
-    for (int64_t i = 0; i < n; ++i)
-        ASSERT_TRUE(same_header((*headers)[size_t(i)], make_frame(geometry, i)));
+    for (int64_t i = 0; i < n; ++i) ASSERT_TRUE(same_header((*headers)[size_t(i)], make_frame(geometry, i)));
     for (int32_t layer = 0; layer < geometry.n_layer(); ++layer) {
         auto keys = recording.keys(layer, n / 3, n);
         if (!geometry.owns_k(layer)) {
@@ -94,13 +93,13 @@ TEST_P(RoundTrip, KeepsEveryBitOfEveryFrame) {
 
 INSTANTIATE_TEST_SUITE_P(
     Geometries, RoundTrip,
-    ::testing::Values(
-        std::pair{"uniform", uniform_geometry({})}, std::pair{"mixed", mixed_geometry()},
-        std::pair{"f32", uniform_geometry({.q_type = DType::f32, .k_type = DType::f32})},
-        std::pair{"bf16", uniform_geometry({.n_layer = 3, .head_dim = 80, .k_type = DType::bf16})},
-        std::pair{"q4_0", uniform_geometry({.n_layer = 5, .n_head_kv = 1, .k_type = DType::q4_0})},
-        std::pair{"one", uniform_geometry({.n_layer = 1, .n_head = 1, .n_head_kv = 1, .head_dim = 8})},
-        std::pair{"large", uniform_geometry({.n_layer = 2, .n_head = 64, .n_head_kv = 8, .head_dim = 256})}),
+    ::testing::Values(std::pair{"uniform", uniform_geometry({})}, std::pair{"mixed", mixed_geometry()},
+                      std::pair{"f32", uniform_geometry({.q_type = DType::f32, .k_type = DType::f32})},
+                      std::pair{"bf16", uniform_geometry({.n_layer = 3, .head_dim = 80, .k_type = DType::bf16})},
+                      std::pair{"q4_0", uniform_geometry({.n_layer = 5, .n_head_kv = 1, .k_type = DType::q4_0})},
+                      std::pair{"one", uniform_geometry({.n_layer = 1, .n_head = 1, .n_head_kv = 1, .head_dim = 8})},
+                      std::pair{"large",
+                                uniform_geometry({.n_layer = 2, .n_head = 64, .n_head_kv = 8, .head_dim = 256})}),
     [](const auto& param) { return param.param.first; });
 
 TEST(Recording, KeepsWhoWroteWhat) {
@@ -196,12 +195,11 @@ TEST(Recording, RowsAreThoseOfTheMathematics) {
                 request.position = frames[size_t(index)].position;
                 request.positions = positions;
                 request.head_end = layer.n_head;
-                ASSERT_TRUE(attention_rows(
-                    request, std::span<float>(expected).first(size_t(layer.n_head) * size_t(index + 1))));
+                ASSERT_TRUE(attention_rows(request,
+                                           std::span<float>(expected).first(size_t(layer.n_head) * size_t(index + 1))));
             }
             const auto from = all->weights.begin() + ptrdiff_t(size_t(l) * expected.size());
-            EXPECT_TRUE(std::equal(expected.begin(), expected.end(), from))
-                << "frame " << index << " layer " << l;
+            EXPECT_TRUE(std::equal(expected.begin(), expected.end(), from)) << "frame " << index << " layer " << l;
         }
         const std::vector<int32_t> layers{5, 2};
         const std::vector<int32_t> heads{5, 1, 2};
@@ -211,8 +209,8 @@ TEST(Recording, RowsAreThoseOfTheMathematics) {
         for (size_t l = 0; l < 2; ++l) {
             for (size_t h = 0; h < 3; ++h) {
                 const float* a = some->weights.data() + (l * 3 + h) * columns;
-                const float* b = all->weights.data() +
-                                 (size_t(layers[l]) * all->heads.size() + size_t(heads[h])) * columns;
+                const float* b =
+                    all->weights.data() + (size_t(layers[l]) * all->heads.size() + size_t(heads[h])) * columns;
                 EXPECT_TRUE(std::equal(a, a + columns, b));
             }
         }
@@ -241,8 +239,7 @@ TEST(Recording, TakesLittleMoreThanItsQueriesAndKeys) {
             ASSERT_TRUE((*writer)->push(std::move(frame)));
         }
         ASSERT_TRUE((*writer)->close());
-        const auto data =
-            static_cast<double>(n) * static_cast<double>(geometry.q_bytes() + geometry.k_bytes());
+        const auto data = static_cast<double>(n) * static_cast<double>(geometry.q_bytes() + geometry.k_bytes());
         const double ratio = static_cast<double>(std::filesystem::file_size(path)) / data;
         RecordProperty("ratio", std::to_string(ratio));
         std::printf("file / (Q and K) = %.4f\n", ratio);

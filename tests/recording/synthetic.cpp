@@ -155,8 +155,7 @@ std::string piece_of(int32_t token) {
     return token == 7 ? std::string("\xe2\x96") : std::string(" p").append(std::to_string(token));
 }
 
-void write_recording(const std::string& path, const Geometry& geometry, int64_t n,
-                     const WriterOptions& options) {
+void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options) {
     auto writer = RecordingWriter::create(path, make_info(), options);
     if (!writer) throw std::runtime_error(writer.error().message);
     if (auto r = (*writer)->begin(geometry); !r) throw std::runtime_error(r.error().message);

@@ -34,8 +34,7 @@ bool same_frame(const Frame& a, const Frame& b);
 
 RecordingInfo make_info();
 // Writes and closes a recording of n frames; aborts the test program on failure.
-void write_recording(const std::string& path, const Geometry& geometry, int64_t n,
-                     const WriterOptions& options = {});
+void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options = {});
 std::string piece_of(int32_t token);
 
 } // namespace attnscope::test

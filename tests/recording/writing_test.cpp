@@ -33,8 +33,7 @@ std::unique_ptr<Recording> must_open(const std::string& path) {
 }
 
 void wait_for(const std::function<bool()>& condition) {
-    for (int i = 0; i < 2000 && !condition(); ++i)
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    for (int i = 0; i < 2000 && !condition(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     ASSERT_TRUE(condition());
 }
 
@@ -140,15 +139,13 @@ TEST(Writing, WithoutCloseEverythingPushedIsThereAndTheFileIsIncomplete) {
     {
         auto writer = must_create(path);
         ASSERT_TRUE(writer->begin(geometry));
-        for (int64_t i = 0; i < 77; ++i)
-            ASSERT_TRUE(writer->push(make_frame(geometry, i)));
+        for (int64_t i = 0; i < 77; ++i) ASSERT_TRUE(writer->push(make_frame(geometry, i)));
     }
     auto recording = must_open(path);
     ASSERT_TRUE(recording);
     EXPECT_FALSE(recording->info().complete);
     ASSERT_EQ(recording->info().n_frames, 77);
-    for (int64_t i = 0; i < 77; ++i)
-        EXPECT_TRUE(same_frame(*recording->frame(i, true, true), make_frame(geometry, i)));
+    for (int64_t i = 0; i < 77; ++i) EXPECT_TRUE(same_frame(*recording->frame(i, true, true), make_frame(geometry, i)));
     EXPECT_TRUE(recording->check());
 }
 
@@ -292,11 +289,9 @@ TEST(Writing, AFullQueueWaitsAndMemoryStaysBounded) {
     auto writer = must_create(dir.file("a.attn"), {.queue_bytes = 1 << 20});
     ASSERT_TRUE(writer->begin(geometry));
     int64_t i = 0;
-    for (; i < 400; ++i)
-        ASSERT_TRUE(writer->push(make_frame(geometry, i)));
+    for (; i < 400; ++i) ASSERT_TRUE(writer->push(make_frame(geometry, i)));
     const size_t before = resident_bytes();
-    for (; i < 2000; ++i)
-        ASSERT_TRUE(writer->push(make_frame(geometry, i)));
+    for (; i < 2000; ++i) ASSERT_TRUE(writer->push(make_frame(geometry, i)));
     if (!sanitized) {
         EXPECT_LT(resident_bytes(), before + (size_t(8) << 20)); // 70 MB went through meanwhile
     }
@@ -360,16 +355,14 @@ TEST(Writing, AnUnfinishedFileCanBeReadInAFolderThatCannotBeWritten) {
     const std::string live = dir.file("live.attn");
     auto writer = must_create(live, {.commit_interval_ms = 0});
     ASSERT_TRUE(writer->begin(geometry));
-    for (int64_t i = 0; i < 10; ++i)
-        ASSERT_TRUE(writer->push(make_frame(geometry, i)));
+    for (int64_t i = 0; i < 10; ++i) ASSERT_TRUE(writer->push(make_frame(geometry, i)));
     wait_for([&] { return writer->recorded() == 10; });
     const std::string path = dir.file("dead/copy.attn"); // what a crash would have left, and somebody else's
     fs::create_directory(dir.file("dead"));
     fs::copy_file(live, path);
     fs::copy_file(live + "-wal", path + "-wal");
     fs::permissions(dir.path(), fs::perms(0755));
-    for (const char* suffix : {"", "-wal"})
-        fs::permissions(path + suffix, fs::perms(0444));
+    for (const char* suffix : {"", "-wal"}) fs::permissions(path + suffix, fs::perms(0444));
     fs::permissions(dir.file("dead"), fs::perms(0555));
     EXPECT_TRUE(as_nobody([&] {
         auto recording = Recording::open(path);

@@ -14,7 +14,8 @@ struct Asked {
     bool allows_anything = false; // any Access-Control header at all
 };
 
-Asked ask(const ServedModel& served, const std::string& path, const httplib::Headers& headers, const char* method = "GET") {
+Asked ask(const ServedModel& served, const std::string& path, const httplib::Headers& headers,
+          const char* method = "GET") {
     httplib::Request request;
     request.method = method;
     request.path = path;
@@ -33,8 +34,8 @@ Asked ask(const ServedModel& served, const std::string& path, const httplib::Hea
 TEST(Access, EveryRouteWantsTheKey) {
     ServedModel served([](server::ServerOptions& o) { o.api_keys = {"one", "two"}; });
     ASSERT_TRUE(served.ok()) << served.error();
-    for (const char* path : {"/health", "/props", "/metrics", "/v1/models", "/api/v1/model", "/api/extra/perf", "/api/extra/version",
-                             "/api/extra/generate/check", "/nothing"}) {
+    for (const char* path : {"/health", "/props", "/metrics", "/v1/models", "/api/v1/model", "/api/extra/perf",
+                             "/api/extra/version", "/api/extra/generate/check", "/nothing"}) {
         EXPECT_EQ(ask(served, path, {}).status, 401) << path;
         EXPECT_EQ(ask(served, path, {{"Authorization", "Bearer on"}}).status, 401) << path;
         EXPECT_EQ(ask(served, path, {{"Authorization", "Bearer onetwo"}}).status, 401) << path;
@@ -42,8 +43,9 @@ TEST(Access, EveryRouteWantsTheKey) {
         EXPECT_NE(ask(served, path, {{"Authorization", "Bearer one"}}).status, 401) << path;
         EXPECT_NE(ask(served, path, {{"X-Api-Key", "two"}}).status, 401) << path;
     }
-    for (const char* path : {"/api/v1/generate", "/api/extra/generate/stream", "/api/v1/tokenize", "/api/v1/prune", "/api/extra/abort",
-                             "/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/apply-template"}) {
+    for (const char* path :
+         {"/api/v1/generate", "/api/extra/generate/stream", "/api/v1/tokenize", "/api/v1/prune", "/api/extra/abort",
+          "/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/apply-template"}) {
         EXPECT_EQ(ask(served, path, {}, "POST").status, 401) << path;
     }
 }
@@ -52,12 +54,14 @@ TEST(Access, OnlyItsOwnNamesAreServed) {
     ServedModel served([](server::ServerOptions& o) { o.allowed_hosts = {"studio.local", "proxy.example:443"}; });
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string port = ":" + std::to_string(served.port());
-    for (const std::string& host : {"127.0.0.1" + port, "localhost" + port, "LOCALHOST" + port, "[::1]" + port, "studio.local" + port,
-                                    std::string("studio.local"), std::string("proxy.example:443")}) {
+    for (const std::string& host :
+         {"127.0.0.1" + port, "localhost" + port, "LOCALHOST" + port, "[::1]" + port, "studio.local" + port,
+          std::string("studio.local"), std::string("proxy.example:443")}) {
         EXPECT_EQ(ask(served, "/health", {{"Host", host}}).status, 200) << host;
     }
-    for (const std::string& host : {"evil.example" + port, "localhost.evil.example" + port, "127.0.0.1.evil.example" + port,
-                                    std::string("localhost:1"), "127.0.0.2" + port, "evil.example:443" + port}) {
+    for (const std::string& host :
+         {"evil.example" + port, "localhost.evil.example" + port, "127.0.0.1.evil.example" + port,
+          std::string("localhost:1"), "127.0.0.2" + port, "evil.example:443" + port}) {
         EXPECT_EQ(ask(served, "/health", {{"Host", host}}).status, 403) << host;
     }
 }
@@ -70,10 +74,13 @@ TEST(Access, OnlyPagesOfAllowedOriginsMayCall) {
         const Asked a = ask(served, "/api/v1/tokenize", {{"Origin", origin}}, "POST");
         EXPECT_EQ(a.status, 200) << origin;
         EXPECT_EQ(a.allow_origin, origin);
-        EXPECT_EQ(ask(served, "/api/v1/tokenize", {{"Origin", origin}, {"Access-Control-Request-Method", "POST"}}, "OPTIONS").status, 204);
+        EXPECT_EQ(
+            ask(served, "/api/v1/tokenize", {{"Origin", origin}, {"Access-Control-Request-Method", "POST"}}, "OPTIONS")
+                .status,
+            204);
     }
-    for (const char* origin : {"http://localhost:8081", "https://localhost:8080", "http://localhost:8080.evil.example", "http://localhost",
-                               "null", "", "http://evil.example", "http://localhost:8080/"}) {
+    for (const char* origin : {"http://localhost:8081", "https://localhost:8080", "http://localhost:8080.evil.example",
+                               "http://localhost", "null", "", "http://evil.example", "http://localhost:8080/"}) {
         for (const char* method : {"POST", "OPTIONS"}) {
             const Asked a = ask(served, "/api/v1/tokenize", {{"Origin", origin}}, method);
             EXPECT_EQ(a.status, 403) << method << " " << origin;
@@ -87,7 +94,8 @@ TEST(Access, WebSocketsAreAskedForTheirOriginToo) {
     ServedModel served([](server::ServerOptions& o) { o.cors_origins = {"http://localhost:8080"}; });
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string url = "ws://127.0.0.1:" + std::to_string(served.port()) + "/api/extra/generate/stream/ws";
-    httplib::ws::WebSocketClient stranger(url, {{"Origin", "http://evil.example"}}), page(url, {{"Origin", "http://localhost:8080"}});
+    httplib::ws::WebSocketClient stranger(url, {{"Origin", "http://evil.example"}}),
+        page(url, {{"Origin", "http://localhost:8080"}});
     const auto refused = stranger.connect();
     EXPECT_FALSE(refused);
     EXPECT_EQ(refused.status(), 403);

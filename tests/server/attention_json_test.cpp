@@ -17,7 +17,8 @@ std::string refusal(const char* text) {
 } // namespace
 
 TEST(AttentionJson, ReadsEveryField) {
-    const auto fields = read_attention(Json::parse(R"({"layers": [0, 5.0], "heads": 3, "reduce": "spans", "format": "u8",
+    const auto fields =
+        read_attention(Json::parse(R"({"layers": [0, 5.0], "heads": 3, "reduce": "spans", "format": "u8",
         "window": 64, "top_k": 9, "spans": [[0, 4], {"characters": [2, 7]}], "every": 5,
         "accumulate": ["brightness", "total", "total"], "window_rows": 8})"));
     ASSERT_TRUE(fields) << fields.error().message;
@@ -36,7 +37,8 @@ TEST(AttentionJson, ReadsEveryField) {
 }
 
 TEST(AttentionJson, NothingAndNullMeanTheDefaults) {
-    for (const char* text : {"{}", R"({"layers": null, "reduce": null, "spans": null, "accumulate": null, "top_k": null})"}) {
+    for (const char* text :
+         {"{}", R"({"layers": null, "reduce": null, "spans": null, "accumulate": null, "top_k": null})"}) {
         const auto fields = read_attention(Json::parse(text));
         ASSERT_TRUE(fields);
         EXPECT_EQ(fields.value().request.reduce, Reduce::none);
@@ -77,8 +79,7 @@ TEST(AttentionJson, RefusalsNameTheField) {
     for (const auto& [text, start] : cases)
         EXPECT_TRUE(refusal(text).starts_with(start)) << text << ": " << refusal(text);
     Json many = {{"spans", Json::array()}};
-    for (size_t i = 0; i <= max_spans; ++i)
-        many["spans"].push_back({0, 1});
+    for (size_t i = 0; i <= max_spans; ++i) many["spans"].push_back({0, 1});
     EXPECT_FALSE(read_attention(many));
 }
 

@@ -45,7 +45,8 @@ TEST(Kobold, GeneratesAtOnceAndAsAStreamWithTheSameText) {
 TEST(Kobold, TheTextIncludesTheStopSequenceUnlessTrimmed) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
-    const std::string all = served.post("/api/v1/generate", kobold("Count: 1, 2, 3,", 12, {{"ban_eos_token", true}}))["results"][0]["text"];
+    const std::string all =
+        served.post("/api/v1/generate", kobold("Count: 1, 2, 3,", 12, {{"ban_eos_token", true}}))["results"][0]["text"];
     ASSERT_GT(all.size(), 8u);
     const std::string stop = all.substr(4, 3);
     const size_t at = all.find(stop);
@@ -62,7 +63,8 @@ TEST(Kobold, AbortAndCheckFindAGenerationByItsKey) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     auto running = std::async(std::launch::async, [&] {
-        return served.post("/api/v1/generate", kobold("Once upon a time", 900, {{"genkey", "K1"}, {"ban_eos_token", true}}));
+        return served.post("/api/v1/generate",
+                           kobold("Once upon a time", 900, {{"genkey", "K1"}, {"ban_eos_token", true}}));
     });
     std::string seen;
     for (int i = 0; i < 2000 && seen.empty(); ++i) {
@@ -91,11 +93,13 @@ TEST(Kobold, TheSmallEndpointsAnswerInItsShapes) {
     EXPECT_NE(text["result"].get<std::string>().find("Hello there"), std::string::npos);
     EXPECT_EQ(served.get("/api/v1/info/version")["result"], "1.2.5");
     EXPECT_EQ(served.get("/api/extra/version")["result"], "KoboldCpp");
-    for (const char* path : {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length", "/api/v1/config/max_length"}) {
+    for (const char* path :
+         {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length", "/api/v1/config/max_length"}) {
         EXPECT_GT(served.get(path)["value"].get<int>(), 0) << path;
     }
     const Json perf = served.get("/api/extra/perf");
-    for (const char* key : {"last_process", "last_eval", "last_token_count", "last_seed", "total_gens", "stop_reason", "queue", "idle", "uptime"}) {
+    for (const char* key : {"last_process", "last_eval", "last_token_count", "last_seed", "total_gens", "stop_reason",
+                            "queue", "idle", "uptime"}) {
         EXPECT_TRUE(perf.contains(key)) << key;
     }
 }
@@ -104,12 +108,14 @@ TEST(Kobold, AttentionIsAskedForOnItsEndpointsToo) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     const Json attention = {{"reduce", "mean"}, {"prompt_rows", true}};
-    const Json whole = served.post("/api/v1/generate", kobold("The capital of France is", 3, {{"attention", attention}, {"cache_prompt", false}}));
+    const Json whole = served.post(
+        "/api/v1/generate", kobold("The capital of France is", 3, {{"attention", attention}, {"cache_prompt", false}}));
     EXPECT_EQ(whole["attention"].size(), 3u);
     const size_t n_prompt = whole["results"][0]["prompt_tokens"];
     EXPECT_EQ(whole["prompt_attention"].size(), n_prompt - 1);
     size_t n = 0;
-    for (const Json& e : served.events("/api/extra/generate/stream", kobold("The capital of France is", 3, {{"attention", attention}}))) {
+    for (const Json& e : served.events("/api/extra/generate/stream",
+                                       kobold("The capital of France is", 3, {{"attention", attention}}))) {
         EXPECT_TRUE(e["token"].is_string());
         n += e.contains("attention") && !e.contains("prompt_token");
     }
@@ -119,13 +125,17 @@ TEST(Kobold, AttentionIsAskedForOnItsEndpointsToo) {
 TEST(OpenAi, ChatsAtOnceAndAsAStream) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
-    Json body = {{"model", "any"}, {"messages", Json::array({{{"role", "user"}, {"content", "Say hello."}}})}, {"max_tokens", 8}, {"temperature", 0}};
+    Json body = {{"model", "any"},
+                 {"messages", Json::array({{{"role", "user"}, {"content", "Say hello."}}})},
+                 {"max_tokens", 8},
+                 {"temperature", 0}};
     const Json whole = served.post("/v1/chat/completions", body);
     EXPECT_EQ(whole["object"], "chat.completion");
     EXPECT_EQ(whole["choices"][0]["message"]["role"], "assistant");
     const std::string text = whole["choices"][0]["message"]["content"];
     EXPECT_FALSE(text.empty());
-    EXPECT_EQ(whole["usage"]["total_tokens"], whole["usage"]["prompt_tokens"].get<int>() + whole["usage"]["completion_tokens"].get<int>());
+    EXPECT_EQ(whole["usage"]["total_tokens"],
+              whole["usage"]["prompt_tokens"].get<int>() + whole["usage"]["completion_tokens"].get<int>());
     body["stream"] = true;
     body["stream_options"] = {{"include_usage", true}};
     const auto events = served.events("/v1/chat/completions", body);
@@ -150,10 +160,14 @@ TEST(OpenAi, ChatsAtOnceAndAsAStream) {
 TEST(OpenAi, CompletesTextAndTokenIds) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
-    const Json whole = served.post("/v1/completions", {{"prompt", "The capital of France is"}, {"max_tokens", 6}, {"temperature", 0}});
+    const Json whole =
+        served.post("/v1/completions", {{"prompt", "The capital of France is"}, {"max_tokens", 6}, {"temperature", 0}});
     EXPECT_EQ(whole["object"], "text_completion");
-    const Json ids = served.post("/tokenize", {{"content", "The capital of France is"}, {"add_special", true}})["tokens"];
-    const Json by_ids = served.post("/v1/completions", {{"prompt", ids}, {"max_tokens", 6}, {"temperature", 0}, {"attention", {{"reduce", "mean"}}}});
+    const Json ids =
+        served.post("/tokenize", {{"content", "The capital of France is"}, {"add_special", true}})["tokens"];
+    const Json by_ids =
+        served.post("/v1/completions",
+                    {{"prompt", ids}, {"max_tokens", 6}, {"temperature", 0}, {"attention", {{"reduce", "mean"}}}});
     EXPECT_EQ(by_ids["choices"][0]["text"], whole["choices"][0]["text"]);
     EXPECT_EQ(by_ids["attention"].size(), 6u);
     EXPECT_EQ(served.get("/v1/models")["data"][0]["object"], "model");
@@ -190,7 +204,8 @@ TEST(LlamaServer, ItsEndpointsAnswerInItsShapes) {
     EXPECT_EQ(tokens[0]["piece"], "Hello");
     EXPECT_EQ(served.post("/detokenize", {{"tokens", Json::array({tokens[0]["id"]})}})["content"], "Hello");
     const std::string prompt =
-        served.post("/apply-template", {{"messages", Json::array({{{"role", "system"}, {"content", "Be brief."}}, {{"role", "user"}, {"content", "Hi"}}})}})["prompt"];
+        served.post("/apply-template", {{"messages", Json::array({{{"role", "system"}, {"content", "Be brief."}},
+                                                                  {{"role", "user"}, {"content", "Hi"}}})}})["prompt"];
     EXPECT_NE(prompt.find("<|im_start|>system\nBe brief."), std::string::npos);
     EXPECT_NE(prompt.find("<|im_start|>user\nHi"), std::string::npos);
     EXPECT_TRUE(prompt.ends_with("<|im_start|>assistant\n"));
@@ -205,12 +220,23 @@ TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
     ASSERT_TRUE(served.ok()) << served.error();
     std::string deep = "{\"prompt\":";
     for (int i = 0; i < 5000; ++i) deep += '[';
-    const std::vector<std::string> bodies = {
-        "{", "[]", "nonsense", deep, "{\"prompt\":\"\xFF\xFE\"}", R"({"prompt":{"a":1}})", R"({"prompt":""})",
-        R"({"prompt":"x","temperature":-1})", R"({"prompt":"x","temperature":1e99})", R"({"prompt":"x","top_k":1e300})",
-        R"({"prompt":"x","attention":{"layers":[99]}})", R"({"prompt":"x","attention":{"reduce":"sum"}})",
-        R"({"prompt":"x","attention":{"unknown":1}})", R"({"prompt":"x","attention":[1]})", R"({"prompt":"x","record":true})",
-        R"({"prompt":"x","logit_bias":{"999999999":1}})", R"({"prompt":"x","attention":{"reduce":"spans","spans":[[5,2]]}})"};
+    const std::vector<std::string> bodies = {"{",
+                                             "[]",
+                                             "nonsense",
+                                             deep,
+                                             "{\"prompt\":\"\xFF\xFE\"}",
+                                             R"({"prompt":{"a":1}})",
+                                             R"({"prompt":""})",
+                                             R"({"prompt":"x","temperature":-1})",
+                                             R"({"prompt":"x","temperature":1e99})",
+                                             R"({"prompt":"x","top_k":1e300})",
+                                             R"({"prompt":"x","attention":{"layers":[99]}})",
+                                             R"({"prompt":"x","attention":{"reduce":"sum"}})",
+                                             R"({"prompt":"x","attention":{"unknown":1}})",
+                                             R"({"prompt":"x","attention":[1]})",
+                                             R"({"prompt":"x","record":true})",
+                                             R"({"prompt":"x","logit_bias":{"999999999":1}})",
+                                             R"({"prompt":"x","attention":{"reduce":"spans","spans":[[5,2]]}})"};
     for (const std::string& body : bodies) {
         Json answer;
         EXPECT_EQ(served.status("/api/v1/generate", body, &answer), 400) << body.substr(0, 80);
@@ -221,12 +247,16 @@ TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
     }
     for (const char* ids : {"[-1]", "[49152]", "[1e99]", "[1.5]", "[\"a\"]", "[null]", "{}", "[]"}) {
         EXPECT_EQ(served.status("/api/v1/generate", std::string("{\"input_ids\":") + ids + "}"), 400) << ids;
-        EXPECT_EQ(served.status("/api/v1/detokenize", std::string("{\"token_ids\":") + ids + "}"), std::string(ids) == "[]" ? 200 : 400) << ids;
+        EXPECT_EQ(served.status("/api/v1/detokenize", std::string("{\"token_ids\":") + ids + "}"),
+                  std::string(ids) == "[]" ? 200 : 400)
+            << ids;
     }
     Json too_many = Json::array();
     for (int i = 0; i < 1024; ++i) too_many.push_back(5);
     EXPECT_EQ(served.status("/api/v1/generate", Json({{"input_ids", too_many}}).dump()), 400);
-    EXPECT_EQ(served.status("/v1/chat/completions", R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), 400);
+    EXPECT_EQ(
+        served.status("/v1/chat/completions", R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),
+        400);
     EXPECT_EQ(served.status("/no/such/place", "{}"), 404);
     EXPECT_EQ(served.status("/api/v1/generate", std::string(size_t(9) << 20, ' ')), 413);
     // And it still serves.
@@ -239,7 +269,9 @@ TEST(Dialects, AFullQueueIsToldAsBusy) {
     const Json slow = kobold("Once upon a time", 900, {{"ban_eos_token", true}, {"genkey", "slow"}});
     auto first = std::async(std::launch::async, [&] { return served.post("/api/v1/generate", slow); });
     while (served.get("/api/extra/perf")["idle"] != 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    auto second = std::async(std::launch::async, [&] { return served.post("/api/v1/generate", kobold("x", 2, {{"genkey", "next"}})); });
+    auto second = std::async(std::launch::async, [&] {
+        return served.post("/api/v1/generate", kobold("x", 2, {{"genkey", "next"}}));
+    });
     while (served.get("/api/extra/perf")["queue"] != 1) std::this_thread::sleep_for(std::chrono::milliseconds(2));
     Json answer;
     EXPECT_EQ(served.status("/api/v1/generate", kobold("x", 2).dump(), &answer), 503);

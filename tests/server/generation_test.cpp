@@ -70,7 +70,8 @@ TEST(Generation, TheEnginesThreadsComputeForAClientThatKeepsUp) {
         ASSERT_TRUE(event && event->frame());
         EXPECT_EQ(event->kind, GenerationEvent::Kind::token);
         EXPECT_EQ(event->answer.has_value(), !behind);
-        std::optional<base::Lock> lock(std::in_place, scene.keys->mutex); // whoever computed now would wait for it for ever
+        // whoever computed now would wait for it for ever
+        std::optional<base::Lock> lock(std::in_place, scene.keys->mutex);
         if (behind) lock.reset();
         const auto answer = scene.generation->answer(*event);
         ASSERT_TRUE(answer && *answer);
@@ -122,7 +123,7 @@ TEST(Generation, FramesAreComputedInTheirOrderWhoeverComputes) {
     Scene scene(asking({.reduce = Reduce::mean, .accumulate = {Accumulate::last}}), 2);
     const Frame first = scene.next_frame();
     scene.generation->put_prompt_row({first, {}}); // left to the client
-    ASSERT_TRUE(scene.generation->next(1s)); // which has it in hand, and has not computed it
+    ASSERT_TRUE(scene.generation->next(1s));       // which has it in hand, and has not computed it
     auto event = scene.generation->next(1ms);
     EXPECT_FALSE(event);
     const Frame second = scene.choose();

@@ -16,8 +16,8 @@ namespace {
 const char* stream_path = "/api/extra/generate/stream";
 
 Json asking(const Json& ids, int n, Json more = Json::object()) {
-    Json body = {{"input_ids", ids}, {"max_length", n}, {"temperature", 0}, {"output_attentions", true},
-                 {"request_id", "r1"}, {"ban_eos_token", true}};
+    Json body = {{"input_ids", ids},          {"max_length", n},    {"temperature", 0},
+                 {"output_attentions", true}, {"request_id", "r1"}, {"ban_eos_token", true}};
     body.update(more);
     return body;
 }
@@ -64,13 +64,15 @@ TEST(HaloWeave, TextBecomesTokensAndTextAgain) {
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string text = "Hello, how are you? \xC3\xA9t\xC3\xA9";
     // The client sends JSON as text/plain, which needs no preflight.
-    const auto r = served.client().Post("/api/v1/tokenize", Json({{"text", text}, {"add_special_tokens", false}}).dump(), "text/plain");
+    const auto r = served.client().Post("/api/v1/tokenize",
+                                        Json({{"text", text}, {"add_special_tokens", false}}).dump(), "text/plain");
     ASSERT_TRUE(r && r->status == 200);
     const Json tokens = Json::parse(r->body);
     ASSERT_EQ(tokens["token_count"], tokens["token_ids"].size());
     ASSERT_EQ(tokens["tokens"].size(), tokens["token_ids"].size());
     EXPECT_GT(tokens["token_count"].get<int>(), 5);
-    for (size_t i = 0; i < tokens["tokens"].size(); ++i) EXPECT_EQ(tokens["tokens"][i]["token_id"], tokens["token_ids"][i]);
+    for (size_t i = 0; i < tokens["tokens"].size(); ++i)
+        EXPECT_EQ(tokens["tokens"][i]["token_id"], tokens["token_ids"][i]);
     EXPECT_EQ(tokens["tokens"][0]["text"], "Hello");
     EXPECT_EQ(served.post("/api/v1/detokenize", {{"token_ids", tokens["token_ids"]}})["text"], text);
 }
@@ -119,7 +121,8 @@ TEST(HaloWeave, AggregatedIsTheMeanOfAllRows) {
     ASSERT_TRUE(served.ok()) << served.error();
     const Json ids = served.post("/api/v1/tokenize", {{"text", long_text(12)}})["token_ids"];
     const auto whole = tokens_of(served.events(stream_path, asking(ids, 3)));
-    const auto mean = tokens_of(served.events(stream_path, asking(ids, 3, {{"attention_format", "aggregated"}, {"cache_prompt", false}})));
+    const auto mean = tokens_of(
+        served.events(stream_path, asking(ids, 3, {{"attention_format", "aggregated"}, {"cache_prompt", false}})));
     ASSERT_EQ(whole.size(), 3u);
     ASSERT_EQ(mean.size(), 3u);
     for (size_t t = 0; t < 3; ++t) {
@@ -140,7 +143,8 @@ TEST(HaloWeave, RowsOverSseAreThoseOfTheRecordingBitForBit) {
     ServedModel served([&](server::ServerOptions& o) { o.record_dir = dir.path().string(); });
     ASSERT_TRUE(served.ok()) << served.error();
     const Json ids = served.post("/api/v1/tokenize", {{"text", long_text(20)}})["token_ids"];
-    const auto events = served.events(stream_path, asking(ids, 8, {{"record", true}, {"attention", {{"prompt_rows", true}}}}));
+    const auto events =
+        served.events(stream_path, asking(ids, 8, {{"record", true}, {"attention", {{"prompt_rows", true}}}}));
     ASSERT_TRUE(events.back()["recording"].is_string()) << events.back().dump();
     auto recording = Recording::open(dir.file(events.back()["recording"]));
     ASSERT_TRUE(recording) << recording.error().message;
@@ -186,7 +190,8 @@ TEST(HaloWeave, APrunedConversationReusesWhatItHasInCommon) {
     EXPECT_EQ(fresh[0]["attention"]["reused"], 0);
     const auto expected = values_of(fresh[0]["attention"]);
     ASSERT_EQ(expected.size(), values.size());
-    for (size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(double(values[i]), double(expected[i]), 0.02); // other batches, other rounding
+    // other batches, other rounding
+    for (size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(double(values[i]), double(expected[i]), 0.02);
 }
 
 TEST(HaloWeave, TokensAreCountedWhileAGenerationRuns) {
@@ -210,8 +215,8 @@ TEST(HaloWeave, ReductionsComeAsAsked) {
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string text = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Who bakes bread?";
     const auto ask = [&](const Json& attention) {
-        const Json body = {{"prompt", text}, {"max_length", 5}, {"temperature", 0}, {"ban_eos_token", true},
-                           {"output_attentions", true}, {"attention", attention}};
+        const Json body = {{"prompt", text},        {"max_length", 5},           {"temperature", 0},
+                           {"ban_eos_token", true}, {"output_attentions", true}, {"attention", attention}};
         return served.events(stream_path, body);
     };
     auto events = ask({{"reduce", "top_k"}, {"top_k", 3}});

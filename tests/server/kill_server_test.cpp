@@ -25,7 +25,8 @@ TEST(KilledServer, LeavesRecordingsThatOpen) {
     if (child == 0) {
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
-        execl(ATTNSCOPE_BIN, ATTNSCOPE_BIN, "serve", "-m", "smollm2", "-c", "1024", "-t", "1", "--port", "0", "--record", folder.c_str(), nullptr);
+        execl(ATTNSCOPE_BIN, ATTNSCOPE_BIN, "serve", "-m", "smollm2", "-c", "1024", "-t", "1", "--port", "0",
+              "--record", folder.c_str(), nullptr);
         _exit(127);
     }
     close(ends[1]);
@@ -39,7 +40,8 @@ TEST(KilledServer, LeavesRecordingsThatOpen) {
     httplib::Request request;
     request.method = "POST";
     request.path = "/api/extra/generate/stream";
-    request.body = Json({{"prompt", long_text(10)}, {"max_length", 700}, {"ban_eos_token", true}, {"record", true}}).dump();
+    request.body =
+        Json({{"prompt", long_text(10)}, {"max_length", 700}, {"ban_eos_token", true}, {"record", true}}).dump();
     request.content_receiver = [&](const char*, size_t, size_t, size_t) {
         if (++n == 30) kill(child, SIGKILL);
         return true;

@@ -8,7 +8,9 @@ using namespace attnscope::test;
 
 namespace {
 
-void captures_nothing(server::ServerOptions& o) { o.attention = false; }
+void captures_nothing(server::ServerOptions& o) {
+    o.attention = false;
+}
 
 Json completion(const std::string& prompt, int n) {
     return {{"prompt", prompt}, {"max_tokens", n}, {"temperature", 0}, {"ignore_eos", true}};
@@ -71,8 +73,9 @@ TEST(NoAttention, HiddenStatesStillComeAndTheTimeLimitHolds) {
         o.time_limit = std::chrono::seconds(1);
     });
     ASSERT_TRUE(served.ok()) << served.error();
-    const auto events = served.events("/api/extra/generate/stream", {{"prompt", "Once"}, {"max_length", 1000}, {"ban_eos_token", true},
-                                                                    {"output_hidden_states", true}});
+    const auto events = served.events(
+        "/api/extra/generate/stream",
+        {{"prompt", "Once"}, {"max_length", 1000}, {"ban_eos_token", true}, {"output_hidden_states", true}});
     ASSERT_GT(events.size(), 1u);
     EXPECT_TRUE(events.front().contains("hidden_state")) << events.front().dump().substr(0, 300);
     EXPECT_EQ(events.back()["finish_reason"], "timeout");

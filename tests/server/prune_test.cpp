@@ -18,7 +18,9 @@ TEST(Prune, GivenScoresDecide) {
     EXPECT_EQ(out["dropped_tokens"], Json::array({Json::array({2, 4})}));
     EXPECT_EQ(out["input_ids"], Json::array({10, 11, 14, 15}));
     EXPECT_EQ(out["fits"], true);
-    const Json pinned = served.post("/api/v1/prune", {{"scores", {9, 9, 1, 1, 5, 5}}, {"chunks", {{0, 2}, {2, 4}, {4, 6}}}, {"pinned", {1}}, {"budget", 4}});
+    const Json pinned = served.post(
+        "/api/v1/prune",
+        {{"scores", {9, 9, 1, 1, 5, 5}}, {"chunks", {{0, 2}, {2, 4}, {4, 6}}}, {"pinned", {1}}, {"budget", 4}});
     EXPECT_EQ(pinned["dropped_chunks"], Json::array({2}));
 }
 
@@ -27,9 +29,15 @@ TEST(Prune, WhatAGenerationOrItsRecordingAccumulatedDecides) {
     ServedModel served([&](server::ServerOptions& o) { o.record_dir = dir.path().string(); });
     ASSERT_TRUE(served.ok()) << served.error();
     const Json ids = served.post("/api/v1/tokenize", {{"text", long_text(6)}})["token_ids"];
-    const auto events = served.events("/api/extra/generate/stream", {{"input_ids", ids}, {"max_length", 12}, {"ban_eos_token", true}, {"temperature", 0},
-                                                                     {"request_id", "A"}, {"record", true}, {"output_attentions", true},
-                                                                     {"attention", {{"reduce", "mean"}, {"accumulate", "total"}}}});
+    const auto events =
+        served.events("/api/extra/generate/stream", {{"input_ids", ids},
+                                                     {"max_length", 12},
+                                                     {"ban_eos_token", true},
+                                                     {"temperature", 0},
+                                                     {"request_id", "A"},
+                                                     {"record", true},
+                                                     {"output_attentions", true},
+                                                     {"attention", {{"reduce", "mean"}, {"accumulate", "total"}}}});
     ASSERT_TRUE(events.back().contains("scores")) << events.back().dump();
     for (const char* policy : {"brightness", "h2o", "snapkv", "tova"}) {
         Json body = {{"input_ids", ids}, {"policy", policy}, {"budget", ids.size() / 2}, {"request_id", "A"}};

@@ -70,7 +70,8 @@ int ServedModel::status(const std::string& path, const std::string& body, Json* 
     return r->status;
 }
 
-void ServedModel::stream(const std::string& path, const Json& body, const std::function<bool(const Json&)>& on_event) const {
+void ServedModel::stream(const std::string& path, const Json& body,
+                         const std::function<bool(const Json&)>& on_event) const {
     std::string waiting;
     httplib::Request request;
     request.method = "POST";

@@ -49,7 +49,8 @@ TEST(StopText, TheFirstStopEndsTheTextWhereverTokensAreCut) {
         EXPECT_EQ(text.rfind(hidden, 0), 0u);
         EXPECT_GE(hidden.size() + 4, first);
         const std::string shown = run(text, stops, true, random);
-        EXPECT_TRUE(std::any_of(stops.begin(), stops.end(), [&](const std::string& s) { return shown.ends_with(s); })) << text;
+        EXPECT_TRUE(std::any_of(stops.begin(), stops.end(), [&](const std::string& s) { return shown.ends_with(s); }))
+            << text;
         EXPECT_EQ(text.rfind(shown, 0), 0u);
     }
 }

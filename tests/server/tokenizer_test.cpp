@@ -32,14 +32,17 @@ TEST(Tokenizer, LongRunsOfLettersDoNotOverflowTheStack) {
         httplib::Client client("127.0.0.1", (*server)->port());
         client.set_read_timeout(120);
         for (const char* piece : {"a", " ", "\xC3\xA9"}) {
-            const size_t size = std::string(vocab) == "deepseek-llm" && *piece == 'a' ? size_t(1) << 20 : size_t(1) << 17;
+            const size_t size =
+                std::string(vocab) == "deepseek-llm" && *piece == 'a' ? size_t(1) << 20 : size_t(1) << 17;
             std::string text;
             while (text.size() + 4 < size) text += piece;
             const auto r = client.Post("/tokenize", nlohmann::json({{"content", text}}).dump(), "application/json");
             ASSERT_TRUE(r) << vocab << " '" << piece << "'";
             EXPECT_EQ(r->status, 200) << vocab << " '" << piece << "' " << r->body.substr(0, 200);
         }
-        const auto r = client.Post("/tokenize", nlohmann::json({{"content", std::string((size_t(1) << 20) + 1, 'a')}}).dump(), "application/json");
+        const auto r =
+            client.Post("/tokenize", nlohmann::json({{"content", std::string((size_t(1) << 20) + 1, 'a')}}).dump(),
+                        "application/json");
         ASSERT_TRUE(r);
         EXPECT_EQ(r->status, 400);
     }

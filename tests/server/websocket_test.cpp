@@ -40,7 +40,11 @@ private:
 };
 
 Json asking(Json more = Json::object()) {
-    Json body = {{"prompt", long_text(10)}, {"max_length", 6}, {"temperature", 0}, {"ban_eos_token", true}, {"output_attentions", true}};
+    Json body = {{"prompt", long_text(10)},
+                 {"max_length", 6},
+                 {"temperature", 0},
+                 {"ban_eos_token", true},
+                 {"output_attentions", true}};
     body.update(more);
     return body;
 }
@@ -84,7 +88,8 @@ TEST(WebSocket, SmallerFormsStayNearTheRows) {
     ASSERT_TRUE(socket.open());
     std::vector<std::vector<float>> values;
     for (const char* format : {"f32", "f16", "u8"}) {
-        ASSERT_TRUE(socket.say(asking({{"max_length", 1}, {"cache_prompt", false}, {"attention", {{"format", format}}}})));
+        ASSERT_TRUE(
+            socket.say(asking({{"max_length", 1}, {"cache_prompt", false}, {"attention", {{"format", format}}}})));
         const Json event = socket.json();
         ASSERT_EQ(event["type"], "token") << event.dump();
         const std::string bytes = socket.binary();
@@ -143,7 +148,10 @@ TEST(WebSocket, AReaderThatWantsTheLatestIsToldWhatItMissed) {
     Socket socket(served);
     ASSERT_TRUE(socket.open());
     // Frames large enough to fill the socket's own buffers soon.
-    ASSERT_TRUE(socket.say({{"prompt", long_text(35)}, {"max_length", 100}, {"ban_eos_token", true}, {"attention", {{"flow", "latest"}}}}));
+    ASSERT_TRUE(socket.say({{"prompt", long_text(35)},
+                            {"max_length", 100},
+                            {"ban_eos_token", true},
+                            {"attention", {{"flow", "latest"}}}}));
     int n_tokens = 0, n_rows = 0;
     Json event = socket.json();
     for (; event.value("type", "") == "token"; event = socket.json()) {
@@ -170,7 +178,8 @@ TEST(WebSocket, AClientThatDoesNotReadIsGivenUpAndToldSo) {
     ASSERT_TRUE(served.ok()) << served.error();
     Socket socket(served);
     ASSERT_TRUE(socket.open());
-    ASSERT_TRUE(socket.say({{"prompt", long_text(35)}, {"max_length", 250}, {"ban_eos_token", true}, {"output_attentions", true}}));
+    ASSERT_TRUE(socket.say(
+        {{"prompt", long_text(35)}, {"max_length", 250}, {"ban_eos_token", true}, {"output_attentions", true}}));
     Json event = socket.json();
     ASSERT_EQ(event["type"], "token") << event.dump();
     socket.binary();

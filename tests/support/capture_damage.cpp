@@ -40,14 +40,12 @@ void mask(SyntheticToken& scores, const SyntheticModel& model, int64_t position)
 }
 
 void multiply(SyntheticToken& token, float factor) {
-    for (float& x : token.values)
-        x *= factor;
+    for (float& x : token.values) x *= factor;
 }
 
 // Columns as the cells of a cache: `cell(layer, position)` says where; -1: not in the cache. Cells that hold
 // nothing visible are 0.
-template <typename Cell>
-SyntheticToken by_cells(const SyntheticToken& token, int64_t width, const Cell& cell) {
+template <typename Cell> SyntheticToken by_cells(const SyntheticToken& token, int64_t width, const Cell& cell) {
     SyntheticToken out = token;
     out.n_context = out.stated_context = width;
     out.values.assign(size_t(token.n_layer) * size_t(token.n_head) * size_t(width), 0.0f);
@@ -69,8 +67,7 @@ int64_t padded_width(int64_t n) {
 
 class Spoiler {
 public:
-    Spoiler(const Damage& damage, uint64_t seed)
-        : name_(damage.name), random_(seed * 6364136223846793005u + 1) {
+    Spoiler(const Damage& damage, uint64_t seed) : name_(damage.name), random_(seed * 6364136223846793005u + 1) {
         shape_ = random_shape(seed);
         first_ = 20 + int64_t(random_() % 200);
         n_ = 12 + int64_t(random_() % 20);
@@ -88,8 +85,7 @@ public:
         if (is_prompt()) first_ = 0, n_ = 24 + int64_t(random_() % 40);
         if (name_.find("cache") != std::string::npos && name_ != "shifted cache") n_ += 8;
         if (name_.find("heads repeated") != std::string::npos || name_ == "KV heads alone") {
-            while (shape_.n_head == shape_.n_head_kv)
-                shape_ = random_shape(random_());
+            while (shape_.n_head == shape_.n_head_kv) shape_ = random_shape(random_());
         }
     }
 
@@ -291,26 +287,20 @@ private:
             return widened(scores, padded_width(position + 1), 0.0f);
         }
         if (name_ == "every layer the last" || name_ == "prompt, every layer the last") {
-            for (int32_t l = 0; l < last; ++l)
-                copy_layer(token, l, clean, last);
+            for (int32_t l = 0; l < last; ++l) copy_layer(token, l, clean, last);
         } else if (name_ == "some layers the last") {
             // a reader overtaken by the engine: a different subset each time, never all
-            const int32_t others =
-                int32_t(t == 3 ? std::max(1, last / 2) : int32_t(random_() % uint64_t(n_layer)));
+            const int32_t others = int32_t(t == 3 ? std::max(1, last / 2) : int32_t(random_() % uint64_t(n_layer)));
             std::vector<int32_t> order;
-            for (int32_t l = 0; l < last; ++l)
-                order.push_back(l);
-            for (size_t i = order.size(); i > 1; --i)
-                std::swap(order[i - 1], order[random_() % i]);
+            for (int32_t l = 0; l < last; ++l) order.push_back(l);
+            for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_() % i]);
             const int32_t copied = n_layer > 2 ? std::min(others, last - 1) : 0;
-            for (int32_t i = 0; i < copied; ++i)
-                copy_layer(token, order[size_t(i)], clean, last);
+            for (int32_t i = 0; i < copied; ++i) copy_layer(token, order[size_t(i)], clean, last);
             if (n_layer == 2 && now && t > 0) copy_layer(token, 0, previous_, last);
         } else if (name_ == "some layers the previous token's") {
             if (t > 0 && now) {
                 const int32_t copied = 1 + int32_t(random_() % uint64_t(last));
-                for (int32_t l = 0; l < copied; ++l)
-                    copy_layer(token, l, previous_, last);
+                for (int32_t l = 0; l < copied; ++l) copy_layer(token, l, previous_, last);
             }
         } else if (name_ == "tokens flip to scores") {
             if (now) return scores;
@@ -322,8 +312,7 @@ private:
         } else if (name_ == "torn between layers") {
             if (now) {
                 const int32_t cut = 1 + int32_t(random_() % uint64_t(last));
-                for (int32_t l = cut; l < n_layer; ++l)
-                    copy_layer(token, l, scores, l);
+                for (int32_t l = cut; l < n_layer; ++l) copy_layer(token, l, scores, l);
             }
         } else if (name_ == "torn inside a layer") {
             if (now) {
@@ -339,8 +328,7 @@ private:
             token = widened(clean, padded_width(position + 1), 0.0f);
         } else if (name_ == "ring of some layers") {
             const int64_t cells = shape_.window + 16;
-            token = by_cells(clean, position + 1,
-                             [&](int32_t l, int64_t p) { return l % 2 == 0 ? p % cells : p; });
+            token = by_cells(clean, position + 1, [&](int32_t l, int64_t p) { return l % 2 == 0 ? p % cells : p; });
         } else if (name_ == "ring with room") {
             const int64_t cells = shape_.window + 16;
             token = by_cells(clean, cells, [&](int32_t, int64_t p) {
@@ -348,9 +336,8 @@ private:
             });
         } else if (name_ == "ring without room") {
             const int64_t cells = shape_.window;
-            token = by_cells(clean, cells, [&](int32_t, int64_t p) {
-                return p > position - cells ? p % cells : int64_t(-1);
-            });
+            token = by_cells(clean, cells,
+                             [&](int32_t, int64_t p) { return p > position - cells ? p % cells : int64_t(-1); });
         } else if (name_ == "shifted cache") {
             // A full cache of `cells`: positions up to `discarded` (but for the first few) were dropped and
             // their cells are used again; the sequence was renumbered, so `position` counts what is still
@@ -383,8 +370,7 @@ private:
                 for (int32_t k = 0; k < shape_.n_head_kv; ++k) {
                     for (int64_t p = 0; p < clean.n_context; ++p) {
                         float sum = 0;
-                        for (int32_t h = 0; h < group; ++h)
-                            sum += from.row(l, k * group + h)[p];
+                        for (int32_t h = 0; h < group; ++h) sum += from.row(l, k * group + h)[p];
                         token.values.push_back(sum / float(group));
                     }
                 }
@@ -393,10 +379,8 @@ private:
             if (now) std::fill_n(token.row(some_layer(), 0), token.n_context, std::nanf(""));
         } else if (name_ == "scores beyond half precision") {
             multiply(scores, 20000.0f);
-            for (float& x : scores.values)
-                x = round_to_half(std::clamp(x, -60000.0f, infinity));
-            for (float& x : scores.values)
-                x = x == infinity && random_() % 2 ? 65504.0f : x;
+            for (float& x : scores.values) x = round_to_half(std::clamp(x, -60000.0f, infinity));
+            for (float& x : scores.values) x = x == infinity && random_() % 2 ? 65504.0f : x;
             return scores;
         } else if (name_ == "half written: zeros to the end") {
             if (now) {
@@ -408,8 +392,7 @@ private:
                 const size_t at = random_() % (token.values.size() / 2),
                              n = std::min<size_t>(256, token.values.size() / 2);
                 for (size_t i = at; i < at + n; ++i) {
-                    token.values[i] =
-                        std::ldexp(float(random_() >> 40) * 0x1p-24f - 0.5f, int(random_() % 200) - 70);
+                    token.values[i] = std::ldexp(float(random_() >> 40) * 0x1p-24f - 0.5f, int(random_() % 200) - 70);
                 }
             }
         }
@@ -421,8 +404,7 @@ private:
         for (int64_t l = 0; l < from.n_layer; ++l) {
             for (int64_t h = 0; h < heads; ++h) {
                 for (int64_t p = 0; p < n; ++p) {
-                    to.values[size_t(l * heads * n + p * heads + h)] =
-                        from.values[size_t(l * heads * n + h * n + p)];
+                    to.values[size_t(l * heads * n + p * heads + h)] = from.values[size_t(l * heads * n + h * n + p)];
                 }
             }
         }

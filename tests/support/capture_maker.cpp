@@ -12,8 +12,7 @@ namespace {
 // std::normal_distribution differs between libraries; the sum of four uniforms is near enough to a normal.
 float normal(std::mt19937_64& random) {
     float sum = 0;
-    for (int i = 0; i < 4; ++i)
-        sum += float(random() >> 40) * 0x1p-24f - 0.5f;
+    for (int i = 0; i < 4; ++i) sum += float(random() >> 40) * 0x1p-24f - 0.5f;
     return sum * std::sqrt(3.0f);
 }
 
@@ -49,17 +48,15 @@ CaptureToken SyntheticToken::view(int64_t index) const {
 
 Diagnosis SyntheticCapture::diagnose() const {
     Diagnoser diagnoser(info);
-    for (size_t i = 0; i < tokens.size(); ++i)
-        diagnoser.add(tokens[i].view(int64_t(i)));
+    for (size_t i = 0; i < tokens.size(); ++i) diagnoser.add(tokens[i].view(int64_t(i)));
     return diagnoser.finish();
 }
 
-SyntheticModel::SyntheticModel(const SyntheticShape& shape, uint64_t seed)
-    : shape_(shape), random_(seed), seed_(seed) {
+SyntheticModel::SyntheticModel(const SyntheticShape& shape, uint64_t seed) : shape_(shape), random_(seed), seed_(seed) {
     keys_.resize(size_t(shape.n_layer) * size_t(shape.n_head_kv));
     for (int32_t i = 0; i < shape.n_layer * shape.n_head; ++i) {
-        heads_.push_back({uniform(random_, 0.0f, 0.15f), uniform(random_, 0.0f, 4.0f),
-                          uniform(random_, 0.6f, 2.0f), uniform(random_, 0.5f, 4.0f)});
+        heads_.push_back({uniform(random_, 0.0f, 0.15f), uniform(random_, 0.0f, 4.0f), uniform(random_, 0.6f, 2.0f),
+                          uniform(random_, 0.5f, 4.0f)});
     }
 }
 
@@ -68,8 +65,7 @@ void SyntheticModel::extend(int64_t n) {
         // each key depends on the seed, the head and the position alone, so that captures may begin anywhere
         for (int64_t p = int64_t(keys_[i].size()) / shape_.head_dim; p < n; ++p) {
             std::mt19937_64 random(seed_ * 7919 + i * 104729 + uint64_t(p) * 1299709 + 1);
-            for (int32_t d = 0; d < shape_.head_dim; ++d)
-                keys_[i].push_back(normal(random));
+            for (int32_t d = 0; d < shape_.head_dim; ++d) keys_[i].push_back(normal(random));
         }
     }
 }
@@ -93,15 +89,13 @@ SyntheticToken SyntheticModel::scores(int64_t position) {
     for (int32_t l = 0; l < shape_.n_layer; ++l) {
         for (int32_t h = 0; h < shape_.n_head; ++h) {
             const Head& head = heads_[size_t(l * shape_.n_head + h)];
-            for (float& x : query)
-                x = normal(random) * head.sharpness;
+            for (float& x : query) x = normal(random) * head.sharpness;
             const auto& keys = keys_[size_t(l * shape_.n_head_kv + h / (shape_.n_head / shape_.n_head_kv))];
             float* row = token.row(l, h);
             for (int64_t p = 0; p <= position; ++p) {
                 float dot = 0;
                 const float* key = keys.data() + p * shape_.head_dim;
-                for (int32_t d = 0; d < shape_.head_dim; ++d)
-                    dot += query[size_t(d)] * key[d];
+                for (int32_t d = 0; d < shape_.head_dim; ++d) dot += query[size_t(d)] * key[d];
                 float score = dot * scale + (p == 0 ? head.first : 0.0f);
                 if (shape_.softcap > 0) score = shape_.softcap * std::tanh(score / shape_.softcap);
                 const float distance = float(position - p);
@@ -122,19 +116,14 @@ void SyntheticModel::to_attention(SyntheticToken& token, int64_t position) const
             if (h < shape_.pure_sink_heads + shape_.uniform_heads) {
                 const bool sink = h < shape_.pure_sink_heads;
                 for (int64_t p = 0; p <= position; ++p) {
-                    row[p] = p < first ? 0.0f
-                             : sink    ? (p == first ? 1.0f : 0.0f)
-                                       : 1.0f / float(position + 1 - first);
+                    row[p] = p < first ? 0.0f : sink ? (p == first ? 1.0f : 0.0f) : 1.0f / float(position + 1 - first);
                 }
                 continue;
             }
             float most = shape_.sinks ? heads_[size_t(l * shape_.n_head + h)].sink : minus_infinity;
-            for (int64_t p = first; p <= position; ++p)
-                most = std::max(most, row[p]);
-            double sum =
-                shape_.sinks ? std::exp(double(heads_[size_t(l * shape_.n_head + h)].sink - most)) : 0.0;
-            for (int64_t p = first; p <= position; ++p)
-                sum += std::exp(double(row[p] - most));
+            for (int64_t p = first; p <= position; ++p) most = std::max(most, row[p]);
+            double sum = shape_.sinks ? std::exp(double(heads_[size_t(l * shape_.n_head + h)].sink - most)) : 0.0;
+            for (int64_t p = first; p <= position; ++p) sum += std::exp(double(row[p] - most));
             for (int64_t p = 0; p <= position; ++p) {
                 row[p] = p < first ? 0.0f : float(std::exp(double(row[p] - most)) / sum);
                 if (shape_.half) row[p] = round_to_half(row[p]);
@@ -162,15 +151,13 @@ SyntheticShape random_shape(uint64_t seed) {
     return shape;
 }
 
-SyntheticCapture make_clean(const SyntheticShape& shape, int64_t first_position, int64_t n_tokens,
-                            uint64_t seed) {
+SyntheticCapture make_clean(const SyntheticShape& shape, int64_t first_position, int64_t n_tokens, uint64_t seed) {
     SyntheticModel model(shape, seed);
     SyntheticCapture capture;
     capture.info.path = "synthetic";
     capture.info.format = "synthetic";
     capture.info.storage = shape.half ? "float16" : "float32";
-    for (int64_t t = 0; t < n_tokens; ++t)
-        capture.tokens.push_back(model.attention(first_position + t));
+    for (int64_t t = 0; t < n_tokens; ++t) capture.tokens.push_back(model.attention(first_position + t));
     capture.info.n_tokens = n_tokens;
     return capture;
 }

@@ -36,9 +36,7 @@ struct SyntheticToken {
     std::vector<float> values; // (n_layer, n_head, n_context)
 
     CaptureToken view(int64_t index) const;
-    float* row(int32_t layer, int32_t head) {
-        return values.data() + (int64_t(layer) * n_head + head) * n_context;
-    }
+    float* row(int32_t layer, int32_t head) { return values.data() + (int64_t(layer) * n_head + head) * n_context; }
 };
 
 struct SyntheticCapture {
@@ -83,8 +81,7 @@ std::vector<Damage> damages(); // clean and learned sinks among them
 SyntheticCapture make_damaged(const Damage& damage, uint64_t seed);
 // The same of one shape: a prompt, or a way of storing or evicting, for models whose attention looks odd.
 SyntheticCapture make_damaged(const Damage& damage, const SyntheticShape& shape, int64_t n_tokens, uint64_t seed);
-SyntheticCapture make_clean(const SyntheticShape& shape, int64_t first_position, int64_t n_tokens,
-                            uint64_t seed);
+SyntheticCapture make_clean(const SyntheticShape& shape, int64_t first_position, int64_t n_tokens, uint64_t seed);
 SyntheticShape random_shape(uint64_t seed);
 
 float round_to_half(float x);

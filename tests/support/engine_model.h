@@ -20,7 +20,6 @@ void quiet_engine();
 EngineModel load_engine_model(const std::string& path);
 
 // Decodes `tokens` in one batch and returns the logits of the last; nothing when llama.cpp fails.
-std::optional<std::vector<float>> decode_logits(llama_model* model, const std::vector<int32_t>& tokens,
-                                                bool flash);
+std::optional<std::vector<float>> decode_logits(llama_model* model, const std::vector<int32_t>& tokens, bool flash);
 
 } // namespace attnscope::test

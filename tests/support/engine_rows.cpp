@@ -16,8 +16,8 @@ namespace {
 
 struct Reader {
     std::map<std::string, std::vector<int64_t>> cells_of; // cache tensor name -> cells of the new keys
-    std::map<int, std::vector<int64_t>> position_of; // layer -> cell -> position
-    size_t first = 0;                                // token index of the batch
+    std::map<int, std::vector<int64_t>> position_of;      // layer -> cell -> position
+    size_t first = 0;                                     // token index of the batch
     size_t n = 0;
     std::vector<EngineToken> batch;
 
@@ -38,22 +38,21 @@ struct Reader {
     }
 
     static bool is_store(const ggml_tensor* t) {
-        return t->op == GGML_OP_SET_ROWS && t->view_src && t->view_src->op == GGML_OP_NONE && t->src[1]->type == GGML_TYPE_I64;
+        return t->op == GGML_OP_SET_ROWS && t->view_src && t->view_src->op == GGML_OP_NONE &&
+               t->src[1]->type == GGML_TYPE_I64;
     }
 
     void read(ggml_tensor* t) {
         const int layer = std::atoi(t->name + 12);
         // kq_soft_max <- (scale, tanh ...) <- MUL_MAT(K, Q): K's owner is the cache
         ggml_tensor* s = t->src[0];
-        while (s->op != GGML_OP_MUL_MAT)
-            s = s->src[0];
+        while (s->op != GGML_OP_MUL_MAT) s = s->src[0];
         const ggml_tensor* cache = s->src[0]->view_src;
         if (!cache || cells_of.count(cache->name) == 0) return; // no cache: nothing of ours to compare it with
         const std::vector<int64_t>& cells = cells_of.at(cache->name);
         auto& positions = position_of[layer];
         positions.resize(size_t(t->ne[0]) > positions.size() ? size_t(t->ne[0]) : positions.size(), -1);
-        for (size_t i = 0; i < n; ++i)
-            positions[size_t(cells[i])] = static_cast<int64_t>(first + i);
+        for (size_t i = 0; i < n; ++i) positions[size_t(cells[i])] = static_cast<int64_t>(first + i);
         std::vector<float> all(size_t(ggml_nelements(t)));
         ggml_backend_tensor_get(t, all.data(), 0, ggml_nbytes(t));
         const int64_t n_kv = t->ne[0], n_query = t->ne[1], n_head = t->ne[2];
@@ -94,8 +93,8 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
     if (o.n_threads > 0) p.n_threads = p.n_threads_batch = o.n_threads;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     p.swa_full = false;
-    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1,
-                             DType::q5_0, DType::q5_1, DType::iq4_nl}) {
+    for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,
+                             DType::q5_1, DType::iq4_nl}) {
         if (o.cache_type_k == dtype_name(type)) p.type_k = static_cast<ggml_type>(type);
         if (o.cache_type_v == dtype_name(type)) p.type_v = static_cast<ggml_type>(type);
     }
@@ -108,8 +107,7 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
         reader.first = at;
         reader.n = n;
         reader.batch.assign(n, {});
-        llama_batch batch =
-            llama_batch_get_one(const_cast<int32_t*>(tokens.data() + at), static_cast<int32_t>(n));
+        llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data() + at), static_cast<int32_t>(n));
         if (llama_decode(context.get(), batch) != 0) return "decode failed at " + std::to_string(at);
         for (size_t i = 0; i < n; ++i) {
             if (want(at + i)) callback(at + i, reader.batch[i]);
@@ -139,8 +137,8 @@ std::vector<int32_t> prompt_tokens(Session& session, size_t n) {
     return tokens;
 }
 
-RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& given,
-                                   int n_predict, const std::function<bool(size_t)>& want) {
+RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& given, int n_predict,
+                                   const std::function<bool(size_t)>& want) {
     RowsDifference d;
     auto opened = Session::open(options);
     if (!opened) {
@@ -174,8 +172,7 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
         if (f.verdict != verdict_ok) ++d.not_ok;
         for (const Witness& w : f.witnesses) {
             pairs.insert({w.layer, w.head});
-            d.max_witness =
-                std::max(d.max_witness, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
+            d.max_witness = std::max(d.max_witness, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
         }
     }
     d.witnessed = static_cast<int64_t>(pairs.size());
@@ -183,8 +180,7 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     if (options.flash_attention == FlashAttention::on) return d;
 
     std::vector<int32_t> positions(frames.size());
-    for (size_t i = 0; i < frames.size(); ++i)
-        positions[i] = frames[i].position;
+    for (size_t i = 0; i < frames.size(); ++i) positions[i] = frames[i].position;
     d.error = engine_rows(options, tokens, prompt.size(), want, [&](size_t index, const EngineToken& engine) {
         ++d.tokens;
         const Frame& f = frames[index];
@@ -226,9 +222,8 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
                     const auto at = size_t(h * n + j);
                     mean[size_t(j)] += static_cast<double>(rows[at]) / static_cast<double>(g.n_rows());
                     sum += static_cast<double>(rows[at]);
-                    d.max_difference =
-                        std::max(d.max_difference, std::fabs(static_cast<double>(rows[at]) -
-                                                             static_cast<double>(theirs.weights[at])));
+                    d.max_difference = std::max(d.max_difference, std::fabs(static_cast<double>(rows[at]) -
+                                                                            static_cast<double>(theirs.weights[at])));
                 }
                 if (info.sinks.empty()) d.max_sum_error = std::max(d.max_sum_error, std::fabs(sum - 1));
             }
@@ -237,7 +232,8 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
         const std::vector<float>& by_engine = means[index];
         if (by_engine.empty()) return;
         ++d.means;
-        for (size_t j = 0; j <= index; ++j) d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(by_engine[j]) - mean[j]));
+        for (size_t j = 0; j <= index; ++j)
+            d.max_mean = std::max(d.max_mean, std::fabs(static_cast<double>(by_engine[j]) - mean[j]));
     });
     return d;
 }

@@ -42,15 +42,15 @@ struct RowsDifference {
     int64_t witnessed = 0;        // distinct (layer, head) pairs
     int64_t pairs = 0;            // how many there are
     int64_t max_column = 0;
-    int64_t means = 0;            // frames with a mean computed on a device
-    double max_mean = 0;          // |that mean - the mean of our rows| in any column
+    int64_t means = 0;   // frames with a mean computed on a device
+    double max_mean = 0; // |that mean - the mean of our rows| in any column
     std::string error;
 };
 
 // Captures a run and compares every row of the wanted tokens with the engine. With flash attention on only
 // the witnesses are looked at.
-RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& prompt,
-                                   int n_predict, const std::function<bool(size_t)>& want);
+RowsDifference compare_with_engine(const SessionOptions& options, const std::vector<int32_t>& prompt, int n_predict,
+                                   const std::function<bool(size_t)>& want);
 
 // `n` token ids of running text in the model's vocabulary: a passage, repeated.
 std::vector<int32_t> prompt_tokens(Session& session, size_t n);

@@ -22,17 +22,13 @@ bool works(const std::string& file) {
     try {
         std::vector<llama_token> tokens(64);
         const std::string text = "Hello, \xC3\xA4 world\n";
-        const int32_t n =
-            llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 64, true, true);
+        const int32_t n = llama_tokenize(vocab, text.data(), int32_t(text.size()), tokens.data(), 64, true, true);
         char piece[64];
-        for (int32_t i = 0; i < n; ++i)
-            llama_token_to_piece(vocab, tokens[size_t(i)], piece, sizeof piece, 0, true);
-    } catch (const std::exception&) {
-    }
+        for (int32_t i = 0; i < n; ++i) llama_token_to_piece(vocab, tokens[size_t(i)], piece, sizeof piece, 0, true);
+    } catch (const std::exception&) {}
     const int32_t n_vocab = llama_vocab_n_tokens(vocab);
     std::vector<int32_t> some;
-    for (int32_t i = 0; i < 20; ++i)
-        some.push_back(i * 7 % n_vocab);
+    for (int32_t i = 0; i < 20; ++i) some.push_back(i * 7 % n_vocab);
     decode_logits(model.get(), some, false);
     decode_logits(model.get(), some, true);
     return true;
@@ -54,8 +50,7 @@ void child(const std::vector<std::string>& files, size_t begin, int results, int
 std::string drained(int fd) {
     std::string text;
     char buffer[4096];
-    for (ssize_t n = 0; (n = read(fd, buffer, sizeof buffer)) > 0;)
-        text.append(buffer, size_t(n));
+    for (ssize_t n = 0; (n = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, size_t(n));
     return text;
 }
 
@@ -80,8 +75,7 @@ std::vector<Trial> try_in_engine(const std::vector<std::string>& files) {
         int status = 0;
         waitpid(pid, &status, 0);
         if (trials.size() < files.size()) {
-            trials.push_back(
-                {Trial::End::crashed, WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), said});
+            trials.push_back({Trial::End::crashed, WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), said});
         }
     }
     return trials;

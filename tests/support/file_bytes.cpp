@@ -13,8 +13,7 @@ std::string read_bytes(const std::string& path) {
     std::string bytes;
     if (!file) return bytes;
     char buffer[65536];
-    while (const size_t n = std::fread(buffer, 1, sizeof buffer, file.get()))
-        bytes.append(buffer, n);
+    while (const size_t n = std::fread(buffer, 1, sizeof buffer, file.get())) bytes.append(buffer, n);
     return bytes;
 }
 

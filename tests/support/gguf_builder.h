@@ -40,14 +40,12 @@ public:
     void string(const std::string& name, std::string_view v) { key(name, 8, text(v)); }
     void strings(const std::string& name, const std::vector<std::string>& v) {
         std::string all;
-        for (const std::string& s : v)
-            all += text(s);
+        for (const std::string& s : v) all += text(s);
         key(name, 9, raw(uint32_t(8)) + raw(uint64_t(v.size())) + all);
     }
     void i32s(const std::string& name, const std::vector<int32_t>& v) {
         std::string all;
-        for (const int32_t x : v)
-            all += raw(x);
+        for (const int32_t x : v) all += raw(x);
         key(name, 9, raw(uint32_t(5)) + raw(uint64_t(v.size())) + all);
     }
     void drop(const std::string& name) {
@@ -61,13 +59,11 @@ public:
 
     std::string bytes() const {
         std::string out = "GGUF" + raw(version) + raw(uint64_t(tensors.size())) + raw(uint64_t(keys_.size()));
-        for (const Key& k : keys_)
-            out += text(k.name) + k.value;
+        for (const Key& k : keys_) out += text(k.name) + k.value;
         uint64_t offset = 0;
         for (const Tensor& t : tensors) {
             out += text(t.name) + raw(uint32_t(t.ne.size()));
-            for (const uint64_t n : t.ne)
-                out += raw(n);
+            for (const uint64_t n : t.ne) out += raw(n);
             out += raw(t.type) + raw(offset);
             offset = (offset + t.bytes + alignment - 1) / alignment * alignment;
         }

@@ -50,11 +50,15 @@ struct Device {
     std::string name;
     ggml_backend_buffer_type memory{}, pinned{};
 };
-Device& device_of(ggml_backend_dev_t dev) { return *static_cast<Device*>(dev->context); }
+Device& device_of(ggml_backend_dev_t dev) {
+    return *static_cast<Device*>(dev->context);
+}
 
 // Buffers
 
-Buffer& buffer_of(ggml_backend_buffer_t b) { return *static_cast<Buffer*>(b->context); }
+Buffer& buffer_of(ggml_backend_buffer_t b) {
+    return *static_cast<Buffer*>(b->context);
+}
 
 bool made_memory(ggml_backend_buffer_t buffer);
 
@@ -90,7 +94,9 @@ const ggml_backend_buffer_i buffer_functions = {
     .reset = nullptr,
 };
 
-bool made_memory(ggml_backend_buffer_t buffer) { return buffer && buffer->iface.get_base == buffer_functions.get_base; }
+bool made_memory(ggml_backend_buffer_t buffer) {
+    return buffer && buffer->iface.get_base == buffer_functions.get_base;
+}
 
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size, MadeDevice::Memory kind) {
     {
@@ -108,7 +114,8 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size, Mad
 
 const ggml_backend_buffer_type_i memory_functions = {
     .get_name = [](ggml_backend_buffer_type_t type) { return static_cast<Device*>(type->context)->name.c_str(); },
-    .alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) { return allocate(type, size, MadeDevice::Memory::device); },
+    .alloc_buffer = [](ggml_backend_buffer_type_t type,
+                       size_t size) { return allocate(type, size, MadeDevice::Memory::device); },
     .get_alignment = [](ggml_backend_buffer_type_t) { return alignment; },
     .get_max_size = nullptr,
     .get_alloc_size = nullptr,
@@ -116,7 +123,8 @@ const ggml_backend_buffer_type_i memory_functions = {
 };
 const ggml_backend_buffer_type_i pinned_functions = {
     .get_name = [](ggml_backend_buffer_type_t) { return "TEST_Host"; },
-    .alloc_buffer = [](ggml_backend_buffer_type_t type, size_t size) { return allocate(type, size, MadeDevice::Memory::pinned); },
+    .alloc_buffer = [](ggml_backend_buffer_type_t type,
+                       size_t size) { return allocate(type, size, MadeDevice::Memory::pinned); },
     .get_alignment = [](ggml_backend_buffer_type_t) { return alignment; },
     .get_max_size = nullptr,
     .get_alloc_size = nullptr,
@@ -129,13 +137,17 @@ struct Backend {
     std::shared_ptr<MadeStream> stream;
     ggml_backend_ptr cpu; // computes, on the stream's thread
 };
-Backend& backend_of(ggml_backend_t b) { return *static_cast<Backend*>(b->context); }
+Backend& backend_of(ggml_backend_t b) {
+    return *static_cast<Backend*>(b->context);
+}
 
 struct Event {
     std::shared_ptr<MadeStream> stream; // null: never recorded
     uint64_t ticket = 0;
 };
-Event& event_of(ggml_backend_event_t e) { return *static_cast<Event*>(e->context); }
+Event& event_of(ggml_backend_event_t e) {
+    return *static_cast<Event*>(e->context);
+}
 
 void synchronize(ggml_backend_t b) {
     MadeStream& stream = *backend_of(b).stream;
@@ -143,11 +155,12 @@ void synchronize(ggml_backend_t b) {
 }
 
 // `n` pieces of `size` bytes.
-void copy_later(ggml_backend_t b, const void* from, void* to, size_t size, size_t n = 1, size_t from_stride = 0, size_t to_stride = 0,
-                bool to_host = false) {
+void copy_later(ggml_backend_t b, const void* from, void* to, size_t size, size_t n = 1, size_t from_stride = 0,
+                size_t to_stride = 0, bool to_host = false) {
     backend_of(b).stream->run([=, stream = backend_of(b).stream.get()] {
         for (size_t i = 0; i < n; ++i) {
-            std::memcpy(static_cast<uint8_t*>(to) + i * to_stride, static_cast<const uint8_t*>(from) + i * from_stride, size);
+            std::memcpy(static_cast<uint8_t*>(to) + i * to_stride, static_cast<const uint8_t*>(from) + i * from_stride,
+                        size);
         }
         if (!to_host) return;
         const std::lock_guard lock(world().mutex);
@@ -169,8 +182,12 @@ ggml_status compute(ggml_backend_t b, ggml_cgraph* graph) {
     return GGML_STATUS_SUCCESS;
 }
 
-uint8_t* at(ggml_tensor* t, size_t offset) { return static_cast<uint8_t*>(t->data) + offset; }
-const uint8_t* at(const ggml_tensor* t, size_t offset) { return static_cast<const uint8_t*>(t->data) + offset; }
+uint8_t* at(ggml_tensor* t, size_t offset) {
+    return static_cast<uint8_t*>(t->data) + offset;
+}
+const uint8_t* at(const ggml_tensor* t, size_t offset) {
+    return static_cast<const uint8_t*>(t->data) + offset;
+}
 
 const ggml_backend_i backend_functions = {
     .get_name = [](ggml_backend_t b) -> const char* { return device_of(b->device).name.c_str(); },
@@ -186,9 +203,11 @@ const ggml_backend_i backend_functions = {
     .get_tensor_async = [](ggml_backend_t b, const ggml_tensor* t, void* data, size_t offset,
                            size_t size) { copy_later(b, at(t, offset), data, size, 1, 0, 0, true); },
     .set_tensor_2d_async = [](ggml_backend_t b, ggml_tensor* t, const void* data, size_t offset, size_t size, size_t n,
-                              size_t t_stride, size_t stride) { copy_later(b, data, at(t, offset), size, n, stride, t_stride); },
+                              size_t t_stride,
+                              size_t stride) { copy_later(b, data, at(t, offset), size, n, stride, t_stride); },
     .get_tensor_2d_async = [](ggml_backend_t b, const ggml_tensor* t, void* data, size_t offset, size_t size, size_t n,
-                              size_t t_stride, size_t stride) { copy_later(b, at(t, offset), data, size, n, t_stride, stride, true); },
+                              size_t t_stride,
+                              size_t stride) { copy_later(b, at(t, offset), data, size, n, t_stride, stride, true); },
     .cpy_tensor_async =
         [](ggml_backend_t from, ggml_backend_t to, const ggml_tensor* t, ggml_tensor* copy) {
             if (!ours(from) || !ours(to) || !made_memory(t->view_src ? t->view_src->buffer : t->buffer)) return false;
@@ -202,7 +221,10 @@ const ggml_backend_i backend_functions = {
     .graph_plan_update = nullptr,
     .graph_plan_compute = nullptr,
     .graph_compute = compute,
-    .event_record = [](ggml_backend_t b, ggml_backend_event_t e) { event_of(e) = {backend_of(b).stream, backend_of(b).stream->ticket()}; },
+    .event_record =
+        [](ggml_backend_t b, ggml_backend_event_t e) {
+            event_of(e) = {backend_of(b).stream, backend_of(b).stream->ticket()};
+        },
     .event_wait =
         [](ggml_backend_t b, ggml_backend_event_t e) {
             if (event_of(e).stream) backend_of(b).stream->run_behind(event_of(e).stream, event_of(e).ticket);
@@ -210,7 +232,9 @@ const ggml_backend_i backend_functions = {
     .graph_optimize = nullptr,
 };
 
-bool ours(ggml_backend_t b) { return b->iface.graph_compute == compute; }
+bool ours(ggml_backend_t b) {
+    return b->iface.graph_compute == compute;
+}
 
 // Devices
 
@@ -229,15 +253,14 @@ const ggml_backend_device_i device_functions = {
             p->caps.async = p->caps.host_buffer = true;
             p->caps.events = world().events;
         },
-    .init_backend =
-        [](ggml_backend_dev_t d, const char*) -> ggml_backend_t {
-            static ggml_guid guid = {'a', 't', 't', 'n', 's', 'c', 'o', 'p', 'e', ' ', 't', 'e', 's', 't', 's'};
-            auto backend = std::make_unique<Backend>();
-            backend->stream = MadeDevice::steer().streams.open(device_of(d).number);
-            backend->cpu.reset(ggml_backend_cpu_init());
-            ggml_backend_cpu_set_n_threads(backend->cpu.get(), 1);
-            return new ggml_backend{&guid, backend_functions, d, backend.release()};
-        },
+    .init_backend = [](ggml_backend_dev_t d, const char*) -> ggml_backend_t {
+        static ggml_guid guid = {'a', 't', 't', 'n', 's', 'c', 'o', 'p', 'e', ' ', 't', 'e', 's', 't', 's'};
+        auto backend = std::make_unique<Backend>();
+        backend->stream = MadeDevice::steer().streams.open(device_of(d).number);
+        backend->cpu.reset(ggml_backend_cpu_init());
+        ggml_backend_cpu_set_n_threads(backend->cpu.get(), 1);
+        return new ggml_backend{&guid, backend_functions, d, backend.release()};
+    },
     .get_buffer_type = [](ggml_backend_dev_t d) { return &device_of(d).memory; },
     .get_host_buffer_type = [](ggml_backend_dev_t d) { return &device_of(d).pinned; },
     .buffer_from_host_ptr = nullptr,
@@ -272,7 +295,8 @@ struct Registry {
         reg.iface = {
             .get_name = [](ggml_backend_reg_t) { return "TEST"; },
             .get_device_count = [](ggml_backend_reg_t) { return n_devices; },
-            .get_device = [](ggml_backend_reg_t r, size_t i) { return &static_cast<Registry*>(r->context)->for_ggml[i]; },
+            .get_device = [](ggml_backend_reg_t r,
+                             size_t i) { return &static_cast<Registry*>(r->context)->for_ggml[i]; },
             .get_proc_address = nullptr,
         };
         for (size_t i = 0; i < n_devices; ++i) {
@@ -322,10 +346,16 @@ void MadeDevice::watch_copies(std::function<void(bool)> told) {
     world().copied = std::move(told);
 }
 
-void MadeDevice::fail_graph(int n) { world().failing = n; }
+void MadeDevice::fail_graph(int n) {
+    world().failing = n;
+}
 
-void MadeDevice::set_events(bool on) { world().events = on; }
+void MadeDevice::set_events(bool on) {
+    world().events = on;
+}
 
-int MadeDevice::n_engine_graphs() const { return world().n_engine_graphs; }
+int MadeDevice::n_engine_graphs() const {
+    return world().n_engine_graphs;
+}
 
 } // namespace attnscope::test

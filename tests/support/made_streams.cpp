@@ -9,7 +9,9 @@ namespace {
 thread_local bool a_streams_thread = false;
 }
 
-bool MadeStream::here() { return a_streams_thread; }
+bool MadeStream::here() {
+    return a_streams_thread;
+}
 
 std::shared_ptr<MadeStream> MadeStreams::open(int device) {
     std::shared_ptr<MadeStream> stream(new MadeStream(*this, device));
@@ -154,7 +156,8 @@ void MadeStreams::drain() {
     std::unique_lock lock(mutex_);
     for (MadeStream* s : streams_) demand(*s, s->queued_);
     changed_.wait(lock, [&] {
-        return std::all_of(streams_.begin(), streams_.end(), [](const MadeStream* s) { return s->done_ >= s->demanded_; });
+        return std::all_of(streams_.begin(), streams_.end(),
+                           [](const MadeStream* s) { return s->done_ >= s->demanded_; });
     });
 }
 

@@ -54,9 +54,10 @@ private:
 class MadeStreams {
 public:
     enum class Order {
-        together,      // each as fast as it can
-        engine_first,  // other streams than the engine's run only what somebody waits for, and when the engine can go no further
-        engine_last,   // the other way round
+        together, // each as fast as it can
+        // other streams than the engine's run only what somebody waits for, and when the engine can go no further
+        engine_first,
+        engine_last, // the other way round
     };
     std::shared_ptr<MadeStream> open(int device);
     void set_order(Order order, std::chrono::milliseconds late_by = {});

@@ -47,7 +47,8 @@ Result<MeanOutcome> try_means(MeanTrial trial) {
         outcome.n_wrong += answer->values.size() != mean.size();
         for (size_t i = 0; i < std::min(mean.size(), answer->values.size()); ++i) {
             const double difference = std::fabs(double(mean[i]) - double(answer->values[i]));
-            outcome.worst = std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(outcome.worst, difference);
+            outcome.worst =
+                std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(outcome.worst, difference);
         }
         return {};
     });

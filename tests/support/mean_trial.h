@@ -12,17 +12,17 @@ namespace attnscope::test {
 
 struct MeanTrial {
     ModelShape shape;
-    SessionOptions session;              // the model's path and device_mean are set here
-    std::vector<int32_t> layers, heads;  // GenerateOptions::mean_layers and mean_heads
+    SessionOptions session;             // the model's path and device_mean are set here
+    std::vector<int32_t> layers, heads; // GenerateOptions::mean_layers and mean_heads
     size_t n_prompt = 300;
     int32_t n_predict = 150;
 };
 
 struct MeanOutcome {
-    int32_t n_means = 0;   // tokens that were generated and have a mean
-    int32_t n_wrong = 0;   // those whose mean is not as long as their rows
-    int32_t n_not_ok = 0;  // frames with another verdict
-    double worst = 0;      // the largest difference of a mean from that of the frame's own rows; NaN counts as infinite
+    int32_t n_means = 0;  // tokens that were generated and have a mean
+    int32_t n_wrong = 0;  // those whose mean is not as long as their rows
+    int32_t n_not_ok = 0; // frames with another verdict
+    double worst = 0;     // the largest difference of a mean from that of the frame's own rows; NaN counts as infinite
 };
 Result<MeanOutcome> try_means(MeanTrial trial);
 

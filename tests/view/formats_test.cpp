@@ -14,8 +14,7 @@ namespace {
 
 std::vector<float> random_weights(size_t n, std::mt19937& rng) {
     std::vector<float> x(n);
-    for (float& v : x)
-        v = std::pow(static_cast<float>(rng() % 1000) / 999.0f, 8.0f);
+    for (float& v : x) v = std::pow(static_cast<float>(rng() % 1000) / 999.0f, 8.0f);
     return x;
 }
 

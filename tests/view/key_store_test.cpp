@@ -85,13 +85,11 @@ TEST(KeyStore, HoldsNoMoreThanItsKeysInWholeChunks) {
     LiveModel model({}, 3);
     auto keys = std::move(*KeyStore::create(model.geometry(), 600));
     EXPECT_EQ(keys->bytes(), 0u);
-    for (int i = 0; i < 600; ++i)
-        ASSERT_TRUE(keys->append(model.next()));
+    for (int i = 0; i < 600; ++i) ASSERT_TRUE(keys->append(model.next()));
     EXPECT_EQ(keys->bytes(), model.geometry().k_bytes() * 256 * 3);
     keys->truncate(0);
     model.truncate(0);
-    for (int i = 0; i < 600; ++i)
-        ASSERT_TRUE(keys->append(model.next()));
+    for (int i = 0; i < 600; ++i) ASSERT_TRUE(keys->append(model.next()));
     EXPECT_EQ(keys->bytes(), model.geometry().k_bytes() * 256 * 3);
 }
 

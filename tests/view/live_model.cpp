@@ -16,8 +16,7 @@ void append(std::vector<uint8_t>& to, const std::vector<uint8_t>& bytes) {
 std::vector<uint8_t> random_heads(DType type, int32_t n_head, int32_t head_dim, float spread, std::mt19937& rng) {
     std::normal_distribution<float> normal(0.0f, spread);
     std::vector<float> x(static_cast<size_t>(n_head) * static_cast<size_t>(head_dim));
-    for (float& v : x)
-        v = normal(rng);
+    for (float& v : x) v = normal(rng);
     return encode(type, x);
 }
 
@@ -34,8 +33,7 @@ LiveModel::LiveModel(const LiveShape& shape, uint32_t seed) : rng_(seed) {
             layer.softcap = 20.0f;
             layer.post_scale = 1.25f;
             layer.max_bias = i % 2 == 0 ? 8.0f : 0.0f;
-            for (int32_t h = 0; h < layer.n_head; ++h)
-                layer.sinks.push_back(0.3f * static_cast<float>(h) - 1.0f);
+            for (int32_t h = 0; h < layer.n_head; ++h) layer.sinks.push_back(0.3f * static_cast<float>(h) - 1.0f);
         }
         geometry_.layers.push_back(std::move(layer));
     }
@@ -58,7 +56,8 @@ Frame LiveModel::next(bool batched) {
         const LayerInfo& layer = geometry_.layers[static_cast<size_t>(i)];
         if (!layer.captured()) continue;
         append(frame.q, random_heads(layer.q_type, layer.n_head, layer.head_dim, 2.0f, rng_));
-        if (geometry_.owns_k(i)) append(frame.k, random_heads(layer.k_type, layer.n_head_kv, layer.head_dim, 1.0f, rng_));
+        if (geometry_.owns_k(i))
+            append(frame.k, random_heads(layer.k_type, layer.n_head_kv, layer.head_dim, 1.0f, rng_));
     }
     const int64_t n = frame.index + 1;
     frame.visible.push_back({{0, n}});

@@ -17,7 +17,8 @@ struct LiveShape {
     int32_t group = 2;
     int32_t head_dim = 32;
     DType k_type = DType::f16;
-    bool uneven = false;  // the second layer has no attention, the third half the KV heads, the last uses the first's keys
+    // the second layer has no attention, the third half the KV heads, the last uses the first's keys
+    bool uneven = false;
     bool sliding = false; // a second mask group that sees the last 20 columns
     bool extras = false;  // softcap, learned sinks, ALiBi
 };

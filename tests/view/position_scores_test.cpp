@@ -23,8 +23,7 @@ std::vector<std::vector<float>> random_rows(size_t first, size_t n, std::mt19937
             sum += x;
         }
         row[0] += sum; // an attention sink
-        for (float& x : row)
-            x /= 2 * sum;
+        for (float& x : row) x /= 2 * sum;
         rows.push_back(std::move(row));
     }
     return rows;
@@ -38,8 +37,7 @@ TEST(PositionScores, FollowTheirFormulas) {
         const auto rows = random_rows(1 + rng() % 50, 1 + rng() % 80, rng);
         const auto W = static_cast<int32_t>(1 + rng() % 40);
         PositionScores scores(W);
-        for (const auto& row : rows)
-            scores.add(row);
+        for (const auto& row : rows) scores.add(row);
         const size_t n = rows.back().size();
         ASSERT_EQ(scores.n_positions(), static_cast<int64_t>(n));
         const size_t window = std::min(rows.size(), static_cast<size_t>(W));
@@ -71,20 +69,17 @@ TEST(PositionScores, BrightnessIsHaloWeavesRule) {
         for (const auto& row : rows) {
             scores.add(row);
             const double n = static_cast<double>(row.size());
-            while (want.size() < row.size())
-                want.push_back(cap);
+            while (want.size() < row.size()) want.push_back(cap);
             if (row.size() < 2) continue;
             double sink = 0;
-            for (const float a : row)
-                sink = std::max(sink, static_cast<double>(a));
+            for (const float a : row) sink = std::max(sink, static_cast<double>(a));
             const double t = (1 - sink) / n; // of n + 1 tokens, the new one among them, less one
             for (size_t j = 0; j < row.size(); ++j) {
                 const auto a = static_cast<double>(row[j]);
                 want[j] = a > t ? std::min(cap, want[j] + std::floor(a / t)) : want[j] - 1;
             }
         }
-        for (size_t j = 0; j < want.size(); ++j)
-            ASSERT_EQ(scores.brightness()[j], want[j]) << j;
+        for (size_t j = 0; j < want.size(); ++j) ASSERT_EQ(scores.brightness()[j], want[j]) << j;
     }
 }
 
@@ -119,8 +114,7 @@ TEST(PositionScores, KeptPositionsTakeTheirScoresAlong) {
     std::mt19937 rng(3);
     const auto rows = random_rows(5, 10, rng);
     PositionScores scores(4);
-    for (const auto& row : rows)
-        scores.add(row);
+    for (const auto& row : rows) scores.add(row);
     const PositionScores before = scores;
     const int64_t kept[] = {0, 2, 3, 9, 13};
     ASSERT_TRUE(scores.keep(kept));
@@ -133,8 +127,7 @@ TEST(PositionScores, KeptPositionsTakeTheirScoresAlong) {
         EXPECT_EQ(scores.window_mean()[i], before.window_mean()[j]);
         EXPECT_EQ(scores.last()[i], before.last()[j]);
     }
-    for (const auto& wrong : {std::vector<int64_t>{0, 0}, {3, 2}, {-1}, {5}})
-        EXPECT_FALSE(scores.keep(wrong));
+    for (const auto& wrong : {std::vector<int64_t>{0, 0}, {3, 2}, {-1}, {5}}) EXPECT_FALSE(scores.keep(wrong));
     EXPECT_EQ(scores.n_positions(), 5);
     scores.truncate(2);
     EXPECT_EQ(scores.n_positions(), 2);

@@ -72,7 +72,8 @@ TEST(Prune, ChunksLeaveWholeByTheirMeanAndPinnedOnesStay) {
 TEST(Prune, AChunkWithARecentTokenStays) {
     const double scores[] = {1, 1, 0, 0, 0};
     const Range chunks[] = {{0, 2}, {2, 4}, {4, 5}};
-    const auto result = prune({.policy = PrunePolicy::h2o, .scores = scores, .chunks = chunks, .budget = 3, .recent = 2});
+    const auto result =
+        prune({.policy = PrunePolicy::h2o, .scores = scores, .chunks = chunks, .budget = 3, .recent = 2});
     ASSERT_TRUE(result);
     EXPECT_EQ(result.value().dropped, (std::vector<int64_t>{0}));
 }
@@ -86,8 +87,7 @@ TEST(Prune, WhatIsKeptAndWhatIsDroppedAreEverything) {
     std::mt19937 rng(4);
     for (int trial = 0; trial < 200; ++trial) {
         std::vector<double> scores(rng() % 60);
-        for (double& s : scores)
-            s = static_cast<double>(rng() % 10);
+        for (double& s : scores) s = static_cast<double>(rng() % 10);
         std::vector<Range> chunks;
         for (int64_t at = 0; at < static_cast<int64_t>(scores.size());) {
             const int64_t n = std::min<int64_t>(static_cast<int64_t>(scores.size()) - at, 1 + rng() % 7);
@@ -101,8 +101,7 @@ TEST(Prune, WhatIsKeptAndWhatIsDroppedAreEverything) {
         ASSERT_TRUE(result);
         std::vector<int64_t> all = result.value().kept_tokens;
         for (const Range& r : result.value().dropped_tokens) {
-            for (int64_t i = r.begin; i < r.end; ++i)
-                all.push_back(i);
+            for (int64_t i = r.begin; i < r.end; ++i) all.push_back(i);
         }
         std::sort(all.begin(), all.end());
         std::vector<int64_t> want(scores.size());

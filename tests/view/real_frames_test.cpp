@@ -22,7 +22,8 @@ TEST(RealFrames, RowsEqualTheRecordingsAndTheMeanIsWithinAMillionth) {
     options.n_threads = 1;
     auto session = Session::open(options);
     ASSERT_TRUE(session) << session.error().message;
-    auto tokens = (*session)->tokenize("Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in", true, false);
+    auto tokens = (*session)->tokenize("Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in",
+                                       true, false);
     ASSERT_TRUE(tokens);
 
     const TempDir folder;
@@ -70,6 +71,7 @@ TEST(RealFrames, RowsEqualTheRecordingsAndTheMeanIsWithinAMillionth) {
         for (size_t i = 0; i < recorded.value().weights.size(); ++i)
             want[i % n] += static_cast<double>(recorded.value().weights[i]);
         for (size_t j = 0; j < n; ++j)
-            ASSERT_NEAR(static_cast<double>(live_mean.value().values[j]), want[j] * static_cast<double>(n) / static_cast<double>(recorded.value().weights.size()), 1e-6);
+            ASSERT_NEAR(static_cast<double>(live_mean.value().values[j]),
+                        want[j] * static_cast<double>(n) / static_cast<double>(recorded.value().weights.size()), 1e-6);
     }
 }

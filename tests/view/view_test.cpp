@@ -66,9 +66,11 @@ Chosen choose(const Scene& scene, const AttentionRequest& request) {
         for (const int32_t h : heads) {
             std::vector<double> row;
             if (info.captured() && h < info.n_head) {
-                const auto at = (static_cast<size_t>(layers[l]) * static_cast<size_t>(g.max_heads()) +
-                                 static_cast<size_t>(h)) * chosen.n;
-                row.assign(all.begin() + static_cast<ptrdiff_t>(at), all.begin() + static_cast<ptrdiff_t>(at + chosen.n));
+                const auto at =
+                    (static_cast<size_t>(layers[l]) * static_cast<size_t>(g.max_heads()) + static_cast<size_t>(h)) *
+                    chosen.n;
+                row.assign(all.begin() + static_cast<ptrdiff_t>(at),
+                           all.begin() + static_cast<ptrdiff_t>(at + chosen.n));
             }
             chosen.layers[l].push_back(std::move(row));
         }
@@ -82,13 +84,11 @@ std::vector<double> mean_of(const Chosen& chosen) {
     for (const auto& layer : chosen.layers) {
         for (const auto& row : layer) {
             if (row.empty()) continue;
-            for (size_t j = 0; j < chosen.n; ++j)
-                mean[j] += row[j];
+            for (size_t j = 0; j < chosen.n; ++j) mean[j] += row[j];
             ++rows;
         }
     }
-    for (double& x : mean)
-        x /= std::max(rows, 1.0);
+    for (double& x : mean) x /= std::max(rows, 1.0);
     return mean;
 }
 
@@ -111,7 +111,8 @@ template <class F> void on_random_shapes(uint32_t seed, F&& f) {
         if (rng() % 2) request.rows.layers = random_choice(scene.model.geometry().n_layer(), rng);
         if (rng() % 2) request.rows.heads = random_choice(scene.model.geometry().max_heads(), rng);
         SCOPED_TRACE("trial " + std::to_string(trial) + ": " + dtype_name(shape.k_type) + ", head_dim " +
-                     std::to_string(shape.head_dim) + ", group " + std::to_string(shape.group) + ", n " + std::to_string(n));
+                     std::to_string(shape.head_dim) + ", group " + std::to_string(shape.group) + ", n " +
+                     std::to_string(n));
         f(scene, request, rng);
     }
 }
@@ -135,8 +136,7 @@ TEST(View, RowsAreBitForBitThoseOfAttentionRows) {
         EXPECT_EQ(answer.shape, (Shape{scene.model.geometry().n_layer(), scene.model.geometry().max_heads(), n}));
         const auto want = scene.model.rows(scene.frame);
         ASSERT_EQ(answer.values.size(), want.size());
-        for (size_t i = 0; i < want.size(); ++i)
-            ASSERT_EQ(answer.values[i], want[i]) << "value " << i;
+        for (size_t i = 0; i < want.size(); ++i) ASSERT_EQ(answer.values[i], want[i]) << "value " << i;
     });
 }
 
@@ -173,9 +173,13 @@ TEST(View, AMeanThatTheFrameBringsIsTakenForAllRowsAndForNothingElse) {
             for (const auto& row : layer) n_rows += !row.empty();
         }
         const bool all = n_rows == given.model.geometry().n_rows();
-        const auto ask = [&](std::span<const float> m) { return AttentionView::create(*given.keys, request).value()->answer(given.frame, m).value().values; };
-        if (all) EXPECT_EQ(ask(mean), mean);
-        else expect_near(ask(mean), mean_of(chosen));
+        const auto ask = [&](std::span<const float> m) {
+            return AttentionView::create(*given.keys, request).value()->answer(given.frame, m).value().values;
+        };
+        if (all)
+            EXPECT_EQ(ask(mean), mean);
+        else
+            expect_near(ask(mean), mean_of(chosen));
         request.reduce = Reduce::per_layer;
         EXPECT_EQ(ask(mean), ask({}));
     });
@@ -203,8 +207,7 @@ TEST(View, TheMaximumIsOverAllRows) {
         std::vector<double> want(chosen.n, 0.0);
         for (const auto& layer : chosen.layers) {
             for (const auto& row : layer) {
-                for (size_t j = 0; j < row.size(); ++j)
-                    want[j] = std::max(want[j], row[j]);
+                for (size_t j = 0; j < row.size(); ++j) want[j] = std::max(want[j], row[j]);
             }
         }
         expect_near(scene.answer(request).values, want, 2e-6);
@@ -240,8 +243,7 @@ TEST(View, SpansSumTheMeanAndEndWhereTheContextEnds) {
             const auto end = begin + static_cast<int64_t>(rng() % static_cast<uint64_t>(n + 3));
             request.spans.push_back({begin, end});
             double sum = 0;
-            for (int64_t j = begin; j < std::min(end, n); ++j)
-                sum += mean[static_cast<size_t>(j)];
+            for (int64_t j = begin; j < std::min(end, n); ++j) sum += mean[static_cast<size_t>(j)];
             want.push_back(sum);
         }
         expect_near(scene.answer(request).values, want);
@@ -257,8 +259,7 @@ TEST(View, LookbackRatioComparesThePromptWithWhatWasGenerated) {
         for (const auto& layer : chosen.layers) {
             for (const auto& row : layer) {
                 double context = 0, generated = 0;
-                for (size_t j = 0; j < row.size(); ++j)
-                    (j < n_prompt ? context : generated) += row[j];
+                for (size_t j = 0; j < row.size(); ++j) (j < n_prompt ? context : generated) += row[j];
                 if (n_prompt > 0) context /= static_cast<double>(n_prompt);
                 if (chosen.n > n_prompt) generated /= static_cast<double>(chosen.n - n_prompt);
                 want.push_back(context + generated > 0 ? context / (context + generated) : 0.0);
@@ -342,8 +343,7 @@ TEST(View, NextAccumulatesEveryTokenAndAnswersOneInEvery) {
             total[at % static_cast<size_t>(i + 1)] += all[at] / static_cast<double>(model.geometry().n_rows());
     }
     EXPECT_EQ(view->scores().n_rows(), 12);
-    for (size_t j = 0; j < 12; ++j)
-        EXPECT_NEAR(view->scores().total()[j], total[j], 1e-6) << j;
+    for (size_t j = 0; j < 12; ++j) EXPECT_NEAR(view->scores().total()[j], total[j], 1e-6) << j;
 }
 
 TEST(View, AFrameWithoutQueriesOrAheadOfTheKeysIsRefusedInWords) {

@@ -1,11 +1,11 @@
 // Dot products for x86-64 with AVX2, FMA and F16C, and the table of all kernels for them. Only these functions are compiled for those instructions
 // (by function attributes), so the library still starts on a machine without them.
-#include "attention/numbers.h"
 #include "attention/kernels/prefetch.h"
 #include "attention/kernels/row_arithmetic.h"
 #include "attention/kernels/simd.h"
 #include "attention/kernels/tiles.h"
 #include "attention/kernels/weigh_kernels.h"
+#include "attention/numbers.h"
 
 #if defined(__x86_64__)
 
@@ -39,8 +39,7 @@ struct Bf16Keys : Bf16Elements {
 };
 struct F32Keys : F32Elements {
     static ATTNSCOPE_AVX2_INLINE __m256 load(const uint8_t* p, int32_t i) {
-        return _mm256_loadu_ps(
-            static_cast<const float*>(static_cast<const void*>(p + static_cast<size_t>(i) * size)));
+        return _mm256_loadu_ps(static_cast<const float*>(static_cast<const void*>(p + static_cast<size_t>(i) * size)));
     }
 };
 
@@ -73,19 +72,16 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2_INLINE void dot_
     const uint8_t* k = t.k + static_cast<size_t>(row) * t.k_stride;
     __m256 sum[parts][n_padded];
     for (auto& part : sum) {
-        for (auto& s : part)
-            s = _mm256_setzero_ps();
+        for (auto& s : part) s = _mm256_setzero_ps();
     }
     int32_t i = 0;
     for (; i + step <= t.head_dim; i += step) {
         for (int part = 0; part < parts; ++part) {
             __m256 key[R];
-            for (int r = 0; r < R; ++r)
-                key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i + 8 * part);
+            for (int r = 0; r < R; ++r) key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i + 8 * part);
             for (int h = 0; h < H; ++h) {
                 const __m256 q = _mm256_loadu_ps(t.q + static_cast<size_t>(h) * t.q_stride + i + 8 * part);
-                for (int r = 0; r < R; ++r)
-                    sum[part][h * R + r] = _mm256_fmadd_ps(key[r], q, sum[part][h * R + r]);
+                for (int r = 0; r < R; ++r) sum[part][h * R + r] = _mm256_fmadd_ps(key[r], q, sum[part][h * R + r]);
             }
         }
     }
@@ -122,41 +118,28 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX2 void dots_of(con
         prefetch_keys(t, Keys::size, row, R);
         dot_tile<Keys, R, H, order>(t, row);
     }
-    for (; row < t.n; ++row)
-        dot_tile<Keys, 1, H, order>(t, row);
+    for (; row < t.n; ++row) dot_tile<Keys, 1, H, order>(t, row);
 }
 
 // Tiles of at most sixteen registers: R * H sums times the running sums of the order, R keys and one query.
 template <class Keys, Order order> void dots_narrow(const DotTask& t) {
     if constexpr (order != Order::batched) { // four sums each
         switch (t.n_q) {
-        case 1:
-            return dots_of<Keys, 3, 1, order>(t);
-        case 2:
-            return dots_of<Keys, 1, 2, order>(t);
-        case 3:
-            return dots_of<Keys, 1, 3, order>(t);
-        default:
-            return;
+        case 1: return dots_of<Keys, 3, 1, order>(t);
+        case 2: return dots_of<Keys, 1, 2, order>(t);
+        case 3: return dots_of<Keys, 1, 3, order>(t);
+        default: return;
         }
     }
     switch (t.n_q) {
-    case 1:
-        return dots_of<Keys, 8, 1, order>(t);
-    case 2:
-        return dots_of<Keys, 4, 2, order>(t);
-    case 3:
-        return dots_of<Keys, 3, 3, order>(t);
-    case 4:
-        return dots_of<Keys, 3, 4, order>(t);
-    case 5:
-        return dots_of<Keys, 2, 5, order>(t);
-    case 6:
-        return dots_of<Keys, 2, 6, order>(t);
-    case 7:
-        return dots_of<Keys, 1, 7, order>(t);
-    default:
-        return;
+    case 1: return dots_of<Keys, 8, 1, order>(t);
+    case 2: return dots_of<Keys, 4, 2, order>(t);
+    case 3: return dots_of<Keys, 3, 3, order>(t);
+    case 4: return dots_of<Keys, 3, 4, order>(t);
+    case 5: return dots_of<Keys, 2, 5, order>(t);
+    case 6: return dots_of<Keys, 2, 6, order>(t);
+    case 7: return dots_of<Keys, 1, 7, order>(t);
+    default: return;
     }
 }
 
@@ -181,10 +164,8 @@ template <class Keys, Order order> ATTNSCOPE_AVX2 void dots_ordered(const DotTas
                 float* to = scratch + static_cast<size_t>(r) * d;
                 const uint8_t* from = k + static_cast<size_t>(r) * t.k_stride;
                 int32_t i = 0;
-                for (; i + 8 <= t.head_dim; i += 8)
-                    _mm256_storeu_ps(to + i, Keys::load(from, i));
-                for (; i < t.head_dim; ++i)
-                    to[i] = Keys::at(from, i);
+                for (; i + 8 <= t.head_dim; i += 8) _mm256_storeu_ps(to + i, Keys::load(from, i));
+                for (; i < t.head_dim; ++i) to[i] = Keys::at(from, i);
             }
             part.k = static_cast<const uint8_t*>(static_cast<const void*>(scratch));
             part.k_stride = d * sizeof(float);

@@ -1,12 +1,12 @@
 // Dot products for x86-64 with AVX-512. A llama.cpp that was compiled for AVX-512 adds the products of a score in
 // another order than one compiled for AVX2, so these exist for exactness first and for speed second. The rest of a row
 // (exponentials and what follows) is the AVX2 kernels'.
-#include "attention/numbers.h"
 #include "attention/kernels/parts_avx512.h"
 #include "attention/kernels/prefetch.h"
 #include "attention/kernels/simd.h"
 #include "attention/kernels/tiles.h"
 #include "attention/kernels/weigh_kernels.h"
+#include "attention/numbers.h"
 
 #if defined(__x86_64__)
 
@@ -57,7 +57,7 @@ constexpr int running_sums(Order order) {
 }
 
 ATTNSCOPE_AVX512_INLINE __m128 quarter(__m512 x) { // lanes 0-7 and 8-15, then 0-3 and 4-7
-    const __m256 half = 
+    const __m256 half =
         _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, x, 1), _mm512_maskz_extractf32x8_ps(0xff, x, 0));
     return _mm_add_ps(_mm256_extractf128_ps(half, 1), _mm256_castps256_ps128(half));
 }
@@ -111,19 +111,16 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX512_INLINE void do
     const uint8_t* k = t.k + static_cast<size_t>(row) * t.k_stride;
     __m512 sum[parts][n_padded];
     for (auto& part : sum) {
-        for (auto& s : part)
-            s = _mm512_setzero_ps();
+        for (auto& s : part) s = _mm512_setzero_ps();
     }
     int32_t i = 0;
     for (; i + step <= t.head_dim; i += step) {
         for (int part = 0; part < parts; ++part) {
             __m512 key[R];
-            for (int r = 0; r < R; ++r)
-                key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i + 16 * part);
+            for (int r = 0; r < R; ++r) key[r] = Keys::load(k + static_cast<size_t>(r) * t.k_stride, i + 16 * part);
             for (int h = 0; h < H; ++h) {
                 const __m512 q = _mm512_loadu_ps(t.q + static_cast<size_t>(h) * t.q_stride + i + 16 * part);
-                for (int r = 0; r < R; ++r)
-                    sum[part][h * R + r] = _mm512_fmadd_ps(key[r], q, sum[part][h * R + r]);
+                for (int r = 0; r < R; ++r) sum[part][h * R + r] = _mm512_fmadd_ps(key[r], q, sum[part][h * R + r]);
             }
         }
     }
@@ -134,8 +131,7 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX512_INLINE void do
     if constexpr (order == Order::batched && R == 4 && H == 4) { // head_dim is a multiple of 16: nothing is left
         __m512 turned[16];
         for (int r = 0; r < 4; ++r) {
-            for (int h = 0; h < 4; ++h)
-                turned[4 * r + h] = sum[0][h * 4 + r];
+            for (int h = 0; h < 4; ++h) turned[4 * r + h] = sum[0][h * 4 + r];
         }
         return sum_lanes_4x4(turned, t.out + row, t.out_stride);
     }
@@ -172,30 +168,21 @@ template <class Keys, int R, int H, Order order> ATTNSCOPE_AVX512 void dots_of(c
         prefetch_keys(t, Keys::size, row, R);
         dot_tile<Keys, R, H, order>(t, row);
     }
-    for (; row < t.n; ++row)
-        dot_tile<Keys, 1, H, order>(t, row);
+    for (; row < t.n; ++row) dot_tile<Keys, 1, H, order>(t, row);
 }
 
 // Tiles of at most 32 registers: R * H sums times the running sums of the order, and R keys.
 template <class Keys, Order order> void dots_narrow(const DotTask& t) {
     constexpr int room = 28 / running_sums(order);
     switch (t.n_q) {
-    case 1:
-        return dots_of<Keys, std::min(room, 8), 1, order>(t);
-    case 2:
-        return dots_of<Keys, std::min(room / 2, 8), 2, order>(t);
-    case 3:
-        return dots_of<Keys, std::min(room / 3, 6), 3, order>(t);
-    case 4:
-        return dots_of<Keys, order == Order::batched ? 4 : std::min(room / 4, 5), 4, order>(t);
-    case 5:
-        return dots_of<Keys, std::min(room / 5, 4), 5, order>(t);
-    case 6:
-        return dots_of<Keys, std::min(room / 6, 4), 6, order>(t);
-    case 7:
-        return dots_of<Keys, std::min(room / 7, 3), 7, order>(t);
-    default:
-        return;
+    case 1: return dots_of<Keys, std::min(room, 8), 1, order>(t);
+    case 2: return dots_of<Keys, std::min(room / 2, 8), 2, order>(t);
+    case 3: return dots_of<Keys, std::min(room / 3, 6), 3, order>(t);
+    case 4: return dots_of < Keys, order == Order::batched ? 4 : std::min(room / 4, 5), 4, order > (t);
+    case 5: return dots_of<Keys, std::min(room / 5, 4), 5, order>(t);
+    case 6: return dots_of<Keys, std::min(room / 6, 4), 6, order>(t);
+    case 7: return dots_of<Keys, std::min(room / 7, 3), 7, order>(t);
+    default: return;
     }
 }
 
@@ -219,10 +206,8 @@ template <class Keys, Order order> ATTNSCOPE_AVX512 void dots_wide(const DotTask
                 float* to = scratch + static_cast<size_t>(r) * d;
                 const uint8_t* from = k + static_cast<size_t>(r) * t.k_stride;
                 int32_t i = 0;
-                for (; i + 16 <= t.head_dim; i += 16)
-                    _mm512_storeu_ps(to + i, Keys::load(from, i));
-                for (; i < t.head_dim; ++i)
-                    to[i] = Keys::at(from, i);
+                for (; i + 16 <= t.head_dim; i += 16) _mm512_storeu_ps(to + i, Keys::load(from, i));
+                for (; i < t.head_dim; ++i) to[i] = Keys::at(from, i);
             }
             part.k = static_cast<const uint8_t*>(static_cast<const void*>(scratch));
             part.k_stride = d * sizeof(float);

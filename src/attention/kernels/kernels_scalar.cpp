@@ -1,6 +1,6 @@
 // The kernels in plain C++: what every machine can run, and what the others are tested against.
-#include "attention/numbers.h"
 #include "attention/kernels/simd.h"
+#include "attention/numbers.h"
 
 #include <algorithm>
 #include <cmath>
@@ -19,26 +19,21 @@ template <class Elements> void dots(const DotTask& t) {
     constexpr int strip = 64; // elements converted at a time, for all query heads of the group
     for (int64_t r = 0; r < t.n; ++r) {
         const uint8_t* key = t.k + static_cast<size_t>(r) * t.k_stride;
-        for (int32_t h = 0; h < t.n_q; ++h)
-            t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] = 0;
+        for (int32_t h = 0; h < t.n_q; ++h) t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] = 0;
         for (int32_t begin = 0; begin < t.head_dim; begin += strip) {
             float k[strip] = {};
             const int32_t n = std::min(strip, t.head_dim - begin);
-            for (int32_t i = 0; i < n; ++i)
-                k[i] = Elements::at(key, begin + i);
+            for (int32_t i = 0; i < n; ++i) k[i] = Elements::at(key, begin + i);
             for (int32_t h = 0; h < t.n_q; ++h) {
                 const float* q = t.q + static_cast<size_t>(h) * t.q_stride + begin;
                 float sum[lanes] = {};
                 int32_t i = 0;
                 for (; i + lanes <= n; i += lanes) {
-                    for (int l = 0; l < lanes; ++l)
-                        sum[l] += k[i + l] * q[i + l];
+                    for (int l = 0; l < lanes; ++l) sum[l] += k[i + l] * q[i + l];
                 }
-                for (; i < n; ++i)
-                    sum[0] += k[i] * q[i];
+                for (; i < n; ++i) sum[0] += k[i] * q[i];
                 float total = 0;
-                for (float s : sum)
-                    total += s;
+                for (float s : sum) total += s;
                 t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] += total;
             }
         }
@@ -67,8 +62,7 @@ double exponentials(float* x, int64_t n, float max) {
 }
 
 void multiply(float* x, int64_t n, float factor) {
-    for (int64_t i = 0; i < n; ++i)
-        x[i] *= factor;
+    for (int64_t i = 0; i < n; ++i) x[i] *= factor;
 }
 
 double entropy(const float* p, int64_t n) {
@@ -99,13 +93,11 @@ template <class Elements> void tiles(const TileTask& t) {
 }
 
 void add(float* sum, const float* x, int64_t n) {
-    for (int64_t i = 0; i < n; ++i)
-        sum[i] += x[i];
+    for (int64_t i = 0; i < n; ++i) sum[i] += x[i];
 }
 
 void largest(float* max, const float* x, int64_t n) {
-    for (int64_t i = 0; i < n; ++i)
-        max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
+    for (int64_t i = 0; i < n; ++i) max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
 }
 
 void weigh(const WeighBlock& b) {
@@ -125,20 +117,30 @@ void weigh(const WeighBlock& b) {
 
 void read_f16(const uint8_t* from, size_t from_stride, int64_t n, int32_t dim, float* to, size_t to_stride) {
     for (int64_t j = 0; j < n; ++j, from += from_stride, to += to_stride) {
-        for (int32_t d = 0; d < dim; ++d)
-            to[d] = F16Elements::at(from, d);
+        for (int32_t d = 0; d < dim; ++d) to[d] = F16Elements::at(from, d);
     }
 }
 
 } // namespace
 
 const RowKernels& scalar_kernels() {
-    static constexpr RowKernels kernels{"scalar",           dots<F16Elements>,   dots<Bf16Elements>,
-                                        dots<F32Elements>,  scores,              exponentials,
-                                        multiply,           entropy,             tiles<F16Elements>,
-                                        tiles<Bf16Elements>, tiles<F32Elements>, add,
-                                        largest,          weigh,               read_f16,
-                                        nullptr,          nullptr};
+    static constexpr RowKernels kernels{"scalar",
+                                        dots<F16Elements>,
+                                        dots<Bf16Elements>,
+                                        dots<F32Elements>,
+                                        scores,
+                                        exponentials,
+                                        multiply,
+                                        entropy,
+                                        tiles<F16Elements>,
+                                        tiles<Bf16Elements>,
+                                        tiles<F32Elements>,
+                                        add,
+                                        largest,
+                                        weigh,
+                                        read_f16,
+                                        nullptr,
+                                        nullptr};
     return kernels;
 }
 

@@ -14,7 +14,8 @@
 #include <limits>
 
 #define ATTNSCOPE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
-#define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), always_inline)) inline
+#define ATTNSCOPE_TARGET_INLINE                                                                                        \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), always_inline)) inline
 
 namespace attnscope {
 
@@ -46,7 +47,8 @@ ATTNSCOPE_TARGET_INLINE __m512 sums_of_16(const __m512* v) {
     return singles(pairs(four[0], four[1]), pairs(four[2], four[3]));
 }
 ATTNSCOPE_TARGET_INLINE __m256 sums_of_8(const __m512* v) {
-    const __m512 x = quarters(halves(v[0], v[1]), halves(v[2], v[3])), y = quarters(halves(v[4], v[5]), halves(v[6], v[7]));
+    const __m512 x = quarters(halves(v[0], v[1]), halves(v[2], v[3])),
+                 y = quarters(halves(v[4], v[5]), halves(v[6], v[7]));
     const __m512 p = pairs(x, y);
     const __m512 s = singles(p, p); // in quarter i: those of v[i] and v[i + 4]
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
@@ -54,7 +56,8 @@ ATTNSCOPE_TARGET_INLINE __m256 sums_of_8(const __m512* v) {
 }
 
 // R keys from row `row` on against H heads; all sums stay in registers.
-template <class Keys, int R, int H> ATTNSCOPE_TARGET_INLINE void multiply_keys(const DotTask& t, int32_t head, int64_t row) {
+template <class Keys, int R, int H>
+ATTNSCOPE_TARGET_INLINE void multiply_keys(const DotTask& t, int32_t head, int64_t row) {
     const uint8_t* k = t.k + static_cast<size_t>(row) * t.k_stride;
     const float* q = t.q + static_cast<size_t>(head) * t.q_stride;
     __m512 sum[H * R];
@@ -93,9 +96,7 @@ template <class Keys> ATTNSCOPE_TARGET void multiply_block(const DotTask& t, int
     for (int32_t turn = 0; turn < turns; ++turn) {
         const int32_t head = t.n_q * turn / turns;
         switch (t.n_q * (turn + 1) / turns - head) {
-        case 1:
-            multiply_keys<Keys, 16, 1>(t, head, row);
-            break;
+        case 1: multiply_keys<Keys, 16, 1>(t, head, row); break;
         case 2:
             for (int64_t r = row; r < row + block; r += 8) multiply_keys<Keys, 8, 2>(t, head, r);
             break;
@@ -114,7 +115,8 @@ template <class Keys> ATTNSCOPE_TARGET void any_dots(const DotTask& t) {
             for (int32_t h = 0; h < t.n_q; ++h) {
                 __m512 sum = _mm512_setzero_ps();
                 for (int32_t i = 0; i < t.head_dim; i += 16) {
-                    const __m512 key = Keys::load(t.k + static_cast<size_t>(r) * t.k_stride + static_cast<size_t>(i) * Keys::size);
+                    const __m512 key =
+                        Keys::load(t.k + static_cast<size_t>(r) * t.k_stride + static_cast<size_t>(i) * Keys::size);
                     sum = _mm512_fmadd_ps(key, _mm512_load_ps(t.q + static_cast<size_t>(h) * t.q_stride + i), sum);
                 }
                 t.out[static_cast<size_t>(h) * t.out_stride + static_cast<size_t>(r)] = _mm512_reduce_add_ps(sum);
@@ -123,11 +125,13 @@ template <class Keys> ATTNSCOPE_TARGET void any_dots(const DotTask& t) {
         return;
     }
     constexpr size_t line = 64, near = size_t(256) << 10; // what lies in a core's second cache need not be asked for
-    const size_t bytes = static_cast<size_t>(t.n) * t.k_stride > near ? static_cast<size_t>(t.head_dim) * Keys::size : 0;
+    const size_t bytes =
+        static_cast<size_t>(t.n) * t.k_stride > near ? static_cast<size_t>(t.head_dim) * Keys::size : 0;
     for (int64_t row = 0; row < t.n; row += block) {
         row = std::min(row, t.n - block); // the last block repeats some of the one before it
         for (int64_t r = row + block; bytes > 0 && r < std::min(row + 2 * block, t.n); ++r) {
-            for (size_t b = 0; b < bytes; b += line) __builtin_prefetch(t.k + static_cast<size_t>(r) * t.k_stride + b, 0, 3);
+            for (size_t b = 0; b < bytes; b += line)
+                __builtin_prefetch(t.k + static_cast<size_t>(r) * t.k_stride + b, 0, 3);
         }
         multiply_block<Keys>(t, row);
     }
@@ -135,9 +139,10 @@ template <class Keys> ATTNSCOPE_TARGET void any_dots(const DotTask& t) {
 
 // As exp8 in row_arithmetic_avx2.cpp, for x <= 0 or a little above.
 ATTNSCOPE_TARGET_INLINE __m512 exp16(__m512 x) {
-    const __m512 lowest = _mm512_set1_ps(-87.33654f); // ln of 2^-126
+    const __m512 lowest = _mm512_set1_ps(-87.33654f);                    // ln of 2^-126
     const __mmask16 normal = _mm512_cmp_ps_mask(x, lowest, _CMP_NLT_UQ); // NaN stays
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)),
+                                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
     __m512 p = _mm512_set1_ps(1.9875691500e-4f);
@@ -154,14 +159,24 @@ ATTNSCOPE_TARGET_INLINE __mmask16 lanes(int64_t n) { // the first n of sixteen
     return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
 }
 
-ATTNSCOPE_TARGET_INLINE __m512d lower(__m512 x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
-ATTNSCOPE_TARGET_INLINE __m512d upper(__m512 x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
+ATTNSCOPE_TARGET_INLINE __m512d lower(__m512 x) {
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+}
+ATTNSCOPE_TARGET_INLINE __m512d upper(__m512 x) {
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+}
 
 } // namespace
 
-ATTNSCOPE_TARGET void avx512_any_dots_f16(const DotTask& task) { any_dots<F16Keys>(task); }
-ATTNSCOPE_TARGET void avx512_any_dots_bf16(const DotTask& task) { any_dots<Bf16Keys>(task); }
-ATTNSCOPE_TARGET void avx512_any_dots_f32(const DotTask& task) { any_dots<F32Keys>(task); }
+ATTNSCOPE_TARGET void avx512_any_dots_f16(const DotTask& task) {
+    any_dots<F16Keys>(task);
+}
+ATTNSCOPE_TARGET void avx512_any_dots_bf16(const DotTask& task) {
+    any_dots<Bf16Keys>(task);
+}
+ATTNSCOPE_TARGET void avx512_any_dots_f32(const DotTask& task) {
+    any_dots<F32Keys>(task);
+}
 
 ATTNSCOPE_TARGET double avx512_numerators(float* x, int64_t n, float scale, float* max) {
     const __m512 factor = _mm512_set1_ps(scale), lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
@@ -188,12 +203,14 @@ ATTNSCOPE_TARGET double avx512_numerators(float* x, int64_t n, float scale, floa
     return sum;
 }
 
-ATTNSCOPE_TARGET void avx512_add_rows(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n, double* sums) {
+ATTNSCOPE_TARGET void avx512_add_rows(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n,
+                                      double* sums) {
     for (int64_t j = 0; j < n; j += 16) {
         const __mmask16 some = lanes(n - j);
         __m512 s = _mm512_setzero_ps();
         const float* row = rows + j;
-        for (int32_t r = 0; r < n_rows; ++r, row += stride) s = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, row), _mm512_set1_ps(factors[r]), s);
+        for (int32_t r = 0; r < n_rows; ++r, row += stride)
+            s = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, row), _mm512_set1_ps(factors[r]), s);
         const auto low = static_cast<__mmask8>(some), high = static_cast<__mmask8>(some >> 8);
         _mm512_mask_storeu_pd(sums + j, low, _mm512_add_pd(_mm512_maskz_loadu_pd(low, sums + j), lower(s)));
         _mm512_mask_storeu_pd(sums + j + 8, high, _mm512_add_pd(_mm512_maskz_loadu_pd(high, sums + j + 8), upper(s)));

@@ -10,8 +10,10 @@ namespace attnscope {
 void avx512_any_dots_f16(const DotTask& task);
 void avx512_any_dots_bf16(const DotTask& task);
 void avx512_any_dots_f32(const DotTask& task);
-double avx512_numerators(float* x, int64_t n, float scale, float* max);                                                      // RowKernels
-void avx512_add_rows(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n, double* sums); // RowKernels
+// RowKernels
+double avx512_numerators(float* x, int64_t n, float scale, float* max);
+// RowKernels
+void avx512_add_rows(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n, double* sums);
 #endif
 
 } // namespace attnscope

@@ -23,8 +23,7 @@ namespace attnscope {
     const size_t bytes = static_cast<size_t>(t.head_dim) * element_size;
     for (int64_t r = row + ahead; r < std::min(row + ahead + n, t.n); ++r) {
         const uint8_t* k = t.k + static_cast<size_t>(r) * t.k_stride;
-        for (size_t b = 0; b < bytes; b += line)
-            __builtin_prefetch(k + b, 0, 3);
+        for (size_t b = 0; b < bytes; b += line) __builtin_prefetch(k + b, 0, 3);
     }
 }
 

@@ -34,8 +34,7 @@ ATTNSCOPE_AVX2_INLINE __m256 exp8(__m256 x) {
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
     p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
     p = _mm256_fmadd_ps(p, _mm256_mul_ps(r, r), _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-    const __m256i exponent =
-        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     return _mm256_andnot_ps(underflow, _mm256_mul_ps(p, _mm256_castsi256_ps(exponent)));
 }
 
@@ -52,8 +51,7 @@ ATTNSCOPE_AVX2_INLINE __m256 tanh8(__m256 x) {
     p = _mm256_fmadd_ps(_mm256_mul_ps(p, z), x, x);
     const __m256 one = _mm256_set1_ps(1.0f);
     const __m256 two = _mm256_set1_ps(2.0f);
-    const __m256 far =
-        _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(exp8(_mm256_mul_ps(two, a)), one)));
+    const __m256 far = _mm256_sub_ps(one, _mm256_div_ps(two, _mm256_add_ps(exp8(_mm256_mul_ps(two, a)), one)));
     return _mm256_blendv_ps(_mm256_or_ps(far, sign), p, _mm256_cmp_ps(a, _mm256_set1_ps(0.625f), _CMP_LT_OQ));
 }
 
@@ -62,8 +60,7 @@ ATTNSCOPE_AVX2_INLINE __m256 log8(__m256 x) {
     const __m256i bits = _mm256_castps_si256(x);
     __m256 e = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(126)));
     const __m256i half = _mm256_set1_epi32(0x3f000000);
-    __m256 m =
-        _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff)), half));
+    __m256 m = _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff)), half));
     // m in [0.5, 1): move what is below sqrt(1/2) up by one power of two
     const __m256 one = _mm256_set1_ps(1.0f);
     const __m256 low = _mm256_cmp_ps(m, _mm256_set1_ps(0.707106781f), _CMP_LT_OQ);
@@ -88,16 +85,14 @@ ATTNSCOPE_AVX2_INLINE __m256 log8(__m256 x) {
 // The last n (1..7) numbers of an array, as a full register with `fill` behind them.
 ATTNSCOPE_AVX2_INLINE __m256 load_some(const float* x, int64_t n, float fill) {
     alignas(32) float lane[8] = {fill, fill, fill, fill, fill, fill, fill, fill};
-    for (int64_t i = 0; i < n; ++i)
-        lane[i] = x[i];
+    for (int64_t i = 0; i < n; ++i) lane[i] = x[i];
     return _mm256_load_ps(lane);
 }
 
 ATTNSCOPE_AVX2_INLINE void store_some(float* x, int64_t n, __m256 v) {
     alignas(32) float lane[8];
     _mm256_store_ps(lane, v);
-    for (int64_t i = 0; i < n; ++i)
-        x[i] = lane[i];
+    for (int64_t i = 0; i < n; ++i) x[i] = lane[i];
 }
 
 struct Score {
@@ -131,8 +126,7 @@ ATTNSCOPE_AVX2_INLINE __m256 p_log_p(__m256 p) {
 
 ATTNSCOPE_AVX2 float avx2_scores(float* x, int64_t n, float scale, float softcap, float post_scale) {
     constexpr float lowest = -std::numeric_limits<float>::infinity();
-    const Score score{_mm256_set1_ps(scale), _mm256_set1_ps(softcap), _mm256_set1_ps(post_scale),
-                      softcap > 0};
+    const Score score{_mm256_set1_ps(scale), _mm256_set1_ps(softcap), _mm256_set1_ps(post_scale), softcap > 0};
     __m256 max = _mm256_set1_ps(lowest);
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
@@ -143,12 +137,10 @@ ATTNSCOPE_AVX2 float avx2_scores(float* x, int64_t n, float scale, float softcap
     alignas(32) float lane[8];
     _mm256_store_ps(lane, max);
     float top = lowest;
-    for (float l : lane)
-        top = std::max(top, l);
+    for (float l : lane) top = std::max(top, l);
     if (i < n) {
         store_some(x + i, n - i, score(load_some(x + i, n - i, 0.0f)));
-        for (; i < n; ++i)
-            top = x[i] > top ? x[i] : top;
+        for (; i < n; ++i) top = x[i] > top ? x[i] : top;
     }
     return top;
 }
@@ -166,8 +158,7 @@ ATTNSCOPE_AVX2 double avx2_exponentials(float* x, int64_t n, float max) {
     double sum = total(low, high);
     if (i < n) {
         store_some(x + i, n - i, exp8(_mm256_sub_ps(load_some(x + i, n - i, 0.0f), m)));
-        for (; i < n; ++i)
-            sum += static_cast<double>(x[i]);
+        for (; i < n; ++i) sum += static_cast<double>(x[i]);
     }
     return sum;
 }
@@ -175,18 +166,15 @@ ATTNSCOPE_AVX2 double avx2_exponentials(float* x, int64_t n, float max) {
 ATTNSCOPE_AVX2 void avx2_multiply(float* x, int64_t n, float factor) {
     const __m256 f = _mm256_set1_ps(factor);
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), f));
-    for (; i < n; ++i)
-        x[i] *= factor;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), f));
+    for (; i < n; ++i) x[i] *= factor;
 }
 
 ATTNSCOPE_AVX2 double avx2_entropy(const float* p, int64_t n) {
     __m256d low = _mm256_setzero_pd();
     __m256d high = _mm256_setzero_pd();
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        add_wide(low, high, p_log_p(_mm256_loadu_ps(p + i)));
+    for (; i + 8 <= n; i += 8) add_wide(low, high, p_log_p(_mm256_loadu_ps(p + i)));
     if (i < n) add_wide(low, high, p_log_p(load_some(p + i, n - i, 0.0f)));
     return 0.0 - total(low, high);
 }
@@ -195,8 +183,7 @@ ATTNSCOPE_AVX2 void avx2_add(float* sum, const float* x, int64_t n) {
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
         _mm256_storeu_ps(sum + i, _mm256_add_ps(_mm256_loadu_ps(sum + i), _mm256_loadu_ps(x + i)));
-    for (; i < n; ++i)
-        sum[i] += x[i];
+    for (; i < n; ++i) sum[i] += x[i];
 }
 
 ATTNSCOPE_AVX2 void avx2_largest(float* max, const float* x, int64_t n) {
@@ -208,8 +195,7 @@ ATTNSCOPE_AVX2 void avx2_largest(float* max, const float* x, int64_t n) {
         const __m256 top = _mm256_max_ps(m, v);
         _mm256_storeu_ps(max + i, _mm256_blendv_ps(top, m, _mm256_cmp_ps(m, m, _CMP_UNORD_Q)));
     }
-    for (; i < n; ++i)
-        max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
+    for (; i < n; ++i) max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
 }
 
 } // namespace attnscope

@@ -1,6 +1,6 @@
 // Which kernels to use: those that give the engine's own numbers, found by asking the engine.
-#include "attention/numbers.h"
 #include "attention/kernels/simd.h"
+#include "attention/numbers.h"
 
 #include <ggml-cpu.h>
 

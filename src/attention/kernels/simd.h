@@ -13,13 +13,12 @@ struct DotTask {
     size_t q_stride = 0;      // floats from one query head to the next
     int32_t n_q = 0;
     int32_t head_dim = 0;
-    const uint8_t* k =
-        nullptr; // the first key; the next starts k_stride bytes further. No alignment is asked for
+    const uint8_t* k = nullptr; // the first key; the next starts k_stride bytes further. No alignment is asked for
     size_t k_stride = 0;
     int64_t n = 0;
-    float* out = nullptr;  // out[h * out_stride + r] = q[h] . k[r]
-    size_t out_stride = 0; // floats
-    bool batched = false;  // RowsRequest::batched
+    float* out = nullptr;   // out[h * out_stride + r] = q[h] . k[r]
+    size_t out_stride = 0;  // floats
+    bool batched = false;   // RowsRequest::batched
     bool any_order = false; // whichever order of additions is fastest: a few units in the last place from the engine's
     // What to ask memory for while these keys are multiplied: `ahead_bytes` of as many rows as there are keys. Null: the keys
     // that come a little later.
@@ -40,7 +39,8 @@ struct TileTask {
     float* out = nullptr; // out[h * out_stride + c], c in [0, n_tiles * tile_columns): columns not yet filled included
     size_t out_stride = 0;
     bool batched = false;
-    bool any_order = false;       // whichever order of additions is fastest: a few units in the last place from the engine's
+    // whichever order of additions is fastest: a few units in the last place from the engine's
+    bool any_order = false;
     const uint8_t* ahead = nullptr; // what memory is asked for meanwhile: as many tiles, worked on next; or null
 };
 
@@ -50,8 +50,10 @@ struct WeighBlock {
     const float* v = nullptr; // (n, stride), 64-byte aligned
     size_t stride = 0;        // floats, a multiple of weigh_floats
     int64_t n = 0;
-    const float* const* weights = nullptr; // (n_rows): each row's weight of the first cell; the others follow. Not negative
-    float* const* sums = nullptr;          // (n_rows): (2, stride), sum_j p_j v_j and sum_j p_j |v_j| are added to; aligned
+    // (n_rows): each row's weight of the first cell; the others follow. Not negative
+    const float* const* weights = nullptr;
+    // (n_rows): (2, stride), sum_j p_j v_j and sum_j p_j |v_j| are added to; aligned
+    float* const* sums = nullptr;
     int32_t n_rows = 0;
     const uint8_t* ahead = nullptr; // what to ask memory for meanwhile: `ahead_bytes` of n rows; or null
     size_t ahead_stride = 0, ahead_bytes = 0;
@@ -86,7 +88,7 @@ struct RowKernels {
 };
 
 const RowKernels& scalar_kernels();
-const RowKernels* avx2_kernels(); // null where the machine or the build has no AVX2, FMA and F16C
+const RowKernels* avx2_kernels();   // null where the machine or the build has no AVX2, FMA and F16C
 const RowKernels* avx512_kernels(); // null where the machine has no AVX-512 (F, BW, DQ and VL)
 // Of those this machine can run, the set that adds as the llama.cpp in use does; where none does, the fastest.
 const RowKernels& row_kernels();

@@ -1,6 +1,6 @@
 // Keys in tiles, eight columns a register.
-#include "attention/numbers.h"
 #include "attention/kernels/tiles.h"
+#include "attention/numbers.h"
 
 #if defined(__x86_64__)
 

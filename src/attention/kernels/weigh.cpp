@@ -130,7 +130,8 @@ namespace attnscope {
 namespace {
 
 template <class Elements>
-void plain_along_dims(float weight, const uint8_t* v, int32_t begin, int32_t dim, float* sum, float* magnitude, float* top) {
+void plain_along_dims(float weight, const uint8_t* v, int32_t begin, int32_t dim, float* sum, float* magnitude,
+                      float* top) {
     for (int32_t d = begin; d < dim; ++d) {
         const float x = Elements::at(v, d);
         sum[d] += weight * x;
@@ -151,9 +152,12 @@ void cells_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double>
             continue;
         }
 #endif
-        if (t.type == DType::f16) along_cells<F16Elements>(t.row + begin, v, n, s, m, largest);
-        else if (t.type == DType::bf16) along_cells<Bf16Elements>(t.row + begin, v, n, s, m, largest);
-        else along_cells<F32Elements>(t.row + begin, v, n, s, m, largest);
+        if (t.type == DType::f16)
+            along_cells<F16Elements>(t.row + begin, v, n, s, m, largest);
+        else if (t.type == DType::bf16)
+            along_cells<Bf16Elements>(t.row + begin, v, n, s, m, largest);
+        else
+            along_cells<F32Elements>(t.row + begin, v, n, s, m, largest);
     }
 }
 
@@ -165,17 +169,20 @@ void dims_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double> 
     int32_t done = 0;
 #if defined(__x86_64__)
     for (; t.type == DType::f16 && has_avx2() && done + 32 <= t.dim; done += 32) {
-        f16_along_dims(t.row + begin, t.v + size_t(begin) * t.cell_stride + 2 * size_t(done), t.cell_stride, n, s + done, m + done,
-                       top + done);
+        f16_along_dims(t.row + begin, t.v + size_t(begin) * t.cell_stride + 2 * size_t(done), t.cell_stride, n,
+                       s + done, m + done, top + done);
     }
 #endif
     for (int64_t j = begin; j < begin + n && done < t.dim; ++j) {
         const float weight = t.row[j];
         if (weight == 0.0f) continue;
         const uint8_t* v = t.v + size_t(j) * t.cell_stride;
-        if (t.type == DType::f16) plain_along_dims<F16Elements>(weight, v, done, t.dim, s, m, top);
-        else if (t.type == DType::bf16) plain_along_dims<Bf16Elements>(weight, v, done, t.dim, s, m, top);
-        else plain_along_dims<F32Elements>(weight, v, done, t.dim, s, m, top);
+        if (t.type == DType::f16)
+            plain_along_dims<F16Elements>(weight, v, done, t.dim, s, m, top);
+        else if (t.type == DType::bf16)
+            plain_along_dims<Bf16Elements>(weight, v, done, t.dim, s, m, top);
+        else
+            plain_along_dims<F32Elements>(weight, v, done, t.dim, s, m, top);
     }
     for (size_t d = 0; d < dim; ++d) {
         sum[d] += static_cast<double>(s[d]);
@@ -188,15 +195,18 @@ void dims_strip(const WeighTask& t, int64_t begin, int64_t n, std::span<double> 
 float weigh_values(const WeighTask& t, std::span<double> sum, std::span<double> magnitude, bool* done) {
     const size_t size = t.type == DType::f32 ? 4 : 2;
     const bool along_dim = t.dim_stride == size;
-    *done = (t.type == DType::f16 || t.type == DType::bf16 || t.type == DType::f32) && (along_dim || t.cell_stride == size);
+    *done =
+        (t.type == DType::f16 || t.type == DType::bf16 || t.type == DType::f32) && (along_dim || t.cell_stride == size);
     if (!*done) return 0;
     float largest = 0;
     std::vector<float> scratch(3 * static_cast<size_t>(t.dim), 0.0f);
     for (const Range& r : t.visible) {
         for (int64_t at = r.begin; at < r.end; at += strip) {
             const int64_t n = std::min(strip, r.end - at);
-            if (along_dim) dims_strip(t, at, n, sum, magnitude, scratch);
-            else cells_strip(t, at, n, sum, magnitude, largest);
+            if (along_dim)
+                dims_strip(t, at, n, sum, magnitude, scratch);
+            else
+                cells_strip(t, at, n, sum, magnitude, largest);
         }
     }
     if (along_dim) largest = *std::max_element(scratch.begin() + 2 * t.dim, scratch.end());

@@ -9,11 +9,11 @@
 namespace attnscope {
 
 struct WeighTask {
-    const float* row = nullptr;      // weights by cell; NaN is carried through
-    std::span<const Range> visible;  // cells
-    const uint8_t* v = nullptr;      // element (dim 0, cell 0)
+    const float* row = nullptr;             // weights by cell; NaN is carried through
+    std::span<const Range> visible;         // cells
+    const uint8_t* v = nullptr;             // element (dim 0, cell 0)
     size_t cell_stride = 0, dim_stride = 0; // bytes
-    DType type = DType::f16;         // f16, bf16 or f32
+    DType type = DType::f16;                // f16, bf16 or f32
     int32_t dim = 0;
 };
 

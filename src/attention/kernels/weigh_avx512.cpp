@@ -1,6 +1,6 @@
 // Weighted sums of V, sixteen dimensions a register.
-#include "attention/numbers.h"
 #include "attention/kernels/weigh_kernels.h"
+#include "attention/numbers.h"
 
 #if defined(__x86_64__)
 

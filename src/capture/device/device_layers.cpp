@@ -9,7 +9,9 @@ namespace attnscope::capture {
 namespace {
 
 // Offset of a view's first element inside the tensor that owns its data. Views of views keep the sum in view_offs.
-size_t offset_in_owner(const ggml_tensor* t) { return t->view_src ? t->view_offs : 0; }
+size_t offset_in_owner(const ggml_tensor* t) {
+    return t->view_src ? t->view_offs : 0;
+}
 
 Placed placed(ggml_tensor* t, const Placement& placement, size_t token_stride, size_t head_stride) {
     const Placement::Place& p = placement.place_of(t);
@@ -23,7 +25,9 @@ DeviceLayer::Stored stored_rows(ggml_tensor* t, const Placement& placement, int6
     return {placed(t, placement, one_row_a_token ? t->nb[1] : size_t(width) * sizeof(float), 0), width, type};
 }
 
-const uint8_t* at(const Placed& p, std::span<const uint8_t* const> bases) { return bases[p.block] + p.offset; }
+const uint8_t* at(const Placed& p, std::span<const uint8_t* const> bases) {
+    return bases[p.block] + p.offset;
+}
 
 // Row `i` of what was stored, into a mirror.
 void store_row(const DeviceLayer::Stored& stored, std::span<const uint8_t* const> bases, size_t i, uint8_t* to) {
@@ -41,7 +45,8 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to) {
     }
 }
 
-Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors) {
+Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer,
+                                             const Placement& placement, Mirrors& mirrors) {
     if (!layer.info.captured()) return std::optional<LayerSource>();
     LayerSource s;
     s.q = placed(node.q, placement, node.q->nb[1], node.q->nb[2]);
@@ -64,8 +69,10 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     bool mirrored = d.k_mirror->reserve(d.k_cell, n_cells);
     const int64_t n_query = node.q->ne[1];
     const bool writes = node.k_cells != nullptr;
-    if (writes && is_remote(d.device)) d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
-    else if (writes) d.k_new = DeviceLayer::Fetched{};
+    if (writes && is_remote(d.device))
+        d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
+    else if (writes)
+        d.k_new = DeviceLayer::Fetched{};
     if (owner(node.v) == node.k_cache) {
         d.v_offset = node.v->view_offs;
         d.v_head = node.v->nb[2];
@@ -82,7 +89,8 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     return std::optional(s);
 }
 
-void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases, const uint8_t* rows) {
+void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases,
+               const uint8_t* rows) {
     const auto* fetched = std::get_if<DeviceLayer::Fetched>(&layer.k_new);
     const auto* stored = std::get_if<DeviceLayer::Stored>(&layer.k_new);
     const std::vector<int64_t>& cells = batch.groups[size_t(layer.group)].written;
@@ -133,7 +141,8 @@ bool pick(const Placed& p, int64_t width, int64_t n_head, const Batch& batch, si
     picked.n_rows = static_cast<int64_t>(extent(p, width, n_head, batch.n_query) / row);
     for (size_t i = first_proof; i < end_proof; ++i) {
         const Batch::Proof& proof = batch.proofs[i];
-        picked.rows.push_back(static_cast<int32_t>((size_t(proof.token) * p.token_stride + size_t(proof.head) * p.head_stride) / row));
+        picked.rows.push_back(
+            static_cast<int32_t>((size_t(proof.token) * p.token_stride + size_t(proof.head) * p.head_stride) / row));
     }
     return true;
 }
@@ -162,7 +171,8 @@ bool BlockGather::make(size_t block, const LayerSources& sources, const Batch& b
             GatherPlan::Picked picked;
             if (!pick(p, width, info.n_head, batch, first, end, picked)) return false;
             picked.to = plan_.room((end - first) * size_t(width) * sizeof(float));
-            for (size_t i = first; i < end; ++i) places.push_back({i, picked.to + (i - first) * size_t(width) * sizeof(float)});
+            for (size_t i = first; i < end; ++i)
+                places.push_back({i, picked.to + (i - first) * size_t(width) * sizeof(float)});
             plan_.picked.push_back(std::move(picked));
             return true;
         };
@@ -206,7 +216,8 @@ void BlockGather::arrived(const uint8_t* base, Batch& batch) const {
     for (const ProofPlace& p : out_) batch.proofs[p.proof].out = reinterpret_cast<const float*>(base + p.at);
 }
 
-size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch, std::vector<Fetch::Rows>& rows) {
+size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
+                     std::vector<Fetch::Rows>& rows) {
     size_t at = 0;
     for (std::optional<LayerSource>& source : sources) {
         DeviceLayer* d = source ? source->device() : nullptr;

@@ -2,12 +2,12 @@
 // gone by the time the data has arrived.
 #pragma once
 
-#include "capture/graph/attention_graph.h"
 #include "capture/collector.h"
 #include "capture/device/fetch.h"
 #include "capture/device/gather.h"
 #include "capture/device/mirror.h"
 #include "capture/device/placement.h"
+#include "capture/graph/attention_graph.h"
 
 #include <attnscope/error.h>
 
@@ -21,7 +21,7 @@ namespace attnscope::capture {
 
 // A tensor inside a block of placed tensors.
 struct Placed {
-    size_t block = 0, offset = 0;      // of its first element
+    size_t block = 0, offset = 0;             // of its first element
     size_t token_stride = 0, head_stride = 0; // bytes
 };
 
@@ -44,10 +44,10 @@ struct DeviceLayer {
     };
 
     ggml_backend_dev_t device = nullptr;
-    ggml_tensor* k_cache = nullptr; // the engine's
-    const uint8_t* k = nullptr;     // of the first key, on the device
+    ggml_tensor* k_cache = nullptr;  // the engine's
+    const uint8_t* k = nullptr;      // of the first key, on the device
     size_t k_offset = 0, k_cell = 0; // of the first key inside the cache; bytes from cell to cell
-    int32_t group = 0;              // Batch::Group with the cells of the new keys
+    int32_t group = 0;               // Batch::Group with the cells of the new keys
     // The new keys. Of a remote device they are taken from the graph; none: they are another layer's.
     std::variant<std::monostate, Fetched, Stored> k_new;
     std::optional<Stored> v_new; // none: V is part of K's cache, or another layer's
@@ -71,11 +71,13 @@ using LayerSources = std::vector<std::optional<LayerSource>>;
 
 // Describes the layer of a node whose tensors `placement` has placed; `layer` is what the collector saw of it. Fails where
 // there is no memory for a mirror.
-Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer, const Placement& placement, Mirrors& mirrors);
+Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer,
+                                             const Placement& placement, Mirrors& mirrors);
 
 // The new rows of K that a device's cache holds now, to be fetched; says where (Fetched::at). Consecutive cells become one
 // transfer. Returns the bytes of all rows.
-size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch, std::vector<Fetch::Rows>& rows);
+size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
+                     std::vector<Fetch::Rows>& rows);
 
 // Plans what of block `block` goes to the host: the new values, the queries of the tokens from `first_kept` on (of the batch),
 // and what the batch's proofs look at. False: the data does not lie as it must.
@@ -88,8 +90,12 @@ public:
     void arrived(const uint8_t* base, Batch& batch) const;
 
 private:
-    struct LayerPlace { size_t layer, at; };
-    struct ProofPlace { size_t proof, at; };
+    struct LayerPlace {
+        size_t layer, at;
+    };
+    struct ProofPlace {
+        size_t proof, at;
+    };
     size_t block_ = 0;
     GatherPlan plan_;
     size_t kept_token_ = 0;
@@ -102,7 +108,8 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to);
 
 // Puts the new keys and values of one layer, arrived in host memory, into its mirrors, in the caches' own types.
 // `bases`: where each block has arrived; `rows`: where the device's rows have.
-void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases, const uint8_t* rows);
+void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases,
+               const uint8_t* rows);
 // The layer's tensors in host memory. `first_kept`: the frame that q_kept begins with.
 HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* const> bases, int64_t first_kept);
 

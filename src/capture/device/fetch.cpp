@@ -75,7 +75,8 @@ bool Fetch::prepare_gather(int index, const Placement::Block& block, const Gathe
     if (!asynchronous_ || !own_ || plan.bytes == 0) return false;
     Slot& slot = slots_[index];
     slot.gathered = plan.bytes;
-    return reserve_staging(slot, Gather::memory_needed(plan)) && slot.gather.build(own_.get(), block, plan, slot.staging.get());
+    return reserve_staging(slot, Gather::memory_needed(plan)) &&
+           slot.gather.build(own_.get(), block, plan, slot.staging.get());
 }
 
 const uint8_t* Fetch::staged_block(int slot) const {
@@ -93,14 +94,17 @@ void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t
         for (; i + n < rows.size(); ++n) {
             const Rows& r = rows[i + n];
             const ptrdiff_t step = address(r) - address(rows[i + n - 1]);
-            if (r.cache->buffer != first.cache->buffer || r.bytes != first.bytes || r.to != rows[i + n - 1].to + r.bytes) break;
+            if (r.cache->buffer != first.cache->buffer || r.bytes != first.bytes ||
+                r.to != rows[i + n - 1].to + r.bytes)
+                break;
             if (step < static_cast<ptrdiff_t>(r.bytes) || (n > 1 && step != stride)) break;
             stride = step;
         }
         const size_t span = size_t(stride) * (n - 1) + first.bytes;
         ggml_tensor t = piece(first.cache->buffer, const_cast<uint8_t*>(address(first)), span);
         if (n > 1) {
-            ggml_backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride), first.bytes);
+            ggml_backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride),
+                                             first.bytes);
         } else {
             ggml_backend_tensor_get_async(backend, &t, to + first.to, 0, first.bytes);
         }
@@ -146,8 +150,10 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
         return true;
     }
     send_behind(stream);
-    if (asynchronous_) ggml_backend_event_record(may_overwrite_.get(), stream);
-    else ggml_backend_synchronize(stream);
+    if (asynchronous_)
+        ggml_backend_event_record(may_overwrite_.get(), stream);
+    else
+        ggml_backend_synchronize(stream);
     return true;
 }
 

@@ -40,7 +40,8 @@ public:
     enum class How { staged, gathered };
     // Once `engine` has run what it was given: the block, or what is gathered of it, and the rows into slot `slot`. False: no
     // memory. What is on the device by then is sent to the host by send().
-    bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows, size_t rows_bytes, How how);
+    bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows,
+               size_t rows_bytes, How how);
     // Sends what start() left to be sent, behind everything that the engine was given meanwhile: the logits, which somebody
     // waits for, must not share the way to the host with what nobody waits for. Nothing when nothing is left. What was staged is
     // guarded here already, while nobody waits for the engine.
@@ -88,7 +89,7 @@ private:
     bool asynchronous_ = false;
     ggml_backend_ptr own_; // null: the engine's stream is used
     Event engine_done_, may_overwrite_;
-    struct Sending { // what start() began
+    struct Sending {                     // what start() began
         ggml_backend_t engine = nullptr; // null: nothing
         const ggml_tensor* source = nullptr;
         size_t bytes = 0;

@@ -6,9 +6,13 @@ namespace {
 
 constexpr size_t alignment = 256;
 
-size_t aligned(size_t n) { return (n + alignment - 1) / alignment * alignment; }
+size_t aligned(size_t n) {
+    return (n + alignment - 1) / alignment * alignment;
+}
 
-uint8_t* base(ggml_backend_buffer_t buffer) { return static_cast<uint8_t*>(ggml_backend_buffer_get_base(buffer)); }
+uint8_t* base(ggml_backend_buffer_t buffer) {
+    return static_cast<uint8_t*>(ggml_backend_buffer_get_base(buffer));
+}
 
 size_t n_picked(const GatherPlan& plan) {
     size_t n = 0;
@@ -22,8 +26,8 @@ ggml_tensor* at(ggml_tensor* t, ggml_backend_buffer_t buffer, size_t offset) {
 }
 
 // (dim, n_head, n_tokens) with strides of its own.
-ggml_tensor* heads_at(ggml_context* ctx, ggml_type type, const GatherPlan::Heads& h, size_t head_stride, size_t token_stride,
-                      ggml_backend_buffer_t buffer, size_t offset) {
+ggml_tensor* heads_at(ggml_context* ctx, ggml_type type, const GatherPlan::Heads& h, size_t head_stride,
+                      size_t token_stride, ggml_backend_buffer_t buffer, size_t offset) {
     ggml_tensor* t = ggml_new_tensor_3d(ctx, type, h.head_dim, h.n_head, h.n_tokens);
     t->nb[1] = head_stride;
     t->nb[2] = token_stride;
@@ -39,12 +43,16 @@ size_t GatherPlan::room(size_t n) {
     return at;
 }
 
-size_t Gather::memory_needed(const GatherPlan& plan) { return aligned(plan.bytes) + n_picked(plan) * sizeof(int32_t); }
+size_t Gather::memory_needed(const GatherPlan& plan) {
+    return aligned(plan.bytes) + n_picked(plan) * sizeof(int32_t);
+}
 
-bool Gather::build(ggml_backend_t backend, const Placement::Block& block, const GatherPlan& plan, ggml_backend_buffer_t staging) {
+bool Gather::build(ggml_backend_t backend, const Placement::Block& block, const GatherPlan& plan,
+                   ggml_backend_buffer_t staging) {
     const size_t n_nodes = plan.whole.size() + plan.picked.size() + plan.heads.size();
     const size_t n_tensors = 3 * n_nodes + 2; // a graph knows its inputs, too
-    ctx_.reset(ggml_init({ggml_tensor_overhead() * n_tensors + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
+    ctx_.reset(
+        ggml_init({ggml_tensor_overhead() * n_tensors + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
     ggml_context* ctx = ctx_.get();
     graph_ = ggml_new_graph_custom(ctx, n_tensors, false);
     result_ = at(ggml_new_tensor_1d(ctx, GGML_TYPE_I8, static_cast<int64_t>(plan.bytes)), staging, 0);
@@ -66,12 +74,14 @@ bool Gather::build(ggml_backend_t backend, const Placement::Block& block, const 
     };
     for (const GatherPlan::Whole& w : plan.whole) {
         const auto n = static_cast<int64_t>(w.bytes / sizeof(float));
-        copy(at(ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n), block.memory.get(), w.from), at(ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n), staging, w.to));
+        copy(at(ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n), block.memory.get(), w.from),
+             at(ggml_new_tensor_1d(ctx, GGML_TYPE_F32, n), staging, w.to));
     }
     for (const GatherPlan::Picked& p : plan.picked) {
         if (p.rows.empty()) continue;
         const auto n = static_cast<int64_t>(p.rows.size());
-        ggml_tensor* numbers = at(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n), staging, rows_at + row_numbers_.size() * sizeof(int32_t));
+        ggml_tensor* numbers =
+            at(ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n), staging, rows_at + row_numbers_.size() * sizeof(int32_t));
         row_numbers_.insert(row_numbers_.end(), p.rows.begin(), p.rows.end());
         ggml_tensor* all = at(ggml_new_tensor_2d(ctx, GGML_TYPE_F32, p.width, p.n_rows), block.memory.get(), p.from);
         add(at(ggml_get_rows(ctx, all, numbers), staging, p.to));
@@ -85,7 +95,8 @@ bool Gather::build(ggml_backend_t backend, const Placement::Block& block, const 
 }
 
 void Gather::start(ggml_backend_t backend) {
-    if (rows_) ggml_backend_tensor_set_async(backend, rows_, row_numbers_.data(), 0, row_numbers_.size() * sizeof(int32_t));
+    if (rows_)
+        ggml_backend_tensor_set_async(backend, rows_, row_numbers_.data(), 0, row_numbers_.size() * sizeof(int32_t));
     ggml_backend_graph_compute_async(backend, graph_);
 }
 

@@ -20,7 +20,9 @@ namespace attnscope::capture {
 
 // `from`: bytes into the block; `to`: bytes into what arrives.
 struct GatherPlan {
-    struct Whole { size_t from = 0, to = 0, bytes = 0; };
+    struct Whole {
+        size_t from = 0, to = 0, bytes = 0;
+    };
     // Rows of `width` floats out of `n_rows`, one behind the other.
     struct Picked {
         size_t from = 0, to = 0;
@@ -49,7 +51,8 @@ public:
     // Bytes of device memory that a plan takes.
     static size_t memory_needed(const GatherPlan& plan);
     // False: the back end cannot do it. Nothing has run then.
-    bool build(ggml_backend_t backend, const Placement::Block& block, const GatherPlan& plan, ggml_backend_buffer_t staging);
+    bool build(ggml_backend_t backend, const Placement::Block& block, const GatherPlan& plan,
+               ggml_backend_buffer_t staging);
     // Runs it; the result is the first plan.bytes of the staging memory.
     void start(ggml_backend_t backend);
     const ggml_tensor* result() const { return result_; }

@@ -12,7 +12,9 @@ namespace {
 constexpr size_t huge_page = size_t(2) << 20;
 }
 
-void Mirror::Free::operator()(uint8_t* p) const { std::free(p); }
+void Mirror::Free::operator()(uint8_t* p) const {
+    std::free(p);
+}
 
 bool Mirror::reserve(size_t row_bytes, int64_t n_cells) {
     const size_t size = (row_bytes * size_t(n_cells) + huge_page - 1) / huge_page * huge_page;

@@ -8,16 +8,22 @@ namespace attnscope::capture {
 
 namespace {
 
-ggml_backend_buffer_t buffer_of(const ggml_tensor* t) { return t->view_src ? t->view_src->buffer : t->buffer; }
+ggml_backend_buffer_t buffer_of(const ggml_tensor* t) {
+    return t->view_src ? t->view_src->buffer : t->buffer;
+}
 
 ggml_backend_dev_t device_of(ggml_backend_buffer_t buffer) {
     ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
     return device ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 }
 
-ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t device) { return ggml_backend_dev_buffer_type(device); }
+ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t device) {
+    return ggml_backend_dev_buffer_type(device);
+}
 
-bool on_cpu(ggml_backend_dev_t device) { return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU; }
+bool on_cpu(ggml_backend_dev_t device) {
+    return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+}
 
 } // namespace
 
@@ -35,7 +41,8 @@ ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
             if (!src) continue;
             // A norm's or a rotation's few numbers say less than a matrix; they lie beside it.
             ggml_backend_buffer_t buffer = buffer_of(src);
-            if (t->op == GGML_OP_MUL_MAT && buffer && ggml_backend_buffer_get_usage(buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
+            if (t->op == GGML_OP_MUL_MAT && buffer &&
+                ggml_backend_buffer_get_usage(buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
                 return device_of(buffer);
             }
             if (src->op != GGML_OP_NONE) next.push_back(src);
@@ -77,7 +84,8 @@ void Placement::choose(GraphAttention& found) {
             n.refusal = "its mask is computed on a device (sparse attention; use -ngl 0)";
             continue;
         }
-        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !n.k_cells ? nullptr : n.v_new, is_remote(cache) ? n.k_new : nullptr};
+        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !n.k_cells ? nullptr : n.v_new,
+                                 is_remote(cache) ? n.k_new : nullptr};
         for (ggml_tensor* t : wanted) {
             if (t && (t->type != GGML_TYPE_F32 || owner(t)->buffer || owner(t)->op == GGML_OP_NONE)) {
                 n.refusal = "its queries or its output do not lie in memory as expected";
@@ -120,7 +128,8 @@ void Placement::assign(GraphAttention& found) {
     for (ggml_tensor* t : owners_) {
         const Place& place = places_[t];
         ggml_backend_buffer_t memory = blocks_[place.block].memory.get();
-        ggml_backend_tensor_alloc(memory, t, static_cast<uint8_t*>(ggml_backend_buffer_get_base(memory)) + place.offset);
+        ggml_backend_tensor_alloc(memory, t,
+                                  static_cast<uint8_t*>(ggml_backend_buffer_get_base(memory)) + place.offset);
         // Back ends fuse operations and then skip results that nobody else reads: somebody does.
         ggml_set_output(t);
     }

@@ -22,7 +22,7 @@ public:
         ggml_backend_dev_t device = nullptr;
         ggml_backend_buffer_ptr memory; // grows to the largest batch
         ggml_context_ptr ctx;
-        ggml_tensor* whole = nullptr;   // i8 (used): the block as one tensor, to transfer it
+        ggml_tensor* whole = nullptr; // i8 (used): the block as one tensor, to transfer it
         size_t used = 0;
 
         bool on_host() const { return memory && ggml_backend_buffer_is_host(memory.get()); }

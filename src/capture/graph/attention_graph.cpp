@@ -15,9 +15,13 @@ float float_param(const ggml_tensor* t, int i) {
     return value;
 }
 
-bool is_marked(const ggml_tensor* t) { return (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0; }
+bool is_marked(const ggml_tensor* t) {
+    return (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
+}
 
-bool is_tanh(const ggml_tensor* t) { return t->op == GGML_OP_UNARY && ggml_get_unary_op(t) == GGML_UNARY_OP_TANH; }
+bool is_tanh(const ggml_tensor* t) {
+    return t->op == GGML_OP_UNARY && ggml_get_unary_op(t) == GGML_UNARY_OP_TANH;
+}
 
 // Walks from the soft-max back to MUL_MAT(K, Q), noting what was done to the scores on the way.
 void read_scores(AttentionNode& n) {
@@ -48,15 +52,19 @@ void read_scores(AttentionNode& n) {
 
 // A copy that the engine makes for a kernel only, in scratch memory: contiguous, or of another type.
 bool is_scratch_copy(const ggml_tensor* t) {
-    return t && !t->view_src && (t->op == GGML_OP_CONT || t->op == GGML_OP_CPY) && t->src[0] && ggml_are_same_shape(t, t->src[0]);
+    return t && !t->view_src && (t->op == GGML_OP_CONT || t->op == GGML_OP_CPY) && t->src[0] &&
+           ggml_are_same_shape(t, t->src[0]);
 }
 
 // A tensor that no graph computes: a cache, an input, a weight.
-bool is_leaf(const ggml_tensor* t) { return t && t->op == GGML_OP_NONE; }
+bool is_leaf(const ggml_tensor* t) {
+    return t && t->op == GGML_OP_NONE;
+}
 
 std::string refusal_of_keys(const AttentionNode& n) {
     const ggml_tensor* k = n.k;
-    if (owner(n.k)->op == GGML_OP_CPY && n.flash && owner(n.k)->src[0]->type == GGML_TYPE_F32 && is_leaf(owner(owner(n.k)->src[0]))) {
+    if (owner(n.k)->op == GGML_OP_CPY && n.flash && owner(n.k)->src[0]->type == GGML_TYPE_F32 &&
+        is_leaf(owner(owner(n.k)->src[0]))) {
         return "with flash attention llama.cpp converts an f32 cache to f16 for each token (use -ctk f16, or -fa off)";
     }
     if (!k->view_src || !is_leaf(k->view_src)) return "the keys do not come from a KV cache";
@@ -91,11 +99,12 @@ std::string refusal_of_values(const AttentionNode& n) {
     }
     const int64_t cells = n.flash ? v->ne[1] : v->ne[0], dim = n.flash ? v->ne[0] : v->ne[1];
     const int64_t out_heads = n.flash ? out->ne[1] : out->ne[2], out_tokens = n.flash ? out->ne[2] : out->ne[1];
-    if (cells != n.k->ne[1] || v->ne[2] != n.k->ne[2] || v->ne[3] != 1 || out->ne[0] != dim || out_heads != n.q->ne[2] ||
-        out_tokens != n.q->ne[1]) {
+    if (cells != n.k->ne[1] || v->ne[2] != n.k->ne[2] || v->ne[3] != 1 || out->ne[0] != dim ||
+        out_heads != n.q->ne[2] || out_tokens != n.q->ne[1]) {
         return "its values do not fit its keys and queries";
     }
-    if (out->type != GGML_TYPE_F32 || out->nb[0] != sizeof(float)) return "its output does not lie in memory as expected";
+    if (out->type != GGML_TYPE_F32 || out->nb[0] != sizeof(float))
+        return "its output does not lie in memory as expected";
     // Elements of blocks have no address of their own.
     const int64_t block = ggml_blck_size(v->type);
     if (block > 1 && (!n.flash || dim % block != 0 || v->nb[0] != ggml_type_size(v->type))) {
@@ -160,9 +169,13 @@ void read_stores(AttentionNode& n, Stores& stores) {
 
 } // namespace
 
-ggml_tensor* owner(ggml_tensor* t) { return t && t->view_src ? t->view_src : t; }
+ggml_tensor* owner(ggml_tensor* t) {
+    return t && t->view_src ? t->view_src : t;
+}
 
-bool is_positions(const ggml_tensor* t) { return is_leaf(t) && t->type == GGML_TYPE_I32 && ggml_is_contiguous(t); }
+bool is_positions(const ggml_tensor* t) {
+    return is_leaf(t) && t->type == GGML_TYPE_I32 && ggml_is_contiguous(t);
+}
 
 bool is_cells(const ggml_tensor* t, int64_t n_query) {
     return is_leaf(t) && t->type == GGML_TYPE_I64 && ggml_is_contiguous(t) && t->ne[0] == n_query;
@@ -233,9 +246,7 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         ggml_tensor* t = nodes[i];
         if (marked && !is_marked(t)) continue;
         switch (t->op) {
-        case GGML_OP_SET_ROWS:
-            stores[owner(t)].push_back({i, t});
-            break;
+        case GGML_OP_SET_ROWS: stores[owner(t)].push_back({i, t}); break;
         case GGML_OP_ROPE:
             if (!found.positions && is_positions(t->src[1])) found.positions = t->src[1];
             break;

@@ -12,31 +12,33 @@ namespace attnscope::capture {
 
 // One attention: either GGML_OP_FLASH_ATTN_EXT, or MUL_MAT(K, Q) -> ... -> SOFT_MAX -> MUL_MAT(V, P).
 struct AttentionNode {
-    int index = -1;                // of the first node that reads Q and K
+    int index = -1; // of the first node that reads Q and K
     bool flash = false;
     ggml_tensor* op = nullptr;     // FLASH_ATTN_EXT or SOFT_MAX
     ggml_tensor* scores = nullptr; // MUL_MAT(K, Q); null with flash attention
     ggml_tensor* q = nullptr;      // view (head_dim, n_query, n_head, n_stream) f32
     ggml_tensor* k = nullptr;      // view (head_dim, n_kv, n_head_kv, n_stream)
-    ggml_tensor* v = nullptr;      // flash: (head_dim_v, n_kv, n_head_kv); else (n_kv, head_dim_v, n_head_kv); in the cache,
-                                   // whatever copy of it the kernel is given
+    // flash: (head_dim_v, n_kv, n_head_kv); else (n_kv, head_dim_v, n_head_kv); in the cache, whatever copy of it the
+    // kernel is given
+    ggml_tensor* v = nullptr;
     ggml_type v_used = GGML_TYPE_F16; // what the kernel is given: V's own type, or f16 that the engine makes of f32
-    ggml_tensor* mask = nullptr;   // (n_kv, n_query, 1, n_stream), f16 or f32; an input, or computed (sparse attention)
-    ggml_tensor* sinks = nullptr;  // (n_head), or null
-    ggml_tensor* out = nullptr;    // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
+    ggml_tensor* mask = nullptr;  // (n_kv, n_query, 1, n_stream), f16 or f32; an input, or computed (sparse attention)
+    ggml_tensor* sinks = nullptr; // (n_head), or null
+    ggml_tensor* out = nullptr;   // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
     ggml_tensor* k_cache = nullptr; // owner of K's data
-    ggml_tensor* k_cells = nullptr; // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
-    ggml_tensor* k_new = nullptr;   // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
-    ggml_tensor* v_new = nullptr;   // f32: the new values before they are stored; null where V is part of K's cache
+    // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
+    ggml_tensor* k_cells = nullptr;
+    ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
+    ggml_tensor* v_new = nullptr; // f32: the new values before they are stored; null where V is part of K's cache
     int layer = -1;
     float scale = 1, softcap = 0, post_scale = 1, max_bias = 0; // as in LayerInfo
-    std::string refusal;           // why this attention cannot be captured; empty: it can
+    std::string refusal;                                        // why this attention cannot be captured; empty: it can
 };
 
 struct GraphAttention {
-    std::vector<AttentionNode> nodes;   // in the order in which they run
-    ggml_tensor* positions = nullptr;   // i32 (n_query or a multiple of it), from RoPE; null where there is none
-    int64_t n_query = 0;                // tokens in this graph
+    std::vector<AttentionNode> nodes; // in the order in which they run
+    ggml_tensor* positions = nullptr; // i32 (n_query or a multiple of it), from RoPE; null where there is none
+    int64_t n_query = 0;              // tokens in this graph
 };
 
 GraphAttention find_attention(ggml_cgraph* graph);

@@ -32,7 +32,8 @@ template <typename T> Ranges scan(const uint8_t* row, int64_t n, T hidden) {
     for (int64_t i = 0; i < n;) {
         const int64_t end = std::min(i + step, n);
         if (end - i == step) {
-            if (std::memcmp(row + size_t(i) * sizeof(T), open ? all_visible.data() : all_hidden.data(), sizeof(Step)) == 0) {
+            if (std::memcmp(row + size_t(i) * sizeof(T), open ? all_visible.data() : all_hidden.data(), sizeof(Step)) ==
+                0) {
                 i = end;
                 continue;
             }

@@ -20,9 +20,7 @@ public:
     // Frame `column` at `position` was written to `cell`.
     void assign(int64_t cell, int64_t column, int32_t position);
     void clear();
-    int64_t column(int64_t cell) const {
-        return size_t(cell) < columns_.size() ? columns_[size_t(cell)] : unknown;
-    }
+    int64_t column(int64_t cell) const { return size_t(cell) < columns_.size() ? columns_[size_t(cell)] : unknown; }
     struct Entry {
         int64_t cell = 0;
         int64_t column = unknown;

@@ -13,7 +13,8 @@ namespace attnscope::capture {
 struct HostAttention {
     const uint8_t* q = nullptr; // f32; element d of head h of token i at q + i * q_token + h * q_head + 4 d
     size_t q_token = 0, q_head = 0;
-    const uint8_t* q_kept = nullptr; // or, of the tokens from frame `first_kept` on: (n_head, head_dim) in the layer's q_type
+    // or, of the tokens from frame `first_kept` on: (n_head, head_dim) in the layer's q_type
+    const uint8_t* q_kept = nullptr;
     size_t q_kept_token = 0;
     int64_t first_kept = 0;
     const uint8_t* out = nullptr; // f32; the engine's own output, likewise

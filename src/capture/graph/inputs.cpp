@@ -61,7 +61,9 @@ void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
     }
 }
 
-const Ranges& Inputs::visible(const ggml_tensor* mask, int64_t row) const { return find(mask)->rows[size_t(row)]; }
+const Ranges& Inputs::visible(const ggml_tensor* mask, int64_t row) const {
+    return find(mask)->rows[size_t(row)];
+}
 
 bool inputs_stay(ggml_cgraph* graph, bool (*on_host)(const ggml_tensor*)) {
     bool device = false;
@@ -70,8 +72,10 @@ bool inputs_stay(ggml_cgraph* graph, bool (*on_host)(const ggml_tensor*)) {
         const bool computes = node->op != GGML_OP_NONE && node->op != GGML_OP_VIEW && node->op != GGML_OP_RESHAPE &&
                               node->op != GGML_OP_PERMUTE && node->op != GGML_OP_TRANSPOSE;
         if (!computes) continue;
-        if (!on_host(node)) device = true;
-        else if (device) return false;
+        if (!on_host(node))
+            device = true;
+        else if (device)
+            return false;
     }
     return device;
 }

@@ -20,8 +20,12 @@ namespace {
 thread_local GraphHook* current_hook = nullptr;
 } // namespace
 
-HookScope::HookScope(GraphHook* hook) : outer_(current_hook) { current_hook = hook; }
-HookScope::~HookScope() { current_hook = outer_; }
+HookScope::HookScope(GraphHook* hook) : outer_(current_hook) {
+    current_hook = hook;
+}
+HookScope::~HookScope() {
+    current_hook = outer_;
+}
 
 #if defined(__linux__)
 namespace {

@@ -16,8 +16,12 @@ namespace {
 struct Seam {
 #if defined(__SANITIZE_THREAD__)
     static inline std::atomic<uint32_t> passed{0};
-    Seam() { ++passed; }
-    ~Seam() { ++passed; }
+    Seam() {
+        ++passed;
+    }
+    ~Seam() {
+        ++passed;
+    }
 #else
     Seam() {}
     ~Seam() {}
@@ -34,7 +38,9 @@ bool on_host(const AttentionNode& n) {
 
 HostMean::HostMean(int32_t n_threads) : parts_(size_t(std::max(n_threads, 1))) {}
 
-HostMean::~HostMean() { forget(); }
+HostMean::~HostMean() {
+    forget();
+}
 
 void HostMean::stop() {
     const Seam seam;
@@ -67,7 +73,8 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
             continue;
         }
         ggml_tensor* reads[] = {n.out, n.q, n.k};
-        ours.push_back(ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX, nodes_.back().get()));
+        ours.push_back(ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX,
+                                      nodes_.back().get()));
         ggml_build_forward_expand(graph, ours.back());
     }
     ggml_tensor** nodes = ggml_graph_nodes(graph);
@@ -84,7 +91,8 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     work_.clear();
     visible_.clear();
     for (auto& node : nodes_) node->work = -1;
-    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size()) return false;
+    if (nodes_.empty() || nodes_.size() != found.nodes.size() || geometry.layers.size() != found.nodes.size())
+        return false;
     while (plans_.size() < geometry.layers.size()) {
         const LayerInfo& info = geometry.layers[plans_.size()];
         Result<RowsPlan> plan = info.captured() ? plan_layer(info, false) : RowsPlan();
@@ -105,7 +113,8 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         n_rows_ += n_chosen;
         most_heads = std::max(most_heads, info.n_head);
         n_cells = std::max(n_cells, n.k->ne[1]);
-        const auto seen = std::find_if(visible_.begin(), visible_.end(), [&](const Visibility& v) { return v.mask == n.mask && v.k_cells == n.k_cells; });
+        const auto seen = std::find_if(visible_.begin(), visible_.end(),
+                                       [&](const Visibility& v) { return v.mask == n.mask && v.k_cells == n.k_cells; });
         nodes_[i]->work = static_cast<int32_t>(work_.size());
         work_.push_back({&info, &plans_[i], host_attention(n), size_t(seen - visible_.begin())});
         if (seen == visible_.end()) visible_.push_back({n.mask, n.k_cells, i, {}, 0, {}});
@@ -125,8 +134,8 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     return true;
 }
 
-void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
-                     std::span<const int32_t> heads) {
+void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry,
+                     std::span<const int32_t> layers, std::span<const int32_t> heads) {
     const Seam seam;
     running_ = false;
     if (!prepared_ || !std::ranges::equal(layers, layers_) || !std::ranges::equal(heads, heads_)) {
@@ -169,7 +178,8 @@ void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
     const Work& w = work_[index];
     const Visibility& seen = visible_[w.visibility];
     Part& p = parts_[part];
-    const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts), end = seen.n * int64_t(part + 1) / int64_t(n_parts);
+    const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts),
+                  end = seen.n * int64_t(part + 1) / int64_t(n_parts);
     keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
     p.q.resize(w.plan->q_head_bytes * size_t(w.info->n_head));
     convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
@@ -193,12 +203,14 @@ void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
         mine.factors[h] = all.factor(shares(index, part)[h].max);
     }
     const std::span<double> sums = visible_[w.visibility].sums;
-    for (size_t begin = 0, end = 0; begin < n_head; begin = end) { // heads side by side that were all chosen, or all not
+    // heads side by side that were all chosen, or all not
+    for (size_t begin = 0, end = 0; begin < n_head; begin = end) {
         for (end = begin; end < n_head && chosen_[end] == chosen_[begin]; ++end) {}
         if (!chosen_[begin]) continue;
         for (const Range& r : mine.keys[index % 2]) {
             const float* rows = numerators_[index % 2].data() + begin * stride_ + size_t(r.begin);
-            add_rows(row_kernels(), rows, stride_, std::span(mine.factors).subspan(begin, end - begin), sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
+            add_rows(row_kernels(), rows, stride_, std::span(mine.factors).subspan(begin, end - begin),
+                     sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
         }
     }
 }

@@ -27,8 +27,8 @@ public:
     void add_to(ggml_cgraph* graph, const GraphAttention& found);
     // The graph is about to run, with these inputs; its nodes compute over the chosen layers and heads of each (empty: all).
     // Does nothing where the graph has no nodes of ours, or where this model does not allow it: the batch's mean then stays empty.
-    void start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, std::span<const int32_t> layers,
-               std::span<const int32_t> heads);
+    void start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry,
+               std::span<const int32_t> layers, std::span<const int32_t> heads);
     // The graph has run: sets the batch's mean.
     void finish(Batch& batch, const Collector& collector);
     void stop();   // the nodes do nothing until start()
@@ -53,13 +53,15 @@ private:
         int64_t n = 0;
         std::vector<double> sums; // (cells): of the weights of all rows so far
     };
-    struct alignas(128) Part { // one thread's
+    struct alignas(128) Part {      // one thread's
         std::vector<Range> keys[2]; // of a layer and of the one before it
         std::vector<uint8_t> q;
         FloatQueries float_q;
         std::vector<float> factors; // (n_head)
     };
-    std::span<PartShare> shares(size_t work, size_t part) { return std::span(shares_[work % 2]).subspan(part * shares_stride_, shares_stride_); }
+    std::span<PartShare> shares(size_t work, size_t part) {
+        return std::span(shares_[work % 2]).subspan(part * shares_stride_, shares_stride_);
+    }
     bool prepare(const GraphAttention& found, const Geometry& geometry);
     static void compute(ggml_tensor* dst, int ith, int nth, void* node);
     void compute_part(size_t work, size_t part, size_t n_parts);
@@ -73,7 +75,7 @@ private:
     std::vector<Visibility> visible_;
     std::vector<int32_t> layers_, heads_; // chosen, as given
     bool prepared_ = false;               // for this graph and for them
-    std::vector<uint8_t> chosen_; // (n_head): heads of each layer
+    std::vector<uint8_t> chosen_;         // (n_head): heads of each layer
     size_t n_rows_ = 0;
     std::vector<Part> parts_;
     std::vector<PartShare> shares_[2]; // (parts, shares_stride_)

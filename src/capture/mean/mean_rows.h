@@ -19,12 +19,14 @@ inline bool among(const std::vector<int32_t>& chosen, int32_t i) {
 
 // mean[column of cell] += by_cell[cell] * share, for the cells that are seen. Columns beyond the mean are passed by.
 template <typename Number>
-void add_cells(const CellView& cells, std::span<const Range> seen, std::span<const Number> by_cell, Number share, std::vector<float>& mean) {
+void add_cells(const CellView& cells, std::span<const Range> seen, std::span<const Number> by_cell, Number share,
+               std::vector<float>& mean) {
     for (const Range& r : seen) {
         const int64_t end = std::min(r.end, static_cast<int64_t>(by_cell.size()));
         for (int64_t cell = r.begin; cell < end; ++cell) {
             const int64_t column = cells.column(cell);
-            if (column >= 0 && size_t(column) < mean.size()) mean[size_t(column)] += static_cast<float>(by_cell[size_t(cell)] * share);
+            if (column >= 0 && size_t(column) < mean.size())
+                mean[size_t(column)] += static_cast<float>(by_cell[size_t(cell)] * share);
         }
     }
 }

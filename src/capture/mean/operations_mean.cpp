@@ -51,7 +51,8 @@ struct Build {
         q->nb[1] = l.q_head;
         q->nb[2] = l.q_head * size_t(gqa);
         q->nb[3] = l.q_head * size_t(l.n_head);
-        ggml_backend_tensor_alloc(l.q_buffer, q, static_cast<uint8_t*>(ggml_backend_buffer_get_base(l.q_buffer)) + l.q_offset);
+        ggml_backend_tensor_alloc(l.q_buffer, q,
+                                  static_cast<uint8_t*>(ggml_backend_buffer_get_base(l.q_buffer)) + l.q_offset);
         // The heads that share a KV head are the columns of one product: K is read once for them.
         ggml_tensor* s = ggml_mul_mat(ctx, k, q);
         ggml_prec_set_acc(s, GGML_PREC_F32);
@@ -84,7 +85,8 @@ bool OperationsMean::start(int index, ggml_backend_event_t ready, const std::vec
                            const std::vector<std::span<const Range>>& visible, const std::vector<float>& weights) {
     Slot& slot = slots_[index];
     const size_t n_tensors = 24 * layers.size() + 2 * visible.size() + 8;
-    slot.ctx.reset(ggml_init({ggml_tensor_overhead() * n_tensors + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
+    slot.ctx.reset(
+        ggml_init({ggml_tensor_overhead() * n_tensors + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
     Build b{slot.ctx.get(), backend_.get()};
     ggml_cgraph* graph = ggml_new_graph_custom(b.ctx, n_tensors, false);
 
@@ -130,8 +132,10 @@ bool OperationsMean::start(int index, ggml_backend_event_t ready, const std::vec
         auto alike = std::find_if(added.begin(), added.end(), [&](const Added& a) {
             return a.group == g && a.n_head == l.n_head && std::equal(w, w + l.n_head, a.weights);
         });
-        if (alike == added.end()) added.push_back({g, l.n_head, w, rows});
-        else alike->rows = b.node(ggml_add_inplace(b.ctx, alike->rows, rows));
+        if (alike == added.end())
+            added.push_back({g, l.n_head, w, rows});
+        else
+            alike->rows = b.node(ggml_add_inplace(b.ctx, alike->rows, rows));
     }
     for (const Added& a : added) {
         ggml_tensor* share = b.input(a.n_head);
@@ -159,8 +163,10 @@ bool OperationsMean::start(int index, ggml_backend_event_t ready, const std::vec
 
 const std::vector<std::vector<float>>& OperationsMean::wait(int index) {
     Slot& slot = slots_[index];
-    if (slot.done) ggml_backend_event_synchronize(slot.done.get());
-    else ggml_backend_synchronize(backend_.get());
+    if (slot.done)
+        ggml_backend_event_synchronize(slot.done.get());
+    else
+        ggml_backend_synchronize(backend_.get());
     return slot.results;
 }
 

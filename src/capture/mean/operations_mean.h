@@ -25,7 +25,7 @@ public:
 
     // One layer of the token. Tensors and buffers are borrowed until wait().
     struct Layer {
-        ggml_tensor* k_cache = nullptr; // owner of the keys' memory
+        ggml_tensor* k_cache = nullptr;  // owner of the keys' memory
         size_t k_offset = 0, k_cell = 0; // bytes, of (cell, n_head_kv, head_dim)
         int64_t n_cells = 0;
         ggml_backend_buffer_t q_buffer = nullptr;
@@ -33,7 +33,7 @@ public:
         int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
         float scale = 1, softcap = 0, post_scale = 1; // as in LayerInfo
         int32_t group = 0;
-        const float* sinks = nullptr;   // host, (n_head), or null
+        const float* sinks = nullptr; // host, (n_head), or null
     };
 
     // Null where the device has no back end of its own.
@@ -42,8 +42,8 @@ public:
 
     // Starts behind `ready` (null: what it reads is there). `visible`: the cells that each group of layers sees. `weights`: one
     // a row, in the order of the layers and their heads. False: the device lacks an operation, or memory.
-    bool start(int slot, ggml_backend_event_t ready, const std::vector<Layer>& layers, const std::vector<std::span<const Range>>& visible,
-               const std::vector<float>& weights);
+    bool start(int slot, ggml_backend_event_t ready, const std::vector<Layer>& layers,
+               const std::vector<std::span<const Range>>& visible, const std::vector<float>& weights);
     // Blocks until the slot's result is there: of each group (n_cells of its layers) float32; cells that are not visible are 0.
     const std::vector<std::vector<float>>& wait(int slot);
 

@@ -23,7 +23,8 @@ bool kernels_wanted() {
 }
 
 bool kernel_serves(const LayerInfo& info) {
-    return DeviceMean::supports(static_cast<int32_t>(info.k_type), info.n_head, info.n_head_kv, info.head_dim, info.max_bias);
+    return DeviceMean::supports(static_cast<int32_t>(info.k_type), info.n_head, info.n_head_kv, info.head_dim,
+                                info.max_bias);
 }
 
 MeanLayer kernel_layer(const LayerSource& s, const LayerInfo& info, int32_t group, const uint8_t* staged) {
@@ -68,8 +69,9 @@ void TokenMean::start(int slot, const Batch& batch, const LayerSources& sources,
     // Rows that only a CPU sees, or biased ones, are left to whoever has the whole frame.
     const auto reachable = [&](const LayerSource& s) {
         const DeviceLayer* d = s.device();
-        return d && s.q.block == s.out.block &&
-               std::any_of(fetches.begin(), fetches.end(), [&](const auto& f) { return f->device() == d->device && f->staged_block(slot); });
+        return d && s.q.block == s.out.block && std::any_of(fetches.begin(), fetches.end(), [&](const auto& f) {
+                   return f->device() == d->device && f->staged_block(slot);
+               });
     };
     std::vector<float> weights;
     size_t n_chosen = 0;
@@ -136,12 +138,14 @@ bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const Layer
         }
         std::vector<MeanLayer> layers;
         for (const size_t l : mine) {
-            layers.push_back(kernel_layer(*sources[l], batch.layers[l].info, batch.layers[l].group, fetch.staged_block(slot)));
+            layers.push_back(
+                kernel_layer(*sources[l], batch.layers[l].info, batch.layers[l].group, fetch.staged_block(slot)));
         }
         if (!part.kernel->start(slot, fetch.staged_event(), layers, ranges, weights)) return false;
     } else if (part.operations) {
         std::vector<OperationsMean::Layer> layers;
-        for (const size_t l : mine) layers.push_back(operations_layer(*sources[l], batch.layers[l], fetch.staged(slot)));
+        for (const size_t l : mine)
+            layers.push_back(operations_layer(*sources[l], batch.layers[l], fetch.staged(slot)));
         std::vector<std::span<const Range>> visible;
         for (const Batch::Group& g : batch.groups) visible.emplace_back(g.cells[0]);
         if (!part.operations->start(slot, fetch.staged_event(), layers, visible, weights)) {
@@ -157,8 +161,10 @@ bool TokenMean::start_part(Part& part, int slot, const Batch& batch, const Layer
 
 void TokenMean::wait(int slot) {
     for (Part* part : started_[slot]) {
-        if (part->operations) (void)part->operations->wait(slot);
-        else (void)part->kernel->wait(slot);
+        if (part->operations)
+            (void)part->operations->wait(slot);
+        else
+            (void)part->kernel->wait(slot);
     }
 }
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "capture/collector.h"
-#include "capture/mean/cuda/device_mean.h"
 #include "capture/device/device_layers.h"
+#include "capture/mean/cuda/device_mean.h"
 #include "capture/mean/operations_mean.h"
 
 #include <memory>
@@ -19,7 +19,8 @@ public:
 
     // The token's data lies staged on the devices of `fetches`. Does nothing where this model, cache, build or device does
     // not allow it: the batch's mean then stays empty.
-    void start(int slot, const Batch& batch, const LayerSources& sources, std::span<const std::unique_ptr<Fetch>> fetches);
+    void start(int slot, const Batch& batch, const LayerSources& sources,
+               std::span<const std::unique_ptr<Fetch>> fetches);
     // Blocks; sets the batch's mean.
     void finish(int slot, Batch& batch, const Collector& collector);
     bool busy(int slot) const { return !started_[slot].empty(); }

@@ -98,7 +98,8 @@ void Judge::judge(Frame& frame, capture::FrameFacts facts) {
     uint32_t bits = judge_witnesses(geometry_, frame);
     if (!facts.finite) bits |= verdict_not_finite;
     // One layer that knows no positions and comes first computes the same of the same token, and rightly so.
-    const auto captured = std::count_if(geometry_.layers.begin(), geometry_.layers.end(), [](const LayerInfo& l) { return l.captured(); });
+    const auto captured = std::count_if(geometry_.layers.begin(), geometry_.layers.end(),
+                                        [](const LayerInfo& l) { return l.captured(); });
     if (captured > 1 && facts.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
     if (!facts.layers_differ) bits |= verdict_layers_equal;
     previous_ = std::move(facts.hashes);

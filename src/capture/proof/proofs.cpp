@@ -140,12 +140,16 @@ struct Together {
 // Puts proofs of one head side by side.
 std::vector<Together> bring_together(std::vector<Batch::Proof>& proofs) {
     const auto head = [](const Batch::Proof& p) { return std::pair(p.layer, p.head); };
-    std::stable_sort(proofs.begin(), proofs.end(), [&](const Batch::Proof& a, const Batch::Proof& b) { return head(a) < head(b); });
+    std::stable_sort(proofs.begin(), proofs.end(),
+                     [&](const Batch::Proof& a, const Batch::Proof& b) { return head(a) < head(b); });
     std::vector<Together> all;
     for (size_t i = 0; i < proofs.size(); ++i) {
-        const bool joins = i > 0 && head(proofs[i]) == head(proofs[i - 1]) && all.back().end - all.back().begin < max_proofs_together;
-        if (joins) ++all.back().end;
-        else all.push_back({i, i + 1});
+        const bool joins =
+            i > 0 && head(proofs[i]) == head(proofs[i - 1]) && all.back().end - all.back().begin < max_proofs_together;
+        if (joins)
+            ++all.back().end;
+        else
+            all.push_back({i, i + 1});
     }
     return all;
 }
@@ -228,7 +232,8 @@ struct Proving {
         WitnessFunction prove = provers->take();
         for (size_t i = next++; i < together.size(); i = next++) {
             const Together& t = together[i];
-            prove(std::span(samples).subspan(t.begin, t.end - t.begin), std::span(results).subspan(t.begin, t.end - t.begin));
+            prove(std::span(samples).subspan(t.begin, t.end - t.begin),
+                  std::span(results).subspan(t.begin, t.end - t.begin));
         }
         provers->give_back(std::move(prove));
     }

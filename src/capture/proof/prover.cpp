@@ -14,14 +14,17 @@ namespace {
 static_assert(capture::max_proofs_together <= max_tokens_together);
 
 bool same_head(const capture::HeadSample& a, const capture::HeadSample& b) {
-    return a.layer == b.layer && a.layer_index == b.layer_index && a.head == b.head && a.k == b.k && a.k_stride == b.k_stride &&
-           a.n_cells == b.n_cells && a.v == b.v && a.v_type == b.v_type && a.v_used == b.v_used && a.v_cell_stride == b.v_cell_stride &&
-           a.v_dim_stride == b.v_dim_stride && a.batched == b.batched && a.flash == b.flash &&
-           a.device == b.device && a.columns.data() == b.columns.data() &&
-           a.positions.data() == b.positions.data() && a.positions.size() == b.positions.size();
+    return a.layer == b.layer && a.layer_index == b.layer_index && a.head == b.head && a.k == b.k &&
+           a.k_stride == b.k_stride && a.n_cells == b.n_cells && a.v == b.v && a.v_type == b.v_type &&
+           a.v_used == b.v_used && a.v_cell_stride == b.v_cell_stride && a.v_dim_stride == b.v_dim_stride &&
+           a.batched == b.batched && a.flash == b.flash && a.device == b.device &&
+           a.columns.data() == b.columns.data() && a.positions.data() == b.positions.data() &&
+           a.positions.size() == b.positions.size();
 }
 
-TokenValues values_of(const capture::HeadSample& s) { return {s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, s.layer->head_dim_v}; }
+TokenValues values_of(const capture::HeadSample& s) {
+    return {s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, s.layer->head_dim_v};
+}
 
 // Would attention_rows compute this row?
 bool computable(const capture::HeadSample& s, std::span<const int32_t> positions) {
@@ -45,7 +48,8 @@ bool computable(const capture::HeadSample& s, std::span<const int32_t> positions
 struct RowSums {
     std::array<double, max_tokens_together> sum{}, fingerprint{};
 
-    template <size_t R> void add(const TokenRows& rows, const size_t* tokens, int64_t at, std::span<const double> weights) {
+    template <size_t R>
+    void add(const TokenRows& rows, const size_t* tokens, int64_t at, std::span<const double> weights) {
         double s[R], f[R];
         const float* row[R];
         for (size_t r = 0; r < R; ++r) {
@@ -76,7 +80,8 @@ struct RowSums {
             }
             for (int64_t at = s.begin; at < s.end;) {
                 const auto n = static_cast<size_t>(std::min(s.end - at, static_cast<int64_t>(weights.size())));
-                for (size_t j = 0; j < n; ++j) weights[j] = fingerprint_weight(sample.column(at + static_cast<int64_t>(j)));
+                for (size_t j = 0; j < n; ++j)
+                    weights[j] = fingerprint_weight(sample.column(at + static_cast<int64_t>(j)));
                 size_t t = 0;
                 for (; t + 4 <= n_tokens; t += 4) add<4>(rows, &tokens[t], at, std::span(weights).first(n));
                 for (; t < n_tokens; ++t) add<1>(rows, &tokens[t], at, std::span(weights).first(n));
@@ -88,11 +93,13 @@ struct RowSums {
 
 } // namespace
 
-void Prover::prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan, std::span<Witness> witnesses) {
+void Prover::prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan,
+                            std::span<Witness> witnesses) {
     const capture::HeadSample& first = samples.front();
     const LayerInfo& layer = *first.layer;
     tokens_.clear();
-    for (const capture::HeadSample& s : samples) tokens_.push_back({s.q + size_t(s.head) * plan.q_head_bytes, s.visible, s.position});
+    for (const capture::HeadSample& s : samples)
+        tokens_.push_back({s.q + size_t(s.head) * plan.q_head_bytes, s.visible, s.position});
     TokenRowsRequest request;
     request.layer = &layer;
     request.plan = &plan;
@@ -126,7 +133,8 @@ void Prover::operator()(std::span<const capture::HeadSample> samples, std::span<
     const auto alone = [&] { std::transform(samples.begin(), samples.end(), witnesses.begin(), witness_head); };
     if (samples.size() < 2 || samples.size() > capture::max_proofs_together) return alone();
     const capture::HeadSample& first = samples.front();
-    const bool together = std::all_of(samples.begin(), samples.end(), [&](const capture::HeadSample& s) { return same_head(s, first); });
+    const bool together =
+        std::all_of(samples.begin(), samples.end(), [&](const capture::HeadSample& s) { return same_head(s, first); });
     if (!together || !values_readable(values_of(first))) return alone();
     positions_.clear();
     if (first.layer->max_bias > 0) {

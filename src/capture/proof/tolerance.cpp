@@ -44,9 +44,12 @@ void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
 }
 
 void row_to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
-    if (type == DType::f32 || type == DType::f16 || type == DType::bf16) to_floats(type, from, to, n);
-    else if (type == DType::q8_1) q8_1_to_floats(from, to, n);
-    else ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(from, to, n);
+    if (type == DType::f32 || type == DType::f16 || type == DType::bf16)
+        to_floats(type, from, to, n);
+    else if (type == DType::q8_1)
+        q8_1_to_floats(from, to, n);
+    else
+        ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(from, to, n);
 }
 
 void square(float* x, size_t n) {
@@ -91,7 +94,8 @@ double exact_square(const capture::HeadSample& s, const uint8_t* q, const uint8_
 } // namespace
 
 // The errors of the products are independent, each at most u |q_d k_d|: the squares are dot products of squares.
-std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> samples, std::span<const float* const> rows) {
+std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> samples,
+                                        std::span<const float* const> rows) {
     constexpr size_t cells_at_once = 256;
     const capture::HeadSample& first = samples.front();
     const LayerInfo& layer = *first.layer;
@@ -107,7 +111,8 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
     }
 
     const auto dim = static_cast<size_t>(layer.head_dim);
-    const size_t q_row = dtype_row_bytes(layer.q_type, layer.head_dim), k_row = dtype_row_bytes(layer.k_type, layer.head_dim);
+    const size_t q_row = dtype_row_bytes(layer.q_type, layer.head_dim),
+                 k_row = dtype_row_bytes(layer.k_type, layer.head_dim);
     const auto query = [&](size_t t) { return samples[t].q + size_t(first.head) * q_row; };
     const uint8_t* keys = first.k + size_t(first.head / (layer.n_head / layer.n_head_kv)) * k_row;
     q_squares_.resize(samples.size() * dim);
@@ -116,12 +121,14 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
         row_to_floats(layer.q_type, query(t), q_squares_.data() + t * dim, layer.head_dim);
     }
     square(q_squares_.data(), q_squares_.size());
-    q_.assign(static_cast<const uint8_t*>(static_cast<const void*>(q_squares_.data())), DType::f32, samples.size(), layer.head_dim);
+    q_.assign(static_cast<const uint8_t*>(static_cast<const void*>(q_squares_.data())), DType::f32, samples.size(),
+              layer.head_dim);
     dots_.resize(samples.size() * cells_at_once);
     for (size_t at = 0; at < cells_.size(); at += cells_at_once) {
         const size_t n = std::min(cells_at_once, cells_.size() - at);
         for (size_t c = 0; c < n; ++c)
-            row_to_floats(layer.k_type, keys + size_t(cells_[at + c]) * first.k_stride, k_.data() + c * dim, layer.head_dim);
+            row_to_floats(layer.k_type, keys + size_t(cells_[at + c]) * first.k_stride, k_.data() + c * dim,
+                          layer.head_dim);
         square(k_.data(), n * dim);
         DotTask task;
         task.q = q_.head(0);
@@ -150,7 +157,9 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
     return errors_;
 }
 
-bool takes_largest(const capture::HeadSample& s) { return s.v_used == DType::f16 && !s.flash && !s.device; }
+bool takes_largest(const capture::HeadSample& s) {
+    return s.v_used == DType::f16 && !s.flash && !s.device;
+}
 
 void compare(const capture::HeadSample& s, const Weighed& ours, Witness& w) {
     double difference = 0, engine = 0;

@@ -19,7 +19,8 @@ namespace {
 
 // One head's V at one cell as floats, contiguous along dim.
 void read_v(const capture::HeadSample& s, int64_t cell, int32_t dim, std::vector<float>& out) {
-    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))->to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
+    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))
+        ->to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
 }
 
 // P.V and |P|.|V|.

@@ -25,7 +25,8 @@ public:
     void operator()(std::span<const capture::HeadSample> samples, std::span<Witness> witnesses);
 
 private:
-    void prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan, std::span<Witness> witnesses);
+    void prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan,
+                        std::span<Witness> witnesses);
 
     TokenRows rows_;
     TokenSums sums_;

@@ -20,7 +20,8 @@ Result<void> read_attention_fields(const Json& body, const Service& service, Rea
     if (wanted && !wanted->is_boolean() && !wanted->is_string()) {
         f.fail("\"output_attentions\" must be true, false, \"per_layer\" or \"aggregated\"");
     } else if (wanted && *wanted != Json(false)) {
-        const std::string format = f.text("attention_format", wanted->is_string() ? wanted->get<std::string>() : "per_layer", 64);
+        const std::string format =
+            f.text("attention_format", wanted->is_string() ? wanted->get<std::string>() : "per_layer", 64);
         if (format != "per_layer" && format != "aggregated") {
             f.fail("\"attention_format\" must be \"per_layer\" or \"aggregated\"");
         }
@@ -52,8 +53,9 @@ Result<void> read_attention_fields(const Json& body, const Service& service, Rea
 Result<void> resolve_spans(const Service& service, const std::string* text, ReadRequest& out) {
     if (out.character_spans.empty()) return {};
     if (!text) {
-        return Error{ErrorKind::invalid_argument,
-                     "\"attention.spans\": characters are counted in a prompt given as text; with token ids give columns"};
+        return Error{
+            ErrorKind::invalid_argument,
+            "\"attention.spans\": characters are counted in a prompt given as text; with token ids give columns"};
     }
     std::vector<std::string> pieces;
     for (const int32_t token : out.generation.tokens) pieces.push_back(service.session.piece(token));

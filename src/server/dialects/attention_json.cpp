@@ -12,7 +12,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t max_chosen = 1 << 16; // layers or heads: above any model
+constexpr size_t max_chosen = 1 << 16;           // layers or heads: above any model
 constexpr double max_exact = 9007199254740992.0; // 2^53: whole numbers up to here are exact in JSON
 
 constexpr std::array<std::string_view, 10> known{"layers", "heads", "reduce", "format",     "window",
@@ -80,7 +80,8 @@ public:
         const Json* value = find(field);
         return value ? named(field, *value, otherwise, from_name) : otherwise;
     }
-    template <class E> E named(const char* field, const Json& value, E otherwise, Result<E> (*from_name)(std::string_view)) {
+    template <class E>
+    E named(const char* field, const Json& value, E otherwise, Result<E> (*from_name)(std::string_view)) {
         if (!value.is_string()) {
             fail(refuse(field, "must be a name"));
             return otherwise;
@@ -159,16 +160,14 @@ Result<AttentionFields> read_attention(const Json& object, std::span<const std::
     return out;
 }
 
-Result<void> resolve_character_spans(AttentionFields& fields, std::span<const std::string> pieces, std::string_view text,
-                                     int64_t first_column) {
+Result<void> resolve_character_spans(AttentionFields& fields, std::span<const std::string> pieces,
+                                     std::string_view text, int64_t first_column) {
     std::vector<Range> characters;
-    for (const size_t place : fields.character_spans)
-        characters.push_back(fields.request.spans[place]);
+    for (const size_t place : fields.character_spans) characters.push_back(fields.request.spans[place]);
     if (characters.empty()) return {};
     auto columns = columns_of_characters(pieces, text, characters, first_column);
     if (!columns) return Error{columns.error().kind, "\"attention.spans\": " + columns.error().message};
-    for (size_t i = 0; i < characters.size(); ++i)
-        fields.request.spans[fields.character_spans[i]] = (*columns)[i];
+    for (size_t i = 0; i < characters.size(); ++i) fields.request.spans[fields.character_spans[i]] = (*columns)[i];
     fields.character_spans.clear();
     return {};
 }

@@ -28,7 +28,7 @@ struct AttentionFields {
 Result<AttentionFields> read_attention(const nlohmann::json& object, std::span<const std::string_view> others = {});
 
 // Turns spans of characters into columns; see columns_of_characters. Errors name the span.
-Result<void> resolve_character_spans(AttentionFields& fields, std::span<const std::string> pieces, std::string_view text,
-                                     int64_t first_column = 0);
+Result<void> resolve_character_spans(AttentionFields& fields, std::span<const std::string> pieces,
+                                     std::string_view text, int64_t first_column = 0);
 
 } // namespace attnscope::server

@@ -14,7 +14,8 @@ std::string base64(const void* data, size_t size) {
     size_t written = 0;
     constexpr size_t step = size_t(3) << 20; // a multiple of 3 that fits an int
     for (size_t at = 0; at < size; at += step) {
-        written += static_cast<size_t>(EVP_EncodeBlock(to + written, bytes + at, static_cast<int>(std::min(step, size - at))));
+        written +=
+            static_cast<size_t>(EVP_EncodeBlock(to + written, bytes + at, static_cast<int>(std::min(step, size - at))));
     }
     out.resize(written);
     return out;
@@ -40,7 +41,9 @@ const char* dtype_name_of(AttentionFormat format) {
     return "";
 }
 
-template <typename T> std::string list(const std::vector<T>& values) { return fmt::format("[{}]", fmt::join(values, ",")); }
+template <typename T> std::string list(const std::vector<T>& values) {
+    return fmt::format("[{}]", fmt::join(values, ","));
+}
 
 } // namespace
 
@@ -89,7 +92,8 @@ Json hidden_state_json(const std::vector<float>& values) {
 Json scores_json(const Generation& generation) {
     const std::optional<PositionScores> scores = generation.scores();
     if (!scores) return {};
-    Json out = {{"rows", scores->n_rows()}, {"visits", std::vector<int64_t>(scores->visits().begin(), scores->visits().end())}};
+    Json out = {{"rows", scores->n_rows()},
+                {"visits", std::vector<int64_t>(scores->visits().begin(), scores->visits().end())}};
     for (const Accumulate what : generation.request.attention->accumulate) {
         const auto copy = [](std::span<const double> s) { return std::vector<double>(s.begin(), s.end()); };
         out[accumulate_name(what)] = what == Accumulate::total         ? copy(scores->total())
@@ -103,7 +107,9 @@ Json scores_json(const Generation& generation) {
 
 Json summary_json(const Generation& generation) {
     const GenerationSummary s = generation.summary();
-    Json out = {{"finish_reason", s.finish_reason}, {"total_tokens", s.n_generated}, {"prompt_tokens", s.n_prompt},
+    Json out = {{"finish_reason", s.finish_reason},
+                {"total_tokens", s.n_generated},
+                {"prompt_tokens", s.n_prompt},
                 {"reused", s.n_reused}};
     if (s.n_skipped > 0 || generation.request.flow == Flow::latest) out["skipped"] = s.n_skipped;
     if (!s.recording.empty()) out["recording"] = s.recording;

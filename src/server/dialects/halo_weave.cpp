@@ -2,8 +2,8 @@
 // attention beside them. Its stream shares KoboldCPP's path; kobold.cpp decides between the two.
 #include "server/dialects/halo_weave.h"
 
-#include "server/http/reply.h"
 #include "server/dialects/tokenizer.h"
+#include "server/http/reply.h"
 
 namespace attnscope::server {
 
@@ -18,7 +18,9 @@ std::string event_with(Json body, const std::string& attention) {
 
 } // namespace
 
-Json halo_weave_token(int32_t token, const std::string& text) { return {{"token_id", token}, {"text", text}}; }
+Json halo_weave_token(int32_t token, const std::string& text) {
+    return {{"token_id", token}, {"text", text}};
+}
 
 std::string HaloWeaveFormat::token(const GenerationEvent& event, const std::string& attention) {
     Json body = {{"type", "token"}, {"token", halo_weave_token(event.token, event.text)}, {"request_id", id_}};

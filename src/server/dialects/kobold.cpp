@@ -1,10 +1,10 @@
 // KoboldCPP's API, for KoboldAI Lite, SillyTavern and their kin; Halo Weave shares the stream.
 #include "base/version.h"
-#include "server/http/event_stream.h"
-#include "server/generation/generation_fields.h"
 #include "server/dialects/halo_weave.h"
-#include "server/http/reply.h"
 #include "server/dialects/tokenizer.h"
+#include "server/generation/generation_fields.h"
+#include "server/http/event_stream.h"
+#include "server/http/reply.h"
 
 #include <fmt/format.h>
 
@@ -19,7 +19,9 @@ constexpr Dialect kobold = Dialect::kobold;
 constexpr const char* kobold_version = "1.80";
 
 Json reason(const std::string& finish_reason) {
-    return finish_reason == "stop" ? "stop" : finish_reason == "length" || finish_reason == "context" ? "length" : "abort";
+    return finish_reason == "stop"                                   ? "stop"
+           : finish_reason == "length" || finish_reason == "context" ? "length"
+                                                                     : "abort";
 }
 
 class KoboldFormat : public EventFormat {
@@ -52,7 +54,8 @@ private:
 };
 
 void note(httplib::Response& response, const ReadRequest& read) {
-    if (!read.ignored.empty()) response.set_header("X-Ignored-Fields", fmt::format("{}", fmt::join(read.ignored, ", ")));
+    if (!read.ignored.empty())
+        response.set_header("X-Ignored-Fields", fmt::format("{}", fmt::join(read.ignored, ", ")));
 }
 
 // The request of a generation, submitted; null when it was refused.
@@ -142,7 +145,10 @@ void perf(Service& service, httplib::Response& response) {
     const EngineCounters c = service.queue.counters();
     const auto rate = [](int64_t n, double seconds) { return seconds > 0 ? static_cast<double>(n) / seconds : 0.0; };
     const auto up = std::chrono::duration<double>(std::chrono::steady_clock::now() - service.started).count();
-    const int stop = c.last.finish_reason == "length" ? 0 : c.last.stop_reason == "eos" ? 1 : c.last.finish_reason.empty() ? -1 : 2;
+    const int stop = c.last.finish_reason == "length" ? 0
+                     : c.last.stop_reason == "eos"    ? 1
+                     : c.last.finish_reason.empty()   ? -1
+                                                      : 2;
     reply(response, {{"last_process", c.last.prompt_seconds},
                      {"last_eval", c.last.generate_seconds},
                      {"last_process_speed", rate(c.last.n_prompt - c.last.n_reused, c.last.prompt_seconds)},
@@ -171,15 +177,23 @@ void add_kobold(httplib::Server& http, Service& service) {
     http.Get("/api/extra/perf", [&](const Request&, Response& a) { perf(service, a); });
     http.Get("/api/v1/info/version", [](const Request&, Response& a) { reply(a, {{"result", "1.2.5"}}); });
     http.Get("/api/extra/version", [&](const Request&, Response& a) {
-        reply(a, {{"result", "KoboldCpp"}, {"version", kobold_version}, {"protected", !service.options.api_keys.empty()},
-                  {"txt2img", false}, {"vision", false}, {"transcribe", false}, {"multiplayer", false}, {"websearch", false},
-                  {"tts", false}, {"attnscope", base::version()}});
+        reply(a, {{"result", "KoboldCpp"},
+                  {"version", kobold_version},
+                  {"protected", !service.options.api_keys.empty()},
+                  {"txt2img", false},
+                  {"vision", false},
+                  {"transcribe", false},
+                  {"multiplayer", false},
+                  {"websearch", false},
+                  {"tts", false},
+                  {"attnscope", base::version()}});
     });
     for (const char* path : {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length"}) {
         http.Get(path, [&](const Request&, Response& a) { reply(a, {{"value", service.session.n_ctx()}}); });
     }
-    http.Get("/api/v1/config/max_length",
-             [&](const Request&, Response& a) { reply(a, {{"value", std::min(service.session.n_ctx() / 2, 512)}}); });
+    http.Get("/api/v1/config/max_length", [&](const Request&, Response& a) {
+        reply(a, {{"value", std::min(service.session.n_ctx() / 2, 512)}});
+    });
 }
 
 } // namespace attnscope::server

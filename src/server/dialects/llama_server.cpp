@@ -1,8 +1,8 @@
 // llama-server's own endpoints: health, properties, the tokeniser, the chat template, metrics.
 #include "base/version.h"
+#include "server/dialects/tokenizer.h"
 #include "server/generation/generation_fields.h"
 #include "server/http/reply.h"
-#include "server/dialects/tokenizer.h"
 
 #include <fmt/format.h>
 

@@ -1,6 +1,6 @@
 // OpenAI's API: models, completions and chat completions, streaming and not.
-#include "server/http/event_stream.h"
 #include "server/generation/generation_fields.h"
+#include "server/http/event_stream.h"
 #include "server/http/reply.h"
 
 #include <fmt/format.h>
@@ -32,9 +32,15 @@ struct Envelope {
     std::time_t created = 0;
 
     Json object(const char* completion_name, Json choices) const {
-        return {{"id", id}, {"object", completion_name}, {"created", created}, {"model", model}, {"choices", std::move(choices)}};
+        return {{"id", id},
+                {"object", completion_name},
+                {"created", created},
+                {"model", model},
+                {"choices", std::move(choices)}};
     }
-    Json chunk(Json choices) const { return object(chat ? "chat.completion.chunk" : "text_completion", std::move(choices)); }
+    Json chunk(Json choices) const {
+        return object(chat ? "chat.completion.chunk" : "text_completion", std::move(choices));
+    }
 };
 
 class OpenAiFormat : public EventFormat {
@@ -133,9 +139,14 @@ void add_openai(httplib::Server& http, Service& service) {
     http.Post("/v1/completions", [&](const Request& q, Response& a) { complete(service, q, a, false); });
     http.Post("/v1/chat/completions", [&](const Request& q, Response& a) { complete(service, q, a, true); });
     http.Get("/v1/models", [&](const Request&, Response& a) {
-        const Json model = {{"id", service.model.name}, {"object", "model"}, {"created", 0}, {"owned_by", "attnscope"},
-                            {"meta", {{"n_vocab", service.session.n_vocab()}, {"n_ctx_train", service.model.n_ctx_train},
-                                      {"n_embd", service.model.n_embd}}}};
+        const Json model = {{"id", service.model.name},
+                            {"object", "model"},
+                            {"created", 0},
+                            {"owned_by", "attnscope"},
+                            {"meta",
+                             {{"n_vocab", service.session.n_vocab()},
+                              {"n_ctx_train", service.model.n_ctx_train},
+                              {"n_embd", service.model.n_embd}}}};
         reply(a, {{"object", "list"}, {"data", Json::array({model})}});
     });
 }

@@ -4,9 +4,11 @@
 
 namespace attnscope::server {
 
-Result<std::vector<int32_t>> tokenize_text(const Service& service, const std::string& text, bool add_special, bool parse_special) {
+Result<std::vector<int32_t>> tokenize_text(const Service& service, const std::string& text, bool add_special,
+                                           bool parse_special) {
     if (text.size() > max_text) {
-        return Error{ErrorKind::invalid_argument, fmt::format("the text has {} bytes; at most {} are tokenised", text.size(), max_text)};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("the text has {} bytes; at most {} are tokenised", text.size(), max_text)};
     }
     return service.session.tokenize(text, add_special, parse_special);
 }

@@ -31,17 +31,17 @@ enum class Flow {
 };
 
 struct GenerationRequest {
-    std::vector<int32_t> tokens;  // the whole prompt
-    GenerateOptions options;      // n_predict and sampling; what serves attention is set from the fields below
+    std::vector<int32_t> tokens; // the whole prompt
+    GenerateOptions options;     // n_predict and sampling; what serves attention is set from the fields below
     std::vector<std::string> stops;
-    bool shown_stop = false;      // the stop sequence is part of the text
+    bool shown_stop = false; // the stop sequence is part of the text
     std::optional<AttentionRequest> attention;
-    bool prompt_rows = false;     // answers for the tokens of the prompt as well
+    bool prompt_rows = false; // answers for the tokens of the prompt as well
     bool hidden_state = false;
-    bool reuse_prefix = true;     // keep the part of the context that the prompt begins with
-    bool record = false;          // write a recording; the prompt is then read from its beginning
+    bool reuse_prefix = true; // keep the part of the context that the prompt begins with
+    bool record = false;      // write a recording; the prompt is then read from its beginning
     Flow flow = Flow::lossless;
-    std::string id;               // the client's name for it (request_id, genkey); may be empty
+    std::string id; // the client's name for it (request_id, genkey); may be empty
 };
 
 struct GenerationEvent {
@@ -52,7 +52,7 @@ struct GenerationEvent {
     };
     Kind kind = Kind::done;
     int32_t token = -1;
-    std::string text;                // whole characters; may be empty for a token
+    std::string text;                              // whole characters; may be empty for a token
     std::shared_ptr<const CapturedFrame> captured; // Q and what rows need; no keys
     const Frame* frame() const { return captured ? &captured->frame : nullptr; }
     // Set where the engine's threads computed what the request asks of the frame.
@@ -71,12 +71,12 @@ struct GenerationSummary {
     std::string error;         // of "error", in words
     std::string stop_reason;   // why "stop": "eos" or "stop_sequence"
     int64_t n_prompt = 0;
-    int64_t n_reused = 0;      // tokens of the prompt whose keys were there already
+    int64_t n_reused = 0; // tokens of the prompt whose keys were there already
     int64_t n_generated = 0;
-    int64_t n_skipped = 0;     // answers that Flow::latest skipped
+    int64_t n_skipped = 0; // answers that Flow::latest skipped
     double prompt_seconds = 0, generate_seconds = 0, wait_seconds = 0;
     uint32_t seed = 0;
-    std::string recording;     // file name inside the folder of recordings; empty: none
+    std::string recording; // file name inside the folder of recordings; empty: none
 };
 
 // The keys of the session's context. Whoever computes rows holds the mutex meanwhile.
@@ -86,9 +86,9 @@ struct SharedKeys {
 };
 
 struct GenerationLimits {
-    size_t queue_bytes = size_t(128) << 20;           // frames that wait for one client
-    std::chrono::seconds stall{30};                   // how long a full queue is waited for before the stream is ended
-    int32_t n_threads = 1;      // compute a token's attention
+    size_t queue_bytes = size_t(128) << 20; // frames that wait for one client
+    std::chrono::seconds stall{30};         // how long a full queue is waited for before the stream is ended
+    int32_t n_threads = 1;                  // compute a token's attention
     int32_t engine_threads = 0; // above 0, and on a CPU: so many of the engine's do, while the client keeps up
 };
 
@@ -157,11 +157,11 @@ private:
     GenerationSummary summary_ GUARDED_BY(mutex_);
     bool finished_ GUARDED_BY(mutex_) = false;
 
-    std::shared_ptr<SharedKeys> keys_ GUARDED_BY(mutex_);    // until `done` was taken
+    std::shared_ptr<SharedKeys> keys_ GUARDED_BY(mutex_);     // until `done` was taken
     std::optional<PositionScores> scores_ GUARDED_BY(mutex_); // from then on
-    std::shared_ptr<AttentionView> view_ GUARDED_BY(mutex_); // made by begin(); whoever computes holds the keys' mutex
-    bool with_rows_ = false;              // of the engine's thread
-    bool by_engine_ = false;              // its threads compute
+    std::shared_ptr<AttentionView> view_ GUARDED_BY(mutex_);  // made by begin(); whoever computes holds the keys' mutex
+    bool with_rows_ = false;                                  // of the engine's thread
+    bool by_engine_ = false;                                  // its threads compute
     // Frames are computed in their order, whoever computes: the newest that was left to the client, and that it is done with.
     int64_t left_to_client_ GUARDED_BY(mutex_) = -1;
     int64_t done_by_client_ GUARDED_BY(mutex_) = -1;

@@ -48,8 +48,10 @@ void read_logit_bias(RequestFields& f, int32_t n_vocab, SamplingOptions& s) {
     for (const auto& [key, value] : biases->items()) {
         int32_t token = -1;
         const auto [end, ec] = std::from_chars(key.data(), key.data() + key.size(), token);
-        if (ec != std::errc() || end != key.data() + key.size() || token < 0 || token >= n_vocab || !value.is_number()) {
-            f.fail(fmt::format("\"logit_bias\" holds \"{:.40}\", which is not a token id from 0 to {} with a number", key, n_vocab - 1));
+        if (ec != std::errc() || end != key.data() + key.size() || token < 0 || token >= n_vocab ||
+            !value.is_number()) {
+            f.fail(fmt::format("\"logit_bias\" holds \"{:.40}\", which is not a token id from 0 to {} with a number",
+                               key, n_vocab - 1));
             return;
         }
         const double bias = std::clamp(value.get<double>(), -100.0, 100.0);
@@ -61,7 +63,8 @@ uint32_t seed_of(int64_t given) {
     return given < 0 ? std::numeric_limits<uint32_t>::max() : static_cast<uint32_t>(given);
 }
 
-void note_ignored(const RequestFields& f, std::initializer_list<const char*> keys, const Json& neutral, ReadRequest& out) {
+void note_ignored(const RequestFields& f, std::initializer_list<const char*> keys, const Json& neutral,
+                  ReadRequest& out) {
     for (const char* key : keys) {
         const Json* value = f.find(key);
         if (value && *value != neutral && !(value->is_array() && value->empty())) out.ignored.emplace_back(key);
@@ -75,10 +78,12 @@ Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_fi
     if (n == 0) return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
     if (n >= n_ctx) {
         if (!may_cut) {
-            return Error{ErrorKind::invalid_argument,
-                         fmt::format("the prompt has {} tokens; at most {} fit into the context of {}", n, n_ctx - 1, n_ctx)};
+            return Error{
+                ErrorKind::invalid_argument,
+                fmt::format("the prompt has {} tokens; at most {} fit into the context of {}", n, n_ctx - 1, n_ctx)};
         }
-        const int64_t room = std::max<int64_t>(1, n_ctx - std::min<int64_t>(std::max(g.options.n_predict, 1), n_ctx / 2));
+        const int64_t room =
+            std::max<int64_t>(1, n_ctx - std::min<int64_t>(std::max(g.options.n_predict, 1), n_ctx / 2));
         const int64_t first = keep_first && room > 1 ? 1 : 0;
         g.tokens.erase(g.tokens.begin() + first, g.tokens.begin() + first + (n - room));
     }
@@ -170,7 +175,8 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service)
         out.usage = inner.flag("include_usage", false);
     }
     if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
-    if (const Json* tools = f.find("tools"); tools && !tools->empty()) f.fail("\"tools\" are not supported by this server");
+    if (const Json* tools = f.find("tools"); tools && !tools->empty())
+        f.fail("\"tools\" are not supported by this server");
     if (const Json* logprobs = f.find("logprobs"); logprobs && *logprobs != Json(false) && *logprobs != Json(0)) {
         f.fail("\"logprobs\" are not supported by this server");
     }
@@ -233,7 +239,8 @@ Result<std::vector<ChatMessage>> read_messages(const Json& body) {
             for (const Json& part : *content) {
                 if (!part.is_object() || part.value("type", Json("text")) != Json("text") || !part.contains("text") ||
                     !part["text"].is_string()) {
-                    return bad(fmt::format("\"messages\"[{}] holds a part that is not text; this server reads text only", i));
+                    return bad(
+                        fmt::format("\"messages\"[{}] holds a part that is not text; this server reads text only", i));
                 }
                 message.content += part["text"].get_ref<const std::string&>();
             }

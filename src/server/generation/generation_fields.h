@@ -14,11 +14,11 @@ namespace attnscope::server {
 
 struct ReadRequest {
     GenerationRequest generation;
-    bool stream = false;              // of the OpenAI endpoints
-    bool usage = false;               // stream_options.include_usage
-    bool halo_weave = false;          // output_attentions or output_hidden_states: tokens are objects
+    bool stream = false;                 // of the OpenAI endpoints
+    bool usage = false;                  // stream_options.include_usage
+    bool halo_weave = false;             // output_attentions or output_hidden_states: tokens are objects
     std::vector<size_t> character_spans; // places in attention->spans that still count characters
-    std::vector<std::string> ignored; // fields that were given and have no effect here
+    std::vector<std::string> ignored;    // fields that were given and have no effect here
 };
 
 // /api/v1/generate, /api/extra/generate/stream and its WebSocket.

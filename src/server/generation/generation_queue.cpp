@@ -12,8 +12,8 @@ namespace attnscope::server {
 
 namespace {
 
-constexpr size_t most_ended = 16;   // generations that can still be asked for after their end
-constexpr size_t most_lagging = 4;  // contexts of ended generations kept for clients that have not read all
+constexpr size_t most_ended = 16;  // generations that can still be asked for after their end
+constexpr size_t most_lagging = 4; // contexts of ended generations kept for clients that have not read all
 
 } // namespace
 
@@ -138,7 +138,8 @@ void GenerationQueue::make_room() {
     std::vector<std::shared_ptr<Generation>> lagging;
     {
         const base::Lock lock(mutex_);
-        std::copy_if(ended_.begin(), ended_.end(), std::back_inserter(lagging), [](const auto& g) { return g->holds_keys(); });
+        std::copy_if(ended_.begin(), ended_.end(), std::back_inserter(lagging),
+                     [](const auto& g) { return g->holds_keys(); });
     }
     for (size_t i = 0; i + most_lagging < lagging.size() + 1; ++i) lagging[i]->cut_off();
 }
@@ -185,16 +186,20 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     const bool rows = request.attention.has_value();
     o.stop = &generation.stop_flag();
     o.keep_rows = rows || request.record;
-    o.read_last = request.record; // a client's rows are of the queries that chose tokens: nobody asks for the last token's
+    // a client's rows are of the queries that chose tokens: nobody asks for the last token's
+    o.read_last = request.record;
     o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
     o.device_mean = rows && needs_mean(*request.attention);
     if (rows && request.attention->every > 1 && request.attention->accumulate.empty()) {
         const int64_t first = request.prompt_rows ? kept : n_prompt - 1; // the first frame that is answered
-        o.mean_wanted = [first, every = request.attention->every](int64_t index) { return (index - first) % every == 0; };
+        o.mean_wanted = [first, every = request.attention->every](int64_t index) {
+            return (index - first) % every == 0;
+        };
     }
     if (rows) o.mean_layers = request.attention->rows.layers, o.mean_heads = request.attention->rows.heads;
     std::vector<float> hidden_state;
-    if (request.hidden_state) o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
+    if (request.hidden_state)
+        o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
 
     std::unique_ptr<GenerationRecorder> recorder;
     if (request.record) recorder = std::make_unique<GenerationRecorder>(options_.record_dir, n_recordings_++);
@@ -205,7 +210,8 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         if (!r && !failure) failure = r.error();
     };
     const auto watch = [&] {
-        late = late || (options_.time_limit.count() > 0 && std::chrono::steady_clock::now() - start > options_.time_limit);
+        late =
+            late || (options_.time_limit.count() > 0 && std::chrono::steady_clock::now() - start > options_.time_limit);
         if (failure || late) generation.cancel();
     };
     // Frames are never refused, so that the context and our picture of it stay one; what fails is told at the end.

@@ -20,20 +20,20 @@
 namespace attnscope::server {
 
 struct QueueOptions {
-    size_t max_waiting = 32;                 // generations that wait for their turn
-    std::string record_dir;                  // where recordings go; empty: none are made
-    bool frames = true;                      // false: the session captures nothing, no frames come
-    std::chrono::seconds time_limit{0};      // of one generation; 0: none
+    size_t max_waiting = 32;            // generations that wait for their turn
+    std::string record_dir;             // where recordings go; empty: none are made
+    bool frames = true;                 // false: the session captures nothing, no frames come
+    std::chrono::seconds time_limit{0}; // of one generation; 0: none
     GenerationLimits limits;
 };
 
 // What the engine has done since it started.
 struct EngineCounters {
     int64_t n_generations = 0;
-    int64_t n_prompt = 0;     // tokens read; reused ones are not
+    int64_t n_prompt = 0; // tokens read; reused ones are not
     int64_t n_reused = 0;
     int64_t n_generated = 0;
-    int64_t n_refused = 0;    // because the queue was full
+    int64_t n_refused = 0; // because the queue was full
     double prompt_seconds = 0, generate_seconds = 0;
     size_t n_waiting = 0;
     bool busy = false;

@@ -28,7 +28,7 @@ private:
     std::vector<std::string> stops_;
     bool shown_stop_;
     bool stopped_ = false;
-    std::string held_;  // not shown yet
+    std::string held_; // not shown yet
     std::string shown_;
 };
 

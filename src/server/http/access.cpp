@@ -13,7 +13,8 @@ namespace attnscope::server {
 namespace {
 
 std::string lower(std::string text) {
-    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     return text;
 }
 
@@ -53,15 +54,16 @@ Result<void> Access::check(const ServerOptions& options) {
 
 Access::Access(const ServerOptions& options, int port)
     : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)) {
-    for (const std::string& name : {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"),
-                                    lower(bracketed(options.host))}) {
+    for (const std::string& name :
+         {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"), lower(bracketed(options.host))}) {
         hosts_.push_back(name + ":" + port_);
         if (port == 80) hosts_.push_back(name);
     }
     for (const std::string& given : options.allowed_hosts) {
         const std::string name = lower(given);
         hosts_.push_back(name);
-        const bool with_port = name.find(':', name.rfind(']') == std::string::npos ? 0 : name.rfind(']')) != std::string::npos;
+        const bool with_port =
+            name.find(':', name.rfind(']') == std::string::npos ? 0 : name.rfind(']')) != std::string::npos;
         if (!with_port) hosts_.push_back(name + ":" + port_);
     }
 }
@@ -83,7 +85,8 @@ bool Access::origin_allowed(const std::string& origin) const {
 
 bool Access::key_fits(const std::string& key) const {
     bool fits = false; // all are compared, in a time that does not depend on where they differ
-    for (const std::string& k : keys_) fits |= k.size() == key.size() && CRYPTO_memcmp(k.data(), key.data(), k.size()) == 0;
+    for (const std::string& k : keys_)
+        fits |= k.size() == key.size() && CRYPTO_memcmp(k.data(), key.data(), k.size()) == 0;
     return fits;
 }
 
@@ -102,7 +105,8 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
     const std::string origin = request.get_header_value("Origin");
     if (!origin.empty() || request.has_header("Origin")) {
         if (request.get_header_value_count("Origin") != 1 || !origin_allowed(origin)) {
-            refuse(response, dialect, 403, "pages of this origin may not call; start the server with --cors-origin to allow it");
+            refuse(response, dialect, 403,
+                   "pages of this origin may not call; start the server with --cors-origin to allow it");
             return true;
         }
         response.set_header("Access-Control-Allow-Origin", origin);

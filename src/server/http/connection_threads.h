@@ -19,7 +19,8 @@ namespace attnscope::server {
 
 class ConnectionThreads final : public httplib::TaskQueue {
 public:
-    explicit ConnectionThreads(size_t most, std::chrono::milliseconds idle = std::chrono::seconds(10)) : most_(most), idle_limit_(idle) {}
+    explicit ConnectionThreads(size_t most, std::chrono::milliseconds idle = std::chrono::seconds(10))
+        : most_(most), idle_limit_(idle) {}
     ~ConnectionThreads() override { shutdown(); }
     ConnectionThreads(const ConnectionThreads&) = delete;
     ConnectionThreads& operator=(const ConnectionThreads&) = delete;
@@ -40,7 +41,8 @@ private:
     const std::chrono::milliseconds idle_limit_; // a thread without work ends after it
     mutable base::Mutex mutex_;
     base::Condition changed_;
-    std::deque<std::function<void()>> work_ GUARDED_BY(mutex_); // never more than there are free threads: each has its own
+    // never more than there are free threads: each has its own
+    std::deque<std::function<void()>> work_ GUARDED_BY(mutex_);
     Threads threads_ GUARDED_BY(mutex_), ended_ GUARDED_BY(mutex_);
     size_t free_ GUARDED_BY(mutex_) = 0; // threads that will take work: they wait, or were started and have not begun
     bool closing_ GUARDED_BY(mutex_) = false;

@@ -6,7 +6,8 @@ namespace {
 constexpr std::chrono::milliseconds patience{100}; // how soon a vanished client is noticed while nothing is sent
 } // namespace
 
-void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation, std::shared_ptr<EventFormat> format) {
+void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation,
+                   std::shared_ptr<EventFormat> format) {
     response.set_header("Cache-Control", "no-cache");
     response.set_header("X-Accel-Buffering", "no"); // proxies pass events on as they come
     response.set_chunked_content_provider(
@@ -16,13 +17,16 @@ void stream_events(httplib::Response& response, std::shared_ptr<Generation> gene
             if (!event) return sink.is_writable();
             std::string text;
             switch (event->kind) {
-            case GenerationEvent::Kind::token: text = format->token(*event, event_attention(*generation, *event)); break;
+            case GenerationEvent::Kind::token:
+                text = format->token(*event, event_attention(*generation, *event));
+                break;
             case GenerationEvent::Kind::prompt_row:
                 text = format->prompt_row(*event, event_attention(*generation, *event));
                 break;
             case GenerationEvent::Kind::done: {
                 const GenerationSummary summary = generation->summary();
-                text = summary.finish_reason == "error" ? format->failed(summary.error) : format->done(event->text, *generation);
+                text = summary.finish_reason == "error" ? format->failed(summary.error)
+                                                        : format->done(event->text, *generation);
                 break;
             }
             }

@@ -24,7 +24,8 @@ public:
 };
 
 // Sends the generation as it comes. When the client is gone the generation ends.
-void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation, std::shared_ptr<EventFormat> format);
+void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation,
+                   std::shared_ptr<EventFormat> format);
 
 // A whole generation in one answer.
 struct Collected {

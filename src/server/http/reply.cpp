@@ -2,7 +2,9 @@
 
 namespace attnscope::server {
 
-Dialect dialect_of(const std::string& path) { return path.rfind("/api/", 0) == 0 ? Dialect::kobold : Dialect::openai; }
+Dialect dialect_of(const std::string& path) {
+    return path.rfind("/api/", 0) == 0 ? Dialect::kobold : Dialect::openai;
+}
 
 void reply(httplib::Response& response, const Json& body, int status) {
     response.status = status;
@@ -27,7 +29,8 @@ const char* type_of(Dialect dialect, int status) {
 
 Json error_body(Dialect dialect, int status, const std::string& message) {
     if (dialect == Dialect::kobold) return {{"detail", {{"msg", message}, {"type", type_of(dialect, status)}}}};
-    return {{"error", {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}}}};
+    return {
+        {"error", {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}}}};
 }
 
 void refuse(httplib::Response& response, Dialect dialect, int status, const std::string& message) {
@@ -35,10 +38,10 @@ void refuse(httplib::Response& response, Dialect dialect, int status, const std:
 }
 
 void refuse(httplib::Response& response, Dialect dialect, const Error& error) {
-    const int status = error.kind == ErrorKind::unsupported                               ? 501
+    const int status = error.kind == ErrorKind::unsupported                             ? 501
                        : error.kind == ErrorKind::engine || error.kind == ErrorKind::io ? 500
-                       : error.kind == ErrorKind::not_found                               ? 404
-                                                                                          : 400;
+                       : error.kind == ErrorKind::not_found                             ? 404
+                                                                                        : 400;
     refuse(response, dialect, status, error.message);
 }
 

@@ -122,6 +122,8 @@ std::optional<std::vector<int32_t>> RequestFields::token_ids(const char* key, in
     return ids;
 }
 
-std::string json_text(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string json_text(const Json& value) {
+    return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 } // namespace attnscope::server

@@ -27,9 +27,14 @@ namespace {
 class ServerImpl : public Server {
 public:
     ServerImpl(Session& session, const ServerOptions& options)
-        : options_(options), queue_(session, queue_options(options)),
-          service_{session, queue_, options_, session.model_info(), session.geometry(), nullptr, false,
-                   std::chrono::steady_clock::now()} {}
+        : options_(options), queue_(session, queue_options(options)), service_{session,
+                                                                               queue_,
+                                                                               options_,
+                                                                               session.model_info(),
+                                                                               session.geometry(),
+                                                                               nullptr,
+                                                                               false,
+                                                                               std::chrono::steady_clock::now()} {}
     ~ServerImpl() override { stop(); }
 
     Result<void> listen() {
@@ -45,8 +50,9 @@ public:
         port_ = options_.port > 0 ? (http_.bind_to_port(options_.host, options_.port) ? options_.port : -1)
                                   : http_.bind_to_any_port(options_.host);
         if (port_ < 0) {
-            return Error{ErrorKind::io, fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
-                                                    options_.host, options_.port)};
+            return Error{ErrorKind::io,
+                         fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
+                                     options_.host, options_.port)};
         }
         access_.emplace(options_, port_);
         http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
@@ -61,9 +67,10 @@ public:
             refuse(response, dialect_of(request.path), response.status, why);
             return httplib::Server::HandlerResponse::Handled;
         });
-        http_.set_exception_handler([](const httplib::Request& request, httplib::Response& response, std::exception_ptr) {
-            refuse(response, dialect_of(request.path), 500, "the request could not be answered for want of memory");
-        });
+        http_.set_exception_handler(
+            [](const httplib::Request& request, httplib::Response& response, std::exception_ptr) {
+                refuse(response, dialect_of(request.path), 500, "the request could not be answered for want of memory");
+            });
         service_.access = &*access_;
         add_halo_weave(http_, service_);
         add_kobold(http_, service_);
@@ -91,7 +98,8 @@ public:
         if (!thread_.joinable()) return;
         // Whoever reads hears of the end; then nobody is waited for any more.
         const auto ended = ended_.get_future();
-        for (std::chrono::seconds patience(2); ended.wait_for(patience) != std::future_status::ready; patience = std::chrono::seconds(1)) {
+        for (std::chrono::seconds patience(2); ended.wait_for(patience) != std::future_status::ready;
+             patience = std::chrono::seconds(1)) {
             shut_connections(port_);
         }
         thread_.join();
@@ -107,9 +115,10 @@ private:
             sockaddr_storage address{};
             socklen_t size = sizeof address;
             if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) continue;
-            const in_port_t at = address.ss_family == AF_INET    ? reinterpret_cast<const sockaddr_in&>(address).sin_port
-                                 : address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
-                                                                 : 0;
+            const in_port_t at = address.ss_family == AF_INET ? reinterpret_cast<const sockaddr_in&>(address).sin_port
+                                 : address.ss_family == AF_INET6
+                                     ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                     : 0;
             if (ntohs(at) == port) shutdown(fd, SHUT_RDWR);
         }
     }

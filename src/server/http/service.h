@@ -16,7 +16,7 @@ namespace attnscope::server {
 class Access;
 
 struct Service {
-    Session& session;         // its vocabulary and description only: decoding belongs to the queue
+    Session& session; // its vocabulary and description only: decoding belongs to the queue
     GenerationQueue& queue;
     const ServerOptions& options;
     const ModelInfo model;

@@ -1,10 +1,10 @@
 // The binary stream: the client sends its request as one JSON text frame; for each token the server sends a JSON text
 // frame, and behind it the tensors that the frame lists under "binary", each a binary frame of its own. Another request
 // may follow on the same connection.
+#include "server/dialects/halo_weave.h"
+#include "server/generation/generation_fields.h"
 #include "server/http/access.h"
 #include "server/http/event_stream.h"
-#include "server/generation/generation_fields.h"
-#include "server/dialects/halo_weave.h"
 #include "server/http/reply.h"
 
 #include <atomic>
@@ -32,7 +32,8 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
     const Result<std::optional<AttentionAnswer>> answer = generation.answer(event);
     if (!answer) return send_error(socket, 500, answer.error().message);
     const bool prompt = event.kind == GenerationEvent::Kind::prompt_row;
-    Json body = {{"type", prompt ? "prompt" : "token"}, {"token_id", event.token}, {"request_id", generation.request.id}};
+    Json body = {
+        {"type", prompt ? "prompt" : "token"}, {"token_id", event.token}, {"request_id", generation.request.id}};
     if (!prompt) body["text"] = event.text;
     Json& binary = body["binary"] = Json::array();
     std::vector<uint8_t> bytes;
@@ -87,7 +88,8 @@ void send_generation(httplib::ws::WebSocket& socket, Generation& generation, std
 // Reads what the client says, on the connection's thread, while another sends a generation.
 class Conversation {
 public:
-    Conversation(Service& service, httplib::ws::WebSocket& socket, bool known) : service_(service), socket_(socket), known_(known) {}
+    Conversation(Service& service, httplib::ws::WebSocket& socket, bool known)
+        : service_(service), socket_(socket), known_(known) {}
     ~Conversation() { end(); }
     Conversation(const Conversation&) = delete;
     Conversation& operator=(const Conversation&) = delete;
@@ -109,12 +111,14 @@ public:
             if (generation_) generation_->cancel();
             return true;
         }
-        if (sending_ && !sent_) return send_error(socket_, 400, "a generation is running on this connection; abort it first");
+        if (sending_ && !sent_)
+            return send_error(socket_, 400, "a generation is running on this connection; abort it first");
         Result<ReadRequest> read = read_kobold(*body, service_);
         if (!read) return send_error(socket_, 400, read.error().message);
         end();
         generation_ = service_.queue.submit(std::move(read->generation));
-        if (!generation_) return send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
+        if (!generation_)
+            return send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
         sent_ = false;
         sending_ = true;
         sender_ = std::thread([this] {
@@ -159,7 +163,9 @@ void add_websocket(httplib::Server& http, Service& service) {
                 asked = true;
                 if (!conversation.hear(message)) return socket.close(httplib::ws::CloseStatus::PolicyViolation);
                 break;
-            case httplib::ws::Binary: socket.close(httplib::ws::CloseStatus::UnsupportedData, "requests are text"); return;
+            case httplib::ws::Binary:
+                socket.close(httplib::ws::CloseStatus::UnsupportedData, "requests are text");
+                return;
             case httplib::ws::Timeout:
                 if (!asked && std::chrono::steady_clock::now() - last > idle_limit) {
                     return socket.close(httplib::ws::CloseStatus::PolicyViolation, "no request came");

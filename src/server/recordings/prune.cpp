@@ -20,7 +20,9 @@ namespace {
 constexpr Dialect kobold = Dialect::kobold;
 constexpr size_t max_tokens = size_t(1) << 22;
 
-Error bad(const std::string& why) { return {ErrorKind::invalid_argument, why}; }
+Error bad(const std::string& why) {
+    return {ErrorKind::invalid_argument, why};
+}
 
 // Scores as the policy wants them, out of what a generation or a recording accumulated.
 std::vector<double> scores_for(PrunePolicy policy, const PositionScores& s) {
@@ -36,16 +38,20 @@ std::vector<double> scores_for(PrunePolicy policy, const PositionScores& s) {
 
 Result<PositionScores> recorded_scores(const Service& service, const std::string& name, int32_t window_rows) {
     // A name, never a path: nothing outside the folder of recordings is opened.
-    const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; });
-    if (service.options.record_dir.empty() || !plain || name.empty() || name.front() == '.' || !name.ends_with(".attn")) {
-        return bad("\"recording\" must be the name of a recording that this server made, as in 20260101-120000-0000.attn");
+    const bool plain =
+        std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; });
+    if (service.options.record_dir.empty() || !plain || name.empty() || name.front() == '.' ||
+        !name.ends_with(".attn")) {
+        return bad(
+            "\"recording\" must be the name of a recording that this server made, as in 20260101-120000-0000.attn");
     }
     auto recording = Recording::open((std::filesystem::path(service.options.record_dir) / name).string());
     if (!recording) return recording.error();
     const int64_t n = (*recording)->info().n_frames;
     auto frames = (*recording)->frames(0, n);
     if (!frames) return frames.error();
-    const auto first = std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
+    const auto first =
+        std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
     auto source = AttentionSource::of(**recording);
     if (!source) return source.error();
     AttentionRequest request;
@@ -66,7 +72,8 @@ Result<PositionScores> recorded_scores(const Service& service, const std::string
 Result<std::vector<Range>> read_chunks(const Json* chunks) {
     std::vector<Range> out;
     if (!chunks) return out;
-    if (!chunks->is_array() || chunks->size() > max_tokens) return bad("\"chunks\" must be an array of [begin, end) pairs");
+    if (!chunks->is_array() || chunks->size() > max_tokens)
+        return bad("\"chunks\" must be an array of [begin, end) pairs");
     for (const Json& c : *chunks) {
         if (!c.is_array() || c.size() != 2 || !c[0].is_number_integer() || !c[1].is_number_integer()) {
             return bad("\"chunks\" must be an array of [begin, end) pairs of whole numbers");
@@ -76,7 +83,8 @@ Result<std::vector<Range>> read_chunks(const Json* chunks) {
     return out;
 }
 
-Result<std::vector<double>> read_scores(RequestFields& f, const Service& service, PrunePolicy policy, int32_t window_rows) {
+Result<std::vector<double>> read_scores(RequestFields& f, const Service& service, PrunePolicy policy,
+                                        int32_t window_rows) {
     std::vector<double> scores;
     if (const Json* given = f.find("scores")) {
         if (!given->is_array() || given->size() > max_tokens) return bad("\"scores\" must be an array of numbers");
@@ -92,10 +100,12 @@ Result<std::vector<double>> read_scores(RequestFields& f, const Service& service
         if (!found) return found.error();
         return scores_for(policy, *found);
     }
-    if (id.empty()) return bad("give \"scores\", the \"request_id\" of a generation that accumulated, or a \"recording\"");
+    if (id.empty())
+        return bad("give \"scores\", the \"request_id\" of a generation that accumulated, or a \"recording\"");
     const auto generation = service.queue.find(id);
     const auto found = generation ? generation->scores() : std::nullopt;
-    if (!found) return bad("no finished generation of that \"request_id\" accumulated scores; ask for attention.accumulate");
+    if (!found)
+        return bad("no finished generation of that \"request_id\" accumulated scores; ask for attention.accumulate");
     return scores_for(policy, *found);
 }
 
@@ -118,8 +128,9 @@ Result<Json> answer(const Json& body, const Service& service) {
     if (ids && scores->size() > ids->size()) scores->resize(ids->size());
     if (ids && scores->size() < ids->size()) {
         // Tokens that no row has seen yet are as good as the best.
-        const double best = *policy == PrunePolicy::brightness || scores->empty() ? brightness_start
-                                                                                  : *std::max_element(scores->begin(), scores->end());
+        const double best = *policy == PrunePolicy::brightness || scores->empty()
+                                ? brightness_start
+                                : *std::max_element(scores->begin(), scores->end());
         scores->resize(ids->size(), best);
     }
     request.scores = *scores;
@@ -137,8 +148,11 @@ Result<Json> answer(const Json& body, const Service& service) {
     request.pinned = pinned;
     Result<PruneResult> pruned = prune(request);
     if (!pruned) return pruned.error();
-    Json out = {{"policy", prune_policy_name(*policy)}, {"fits", pruned->fits},          {"dropped_chunks", pruned->dropped},
-                {"kept_tokens", pruned->kept_tokens},   {"chunk_scores", pruned->chunk_scores}};
+    Json out = {{"policy", prune_policy_name(*policy)},
+                {"fits", pruned->fits},
+                {"dropped_chunks", pruned->dropped},
+                {"kept_tokens", pruned->kept_tokens},
+                {"chunk_scores", pruned->chunk_scores}};
     Json& dropped = out["dropped_tokens"] = Json::array();
     for (const Range& r : pruned->dropped_tokens) dropped.push_back(Json::array({r.begin, r.end}));
     if (ids) {

@@ -79,7 +79,8 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         f.q = {};
     }
     for (int32_t l = 0; l < geometry_.n_layer(); ++l) {
-        if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer())) return Error{ErrorKind::io, "stopped before it was done"};
+        if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer()))
+            return Error{ErrorKind::io, "stopped before it was done"};
         if (!geometry_.owns_k(l)) continue;
         Result<std::vector<uint8_t>> keys = recording.keys(l, 0, n);
         if (keys)

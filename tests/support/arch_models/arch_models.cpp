@@ -18,18 +18,22 @@ void complete_gemma4(gguf_context* keys) {
     gguf_set_val_u32(keys, "gemma4.attention.shared_kv_layers", 2);
 }
 
-bool is_ours(llm_arch arch) { return arch == LLM_ARCH_GEMMA4 || arch == LLM_ARCH_GEMMA3N; }
+bool is_ours(llm_arch arch) {
+    return arch == LLM_ARCH_GEMMA4 || arch == LLM_ARCH_GEMMA3N;
+}
 
 bool can_be_made(llm_arch arch) {
     if (is_ours(arch)) return true;
-    const bool passed_over = arch == LLM_ARCH_UNKNOWN || arch == LLM_ARCH_GEMMA4_ASSISTANT || arch == LLM_ARCH_EAGLE3 || arch == LLM_ARCH_DFLASH;
+    const bool passed_over = arch == LLM_ARCH_UNKNOWN || arch == LLM_ARCH_GEMMA4_ASSISTANT || arch == LLM_ARCH_EAGLE3 ||
+                             arch == LLM_ARCH_DFLASH;
     return !passed_over && arch_supported(arch) && llama_model_saver_supports_arch(arch);
 }
 
 bool make(llm_arch arch, bool moe, const std::string& path) {
     gguf_context_ptr keys = get_gguf_ctx(arch, moe);
     if (arch == LLM_ARCH_GEMMA4) complete_gemma4(keys.get());
-    gguf_set_val_u32(keys.get(), (std::string(llm_arch_name(arch)) + ".context_length").c_str(), 512); // more than a ring's cells
+    // more than a ring's cells
+    gguf_set_val_u32(keys.get(), (std::string(llm_arch_name(arch)) + ".context_length").c_str(), 512);
     tensor_data_params weights = {1, 0.1f};
     llama_model_params params = llama_model_default_params();
     params.progress_callback = silent_model_load_progress;
@@ -55,9 +59,11 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "usage: %s FOLDER [NAME...]\n", argv[0]);
         return 2;
     }
-    llama_log_set([](ggml_log_level level, const char* text, void*) {
-        if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
-    }, nullptr);
+    llama_log_set(
+        [](ggml_log_level level, const char* text, void*) {
+            if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+        },
+        nullptr);
     int failed = 0;
     for (const llm_arch& arch : llm_arch_all()) {
         const std::string name = llm_arch_name(arch);

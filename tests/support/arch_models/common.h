@@ -8,8 +8,8 @@
 
 inline void common_init() {}
 
-inline void common_batch_add(llama_batch& batch, llama_token id, llama_pos pos, const std::vector<llama_seq_id>& sequences,
-                             bool logits) {
+inline void common_batch_add(llama_batch& batch, llama_token id, llama_pos pos,
+                             const std::vector<llama_seq_id>& sequences, bool logits) {
     const int32_t i = batch.n_tokens++;
     batch.token[i] = id;
     batch.pos[i] = pos;

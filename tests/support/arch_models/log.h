@@ -11,7 +11,9 @@ inline void common_log_set_verbosity_thold(int) {}
 inline int common_log_get_verbosity(ggml_log_level level) {
     return level == GGML_LOG_LEVEL_ERROR ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG;
 }
-inline void* common_log_main() { return nullptr; }
+inline void* common_log_main() {
+    return nullptr;
+}
 inline void common_log_flush(void*) {}
 
 #define LOG(...) std::printf(__VA_ARGS__)

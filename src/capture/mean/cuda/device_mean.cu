@@ -48,7 +48,8 @@ __device__ bool visible(const MeanGroup& g, int cell) {
 // ISA, "Matrix Fragments for mma.m16n8k16".
 __device__ void multiply(float (&d)[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, const unsigned (&b)[2]) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+                 "%1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b[0]), "r"(b[1]));
 #else
@@ -67,7 +68,8 @@ template <int DIM> struct Keys {
 #pragma unroll
         for (int r = 0; r < 2; ++r) { // cells behind the last one are read as the last one
             const int cell = min(first_cell + g + 8 * r, n_cells - 1);
-            const auto* row = reinterpret_cast<const uint4*>(layer.k + size_t(cell) * layer.k_cell + size_t(kv) * DIM * 2);
+            const auto* row =
+                reinterpret_cast<const uint4*>(layer.k + size_t(cell) * layer.k_cell + size_t(kv) * DIM * 2);
 #pragma unroll
             for (int p = 0; p < pieces; ++p) k[p][r] = __ldcs(row + p * 4 + part);
         }
@@ -79,7 +81,8 @@ template <int DIM> struct Queries { // of 8 heads; those beyond n_heads are the 
 
     __device__ void load(const Layer& layer, int first_head, int n_heads) {
         const int lane = threadIdx.x % 32, g = lane / 4, part = lane % 4;
-        const auto* row = reinterpret_cast<const float4*>(layer.q + size_t(first_head + (g < n_heads ? g : 0)) * layer.q_head);
+        const auto* row =
+            reinterpret_cast<const float4*>(layer.q + size_t(first_head + (g < n_heads ? g : 0)) * layer.q_head);
 #pragma unroll
         for (int step = 0; step < 2 * Keys<DIM>::pieces; ++step) {
             const float4 x = row[(step / 2 * 4 + part) * 2 + step % 2];
@@ -106,8 +109,8 @@ struct Stats {
 // while these are multiplied.
 template <int DIM>
 __global__ void __launch_bounds__(threads, DIM <= 128 ? 2 : 1)
-    scores(const Layer* layers, int n_items, const int* item_layer, const int* item_first, Groups groups, int n_cells, int n_tiles,
-           size_t stride, float* out, float2* stats) {
+    scores(const Layer* layers, int n_items, const int* item_layer, const int* item_first, Groups groups, int n_cells,
+           int n_tiles, size_t stride, float* out, float2* stats) {
     const int lane = threadIdx.x % 32, g = lane / 4, part = lane % 4;
     const int n_warps = int(gridDim.x) * (threads / 32);
     for (int item = int(blockIdx.x) * (threads / 32) + int(threadIdx.x) / 32; item < n_items; item += n_warps) {
@@ -140,7 +143,8 @@ __global__ void __launch_bounds__(threads, DIM <= 128 ? 2 : 1)
 #pragma unroll
                     for (int h = 0; h < 2; ++h) {
                         float s = d[2 * r + h];
-                        s = layer.softcap > 0 ? layer.softcap * tanhf(s * layer.scale / layer.softcap) : s * layer.scale;
+                        s = layer.softcap > 0 ? layer.softcap * tanhf(s * layer.scale / layer.softcap)
+                                              : s * layer.scale;
                         s = seen ? s * layer.post_scale : -INFINITY;
                         if (cell < n_cells && h0 + 2 * part + h < gqa) out[(row + h) * stride + size_t(cell)] = s;
                         mine[h].add(s, 1.0f);
@@ -150,17 +154,20 @@ __global__ void __launch_bounds__(threads, DIM <= 128 ? 2 : 1)
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 for (int o = 4; o < 32; o *= 2) {
-                    const float m = __shfl_xor_sync(0xffffffffu, mine[h].max, o), s = __shfl_xor_sync(0xffffffffu, mine[h].sum, o);
+                    const float m = __shfl_xor_sync(0xffffffffu, mine[h].max, o),
+                                s = __shfl_xor_sync(0xffffffffu, mine[h].sum, o);
                     mine[h].add(m, s);
                 }
-                if (g == 0 && h0 + 2 * part + h < gqa) stats[(row + h) * size_t(n_tiles) + size_t(t)] = make_float2(mine[h].max, mine[h].sum);
+                if (g == 0 && h0 + 2 * part + h < gqa)
+                    stats[(row + h) * size_t(n_tiles) + size_t(t)] = make_float2(mine[h].max, mine[h].sum);
             }
         }
     }
 }
 
 // A warp a row. `sinks` and `weights`: one a row.
-__global__ void normalise(const float2* stats, int n_rows, int n_tiles, const float* sinks, const float* weights, float2* rows) {
+__global__ void normalise(const float2* stats, int n_rows, int n_tiles, const float* sinks, const float* weights,
+                          float2* rows) {
     const int r = int(blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (r >= n_rows) return;
     float m = sinks[r]; // -inf where there is none
@@ -176,7 +183,8 @@ __global__ void normalise(const float2* stats, int n_rows, int n_tiles, const fl
 }
 
 // partial (layers, n_cells)
-__global__ void weigh(const Layer* layers, const float* scores, size_t stride, const float2* rows, int n_cells, float* partial) {
+__global__ void weigh(const Layer* layers, const float* scores, size_t stride, const float2* rows, int n_cells,
+                      float* partial) {
     const int cell = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (cell >= n_cells) return;
     const Layer& layer = layers[blockIdx.y];
@@ -298,9 +306,11 @@ public:
         const size_t firsts_at = items_at + sizeof(int) * size_t(n_items);
         const size_t input_bytes = firsts_at + sizeof(int) * size_t(n_items);
         const size_t result_bytes = sizeof(float) * size_t(n_cells) * groups.size();
-        if (!slot.host_input.reserve(input_bytes) || !slot.host_result.reserve(result_bytes) || !slot.input.reserve(input_bytes) ||
-            !slot.result.reserve(result_bytes) || !scores_.reserve(sizeof(float) * stride * size_t(n_rows)) ||
-            !stats_.reserve(sizeof(float2) * size_t(n_tiles) * size_t(n_rows)) || !rows_.reserve(sizeof(float2) * size_t(n_rows)) ||
+        if (!slot.host_input.reserve(input_bytes) || !slot.host_result.reserve(result_bytes) ||
+            !slot.input.reserve(input_bytes) || !slot.result.reserve(result_bytes) ||
+            !scores_.reserve(sizeof(float) * stride * size_t(n_rows)) ||
+            !stats_.reserve(sizeof(float2) * size_t(n_tiles) * size_t(n_rows)) ||
+            !rows_.reserve(sizeof(float2) * size_t(n_rows)) ||
             !partial_.reserve(sizeof(float) * size_t(n_cells) * size_t(n_layers))) {
             cudaGetLastError();
             return false;
@@ -314,8 +324,18 @@ public:
         int row = 0, item = 0;
         for (int i = 0; i < n_layers; ++i) {
             const MeanLayer& l = layers[size_t(i)];
-            l_out[i] = {static_cast<const char*>(l.k), l.k_cell, static_cast<const char*>(l.q), l.q_head, l.n_head, l.n_head_kv,
-                        l.head_dim, l.scale, l.softcap, l.post_scale, l.group, row};
+            l_out[i] = {static_cast<const char*>(l.k),
+                        l.k_cell,
+                        static_cast<const char*>(l.q),
+                        l.q_head,
+                        l.n_head,
+                        l.n_head_kv,
+                        l.head_dim,
+                        l.scale,
+                        l.softcap,
+                        l.post_scale,
+                        l.group,
+                        row};
             for (int h = 0; h < l.n_head; ++h, ++row) {
                 sinks[row] = l.sinks ? l.sinks[h] : -INFINITY;
                 w[row] = weights.empty() ? 1.0f / static_cast<float>(n_rows) : weights[size_t(row)];
@@ -328,9 +348,10 @@ public:
         cudaMemcpyAsync(d, input, input_bytes, cudaMemcpyHostToDevice, stream_);
         const auto* d_layers = reinterpret_cast<const Layer*>(d + layers_at);
         const auto run = [&](auto kernel) {
-            kernel<<<std::min((n_items + threads / 32 - 1) / (threads / 32), blocks_), threads, 0, stream_>>>(d_layers, n_items, reinterpret_cast<const int*>(d + items_at),
-                                                                        reinterpret_cast<const int*>(d + firsts_at), g, n_cells, n_tiles,
-                                                                        stride, scores_.as<float>(), stats_.as<float2>());
+            kernel<<<std::min((n_items + threads / 32 - 1) / (threads / 32), blocks_), threads, 0, stream_>>>(
+                d_layers, n_items, reinterpret_cast<const int*>(d + items_at),
+                reinterpret_cast<const int*>(d + firsts_at), g, n_cells, n_tiles, stride, scores_.as<float>(),
+                stats_.as<float2>());
         };
         switch (dim) {
         case 64: run(scores<64>); break;
@@ -338,13 +359,15 @@ public:
         case 256: run(scores<256>); break;
         default: return false;
         }
-        normalise<<<(n_rows + 7) / 8, 256, 0, stream_>>>(stats_.as<float2>(), n_rows, n_tiles,
-                                                        reinterpret_cast<const float*>(d + sinks_at),
-                                                        reinterpret_cast<const float*>(d + weights_at), rows_.as<float2>());
+        normalise<<<(n_rows + 7) / 8, 256, 0, stream_>>>(
+            stats_.as<float2>(), n_rows, n_tiles, reinterpret_cast<const float*>(d + sinks_at),
+            reinterpret_cast<const float*>(d + weights_at), rows_.as<float2>());
         const dim3 cells_by_layer((n_cells + 127) / 128, n_layers);
-        weigh<<<cells_by_layer, 128, 0, stream_>>>(d_layers, scores_.as<float>(), stride, rows_.as<float2>(), n_cells, partial_.as<float>());
+        weigh<<<cells_by_layer, 128, 0, stream_>>>(d_layers, scores_.as<float>(), stride, rows_.as<float2>(), n_cells,
+                                                   partial_.as<float>());
         const dim3 cells_by_group((n_cells + 127) / 128, static_cast<unsigned>(groups.size()));
-        gather<<<cells_by_group, 128, 0, stream_>>>(d_layers, n_layers, partial_.as<float>(), n_cells, slot.result.as<float>());
+        gather<<<cells_by_group, 128, 0, stream_>>>(d_layers, n_layers, partial_.as<float>(), n_cells,
+                                                    slot.result.as<float>());
         cudaMemcpyAsync(slot.host_result.data, slot.result.data, result_bytes, cudaMemcpyDeviceToHost, stream_);
         cudaEventRecord(slot.done, stream_);
         slot.failed = cudaGetLastError() != cudaSuccess;

@@ -16,14 +16,14 @@ constexpr int mean_max_groups = 4;
 
 // One layer of the token. Device pointers are borrowed until the token's event has passed.
 struct MeanLayer {
-    const void* k = nullptr;       // f16 (cell, n_head_kv, head_dim)
-    size_t k_cell = 0;             // bytes from cell to cell
-    const void* q = nullptr;       // f32; head h at q + h * q_head bytes
+    const void* k = nullptr; // f16 (cell, n_head_kv, head_dim)
+    size_t k_cell = 0;       // bytes from cell to cell
+    const void* q = nullptr; // f32; head h at q + h * q_head bytes
     size_t q_head = 0;
     int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
     float scale = 1, softcap = 0, post_scale = 1; // as in LayerInfo
-    int32_t group = 0;             // which of the visible ranges apply
-    const float* sinks = nullptr;  // host, (n_head), or null
+    int32_t group = 0;                            // which of the visible ranges apply
+    const float* sinks = nullptr;                 // host, (n_head), or null
 };
 
 // The cells that a group of layers sees.
@@ -47,8 +47,8 @@ public:
 
     // Starts behind `ready`, an event of ggml's CUDA back end (ggml_backend_event_t). `weights`: one a row, in the order of the
     // layers and their heads, summing to 1; empty: all rows alike. False: no memory, or too many ranges.
-    virtual bool start(int slot, void* ready, const std::vector<MeanLayer>& layers, const std::vector<MeanGroup>& groups,
-                       const std::vector<float>& weights) = 0;
+    virtual bool start(int slot, void* ready, const std::vector<MeanLayer>& layers,
+                       const std::vector<MeanGroup>& groups, const std::vector<float>& weights) = 0;
     // Blocks until the slot's result is there: (groups, n_cells) float32; cells that are not visible are 0. Null: it failed.
     virtual const float* wait(int slot) = 0;
     virtual int32_t n_cells(int slot) const = 0;
