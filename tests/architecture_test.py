@@ -10,7 +10,8 @@ import re
 import sys
 
 root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent.parent)
-page = (root / "docs/architecture.md").read_text(encoding="utf-8").split("## Arrows", 1)[1].split("\n## ", 1)[0]
+page = (root / "docs/architecture.md").read_text(encoding="utf-8").split("## Arrows", 1)[1]
+page = re.split(r"\n## |<!-- includes: drawn", page)[0]
 allowed = {}
 for room, may in re.findall(r"^\| `(\w+)/` \|[^|]*\|([^|]*)\|", page, re.M):
     allowed[room] = set(re.findall(r"`(\w+)/`", may))
