@@ -107,6 +107,10 @@ struct FrameRows {
 class Recording {
 public:
     static Result<std::unique_ptr<Recording>> open(const std::string& path);
+    // One sequence of a recording as if it were the only one: its frames, the shared ones among them, are those of
+    // sequence 0; sequences() has its label and end alone, media() what lies in it or in what it shares. check() looks at
+    // the whole file. not_found where there is no such sequence.
+    static Result<std::unique_ptr<Recording>> open_sequence(const std::string& path, int64_t sequence);
     virtual ~Recording() = default;
 
     virtual const RecordingInfo& info() const = 0;

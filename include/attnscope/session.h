@@ -3,6 +3,7 @@
 
 #include <attnscope/error.h>
 #include <attnscope/recording.h>
+#include <attnscope/row_selection.h>
 #include <attnscope/types.h>
 
 #include <atomic>
@@ -76,10 +77,9 @@ struct GenerateOptions {
     SamplingOptions sampling;
     PromptRows prompt_rows;
     bool ignore_eos = false;
-    const std::atomic<bool>* stop = nullptr; // set from any thread: ends after the current token
-    bool device_mean = true;                 // where SessionOptions::device_mean allows it
-    // the rows that CapturedFrame::mean is of, as in AttentionRequest; empty: all
-    std::vector<int32_t> mean_layers, mean_heads;
+    const std::atomic<bool>* stop = nullptr;        // set from any thread: ends after the current token
+    bool device_mean = true;                        // where SessionOptions::device_mean allows it
+    RowSelection mean_rows;                         // that CapturedFrame::mean is of, as in AttentionRequest
     std::function<bool(int64_t index)> mean_wanted; // frames that CapturedFrame::mean is wanted of; empty: all
     bool keep_rows = true;                          // false: frames of generated tokens come without Q
     // false: the last generated token is not read; it has no frame, and the context lacks it

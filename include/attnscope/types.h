@@ -190,8 +190,7 @@ struct Frame {
 // A frame as it leaves the engine, and what is not recorded of it. Goes where a frame does.
 struct CapturedFrame {
     Frame frame;
-    // (index + 1): the mean over the rows of all captured layers and heads (or those of GenerateOptions::mean_layers
-    // and mean_heads), computed by whatever decodes beside the model; empty unless asked for
+    // (index + 1): the mean over the rows of all captured layers and heads (or those of GenerateOptions::mean_rows), computed by whatever decodes beside the model; empty unless asked for
     // (SessionOptions::device_mean) and possible there
     std::vector<float> mean;
     operator Frame&&() && { return std::move(frame); }

@@ -18,6 +18,7 @@ namespace {
 
 struct Flags {
     std::string path, to, tokens, layers, heads, output;
+    int64_t sequence = 0;
     double max_mb = 5;
     bool padded = false, json = false, json_form = false;
 };
@@ -58,7 +59,7 @@ int run_html(Recording& recording, const Flags& f) {
 }
 
 int run(const Flags& f) {
-    Result<std::unique_ptr<Recording>> opened = Recording::open(f.path);
+    Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(f.path, f.sequence);
     if (!opened) return report(opened.error(), f.json);
     if (f.to == "html") return run_html(**opened, f);
     ExportSelection s;
@@ -105,6 +106,8 @@ void add_export(CLI::App& app, Action& action) {
         ->check(CLI::IsMember({"npy", "safetensors", "halo-weave", "html"}));
     verb->add_option("-o,--output", f->output, "File or folder to write")->required();
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
+    verb->add_option("--sequence", f->sequence, "Of a recording with several: which one (attnscope info lists them)")
+        ->capture_default_str();
     verb->add_option("--layer", f->layers, "Layers (default: all)");
     verb->add_option("--head", f->heads, "Heads (default: all)");
     verb->add_option("--max-mb", f->max_mb, "html: what the file may take")

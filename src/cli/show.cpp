@@ -21,7 +21,7 @@ namespace {
 
 struct Flags {
     std::string path, layers, heads, color = "auto";
-    int64_t token = -1;
+    int64_t token = -1, sequence = 0;
     int top = -1;
     bool values = false, json = false, log = false, hide_first = false, generated = false;
 };
@@ -142,7 +142,7 @@ int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags&
 }
 
 int run(const Flags& f) {
-    Result<std::unique_ptr<Recording>> opened = Recording::open(f.path);
+    Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(f.path, f.sequence);
     if (!opened) return report(opened.error(), f.json);
     Recording& recording = **opened;
     const int64_t n = recording.info().n_frames;
@@ -203,6 +203,8 @@ void add_show(CLI::App& app, Action& action) {
     verb->add_option("recording", f->path, "An .attn file")->required();
     verb->add_option("--token", f->token, "Which token; negative numbers count from the end (default: the last)");
     verb->add_flag("--generated", f->generated, "The mean over all generated tokens");
+    verb->add_option("--sequence", f->sequence, "Of a recording with several: which one (attnscope info lists them)")
+        ->capture_default_str();
     verb->add_option("--layer", f->layers, "Layers to average, e.g. 0,4-7 (default: all)");
     verb->add_option("--head", f->heads, "Heads to average (default: all)");
     verb->add_option("--top", f->top, "A table of the K strongest positions instead of the text")

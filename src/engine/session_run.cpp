@@ -110,7 +110,7 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
         return i >= prompt_end ? keep_rows : i >= first_kept;
     };
     if (options_.device_mean && o.device_mean)
-        wanted.mean = capture::MeanRequest{o.mean_layers, o.mean_heads, o.mean_wanted};
+        wanted.mean = capture::MeanRequest{o.mean_rows.layers, o.mean_rows.heads, o.mean_wanted};
     return wanted;
 }
 

@@ -169,6 +169,8 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
         {"verify " + dir.file("missing.attn"), "does not exist"},
         {"show " + dir.file("there.attn") + " --token 4711", "has tokens 0 to"},
         {"show " + dir.file("there.attn") + " --layer 3-1", "--layer"},
+        {"show " + dir.file("there.attn") + " --sequence 1", "has one sequence, 0, and not 1"},
+        {"export " + dir.file("there.attn") + " --to npy --sequence -1 -o " + dir.file("z"), "has one sequence"},
         {"export " + dir.file("there.attn") + " --to npy -o /nonexistent/z.npy --padded", "cannot write"},
     };
     for (const auto& [arguments, says] : cases) {

@@ -147,6 +147,57 @@ TEST(Sequences, KeepEveryBitOfEveryFrameAndShareBeginnings) {
     }
 }
 
+// Whoever asks by index alone gets the sequence that was opened, the shared frames among them.
+TEST(Sequences, CanBeOpenedEachAsTheOnlyOne) {
+    const TempDir dir;
+    const Geometry geometry = mixed_geometry();
+    const std::vector<Sequence> tree = make_tree();
+    auto writer = must_begin(dir.file("a.attn"), geometry);
+    ASSERT_TRUE(push_tree(*writer, geometry, tree, make_media()));
+    ASSERT_TRUE(writer->close());
+    auto whole = must_open(dir.file("a.attn"));
+    for (const Sequence& s : tree) {
+        SCOPED_TRACE(s.id);
+        auto one = Recording::open_sequence(dir.file("a.attn"), s.id);
+        ASSERT_TRUE(one) << one.error().message;
+        EXPECT_EQ((*one)->info().n_frames, s.n_frames);
+        ASSERT_EQ((*one)->sequences().size(), 1u);
+        EXPECT_EQ((*one)->sequences()[0].id, 0);
+        EXPECT_EQ((*one)->sequences()[0].label, s.label);
+        EXPECT_EQ((*one)->sequences()[0].n_own(), s.n_frames);
+        const auto frames = (*one)->frames(0, s.n_frames);
+        ASSERT_TRUE(frames) << frames.error().message;
+        for (int64_t i = 0; i < s.n_frames; ++i) {
+            Frame expected = make_frame(geometry, owner_in(tree, {i, s.id}));
+            expected.sequence = 0;
+            ASSERT_TRUE(same_header((*frames)[size_t(i)], expected)) << i;
+            const auto frame = (*one)->frame(i, true, true);
+            ASSERT_TRUE(frame) << frame.error().message;
+            ASSERT_TRUE(same_frame(*frame, expected)) << i;
+            if (i % 11 != 0 || frame->q.empty()) continue;
+            const auto rows = (*one)->rows(i);
+            ASSERT_TRUE(rows) << rows.error().message;
+            ASSERT_EQ(rows->weights, whole->rows({i, s.id})->weights) << i;
+        }
+        for (const Media& medium : (*one)->media()) EXPECT_LE(medium.end, s.n_frames);
+        EXPECT_FALSE((*one)->frame({0, 1}));
+        EXPECT_TRUE((*one)->check());
+    }
+    for (const int64_t id : {int64_t(-1), int64_t(tree.size()), INT64_MAX}) {
+        auto none = Recording::open_sequence(dir.file("a.attn"), id);
+        ASSERT_FALSE(none);
+        EXPECT_EQ(none.error().kind, ErrorKind::not_found);
+    }
+    // a picture in what a child shares lies in the child as well
+    const Media& picture = whole->media()[0];
+    for (const Sequence& s : tree) {
+        if (s.parent != picture.sequence || s.n_shared <= picture.begin) continue;
+        auto child = Recording::open_sequence(dir.file("a.attn"), s.id);
+        ASSERT_TRUE(child);
+        EXPECT_FALSE((*child)->media().empty());
+    }
+}
+
 TEST(Sequences, CanBeReadWhileTheyAreWritten) {
     const TempDir dir;
     const Geometry geometry = mixed_geometry();

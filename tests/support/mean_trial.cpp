@@ -25,8 +25,8 @@ Result<MeanOutcome> try_means(MeanTrial trial) {
     g.sampling.temperature = 0;
     AttentionRequest request;
     request.reduce = Reduce::mean;
-    request.rows.layers = g.mean_layers = trial.layers;
-    request.rows.heads = g.mean_heads = trial.heads;
+    request.rows.layers = g.mean_rows.layers = trial.layers;
+    request.rows.heads = g.mean_rows.heads = trial.heads;
     auto store = KeyStore::create((*session)->geometry(), o.n_ctx);
     if (!store) return store.error();
     auto view = AttentionView::create(**store, request);

@@ -196,7 +196,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
             return (index - first) % every == 0;
         };
     }
-    if (rows) o.mean_layers = request.attention->rows.layers, o.mean_heads = request.attention->rows.heads;
+    if (rows) o.mean_rows = request.attention->rows;
     std::vector<float> hidden_state;
     if (request.hidden_state)
         o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
