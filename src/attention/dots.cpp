@@ -1,33 +1,21 @@
 #include "attention/dots.h"
 
-#include <ggml-cpu.h>
+#include "attention/engine_arithmetic.h"
 
 #include <cstring>
-#include <mutex>
 
 namespace attnscope {
-
-namespace {
-
-// ggml looks half-precision numbers up in tables that this fills.
-void start_ggml() {
-    static std::once_flag once;
-    std::call_once(once, ggml_cpu_init);
-}
-
-} // namespace
 
 void to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     if (type == DType::f32) {
         std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
         return;
     }
-    start_ggml();
     const void* halves = from;
     if (type == DType::f16)
-        ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(halves), to, n);
+        f16_to_f32(static_cast<const uint16_t*>(halves), to, n);
     else
-        ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, n);
+        bf16_to_f32(static_cast<const uint16_t*>(halves), to, n);
 }
 
 void FloatQueries::reserve(size_t n_head, int64_t head_dim) {
@@ -62,8 +50,8 @@ void FloatQueries::assign(const uint8_t* q, DType type, size_t n_head, int64_t h
 }
 
 void engine_dots(const LayerInfo& layer, const EngineDotTask& t) {
-    start_ggml();
-    const auto vec_dot = ggml_get_type_traits_cpu(static_cast<ggml_type>(layer.k_type))->vec_dot;
+    start_engine_arithmetic();
+    const auto vec_dot = engine_arithmetic(layer.k_type).vec_dot;
     for (int64_t r = 0; r < t.n; ++r) {
         const uint8_t* k = t.k + static_cast<size_t>(r) * t.k_stride;
         for (int32_t h = 0; h < t.n_q; ++h) {

@@ -1,8 +1,7 @@
 #include "attention/plan.h"
 
+#include "attention/engine_arithmetic.h"
 #include "attention/kernels/simd.h"
-
-#include <ggml-cpu.h>
 
 #include <algorithm>
 #include <limits>
@@ -37,17 +36,17 @@ Result<DotWay> dot_way(const LayerInfo& layer, bool batched) {
                            std::to_string(static_cast<int32_t>(q)) + " and " + std::to_string(static_cast<int32_t>(k)) +
                            ")");
     }
+    const TypeArithmetic arithmetic = engine_arithmetic(k);
     // A GPU keeps Q in float32 beside keys of 16 bits; converting either to float32 loses nothing.
     if (is_float(k) && (q == k || q == DType::f32)) {
         // Batches of 16-bit keys go through tinyBLAS, which cannot be called by itself.
-        const bool by_vec_dot = q == k && !layer.on_device && (!batched || k == DType::f32);
+        const bool by_vec_dot = q == k && !layer.on_device && (!batched || k == DType::f32) && arithmetic.vec_dot;
         return by_vec_dot && !adds_as_engine(k, layer.head_dim) ? DotWay::engine : DotWay::float32;
     }
-    const ggml_type_traits_cpu* traits = ggml_get_type_traits_cpu(static_cast<ggml_type>(k));
-    if (is_float(k) || !traits->vec_dot) {
+    if (is_float(k) || !arithmetic.vec_dot) {
         return unsupported(std::string("no dot product of Q in ") + dtype_name(q) + " with K in " + dtype_name(k));
     }
-    const auto partner = static_cast<DType>(traits->vec_dot_type);
+    const DType partner = arithmetic.vec_dot_type;
     if (q != partner) {
         return unsupported(std::string("K in ") + dtype_name(k) + " is multiplied with Q in " + dtype_name(partner) +
                            ", but Q was recorded in " + dtype_name(q));

@@ -1,6 +1,6 @@
 #include "attention/weigh_tokens.h"
 
-#include <ggml.h>
+#include "attention/engine_arithmetic.h"
 
 #include <algorithm>
 #include <array>
@@ -28,7 +28,7 @@ void read_along_dims(const RowKernels& kernels, const TokenValues& v, int64_t fi
                      size_t stride) {
     const uint8_t* from = v.v + static_cast<size_t>(first) * v.cell_stride;
     if (v.type == DType::f16) return kernels.read_f16(from, v.cell_stride, n, v.dim, to, stride);
-    const auto to_float = ggml_get_type_traits(static_cast<ggml_type>(v.type))->to_float;
+    const auto to_float = engine_arithmetic(v.type).to_float;
     for (int64_t j = 0; j < n; ++j, from += v.cell_stride, to += stride) {
         if (is_float(v.type))
             to_floats(v.type, from, to, v.dim);
@@ -75,7 +75,7 @@ void add_up(size_t n_tokens, size_t stride, float* partial, TokenSums& sums) {
 
 bool values_readable(const TokenValues& v) {
     if (v.dim <= 0 || v.dim % dtype_block(v.type) != 0) return false;
-    if (!is_float(v.type)) return ggml_get_type_traits(static_cast<ggml_type>(v.type))->to_float != nullptr;
+    if (!is_float(v.type)) return engine_arithmetic(v.type).to_float != nullptr;
     const size_t size = dtype_row_bytes(v.type, 1);
     return v.dim_stride == size || v.cell_stride == size;
 }

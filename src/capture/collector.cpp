@@ -1,9 +1,7 @@
 #include "capture/collector.h"
 
+#include "attention/engine_arithmetic.h"
 #include "base/parallel_for.h"
-
-#include <ggml-backend.h>
-#include <ggml-cpu.h>
 
 #include <algorithm>
 #include <cstring>
@@ -23,14 +21,17 @@ bool is_float(ggml_type type) {
 }
 
 // Whatever a graph holds, functions are asked for before they are called: not every type has every one.
-bool can_be_multiplied(ggml_type k, ggml_type q) {
-    if (!dtype_known(k) || !dtype_known(q)) return false;
-    const bool q_made = q == GGML_TYPE_F32 || ggml_get_type_traits_cpu(q)->from_float;
-    return q_made && (is_float(k) || ggml_get_type_traits_cpu(k)->vec_dot);
+bool can_be_multiplied(const AttentionNode& node) {
+    const ggml_type k = type(node.k);
+    if (!dtype_known(k)) return false;
+    const ggml_type q = Collector::q_type_of(node);
+    if (!dtype_known(q)) return false;
+    const bool q_made = q == GGML_TYPE_F32 || engine_arithmetic(static_cast<DType>(q)).from_float;
+    return q_made && (is_float(k) || engine_arithmetic(static_cast<DType>(k)).vec_dot);
 }
 
 bool can_be_read(ggml_type v) {
-    return dtype_known(v) && (is_float(v) || ggml_get_type_traits(v)->to_float);
+    return dtype_known(v) && (is_float(v) || engine_arithmetic(static_cast<DType>(v)).to_float);
 }
 
 // A layer of which nothing is kept but its number and the reason.
@@ -49,7 +50,7 @@ void fail(Batch& batch, const std::string& why) {
 } // namespace
 
 ggml_type Collector::q_type_of(const AttentionNode& node) {
-    return ggml_get_type_traits_cpu(node.k->type)->vec_dot_type;
+    return static_cast<ggml_type>(engine_arithmetic(static_cast<DType>(type(node.k))).vec_dot_type);
 }
 
 void Collector::reset() {
@@ -116,20 +117,20 @@ LayerInfo Collector::describe(const AttentionNode& node) const {
     info.layer = node.layer;
     info.absent = node.refusal;
     if (!node.refusal.empty()) return info;
-    if (!can_be_multiplied(node.k->type, q_type_of(node))) {
-        info.absent = std::string("keys of type ") + ggml_type_name(node.k->type) + " are not supported";
+    if (!can_be_multiplied(node)) {
+        info.absent = std::string("keys of type ") + ggml().type_name(type(node.k)) + " are not supported";
         return info;
     }
-    if (!can_be_read(node.v->type)) {
-        info.absent = std::string("values of type ") + ggml_type_name(node.v->type) + " are not supported";
+    if (!can_be_read(type(node.v))) {
+        info.absent = std::string("values of type ") + ggml().type_name(type(node.v)) + " are not supported";
         return info;
     }
-    info.n_head = static_cast<int32_t>(node.q->ne[2]);
-    info.n_head_kv = static_cast<int32_t>(node.k->ne[2]);
-    info.head_dim = static_cast<int32_t>(node.k->ne[0]);
-    info.head_dim_v = static_cast<int32_t>(node.out->ne[0]);
+    info.n_head = static_cast<int32_t>(ne(node.q, 2));
+    info.n_head_kv = static_cast<int32_t>(ne(node.k, 2));
+    info.head_dim = static_cast<int32_t>(ne(node.k, 0));
+    info.head_dim_v = static_cast<int32_t>(ne(node.out, 0));
     info.q_type = static_cast<DType>(q_type_of(node));
-    info.k_type = static_cast<DType>(node.k->type);
+    info.k_type = static_cast<DType>(type(node.k));
     info.scale = node.scale;
     info.softcap = node.softcap;
     info.post_scale = node.post_scale;
@@ -137,7 +138,7 @@ LayerInfo Collector::describe(const AttentionNode& node) const {
     info.on_device = !is_host(node.k_cache);
     if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
         info.sinks.resize(size_t(info.n_head));
-        ggml_backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
+        ggml().backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
     }
     return info;
 }
@@ -161,7 +162,7 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     const uint8_t* cells = inputs.data(group.k_cells);
     if (!cells || !inputs.knows(group.mask))
         return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
-    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / node.k->nb[1]);
+    const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1));
     for (int64_t i = 0; i < batch.n_query; ++i) {
         int64_t cell = 0;
         std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
@@ -201,8 +202,8 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
         layer.info.mask_group = layer.group;
         if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
         if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
-        layer.n_cells = node.k->ne[1];
-        layer.v_type = static_cast<DType>(node.v->type);
+        layer.n_cells = ne(node.k, 1);
+        layer.v_type = static_cast<DType>(type(node.v));
         layer.v_used = static_cast<DType>(node.v_used);
         layer.flash = node.flash;
         layer.k_cache = node.k_cache;

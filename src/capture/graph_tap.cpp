@@ -1,8 +1,6 @@
 #include "base/parallel_for.h"
 #include "capture/graph_state.h"
 
-#include <ggml-backend.h>
-
 #include <algorithm>
 #include <thread>
 
@@ -27,9 +25,9 @@ size_t most_batches_proving(size_t n_devices) {
 constexpr int32_t tokens_a_head = 16;
 
 ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
-    for (int i = 0; i < ggml_backend_sched_get_n_backends(sched); ++i) {
-        ggml_backend_t backend = ggml_backend_sched_get_backend(sched, i);
-        if (ggml_backend_get_device(backend) == device) return backend;
+    for (int i = 0; i < ggml().backend_sched_get_n_backends(sched); ++i) {
+        ggml_backend_t backend = ggml().backend_sched_get_backend(sched, i);
+        if (ggml().backend_get_device(backend) == device) return backend;
     }
     return nullptr;
 }
@@ -45,7 +43,7 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     if (state.found.nodes.empty()) return;
     state.placement.place(state.found, [&] {
         // Blocks are about to be given back: nobody may still write to them or read from them.
-        ggml_backend_sched_synchronize(sched);
+        ggml().backend_sched_synchronize(sched);
         complete();
         settle();
         state.drain();
@@ -157,7 +155,8 @@ bool GraphTap::start_fetches(Arriving& arriving, ggml_backend_sched_t sched) {
     for (size_t b = 0; b < blocks.size(); ++b) {
         if (blocks[b].on_host()) {
             if (blocks[b].used > 0) arriving.waits = false;
-            arriving.blocks[b].host = static_cast<const uint8_t*>(ggml_backend_buffer_get_base(blocks[b].memory.get()));
+            arriving.blocks[b].host =
+                static_cast<const uint8_t*>(ggml().backend_buffer_get_base(blocks[b].memory.get()));
         } else if (blocks[b].used > 0) {
             fetched = fetched && start_fetch(arriving, b, backend_of(sched, blocks[b].device));
         }

@@ -1,8 +1,7 @@
 // Which kernels to use: those that give the engine's own numbers, found by asking the engine.
 #include "attention/kernels/simd.h"
+#include "attention/engine_arithmetic.h"
 #include "attention/numbers.h"
-
-#include <ggml-cpu.h>
 
 #include <array>
 #include <bit>
@@ -32,9 +31,9 @@ std::vector<uint8_t> to_bytes(const std::vector<float>& x, DType type) {
     void* to = bytes.data();
     const auto n = static_cast<int64_t>(x.size());
     if (type == DType::f16) {
-        ggml_cpu_fp32_to_fp16(x.data(), static_cast<ggml_fp16_t*>(to), n);
+        f32_to_f16(x.data(), static_cast<uint16_t*>(to), n);
     } else if (type == DType::bf16) {
-        ggml_cpu_fp32_to_bf16(x.data(), static_cast<ggml_bf16_t*>(to), n);
+        f32_to_bf16(x.data(), static_cast<uint16_t*>(to), n);
     } else {
         std::copy(x.begin(), x.end(), static_cast<float*>(to));
     }
@@ -45,9 +44,8 @@ std::vector<uint8_t> to_bytes(const std::vector<float>& x, DType type) {
 // alone differs more often than not.
 bool same_bits(const RowKernels& kernels, DType type) {
     constexpr size_t n_keys = 16;
-    static std::once_flag once; // vec_dot may look half precision up in a table that this fills
-    std::call_once(once, ggml_cpu_init);
-    const auto vec_dot = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->vec_dot;
+    start_engine_arithmetic();
+    const auto vec_dot = engine_arithmetic(type).vec_dot;
     if (!vec_dot) return false;
     struct alignas(64) Query {
         std::array<float, probe_dim> x;

@@ -1,6 +1,6 @@
 #include "capture/device/device_layers.h"
 
-#include <ggml-cpu.h>
+#include "attention/engine_arithmetic.h"
 
 #include <cstring>
 
@@ -10,7 +10,7 @@ namespace {
 
 // Offset of a view's first element inside the tensor that owns its data. Views of views keep the sum in view_offs.
 size_t offset_in_owner(const ggml_tensor* t) {
-    return t->view_src ? t->view_offs : 0;
+    return view_src(t) ? view_offs(t) : 0;
 }
 
 Placed placed(ggml_tensor* t, const Placement& placement, size_t token_stride, size_t head_stride) {
@@ -20,9 +20,9 @@ Placed placed(ggml_tensor* t, const Placement& placement, size_t token_stride, s
 
 // What SET_ROWS stores: one row a token (elements one behind the other), or, where V is kept transposed, one element a row.
 DeviceLayer::Stored stored_rows(ggml_tensor* t, const Placement& placement, int64_t n_query, DType type) {
-    const bool one_row_a_token = t->ne[1] == n_query;
-    const int64_t width = one_row_a_token ? t->ne[0] : ggml_nelements(t) / n_query;
-    return {placed(t, placement, one_row_a_token ? t->nb[1] : size_t(width) * sizeof(float), 0), width, type};
+    const bool one_row_a_token = ne(t, 1) == n_query;
+    const int64_t width = one_row_a_token ? ne(t, 0) : nelements(t) / n_query;
+    return {placed(t, placement, one_row_a_token ? nb(t, 1) : size_t(width) * sizeof(float), 0), width, type};
 }
 
 const uint8_t* at(const Placed& p, std::span<const uint8_t* const> bases) {
@@ -41,7 +41,7 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to) {
     if (type == DType::f32) {
         std::memcpy(to, from, size_t(n) * sizeof(float));
     } else {
-        ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float(from, to, n);
+        engine_arithmetic(type).from_float(from, to, n);
     }
 }
 
@@ -49,40 +49,40 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
                                              const Placement& placement, Mirrors& mirrors) {
     if (!layer.info.captured()) return std::optional<LayerSource>();
     LayerSource s;
-    s.q = placed(node.q, placement, node.q->nb[1], node.q->nb[2]);
-    s.out = placed(node.out, placement, node.flash ? node.out->nb[2] : node.out->nb[1],
-                   node.flash ? node.out->nb[1] : node.out->nb[2]);
+    s.q = placed(node.q, placement, nb(node.q, 1), nb(node.q, 2));
+    s.out = placed(node.out, placement, node.flash ? nb(node.out, 2) : nb(node.out, 1),
+                   node.flash ? nb(node.out, 1) : nb(node.out, 2));
     const HostAttention engine = host_attention(node);
     if (is_host(node.k_cache)) {
         s.cache = HostLayer{engine};
         return std::optional(s);
     }
     DeviceLayer d;
-    d.device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(node.k_cache->buffer));
+    d.device = ggml().backend_buft_get_device(ggml().backend_buffer_get_type(buffer(node.k_cache)));
     d.k_cache = node.k_cache;
     d.k = engine.k;
     d.k_offset = offset_in_owner(node.k);
     d.k_cell = engine.k_cell;
     d.group = layer.written_group;
     d.k_mirror = d.v_mirror = &mirrors[node.k_cache];
-    const auto n_cells = static_cast<int64_t>(ggml_nbytes(node.k_cache) / d.k_cell);
+    const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / d.k_cell);
     bool mirrored = d.k_mirror->reserve(d.k_cell, n_cells);
-    const int64_t n_query = node.q->ne[1];
+    const int64_t n_query = ne(node.q, 1);
     const bool writes = node.k_cells != nullptr;
     if (writes && is_remote(d.device))
         d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
     else if (writes)
         d.k_new = DeviceLayer::Fetched{};
     if (owner(node.v) == node.k_cache) {
-        d.v_offset = node.v->view_offs;
-        d.v_head = node.v->nb[2];
-        d.v_dim = node.flash ? node.v->nb[0] : node.v->nb[1];
+        d.v_offset = view_offs(node.v);
+        d.v_head = nb(node.v, 2);
+        d.v_dim = node.flash ? nb(node.v, 0) : nb(node.v, 1);
     } else {
         if (writes) d.v_new = stored_rows(node.v_new, placement, n_query, layer.v_type);
         d.v_mirror = &mirrors[owner(node.v)];
-        d.v_head = ggml_row_size(node.v->type, layer.info.head_dim_v);
-        d.v_dim = ggml_type_size(node.v->type);
-        if (writes) mirrored = d.v_mirror->reserve(ggml_row_size(node.v->type, d.v_new->width), n_cells) && mirrored;
+        d.v_head = row_bytes(type(node.v), layer.info.head_dim_v);
+        d.v_dim = ggml().type_size(type(node.v));
+        if (writes) mirrored = d.v_mirror->reserve(row_bytes(type(node.v), d.v_new->width), n_cells) && mirrored;
     }
     if (!mirrored) return Error{ErrorKind::io, "there is no host memory to mirror the cache of a device"};
     s.cache = d;

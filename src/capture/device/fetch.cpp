@@ -5,15 +5,16 @@ namespace attnscope::capture {
 namespace {
 
 // A piece of a buffer as a tensor, for functions that take tensors.
-ggml_tensor piece(ggml_backend_buffer_t buffer, void* data, size_t bytes) {
+ggml_tensor piece(ggml_backend_buffer_t memory, const uint8_t* at, size_t bytes) {
     ggml_tensor t{};
-    t.type = GGML_TYPE_I8;
-    t.ne[0] = static_cast<int64_t>(bytes);
-    t.ne[1] = t.ne[2] = t.ne[3] = 1;
-    t.nb[0] = 1;
-    t.nb[1] = t.nb[2] = t.nb[3] = bytes;
-    t.buffer = buffer;
-    t.data = data;
+    const GgmlTensorLayout& layout = ggml().tensor;
+    set_tensor_field(&t, layout.type, static_cast<int32_t>(GGML_TYPE_I8));
+    for (size_t i = 0; i < 4; ++i) {
+        set_tensor_field(&t, layout.ne + i * sizeof(int64_t), i == 0 ? static_cast<int64_t>(bytes) : int64_t{1});
+        set_nb(&t, i, i == 0 ? 1 : bytes);
+    }
+    set_tensor_field(&t, layout.buffer, memory);
+    set_tensor_field(&t, layout.data, const_cast<uint8_t*>(at));
     return t;
 }
 
@@ -26,14 +27,13 @@ Fetch::~Fetch() {
 void Fetch::prepare() {
     if (prepared_) return;
     prepared_ = true;
-    ggml_backend_dev_props props{};
-    ggml_backend_dev_get_props(device_, &props);
-    if (!is_remote(device_)) own_.reset(ggml_backend_dev_init(device_, nullptr));
-    asynchronous_ = props.caps.async && props.caps.events && (own_ || is_remote(device_));
+    const ggml_backend_dev_caps caps = device_caps(device_);
+    if (!is_remote(device_)) own_.reset(ggml().backend_dev_init(device_, nullptr));
+    asynchronous_ = caps.async && caps.events && (own_ || is_remote(device_));
     if (!asynchronous_) return;
-    engine_done_.reset(ggml_backend_event_new(device_));
-    may_overwrite_.reset(ggml_backend_event_new(device_));
-    for (Slot& s : slots_) s.done.reset(ggml_backend_event_new(device_));
+    engine_done_.reset(ggml().backend_event_new(device_));
+    may_overwrite_.reset(ggml().backend_event_new(device_));
+    for (Slot& s : slots_) s.done.reset(ggml().backend_event_new(device_));
     asynchronous_ = engine_done_ && may_overwrite_ && slots_[0].done && slots_[1].done;
 }
 
@@ -42,10 +42,10 @@ bool Fetch::reserve(Slot& slot, size_t bytes) {
     slot.pinned.reset();
     slot.data = nullptr;
     slot.size = 0;
-    if (ggml_backend_buffer_type_t type = ggml_backend_dev_host_buffer_type(device_)) {
-        slot.pinned.reset(ggml_backend_buft_alloc_buffer(type, bytes));
+    if (ggml_backend_buffer_type_t type = ggml().backend_dev_host_buffer_type(device_)) {
+        slot.pinned.reset(ggml().backend_buft_alloc_buffer(type, bytes));
         if (!slot.pinned) return false;
-        slot.data = static_cast<uint8_t*>(ggml_backend_buffer_get_base(slot.pinned.get()));
+        slot.data = static_cast<uint8_t*>(ggml().backend_buffer_get_base(slot.pinned.get()));
     } else {
         slot.pageable.resize(bytes);
         slot.data = slot.pageable.data();
@@ -55,18 +55,18 @@ bool Fetch::reserve(Slot& slot, size_t bytes) {
 }
 
 bool Fetch::reserve_staging(Slot& slot, size_t bytes) {
-    if (slot.staging && ggml_backend_buffer_get_size(slot.staging.get()) >= bytes) return true;
+    if (slot.staging && ggml().backend_buffer_get_size(slot.staging.get()) >= bytes) return true;
     drain();
     slot.staging.reset();
-    slot.staging.reset(ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device_), bytes));
+    slot.staging.reset(ggml().backend_buft_alloc_buffer(ggml().backend_dev_buffer_type(device_), bytes));
     return slot.staging != nullptr;
 }
 
 ggml_tensor* Fetch::stage_of(Slot& slot, const Placement::Block& block) {
     if (!reserve_staging(slot, block.used)) return nullptr;
-    slot.staging_ctx.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
-    ggml_tensor* t = ggml_new_tensor_1d(slot.staging_ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
-    ggml_backend_tensor_alloc(slot.staging.get(), t, ggml_backend_buffer_get_base(slot.staging.get()));
+    slot.staging_ctx.reset(ggml().init({ggml().tensor_overhead(), nullptr, true}));
+    ggml_tensor* t = ggml().new_tensor_1d(slot.staging_ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(block.used));
+    ggml().backend_tensor_alloc(slot.staging.get(), t, ggml().backend_buffer_get_base(slot.staging.get()));
     return t;
 }
 
@@ -81,12 +81,12 @@ bool Fetch::prepare_gather(int index, const Placement::Block& block, const Gathe
 
 const uint8_t* Fetch::staged_block(int slot) const {
     const ggml_tensor* t = slots_[slot].staged;
-    return t ? static_cast<const uint8_t*>(t->data) : nullptr;
+    return t ? data(t) : nullptr;
 }
 
 // Rows of several layers lie at equal distances when the caches were made together: one transfer with a stride then.
 void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t* to) {
-    const auto address = [](const Rows& r) { return static_cast<const uint8_t*>(r.cache->data) + r.offset; };
+    const auto address = [](const Rows& r) { return data(r.cache) + r.offset; };
     for (size_t i = 0; i < rows.size();) {
         const Rows& first = rows[i];
         size_t n = 1;
@@ -94,19 +94,19 @@ void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t
         for (; i + n < rows.size(); ++n) {
             const Rows& r = rows[i + n];
             const ptrdiff_t step = address(r) - address(rows[i + n - 1]);
-            if (r.cache->buffer != first.cache->buffer || r.bytes != first.bytes ||
+            if (buffer(r.cache) != buffer(first.cache) || r.bytes != first.bytes ||
                 r.to != rows[i + n - 1].to + r.bytes)
                 break;
             if (step < static_cast<ptrdiff_t>(r.bytes) || (n > 1 && step != stride)) break;
             stride = step;
         }
         const size_t span = size_t(stride) * (n - 1) + first.bytes;
-        ggml_tensor t = piece(first.cache->buffer, const_cast<uint8_t*>(address(first)), span);
+        ggml_tensor t = piece(buffer(first.cache), address(first), span);
         if (n > 1) {
-            ggml_backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride),
-                                             first.bytes);
+            ggml().backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride),
+                                               first.bytes);
         } else {
-            ggml_backend_tensor_get_async(backend, &t, to + first.to, 0, first.bytes);
+            ggml().backend_tensor_get_async(backend, &t, to + first.to, 0, first.bytes);
         }
         i += n;
     }
@@ -121,10 +121,10 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
     if (!reserve(slot, slot.rows_at + rows_bytes)) return false;
     ggml_backend_t stream = own_ ? own_.get() : engine;
     if (!asynchronous_) {
-        ggml_backend_synchronize(engine);
+        ggml().backend_synchronize(engine);
     } else if (own_) {
-        ggml_backend_event_record(engine_done_.get(), engine);
-        ggml_backend_event_wait(stream, engine_done_.get());
+        ggml().backend_event_record(engine_done_.get(), engine);
+        ggml().backend_event_wait(stream, engine_done_.get());
     }
     last_slot_ = index;
     slot.staged = nullptr;
@@ -137,7 +137,7 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
     } else if (how == How::staged && asynchronous_ && own_ && used > 0) {
         slot.staged = stage_of(slot, block);
         if (slot.staged) {
-            ggml_backend_tensor_copy_async(stream, stream, block.whole, slot.staged);
+            ggml().backend_tensor_copy_async(stream, stream, block.whole, slot.staged);
             source = slot.staged;
             block_free = true;
         }
@@ -146,53 +146,53 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
     guarded_ = false;
     sending_ = {engine, source, used, {rows.begin(), rows.end()}};
     if (block_free) {
-        ggml_backend_event_record(may_overwrite_.get(), stream);
+        ggml().backend_event_record(may_overwrite_.get(), stream);
         return true;
     }
     send_behind(stream);
     if (asynchronous_)
-        ggml_backend_event_record(may_overwrite_.get(), stream);
+        ggml().backend_event_record(may_overwrite_.get(), stream);
     else
-        ggml_backend_synchronize(stream);
+        ggml().backend_synchronize(stream);
     return true;
 }
 
 void Fetch::send_behind(ggml_backend_t stream) {
     Slot& slot = slots_[last_slot_];
     get_rows(stream, sending_.rows, slot.data + slot.rows_at);
-    if (sending_.bytes > 0) ggml_backend_tensor_get_async(stream, sending_.source, slot.data, 0, sending_.bytes);
-    if (asynchronous_) ggml_backend_event_record(slot.done.get(), stream);
+    if (sending_.bytes > 0) ggml().backend_tensor_get_async(stream, sending_.source, slot.data, 0, sending_.bytes);
+    if (asynchronous_) ggml().backend_event_record(slot.done.get(), stream);
     sending_.engine = nullptr;
 }
 
 void Fetch::send() {
     if (!sending_.engine) return;
-    ggml_backend_event_record(engine_done_.get(), sending_.engine);
-    ggml_backend_event_wait(own_.get(), engine_done_.get());
+    ggml().backend_event_record(engine_done_.get(), sending_.engine);
+    ggml().backend_event_wait(own_.get(), engine_done_.get());
     ggml_backend_t engine = sending_.engine;
     send_behind(own_.get());
-    if (slots_[last_slot_].staged) ggml_backend_event_wait(engine, may_overwrite_.get());
+    if (slots_[last_slot_].staged) ggml().backend_event_wait(engine, may_overwrite_.get());
     guarded_ = slots_[last_slot_].staged != nullptr;
 }
 
 void Fetch::guard(ggml_backend_t engine, bool all) {
     send();
     if (guarding_ && own_ && (all || !guarded_)) {
-        ggml_backend_event_wait(engine, all ? slots_[last_slot_].done.get() : may_overwrite_.get());
+        ggml().backend_event_wait(engine, all ? slots_[last_slot_].done.get() : may_overwrite_.get());
     }
     guarding_ = false;
 }
 
 void Fetch::wait(int slot) {
     if (slot == last_slot_) send();
-    if (asynchronous_) ggml_backend_event_synchronize(slots_[slot].done.get());
+    if (asynchronous_) ggml().backend_event_synchronize(slots_[slot].done.get());
 }
 
 void Fetch::drain() {
     send();
-    if (own_) ggml_backend_synchronize(own_.get());
+    if (own_) ggml().backend_synchronize(own_.get());
     for (Slot& s : slots_) {
-        if (!own_ && s.done) ggml_backend_event_synchronize(s.done.get());
+        if (!own_ && s.done) ggml().backend_event_synchronize(s.done.get());
     }
 }
 

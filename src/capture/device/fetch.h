@@ -4,9 +4,6 @@
 #include "capture/device/gather.h"
 #include "capture/device/placement.h"
 
-#include <ggml-backend.h>
-#include <ggml-cpp.h>
-
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -60,18 +57,14 @@ public:
     void drain();
 
 private:
-    struct FreeEvent {
-        void operator()(ggml_backend_event_t event) const { ggml_backend_event_free(event); }
-    };
-    using Event = std::unique_ptr<std::remove_pointer_t<ggml_backend_event_t>, FreeEvent>;
     struct Slot {
-        ggml_backend_buffer_ptr pinned;
+        BufferPtr pinned;
         std::vector<uint8_t> pageable; // where the device offers no pinned memory
         uint8_t* data = nullptr;
         size_t size = 0, rows_at = 0;
-        Event done;
-        ggml_backend_buffer_ptr staging; // on the device
-        ggml_context_ptr staging_ctx;
+        EventPtr done;
+        BufferPtr staging; // on the device
+        ContextPtr staging_ctx;
         ggml_tensor* staged = nullptr;
         Gather gather;
         size_t gathered = 0; // bytes
@@ -87,8 +80,8 @@ private:
     ggml_backend_dev_t device_ = nullptr;
     bool prepared_ = false;
     bool asynchronous_ = false;
-    ggml_backend_ptr own_; // null: the engine's stream is used
-    Event engine_done_, may_overwrite_;
+    BackendPtr own_; // null: the engine's stream is used
+    EventPtr engine_done_, may_overwrite_;
     struct Sending {                     // what start() began
         ggml_backend_t engine = nullptr; // null: nothing
         const ggml_tensor* source = nullptr;

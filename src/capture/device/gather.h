@@ -9,9 +9,6 @@
 
 #include <attnscope/types.h>
 
-#include <ggml-backend.h>
-#include <ggml-cpp.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -58,7 +55,7 @@ public:
     const ggml_tensor* result() const { return result_; }
 
 private:
-    ggml_context_ptr ctx_;
+    ContextPtr ctx_;
     ggml_cgraph* graph_ = nullptr;
     ggml_tensor* rows_ = nullptr;   // i32: the numbers of all picked rows
     ggml_tensor* result_ = nullptr; // i8 (plan.bytes)

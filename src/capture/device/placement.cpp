@@ -9,27 +9,32 @@ namespace attnscope::capture {
 namespace {
 
 ggml_backend_buffer_t buffer_of(const ggml_tensor* t) {
-    return t->view_src ? t->view_src->buffer : t->buffer;
+    return buffer(view_src(t) ? view_src(t) : t);
 }
 
-ggml_backend_dev_t device_of(ggml_backend_buffer_t buffer) {
-    ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
-    return device ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+ggml_backend_dev_t cpu() {
+    return ggml().backend_dev_by_type(static_cast<enum ggml_backend_dev_type>(ggml().device_type_cpu));
+}
+
+ggml_backend_dev_t device_of(ggml_backend_buffer_t memory) {
+    ggml_backend_dev_t device = ggml().backend_buft_get_device(ggml().backend_buffer_get_type(memory));
+    return device ? device : cpu();
 }
 
 ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t device) {
-    return ggml_backend_dev_buffer_type(device);
+    return ggml().backend_dev_buffer_type(device);
 }
 
 bool on_cpu(ggml_backend_dev_t device) {
-    return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU;
+    return static_cast<int32_t>(ggml().backend_dev_type(device)) == ggml().device_type_cpu;
 }
 
 } // namespace
 
 bool is_remote(ggml_backend_dev_t device) {
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
-    return reg && std::strncmp(ggml_backend_reg_name(reg), "RPC", 3) == 0;
+    if (!ggml().has_devices) return false;
+    ggml_backend_reg_t reg = ggml().backend_dev_backend_reg(device);
+    return reg && std::strncmp(ggml().backend_reg_name(reg), "RPC", 3) == 0;
 }
 
 ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
@@ -37,15 +42,16 @@ ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
     for (int seen = 0; !next.empty() && seen < 32; ++seen) {
         const ggml_tensor* t = next.front();
         next.pop_front();
-        for (const ggml_tensor* src : t->src) {
-            if (!src) continue;
+        for (size_t i = 0; i < n_src(); ++i) {
+            const ggml_tensor* from = src(t, i);
+            if (!from) continue;
             // A norm's or a rotation's few numbers say less than a matrix; they lie beside it.
-            ggml_backend_buffer_t buffer = buffer_of(src);
-            if (t->op == GGML_OP_MUL_MAT && buffer &&
-                ggml_backend_buffer_get_usage(buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
-                return device_of(buffer);
+            ggml_backend_buffer_t memory = buffer_of(from);
+            if (op(t) == Op::mul_mat && memory &&
+                static_cast<int32_t>(ggml().backend_buffer_get_usage(memory)) == ggml().usage_weights) {
+                return device_of(memory);
             }
-            if (src->op != GGML_OP_NONE) next.push_back(src);
+            if (op(from) != Op::none) next.push_back(from);
         }
     }
     return nullptr;
@@ -55,7 +61,7 @@ void Placement::want(ggml_tensor* tensor, ggml_backend_dev_t device) {
     ggml_tensor* t = owner(tensor);
     if (places_.count(t)) return;
     // The scheduler aborts when it finds a result in memory whose device cannot compute it.
-    if (!ggml_backend_dev_supports_op(device, t)) device = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    if (!ggml().backend_dev_supports_op(device, t)) device = cpu();
     size_t b = 0;
     while (b < blocks_.size() && blocks_[b].device != device) ++b;
     if (b == blocks_.size()) {
@@ -63,9 +69,9 @@ void Placement::want(ggml_tensor* tensor, ggml_backend_dev_t device) {
         blocks_.back().device = device;
     }
     Block& block = blocks_[b];
-    ggml_backend_buffer_type_t type = memory_of(device);
-    const size_t align = std::max<size_t>(ggml_backend_buft_get_alignment(type), 1);
-    const size_t size = ggml_backend_buft_get_alloc_size(type, t);
+    ggml_backend_buffer_type_t memory = memory_of(device);
+    const size_t align = std::max<size_t>(ggml().backend_buft_get_alignment(memory), 1);
+    const size_t size = ggml().backend_buft_get_alloc_size(memory, t);
     places_[t] = {b, block.used};
     block.used += (size + align - 1) / align * align;
     owners_.push_back(t);
@@ -77,17 +83,21 @@ void Placement::choose(GraphAttention& found) {
     for (Block& b : blocks_) b.used = 0;
     for (AttentionNode& n : found.nodes) {
         if (!n.refusal.empty()) continue;
-        ggml_backend_dev_t cache = device_of(n.k_cache->buffer);
+        ggml_backend_dev_t cache = device_of(buffer(n.k_cache));
         ggml_backend_dev_t weights = device_of_weights(n.q);
+        if (!on_cpu(cache) && !ggml().has_devices) {
+            n.refusal = "its keys lie on a device, which cannot be read in this program";
+            continue;
+        }
         const bool v_in_k = owner(n.v) == n.k_cache;
-        if (mask_is_computed(n) && (!on_cpu(cache) || owner(n.mask)->buffer)) {
+        if (mask_is_computed(n) && (!on_cpu(cache) || buffer(owner(n.mask)))) {
             n.refusal = "its mask is computed on a device (sparse attention; use -ngl 0)";
             continue;
         }
         ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !n.k_cells ? nullptr : n.v_new,
                                  is_remote(cache) ? n.k_new : nullptr};
         for (ggml_tensor* t : wanted) {
-            if (t && (t->type != GGML_TYPE_F32 || owner(t)->buffer || owner(t)->op == GGML_OP_NONE)) {
+            if (t && (type(t) != GGML_TYPE_F32 || buffer(owner(t)) || op(owner(t)) == Op::none)) {
                 n.refusal = "its queries or its output do not lie in memory as expected";
             }
         }
@@ -109,9 +119,9 @@ void Placement::choose(GraphAttention& found) {
 void Placement::assign(GraphAttention& found) {
     for (Block& b : blocks_) {
         if (b.used == 0) continue;
-        if (!b.memory || ggml_backend_buffer_get_size(b.memory.get()) < b.used) {
+        if (!b.memory || ggml().backend_buffer_get_size(b.memory.get()) < b.used) {
             b.memory.reset();
-            b.memory.reset(ggml_backend_buft_alloc_buffer(memory_of(b.device), b.used));
+            b.memory.reset(ggml().backend_buft_alloc_buffer(memory_of(b.device), b.used));
             if (!b.memory) {
                 for (AttentionNode& n : found.nodes) {
                     if (n.refusal.empty()) n.refusal = "no memory for its queries (use a smaller -ub)";
@@ -121,17 +131,18 @@ void Placement::assign(GraphAttention& found) {
                 return;
             }
         }
-        b.ctx.reset(ggml_init({ggml_tensor_overhead(), nullptr, true}));
-        b.whole = ggml_new_tensor_1d(b.ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(b.used));
-        ggml_backend_tensor_alloc(b.memory.get(), b.whole, ggml_backend_buffer_get_base(b.memory.get()));
+        if (b.on_host()) continue; // nothing is transferred
+        b.ctx.reset(ggml().init({ggml().tensor_overhead(), nullptr, true}));
+        b.whole = ggml().new_tensor_1d(b.ctx.get(), GGML_TYPE_I8, static_cast<int64_t>(b.used));
+        ggml().backend_tensor_alloc(b.memory.get(), b.whole, ggml().backend_buffer_get_base(b.memory.get()));
     }
     for (ggml_tensor* t : owners_) {
         const Place& place = places_[t];
         ggml_backend_buffer_t memory = blocks_[place.block].memory.get();
-        ggml_backend_tensor_alloc(memory, t,
-                                  static_cast<uint8_t*>(ggml_backend_buffer_get_base(memory)) + place.offset);
+        ggml().backend_tensor_alloc(memory, t,
+                                    static_cast<uint8_t*>(ggml().backend_buffer_get_base(memory)) + place.offset);
         // Back ends fuse operations and then skip results that nobody else reads: somebody does.
-        ggml_set_output(t);
+        ggml().set_output(t);
     }
 }
 

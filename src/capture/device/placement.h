@@ -6,9 +6,6 @@
 
 #include "capture/graph/attention_graph.h"
 
-#include <ggml-backend.h>
-#include <ggml-cpp.h>
-
 #include <cstddef>
 #include <string>
 #include <unordered_map>
@@ -20,12 +17,12 @@ class Placement {
 public:
     struct Block {
         ggml_backend_dev_t device = nullptr;
-        ggml_backend_buffer_ptr memory; // grows to the largest batch
-        ggml_context_ptr ctx;
-        ggml_tensor* whole = nullptr; // i8 (used): the block as one tensor, to transfer it
+        BufferPtr memory; // grows to the largest batch
+        ContextPtr ctx;
+        ggml_tensor* whole = nullptr; // i8 (used): the block as one tensor, to transfer it; null in host memory
         size_t used = 0;
 
-        bool on_host() const { return memory && ggml_backend_buffer_is_host(memory.get()); }
+        bool on_host() const { return memory && ggml().backend_buffer_is_host(memory.get()); }
     };
     struct Place {
         size_t block = 0;
@@ -38,7 +35,7 @@ public:
     template <typename Release> void place(GraphAttention& found, const Release& release) {
         choose(found);
         for (Block& b : blocks_) {
-            if (b.used == 0 || (b.memory && ggml_backend_buffer_get_size(b.memory.get()) >= b.used)) continue;
+            if (b.used == 0 || (b.memory && ggml().backend_buffer_get_size(b.memory.get()) >= b.used)) continue;
             release();
             break;
         }

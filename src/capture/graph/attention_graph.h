@@ -3,14 +3,14 @@
 // What it relies on in llama.cpp v0.5.0 is listed in docs/engine.md; re-read that list when the pin moves.
 #pragma once
 
-#include <ggml.h>
+#include "capture/graph/ggml_abi.h"
 
 #include <string>
 #include <vector>
 
 namespace attnscope::capture {
 
-// One attention: either GGML_OP_FLASH_ATTN_EXT, or MUL_MAT(K, Q) -> ... -> SOFT_MAX -> MUL_MAT(V, P).
+// One attention: either FLASH_ATTN_EXT, or MUL_MAT(K, Q) -> ... -> SOFT_MAX -> MUL_MAT(V, P).
 struct AttentionNode {
     int index = -1; // of the first node that reads Q and K
     bool flash = false;
@@ -50,7 +50,7 @@ AttentionNode from_soft_max(ggml_tensor* node);
 void read_weighted_sum(AttentionNode& node, ggml_tensor* product);
 // Is the mask computed by the graph itself?
 inline bool mask_is_computed(const AttentionNode& n) {
-    return n.mask && (n.mask->view_src ? n.mask->view_src : n.mask)->op != GGML_OP_NONE;
+    return n.mask && op(view_src(n.mask) ? view_src(n.mask) : n.mask) != Op::none;
 }
 // The tensor that owns the data of a view.
 ggml_tensor* owner(ggml_tensor* tensor);

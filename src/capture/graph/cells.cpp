@@ -1,5 +1,7 @@
 #include "capture/graph/cells.h"
 
+#include "capture/graph/ggml_abi.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -148,9 +150,9 @@ std::vector<int32_t> CellView::positions() const {
 }
 
 Ranges visible_cells(const ggml_tensor* mask, const uint8_t* data, int64_t row) {
-    const uint8_t* start = data + size_t(row) * mask->nb[1];
-    return mask->type == GGML_TYPE_F16 ? scan<uint16_t>(start, mask->ne[0], f16_minus_inf)
-                                       : scan<uint32_t>(start, mask->ne[0], f32_minus_inf);
+    const uint8_t* start = data + size_t(row) * nb(mask, 1);
+    return type(mask) == GGML_TYPE_F16 ? scan<uint16_t>(start, ne(mask, 0), f16_minus_inf)
+                                       : scan<uint32_t>(start, ne(mask, 0), f32_minus_inf);
 }
 
 } // namespace attnscope::capture

@@ -1,8 +1,7 @@
 #include "capture/graph/inputs.h"
 
 #include "base/parallel_for.h"
-
-#include <ggml-backend.h>
+#include "capture/graph/ggml_abi.h"
 
 #include <algorithm>
 
@@ -26,8 +25,8 @@ Inputs::Copy* Inputs::add(const ggml_tensor* t) {
 void Inputs::keep(const ggml_tensor* t) {
     Copy* copy = add(t);
     if (!copy) return;
-    copy->bytes.resize(ggml_nbytes(t));
-    ggml_backend_tensor_get(t, copy->bytes.data(), 0, copy->bytes.size());
+    copy->bytes.resize(nbytes(t));
+    ggml().backend_tensor_get(t, copy->bytes.data(), 0, copy->bytes.size());
 }
 
 const uint8_t* Inputs::data(const ggml_tensor* t) const {
@@ -39,24 +38,24 @@ void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
     Copy* copy = add(mask);
     if (!copy) return;
     copy->rows.resize(size_t(n_query));
-    n_query = std::min(n_query, mask->ne[1]);
+    n_query = std::min(n_query, ne(mask, 1));
     constexpr size_t piece_bytes = size_t(256) << 10; // stays in a core's cache
-    const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / mask->nb[1]));
+    const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / nb(mask, 1)));
     const auto see = [&](int64_t first, const uint8_t* data) {
         const int64_t n = std::min(at_once, n_query - first);
         for (int64_t i = 0; i < n; ++i) copy->rows[size_t(first + i)] = visible_cells(mask, data, i);
     };
     if (is_host(mask)) { // of a prompt far into a context: tens of megabytes
-        const auto* const data = static_cast<const uint8_t*>(mask->data);
+        const uint8_t* const rows = capture::data(mask);
         base::parallel_for(size_t((n_query + at_once - 1) / at_once), [&](size_t part) {
             const int64_t first = static_cast<int64_t>(part) * at_once;
-            see(first, data + size_t(first) * mask->nb[1]);
+            see(first, rows + size_t(first) * nb(mask, 1));
         });
         return;
     }
     for (int64_t first = 0; first < n_query; first += at_once) {
-        copy->bytes.resize(size_t(std::min(at_once, n_query - first)) * mask->nb[1]);
-        ggml_backend_tensor_get(mask, copy->bytes.data(), size_t(first) * mask->nb[1], copy->bytes.size());
+        copy->bytes.resize(size_t(std::min(at_once, n_query - first)) * nb(mask, 1));
+        ggml().backend_tensor_get(mask, copy->bytes.data(), size_t(first) * nb(mask, 1), copy->bytes.size());
         see(first, copy->bytes.data());
     }
 }
@@ -67,10 +66,12 @@ const Ranges& Inputs::visible(const ggml_tensor* mask, int64_t row) const {
 
 bool inputs_stay(ggml_cgraph* graph, bool (*on_host)(const ggml_tensor*)) {
     bool device = false;
-    for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
-        const ggml_tensor* node = ggml_graph_node(graph, i);
-        const bool computes = node->op != GGML_OP_NONE && node->op != GGML_OP_VIEW && node->op != GGML_OP_RESHAPE &&
-                              node->op != GGML_OP_PERMUTE && node->op != GGML_OP_TRANSPOSE;
+    const int n_nodes = ggml().graph_n_nodes(graph);
+    ggml_tensor** const nodes = ggml().graph_nodes(graph);
+    for (int i = 0; i < n_nodes; ++i) {
+        const ggml_tensor* node = nodes[i];
+        const bool computes = op(node) != Op::none && op(node) != Op::view && op(node) != Op::reshape &&
+                              op(node) != Op::permute && op(node) != Op::transpose;
         if (!computes) continue;
         if (!on_host(node))
             device = true;

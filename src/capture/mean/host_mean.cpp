@@ -2,8 +2,6 @@
 
 #include "capture/mean/mean_rows.h"
 
-#include <ggml-cpu.h>
-
 #include <algorithm>
 #include <new>
 
@@ -59,9 +57,9 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     for (const AttentionNode& n : found.nodes) {
         if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || mask_is_computed(n))) return;
     }
-    const int n_before = ggml_graph_n_nodes(graph);
-    if (size_t(n_before) + found.nodes.size() > size_t(ggml_graph_size(graph))) return; // ggml would abort
-    ctx_.reset(ggml_init({ggml_tensor_overhead() * found.nodes.size(), nullptr, true}));
+    const int n_before = ggml().graph_n_nodes(graph);
+    if (size_t(n_before) + found.nodes.size() > size_t(ggml().graph_size(graph))) return; // it would abort
+    ctx_.reset(ggml().init({ggml().tensor_overhead() * found.nodes.size(), nullptr, true}));
     if (!ctx_) return;
     // A graph takes nodes at its end only; from there they are moved to where they belong.
     std::vector<ggml_tensor*> ours;
@@ -73,11 +71,11 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
             continue;
         }
         ggml_tensor* reads[] = {n.out, n.q, n.k};
-        ours.push_back(ggml_custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX,
-                                      nodes_.back().get()));
-        ggml_build_forward_expand(graph, ours.back());
+        ours.push_back(ggml().custom_4d(ctx_.get(), GGML_TYPE_F32, 1, 1, 1, 1, reads, 3, compute, GGML_N_TASKS_MAX,
+                                        nodes_.back().get()));
+        ggml().build_forward_expand(graph, ours.back());
     }
-    ggml_tensor** nodes = ggml_graph_nodes(graph);
+    ggml_tensor** nodes = ggml().graph_nodes(graph);
     const std::vector<ggml_tensor*> engines(nodes, nodes + n_before);
     for (ggml_tensor* node : engines) {
         *nodes++ = node;
@@ -112,7 +110,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         if (n_chosen == 0) continue;
         n_rows_ += n_chosen;
         most_heads = std::max(most_heads, info.n_head);
-        n_cells = std::max(n_cells, n.k->ne[1]);
+        n_cells = std::max(n_cells, ne(n.k, 1));
         const auto seen = std::find_if(visible_.begin(), visible_.end(),
                                        [&](const Visibility& v) { return v.mask == n.mask && v.k_cells == n.k_cells; });
         nodes_[i]->work = static_cast<int32_t>(work_.size());

@@ -6,8 +6,6 @@
 #include "attention/part_rows.h"
 #include "capture/collector.h"
 
-#include <ggml-cpp.h>
-
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -68,7 +66,7 @@ private:
     // Adds the rows of a layer to the sums, once every thread has its part.
     void add_part(size_t work, size_t part, size_t n_parts);
 
-    ggml_context_ptr ctx_; // of the nodes
+    ContextPtr ctx_; // of the nodes
     std::vector<std::unique_ptr<Node>> nodes_;
     std::vector<RowsPlan> plans_; // one a layer of the geometry, once it is known
     std::vector<Work> work_;

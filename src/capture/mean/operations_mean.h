@@ -4,13 +4,10 @@
 // instance of its own beside the engine's, on any device of ggml that has the operations: MUL_MAT, SOFT_MAX, and some small ones.
 #pragma once
 
+#include "capture/graph/ggml_abi.h"
 #include "capture/mean/cuda/device_mean.h"
 
 #include <attnscope/types.h>
-
-#include <ggml-alloc.h>
-#include <ggml-backend.h>
-#include <ggml-cpp.h>
 
 #include <cstdint>
 #include <memory>
@@ -48,19 +45,16 @@ public:
     const std::vector<std::vector<float>>& wait(int slot);
 
 private:
-    struct FreeEvent {
-        void operator()(ggml_backend_event_t event) const { ggml_backend_event_free(event); }
-    };
     struct Slot {
-        ggml_context_ptr ctx;
-        ggml_gallocr_ptr memory;
+        ContextPtr ctx;
+        AllocatorPtr memory;
         std::vector<std::vector<float>> masks, results; // one a group
         std::vector<float> weights;
-        std::unique_ptr<std::remove_pointer_t<ggml_backend_event_t>, FreeEvent> done; // null: no events
+        EventPtr done; // null: no events
     };
 
     ggml_backend_dev_t device_ = nullptr;
-    ggml_backend_ptr backend_;
+    BackendPtr backend_;
     Slot slots_[n_slots];
 };
 

@@ -12,7 +12,7 @@ namespace {
 
 // "CUDA0" -> 0; -1: no CUDA device.
 int cuda_number(ggml_backend_dev_t device) {
-    const char* name = ggml_backend_dev_name(device);
+    const char* name = ggml().backend_dev_name(device);
     return std::strncmp(name, "CUDA", 4) == 0 ? std::atoi(name + 4) : -1;
 }
 
@@ -46,7 +46,7 @@ OperationsMean::Layer operations_layer(const LayerSource& s, const Batch::Layer&
     m.k_cache = s.device()->k_cache;
     m.k_offset = s.device()->k_offset, m.k_cell = s.device()->k_cell;
     m.n_cells = layer.n_cells;
-    m.q_buffer = staged->buffer;
+    m.q_buffer = buffer(staged);
     m.q_offset = s.q.offset, m.q_head = s.q.head_stride; // what is staged begins where its buffer does
     m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
     m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;

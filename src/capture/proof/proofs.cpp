@@ -1,9 +1,8 @@
 // The proofs of a batch: which heads, with what, and on which threads.
 #include "capture/collector.h"
 
+#include "attention/engine_arithmetic.h"
 #include "base/parallel_for.h"
-
-#include <ggml-cpu.h>
 
 #include <algorithm>
 #include <array>
@@ -36,7 +35,7 @@ uint64_t coprime_step(uint64_t n) {
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
     if (stride == size_t(dim) * sizeof(float)) dim *= n, n = 1; // one behind the other
     const size_t row = dtype_row_bytes(type, dim);
-    const auto from_float = ggml_get_type_traits_cpu(static_cast<ggml_type>(type))->from_float;
+    const auto from_float = engine_arithmetic(type).from_float;
     for (int32_t h = 0; h < n; ++h) {
         const uint8_t* head = from + size_t(h) * stride;
         if (type == DType::f32) {

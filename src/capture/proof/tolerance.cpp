@@ -1,8 +1,7 @@
 #include "capture/proof/tolerance.h"
 
+#include "attention/engine_arithmetic.h"
 #include "attention/kernels/simd.h"
-
-#include <ggml.h>
 
 #include <algorithm>
 #include <bit>
@@ -34,9 +33,10 @@ void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
     constexpr int64_t block = 32;
     const size_t bytes = dtype_row_bytes(DType::q8_1, block);
     for (int64_t at = 0; at + block <= n; at += block, from += bytes) {
-        ggml_fp16_t scale;
+        uint16_t scale;
         std::memcpy(&scale, from, sizeof scale);
-        const float d = ggml_fp16_to_fp32(scale);
+        float d = 0;
+        f16_to_f32(&scale, &d, 1);
         for (int64_t i = 0; i < block; ++i) {
             to[at + i] = d * static_cast<float>(static_cast<int8_t>(from[2 * sizeof scale + size_t(i)]));
         }
@@ -49,7 +49,7 @@ void row_to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     else if (type == DType::q8_1)
         q8_1_to_floats(from, to, n);
     else
-        ggml_get_type_traits(static_cast<ggml_type>(type))->to_float(from, to, n);
+        engine_arithmetic(type).to_float(from, to, n);
 }
 
 void square(float* x, size_t n) {

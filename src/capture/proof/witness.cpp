@@ -1,12 +1,11 @@
 #include "capture/proof/witness.h"
 
+#include "attention/engine_arithmetic.h"
 #include "attention/fingerprint.h"
 #include "attention/kernels/weigh.h"
 #include "capture/proof/tolerance.h"
 
 #include <attnscope/rows.h>
-
-#include <ggml.h>
 
 #include <algorithm>
 #include <cmath>
@@ -19,8 +18,7 @@ namespace {
 
 // One head's V at one cell as floats, contiguous along dim.
 void read_v(const capture::HeadSample& s, int64_t cell, int32_t dim, std::vector<float>& out) {
-    ggml_get_type_traits(static_cast<ggml_type>(s.v_type))
-        ->to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
+    engine_arithmetic(s.v_type).to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
 }
 
 // P.V and |P|.|V|.

@@ -1,0 +1,130 @@
+#include "attention/engine_arithmetic.h"
+
+#include <array>
+#include <bit>
+#include <cstring>
+#include <mutex>
+
+namespace attnscope {
+
+namespace plain {
+
+float half_to_float(uint16_t h) {
+    const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = h & 0x7FFFu;
+    if (rest >= 0x7C00u) return std::bit_cast<float>(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
+    // the exponent's bias moves by 112; multiplied, so that numbers below the normal ones come out right
+    const float magnitude = std::bit_cast<float>(rest << 13) * 0x1p112f;
+    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+}
+
+uint16_t float_to_half(float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7FFFFFFFu;
+    if (rest > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u | (rest >> 13 & 0x3FFu)); // NaN, quiet
+    if (rest >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7C00u);                        // 2^16 and above
+    if (rest < 0x38800000u) { // below the normal ones: counted in steps of 2^-24, the addition rounds
+        const float steps = std::bit_cast<float>(rest) + 0.5f;
+        return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(steps) - 0x3F000000u));
+    }
+    // ties to even; a carry goes into the exponent, and to infinity, as it should
+    const uint32_t rounded = rest - 0x38000000u + 0xFFFu + (rest >> 13 & 1u);
+    return static_cast<uint16_t>(sign | rounded >> 13);
+}
+
+uint16_t float_to_bfloat(float x) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(bits >> 16 | 64u);
+    return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+} // namespace plain
+
+#if !defined(ATTNSCOPE_FOREIGN_GGML)
+
+// ggml looks half-precision numbers up in tables that this fills.
+void start_engine_arithmetic() {
+    static std::once_flag once;
+    std::call_once(once, ggml_cpu_init);
+}
+
+void f16_to_f32(const uint16_t* from, float* to, int64_t n) {
+    start_engine_arithmetic();
+    ggml_cpu_fp16_to_fp32(from, to, n);
+}
+void bf16_to_f32(const uint16_t* from, float* to, int64_t n) {
+    start_engine_arithmetic();
+    const void* halves = from;
+    ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(halves), to, n);
+}
+void f32_to_f16(const float* from, uint16_t* to, int64_t n) {
+    start_engine_arithmetic();
+    ggml_cpu_fp32_to_fp16(from, to, n);
+}
+void f32_to_bf16(const float* from, uint16_t* to, int64_t n) {
+    start_engine_arithmetic();
+    void* halves = to;
+    ggml_cpu_fp32_to_bf16(from, static_cast<ggml_bf16_t*>(halves), n);
+}
+
+#else
+
+namespace {
+
+// What the engine calls with bytes of halves.
+void halves_from_floats(const float* from, void* to, int64_t n) {
+    f32_to_f16(from, static_cast<uint16_t*>(to), n);
+}
+void halves_to_floats(const void* from, float* to, int64_t n) {
+    f16_to_f32(static_cast<const uint16_t*>(from), to, n);
+}
+void bfloats_from_floats(const float* from, void* to, int64_t n) {
+    f32_to_bf16(from, static_cast<uint16_t*>(to), n);
+}
+void bfloats_to_floats(const void* from, float* to, int64_t n) {
+    bf16_to_f32(static_cast<const uint16_t*>(from), to, n);
+}
+void copy_to_floats(const void* from, float* to, int64_t n) {
+    std::memcpy(to, from, size_t(n) * sizeof(float));
+}
+void copy_from_floats(const float* from, void* to, int64_t n) {
+    std::memcpy(to, from, size_t(n) * sizeof(float));
+}
+
+constexpr size_t n_types = 64;
+
+// vec_dot_type as in ggml-cpu.c.
+std::array<TypeArithmetic, n_types> without_engine() {
+    std::array<TypeArithmetic, n_types> all{};
+    const auto at = [&](DType type) -> TypeArithmetic& { return all[static_cast<size_t>(type)]; };
+    at(DType::f32) = {copy_from_floats, copy_to_floats, nullptr, DType::f32};
+    at(DType::f16) = {halves_from_floats, halves_to_floats, nullptr, DType::f16};
+    at(DType::bf16) = {bfloats_from_floats, bfloats_to_floats, nullptr, DType::bf16};
+    for (const DType type : {DType::q4_0, DType::q5_0, DType::q8_0, DType::iq4_nl}) at(type).vec_dot_type = DType::q8_0;
+    for (const DType type : {DType::q4_1, DType::q5_1, DType::q8_1}) at(type).vec_dot_type = DType::q8_1;
+    return all;
+}
+
+} // namespace
+
+TypeArithmetic& foreign_arithmetic(DType type) {
+    static std::array<TypeArithmetic, n_types> all = without_engine();
+    return all[static_cast<size_t>(type) % n_types];
+}
+
+void start_engine_arithmetic() {}
+
+void f16_to_f32(const uint16_t* from, float* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = plain::half_to_float(from[i]);
+}
+void bf16_to_f32(const uint16_t* from, float* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = std::bit_cast<float>(uint32_t{from[i]} << 16);
+}
+void f32_to_f16(const float* from, uint16_t* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = plain::float_to_half(from[i]);
+}
+void f32_to_bf16(const float* from, uint16_t* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = plain::float_to_bfloat(from[i]);
+}
+
+#endif
+
+} // namespace attnscope

@@ -1,0 +1,65 @@
+#include "attention/engine_arithmetic.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+
+namespace attnscope {
+namespace {
+
+TEST(PlainHalves, EveryHalfIsTheFloatThatTheEngineMakesOfIt) {
+    for (uint32_t h = 0; h < 65536; ++h) {
+        const auto half = static_cast<uint16_t>(h);
+        float engine = 0;
+        f16_to_f32(&half, &engine, 1);
+        const float ours = plain::half_to_float(half);
+        if (std::isnan(engine)) {
+            ASSERT_TRUE(std::isnan(ours)) << h;
+            continue;
+        }
+        ASSERT_EQ(std::bit_cast<uint32_t>(ours), std::bit_cast<uint32_t>(engine)) << h;
+    }
+}
+
+// Every float between two halves is near one of them: these lie at, and on both sides of, each half and each middle.
+TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
+    for (uint32_t h = 0; h < 0x7C00; ++h) {
+        const uint32_t here = std::bit_cast<uint32_t>(plain::half_to_float(static_cast<uint16_t>(h)));
+        const uint32_t next =
+            std::bit_cast<uint32_t>(h == 0x7BFF ? 65536.0f : plain::half_to_float(static_cast<uint16_t>(h + 1)));
+        const float middle = (std::bit_cast<float>(here) + std::bit_cast<float>(next)) / 2;
+        for (const uint32_t at : {here, std::bit_cast<uint32_t>(middle)}) {
+            for (const uint32_t bits : {at - 1, at, at + 1}) {
+                for (const uint32_t sign : {0u, 0x80000000u}) {
+                    const float x = std::bit_cast<float>(bits | sign);
+                    if (std::isnan(x)) continue;
+                    uint16_t engine = 0;
+                    f32_to_f16(&x, &engine, 1);
+                    ASSERT_EQ(plain::float_to_half(x), engine) << x;
+                }
+            }
+        }
+    }
+    for (const float x : {65520.0f, 1e30f, INFINITY, -INFINITY, 1e-30f}) {
+        uint16_t engine = 0;
+        f32_to_f16(&x, &engine, 1);
+        EXPECT_EQ(plain::float_to_half(x), engine) << x;
+    }
+}
+
+TEST(PlainHalves, FloatsBecomeTheEnginesBfloats) {
+    for (uint32_t top = 0; top < 65536; ++top) {
+        for (const uint32_t low : {0u, 1u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFFu}) {
+            const float x = std::bit_cast<float>(top << 16 | low);
+            uint16_t engine = 0;
+            f32_to_bf16(&x, &engine, 1);
+            if (std::isnan(x)) continue;
+            ASSERT_EQ(plain::float_to_bfloat(x), engine) << top << " " << low;
+        }
+    }
+}
+
+} // namespace
+} // namespace attnscope
