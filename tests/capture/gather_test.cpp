@@ -39,7 +39,7 @@ TEST(Gather, BringsWholesRowsAndHeadsToTheirPlaces) {
         Memory from(floats * 4);
         auto* values = reinterpret_cast<float*>(from.data);
         for (size_t i = 0; i < floats; ++i) values[i] = std::normal_distribution<float>()(random);
-        block.memory = std::move(from.buffer);
+        block.memory.reset(from.buffer.release());
         block.used = floats * 4;
 
         GatherPlan plan;

@@ -1,6 +1,7 @@
 // The mean of a token's rows in ggml's operations, against float64, on the CPU's back end.
 #include "capture/mean/operations_mean.h"
 
+#include <ggml-cpp.h>
 #include <ggml-cpu.h>
 #include <gtest/gtest.h>
 
