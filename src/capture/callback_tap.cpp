@@ -83,10 +83,12 @@ void CallbackTap::after_decode() {
     last_layer_ = -1;
 }
 
-void CallbackTap::start_if_needed(int64_t n_query) {
+void CallbackTap::start_if_needed(const AttentionNode& n) {
     if (batch_) return;
+    const int64_t n_query = ne(n.q, 1) * ne(n.q, 3);
     const bool known = positions_ && ne(positions_, 0) >= n_query;
-    batch_ = collector_.begin(n_query, known ? reinterpret_cast<const int32_t*>(inputs_.data(positions_)) : nullptr);
+    batch_ = collector_.begin(n_query, known ? reinterpret_cast<const int32_t*>(inputs_.data(positions_)) : nullptr,
+                              streams_of(n));
 }
 
 // What `t`, which has run, is the last operation of.
@@ -105,7 +107,7 @@ AttentionNode CallbackTap::attention(ggml_tensor* t) {
         if (const auto store = stores_.find(n.k_cache); store != stores_.end() && !store->second.taken) {
             store->second.taken = true;
             n.k_cells = src(store->second.node, 1);
-            if (!is_cells(n.k_cells, ne(n.q, 1))) n.refusal = "where its keys are stored is not known";
+            if (!is_cells(n.k_cells, n_tokens(n))) n.refusal = "where its keys are stored is not known";
         }
     }
     return n;
@@ -117,7 +119,7 @@ void CallbackTap::node_done(ggml_tensor* t) {
     case Op::rope: positions_ = src(t, 1); return inputs_.keep(positions_);
     case Op::soft_max: {
         const AttentionNode n = from_soft_max(t);
-        if (n.refusal.empty()) inputs_.keep_mask(n.mask, ne(n.q, 1));
+        if (n.refusal.empty()) inputs_.keep_mask(n.mask, n_tokens(n));
         return;
     }
     case Op::mul_mat:
@@ -129,12 +131,13 @@ void CallbackTap::node_done(ggml_tensor* t) {
     }
     AttentionNode n = attention(t);
     if (!n.q) return;
-    start_if_needed(ne(n.q, 1));
+    start_if_needed(n);
     last_layer_ = n.layer;
     if (n.refusal.empty() && n.flash) {
-        inputs_.keep_mask(n.mask, ne(n.q, 1));
+        inputs_.keep_mask(n.mask, n_tokens(n));
         if (!is_host(n.q)) q_[n.op] = copy_of_owner(n.q);
     }
+    if (n.refusal.empty() && n.cache_streams > 1 && !is_host(n.k_cache)) n.refusal = streams_on_device;
     if (n.refusal.empty() && !n.flash && q_.count(n.scores) == 0) {
         n.refusal = "its queries are not seen in time through the callback (use the interposed entry)";
     }

@@ -8,11 +8,11 @@
 
 namespace attnscope::capture {
 
-Capture::Capture(Sink sink) : sink_(std::move(sink)) {}
+Capture::Capture(Sink sink, MediaSink media) : sink_(std::move(sink)), media_sink_(std::move(media)) {}
 Capture::~Capture() = default;
 
-std::unique_ptr<Capture> Capture::make(const Options& options, Sink sink) {
-    std::unique_ptr<Capture> capture(new Capture(std::move(sink)));
+std::unique_ptr<Capture> Capture::make(const Options& options, Sink sink, MediaSink media) {
+    std::unique_ptr<Capture> capture(new Capture(std::move(sink), std::move(media)));
     CollectorOptions collector;
     if (options.prove) collector.witness = [] { return Prover(); };
     collector.facts = inspect;
@@ -30,10 +30,33 @@ void Capture::want(Wanted wanted) {
     tap_->want(std::move(wanted));
 }
 
-void Capture::forget(int64_t from) {
+void Capture::forget(int64_t sequence, int64_t from) {
     drop_ready();
-    tap_->forget(from);
+    tap_->forget(sequence, from);
     judge_.reset(); // the same tokens may come again
+}
+
+void Capture::forget() {
+    drop_ready();
+    tap_->forget();
+    judge_.reset();
+}
+
+void Capture::share(const Shared& shared) {
+    tap_->flush();
+    tap_->share(shared);
+}
+
+// Finds out which columns the patches will have.
+void Capture::announce_media(const Tokens& tokens) {
+    for (const MediaTokens& m : tokens.media) {
+        Media media = m.what;
+        media.sequence = tokens.sequence(m.first);
+        media.begin = tap_->next_index(media.sequence);
+        for (size_t i = 0; i < m.first; ++i) media.begin += tokens.sequence(i) == media.sequence;
+        media.end = media.begin + static_cast<int64_t>(m.n);
+        media_.push_back(std::move(media));
+    }
 }
 
 Result<void> Capture::flush() {
@@ -63,6 +86,10 @@ void Capture::judge(Batch& batch) {
 }
 
 Result<void> Capture::hand_over() {
+    for (Media& media : std::exchange(media_, {})) {
+        if (!media_sink_) continue;
+        if (Result<void> r = media_sink_(std::move(media)); !r) return r;
+    }
     for (CapturedFrame& frame : std::exchange(ready_, {})) {
         if (!sink_) continue;
         if (Result<void> r = sink_(std::move(frame)); !r) return r;
@@ -74,9 +101,11 @@ Result<void> Capture::hand_over() {
 void Capture::drop_ready() {
     tap_->flush();
     ready_.clear();
+    media_.clear();
 }
 
 Capture::Decode::Decode(Capture& capture, const Tokens& tokens) : capture_(capture) {
+    capture.announce_media(tokens);
     capture.tap_->begin_decode(tokens);
     if (GraphHook* hook = capture.tap_->hook()) hook_ = std::make_unique<HookScope>(hook);
 }
@@ -85,12 +114,14 @@ Capture::Decode::~Decode() {
     if (ended_) return;
     hook_.reset();
     capture_.tap_->end_decode(false);
+    capture_.media_.clear();
 }
 
 Result<void> Capture::Decode::end(bool succeeded) {
     ended_ = true;
     hook_.reset();
     capture_.tap_->end_decode(succeeded);
+    if (!succeeded) capture_.media_.clear();
     return capture_.hand_over();
 }
 

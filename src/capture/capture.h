@@ -44,11 +44,14 @@ struct Batch;
 // Belongs to the thread that decodes.
 class Capture {
 public:
-    // Receives every frame once, complete and judged, in order of index: from Decode::end() and flush() only, never from inside the
+    // Receives every frame once, complete and judged, those of a sequence in order of index: from Decode::end() and flush() only, never from inside the
     // engine. After an error nothing more comes from that call, and what else was ready is lost.
     using Sink = std::function<Result<void>(CapturedFrame&&)>;
 
-    static std::unique_ptr<Capture> make(const Options& options, Sink sink);
+    // Receives what Tokens::media named, before the first of its frames comes.
+    using MediaSink = std::function<Result<void>(Media&&)>;
+
+    static std::unique_ptr<Capture> make(const Options& options, Sink sink, MediaSink media = {});
     ~Capture();
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
@@ -72,9 +75,12 @@ public:
 
     // What the frames that follow shall have. Frames of earlier decodes that were not handed over are dropped.
     void want(Wanted wanted);
-    // Frames from index `from` on never were: the next frame has that index, or the one that it would have had if that is less.
-    // 0: everything, errors too. What was not handed over is dropped.
-    void forget(int64_t from);
+    // Frames of a sequence from index `from` on never were: its next frame has that index, or the one that it would have had if
+    // that is less. What was not handed over is dropped, of all sequences: flush() first where others go on.
+    void forget(int64_t sequence, int64_t from);
+    void forget(); // everything, errors too
+    // The next frame of sequence `to` has index `n`. Between two decodes, beside the engine's own call.
+    void share(const Shared& shared);
     // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
     Result<void> flush();
 
@@ -86,12 +92,15 @@ public:
     void* callback_data() const;
 
 private:
-    explicit Capture(Sink sink);
+    Capture(Sink sink, MediaSink media);
+    void announce_media(const Tokens& tokens);
     void judge(Batch& batch);
     Result<void> hand_over();
     void drop_ready();
 
     const Sink sink_;
+    const MediaSink media_sink_;
+    std::vector<Media> media_; // not handed over
     std::unique_ptr<Tap> tap_;
     std::unique_ptr<Judge> judge_; // since the last forget(); null while the geometry is not known
     std::vector<CapturedFrame> ready_;

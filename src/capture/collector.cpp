@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace attnscope::capture {
 
@@ -43,6 +44,11 @@ LayerInfo refused(const LayerInfo& info, const char* why) {
     return absent;
 }
 
+Ranges moved(Ranges ranges, int64_t by) {
+    for (Range& r : ranges) r.begin += by, r.end += by;
+    return ranges;
+}
+
 void fail(Batch& batch, const std::string& why) {
     if (batch.error.empty()) batch.error = why;
 }
@@ -54,18 +60,71 @@ ggml_type Collector::q_type_of(const AttentionNode& node) {
 }
 
 void Collector::reset() {
-    next_index_ = 0;
+    next_index_.clear();
     samples_ = 0;
     for (CellMap& map : maps_) map.clear();
 }
 
-void Collector::truncate(int64_t index) {
-    next_index_ = std::min(next_index_, index);
+int64_t Collector::next_index(int64_t sequence) const {
+    const auto found = next_index_.find(sequence);
+    return found == next_index_.end() ? 0 : found->second;
 }
 
-std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head) {
+void Collector::truncate(int64_t sequence, int64_t index) {
+    next_index_[sequence] = std::min(next_index(sequence), index);
+}
+
+void Collector::share(const Shared& s) {
+    next_index_[s.to] = std::min(next_index(s.from), s.n);
+    const int64_t from = s.from_stream < 0 ? s.from : s.from_stream, to = s.to_stream < 0 ? s.to : s.to_stream;
+    if (from == to) return;
+    for (size_t g = 0; g < maps_.size(); ++g) {
+        if (stream_cells_[g] > 0) maps_[g].copy(from * stream_cells_[g], to * stream_cells_[g], stream_cells_[g], s.n);
+    }
+}
+
+void Collector::announce(const Tokens& tokens) {
+    tokens_ = tokens;
+    left_.resize(tokens.ids.size());
+    std::iota(left_.begin(), left_.end(), size_t{0});
+}
+
+FrameName Collector::next() const {
+    const int64_t sequence = left_.empty() ? 0 : tokens_.sequence(left_.front());
+    return {sequence, next_index(sequence)};
+}
+
+// Of those left, the first one of the stream; the first one where streams tell nothing.
+size_t Collector::next_token(int64_t stream) {
+    auto at = left_.begin();
+    if (stream >= 0 && !tokens_.sequences.empty() && !tokens_.in_graph_order) {
+        at = std::find_if(left_.begin(), left_.end(), [&](size_t i) { return tokens_.sequence(i) == stream; });
+        if (at == left_.end()) return tokens_.ids.size();
+    }
+    const size_t token = *at;
+    left_.erase(at);
+    return token;
+}
+
+int64_t Batch::most_columns() const {
+    int64_t most = 0;
+    for (const Frame& f : frames) most = std::max(most, f.index + 1);
+    return most;
+}
+
+std::vector<int32_t> streams_of(const AttentionNode& node) {
+    std::vector<int32_t> streams;
+    if (node.cache_streams == 1) return streams;
+    for (int64_t s = 0; s < node.n_stream; ++s) {
+        streams.insert(streams.end(), size_t(ne(node.q, 1)), static_cast<int32_t>(node.first_stream + s));
+    }
+    return streams;
+}
+
+std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, std::vector<int32_t> streams,
+                                        int32_t tokens_a_head) {
     auto batch = std::make_unique<Batch>();
-    batch->first_index = next_index_;
+    batch->streams = std::move(streams);
     batch->n_query = n_query;
     batch->first_sample = samples_;
     batch->tokens_a_head = n_query == 1 ? 1 : std::max(tokens_a_head, 1);
@@ -73,31 +132,33 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     batch->frames.resize(size_t(n_query));
     batch->q_bytes = geometry_.q_bytes();
     batch->k_bytes = geometry_.k_bytes();
-    if (size_t(n_query) > tokens_.ids.size()) {
+    if (size_t(n_query) > left_.size()) {
         fail(*batch, "the engine's graph has " + std::to_string(n_query) + " tokens, and the decode only " +
-                         std::to_string(tokens_.ids.size()));
+                         std::to_string(left_.size()));
     }
-    const Tokens tokens = tokens_.take(std::min(size_t(n_query), tokens_.ids.size()));
     for (int64_t i = 0; i < n_query; ++i) {
-        const auto at = size_t(i);
-        batch->positions[at] = positions                      ? positions[i]
-                               : at < tokens.positions.size() ? tokens.positions[at]
-                                                              : static_cast<int32_t>(next_index_ + i);
-        Frame& f = batch->frames[at];
-        f.token = at < tokens.ids.size() ? tokens.ids[at] : -1;
-        f.kind = tokens.kind;
-        f.index = next_index_ + i;
-        f.position = batch->positions[at];
+        const size_t token =
+            left_.empty() ? tokens_.ids.size() : next_token(batch->streams.empty() ? -1 : batch->stream(i));
+        if (token == tokens_.ids.size())
+            fail(*batch, "the engine's graph has tokens of a sequence that the decode has not");
+        Frame& f = batch->frames[size_t(i)];
+        f.token = token < tokens_.ids.size() ? tokens_.ids[token] : -1;
+        f.kind = tokens_.kind_of(token);
+        f.sequence = tokens_.sequence(token);
+        f.index = next_index_[f.sequence]++;
+        f.position = positions                          ? positions[i]
+                     : token < tokens_.positions.size() ? tokens_.positions[token]
+                                                        : static_cast<int32_t>(f.index);
         f.batched = n_query > 1;
+        batch->positions[size_t(i)] = f.position;
     }
-    next_index_ += n_query;
     const int64_t each = n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
     samples_ += static_cast<uint64_t>((n_query + batch->tokens_a_head - 1) / batch->tokens_a_head * each);
     return batch;
 }
 
 void Collector::drop(const Batch& batch) {
-    next_index_ = batch.first_index;
+    for (auto f = batch.frames.rbegin(); f != batch.frames.rend(); ++f) next_index_[f->sequence] = f->index;
     samples_ = batch.first_sample;
 }
 
@@ -108,7 +169,10 @@ int32_t Collector::group_of(Batch& batch, const ggml_tensor* mask, const ggml_te
     batch.groups.emplace_back();
     batch.groups.back().mask = mask;
     batch.groups.back().k_cells = k_cells;
-    if (maps_.size() < batch.groups.size()) maps_.emplace_back();
+    if (maps_.size() < batch.groups.size()) {
+        maps_.emplace_back();
+        stream_cells_.push_back(0);
+    }
     return static_cast<int32_t>(batch.groups.size()) - 1;
 }
 
@@ -163,6 +227,8 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     if (!cells || !inputs.knows(group.mask))
         return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
     const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1));
+    group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
+    stream_cells_[index] = group.stream_cells;
     for (int64_t i = 0; i < batch.n_query; ++i) {
         int64_t cell = 0;
         std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
@@ -172,11 +238,17 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
         batch.overwrites = batch.overwrites || taken;
         if (taken && unfinished && index < unfinished->groups.size())
             unfinished->groups[index].before.push_back(map.entry(cell));
-        map.assign(cell, batch.first_index + i, batch.positions[size_t(i)]);
+        map.assign(cell, batch.frames[size_t(i)].index, batch.positions[size_t(i)]);
     }
     for (int64_t i = 0; i < batch.n_query; ++i) {
         group.cells[size_t(i)] = inputs.visible(group.mask, i);
-        group.columns[size_t(i)] = map.columns_of(group.cells[size_t(i)], &batch.n_unknown);
+        const int64_t first = batch.first_cell(static_cast<int32_t>(index), i), unknown = batch.n_unknown;
+        const Ranges& seen = group.cells[size_t(i)];
+        Ranges& columns = group.columns[size_t(i)];
+        columns = map.columns_of(first == 0 ? seen : moved(seen, first), &batch.n_unknown);
+        // Of one sequence no two cells hold the same column: else the mask shows cells of another one, or what was forgotten.
+        if (unknown == batch.n_unknown && ranges_count(columns) != ranges_count(seen))
+            fail(batch, "the mask shows two cells that hold the same place of a sequence");
     }
 }
 
@@ -242,15 +314,15 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     if (!info.captured()) return;
     const HostAttention& data = batch.data[index];
     Frame& f = batch.frames[size_t(i)];
-    if (!queries_ || queries_(f.index)) {
+    if (!queries_ || queries_(f.sequence, f.index)) {
         if (f.q.empty()) f.q.reserve(batch.q_bytes);
         if (data.q_kept) {
-            const uint8_t* q = data.q_kept + size_t(f.index - data.first_kept) * data.q_kept_token;
+            const uint8_t* q = data.q_kept + size_t(i - data.first_kept) * data.q_kept_token;
             f.q.insert(f.q.end(), q, q + info.q_bytes());
         } else {
             const size_t at = f.q.size();
             f.q.resize(at + info.q_bytes());
-            convert_heads(info.q_type, data.q + size_t(i) * data.q_token, data.q_head, info.n_head, info.head_dim,
+            convert_heads(info.q_type, data.q_of(size_t(i), 0), data.q_head, info.n_head, info.head_dim,
                           f.q.data() + at);
         }
     }

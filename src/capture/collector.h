@@ -11,7 +11,9 @@
 #include <attnscope/types.h>
 
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -70,8 +72,9 @@ class Provers;
 // data of its tensors has arrived.
 struct Batch {
     struct Group {                           // layers that share a mask and the cells of a cache
+        int64_t stream_cells = 0;            // of the cache: AttentionNode::stream_cells
         std::vector<int64_t> written;        // the cell of each token's new key
-        std::vector<Ranges> cells;           // visible cells, one a token
+        std::vector<Ranges> cells;           // visible cells, one a token, counted in the token's stream
         std::vector<Ranges> columns;         // the same as columns
         std::vector<CellView::Entry> before; // what cells held before the next batch took them
         const ggml_tensor* mask = nullptr;   // to tell groups apart while the graph is seen; never read later
@@ -97,9 +100,9 @@ struct Batch {
     Batch();
     ~Batch();
 
-    int64_t first_index = 0; // of the frames
     int64_t n_query = 0;
-    uint64_t first_sample = 0; // place in the sampling order
+    std::vector<int32_t> streams; // one a token; empty: all in stream 0
+    uint64_t first_sample = 0;    // place in the sampling order
     int32_t tokens_a_head = 1;
     size_t q_bytes = 0, k_bytes = 0; // of a frame, as far as is known
     std::vector<int32_t> positions;
@@ -115,6 +118,20 @@ struct Batch {
     std::string error;
 
     std::unique_ptr<Proving> proving; // under way on other threads
+
+    int64_t stream(int64_t token) const { return streams.empty() ? 0 : streams[size_t(token)]; }
+    // Number in the cache of the first cell of the token's stream.
+    int64_t first_cell(int32_t group, int64_t token) const {
+        return stream(token) * groups[size_t(group)].stream_cells;
+    }
+    int64_t most_columns() const; // of any of its frames
+};
+
+// The streams that a graph's tokens are in, from one of its attentions; empty where caches have one.
+std::vector<int32_t> streams_of(const AttentionNode& node);
+
+struct FrameName {
+    int64_t sequence = 0, index = 0;
 };
 
 // `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
@@ -132,13 +149,16 @@ class Collector {
 public:
     explicit Collector(CollectorOptions options);
 
-    // The tokens of the graphs that follow, in their order; borrowed until the next call.
-    void announce(const Tokens& tokens) { tokens_ = tokens; }
+    // The tokens of the graphs that follow; borrowed until the next call.
+    void announce(const Tokens& tokens);
     // How many of them no graph has had.
-    size_t announced() const { return tokens_.ids.size(); }
-    // Takes as many tokens of those announced. `positions`: of the tokens, host memory; null when the graph does not know them.
+    size_t announced() const { return left_.size(); }
+    // The frame of the first of them; without any, of the next one of sequence 0.
+    FrameName next() const;
+    // Takes as many tokens of those announced: in their order, but for streams (Tokens::in_graph_order). `positions`: of the tokens, host memory; null when the graph does not know them.
     // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
-    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, int32_t tokens_a_head = 1);
+    std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, std::vector<int32_t> streams = {},
+                                 int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
     // All layers were seen: the batch fails (Batch::error) where they are not those of the batches before it. Nothing of such a
@@ -172,13 +192,15 @@ public:
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
     static ggml_type q_type_of(const AttentionNode& node);
 
-    int64_t next_index() const { return next_index_; }
-    // Forgets the context: the next frame has index 0.
+    int64_t next_index(int64_t sequence = 0) const;
+    // Forgets the context: the next frame of every sequence has index 0.
     void reset();
-    // Forgets everything from frame `index` on.
-    void truncate(int64_t index);
+    // Forgets everything of a sequence from frame `index` on.
+    void truncate(int64_t sequence, int64_t index);
+    // Sequence `to` begins with the first `n` frames of `from`.
+    void share(const Shared& shared);
     // Q of frames for which this returns false is not kept. Empty: all are. Not while a batch is taken.
-    void want_queries(std::function<bool(int64_t index)> wanted) { queries_ = std::move(wanted); }
+    void want_queries(std::function<bool(int64_t sequence, int64_t index)> wanted) { queries_ = std::move(wanted); }
 
 private:
     int32_t group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells);
@@ -190,15 +212,19 @@ private:
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
     CollectorOptions options_;
-    Tokens tokens_; // announced, and in no graph so far
-    std::function<bool(int64_t index)> queries_;
+    size_t next_token(int64_t stream);
+
+    Tokens tokens_;           // announced
+    std::deque<size_t> left_; // of them: in no graph so far
+    std::function<bool(int64_t sequence, int64_t index)> queries_;
     WitnessFunction prove_; // of the thread that decodes
     std::shared_ptr<Provers> provers_;
     Geometry geometry_;
     bool geometry_known_ = false;
-    int64_t next_index_ = 0;
-    uint64_t samples_ = 0;      // witnesses asked for so far: the place in the sampling order
-    std::vector<CellMap> maps_; // one a group
+    std::map<int64_t, int64_t> next_index_; // by sequence
+    uint64_t samples_ = 0;                  // witnesses asked for so far: the place in the sampling order
+    std::vector<CellMap> maps_;             // one a group
+    std::vector<int64_t> stream_cells_;     // of each; 0: one stream
 };
 
 } // namespace attnscope::capture

@@ -27,7 +27,7 @@ struct GraphTap::Arriving {
         std::unique_ptr<BlockGather> gather; // null: the whole block arrives
     };
     std::vector<From> blocks;
-    int64_t first_kept = 0; // the first frame whose queries are kept
+    int64_t first_kept = 0; // the first of its tokens whose queries are kept
     int slot = 0;
     bool with_mean = false;       // a device began to compute its mean
     std::vector<int64_t> written; // cells of new keys, sorted

@@ -63,7 +63,8 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (!state.inputs_keep) state.inputs_keep = inputs_stay(graph);
         for (const ggml_tensor* cells : state.written) state.inputs.keep(cells);
         if (!*state.inputs_keep) state.keep_seen();
-        if (state.host_mean && wanted_.wants_mean(collector_.next_index())) {
+        const FrameName next = collector_.next();
+        if (state.host_mean && wanted_.wants_mean(next.sequence, next.index)) {
             state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->layers,
                                    wanted_.mean->heads);
         }
@@ -93,7 +94,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (fetched) start_mean(*arriving);
     complete(); // the batch before this one, while the devices work on this one
     if (!fetched) {
-        fail(arriving->batch->first_index,
+        fail(arriving->batch->frames.front().index,
              "there is no host memory for the transfer from a device (use a smaller -ub)");
         collector_.drop(*arriving->batch);
         state.drain(); // other devices' have begun, and nobody will wait for them
@@ -115,8 +116,8 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
     const AttentionNode& first = found.nodes.front();
     const bool device = first.k_cache && !is_host(first.k_cache);
     auto arriving = std::make_unique<Arriving>();
-    arriving->batch =
-        collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), device ? tokens_a_head : 1);
+    arriving->batch = collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), streams_of(first),
+                                       device ? tokens_a_head : 1);
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
     for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
@@ -135,9 +136,9 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
     }
     if (!some_on_device) arriving->waits = false;
     collector_.choose_proofs(batch, 0, arriving->sources.size());
-    arriving->first_kept = batch.first_index;
-    while (arriving->first_kept < batch.first_index + batch.n_query && !wanted_.wants_queries(arriving->first_kept))
-        ++arriving->first_kept;
+    const auto kept = std::find_if(batch.frames.begin(), batch.frames.end(),
+                                   [&](const Frame& f) { return wanted_.wants_queries(f.sequence, f.index); });
+    arriving->first_kept = kept - batch.frames.begin();
     for (const Batch::Group& g : batch.groups)
         arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
     std::sort(arriving->written.begin(), arriving->written.end());
@@ -177,7 +178,7 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
     Fetch::How how = Fetch::How::staged;
     if (batch.n_query > 1) {
         auto gather = std::make_unique<BlockGather>();
-        if (gather->make(index, arriving.sources, batch, arriving.first_kept - batch.first_index) &&
+        if (gather->make(index, arriving.sources, batch, arriving.first_kept) &&
             fetch.prepare_gather(arriving.slot, block, gather->plan())) {
             gather->apply(arriving.sources);
             from.gather = std::move(gather);
@@ -188,7 +189,8 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
 }
 
 void GraphTap::start_mean(Arriving& arriving) {
-    if (!wanted_.wants_mean(arriving.batch->first_index)) return;
+    const Frame& frame = arriving.batch->frames.front(); // the only one, or there is no mean
+    if (!wanted_.wants_mean(frame.sequence, frame.index)) return;
     TokenMean& mean = state_->mean;
     mean.select(wanted_.mean->layers, wanted_.mean->heads);
     mean.start(arriving.slot, *arriving.batch, arriving.sources, state_->fetches);

@@ -7,8 +7,7 @@ void Tap::want(Wanted wanted) {
     collector_.want_queries(wanted_.queries);
 }
 
-void Tap::forget(int64_t from) {
-    if (from > 0) return collector_.truncate(from);
+void Tap::forget() {
     error_.clear();
     collector_.reset();
 }
@@ -16,10 +15,11 @@ void Tap::forget(int64_t from) {
 void Tap::end_decode(bool succeeded) {
     after_decode();
     const size_t left = collector_.announced();
+    const int64_t index = collector_.next().index;
     collector_.announce({});
     // Of a model without attention nothing is known, ever: that is no error of the capture's.
     if (succeeded && left > 0 && !collector_.geometry().layers.empty()) {
-        fail(collector_.next_index(), std::to_string(left) + " of the decode's tokens were in no graph with attention");
+        fail(index, std::to_string(left) + " of the decode's tokens were in no graph with attention");
     }
 }
 
@@ -30,7 +30,7 @@ void Tap::fail(int64_t index, const std::string& why) {
 void Tap::deliver(Batch& batch) {
     if (!error_.empty()) return; // frames have no gaps
     std::string why;
-    if (!collector_.finish(batch, why)) return fail(batch.first_index, why);
+    if (!collector_.finish(batch, why)) return fail(batch.frames.front().index, why);
     if (deliver_) deliver_(batch);
 }
 

@@ -27,7 +27,10 @@ public:
     const std::string& error() const { return error_; }
     // Nothing may be on its way.
     void want(Wanted wanted);
-    void forget(int64_t from);
+    void forget(); // everything, errors too
+    void forget(int64_t sequence, int64_t from) { collector_.truncate(sequence, from); }
+    void share(const Shared& shared) { collector_.share(shared); }
+    int64_t next_index(int64_t sequence) const { return collector_.next_index(sequence); }
     // Around every decode.
     void begin_decode(const Tokens& tokens) { collector_.announce(tokens); }
     void end_decode(bool succeeded);
@@ -105,7 +108,7 @@ private:
     };
     bool wants(ggml_tensor* t);
     void node_done(ggml_tensor* t);
-    void start_if_needed(int64_t n_query);
+    void start_if_needed(const AttentionNode& first);
     bool whole() const; // every layer of the batch was seen
     AttentionNode attention(ggml_tensor* t);
     void take(AttentionNode& node);

@@ -11,36 +11,51 @@
 
 namespace attnscope::capture {
 
-// The tokens of one decode, in the order in which the engine's graphs compute them. Borrowed for the time of the decode.
+// A picture or a sound among the tokens of a decode: the patches [first, first + n), all of one sequence. `what` lacks sequence and
+// columns, which the capture finds.
+struct MediaTokens {
+    size_t first = 0, n = 0;
+    Media what;
+};
+
+// The tokens of one decode, in the order of its batch. Borrowed for the time of the decode.
 struct Tokens {
     std::span<const int32_t> ids; // -1: unknown, or an embedding; as many as there are tokens
     // for graphs that do not tell (no RoPE); empty: a token's position is its frame's index
-    std::span<const int32_t> positions;
+    std::span<const int32_t> positions = {};
     FrameKind kind = FrameKind::prompt;
+    std::span<const int64_t> sequences = {}; // which each of them continues; empty: all sequence 0
+    std::span<const FrameKind> kinds = {};   // of each of them; empty: all `kind`
+    std::span<const MediaTokens> media = {};
+    // The tokens are in the order of the graphs, as somebody has it who read their inputs. Otherwise those of a sequence go to the
+    // stream of its number, where a cache has streams: llama.cpp gives its graphs a batch stream by stream.
+    bool in_graph_order = false;
 
-    // The first `n` tokens, which are taken away.
-    Tokens take(size_t n) {
-        Tokens taken{ids.first(n), positions.first(positions.empty() ? 0 : n), kind};
-        ids = ids.subspan(n);
-        positions = positions.subspan(taken.positions.size());
-        return taken;
-    }
+    int64_t sequence(size_t i) const { return i < sequences.size() ? sequences[i] : 0; }
+    FrameKind kind_of(size_t i) const { return i < kinds.size() ? kinds[i] : kind; }
+};
+
+// Sequence `to` begins anew as the first `n` frames of `from`, whose cells the engine lets both see (llama_memory_seq_cp). Where a
+// cache has streams the engine copies the cells, each to the same place: from stream to stream, -1: of the sequence's number.
+struct Shared {
+    int64_t from = 0, to = 0, n = 0;
+    int64_t from_stream = -1, to_stream = -1;
 };
 
 // Rows whose mean is computed beside the model where it can be: these layers and heads of each of them (empty: all).
 struct MeanRequest {
     std::vector<int32_t> layers, heads;
-    std::function<bool(int64_t index)> of; // which frames; empty: all
+    std::function<bool(int64_t sequence, int64_t index)> of; // which frames; empty: all
 };
 
 // Of one generation.
 struct Wanted {
     // frames for which this returns false come without Q; empty: all have theirs
-    std::function<bool(int64_t index)> queries;
+    std::function<bool(int64_t sequence, int64_t index)> queries;
     std::optional<MeanRequest> mean;
 
-    bool wants_queries(int64_t index) const { return !queries || queries(index); }
-    bool wants_mean(int64_t index) const { return mean && (!mean->of || mean->of(index)); }
+    bool wants_queries(int64_t sequence, int64_t index) const { return !queries || queries(sequence, index); }
+    bool wants_mean(int64_t sequence, int64_t index) const { return mean && (!mean->of || mean->of(sequence, index)); }
 };
 
 } // namespace attnscope::capture

@@ -192,7 +192,7 @@ Result<bool> SessionImpl::warm_up() {
 void SessionImpl::reset() {
     llama_memory_clear(llama_get_memory(context_.get()), true);
     n_past_ = 0;
-    if (capture_) capture_->forget(0);
+    if (capture_) capture_->forget();
 }
 
 int64_t SessionImpl::truncate(int64_t n) {
@@ -204,7 +204,7 @@ int64_t SessionImpl::truncate(int64_t n) {
         const bool held = llama_memory_seq_pos_min(memory, 0) <= (window > 0 ? std::max<int64_t>(0, n - window) : 0);
         if (held && llama_memory_seq_rm(memory, 0, static_cast<llama_pos>(n), -1)) {
             n_past_ = n;
-            if (capture_) capture_->forget(n);
+            if (capture_) capture_->forget(0, n);
             return n;
         }
     }

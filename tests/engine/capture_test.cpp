@@ -95,7 +95,7 @@ TEST_P(Captures, OfOtherTokensThanThoseToldFailAndSayWhere) {
     EXPECT_EQ(frames_.size(), 9u);
 
     llama_memory_clear(llama_get_memory(context_.get()), true);
-    capture_->forget(0);
+    capture_->forget();
     frames_.clear();
     const Result<void> fewer = decode(3, 5);
     ASSERT_FALSE(fewer);
@@ -120,7 +120,7 @@ TEST_P(Captures, ForgetWhatWasTakenBack) {
     ASSERT_TRUE(decode(6, 6));
     ASSERT_TRUE(decode(4, 4));
     llama_memory_seq_rm(llama_get_memory(context_.get()), 0, 6, -1);
-    capture_->forget(6);
+    capture_->forget(0, 6);
     next_ = 6;
     ASSERT_TRUE(decode(4, 4));
     ASSERT_EQ(frames_.size(), 14u);

@@ -110,7 +110,7 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to);
 // `bases`: where each block has arrived; `rows`: where the device's rows have.
 void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases,
                const uint8_t* rows);
-// The layer's tensors in host memory. `first_kept`: the frame that q_kept begins with.
+// The layer's tensors in host memory. `first_kept`: the token that q_kept begins with.
 HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* const> bases, int64_t first_kept);
 
 } // namespace attnscope::capture

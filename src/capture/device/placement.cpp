@@ -89,6 +89,10 @@ void Placement::choose(GraphAttention& found) {
             n.refusal = "its keys lie on a device, which cannot be read in this program";
             continue;
         }
+        if (!on_cpu(cache) && n.cache_streams > 1) {
+            n.refusal = streams_on_device;
+            continue;
+        }
         const bool v_in_k = owner(n.v) == n.k_cache;
         if (mask_is_computed(n) && (!on_cpu(cache) || buffer(owner(n.mask)))) {
             n.refusal = "its mask is computed on a device (sparse attention; use -ngl 0)";

@@ -59,10 +59,26 @@ std::string refusal_of_keys(const AttentionNode& n) {
                std::to_string(ggml().blck_size(type(k))) + " of a " + ggml().type_name(type(k)) +
                " cache (use -ctk f16)";
     }
-    if (nb(k, 0) != ggml().type_size(type(k)) || nb(k, 2) != row_bytes(type(k), ne(k, 0)) || view_offs(k) != 0) {
+    if (nb(k, 0) != ggml().type_size(type(k)) || nb(k, 2) != row_bytes(type(k), ne(k, 0)) ||
+        (n.cache_streams == 1 && (view_offs(k) != 0 || n.n_stream != 1))) {
         return "the keys do not lie in the cache as expected";
     }
     return {};
+}
+
+// Where a cache has a stream for each sequence: (row, cells, streams).
+void read_streams(AttentionNode& n) {
+    n.n_stream = ne(n.k, 3);
+    const ggml_tensor* cache = n.k_cache;
+    const size_t cell = nb(n.k, 1), stream = nb(cache, 2);
+    n.stream_cells = static_cast<int64_t>(nbytes(cache) / std::max<size_t>(cell, 1));
+    const bool several = is_leaf(cache) && ne(cache, 2) > 1 && ne(cache, 3) == 1 && nb(cache, 1) == cell &&
+                         ne(cache, 1) >= ne(n.k, 1) && stream == size_t(ne(cache, 1)) * cell;
+    if (!several || (n.n_stream > 1 && nb(n.k, 3) != stream) || view_offs(n.k) % stream != 0) return;
+    n.first_stream = static_cast<int64_t>(view_offs(n.k) / stream);
+    if (n.first_stream + n.n_stream > ne(cache, 2)) return;
+    n.cache_streams = ne(cache, 2);
+    n.stream_cells = ne(cache, 1);
 }
 
 std::string refusal_of_mask(const AttentionNode& n) {
@@ -72,7 +88,7 @@ std::string refusal_of_mask(const AttentionNode& n) {
         return "its mask is of an unknown type";
     }
     if (ne(m, 0) != ne(n.k, 1) || ne(m, 1) < ne(n.q, 1)) return "its mask does not fit its keys and queries";
-    if (ne(m, 2) != 1 || ne(m, 3) != 1) return "its heads have masks of their own";
+    if (ne(m, 2) != 1 || ne(m, 3) != n.n_stream) return "its heads have masks of their own";
     return {};
 }
 
@@ -85,8 +101,8 @@ std::string refusal_of_values(const AttentionNode& n) {
     }
     const int64_t cells = n.flash ? ne(v, 1) : ne(v, 0), dim = n.flash ? ne(v, 0) : ne(v, 1);
     const int64_t out_heads = n.flash ? ne(out, 1) : ne(out, 2), out_tokens = n.flash ? ne(out, 2) : ne(out, 1);
-    if (cells != ne(n.k, 1) || ne(v, 2) != ne(n.k, 2) || ne(v, 3) != 1 || ne(out, 0) != dim ||
-        out_heads != ne(n.q, 2) || out_tokens != ne(n.q, 1)) {
+    if (cells != ne(n.k, 1) || ne(v, 2) != ne(n.k, 2) || ne(v, 3) != n.n_stream || ne(out, 3) != n.n_stream ||
+        ne(out, 0) != dim || out_heads != ne(n.q, 2) || out_tokens != ne(n.q, 1)) {
         return "its values do not fit its keys and queries";
     }
     if (type(out) != GGML_TYPE_F32 || nb(out, 0) != sizeof(float))
@@ -101,10 +117,11 @@ std::string refusal_of_values(const AttentionNode& n) {
 
 void read_geometry(AttentionNode& n) {
     if (!n.refusal.empty()) return;
-    if (ne(n.q, 3) != 1 || ne(n.k, 3) != 1) {
-        n.refusal = "several sequences are computed side by side (use one sequence, or a unified KV cache)";
+    if (ne(n.q, 3) != ne(n.k, 3)) {
+        n.refusal = "its queries and its keys are of different numbers of sequences";
         return;
     }
+    read_streams(n);
     if (type(n.q) != GGML_TYPE_F32 || nb(n.q, 0) != sizeof(float)) {
         n.refusal = "its queries do not lie in memory as expected";
         return;
@@ -148,7 +165,7 @@ void read_stores(AttentionNode& n, Stores& stores) {
     k->taken = true;
     n.k_new = src(k->node, 0);
     n.k_cells = src(k->node, 1);
-    if (!is_cells(n.k_cells, ne(n.q, 1))) n.refusal = "where its keys are stored is not known";
+    if (!is_cells(n.k_cells, n_tokens(n))) n.refusal = "where its keys are stored is not known";
     if (owner(n.v) == n.k_cache) return;
     if (const Store* v = store_of(stores, owner(n.v), n.index)) n.v_new = src(v->node, 0);
 }
@@ -269,7 +286,7 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         if (n.layer < 0) n.layer = static_cast<int>(i);
         if (n.refusal.empty()) n.refusal = refusal_of_values(n);
         read_stores(n, stores);
-        if (n.q) found.n_query = ne(n.q, 1);
+        if (n.q) found.n_query = ne(n.q, 1) * ne(n.q, 3);
     }
     if (found.positions && ne(found.positions, 0) < found.n_query) found.positions = nullptr;
     return found;

@@ -30,6 +30,13 @@ struct AttentionNode {
     ggml_tensor* k_cells = nullptr;
     ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
     ggml_tensor* v_new = nullptr; // f32: the new values before they are stored; null where V is part of K's cache
+    // A cache may hold sequences side by side, each in a stream with cells of its own. The graph's tokens come stream by stream,
+    // as many of each: token i is of stream first_stream + i / ne(q, 1). Cell c of stream s is cell s * stream_cells + c of the
+    // cache.
+    int64_t n_stream = 1;      // that the graph computes
+    int64_t first_stream = 0;  // of the cache's
+    int64_t cache_streams = 1; // that the cache has
+    int64_t stream_cells = 0;
     int layer = -1;
     float scale = 1, softcap = 0, post_scale = 1, max_bias = 0; // as in LayerInfo
     std::string refusal;                                        // why this attention cannot be captured; empty: it can
@@ -41,6 +48,10 @@ struct GraphAttention {
     int64_t n_query = 0;              // tokens in this graph
 };
 
+// Why an attention is refused whose cache on a device holds sequences side by side.
+inline constexpr const char* streams_on_device =
+    "its cache on a device holds sequences side by side (use a unified KV cache)";
+
 GraphAttention find_attention(ggml_cgraph* graph);
 
 // The same for one node, where the whole graph cannot be seen (cb_eval). `layer` and `k_cells` are left to the caller.
@@ -48,6 +59,9 @@ AttentionNode from_flash_attention(ggml_tensor* node);
 AttentionNode from_soft_max(ggml_tensor* node);
 // Completes the latter with what the weights are multiplied with: MUL_MAT(V, P).
 void read_weighted_sum(AttentionNode& node, ggml_tensor* product);
+inline int64_t n_tokens(const AttentionNode& n) {
+    return ne(n.q, 1) * n.n_stream;
+}
 // Is the mask computed by the graph itself?
 inline bool mask_is_computed(const AttentionNode& n) {
     return n.mask && op(view_src(n.mask) ? view_src(n.mask) : n.mask) != Op::none;

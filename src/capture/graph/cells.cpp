@@ -89,6 +89,13 @@ void CellMap::assign(int64_t cell, int64_t column, int32_t position) {
     if (size_t(cell) + 1 < columns_.size()) mark(cell + 1);
 }
 
+void CellMap::copy(int64_t from, int64_t to, int64_t n, int64_t end) {
+    for (int64_t i = 0; i < n && size_t(from + i) < columns_.size(); ++i) {
+        const int64_t held = column(from + i);
+        if (held != unknown && held < end) assign(to + i, held, positions_[size_t(from + i)]);
+    }
+}
+
 void CellMap::mark(int64_t cell) {
     const int64_t before = cell > 0 ? column(cell - 1) : unknown;
     const bool goes_on = before != unknown && column(cell) == before + 1;

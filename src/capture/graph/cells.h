@@ -19,6 +19,8 @@ public:
 
     // Frame `column` at `position` was written to `cell`.
     void assign(int64_t cell, int64_t column, int32_t position);
+    // Cells [to, to + n) hold what [from, from + n) hold of columns below `end`.
+    void copy(int64_t from, int64_t to, int64_t n, int64_t end);
     void clear();
     int64_t column(int64_t cell) const { return size_t(cell) < columns_.size() ? columns_[size_t(cell)] : unknown; }
     struct Entry {

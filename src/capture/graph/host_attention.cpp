@@ -17,11 +17,20 @@ HostAttention host_attention(const AttentionNode& n) {
     a.out_head = n.flash ? nb(n.out, 1) : nb(n.out, 2);
     a.k = data(n.k);
     a.k_cell = nb(n.k, 1);
+    if (n.n_stream > 1) {
+        a.stream_tokens = ne(n.q, 1);
+        a.q_stream = nb(n.q, 3), a.out_stream = nb(n.out, 3);
+    }
     a.v = data(n.v);
     // flash: (dim, cell, head); otherwise (cell, dim, head)
     a.v_cell = n.flash ? nb(n.v, 1) : nb(n.v, 0);
     a.v_dim = n.flash ? nb(n.v, 0) : nb(n.v, 1);
     a.v_head = nb(n.v, 2);
+    if (n.cache_streams > 1) {
+        a.v_stream = nb(n.v, 3);
+        a.k -= size_t(n.first_stream * n.stream_cells) * a.k_cell;
+        a.v -= size_t(n.first_stream) * a.v_stream;
+    }
     return a;
 }
 

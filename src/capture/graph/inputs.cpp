@@ -38,6 +38,8 @@ void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
     Copy* copy = add(mask);
     if (!copy) return;
     copy->rows.resize(size_t(n_query));
+    const int64_t n_stream = std::max<int64_t>(ne(mask, 3), 1);
+    if (n_stream > 1) return see_streams(*copy, mask, n_query / n_stream);
     n_query = std::min(n_query, ne(mask, 1));
     constexpr size_t piece_bytes = size_t(256) << 10; // stays in a core's cache
     const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(piece_bytes / nb(mask, 1)));
@@ -57,6 +59,18 @@ void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
         copy->bytes.resize(size_t(std::min(at_once, n_query - first)) * nb(mask, 1));
         ggml().backend_tensor_get(mask, copy->bytes.data(), size_t(first) * nb(mask, 1), copy->bytes.size());
         see(first, copy->bytes.data());
+    }
+}
+
+// (n_kv, n_query, 1, n_stream): the rows of each stream one behind the other.
+void Inputs::see_streams(Copy& copy, const ggml_tensor* mask, int64_t stream_tokens) {
+    copy.bytes.resize(nbytes(mask));
+    ggml().backend_tensor_get(mask, copy.bytes.data(), 0, copy.bytes.size());
+    for (int64_t i = 0; i < static_cast<int64_t>(copy.rows.size()); ++i) {
+        const int64_t stream = i / stream_tokens;
+        if (stream >= ne(mask, 3) || i % stream_tokens >= ne(mask, 1)) continue;
+        const uint8_t* rows = copy.bytes.data() + size_t(stream) * nb(mask, 3);
+        copy.rows[size_t(i)] = visible_cells(mask, rows, i % stream_tokens);
     }
 }
 

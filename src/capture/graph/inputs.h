@@ -19,7 +19,7 @@ public:
     void keep(const ggml_tensor* t);
     bool knows(const ggml_tensor* t) const { return find(t) != nullptr; }
     const uint8_t* data(const ggml_tensor* t) const;
-    // What the first `n_query` rows of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
+    // What the first `n_query` rows (of all streams together) of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
     // batch times the context.
     void keep_mask(const ggml_tensor* mask, int64_t n_query);
     // The cells that row `row` of a mask that was kept lets be seen.
@@ -31,6 +31,7 @@ private:
         std::vector<uint8_t> bytes;
         std::vector<Ranges> rows; // of a mask, instead
     };
+    static void see_streams(Copy& copy, const ggml_tensor* mask, int64_t stream_tokens);
     Copy* add(const ggml_tensor* t); // null: it is there already
     const Copy* find(const ggml_tensor* t) const;
     std::vector<Copy> copies_; // memory is kept from graph to graph

@@ -55,7 +55,7 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     forget();
     if (found.n_query != 1) return;
     for (const AttentionNode& n : found.nodes) {
-        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || mask_is_computed(n))) return;
+        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || mask_is_computed(n) || n.cache_streams > 1)) return;
     }
     const int n_before = ggml().graph_n_nodes(graph);
     if (size_t(n_before) + found.nodes.size() > size_t(ggml().graph_size(graph))) return; // it would abort
@@ -220,7 +220,7 @@ void HostMean::finish(Batch& batch, const Collector& collector) {
     const size_t n_parts = n_parts_;
     if (failed_ || n_parts == 0 || batch.frames.size() != 1) return;
     for (size_t part = 0; part < n_parts; ++part) add_part(work_.size() - 1, part, n_parts);
-    batch.mean.assign(size_t(batch.first_index) + 1, 0.0f);
+    batch.mean.assign(size_t(batch.frames.front().index) + 1, 0.0f);
     const double share = 1.0 / static_cast<double>(n_rows_);
     for (const Visibility& seen : visible_) {
         const CellView cells = collector.cells(batch, size_t(batch.layers[seen.attention].group));

@@ -175,7 +175,7 @@ void TokenMean::give_up(int slot) {
 
 void TokenMean::finish(int slot, Batch& batch, const Collector& collector) {
     if (started_[slot].empty()) return;
-    batch.mean.assign(size_t(batch.first_index) + 1, 0.0f);
+    batch.mean.assign(size_t(batch.frames.front().index) + 1, 0.0f);
     const auto add = [&](size_t g, const float* by_cell, int64_t n) {
         add_cells(collector.cells(batch, g), batch.groups[g].cells[0], std::span(by_cell, size_t(n)), 1.0f, batch.mean);
     };

@@ -100,9 +100,10 @@ void Judge::judge(Frame& frame, capture::FrameFacts facts) {
     // One layer that knows no positions and comes first computes the same of the same token, and rightly so.
     const auto captured = std::count_if(geometry_.layers.begin(), geometry_.layers.end(),
                                         [](const LayerInfo& l) { return l.captured(); });
-    if (captured > 1 && facts.hashes == previous_ && !previous_.empty()) bits |= verdict_stale;
+    std::vector<uint64_t>& previous = previous_[frame.sequence];
+    if (captured > 1 && facts.hashes == previous && !previous.empty()) bits |= verdict_stale;
     if (!facts.layers_differ) bits |= verdict_layers_equal;
-    previous_ = std::move(facts.hashes);
+    previous = std::move(facts.hashes);
     frame.verdict = bits;
 }
 

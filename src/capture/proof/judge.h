@@ -6,6 +6,7 @@
 #include <attnscope/types.h>
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -14,7 +15,7 @@ namespace attnscope::capture {
 // What a frame's queries and keys say alone. Independent of other frames: may be computed on any thread.
 capture::FrameFacts inspect(const Geometry& geometry, const Frame& frame);
 
-// Remembers the previous frame, to notice when it comes again. Not thread-safe.
+// Remembers the previous frame of each sequence, to notice when it comes again. Not thread-safe.
 class Judge {
 public:
     explicit Judge(const Geometry& geometry) : geometry_(geometry) {}
@@ -26,7 +27,7 @@ public:
 
 private:
     const Geometry& geometry_;
-    std::vector<uint64_t> previous_; // hashes
+    std::map<int64_t, std::vector<uint64_t>> previous_; // hashes, by sequence
 };
 
 // True when `n` elements of the type at `data` hold no NaN and no infinity. For block types the scales are looked at.

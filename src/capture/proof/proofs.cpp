@@ -71,7 +71,7 @@ void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     const int32_t each = batch.n_query == 1 ? options_.witnesses_single : options_.witnesses_batch;
     // The same for all layers, however much each of them sees: a token's turn would be counted differently for two layers, and
     // could be in neither of them.
-    const int32_t now = batch.first_index + batch.n_query > few ? std::min(each, 1) : each;
+    const int32_t now = batch.most_columns() > few ? std::min(each, 1) : each;
     const size_t first = batch.proofs.size();
     for (int64_t i = 0; i < batch.n_query; ++i) {
         for (int32_t w = 0; w < now; ++w) {
@@ -99,7 +99,8 @@ HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) cons
     s.layer = &info;
     s.layer_index = proof.layer;
     s.head = proof.head;
-    s.k = data.k;
+    const auto stream = size_t(batch.stream(proof.token));
+    s.k = data.k + stream * size_t(batch.groups[size_t(layer.group)].stream_cells) * data.k_cell;
     s.k_stride = data.k_cell;
     s.n_cells = layer.n_cells;
     s.visible = batch.groups[size_t(layer.group)].cells[size_t(proof.token)];
@@ -108,10 +109,9 @@ HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) cons
     s.v_used = layer.v_used;
     s.v_dim_stride = data.v_dim;
     s.v_cell_stride = data.v_cell;
-    s.v = data.v + size_t(head_kv) * data.v_head;
-    s.out = proof.out ? proof.out
-                      : reinterpret_cast<const float*>(data.out + size_t(proof.token) * data.out_token +
-                                                       size_t(proof.head) * data.out_head);
+    s.v = data.v + stream * data.v_stream + size_t(head_kv) * data.v_head;
+    s.out =
+        proof.out ? proof.out : reinterpret_cast<const float*>(data.out_of(size_t(proof.token), size_t(proof.head)));
     s.flash = layer.flash;
     s.batched = batch.n_query > 1;
     s.device = data.device;
@@ -124,8 +124,8 @@ void Collector::proof_query(const Batch& batch, const Batch::Proof& proof, std::
     const HostAttention& data = batch.data[size_t(proof.layer)];
     const size_t row = dtype_row_bytes(info.q_type, info.head_dim);
     q.resize(info.q_bytes());
-    const uint8_t* from = proof.q ? reinterpret_cast<const uint8_t*>(proof.q)
-                                  : data.q + size_t(proof.token) * data.q_token + size_t(proof.head) * data.q_head;
+    const uint8_t* from =
+        proof.q ? reinterpret_cast<const uint8_t*>(proof.q) : data.q_of(size_t(proof.token), size_t(proof.head));
     convert_heads(info.q_type, from, 0, 1, info.head_dim, q.data() + size_t(proof.head) * row);
 }
 
@@ -170,8 +170,10 @@ void Collector::prove(Batch& batch) {
             s = sample(batch, proof);
             proof_query(batch, proof, q[i]);
             s.q = q[i].data();
-            s.columns = map.columns();
-            s.positions = map.positions();
+            const auto first_cell =
+                static_cast<size_t>(batch.first_cell(batch.layers[size_t(proof.layer)].group, proof.token));
+            s.columns = map.columns().subspan(std::min(first_cell, map.columns().size()));
+            s.positions = map.positions().subspan(std::min(first_cell, map.positions().size()));
         }
         prove_(std::span(samples).first(n), std::span(witnesses).first(n));
         for (size_t i = 0; i < n; ++i)
