@@ -4,7 +4,7 @@ set(ATTNSCOPE_PAGE_DIR "${CMAKE_BINARY_DIR}/web")
 set(ATTNSCOPE_PAGE_SOURCE "${CMAKE_BINARY_DIR}/page_bytes.cpp")
 file(GLOB_RECURSE page_sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/web/src/*")
 if(ATTNSCOPE_NPM)
-    add_custom_command(OUTPUT "${ATTNSCOPE_PAGE_DIR}/viewer.js" "${ATTNSCOPE_PAGE_DIR}/viewer.css"
+    add_custom_command(OUTPUT "${ATTNSCOPE_PAGE_DIR}/viewer.js" "${ATTNSCOPE_PAGE_DIR}/viewer.css" "${ATTNSCOPE_PAGE_DIR}/widget.js"
         COMMAND "${CMAKE_SOURCE_DIR}/scripts/build-web.sh" "${ATTNSCOPE_PAGE_DIR}"
         DEPENDS ${page_sources} "${CMAKE_SOURCE_DIR}/web/package-lock.json" "${CMAKE_SOURCE_DIR}/web/index.html"
             "${CMAKE_SOURCE_DIR}/web/vite.config.ts" "${CMAKE_SOURCE_DIR}/web/tsconfig.json" "${CMAKE_SOURCE_DIR}/scripts/build-web.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the page of web/ into the folder given: viewer.js and viewer.css. Packages are exactly those that
+# Builds the page of web/ into the folder given: viewer.js and viewer.css, and widget.js for other pages. Packages are exactly those that
 # web/package-lock.json pins by hash; no package's scripts are run.
 set -euo pipefail
 out=$1
@@ -13,3 +13,4 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
 fi
 node_modules/.bin/tsc --noEmit
 ATTNSCOPE_WEB_OUT=$out node_modules/.bin/vite build --logLevel warn
+ATTNSCOPE_WEB_OUT=$out node_modules/.bin/vite build --mode widget --logLevel warn

@@ -5,6 +5,7 @@ import type { Opened } from './data';
 import { all_keys, listen, signs, use_keys } from './keys';
 import type { Key } from './keys';
 import { Choice, Failure, Waiting, is_dark } from './parts';
+import { is_whole_page, place } from './place';
 import { saves } from './save';
 import { store, use_state } from './state';
 import type { Theme, ViewName } from './state';
@@ -42,7 +43,7 @@ function Main({ transport, sources }: { transport: Transport; sources: Source[] 
     const ready = opened.value && opened.value.id === wanted ? opened.value : undefined;
 
     useEffect(() => {
-        document.title = source ? `${source.name} – attnscope` : 'attnscope';
+        if (is_whole_page()) document.title = source ? `${source.name} – attnscope` : 'attnscope';
     }, [source?.name]);
     let body;
     if (view === 'live') body = <LiveView transport={transport} />;
@@ -66,7 +67,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
     const [help, set_help] = useState(false);
     useEffect(listen, []);
     useEffect(() => {
-        document.documentElement.dataset.theme = is_dark() ? 'dark' : 'light';
+        place().dataset.theme = is_dark() ? 'dark' : 'light';
     }, [state.theme]);
     useEffect(() => {
         const query = matchMedia('(prefers-color-scheme: dark)');

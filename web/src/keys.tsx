@@ -1,5 +1,6 @@
 // Every key, in one list that "?" shows. A view adds its own while it is on screen.
 import { useEffect } from 'preact/hooks';
+import { hears } from './place';
 
 export interface Key {
     keys: string[];      // as KeyboardEvent.key; "Shift+x" for the other meaning of x
@@ -22,26 +23,29 @@ export function all_keys(): [string, Key[]][] {
     return [...groups];
 }
 
-function typing(target: EventTarget | null): boolean {
-    const element = target as HTMLElement | null;
+function typing(target: EventTarget | undefined): boolean {
+    const element = target as HTMLElement | undefined;
     return !!element?.closest?.('input:not([type=checkbox]):not([type=range]), textarea, select, [contenteditable]');
 }
 
 export function listen(): () => void {
     const heard = (event: KeyboardEvent) => {
-        if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
-        if ((event.target as HTMLElement)?.matches?.('input[type=range]') && event.key.startsWith('Arrow')) return;
+        const target = event.composedPath()[0]; // inside a shadow tree, too
+        if (event.ctrlKey || event.metaKey || event.altKey || typing(target)) return;
+        if ((target as HTMLElement)?.matches?.('input[type=range]') && event.key.startsWith('Arrow')) return;
         const shifted = `Shift+${event.key}`;
         for (const [, keys] of [...groups].reverse()) {
             const key = keys.find((k) => k.keys.includes(event.shiftKey && k.keys.includes(shifted) ? shifted : event.key));
             if (!key) continue;
             event.preventDefault();
+            event.stopPropagation(); // a notebook has keys of its own
             key.run();
             return;
         }
     };
-    window.addEventListener('keydown', heard);
-    return () => window.removeEventListener('keydown', heard);
+    const by = hears();
+    by.addEventListener('keydown', heard as (event: Event) => void);
+    return () => by.removeEventListener('keydown', heard as (event: Event) => void);
 }
 
 export const signs: Record<string, string> = {

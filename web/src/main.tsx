@@ -1,5 +1,6 @@
 import { render } from 'preact';
 import { App } from './app';
+import { store } from './state';
 import { FileTransport, embedded } from './transport/file';
 import { HttpTransport } from './transport/http';
 import './style.css';
@@ -18,4 +19,5 @@ function server_key(): string {
 
 const file = embedded();
 const transport = file ? new FileTransport(file) : new HttpTransport(new URL('.', location.href).pathname, server_key());
+store.follow_address();
 render(<App transport={transport} />, document.getElementById('app')!);

@@ -3,6 +3,7 @@ import { useEffect, useRef } from 'preact/hooks';
 import type { ComponentChildren } from 'preact';
 import { lut, percent, unshade } from './colour';
 import type { MapName, Scale } from './colour';
+import { place } from './place';
 import { store, use_state } from './state';
 
 export function is_dark(): boolean {
@@ -127,5 +128,5 @@ export function Drawing({ draw, inputs, label, class: name, on, children }: {
 
 // A colour of the style sheet.
 export function colour(name: string): string {
-    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    return getComputedStyle(place()).getPropertyValue(`--${name}`).trim();
 }

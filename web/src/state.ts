@@ -45,8 +45,13 @@ const allowed: Partial<Record<keyof State, readonly string[]>> = {
 
 // Anything may stand in a link: what does not fit is left as it was.
 export function parse(hash: string): State {
+    return { ...start, ...parse_words(hash) };
+}
+
+// Only what is said.
+export function parse_words(hash: string): Partial<State> {
     const words = new URLSearchParams(hash.replace(/^#/, ''));
-    const state: any = { ...start };
+    const state: any = {};
     for (const [name, otherwise] of Object.entries(start)) {
         const text = words.get(name);
         if (text === null) continue;
@@ -68,11 +73,15 @@ export function format(state: State): string {
 }
 
 class Store {
-    private state = parse(typeof location === 'undefined' ? '' : location.hash);
+    private state: State = { ...start };
+    private in_address = false;
     private listeners = new Set<() => void>();
     private timer = 0;
 
-    constructor() {
+    // The address of the page says what is shown, from now on. Not of a page that is somebody else's.
+    follow_address() {
+        this.in_address = true;
+        this.state = parse(location.hash);
         window.addEventListener('hashchange', () => {
             const next = parse(location.hash);
             if (format(next) === format(this.state)) return;
@@ -88,6 +97,7 @@ class Store {
         const step = change.view !== undefined && change.view !== this.state.view;
         this.state = { ...this.state, ...change };
         clearTimeout(this.timer);
+        if (!this.in_address) return this.tell();
         if (step) history.pushState(null, '', format(this.state));
         else this.timer = window.setTimeout(() => history.replaceState(null, '', format(this.state)), 150);
         this.tell();

@@ -5,6 +5,7 @@ import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
 import { Choice, Drawing, Failure, Waiting, colour, is_dark } from '../parts';
+import { find } from '../place';
 import { save_csv, save_png, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
@@ -62,7 +63,7 @@ export function HeadsView({ opened }: { opened: Opened }) {
         csv: () => save_csv(`${opened.info.name}-heads`, ['layer', 'head', 'kind', ...metric_names],
             Array.from({ length: m.n_layer * m.n_head }, (_, i) => [Math.floor(i / m.n_head), i % m.n_head, m.kinds[i],
                 ...metric_names.map((name) => m.values[name][i])])),
-        png: () => save_png(`${opened.info.name}-heads`, document.querySelector<HTMLCanvasElement>('.scatter canvas')!),
+        png: () => save_png(`${opened.info.name}-heads`, find<HTMLCanvasElement>('.scatter canvas')!),
     };
     const select = (i: number) => i >= 0 && store.set({ layer: Math.floor(i / m.n_head), head: i % m.n_head });
     return (
@@ -94,7 +95,7 @@ function Scatter({ m, x, y, c, chosen, select }: {
         py: height - margin.bottom - ay.at(m.values[y][i]) * (height - margin.top - margin.bottom),
     });
     const nearest = (px: number, py: number) => {
-        const canvas = document.querySelector<HTMLCanvasElement>('.scatter canvas')!;
+        const canvas = find<HTMLCanvasElement>('.scatter canvas')!;
         let best = -1;
         let distance = 18 * 18;
         for (let i = 0; i < m.values[x].length; ++i) {
@@ -166,7 +167,7 @@ function Grid({ m, c, chosen, select }: { m: HeadMetrics; c: Metric; chosen: num
     const ac = axis(m.values[c], c);
     const cell = (width: number, height: number) => ({ w: (width - 44) / m.n_head, h: (height - 40) / m.n_layer });
     const at = (px: number, py: number) => {
-        const canvas = document.querySelector<HTMLCanvasElement>('.grid canvas')!;
+        const canvas = find<HTMLCanvasElement>('.grid canvas')!;
         const { w, h } = cell(canvas.clientWidth, canvas.clientHeight);
         const head = Math.floor((px - 36) / w);
         const layer = m.n_layer - 1 - Math.floor((py - 8) / h);

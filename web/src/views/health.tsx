@@ -4,6 +4,7 @@ import { useState } from 'preact/hooks';
 import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { Drawing, Failure, Waiting, colour } from '../parts';
+import { find } from '../place';
 import { save_csv, save_png, saves } from '../save';
 import { store } from '../state';
 import type { CaptureFrame, Health, Source, Transport } from '../transport/transport';
@@ -19,7 +20,7 @@ export function HealthView({ transport, source, opened }: { transport: Transport
             ? save_csv(`${source.name}-health`, ['token', 'kind', 'min', 'max', 'sum', 'distinct_layers', 'keep'],
                 h.capture.map((f) => [f.number, f.kind, f.min, f.max, f.sum, f.distinct_layers, f.keep]))
             : save_csv(`${source.name}-health`, ['token', 'verdict', 'error_over_tolerance'], h.frames.map((f) => [f.index, f.verdict, f.ratio])),
-        png: () => save_png(`${source.name}-health`, document.querySelector<HTMLCanvasElement>('.health-body canvas')!),
+        png: () => save_png(`${source.name}-health`, find<HTMLCanvasElement>('.health-body canvas')!),
     };
     return (
         <div class="health-view">
@@ -47,7 +48,7 @@ function RecordingHealth({ h, opened }: { h: Health; opened?: Opened }) {
             <h3>Error of each token’s worst witness, as a share of its tolerance (dots; log scale), and verdicts (band)</h3>
             <Drawing label="Witness errors along the recording" inputs={[h]} draw={(c, width, height) => draw_witnesses(c, width, height, h)}
                 on={{ click: (px) => {
-                    const canvas = document.querySelector<HTMLCanvasElement>('.health-body canvas')!;
+                    const canvas = find<HTMLCanvasElement>('.health-body canvas')!;
                     const f = h.frames[Math.floor(((px - 50) / (canvas.clientWidth - 60)) * h.frames.length)];
                     if (f && opened) store.set({ view: 'text', token: f.index });
                 } }} />
@@ -115,7 +116,7 @@ function CaptureHealth({ frames }: { frames: CaptureFrame[] }) {
     const [near, set_near] = useState(-1);
     const n = frames.length;
     const pick = (px: number) => {
-        const canvas = document.querySelector<HTMLCanvasElement>('.health-body canvas')!;
+        const canvas = find<HTMLCanvasElement>('.health-body canvas')!;
         const i = Math.floor(((px - 62) / (canvas.clientWidth - 72)) * n);
         set_near(i >= 0 && i < n ? i : -1);
     };
