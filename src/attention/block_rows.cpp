@@ -50,6 +50,7 @@ void cut_pieces(std::span<const Range> visible, std::vector<BlockPiece>& pieces)
 // Where the engine's order of additions, ALiBi, a quantised type or an odd scale asks for it: query by query, as for a
 // token alone.
 void whole_rows(const RowKernels& kernels, const BlockRequest& r, BlockRows& rows) {
+    rows.has_parts = false;
     rows.q_bytes.clear();
     for (const BlockQuery& query : r.queries)
         rows.q_bytes.insert(rows.q_bytes.end(), query.q, query.q + r.plan->q_head_bytes);
@@ -222,6 +223,7 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
         }
     }
     join_parts(r, rows);
+    rows.has_parts = true;
     for (BlockPiece& piece : rows.pieces) piece.end = std::min(piece.end, r.n_columns);
 }
 

@@ -60,6 +60,7 @@ struct BlockRows {
     GroupRows group;
     std::vector<Line> q, scores, scratch;
     std::vector<Part> parts;      // (pieces, queries)
+    bool has_parts = false;       // `parts` are of these rows: not where each was computed as a whole
     std::vector<float> factors;   // (pieces, queries)
     std::vector<uint8_t> q_bytes; // (queries, head_dim)
     std::vector<size_t> at;       // of each query: its first range that ends beyond the columns in hand

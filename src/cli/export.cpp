@@ -4,6 +4,8 @@
 #include "cli/verbs.h"
 #include "formats/export_arrays.h"
 #include "formats/export_halo_weave.h"
+#include "formats/export_patterns.h"
+#include "server/view/export_headvis.h"
 #include "server/view/export_html.h"
 
 #include <fmt/format.h>
@@ -58,10 +60,39 @@ int run_html(Recording& recording, const Flags& f) {
     return exit_good;
 }
 
+int run_headvis(Recording& recording, const Flags& f) {
+    if (!f.tokens.empty() || !f.layers.empty() || !f.heads.empty()) {
+        return report({ErrorKind::invalid_argument,
+                       "HeadVis's files hold all tokens, layers and heads: leave --token, --layer and --head out"},
+                      f.json);
+    }
+    view::Progress progress;
+    if (isatty(STDERR_FILENO) && !f.json) {
+        progress = [](double done) {
+            fmt::print(stderr, "{:.0f}% of the heads\x1b[K\r", 100 * done);
+            return true;
+        };
+    }
+    Result<server::HeadvisSummary> made = server::export_headvis(recording, f.output, progress);
+    if (!made) return report(made.error(), f.json);
+    if (f.json) {
+        fmt::print("{}\n", nlohmann::json{{"output", f.output},
+                                          {"tokens", made->n_tokens},
+                                          {"heads", made->n_heads},
+                                          {"sequences", made->n_sequences}}
+                               .dump());
+    } else {
+        fmt::print(stderr, "{} tokens x {} heads written to {}, in {} sequence(s)\x1b[K\n", made->n_tokens,
+                   made->n_heads, f.output, made->n_sequences);
+    }
+    return exit_good;
+}
+
 int run(const Flags& f) {
     Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(f.path, f.sequence);
     if (!opened) return report(opened.error(), f.json);
     if (f.to == "html") return run_html(**opened, f);
+    if (f.to == "headvis") return run_headvis(**opened, f);
     ExportSelection s;
     Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens),
                                  layers = parse_selection("--layer", f.layers),
@@ -76,7 +107,10 @@ int run(const Flags& f) {
         progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };
     }
     const bool one_file = f.padded || s.tokens.size() == 1;
-    Result<int64_t> n = f.to == "halo-weave"    ? export_halo_weave(**opened, s, f.output, f.json_form, progress)
+    Result<int64_t> n = f.to == "halo-weave" ? export_halo_weave(**opened, s, f.output, f.json_form, progress)
+                        : f.to == "bertviz"  ? export_bertviz(**opened, s, f.output, progress)
+                        : f.to == "circuitsvis" || f.to == "attnview"
+                            ? export_layer_json(**opened, s, f.output, progress)
                         : f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
                         : one_file              ? export_npy(**opened, s, f.output, progress)
                                                 : export_npy_folder(**opened, s, f.output, progress);
@@ -94,16 +128,20 @@ int run(const Flags& f) {
 void add_export(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("export", "Write rows as files for NumPy and others");
-    verb->footer("npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
-                 "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their "
-                 "capture folder.\n"
-                 "html: the page of attnscope view as one file to send to somebody.\n"
-                 "  attnscope export x.attn --to npy --padded -o rows.npy\n"
-                 "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
+    verb->footer(
+        "npy: a folder with token_00041.npy (layers, heads, positions) for each token; with --padded, or one\n"
+        "--token, a single file. safetensors: one file with a tensor for each token. halo-weave: their "
+        "capture folder.\n"
+        "html: the page of attnscope view as one file to send to somebody.\n"
+        "headvis: the folder data/ of HeadVis. bertviz: a safetensors file, circuitsvis and attnview: a JSON file of\n"
+        "one layer (--layer), for those packages; docs/view.md has the lines of Python.\n"
+        "  attnscope export x.attn --to npy --padded -o rows.npy\n"
+        "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
     verb->add_option("recording", f->path, "An .attn file")->required();
-    verb->add_option("--to", f->to, "npy, safetensors, halo-weave or html")
+    verb->add_option("--to", f->to, "npy, safetensors, halo-weave, html, headvis, bertviz, circuitsvis or attnview")
         ->required()
-        ->check(CLI::IsMember({"npy", "safetensors", "halo-weave", "html"}));
+        ->check(CLI::IsMember(
+            {"npy", "safetensors", "halo-weave", "html", "headvis", "bertviz", "circuitsvis", "attnview"}));
     verb->add_option("-o,--output", f->output, "File or folder to write")->required();
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
     verb->add_option("--sequence", f->sequence, "Of a recording with several: which one (attnscope info lists them)")

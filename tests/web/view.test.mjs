@@ -1,10 +1,10 @@
 // Every view of the page on a real recording, live on a real server, and as a file from the disk; texts of strangers.
 //   node view.test.mjs ATTNSCOPE MADE_RECORDING
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { startAttnscope } from './serve.mjs';
 import { capture, matrixReady, openPage, run, startBrowser, startView, textReady } from './viewer.mjs';
@@ -312,9 +312,104 @@ async function somebodyElses() {
     }
 }
 
+// A recording that is still being written: the page says so, shows what is there, and more as it comes.
+async function growing() {
+    const path = join(work, 'growing.attn');
+    const writer = spawn(binary, ['capture', '-m', 'smollm2', '--ignore-eos', '--temp', '0', '-n', '2000', '-p', 'The lighthouse', '--force', '-o', path], { stdio: 'ignore' });
+    let server;
+    try {
+        for (let tries = 0; !server; ++tries) { // until it is there and holds something
+            await new Promise((r) => setTimeout(r, 300));
+            server = await startView(binary, [path]).catch((error) => { if (tries > 60) throw error; });
+        }
+        const page = await openPage(browser, server.url);
+        const n = () => page.$eval('.note .n-tokens', (e) => Number(e.textContent));
+        await page.waitForSelector('.note .n-tokens', { timeout: 30000 });
+        const before = await n();
+        await page.waitForFunction((least) => Number(document.querySelector('.note .n-tokens')?.textContent) > least, before, { timeout: 30000 });
+        await textReady(page);
+        assert.ok(await page.$$eval('.tok', (all) => all.length) > before, 'the text did not grow');
+        // Its writer dies: what was written stays, and says so.
+        writer.kill('SIGKILL');
+        await page.waitForTimeout(2500);
+        const left = await n();
+        await page.keyboard.press('ArrowLeft');
+        await page.waitForFunction((last) => Number(document.querySelector('.text-place').dataset.ready) === last - 2, left, { timeout: 30000 });
+        fine(page, 'a recording that grows');
+        await page.context().close();
+    } finally {
+        writer.kill('SIGKILL');
+        await server?.stop();
+    }
+}
+
+// The same viewer as part of another page, whose host answers by messages: what a notebook does. Nothing else is asked for, and the
+// page around it keeps its style, keys and address.
+async function widget() {
+    const script = process.argv[5] ?? join(dirname(binary), '..', 'web', 'widget.js');
+    const server = await startView(binary, [a]);
+    const api = `${new URL(server.url).origin}/view/api/`;
+    const context = await browser.newContext({ viewport: { width: 1000, height: 900 } });
+    try {
+        const page = await context.newPage();
+        const asked = [];
+        const wrong = [];
+        page.on('request', (request) => asked.push(request.url()));
+        page.on('pageerror', (error) => wrong.push(error.message));
+        await page.route('http://notebook.test/**', (route) => route.request().url().endsWith('.js')
+            ? route.fulfill({ contentType: 'text/javascript', body: readFileSync(script, 'utf8') })
+            : route.fulfill({ contentType: 'text/html', body: '<!doctype html><title>A notebook</title><body><h2>Theirs</h2><div id="cell"></div><input id="outside"></body>' }));
+        await page.exposeFunction('kernel', async (path, query) => {
+            const answer = await fetch(`${api}${path}?${query}`);
+            return { status: answer.status, body: Buffer.from(await answer.arrayBuffer()).toString('base64') };
+        });
+        await page.goto('http://notebook.test/#theirs');
+        const style = () => page.$eval('h2', (e) => getComputedStyle(e).font + getComputedStyle(e).margin);
+        const before = await style();
+        await page.evaluate(async () => {
+            const { default: { render } } = await import('http://notebook.test/widget.js');
+            const listeners = new Set();
+            const model = {
+                get: (name) => ({ state: 'token=30&theme=dark', height: '600px' })[name],
+                on: (event, listener) => event === 'msg:custom' && listeners.add(listener),
+                off: (event, listener) => listeners.delete(listener),
+                send: ({ id, path, query }) => window.kernel(path, query).then(({ status, body }) => {
+                    const bytes = Uint8Array.from(atob(body), (c) => c.charCodeAt(0));
+                    for (const listener of [...listeners]) listener({ attnscope: 1, id, status }, [new DataView(bytes.buffer)]);
+                }),
+            };
+            window.end = render({ model, el: document.getElementById('cell') });
+        });
+        await page.waitForSelector('.text-place[data-ready="30"]', { timeout: 60000 });
+        assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 10, 'nothing is tinted');
+        assert.equal(await page.$eval('.attnscope', (e) => e.dataset.theme), 'dark');
+        await page.focus('#outside');
+        await page.keyboard.press('ArrowLeft');
+        await page.keyboard.press('2');
+        assert.equal(await page.inputValue('#outside'), '2', 'a key of the page was taken');
+        await page.click('.tok >> nth=25');
+        await page.keyboard.press('ArrowRight');
+        await page.waitForSelector('.text-place[data-ready="26"]', { timeout: 20000 });
+        await page.keyboard.press('2');
+        await page.waitForSelector('table.strongest tr', { timeout: 60000 });
+        await page.keyboard.press('3');
+        await page.waitForSelector('.matrix-main canvas');
+        assert.equal(await page.evaluate(() => location.hash), '#theirs');
+        assert.equal(await page.title(), 'A notebook');
+        assert.equal(await style(), before, 'the style of the page around it changed');
+        assert.deepEqual(asked.filter((url) => !url.startsWith('http://notebook.test/')), [], 'a request left the page');
+        await page.evaluate(() => window.end());
+        assert.equal(await page.$('.attnscope'), null);
+        assert.deepEqual(wrong, []);
+    } finally {
+        await context.close();
+        await server.stop();
+    }
+}
+
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, withTextsOfStrangers, fromADisk, live, damaged, somebodyElses]) {
+    for (const part of [onARecording, withTextsOfStrangers, fromADisk, live, damaged, growing, widget, somebodyElses]) {
         if (only && part.name !== only) continue;
         const start = Date.now();
         await part();

@@ -34,7 +34,8 @@ function Main({ transport, sources }: { transport: Transport; sources: Source[] 
     const state = use_state();
     const source = sources.find((s) => s.id === state.source) ?? sources[0];
     const wanted = source?.kind === 'recording' ? source.id : '';
-    const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted]);
+    const [grown, set_grown] = useState(0);
+    const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted, grown]);
     const other = sources.find((s) => s.id === state.other) ?? sources.find((s) => s.kind === 'recording' && s.id !== source?.id);
     const live_only = sources.length === 0 && transport.can('live');
     // What lies there may be a capture of somebody else's: of that only its health can be told.
@@ -42,6 +43,17 @@ function Main({ transport, sources }: { transport: Transport; sources: Source[] 
     // What was opened before may still be there while the next one is read.
     const ready = opened.value && opened.value.id === wanted ? opened.value : undefined;
 
+    // A recording that is still being written is looked at again while somebody looks.
+    useEffect(() => {
+        if (!ready || ready.info.complete || transport.kind === 'file') return;
+        const timer = setInterval(() => {
+            if (document.hidden) return;
+            transport.info(ready.id).then((now) => {
+                if (now.n_tokens !== ready.info.n_tokens || now.complete) set_grown((g) => g + 1);
+            }, () => undefined); // its file went: what was read stays
+        }, 2000);
+        return () => clearInterval(timer);
+    }, [ready]);
     useEffect(() => {
         if (is_whole_page()) document.title = source ? `${source.name} – attnscope` : 'attnscope';
     }, [source?.name]);
@@ -143,7 +155,7 @@ function Notes({ opened }: { opened: Opened }) {
     return (
         <>
             {!info.complete && <p class="note" role="status">This recording was not closed: it is still being written, or its writer died.
-                What is here ({info.n_tokens} tokens) is whole.</p>}
+                What is here (<span class="n-tokens">{info.n_tokens}</span> tokens) is whole; what comes is added.</p>}
             {info.notice && <p class="note" role="status">{info.notice}</p>}
             {info.weights && <p class="note">{info.weights}</p>}
             {absent.length > 0 && <p class="note">{absent.length === 1 ? 'One layer has' : `${absent.length} layers have`} no rows: <bdi>{absent[0].absent}</bdi>

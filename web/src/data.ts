@@ -31,18 +31,18 @@ export class Opened {
     row(token: number, s: Selection): Promise<Float32Array> {
         return this.remember('r', token, s, () => this.transport.row(this.id, token, s));
     }
-    column(token: number, s: Selection): Promise<Float32Array> {
-        return this.remember('c', token, s, () => this.next_column(token, s));
+    column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
+        return this.remember('c', token, s, () => this.next_column(token, s, progress));
     }
     // One at a time, and of those that wait the newest: the first column of a long recording is a pass through all of it, and a
     // browser that waits for six of them asks for nothing else.
-    private async next_column(token: number, s: Selection): Promise<Float32Array> {
+    private async next_column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
         const mine = ++this.columns_asked;
         while (this.column_in_hand) {
             await this.column_in_hand.catch(() => undefined);
             if (mine !== this.columns_asked) throw new Error(overtaken);
         }
-        const asked = this.transport.column(this.id, token, s);
+        const asked = this.transport.column(this.id, token, s, progress);
         this.column_in_hand = asked;
         try {
             return await asked;
@@ -78,12 +78,16 @@ export interface Loaded<T> {
 }
 
 // The newest answer to what `ask` asks for, whenever one of `inputs` changes; answers that were overtaken are dropped.
-// The value before stays until the new one is there.
-export function use_loaded<T>(ask: () => Promise<T> | undefined, inputs: unknown[]): Loaded<T> {
+// The value before stays until the new one is there. `ask` may say undefined: nothing is wanted; or null: not yet.
+export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: unknown[]): Loaded<T> {
     const [state, set] = useState<Loaded<T>>({ loading: true });
     useEffect(() => {
         let current = true;
         const asked = ask();
+        if (asked === null) {
+            set((before) => ({ value: before.value, loading: true }));
+            return;
+        }
         if (!asked) {
             set({ loading: false });
             return;

@@ -276,18 +276,27 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
         for (const auto* n : {&level, &x, &y}) {
             if (!*n) return refuse(response, dialect, n->error());
         }
-        const auto picture = viewed.picture(*s);
-        if (!picture) return refuse(response, dialect, picture.error());
-        const auto tile = (*picture)->tile(static_cast<int32_t>(*level), *x, *y);
+        double progress = 0;
+        const auto picture = viewed.picture(*s, progress);
+        if (!picture) return reply(response, {{"progress", progress}}, 202);
+        if (!*picture) return refuse(response, dialect, picture->error());
+        const auto tile = (**picture)->tile(static_cast<int32_t>(*level), *x, *y);
         if (!tile) return refuse(response, dialect, tile.error());
         binary(response, *tile);
     });
-    ask("column",
-        [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-            const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
-            if (!token) return refuse(response, dialect, token.error());
-            give(response, view::column(t, *token, s));
-        });
+    get("column", [](const Request& request, Response& response, Viewed& viewed) {
+        const Result<view::Selection> s = selection(request);
+        const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
+        if (!s) return refuse(response, dialect, s.error());
+        if (!token) return refuse(response, dialect, token.error());
+        double progress = 0;
+        const auto ready = viewed.denominators(*s, progress);
+        if (!ready) return reply(response, {{"progress", progress}}, 202);
+        if (!*ready) return refuse(response, dialect, ready->error());
+        const auto t = viewed.tensors();
+        if (!t) return refuse(response, dialect, t.error());
+        give(response, view::column(**t, *token, *s));
+    });
     ask("scores", [](const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
         const Result<PositionScores> scores = view::position_scores(t, s, window_rows);
         if (!scores) return refuse(response, dialect, scores.error());

@@ -4,6 +4,7 @@
 #include <attnscope/rows.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 
 namespace attnscope::server {
@@ -75,6 +76,12 @@ Result<RecordingInfo> Viewed::info() {
         if (grown) tokens_ = nullptr;
     }
     if (grown) {
+        std::list<Pass> stopped; // over what was there before: not to be put beside what is there now
+        {
+            const std::lock_guard lock(passes_mutex_);
+            stopped.swap(passes_);
+        }
+        stopped.clear();
         {
             const std::lock_guard lock(tensors_mutex_);
             tensors_ready_ = false;
@@ -151,20 +158,85 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     return tensors_;
 }
 
-Result<std::shared_ptr<const view::Picture>> Viewed::picture(const view::Selection& s) {
-    Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
-    if (!t) return t.error();
-    const std::lock_guard lock(pictures_mutex_);
-    for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
-        if (it->first != s) continue;
-        pictures_.splice(pictures_.begin(), pictures_, it);
-        return it->second;
+std::optional<Result<Json>> Viewed::pass(const view::Selection& s, bool of_picture, Job::Work work, double& progress) {
+    constexpr size_t most_passes = 2;
+    const auto is_it = [&](const Pass& p) { return p.selection == s && p.of_picture == of_picture; };
+    std::list<Pass> stopped; // their threads are waited for without the lock
+    std::shared_ptr<Job> job;
+    {
+        const std::lock_guard lock(passes_mutex_);
+        auto it = std::find_if(passes_.begin(), passes_.end(), is_it);
+        if (it == passes_.end()) {
+            while (passes_.size() >= most_passes) stopped.splice(stopped.end(), passes_, std::prev(passes_.end()));
+            it = passes_.insert(passes_.begin(), {s, of_picture, std::make_shared<Job>(std::move(work))});
+        }
+        job = it->job;
     }
-    Result<std::shared_ptr<const view::Picture>> made = view::Picture::make(*t, s);
-    if (!made) return made.error();
-    pictures_.emplace_front(s, *made);
-    if (pictures_.size() > most_pictures) pictures_.pop_back();
-    return *made;
+    // What takes a moment is answered at once: the page need not ask again.
+    std::optional<Result<Json>> result = job->result();
+    for (int tries = 0; tries < 20 && !result; ++tries) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        result = job->result();
+    }
+    progress = job->progress();
+    if (result) {
+        const std::lock_guard lock(passes_mutex_);
+        const auto it = std::find_if(passes_.begin(), passes_.end(), is_it);
+        if (it != passes_.end() && it->job == job) stopped.splice(stopped.end(), passes_, it);
+    }
+    return result;
+}
+
+std::optional<Result<std::shared_ptr<const view::Picture>>> Viewed::picture(const view::Selection& s,
+                                                                            double& progress) {
+    using Made = Result<std::shared_ptr<const view::Picture>>;
+    const auto held = [&]() -> std::shared_ptr<const view::Picture> {
+        const std::lock_guard lock(pictures_mutex_);
+        for (auto it = pictures_.begin(); it != pictures_.end(); ++it) {
+            if (it->first != s) continue;
+            pictures_.splice(pictures_.begin(), pictures_, it);
+            return it->second;
+        }
+        return nullptr;
+    };
+    if (auto picture = held()) return Made(picture);
+    const auto done = pass(
+        s, true,
+        [this, s](const view::Progress& said) -> Result<Json> {
+            Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
+            if (!t) return t.error();
+            Made made = view::Picture::make(*t, s, said);
+            if (!made) return made.error();
+            const std::lock_guard lock(pictures_mutex_);
+            pictures_.emplace_front(s, *made);
+            if (pictures_.size() > most_pictures) pictures_.pop_back();
+            return Json();
+        },
+        progress);
+    if (!done) return std::nullopt;
+    if (!*done) return Made(done->error());
+    if (auto picture = held()) return Made(picture);
+    return std::nullopt; // the recording grew meanwhile: asked for again
+}
+
+std::optional<Result<void>> Viewed::denominators(const view::Selection& s, double& progress) {
+    if (tensors_ready_) {
+        const auto t = tensors();
+        if (!t) return Result<void>(t.error());
+        if ((*t)->has_denominators(s)) return Result<void>();
+    }
+    const auto done = pass(
+        s, false,
+        [this, s](const view::Progress& said) -> Result<Json> {
+            Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
+            if (!t) return t.error();
+            if (Result<void> r = (*t)->check(s); !r) return r.error();
+            if (Result<void> r = (*t)->prepare_denominators(s, said); !r) return r.error();
+            return Json();
+        },
+        progress);
+    if (!done) return std::nullopt;
+    return *done ? Result<void>() : Result<void>(done->error());
 }
 
 std::optional<Result<Json>> Viewed::heads(double& progress) {

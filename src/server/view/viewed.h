@@ -61,7 +61,11 @@ public:
     Result<std::vector<float>> row(int64_t token, const view::Selection& selection);
     // Waits until they are in memory.
     Result<std::shared_ptr<const view::RecordedTensors>> tensors();
-    Result<std::shared_ptr<const view::Picture>> picture(const view::Selection& selection);
+    // Nothing while it is computed; `progress` says how far it is. What is quick is waited for.
+    std::optional<Result<std::shared_ptr<const view::Picture>>> picture(const view::Selection& selection,
+                                                                        double& progress);
+    // Once it is a value without an error, questions about columns of the selection are quick.
+    std::optional<Result<void>> denominators(const view::Selection& selection, double& progress);
     // Nothing while it is computed; `progress` says how far it is.
     std::optional<Result<Json>> heads(double& progress);
     // Witnesses and verdicts, or what `attnscope diagnose` finds.
@@ -81,8 +85,20 @@ private:
     std::shared_ptr<const view::RecordedTensors> tensors_;
     std::atomic<bool> tensors_ready_{false};
 
+    // One pass over the rows of a selection: for a picture, or for their denominators. The newest is in hand; one that nobody
+    // asks for any more is stopped by the next.
+    struct Pass {
+        view::Selection selection;
+        bool of_picture = false;
+        std::shared_ptr<Job> job;
+    };
+    std::optional<Result<Json>> pass(const view::Selection& selection, bool of_picture, Job::Work work,
+                                     double& progress);
+
     std::mutex pictures_mutex_;
     std::list<std::pair<view::Selection, std::shared_ptr<const view::Picture>>> pictures_; // newest first
+    std::mutex passes_mutex_;
+    std::list<Pass> passes_; // newest first
     std::mutex heads_mutex_;
     std::unique_ptr<Job> heads_;
     std::mutex health_mutex_;

@@ -1,9 +1,8 @@
 #include "view/recorded/head_metrics.h"
 
-#include "base/parallel_for.h"
+#include "view/recorded/blocks.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -119,13 +118,19 @@ Occurrences occurrences(const RecordedTensors& tensors) {
     return o;
 }
 
-// Of one head, so that threads share nothing.
+// Of some rows of one head.
 struct Accumulator {
     std::array<double, n_metrics> sum{};
     std::array<int64_t, n_metrics> count{};
     void add(int metric, double value) {
         sum[size_t(metric)] += value;
         ++count[size_t(metric)];
+    }
+    void add(const Accumulator& other) {
+        for (size_t k = 0; k < n_metrics; ++k) {
+            sum[k] += other.sum[k];
+            count[k] += other.count[k];
+        }
     }
 };
 
@@ -172,42 +177,35 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
     for (int64_t i = 1; i < tensors.size(); ++i) m.n_rows += tensors.has_rows(i) ? 1 : 0;
     const Occurrences o = occurrences(tensors);
     std::vector<Accumulator> all(n_all);
-    std::atomic<bool> stop{false};
-    std::atomic<int64_t> done{0};
     std::mutex mutex;
-    Result<void> status;
-    // A layer is one piece of work: its keys stay in the cores' caches from one token to the next.
-    base::parallel_for_all(static_cast<size_t>(m.n_layer), [&](size_t l) {
-        const auto layer = static_cast<int32_t>(l);
-        const int64_t n_head = geometry.layers[l].n_head;
-        if (!tensors.has_layer(layer)) return;
-        std::vector<float> rows;
-        for (int64_t i = 1; i < tensors.size() && !stop; ++i) {
-            if (tensors.has_rows(i)) {
-                const auto n = static_cast<size_t>(tensors.n_columns(i));
-                rows.resize(static_cast<size_t>(n_head) * n);
-                if (Result<void> r = tensors.rows(i, layer, {0, n_head}, rows); !r) {
-                    const std::lock_guard lock(mutex);
-                    status = r;
-                    stop = true;
-                    return;
-                }
-                for (size_t h = 0; h < static_cast<size_t>(n_head); ++h) {
-                    add_row(all[l * static_cast<size_t>(m.n_head) + h], std::span(rows).subspan(h * n, n), i, o);
-                }
+    double done = 0; // a row costs its columns
+    const double whole = 0.5 * double(tensors.size()) * double(tensors.size()) * double(tensors.n_rows({}));
+    for (int32_t layer = 0; layer < m.n_layer; ++layer) {
+        const int64_t n_head = geometry.layers[static_cast<size_t>(layer)].n_head;
+        if (!tensors.has_layer(layer)) continue;
+        const auto add = [&](int32_t head, int64_t first, size_t n, const BlockRows& rows) {
+            Accumulator own;
+            std::vector<float> row;
+            double columns = 0;
+            for (size_t r = 0; r < n; ++r) {
+                const int64_t i = first + static_cast<int64_t>(r);
+                row.resize(static_cast<size_t>(tensors.n_columns(i)));
+                columns += double(row.size());
+                if (i == 0) continue;
+                copy_row(rows, r, row);
+                add_row(own, row, i, o);
             }
-            done += i; // a row costs its columns
-            if (progress && i % 64 == 0) {
-                const double whole = 0.5 * double(tensors.size()) * double(tensors.size()) * m.n_layer;
-                const std::lock_guard lock(mutex);
-                if (!progress(std::min(1.0, double(done) / whole))) {
-                    status = Error{ErrorKind::io, "stopped before it was done"};
-                    stop = true;
-                }
-            }
-        }
-    });
-    if (!status) return status.error();
+            const std::lock_guard lock(mutex);
+            all[static_cast<size_t>(layer) * static_cast<size_t>(m.n_head) + static_cast<size_t>(head)].add(own);
+            done += columns;
+        };
+        const auto go_on = [&] {
+            const std::lock_guard lock(mutex);
+            return !progress || progress(std::min(1.0, done / whole));
+        };
+        if (Result<void> r = each_block(tensors, layer, {0, n_head}, {0, tensors.size()}, add, go_on); !r)
+            return r.error();
+    }
     for (size_t i = 0; i < n_all; ++i) {
         for (size_t k = 0; k < n_metrics; ++k) {
             if (all[i].count[k] > 0) m.values[k][i] = all[i].sum[k] / double(all[i].count[k]);

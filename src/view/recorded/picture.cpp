@@ -1,13 +1,13 @@
 #include "view/recorded/picture.h"
 
 #include "base/parallel_for.h"
+#include "view/recorded/blocks.h"
 
 #include <fmt/format.h>
 
 #include <ggml.h>
 
 #include <algorithm>
-#include <atomic>
 #include <mutex>
 #include <new>
 
@@ -21,14 +21,79 @@ struct Line {
     std::vector<float> max;
     explicit Line(size_t n) : sum(n, 0.0), max(n, 0.0f) {}
     void add(std::span<const float> row, int64_t side) {
-        for (size_t j = 0; j < row.size(); ++j) {
-            const size_t c = j / static_cast<size_t>(side);
-            if (c >= sum.size()) return;
-            sum[c] += double(row[j]);
-            max[c] = std::max(max[c], row[j]);
+        const auto step = static_cast<size_t>(side);
+        for (size_t c = 0, j = 0; c < sum.size() && j < row.size(); ++c) {
+            float most = max[c];
+            double all = 0;
+            for (const size_t end = std::min(row.size(), j + step); j < end; ++j) {
+                all += double(row[j]);
+                most = std::max(most, row[j]);
+            }
+            sum[c] += all;
+            max[c] = most;
         }
     }
 };
+
+// The mean (or maximum) rows of so many tokens at a time: whole lines of cells, and not more memory than 128 MB.
+int64_t tokens_at_once(int64_t n, int64_t per_cell) {
+    return std::max(per_cell, (int64_t(1) << 25) / std::max<int64_t>(n, 1) / per_cell * per_cell);
+}
+
+// Calls set(line, cell, mean, max) for every cell of the finest level.
+template <class Set>
+Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t per_cell, const Progress& progress,
+                  int64_t side, const Set& set) {
+    const int64_t n = t.size(), n_at_once = tokens_at_once(n, per_cell);
+    const std::vector<int32_t> layers = t.layers_of(selection);
+    const auto n_rows = static_cast<float>(t.n_rows(selection));
+    std::vector<float> mean;
+    const double whole = double(n) * double(n) * double(layers.size());
+    for (int64_t begin = 0; begin < n; begin += n_at_once) {
+        const Range tokens{begin, std::min(n, begin + n_at_once)};
+        int64_t wide = 0;
+        for (int64_t i = tokens.begin; i < tokens.end; ++i) wide = std::max(wide, t.n_columns(i));
+        const auto width = static_cast<size_t>(wide);
+        mean.assign(width * static_cast<size_t>(tokens.end - tokens.begin), 0.0f);
+        const auto row_of = [&](int64_t i) {
+            return std::span(mean).subspan(static_cast<size_t>(i - tokens.begin) * width,
+                                           static_cast<size_t>(t.n_columns(i)));
+        };
+        double done = double(begin) * double(begin) * double(layers.size());
+        for (const int32_t layer : layers) {
+            const auto add = [&](int32_t, int64_t first, size_t n_tokens, const BlockRows& rows) {
+                std::vector<float> row;
+                for (size_t r = 0; r < n_tokens; ++r) {
+                    const std::span<float> to = row_of(first + static_cast<int64_t>(r));
+                    row.resize(to.size());
+                    copy_row(rows, r, row);
+                    if (selection.max)
+                        for (size_t j = 0; j < row.size(); ++j) to[j] = std::max(to[j], row[j]);
+                    else
+                        for (size_t j = 0; j < row.size(); ++j) to[j] += row[j];
+                }
+            };
+            done += double(tokens.end) * double(tokens.end) - double(begin) * double(begin);
+            if (progress && !progress(std::min(1.0, done / whole)))
+                return Error{ErrorKind::io, "stopped before it was done"};
+            if (Result<void> r = each_block(t, layer, t.heads_of(selection, layer), tokens, add); !r) return r;
+        }
+        const int64_t first_line = begin / per_cell, end_line = (tokens.end + per_cell - 1) / per_cell;
+        base::parallel_for_all(static_cast<size_t>(end_line - first_line), [&](size_t at) {
+            const int64_t line_at = first_line + static_cast<int64_t>(at);
+            Line line(static_cast<size_t>(side));
+            for (int64_t i = line_at * per_cell; i < std::min(n, (line_at + 1) * per_cell); ++i)
+                line.add(row_of(i), per_cell);
+            const double share = 1.0 / (double(per_cell * per_cell) * (selection.max ? 1.0 : double(n_rows)));
+            for (int64_t c = 0; c < side; ++c) {
+                const auto cell = static_cast<size_t>(c);
+                set(line_at, c, static_cast<float>(line.sum[cell] * share),
+                    selection.max ? line.max[cell] : line.max[cell] / n_rows);
+            }
+        });
+    }
+    return {};
+}
 
 } // namespace
 
@@ -45,56 +110,14 @@ Result<std::shared_ptr<const Picture>> Picture::make(std::shared_ptr<const Recor
         Level finest;
         finest.side = (n + per_cell - 1) / per_cell;
         finest.cells.resize(static_cast<size_t>(finest.side * finest.side));
-        std::mutex mutex;
-        Result<void> status;
-        std::atomic<int64_t> done{0};
-        std::atomic<bool> stop{false};
-        base::parallel_for_all(static_cast<size_t>(finest.side), [&](size_t line_at) {
-            Line line(static_cast<size_t>(finest.side));
-            std::vector<float> rows, mean;
-            const std::vector<int32_t> layers = tensors->layers_of(selection);
-            const double n_rows = double(tensors->n_rows(selection));
-            for (int64_t i = static_cast<int64_t>(line_at) * per_cell;
-                 i < std::min(n, static_cast<int64_t>(line_at + 1) * per_cell); ++i) {
-                if (stop || !tensors->has_rows(i)) continue;
-                const auto width = static_cast<size_t>(tensors->n_columns(i));
-                mean.assign(width, 0.0f);
-                for (const int32_t layer : layers) {
-                    const Range heads = tensors->heads_of(selection, layer);
-                    rows.resize(static_cast<size_t>(heads.end - heads.begin) * width);
-                    if (Result<void> r = tensors->rows(i, layer, heads, rows); !r) {
-                        const std::lock_guard lock(mutex);
-                        status = r;
-                        stop = true;
-                        return;
-                    }
-                    for (size_t h = 0; h < static_cast<size_t>(heads.end - heads.begin); ++h) {
-                        const float* row = rows.data() + h * width;
-                        if (selection.max)
-                            for (size_t j = 0; j < width; ++j) mean[j] = std::max(mean[j], row[j]);
-                        else
-                            for (size_t j = 0; j < width; ++j) mean[j] += row[j];
-                    }
-                }
-                if (!selection.max)
-                    for (float& w : mean) w /= static_cast<float>(n_rows);
-                line.add(mean, per_cell);
-            }
-            for (size_t c = 0; c < line.sum.size(); ++c) {
-                Cell& cell = finest.cells[line_at * static_cast<size_t>(finest.side) + c];
-                cell.mean = ggml_fp32_to_fp16(static_cast<float>(line.sum[c] / double(per_cell * per_cell)));
-                cell.max = ggml_fp32_to_fp16(line.max[c]);
-            }
-            done += static_cast<int64_t>(line_at);
-            if (progress && line_at % 16 == 0) {
-                const std::lock_guard lock(mutex);
-                if (!progress(std::min(1.0, 2.0 * double(done) / double(finest.side * finest.side)))) {
-                    status = Error{ErrorKind::io, "stopped before it was done"};
-                    stop = true;
-                }
-            }
-        });
-        if (!status) return status.error();
+        if (Result<void> r = fill(*tensors, selection, per_cell, progress, finest.side,
+                                  [&](int64_t line_at, int64_t c, float mean, float max) {
+                                      finest.cells[static_cast<size_t>(line_at * finest.side + c)] = {
+                                          ggml_fp32_to_fp16(mean), ggml_fp32_to_fp16(max)};
+                                  });
+            !r) {
+            return r.error();
+        }
         made->levels_.push_back(std::move(finest));
         while (made->levels_.back().side > tile_size) {
             const Level& below = made->levels_.back();
@@ -151,28 +174,29 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
     const auto width = static_cast<size_t>(columns.end - columns.begin);
     const std::vector<int32_t> layers = tensors_->layers_of(selection_);
     const auto n_rows = static_cast<float>(tensors_->n_rows(selection_));
-    std::vector<std::span<const float>> lse;
-    for (const int32_t layer : layers) {
-        Result<std::span<const float>> d = tensors_->denominators(layer);
-        if (!d) return d.error();
-        lse.push_back(*d);
+    std::vector<std::vector<std::span<const float>>> lse(layers.size()); // (layers, heads): of every token
+    for (size_t l = 0; l < layers.size(); ++l) {
+        const Range heads = tensors_->heads_of(selection_, layers[l]);
+        for (int64_t h = heads.begin; h < heads.end; ++h) {
+            Result<std::span<const float>> d = tensors_->denominators(layers[l], static_cast<int32_t>(h));
+            if (!d) return d.error();
+            lse[l].push_back(*d);
+        }
     }
     std::mutex mutex;
     Result<void> status;
     base::parallel_for_all(static_cast<size_t>(tile_size), [&](size_t r) {
         Line line(static_cast<size_t>(tile_size));
-        std::vector<float> rows, mean;
+        std::vector<float> rows, mean, own;
         const int64_t first = (y * tile_size + static_cast<int64_t>(r)) * side;
         for (int64_t i = first; i < std::min(n, first + side); ++i) {
             if (!tensors_->has_rows(i) || tensors_->n_columns(i) <= columns.begin) continue;
             mean.assign(width, 0.0f);
             for (size_t l = 0; l < layers.size(); ++l) {
                 const Range heads = tensors_->heads_of(selection_, layers[l]);
-                const auto n_head =
-                    static_cast<size_t>(tensors_->geometry().layers[static_cast<size_t>(layers[l])].n_head);
                 rows.resize(static_cast<size_t>(heads.end - heads.begin) * width);
-                const auto own = lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin),
-                                                static_cast<size_t>(heads.end - heads.begin));
+                own.clear();
+                for (const std::span<const float> head : lse[l]) own.push_back(head[static_cast<size_t>(i)]);
                 if (Result<void> done = tensors_->part(i, layers[l], heads, columns, own, rows); !done) {
                     const std::lock_guard lock(mutex);
                     status = done;

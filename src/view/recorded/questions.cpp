@@ -1,6 +1,7 @@
 #include "view/recorded/questions.h"
 
 #include "base/parallel_for.h"
+#include "view/recorded/blocks.h"
 
 #include <fmt/format.h>
 
@@ -27,11 +28,14 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
     if (Result<void> r = t.check(s); !r) return r.error();
     const auto n = static_cast<size_t>(t.size() - token);
     const std::vector<int32_t> layers = t.layers_of(s);
-    std::vector<std::span<const float>> lse;
-    for (const int32_t layer : layers) {
-        Result<std::span<const float>> d = t.denominators(layer);
-        if (!d) return d.error();
-        lse.push_back(*d);
+    std::vector<std::vector<std::span<const float>>> lse(layers.size()); // (layers, heads): of every token
+    for (size_t l = 0; l < layers.size(); ++l) {
+        const Range heads = t.heads_of(s, layers[l]);
+        for (int64_t h = heads.begin; h < heads.end; ++h) {
+            Result<std::span<const float>> d = t.denominators(layers[l], static_cast<int32_t>(h));
+            if (!d) return d.error();
+            lse[l].push_back(*d);
+        }
     }
     std::vector<float> out(n, 0.0f);
     const auto n_rows = static_cast<double>(t.n_rows(s));
@@ -39,7 +43,7 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
     Result<void> status;
     constexpr size_t block = 64;
     base::parallel_for_all((n + block - 1) / block, [&](size_t b) {
-        std::vector<float> of_heads;
+        std::vector<float> of_heads, row_lse;
         for (size_t k = b * block; k < std::min(n, (b + 1) * block); ++k) {
             const int64_t i = token + static_cast<int64_t>(k);
             if (!t.has_rows(i)) continue;
@@ -47,10 +51,9 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
             float most = 0;
             for (size_t l = 0; l < layers.size(); ++l) {
                 const Range heads = t.heads_of(s, layers[l]);
-                const auto n_head = static_cast<size_t>(t.geometry().layers[static_cast<size_t>(layers[l])].n_head);
                 of_heads.resize(static_cast<size_t>(heads.end - heads.begin));
-                const auto row_lse =
-                    lse[l].subspan(static_cast<size_t>(i) * n_head + static_cast<size_t>(heads.begin), of_heads.size());
+                row_lse.clear();
+                for (const std::span<const float> head : lse[l]) row_lse.push_back(head[static_cast<size_t>(i)]);
                 if (Result<void> r = t.part(i, layers[l], heads, {token, token + 1}, row_lse, of_heads); !r) {
                     const std::lock_guard lock(mutex);
                     status = r;
@@ -165,22 +168,32 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
         double first = 0;
         int64_t n = 0;
     };
-    constexpr int64_t n_parts = 16;
-    std::vector<Part> parts(n_parts);
+    // As many parts as hands: a block takes one that is free, whatever tokens it had before.
+    std::vector<Part> parts;
+    std::vector<size_t> free;
     std::mutex mutex;
-    Result<void> status;
-    base::parallel_for_all(n_parts, [&](size_t p) {
-        Part& part = parts[p];
-        part.received.assign(static_cast<size_t>(t.size()), 0.0);
-        std::vector<float> row;
-        for (auto i = static_cast<int64_t>(p); i < t.size(); i += n_parts) {
-            if (!t.has_rows(i)) continue;
-            row.resize(static_cast<size_t>(t.n_columns(i)));
-            if (Result<void> r = t.rows(i, layer, {head, head + 1}, row); !r) {
-                const std::lock_guard lock(mutex);
-                status = r;
-                return;
+    const auto add = [&](int32_t, int64_t first_token, size_t n_tokens, const BlockRows& rows) {
+        size_t mine = 0;
+        {
+            const std::lock_guard lock(mutex);
+            if (free.empty()) {
+                free.push_back(parts.size());
+                parts.emplace_back();
+                parts.back().received.assign(static_cast<size_t>(t.size()), 0.0);
             }
+            mine = free.back();
+            free.pop_back();
+        }
+        Part part;
+        {
+            const std::lock_guard lock(mutex);
+            part = std::move(parts[mine]);
+        }
+        std::vector<float> row;
+        for (size_t r = 0; r < n_tokens; ++r) {
+            const int64_t i = first_token + static_cast<int64_t>(r);
+            row.resize(static_cast<size_t>(t.n_columns(i)));
+            copy_row(rows, r, row);
             WeightAt best{i, 0, row[0]}, best_but_first{i, -1, 0};
             for (size_t j = 0; j < row.size(); ++j) {
                 if (row[j] > best.weight) best = {i, int64_t(j), row[j]};
@@ -194,8 +207,11 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
             part.first += double(row[0]);
             ++part.n;
         }
-    });
-    if (!status) return status.error();
+        const std::lock_guard lock(mutex);
+        parts[mine] = std::move(part);
+        free.push_back(mine);
+    };
+    if (Result<void> r = each_block(t, layer, {head, head + 1}, {0, t.size()}, add); !r) return r.error();
     HeadDetail d;
     std::vector<double> received(static_cast<size_t>(t.size()), 0.0);
     double first = 0;

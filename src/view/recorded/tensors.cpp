@@ -1,13 +1,13 @@
 #include "view/recorded/tensors.h"
 
 #include "base/parallel_for.h"
+#include "view/recorded/blocks.h"
 
 #include <attnscope/rows.h>
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <new>
@@ -88,7 +88,8 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         else
             hurt(keys.error());
     }
-    for (int32_t l = 0; l < geometry_.n_layer(); ++l) denominators_.push_back(std::make_unique<Denominators>());
+    for (int32_t i = 0; i < geometry_.n_layer() * geometry_.max_heads(); ++i)
+        denominators_.push_back(std::make_unique<Denominators>());
     return {};
 }
 
@@ -224,31 +225,73 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
     return {};
 }
 
-Result<std::span<const float>> RecordedTensors::denominators(int32_t layer) const {
-    Denominators& d = *denominators_[static_cast<size_t>(layer)];
+namespace {
+
+// log of the sum of exp(score) of row i, from its parts: a weight is exp(score - max) * factor of its part.
+float denominator(const BlockRows& rows, size_t i, size_t n) {
+    const BlockRows::Part* best = nullptr;
+    float factor = 0;
+    for (size_t p = 0; p < rows.pieces.size(); ++p) {
+        const BlockRows::Part& part = rows.parts[p * n + i];
+        if (part.n_seen == 0 || (best && !(part.max > best->max))) continue;
+        best = &part;
+        factor = rows.factors[p * n + i];
+    }
+    return best ? static_cast<float>(double(best->max) - std::log(double(factor)))
+                : std::numeric_limits<float>::quiet_NaN();
+}
+
+} // namespace
+
+Result<std::span<const float>> RecordedTensors::denominators(int32_t layer, int32_t head) const {
+    Denominators& d = *denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
+                                     static_cast<size_t>(head)];
     std::call_once(d.once, [&] {
-        const auto n_head = static_cast<size_t>(geometry_.layers[static_cast<size_t>(layer)].n_head);
-        d.values.assign(static_cast<size_t>(size()) * n_head, std::numeric_limits<float>::quiet_NaN());
-        constexpr int64_t block = 64;
-        std::atomic<bool> failed{false};
-        std::mutex mutex;
-        base::parallel_for_all(static_cast<size_t>((size() + block - 1) / block), [&](size_t b) {
-            std::vector<float> scratch;
-            for (auto i = static_cast<int64_t>(b) * block; i < std::min(size(), (static_cast<int64_t>(b) + 1) * block);
-                 ++i) {
-                if (!has_rows(i) || failed) continue;
-                scratch.resize(n_head * static_cast<size_t>(n_columns(i)));
-                const auto lse = std::span(d.values).subspan(static_cast<size_t>(i) * n_head, n_head);
-                if (Result<void> r = rows(i, layer, {0, int64_t(n_head)}, scratch, lse); !r) {
-                    failed = true;
-                    const std::lock_guard lock(mutex);
-                    d.status = r;
-                }
-            }
-        });
+        d.values.assign(static_cast<size_t>(size()), std::numeric_limits<float>::quiet_NaN());
+        const auto alone = [&](int64_t i) { // where rows are computed as a whole, their parts are not known
+            std::vector<float> row(static_cast<size_t>(n_columns(i)));
+            (void)rows(i, layer, {head, head + 1}, row, std::span(d.values).subspan(static_cast<size_t>(i), 1));
+        };
+        d.status = each_block(*this, layer, {head, head + 1}, {0, size()},
+                              [&](int32_t, int64_t first, size_t n, const BlockRows& block) {
+                                  for (size_t i = 0; i < n; ++i) {
+                                      if (block.has_parts)
+                                          d.values[static_cast<size_t>(first) + i] = denominator(block, i, n);
+                                      else
+                                          alone(first + static_cast<int64_t>(i));
+                                  }
+                              });
+        d.ready = true;
     });
     if (!d.status) return d.status.error();
     return std::span<const float>(d.values);
+}
+
+bool RecordedTensors::has_denominators(const Selection& s) const {
+    for (const int32_t layer : layers_of(s)) {
+        const Range heads = heads_of(s, layer);
+        for (int64_t h = heads.begin; h < heads.end; ++h) {
+            if (!denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
+                               static_cast<size_t>(h)]
+                     ->ready) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+Result<void> RecordedTensors::prepare_denominators(const Selection& s, const Progress& progress) const {
+    int64_t done = 0;
+    for (const int32_t layer : layers_of(s)) {
+        const Range heads = heads_of(s, layer);
+        for (int64_t h = heads.begin; h < heads.end; ++h) {
+            if (progress && !progress(double(done++) / double(n_rows(s))))
+                return Error{ErrorKind::io, "stopped before it was done"};
+            if (const auto d = denominators(layer, static_cast<int32_t>(h)); !d) return d.error();
+        }
+    }
+    return {};
 }
 
 } // namespace attnscope::view

@@ -9,6 +9,7 @@
 #include <attnscope/recording.h>
 #include <attnscope/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -59,9 +60,22 @@ public:
     // The mean or maximum over the selected rows: (n_columns(i)).
     Result<void> reduced(int64_t i, const Selection& selection, std::vector<float>& out) const;
 
-    // Logarithms of the denominators of all rows of a layer, (size(), n_head), computed when first asked for. NaN where a token has
-    // no rows. Thread-safe.
-    Result<std::span<const float>> denominators(int32_t layer) const;
+    // What rows are computed from. has_rows(i) and has_layer(layer) must hold.
+    const uint8_t* query(int64_t i, int32_t layer) const {
+        return q_.data() + static_cast<size_t>(i) * geometry_.q_bytes() + geometry_.q_offset(layer);
+    }
+    std::span<const uint8_t> keys(int32_t k_layer) const {
+        return k_[static_cast<size_t>(k_layer)];
+    } // (size(), k_bytes)
+    std::span<const int32_t> positions() const { return positions_; }
+
+    // Logarithms of the denominators of all rows of a head, (size()), computed when first asked for. NaN where a token has no
+    // rows. Thread-safe.
+    Result<std::span<const float>> denominators(int32_t layer, int32_t head) const;
+    // Are those of every row of the selection there?
+    bool has_denominators(const Selection& selection) const;
+    // Brings them there; io when `progress` says no.
+    Result<void> prepare_denominators(const Selection& selection, const Progress& progress) const;
 
 private:
     RecordedTensors() = default;
@@ -78,10 +92,11 @@ private:
 
     struct Denominators {
         std::once_flag once;
+        std::atomic<bool> ready{false};
         std::vector<float> values;
         Result<void> status;
     };
-    mutable std::vector<std::unique_ptr<Denominators>> denominators_; // one a layer
+    mutable std::vector<std::unique_ptr<Denominators>> denominators_; // (layer, head)
 };
 
 } // namespace attnscope::view

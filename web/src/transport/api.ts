@@ -41,12 +41,11 @@ export abstract class ApiTransport implements Transport {
         return new Float32Array(await (await this.get(path, query)).arrayBuffer());
     }
     // Something that takes long is answered with 202 and how far it is until it is there.
-    private async waited(path: string, query: Query, progress: (fraction: number) => void): Promise<any> {
+    private async waited(path: string, query: Query, progress?: (fraction: number) => void): Promise<Response> {
         for (let wait = 50; ; wait = Math.min(500, wait * 2)) {
             const answer = await this.get(path, query);
-            const body = await answer.json();
-            if (answer.status !== 202) return body;
-            progress(body.progress ?? 0);
+            if (answer.status !== 202) return answer;
+            progress?.((await answer.json()).progress ?? 0);
             await new Promise((next) => setTimeout(next, wait));
         }
     }
@@ -71,8 +70,9 @@ export abstract class ApiTransport implements Transport {
     row(id: string, token: number, s: Selection) {
         return this.floats('row', with_selection({ r: id, t: token }, s));
     }
-    column(id: string, token: number, s: Selection) {
-        return this.floats('column', with_selection({ r: id, t: token }, s));
+    async column(id: string, token: number, s: Selection, progress?: (fraction: number) => void) {
+        const answer = await this.waited('column', with_selection({ r: id, t: token }, s), progress);
+        return new Float32Array(await answer.arrayBuffer());
     }
     async scores(id: string, s: Selection): Promise<Scores> {
         const body = await this.json('scores', with_selection({ r: id }, s));
@@ -89,7 +89,7 @@ export abstract class ApiTransport implements Transport {
         return kept;
     }
     async heads(id: string, progress: (fraction: number) => void): Promise<HeadMetrics> {
-        const body = await this.waited('heads', { r: id }, progress);
+        const body = await (await this.waited('heads', { r: id }, progress)).json();
         const values = {} as Record<Metric, Float32Array>;
         for (const name of metric_names) values[name] = Float32Array.from(body.values[name], (v: number | null) => v ?? NaN);
         return { ...body, values };
@@ -97,8 +97,8 @@ export abstract class ApiTransport implements Transport {
     head(id: string, layer: number, head: number): Promise<HeadDetail> {
         return this.json('head', { r: id, layer, head });
     }
-    async tile(id: string, s: Selection, level: number, x: number, y: number): Promise<Tile> {
-        const answer = await this.get('tile', with_selection({ r: id, level, x, y }, s));
+    async tile(id: string, s: Selection, level: number, x: number, y: number, progress?: (fraction: number) => void): Promise<Tile> {
+        const answer = await this.waited('tile', with_selection({ r: id, level, x, y }, s), progress);
         return { cells: new Uint16Array(await answer.arrayBuffer()) };
     }
     health(id: string): Promise<Health> {
@@ -108,7 +108,7 @@ export abstract class ApiTransport implements Transport {
         return this.floats(rollout ? 'rollout' : 'flow', with_selection({ r: id, begin, end }, s));
     }
     async compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference> {
-        const body = await this.waited('compare', { a, b }, progress);
+        const body = await (await this.waited('compare', { a, b }, progress)).json();
         return { ...body, distance: Float32Array.from(body.distance, (v: number | null) => v ?? NaN) };
     }
 }

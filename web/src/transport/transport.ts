@@ -146,12 +146,13 @@ export interface Transport {
     tokens(id: string): Promise<Tokens>;
     row(id: string, token: number, selection: Selection): Promise<Float32Array>;
     // Element i: the weight that token `token` + i gives to `token`.
-    column(id: string, token: number, selection: Selection): Promise<Float32Array>;
+    // The first of a selection may be a pass through the recording.
+    column(id: string, token: number, selection: Selection, progress?: (fraction: number) => void): Promise<Float32Array>;
     scores(id: string, selection: Selection): Promise<Scores>;
     prune(id: string, selection: Selection, policy: Policy, budget: number): Promise<Uint8Array>; // 1: stays
     heads(id: string, progress: (fraction: number) => void): Promise<HeadMetrics>;
     head(id: string, layer: number, head: number): Promise<HeadDetail>;
-    tile(id: string, selection: Selection, level: number, x: number, y: number): Promise<Tile>;
+    tile(id: string, selection: Selection, level: number, x: number, y: number, progress?: (fraction: number) => void): Promise<Tile>;
     health(id: string): Promise<Health>;
     // The mean of the rows that chose tokens [begin, end), summed over each source token; with `rollout`, through all layers.
     flow(id: string, selection: Selection, begin: number, end: number, rollout: boolean): Promise<Float32Array>;

@@ -7,7 +7,7 @@ import { use_keys } from '../keys';
 import { MatrixRenderer } from '../matrix/renderer';
 import type { Camera } from '../matrix/renderer';
 import { draw_axes, gutter, number_gutter } from '../matrix/axes';
-import { Choice, Failure, Legend, RowsChooser, Switch, colour, is_dark } from '../parts';
+import { Choice, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
 import { save_csv, save_png, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
@@ -25,6 +25,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     const over = useRef<HTMLCanvasElement>(null);
     const renderer = useRef<MatrixRenderer>();
     const [failure, set_failure] = useState('');
+    const [pass, set_pass] = useState(1); // of the picture: how far it is
     const [hover, set_hover] = useState<{ query: number; key: number; weight?: number }>();
     const [span, set_span] = useState<{ begin: number; end: number; axis: 'key' | 'query' }>();
     const s = selection_of(state);
@@ -66,7 +67,10 @@ export function MatrixView({ opened }: { opened: Opened }) {
     useEffect(() => {
         try {
             const made = new MatrixRenderer(picture.current!, n,
-                (level, x, y) => opened.transport.tile(opened.id, selection_of(store.get()), level, x, y), set_failure);
+                (level, x, y) => opened.transport.tile(opened.id, selection_of(store.get()), level, x, y, set_pass).then((tile) => {
+                    set_pass(1);
+                    return tile;
+                }), set_failure);
             renderer.current = made;
             (window as any).attnscope_matrix = made; // for measuring: frames drawn, whether all is there
             return () => made.end();
@@ -178,6 +182,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
                 </>}
             </div>
             {failure && <Failure message={failure} />}
+            {pass < 1 && !failure && <Waiting what="One pass through the recording, for the picture of these rows" fraction={pass} />}
             <div class="matrix-main" ref={place}>
                 <canvas ref={picture} role="img" aria-label="Weights, query down and key across; the row below tells the one under the pointer"
                     onPointerDown={pressed} onMouseMove={hovered} onMouseLeave={() => set_hover(undefined)} />

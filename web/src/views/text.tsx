@@ -4,7 +4,7 @@ import { lut, percent, shade, text_decades } from '../colour';
 import type { MapName, Scale } from '../colour';
 import { largest, shown, top, use_loaded } from '../data';
 import type { Opened } from '../data';
-import { Choice, Drawing, Failure, Legend, RowsChooser, Switch, colour, is_dark } from '../parts';
+import { Choice, Drawing, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
 import { save_csv, save_png, saves } from '../save';
 import { store, use_state } from '../state';
 import type { Tint } from '../state';
@@ -29,6 +29,7 @@ export function TextView({ opened }: { opened: Opened }) {
     const place = useRef<HTMLDivElement>(null);
     const pane = useRef<TextPane>();
     const [hover, set_hover] = useState(-1);
+    const [pass, set_pass] = useState(0); // of the first column: how far it is
     const selected = opened.token(state.token);
     const focus = hover >= 0 ? hover : selected;
     const s = selection_of(state);
@@ -36,7 +37,20 @@ export function TextView({ opened }: { opened: Opened }) {
     const by_policy = policies.includes(state.tint);
 
     const row = use_loaded(() => opened.row(focus, s), [...rows_key, focus]);
-    const column = use_loaded(() => opened.column(focus, s), [...rows_key, focus]);
+    // After the row: the first column of a long recording is a pass through it, and what is read comes first.
+    const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass)), [...rows_key, focus, row.loading]);
+    // The next token in the direction of the last step is asked for ahead, so that stepping does not wait.
+    const before = useRef(focus);
+    const direction = useRef(-1);
+    if (before.current !== focus) {
+        direction.current = focus > before.current ? 1 : -1;
+        before.current = focus;
+    }
+    useEffect(() => {
+        if (row.loading || hover >= 0) return;
+        const next = focus + direction.current;
+        if (next >= 0 && next < opened.n) opened.row(next, s).catch(() => undefined);
+    }, [...rows_key, focus, row.loading, hover]);
     const scores = use_loaded(() => state.tint === 'total' || by_policy ? opened.transport.scores(opened.id, s) : undefined,
         [...rows_key, state.tint === 'total' || by_policy]);
     const budget = Math.max(1, Math.round(state.budget * opened.n));
@@ -120,7 +134,7 @@ export function TextView({ opened }: { opened: Opened }) {
             <div class="text-main">
                 <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={weights ? focus : ''} />
                 <aside class="side" aria-label="Selected token">
-                    <Inspector opened={opened} token={focus} reads={reads} readers={readers} row={row.value} column={column.value} />
+                    <Inspector opened={opened} token={focus} reads={reads} readers={readers} row={row.value} column={column.value} pass={pass} />
                     {weights && <Legend map={map} scale={scale} what={tints.find(([t]) => t === state.tint)![1]} />}
                 </aside>
             </div>
@@ -128,8 +142,8 @@ export function TextView({ opened }: { opened: Opened }) {
     );
 }
 
-function Inspector({ opened, token, reads, readers, row, column }: {
-    opened: Opened; token: number; reads: number[]; readers: number[]; row?: Float32Array; column?: Float32Array;
+function Inspector({ opened, token, reads, readers, row, column, pass }: {
+    opened: Opened; token: number; reads: number[]; readers: number[]; row?: Float32Array; column?: Float32Array; pass: number;
 }) {
     const t = opened.tokens;
     const table = (tokens: number[], weight: (token: number) => number, what: string, none: string) => (
@@ -155,7 +169,7 @@ function Inspector({ opened, token, reads, readers, row, column }: {
             {row && table(reads, (j) => row[j] ?? NaN, 'reads', 'nothing')}
             {row && <p class="faint">first position: <span class="first-share">{percent(row[0])}</span></p>}
             <h3 class="cool">Read later by</h3>
-            {!column && <p class="faint">one pass through the recording …</p>}
+            {!column && <Waiting what="One pass through the recording" fraction={pass} />}
             {column && table(readers, (i) => column[i - token] ?? NaN, 'readers', 'nobody yet')}
             <h3>Attention over time</h3>
             {column && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}

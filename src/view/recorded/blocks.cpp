@@ -1,0 +1,149 @@
+#include "view/recorded/blocks.h"
+
+#include "attention/tile_keys.h"
+#include "base/parallel_for.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <new>
+
+namespace attnscope::view {
+
+namespace {
+
+struct Block {
+    int64_t first = 0;
+    int64_t n = 0;
+};
+
+// Neighbours that were decoded in the same way and have queries.
+std::vector<Block> blocks_of(const RecordedTensors& t, Range tokens, int64_t most) {
+    std::vector<Block> blocks;
+    bool open = false;
+    for (int64_t i = tokens.begin; i < tokens.end; ++i) {
+        if (!t.has_rows(i)) {
+            open = false;
+            continue;
+        }
+        if (open && blocks.back().n < most && t.frame(i).batched == t.frame(i - 1).batched)
+            ++blocks.back().n;
+        else
+            blocks.push_back({i, 1});
+        open = true;
+    }
+    return blocks;
+}
+
+// The layer's keys as block_rows reads them, those that the tokens may see.
+struct Keys {
+    std::vector<uint8_t> bytes;
+    std::vector<const uint8_t*> chunks;
+    size_t head_stride = 0;
+
+    Keys(const RecordedTensors& t, const LayerInfo& info, int64_t n_columns) {
+        const std::span<const uint8_t> from = t.keys(info.k_layer);
+        const size_t head_bytes = info.k_bytes() / static_cast<size_t>(info.n_head_kv);
+        head_stride = head_bytes * static_cast<size_t>(chunk_columns);
+        const size_t chunk_bytes = head_stride * static_cast<size_t>(info.n_head_kv);
+        const int64_t n_chunks = (n_columns + chunk_columns - 1) / chunk_columns;
+        bytes.resize(static_cast<size_t>(n_chunks) * chunk_bytes);
+        chunks.resize(static_cast<size_t>(n_chunks));
+        base::parallel_for_all(chunks.size(), [&](size_t c) {
+            const int64_t begin = static_cast<int64_t>(c) * chunk_columns;
+            const int64_t n = std::min(chunk_columns, n_columns - begin);
+            chunks[c] = bytes.data() + c * chunk_bytes;
+            for (int32_t head = 0; head < info.n_head_kv; ++head) {
+                put_keys(
+                    info,
+                    from.data() + static_cast<size_t>(begin) * info.k_bytes() + static_cast<size_t>(head) * head_bytes,
+                    info.k_bytes(), 0, n, bytes.data() + c * chunk_bytes + static_cast<size_t>(head) * head_stride);
+            }
+        });
+    }
+};
+
+} // namespace
+
+Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Range tokens, const TakeBlock& take,
+                        const std::function<bool()>& go_on) try {
+    const LayerInfo& info = t.geometry().layers[static_cast<size_t>(layer)];
+    const Result<RowsPlan> single = plan_layer(info, false), batched = plan_layer(info, true);
+    int64_t n_columns = 0;
+    bool any_batched = false, any_single = false;
+    for (int64_t i = tokens.begin; i < tokens.end; ++i) {
+        if (!t.has_rows(i)) continue;
+        n_columns = std::max(n_columns, t.n_columns(i));
+        (t.frame(i).batched ? any_batched : any_single) = true;
+    }
+    if (n_columns == 0) return {};
+    if (any_single && !single) return single.error();
+    if (any_batched && !batched) return batched.error();
+    const Keys keys(t, info, n_columns);
+    const std::vector<Block> blocks = blocks_of(t, tokens, static_cast<int64_t>(block_queries(n_columns, false)));
+    std::mutex mutex;
+    Result<void> status;
+    std::atomic<bool> stop{false};
+    base::parallel_for_all(blocks.size(), [&](size_t b) {
+        if (stop) return;
+        try {
+            thread_local BlockRows rows;
+            std::vector<BlockQuery> queries(static_cast<size_t>(blocks[b].n));
+            const Block& block = blocks[blocks.size() - 1 - b]; // short rows last, for whoever waits for the others
+            queries.resize(static_cast<size_t>(block.n));
+            BlockRequest r;
+            r.layer = &info;
+            r.batched = t.frame(block.first).batched;
+            r.plan = r.batched ? &*batched : &*single;
+            r.chunks = keys.chunks;
+            r.positions = t.positions();
+            for (size_t i = 0; i < queries.size(); ++i) {
+                const Frame& f = t.frame(block.first + static_cast<int64_t>(i));
+                queries[i].visible = f.visible[static_cast<size_t>(info.mask_group)];
+                queries[i].position = f.position;
+                r.n_columns = std::max(r.n_columns, t.n_columns(block.first + static_cast<int64_t>(i)));
+            }
+            r.queries = queries;
+            r.positions = r.positions.first(static_cast<size_t>(r.n_columns));
+            const int32_t group = info.n_head / info.n_head_kv;
+            for (r.head = static_cast<int32_t>(heads.begin); r.head < heads.end; ++r.head) {
+                r.chunk_offset = static_cast<size_t>(r.head / group) * keys.head_stride;
+                for (size_t i = 0; i < queries.size(); ++i) {
+                    queries[i].q = t.query(block.first + static_cast<int64_t>(i), layer) +
+                                   static_cast<size_t>(r.head) * r.plan->q_head_bytes;
+                }
+                block_rows(row_kernels(), block_kernels(), r, rows);
+                take(r.head, block.first, queries.size(), rows);
+            }
+        } catch (const std::bad_alloc&) {
+            const std::lock_guard lock(mutex);
+            status = Error{ErrorKind::io, "there is no memory for the rows of this recording"};
+            stop = true;
+        }
+        const std::lock_guard lock(mutex);
+        if (!stop && go_on && !go_on()) {
+            status = Error{ErrorKind::io, "stopped before it was done"};
+            stop = true;
+        }
+    });
+    return status;
+} catch (const std::bad_alloc&) {
+    return Error{ErrorKind::io, "there is no memory for the keys of this recording"};
+}
+
+void copy_row(const BlockRows& rows, size_t i, std::span<float> out) {
+    size_t written = 0;
+    for (const BlockPiece& piece : rows.pieces) {
+        const auto begin = std::min(out.size(), static_cast<size_t>(piece.begin));
+        const auto end = std::min(out.size(), static_cast<size_t>(piece.end));
+        std::fill(out.begin() + static_cast<ptrdiff_t>(written), out.begin() + static_cast<ptrdiff_t>(begin), 0.0f);
+        if (begin < end) {
+            block_kernels().scale(rows.row(i) + begin, piece.factors[i], static_cast<int64_t>(end - begin),
+                                  out.data() + begin);
+        }
+        written = end;
+    }
+    std::fill(out.begin() + static_cast<ptrdiff_t>(written), out.end(), 0.0f);
+}
+
+} // namespace attnscope::view
