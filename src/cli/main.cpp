@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
     try {
         add_models(app, action);
         add_capture(app, action);
+        add_attach(app, action);
         add_show(app, action);
         add_info(app, action);
         add_verify(app, action);

@@ -18,6 +18,7 @@ using Action = std::function<int()>;
 // Each adds its subcommand to `app` and, when chosen, puts its work into `action`.
 void add_models(CLI::App& app, Action& action);
 void add_capture(CLI::App& app, Action& action);
+void add_attach(CLI::App& app, Action& action);
 void add_info(CLI::App& app, Action& action);
 void add_verify(CLI::App& app, Action& action);
 void add_show(CLI::App& app, Action& action);

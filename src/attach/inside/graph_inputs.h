@@ -1,0 +1,36 @@
+// What a graph says of its tokens, found by structure: names of inputs differ from version to version.
+#pragma once
+
+#include "capture/graph/attention_graph.h"
+
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace attnscope::attach {
+
+// Tensors of one graph; valid as long as it is.
+struct GraphInputs {
+    ggml_tensor* tokens = nullptr;    // i32 (n): rows of the embedding matrix that are looked up
+    ggml_tensor* positions = nullptr; // i32 (n or more)
+    ggml_tensor* cells = nullptr;     // i64 (n): where the first captured layer stores its keys
+    ggml_tensor* mask = nullptr;      // of that layer
+    const void* cache = nullptr;      // its keys' memory: another one belongs to another context
+    int64_t n = 0;
+    int32_t n_vocab = 0;
+
+    // Is this a model's text, with keys in a cache?
+    bool complete() const { return tokens && cells && mask && n > 0; }
+};
+GraphInputs find_inputs(ggml_cgraph* graph);
+
+// What they hold, when the graph is about to run.
+struct GraphTokens {
+    std::vector<int32_t> ids, positions; // positions: empty where the graph has none
+    std::vector<int64_t> cells;
+    std::vector<Ranges> visible; // cells
+};
+GraphTokens read_tokens(const GraphInputs& inputs);
+
+} // namespace attnscope::attach

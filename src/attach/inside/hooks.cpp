@@ -1,0 +1,168 @@
+// Functions of ggml that the program calls through the dynamic linker, which finds ours first. Each calls the real one, whatever
+// happens here.
+#include "attach/inside/hooks.h"
+
+#include "attach/inside/loaded.h"
+#include "attach/inside/probe.h"
+#include "attach/inside/program.h"
+#include "capture/graph/hook.h"
+
+#include <array>
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+
+namespace attnscope::capture {
+
+namespace {
+thread_local GraphHook* innermost = nullptr;
+} // namespace
+
+HookScope::HookScope(GraphHook* hook) : outer_(innermost) {
+    innermost = hook;
+}
+HookScope::~HookScope() {
+    innermost = outer_;
+}
+
+} // namespace attnscope::capture
+
+namespace attnscope::attach {
+
+capture::GraphHook* current_hook() {
+    return capture::innermost;
+}
+
+namespace {
+
+// The real functions, by the object that calls: a program may have several ggmls.
+template <typename F> class Real {
+public:
+    explicit constexpr Real(const char* name) : name_(name) {}
+    F of(link_map* caller) {
+        for (Known& k : known_) {
+            const link_map* object = k.caller.load(std::memory_order_acquire);
+            if (object == caller) return k.function;
+            if (object) continue;
+        }
+        void* found = find_function(caller, name_);
+        if (!found) return nullptr;
+        const auto function = reinterpret_cast<F>(found);
+        const size_t at = n_known_.fetch_add(1);
+        if (at < known_.size()) {
+            known_[at].function = function;
+            known_[at].caller.store(caller, std::memory_order_release);
+        }
+        return function;
+    }
+
+private:
+    struct Known {
+        std::atomic<link_map*> caller{nullptr};
+        F function = nullptr;
+    };
+    const char* name_;
+    std::array<Known, 16> known_{};
+    std::atomic<size_t> n_known_{0};
+};
+
+[[noreturn]] void no_ggml(const char* name) {
+    std::fprintf(stderr, "attnscope: %s was called, but no ggml that defines it can be found\n", name);
+    std::abort();
+}
+
+using AllocGraph = bool (*)(ggml_backend_sched_t, ggml_cgraph*);
+using Compute = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
+using FreeSched = void (*)(ggml_backend_sched_t);
+struct GgufParams { // gguf_init_params
+    bool no_alloc;
+    void* context;
+};
+using InitFromFile = void* (*)(const char*, GgufParams);
+
+Real<AllocGraph> real_alloc("ggml_backend_sched_alloc_graph");
+Real<Compute> real_async("ggml_backend_sched_graph_compute_async");
+Real<Compute> real_sync("ggml_backend_sched_graph_compute");
+Real<FreeSched> real_free("ggml_backend_sched_free");
+Real<InitFromFile> real_gguf("gguf_init_from_file");
+
+thread_local bool inside = false; // the synchronous function calls the asynchronous one
+
+bool alloc_graph(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    const AllocGraph real = real_alloc.of(caller);
+    if (!real) no_ggml("ggml_backend_sched_alloc_graph");
+    if (!inside) {
+        inside = true;
+        if (std::shared_ptr<Stream> stream = stream_of(caller, sched)) stream->before_alloc(sched, graph);
+        inside = false;
+    }
+    return real(sched, graph);
+}
+
+ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* graph, Compute real) {
+    if (inside) return real(sched, graph);
+    std::shared_ptr<Stream> stream = stream_of(caller, sched);
+    if (!stream) return real(sched, graph);
+    inside = true;
+    const ggml_status status = stream->compute(sched, graph, [&] { return real(sched, graph); });
+    inside = false;
+    return status;
+}
+
+} // namespace
+
+} // namespace attnscope::attach
+
+#define ATTNSCOPE_EXPORTED extern "C" __attribute__((visibility("default")))
+#define ATTNSCOPE_CALLER object_of(__builtin_return_address(0))
+
+using namespace attnscope::attach;
+
+ATTNSCOPE_EXPORTED bool ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    return alloc_graph(ATTNSCOPE_CALLER, sched, graph);
+}
+
+ATTNSCOPE_EXPORTED ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    link_map* caller = ATTNSCOPE_CALLER;
+    const Compute real = real_async.of(caller);
+    if (!real) no_ggml("ggml_backend_sched_graph_compute_async");
+    return compute(caller, sched, graph, real);
+}
+
+ATTNSCOPE_EXPORTED ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    link_map* caller = ATTNSCOPE_CALLER;
+    const Compute real = real_sync.of(caller);
+    if (!real) no_ggml("ggml_backend_sched_graph_compute");
+    return compute(caller, sched, graph, real);
+}
+
+ATTNSCOPE_EXPORTED void ggml_backend_sched_free(ggml_backend_sched_t sched) {
+    const FreeSched real = real_free.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_sched_free");
+    if (!inside) end_stream(sched);
+    real(sched);
+}
+
+ATTNSCOPE_EXPORTED void* gguf_init_from_file(const char* path, GgufParams params) {
+    const InitFromFile real = real_gguf.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("gguf_init_from_file");
+    remember_model(path);
+    return real(path, params);
+}
+
+// While the probe runs its aborts come back to it. All others are the program's.
+ATTNSCOPE_EXPORTED void ggml_abort(const char* file, int line, const char* format, ...) {
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    abort_of_probe(text);
+    using Abort = void (*)(const char*, int, const char*, ...);
+    if (const auto real = reinterpret_cast<Abort>(find_function(ATTNSCOPE_CALLER, "ggml_abort"))) {
+        real(file, line, "%s", text);
+    }
+    std::fprintf(stderr, "%s:%d: %s\n", file, line, text);
+    std::abort();
+}

@@ -1,0 +1,45 @@
+// Which line of text each token of a graph continues: told by the cells that it sees, because nobody else tells us.
+#pragma once
+
+#include <attnscope/types.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace attnscope::attach {
+
+// A token's place in its line.
+struct Place {
+    int64_t line = 0;
+    int64_t index = 0;
+    bool begins = false; // the line is new with this token
+    int64_t parent = -1, n_shared = 0;
+    bool alone = false; // it sees nothing before itself
+};
+
+// The lines of one cache. Every token's predecessor is the visible cell with the highest position below its own; where somebody
+// else has gone on from there already, a line branches off.
+class Lines {
+public:
+    static constexpr int64_t none = -1;
+
+    // Tokens in the order of the graph. `visible`: the cells that it may look at.
+    Place place(int32_t position, int64_t cell, const Ranges& visible);
+    // A cell holds what no graph has stored.
+    void forget_cell(int64_t cell);
+    int64_t n_lines() const { return static_cast<int64_t>(lengths_.size()); }
+    int64_t length(int64_t line) const { return lengths_[size_t(line)]; }
+
+private:
+    struct Cell {
+        int64_t line = none;
+        int64_t index = 0;
+        int32_t position = 0;
+    };
+    const Cell* predecessor(int32_t position, int64_t cell, const Ranges& visible) const;
+    std::vector<Cell> cells_;
+    std::vector<int64_t> lengths_; // by line: tokens it has, shared ones among them
+    int64_t latest_ = none;        // the cell placed last: the predecessor of the next token almost always
+};
+
+} // namespace attnscope::attach

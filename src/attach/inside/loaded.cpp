@@ -1,0 +1,73 @@
+#include "attach/inside/loaded.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <unistd.h>
+
+namespace attnscope::attach {
+
+namespace {
+
+bool is_named(const link_map* object) {
+    return object && object->l_name && object->l_name[0] != '\0';
+}
+
+// An object that is loaded already, as dlsym wants it. It stays loaded as long as its owner keeps it.
+class Handle {
+public:
+    explicit Handle(const link_map* object)
+        : handle_(is_named(object) ? dlopen(object->l_name, RTLD_LAZY | RTLD_NOLOAD) : nullptr) {}
+    ~Handle() {
+        if (handle_) dlclose(handle_);
+    }
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+    void* find(const char* name) const {
+        void* found = handle_ ? dlsym(handle_, name) : nullptr;
+        return object_of(found) == this_object() ? nullptr : found;
+    }
+
+private:
+    void* handle_;
+};
+
+} // namespace
+
+link_map* object_of(const void* address) {
+    Dl_info info;
+    void* object = nullptr;
+    if (!address || dladdr1(address, &info, &object, RTLD_DL_LINKMAP) == 0) return nullptr;
+    return static_cast<link_map*>(object);
+}
+
+link_map* this_object() {
+    static link_map* const object = object_of(reinterpret_cast<const void*>(&object_of));
+    return object;
+}
+
+std::string path_of(const link_map* object) {
+    if (is_named(object)) return object->l_name;
+    char path[4096];
+    const ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    return n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string("the program");
+}
+
+void* find_function(link_map* caller, const char* name) {
+    // This searches what the caller was linked with, however it was loaded, and never us.
+    if (void* found = Handle(caller).find(name)) return found;
+    void* next = dlsym(RTLD_NEXT, name);
+    if (next && object_of(next) != this_object()) return next;
+    link_map* first = this_object();
+    while (first && first->l_prev) first = first->l_prev;
+    void* only = nullptr;
+    for (link_map* object = first; object; object = object->l_next) {
+        if (object == this_object()) continue;
+        void* found = Handle(object).find(name);
+        if (!found || object_of(found) != object) continue;
+        if (only && only != found) return nullptr; // two: which one is meant nobody can say
+        only = found;
+    }
+    return only;
+}
+
+} // namespace attnscope::attach

@@ -1,0 +1,20 @@
+// What is loaded into this process, and functions in it.
+#pragma once
+
+#include <string>
+
+struct link_map;
+
+namespace attnscope::attach {
+
+// The loaded object that holds `address`; null: none.
+link_map* object_of(const void* address);
+link_map* this_object();
+// Its file; the executable's own where the linker has no name for it.
+std::string path_of(const link_map* object);
+
+// The function `name` as `caller` would get it if we were not there: of what it was linked with, then of what comes behind us in the
+// search, then of the only loaded object that defines it. Null: none.
+void* find_function(link_map* caller, const char* name);
+
+} // namespace attnscope::attach

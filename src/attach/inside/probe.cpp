@@ -1,0 +1,299 @@
+#include "attach/inside/probe.h"
+
+#include "attach/inside/loaded.h"
+
+#include <ggml-alloc.h>
+#include <ggml-backend.h>
+#include <ggml.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstring>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace attnscope::attach {
+
+namespace {
+
+// Where a ggml_abort of this thread goes while it probes. Everything between is C without destructors.
+struct Escape {
+    sigjmp_buf to{};
+    char text[256] = {};
+};
+thread_local Escape* escape = nullptr;
+
+constexpr const char* op_names[] = {"NONE",     "ADD",  "SCALE",    "UNARY",         "MUL_MAT",   "CONT",
+                                    "CPY",      "VIEW", "RESHAPE",  "PERMUTE",       "TRANSPOSE", "GET_ROWS",
+                                    "SET_ROWS", "ROPE", "SOFT_MAX", "FLASH_ATTN_EXT"};
+static_assert(std::size(op_names) == size_t(KnownOp::count_));
+
+// The functions that the probe calls, by the types that all versions since 2024 share.
+#define ATTNSCOPE_PROBE_FUNCTIONS(X)                                                                                   \
+    X(init)                                                                                                            \
+    X(free)                                                                                                            \
+    X(tensor_overhead) X(graph_overhead) X(new_tensor_4d) X(set_name) X(view_1d) X(add) X(scale) X(tanh) X(mul_mat)    \
+        X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext) X(flash_attn_ext)     \
+            X(set_output) X(new_graph) X(build_forward_expand) X(op_name) X(type_name) X(backend_cpu_buffer_type)      \
+                X(backend_buft_alloc_buffer) X(backend_buffer_get_base) X(backend_buffer_free) X(backend_tensor_alloc)
+
+struct Functions {
+#define ATTNSCOPE_MEMBER(name) decltype(&::ggml_##name) name = nullptr;
+    ATTNSCOPE_PROBE_FUNCTIONS(ATTNSCOPE_MEMBER)
+    ATTNSCOPE_MEMBER(set_rows) // since 2025-07
+    std::string missing;
+
+    explicit Functions(link_map* caller) {
+        const auto find = [&](const char* symbol, auto& function, bool needed) {
+            function = reinterpret_cast<std::decay_t<decltype(function)>>(find_function(caller, symbol));
+            if (!function && needed && missing.empty()) missing = symbol;
+        };
+#define ATTNSCOPE_FIND(name) find("ggml_" #name, name, true);
+        ATTNSCOPE_PROBE_FUNCTIONS(ATTNSCOPE_FIND)
+        find("ggml_set_rows", set_rows, false);
+    }
+};
+
+template <typename T> T read(const void* tensor, size_t at) {
+    T value;
+    std::memcpy(&value, static_cast<const char*>(tensor) + at, sizeof value);
+    return value;
+}
+
+constexpr size_t nowhere = SIZE_MAX;
+
+// The only place in `size` bytes of a tensor for which `fits`; nowhere if there is none or several.
+template <typename F> size_t only_place(size_t size, size_t step, size_t bytes, F&& fits) {
+    size_t found = nowhere;
+    for (size_t at = 0; at + bytes <= size; at += step) {
+        if (!fits(at)) continue;
+        if (found != nowhere) return nowhere;
+        found = at;
+    }
+    return found;
+}
+
+// Tensors of shapes and values that no field has by chance.
+struct Made {
+    ggml_context* context = nullptr;
+    ggml_backend_buffer_t memory = nullptr;
+    ggml_tensor *plain = nullptr, *half = nullptr, *ints = nullptr, *view = nullptr, *product = nullptr,
+                *marked = nullptr;
+    ggml_tensor *placed = nullptr, *flash = nullptr;
+    std::array<ggml_tensor*, size_t(KnownOp::count_)> of{};
+    void* base = nullptr;
+    std::vector<uint8_t> before_output, before_forward; // bytes of `marked` and `product`
+};
+
+constexpr int64_t shape[4] = {3, 5, 7, 11};
+constexpr size_t view_offset = 52;
+constexpr float flash_scale = 0.1171875F, flash_softcap = 29.5F;
+constexpr const char* probe_name = "attnscope_probe_name";
+
+constexpr size_t object_bytes = 32; // of a ggml_object, which stands before every tensor in a context
+
+void make(const Functions& f, Made& m, size_t tensor_bytes) {
+    m.context = f.init({64 * f.tensor_overhead() + 2 * f.graph_overhead(), nullptr, true});
+    ggml_context* c = m.context;
+    const auto tensor = [&](ggml_type type, int64_t a, int64_t b, int64_t d = 1, int64_t e = 1) {
+        return f.new_tensor_4d(c, type, a, b, d, e);
+    };
+    m.plain = tensor(GGML_TYPE_F32, shape[0], shape[1], shape[2], shape[3]);
+    m.half = tensor(GGML_TYPE_F16, shape[0], shape[1], shape[2], shape[3]);
+    m.ints = tensor(GGML_TYPE_I32, shape[0], shape[1], shape[2], shape[3]);
+    f.set_name(m.plain, probe_name);
+    m.view = f.view_1d(c, m.plain, 2, view_offset);
+    ggml_tensor* a = tensor(GGML_TYPE_F32, 64, 6);
+    ggml_tensor* b = tensor(GGML_TYPE_F32, 64, 2);
+    m.product = f.mul_mat(c, a, b);
+    const auto set = [&](KnownOp op, ggml_tensor* t) { m.of[size_t(op)] = t; };
+    set(KnownOp::none, m.plain);
+    set(KnownOp::add, f.add(c, a, a));
+    set(KnownOp::scale, f.scale(c, a, 2));
+    set(KnownOp::unary, f.tanh(c, a));
+    set(KnownOp::mul_mat, m.product);
+    set(KnownOp::cont, f.cont(c, a));
+    set(KnownOp::cpy, f.cpy(c, a, tensor(GGML_TYPE_F16, 64, 6)));
+    set(KnownOp::view, m.view);
+    set(KnownOp::reshape, f.reshape_1d(c, a, 64 * 6));
+    set(KnownOp::permute, f.permute(c, a, 0, 2, 1, 3));
+    set(KnownOp::transpose, f.transpose(c, a));
+    set(KnownOp::get_rows, f.get_rows(c, a, tensor(GGML_TYPE_I32, 2, 1)));
+    if (f.set_rows) set(KnownOp::set_rows, f.set_rows(c, tensor(GGML_TYPE_F16, 64, 9), b, tensor(GGML_TYPE_I64, 2, 1)));
+    set(KnownOp::rope, f.rope(c, tensor(GGML_TYPE_F32, 64, 4, 2), tensor(GGML_TYPE_I32, 2, 1), 64, 0));
+    ggml_tensor* mask = tensor(GGML_TYPE_F32, 6, 64);
+    set(KnownOp::soft_max, f.soft_max_ext(c, tensor(GGML_TYPE_F32, 6, 2, 4), mask, 1, 0));
+    ggml_tensor* keys = tensor(GGML_TYPE_F16, 64, 256, 2);
+    ggml_tensor* mask16 = tensor(GGML_TYPE_F16, 256, 64);
+    m.flash = f.flash_attn_ext(c, tensor(GGML_TYPE_F32, 64, 2, 4), keys, keys, mask16, flash_scale, 0, flash_softcap);
+    set(KnownOp::flash_attn_ext, m.flash);
+
+    const auto copy = [&](const ggml_tensor* t) {
+        const auto* bytes = reinterpret_cast<const uint8_t*>(t);
+        return std::vector<uint8_t>(bytes, bytes + tensor_bytes);
+    };
+    m.marked = tensor(GGML_TYPE_F32, 2, 2);
+    m.before_output = copy(m.marked);
+    f.set_output(m.marked);
+    m.before_forward = copy(m.product);
+    f.build_forward_expand(f.new_graph(c), m.product);
+    m.memory = f.backend_buft_alloc_buffer(f.backend_cpu_buffer_type(), 4096);
+    m.placed = tensor(GGML_TYPE_F32, 2, 2);
+    if (!m.memory) return;
+    m.base = f.backend_buffer_get_base(m.memory);
+    f.backend_tensor_alloc(m.memory, m.placed, m.base);
+}
+
+// Whatever is returned has been cross-checked. A sentence: what was not found.
+std::string read_layout(const Functions& f, const Made& m, size_t size, Probed& p) {
+    TensorLayout& l = p.tensor;
+    l.size = size;
+    l.ne = only_place(size, 8, 32, [&](size_t at) {
+        return read<int64_t>(m.plain, at) == shape[0] && read<int64_t>(m.plain, at + 8) == shape[1] &&
+               read<int64_t>(m.plain, at + 16) == shape[2] && read<int64_t>(m.plain, at + 24) == shape[3];
+    });
+    l.nb = only_place(size, 8, 32, [&](size_t at) {
+        return read<size_t>(m.plain, at) == 4 && read<size_t>(m.plain, at + 8) == 12 &&
+               read<size_t>(m.plain, at + 16) == 60 && read<size_t>(m.plain, at + 24) == 420;
+    });
+    l.type = only_place(size, 4, 4, [&](size_t at) {
+        return read<int32_t>(m.plain, at) == GGML_TYPE_F32 && read<int32_t>(m.half, at) == GGML_TYPE_F16 &&
+               read<int32_t>(m.ints, at) == GGML_TYPE_I32;
+    });
+    l.name = only_place(size, 1, 64, [&](size_t at) {
+        return std::memcmp(reinterpret_cast<const char*>(m.plain) + at, probe_name, std::strlen(probe_name) + 1) == 0;
+    });
+    l.src = only_place(size, 8, 24, [&](size_t at) {
+        const auto* k = read<const void*>(m.flash, at + 8);
+        return k && k == read<const void*>(m.flash, at + 16) && k != read<const void*>(m.flash, at) &&
+               read<const void*>(m.view, at) == m.plain;
+    });
+    l.view_src =
+        only_place(size, 8, 8, [&](size_t at) { return at != l.src && read<const void*>(m.view, at) == m.plain; });
+    l.view_offs = only_place(size, 8, 8, [&](size_t at) { return read<size_t>(m.view, at) == view_offset; });
+    l.buffer =
+        only_place(size, 8, 8, [&](size_t at) { return m.memory && read<const void*>(m.placed, at) == m.memory; });
+    l.data = only_place(size, 8, 8, [&](size_t at) { return m.base && read<const void*>(m.placed, at) == m.base; });
+    l.op_params = only_place(size, 4, 12, [&](size_t at) {
+        return read<float>(m.flash, at) == flash_scale && read<float>(m.flash, at + 8) == flash_softcap;
+    });
+    // A number that some version could not have is not asked for its name: ggml does not look before it reads its table.
+    const auto is = [&](const ggml_tensor* t, size_t at, const char* name) {
+        const auto number = read<uint32_t>(t, at);
+        return number < 60 && std::strcmp(f.op_name(static_cast<ggml_op>(number)), name) == 0;
+    };
+    l.op = only_place(size, 4, 4, [&](size_t at) {
+        return is(m.plain, at, "NONE") && is(m.product, at, "MUL_MAT") && is(m.view, at, "VIEW");
+    });
+    l.flags = only_place(size, 4, 4, [&](size_t at) {
+        return read<int32_t>(m.before_output.data(), at) != read<int32_t>(m.marked, at);
+    });
+    const std::pair<const char*, size_t> fields[] = {{"shape", l.ne},
+                                                     {"strides", l.nb},
+                                                     {"type", l.type},
+                                                     {"name", l.name},
+                                                     {"sources", l.src},
+                                                     {"view", l.view_src},
+                                                     {"view's offset", l.view_offs},
+                                                     {"buffer", l.buffer},
+                                                     {"data", l.data},
+                                                     {"parameters", l.op_params},
+                                                     {"operation", l.op},
+                                                     {"flags", l.flags}};
+    for (const auto& [what, at] : fields) {
+        if (at == nowhere) return std::string("where its tensors have their ") + what + " was not found";
+    }
+    if (l.view_src <= l.src) return "its tensors' sources do not lie as expected";
+    l.n_src = (l.view_src - l.src) / sizeof(void*);
+    p.flag_compute = read<int32_t>(m.product, l.flags) & ~read<int32_t>(m.before_forward.data(), l.flags);
+    p.tanh = read<int32_t>(m.of[size_t(KnownOp::unary)], l.op_params);
+    for (size_t i = 0; i < p.ops.size(); ++i) {
+        p.ops[i] = m.of[i] ? read<int32_t>(m.of[i], l.op) : -1;
+        if (!m.of[i]) continue;
+        if (p.ops[i] < 0 || p.ops[i] > 255 || std::strcmp(f.op_name(static_cast<ggml_op>(p.ops[i])), op_names[i]) != 0)
+            return std::string("its number of the operation ") + op_names[i] + " was not found";
+    }
+    for (const auto& [type, name] : {std::pair{GGML_TYPE_F32, "f32"}, {GGML_TYPE_F16, "f16"}, {GGML_TYPE_I64, "i64"}}) {
+        const char* theirs = f.type_name(type);
+        if (!theirs || std::strcmp(theirs, name) != 0) return "its element types have other numbers";
+    }
+    return {};
+}
+
+} // namespace
+
+void abort_of_probe(const char* text) {
+    if (!escape) return;
+    std::strncpy(escape->text, text, sizeof escape->text - 1);
+    siglongjmp(escape->to, 1);
+}
+
+Probed probe_ggml(link_map* caller) {
+    Probed probed;
+    const Functions f(caller);
+    if (!f.missing.empty()) {
+        probed.refusal = "its ggml has no function " + f.missing + " that can be found";
+        return probed;
+    }
+    const size_t overhead = f.tensor_overhead();
+    if (overhead < 200 || overhead > 4096) {
+        probed.refusal = "its tensors have an unexpected size";
+        return probed;
+    }
+    const size_t size = overhead - object_bytes;
+    Made made;
+    Escape here;
+    if (sigsetjmp(here.to, 0) == 0) {
+        escape = &here;
+        make(f, made, size);
+        escape = nullptr;
+        probed.refusal = read_layout(f, made, size, probed);
+    } else {
+        escape = nullptr;
+        probed.refusal = std::string("its ggml refused the probe's tensors: ") + here.text;
+    }
+    if (made.memory) f.backend_buffer_free(made.memory);
+    if (made.context) f.free(made.context);
+    return probed;
+}
+
+Probed header_ggml() {
+    Probed p;
+    p.tensor = {.type = offsetof(ggml_tensor, type),
+                .buffer = offsetof(ggml_tensor, buffer),
+                .ne = offsetof(ggml_tensor, ne),
+                .nb = offsetof(ggml_tensor, nb),
+                .op = offsetof(ggml_tensor, op),
+                .op_params = offsetof(ggml_tensor, op_params),
+                .flags = offsetof(ggml_tensor, flags),
+                .src = offsetof(ggml_tensor, src),
+                .n_src = GGML_MAX_SRC,
+                .view_src = offsetof(ggml_tensor, view_src),
+                .view_offs = offsetof(ggml_tensor, view_offs),
+                .data = offsetof(ggml_tensor, data),
+                .name = offsetof(ggml_tensor, name),
+                .size = sizeof(ggml_tensor)};
+    p.ops = {GGML_OP_NONE,     GGML_OP_ADD,     GGML_OP_SCALE,     GGML_OP_UNARY,
+             GGML_OP_MUL_MAT,  GGML_OP_CONT,    GGML_OP_CPY,       GGML_OP_VIEW,
+             GGML_OP_RESHAPE,  GGML_OP_PERMUTE, GGML_OP_TRANSPOSE, GGML_OP_GET_ROWS,
+             GGML_OP_SET_ROWS, GGML_OP_ROPE,    GGML_OP_SOFT_MAX,  GGML_OP_FLASH_ATTN_EXT};
+    p.tanh = GGML_UNARY_OP_TANH;
+    p.flag_compute = GGML_TENSOR_FLAG_COMPUTE;
+    return p;
+}
+
+std::string difference(const Probed& found, const Probed& built) {
+    if (!(found.tensor == built.tensor)) return "its tensors lie otherwise in memory";
+    for (size_t i = 0; i < found.ops.size(); ++i) {
+        if (found.ops[i] != built.ops[i])
+            return std::string("its number of the operation ") + op_names[i] + " is " + std::to_string(found.ops[i]) +
+                   " and not " + std::to_string(built.ops[i]);
+    }
+    if (found.tanh != built.tanh) return "its number of tanh is another one";
+    if (found.flag_compute != built.flag_compute) return "it marks otherwise what runs";
+    return {};
+}
+
+} // namespace attnscope::attach

@@ -1,0 +1,127 @@
+#include "attach/inside/program.h"
+
+#include "attach/inside/host_ggml.h"
+#include "attach/inside/loaded.h"
+#include "attach/inside/probe.h"
+
+#include <atomic>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include <unistd.h>
+
+namespace attnscope::attach {
+
+namespace {
+
+// One a process, and never destroyed: threads of the program may compute while it ends.
+struct Program {
+    std::mutex mutex;
+    std::mutex out_mutex; // held while a message waits for room
+    std::unique_ptr<Outbox> outbox;
+    link_map* host = nullptr;        // whose ggml the slots are connected to
+    std::map<link_map*, bool> known; // objects that call a scheduler: is theirs captured?
+    std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
+    uint32_t n_streams = 0;
+    bool told = false; // that the parent is gone
+};
+
+Program& program() {
+    static Program& p = *new Program;
+    return p;
+}
+
+enum class State { unknown, off, on };
+std::atomic<State> state{State::unknown};
+std::atomic<pid_t> owner{0}; // a child made by fork() has no ring, and may not write into its parent's
+
+bool send(const Message& message) {
+    Program& p = program();
+    const std::lock_guard lock(p.out_mutex);
+    if (!p.outbox) return false;
+    if (p.outbox->send(message)) return true;
+    if (!std::exchange(p.told, true)) {
+        std::fputs("attnscope: nobody takes what is captured any more; the program goes on without\n", stderr);
+    }
+    state = State::off;
+    return false;
+}
+
+std::string engine_of(link_map* caller) {
+    using Version = const char* (*)();
+    const auto version = reinterpret_cast<Version>(find_function(caller, "ggml_version"));
+    return version && version() ? std::string("ggml ") + version() : std::string("a ggml that tells no version");
+}
+
+// Why the ggml of `caller` cannot be captured; empty: it can, and the slots are connected.
+std::string connect(Program& p, link_map* caller) {
+    if (p.host) return p.host == caller ? "" : "a second copy of ggml is loaded, and one is captured already";
+    const Probed found = probe_ggml(caller);
+    if (!found.refusal.empty()) return found.refusal;
+    if (const std::string other = difference(found, header_ggml()); !other.empty())
+        return "its ggml is of another version than those that attach knows: " + other;
+    if (std::string missing = connect_ggml(caller); !missing.empty()) return missing;
+    p.host = caller;
+    return {};
+}
+
+bool captured(Program& p, link_map* caller) {
+    const auto known = p.known.find(caller);
+    if (known != p.known.end()) return known->second;
+    if (!p.outbox) {
+        Result<std::unique_ptr<Outbox>> outbox = Outbox::create(attach_folder());
+        if (!outbox) {
+            std::fprintf(stderr, "attnscope: %s; nothing is captured\n", outbox.error().message.c_str());
+            state = State::off;
+            return false;
+        }
+        p.outbox = std::move(*outbox);
+        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), "interposed"});
+    }
+    const std::string refusal = connect(p, caller);
+    if (!refusal.empty()) send(Notice{"nothing of " + path_of(caller) + " is captured: " + refusal});
+    return p.known[caller] = refusal.empty();
+}
+
+} // namespace
+
+std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) {
+    if (state == State::off) return nullptr;
+    if (state == State::unknown) {
+        pid_t nobody = 0;
+        owner.compare_exchange_strong(nobody, getpid());
+        state = attach_folder().empty() ? State::off : State::on;
+        if (state == State::off) return nullptr;
+    }
+    if (owner != getpid()) return nullptr;
+    try {
+        Program& p = program();
+        const std::lock_guard lock(p.mutex);
+        if (!captured(p, caller)) return nullptr;
+        std::shared_ptr<Stream>& stream = p.streams[sched];
+        if (!stream) stream = std::make_shared<Stream>(p.n_streams++, send);
+        return stream;
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "attnscope: %s; nothing is captured any more\n", e.what());
+        state = State::off;
+        return nullptr;
+    }
+}
+
+void end_stream(ggml_backend_sched_t sched) {
+    if (state != State::on || owner != getpid()) return;
+    std::shared_ptr<Stream> stream;
+    {
+        Program& p = program();
+        const std::lock_guard lock(p.mutex);
+        const auto found = p.streams.find(sched);
+        if (found == p.streams.end()) return;
+        stream = std::move(found->second);
+        p.streams.erase(found);
+    }
+    stream->end({});
+}
+
+} // namespace attnscope::attach

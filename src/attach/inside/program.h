@@ -1,0 +1,19 @@
+// The program that we are in: whether somebody wants its attention, its ggml, its contexts.
+#pragma once
+
+#include "attach/inside/stream.h"
+
+#include <ggml-backend.h>
+
+#include <memory>
+
+struct link_map;
+
+namespace attnscope::attach {
+
+// The stream of a scheduler that `caller` uses; null: nothing is captured, and the program goes its way.
+std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
+// The scheduler is about to go.
+void end_stream(ggml_backend_sched_t sched);
+
+} // namespace attnscope::attach

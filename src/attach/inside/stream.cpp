@@ -1,0 +1,100 @@
+#include "attach/inside/stream.h"
+
+#include "attach/inside/hooks.h"
+#include "attach/inside/host_ggml.h"
+#include "capture/graph/hook.h"
+#include "capture/graph/host_attention.h"
+
+#include <optional>
+#include <utility>
+
+namespace attnscope::attach {
+
+Stream::Stream(uint32_t number, Send send) : number_(number), send_(std::move(send)) {}
+
+void Stream::stop(const std::string& why) {
+    on_ = false;
+    if (!why.empty()) send_(Notice{why});
+    if (begun_) send_(StreamEnd{number_, why});
+}
+
+void Stream::end(const std::string& reason) {
+    const std::lock_guard lock(mutex_);
+    if (on_) stop(reason);
+}
+
+void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    const std::lock_guard lock(mutex_);
+    if (!on_) return;
+    try {
+        graph_ = nullptr;
+        const GraphInputs inputs = find_inputs(graph);
+        if (!inputs.complete()) return; // embeddings, pictures, sound: not ours
+        inputs_ = inputs;
+        if (!capture_) capture_ = capture::Capture::make({}, [this](CapturedFrame&& f) { return take(std::move(f)); });
+        capture::Capture::Decode decode(*capture_, {});
+        if (capture::GraphHook* hook = current_hook()) hook->before_alloc(sched, graph);
+        graph_ = graph;
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+}
+
+// Where the tokens of a graph belong. False: this graph cannot be captured.
+bool Stream::place(const GraphTokens& tokens) {
+    for (size_t i = 0; i < tokens.ids.size(); ++i) {
+        const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
+        const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
+        if (place.begins && i == 0) {
+            capture_->forget(place.index);
+            if (line_ != Lines::none) send_(SequenceEnd{number_, line_, {}});
+            line_ = place.line;
+            if (begun_) send_(SequenceBegin{number_, place.line, place.parent, place.n_shared});
+        } else if (place.line != line_) {
+            stop("several sequences are decoded together, which attach does not follow yet");
+            return false;
+        }
+    }
+    return true;
+}
+
+ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, const std::function<ggml_status()>& run) {
+    const std::lock_guard lock(mutex_);
+    if (!on_ || graph != graph_) return run();
+    GraphTokens tokens;
+    std::optional<capture::Capture::Decode> decode;
+    try {
+        tokens = read_tokens(inputs_);
+        if (!place(tokens)) return run();
+        const FrameKind kind = tokens.ids.size() > 1 ? FrameKind::prompt : FrameKind::generated;
+        decode.emplace(*capture_, capture::Tokens{tokens.ids, tokens.positions, kind});
+        if (current_hook()) current_hook()->before_compute(sched, graph);
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+    const ggml_status status = run();
+    if (!on_ || !decode) return status;
+    try {
+        const bool good = status == GGML_STATUS_SUCCESS;
+        if (current_hook()) current_hook()->after_compute(sched, graph, good);
+        if (Result<void> r = decode->end(good); !r) stop(r.error().message);
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+    return status;
+}
+
+Result<void> Stream::take(CapturedFrame&& captured) {
+    if (!begun_) {
+        begun_ = true;
+        send_(StreamBegin{number_, inputs_.n_vocab, open_models(), capture_->geometry()});
+        send_(SequenceBegin{number_, line_, Lines::none, 0});
+    }
+    captured.frame.sequence = line_;
+    if (!send_(FrameMessage{number_, std::move(captured.frame)})) {
+        return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};
+    }
+    return {};
+}
+
+} // namespace attnscope::attach

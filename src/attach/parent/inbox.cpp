@@ -1,0 +1,114 @@
+#include "attach/parent/inbox.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include <unistd.h>
+
+namespace attnscope::attach {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr size_t most_rings = 256; // of one run: each is memory
+constexpr size_t messages_a_turn = 64;
+
+std::string shared_folder() {
+    for (const char* at : {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"}) {
+        if (!at || access(at, W_OK | X_OK) != 0) continue;
+        std::string name = std::string(at) + "/attnscope-attach-XXXXXX";
+        if (mkdtemp(name.data())) return name;
+    }
+    return {};
+}
+
+} // namespace
+
+Result<std::unique_ptr<Inbox>> Inbox::create(std::function<std::unique_ptr<ProgramRecorder>()> new_recorder,
+                                             ProgramRecorder::Say say) {
+    std::unique_ptr<Inbox> inbox(new Inbox);
+    inbox->folder_ = shared_folder();
+    if (inbox->folder_.empty())
+        return Error{ErrorKind::io, "no folder in shared memory can be made (/dev/shm, TMPDIR)"};
+    Result<std::unique_ptr<ParentLock>> lock = ParentLock::hold(inbox->folder_);
+    if (!lock) return lock.error();
+    inbox->lock_ = std::move(*lock);
+    inbox->new_recorder_ = std::move(new_recorder);
+    inbox->say_ = std::move(say);
+    return inbox;
+}
+
+Inbox::~Inbox() {
+    std::error_code ec;
+    if (!folder_.empty()) fs::remove_all(folder_, ec);
+}
+
+void Inbox::look_for_rings() {
+    std::error_code ec;
+    for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
+        const std::string name = at->path().filename().string();
+        if (at->path().extension() != ".ring" || rings_.count(name) > 0 || rings_.size() >= most_rings) continue;
+        Result<std::unique_ptr<RingReader>> reader = RingReader::open(at->path().string());
+        Ring ring;
+        if (reader) {
+            ring.reader = std::move(*reader);
+            ring.recorder = new_recorder_();
+        } else {
+            say_(reader.error().message);
+        }
+        rings_[name] = std::move(ring);
+    }
+}
+
+bool Inbox::drain(Ring& ring, size_t most) {
+    std::vector<uint8_t> bytes;
+    for (size_t n = 0; n < most; ++n) {
+        Result<bool> read = ring.reader->read(bytes);
+        if (read && !*read) return n > 0;
+        std::optional<Message> message = read ? read_message(bytes) : std::nullopt;
+        if (!message) {
+            say_(read ? "a program sent what is no message: it is not listened to any more" : read.error().message);
+            ring.recorder->finish();
+            ring.reader.reset();
+            return true;
+        }
+        ring.recorder->take(std::move(*message));
+    }
+    return true;
+}
+
+bool Inbox::take() {
+    look_for_rings();
+    bool any = false;
+    for (auto& [name, ring] : rings_) {
+        if (ring.reader && drain(ring, messages_a_turn)) any = true;
+    }
+    return any;
+}
+
+bool Inbox::programs_live() const {
+    return std::any_of(rings_.begin(), rings_.end(), [](const auto& entry) {
+        const Ring& ring = entry.second;
+        const auto pid = ring.reader ? static_cast<pid_t>(ring.reader->pid()) : 0;
+        return pid > 0 && !ring.reader->closed() && (kill(pid, 0) == 0 || errno == EPERM);
+    });
+}
+
+std::vector<Recorded> Inbox::finish() {
+    while (take()) {}
+    std::vector<Recorded> all;
+    for (auto& [name, ring] : rings_) {
+        if (!ring.recorder) continue;
+        ring.recorder->finish();
+        all.insert(all.end(), ring.recorder->recorded().begin(), ring.recorder->recorded().end());
+    }
+    return all;
+}
+
+} // namespace attnscope::attach

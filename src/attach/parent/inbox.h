@@ -1,0 +1,46 @@
+// The rings of the programs that run under one `attnscope attach`: each is read as soon as there is something in it.
+#pragma once
+
+#include "attach/parent/recorder.h"
+#include "attach/wire/ring.h"
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnscope::attach {
+
+class Inbox {
+public:
+    // A folder of ours in shared memory, and the lock that tells programs that we live.
+    static Result<std::unique_ptr<Inbox>> create(std::function<std::unique_ptr<ProgramRecorder>()> new_recorder,
+                                                 ProgramRecorder::Say say);
+    ~Inbox(); // removes the folder
+    const std::string& folder() const { return folder_; }
+    // Takes everything that lies there. False: nothing did.
+    bool take();
+    // Does a program that has a ring still run?
+    bool programs_live() const;
+    // The programs have ended, or are left alone: takes the rest and closes all recordings.
+    std::vector<Recorded> finish();
+    bool any_program() const { return !rings_.empty(); }
+
+private:
+    struct Ring {
+        std::unique_ptr<RingReader> reader; // null: it was no ring, or its messages made no sense
+        std::unique_ptr<ProgramRecorder> recorder;
+    };
+    Inbox() = default;
+    void look_for_rings();
+    bool drain(Ring& ring, size_t most);
+
+    std::string folder_;
+    std::unique_ptr<ParentLock> lock_;
+    std::function<std::unique_ptr<ProgramRecorder>()> new_recorder_;
+    ProgramRecorder::Say say_;
+    std::map<std::string, Ring> rings_; // by name of the file
+};
+
+} // namespace attnscope::attach

@@ -1,0 +1,185 @@
+#include "attach/parent/recorder.h"
+
+#include "base/version.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+namespace attnscope::attach {
+
+namespace {
+
+// Each has a thread and a queue: of more than this the one that rested longest is closed.
+constexpr size_t most_open = 64;
+constexpr size_t most_streams = 1024;
+constexpr size_t queue_bytes = size_t(16) << 20;
+
+std::string stem_of(const std::string& path) {
+    return std::filesystem::path(path).stem().string();
+}
+
+} // namespace
+
+ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say)
+    : folder_(std::move(folder)), settings_(std::move(settings)), say_(std::move(say)) {}
+
+void ProgramRecorder::take(Message&& message) {
+    std::visit([&](auto&& m) { on(std::move(m)); }, std::move(message));
+}
+
+void ProgramRecorder::on(Hello&& m) {
+    hello_ = std::move(m);
+    say_(fmt::format("process {} ({}): {} in {}, {}", hello_.pid, hello_.program, hello_.engine,
+                     std::filesystem::path(hello_.library).filename().string(), hello_.hook));
+}
+
+void ProgramRecorder::on(Notice&& m) {
+    say_(fmt::format("process {}: {}", hello_.pid, m.text));
+}
+
+void ProgramRecorder::on(StreamBegin&& m) {
+    if (streams_.size() >= most_streams) streams_.erase(streams_.begin());
+    Result<std::unique_ptr<Texts>> texts = Texts::open(m.files, m.n_vocab);
+    Stream& s = streams_[m.stream];
+    s = {};
+    if (texts)
+        s.texts = std::move(*texts);
+    else
+        say_(fmt::format("process {}: tokens have no texts: {}", hello_.pid, texts.error().message));
+    const auto captured = std::count_if(m.geometry.layers.begin(), m.geometry.layers.end(),
+                                        [](const LayerInfo& l) { return l.captured(); });
+    say_(fmt::format("process {}: {}, {} of {} layers", hello_.pid,
+                     s.texts ? s.texts->path() : "a model without a file", captured, m.geometry.layers.size()));
+    s.begin = std::move(m);
+}
+
+ProgramRecorder::Stream* ProgramRecorder::stream(uint32_t number) {
+    const auto found = streams_.find(number);
+    return found == streams_.end() ? nullptr : &found->second;
+}
+
+std::string ProgramRecorder::free_path(const std::string& stem) const {
+    for (int64_t n = 0;; ++n) {
+        std::string path = fmt::format("{}/{}-{}.attn", folder_, stem, n);
+        std::error_code ec;
+        if (!std::filesystem::exists(path, ec)) return path;
+    }
+}
+
+std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
+    RecordingInfo info;
+    if (s.texts) info.model = s.texts->identity();
+    info.writer = base::program();
+    info.engine = hello_.engine;
+    info.entry = "attached";
+    info.settings_json = settings_;
+    info.geometry = s.begin.geometry;
+    Recorded recorded;
+    recorded.path = free_path(fmt::format("{}-{}", s.texts ? stem_of(s.texts->path()) : "model", hello_.pid));
+    WriterOptions options;
+    options.queue_bytes = queue_bytes;
+    auto file = std::make_shared<File>();
+    file->recorded = recorded_.size();
+    Result<std::unique_ptr<RecordingWriter>> writer = RecordingWriter::create(recorded.path, info, options);
+    if (!writer) {
+        recorded.problem = writer.error().message;
+    } else if (Result<void> r = (*writer)->begin(s.begin.geometry); !r) {
+        recorded.problem = r.error().message;
+    } else {
+        file->writer = std::move(*writer);
+    }
+    if (!recorded.problem.empty()) say_(recorded.problem);
+    recorded_.push_back(std::move(recorded));
+    files_.push_back(file);
+    return file;
+}
+
+void ProgramRecorder::limit_open() {
+    if (files_.size() <= most_open) return;
+    const auto oldest = std::min_element(files_.begin(), files_.end(),
+                                         [](const auto& a, const auto& b) { return a->last_used < b->last_used; });
+    const std::shared_ptr<File> file = *oldest;
+    files_.erase(oldest);
+    close(*file, {});
+}
+
+void ProgramRecorder::on(SequenceBegin&& m) {
+    Stream* s = stream(m.stream);
+    if (!s) return;
+    std::shared_ptr<File> file;
+    if (m.parent < 0) {
+        file = new_file(*s);
+        file->sequence[m.id] = 0;
+    } else if (const auto parent = s->file_of.find(m.parent); parent != s->file_of.end() && parent->second->writer) {
+        file = parent->second;
+        Sequence sequence;
+        sequence.id = static_cast<int64_t>(file->sequence.size());
+        sequence.parent = file->sequence[m.parent];
+        sequence.n_shared = m.n_shared;
+        if (Result<void> r = file->writer->begin_sequence(sequence); !r) return fail(*file, r.error().message);
+        file->sequence[m.id] = sequence.id;
+    } else {
+        return say_(fmt::format("process {}: a line branches off one that is closed, and is not recorded", hello_.pid));
+    }
+    file->last_used = ++uses_;
+    s->file_of[m.id] = file;
+    limit_open();
+}
+
+void ProgramRecorder::on(SequenceEnd&& m) {
+    Stream* s = stream(m.stream);
+    const auto found = s ? s->file_of.find(m.id) : decltype(s->file_of.find(m.id)){};
+    if (!s || found == s->file_of.end() || !found->second->writer) return;
+    File& file = *found->second;
+    if (Result<void> r = file.writer->end_sequence(file.sequence[m.id], m.reason); !r) fail(file, r.error().message);
+}
+
+void ProgramRecorder::on(FrameMessage&& m) {
+    Stream* s = stream(m.stream);
+    if (!s) return;
+    const auto found = s->file_of.find(m.frame.sequence);
+    if (found == s->file_of.end() || !found->second->writer) return;
+    File& file = *found->second;
+    file.last_used = ++uses_;
+    Recorded& recorded = recorded_[file.recorded];
+    ++recorded.n_frames;
+    recorded.n_ok += m.frame.verdict == verdict_ok;
+    if (s->texts && m.frame.token >= 0) file.writer->token_text(m.frame.token, s->texts->piece(m.frame.token));
+    m.frame.sequence = file.sequence[m.frame.sequence];
+    if (Result<void> r = file.writer->push(std::move(m.frame)); !r) fail(file, r.error().message);
+}
+
+void ProgramRecorder::on(StreamEnd&& m) {
+    Stream* s = stream(m.stream);
+    if (!s) return;
+    for (const auto& [line, file] : s->file_of) {
+        close(*file, m.reason);
+        std::erase(files_, file);
+    }
+    streams_.erase(m.stream);
+}
+
+// What was written stays, and says that it is incomplete.
+void ProgramRecorder::fail(File& file, const std::string& why) {
+    Recorded& recorded = recorded_[file.recorded];
+    recorded.problem = why;
+    say_(fmt::format("{}: {}", recorded.path, why));
+    file.writer.reset();
+}
+
+void ProgramRecorder::close(File& file, const std::string& why) {
+    if (!file.writer) return;
+    if (!why.empty()) return fail(file, why);
+    if (Result<void> r = file.writer->close(); !r) return fail(file, r.error().message);
+    file.writer.reset();
+}
+
+void ProgramRecorder::finish() {
+    for (const std::shared_ptr<File>& file : std::exchange(files_, {})) close(*file, {});
+    streams_.clear();
+}
+
+} // namespace attnscope::attach

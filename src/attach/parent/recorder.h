@@ -1,0 +1,70 @@
+// What one program tells, into recordings.
+#pragma once
+
+#include "attach/parent/texts.h"
+#include "attach/wire/messages.h"
+
+#include <attnscope/recording.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnscope::attach {
+
+// One recording that was written: every line that begins with nothing before it has its own, and those that branch off it.
+struct Recorded {
+    std::string path;
+    int64_t n_frames = 0, n_ok = 0;
+    std::string problem; // why it ended early; empty: it did not
+};
+
+// The messages come from a program that we did not write: one that makes no sense ends its recording, never us.
+class ProgramRecorder {
+public:
+    using Say = std::function<void(const std::string&)>; // a line for a person
+    // `new_recording(stem)`: a path that is free.
+    ProgramRecorder(std::string folder, std::string settings, Say say);
+    void take(Message&& message);
+    // Nothing comes any more. Closes what is open.
+    void finish();
+    const std::vector<Recorded>& recorded() const { return recorded_; }
+
+private:
+    struct File {
+        std::unique_ptr<RecordingWriter> writer;
+        size_t recorded = 0;                 // its place in recorded_
+        std::map<int64_t, int64_t> sequence; // the program's number of a line -> ours
+        uint64_t last_used = 0;
+    };
+    struct Stream {
+        StreamBegin begin;
+        std::shared_ptr<Texts> texts;                     // null: unknown
+        std::map<int64_t, std::shared_ptr<File>> file_of; // by line
+    };
+    void on(Hello&& m);
+    void on(Notice&& m);
+    void on(StreamBegin&& m);
+    void on(SequenceBegin&& m);
+    void on(SequenceEnd&& m);
+    void on(FrameMessage&& m);
+    void on(StreamEnd&& m);
+    Stream* stream(uint32_t number);
+    std::shared_ptr<File> new_file(Stream& stream);
+    void fail(File& file, const std::string& why);
+    void close(File& file, const std::string& why);
+    void limit_open();
+    std::string free_path(const std::string& stem) const;
+
+    const std::string folder_, settings_;
+    const Say say_;
+    Hello hello_;
+    std::map<uint32_t, Stream> streams_;
+    std::vector<std::shared_ptr<File>> files_; // open ones
+    std::vector<Recorded> recorded_;
+    uint64_t uses_ = 0;
+};
+
+} // namespace attnscope::attach

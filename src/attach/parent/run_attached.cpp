@@ -1,0 +1,172 @@
+#include "attach/parent/run_attached.h"
+
+#include "attach/parent/inbox.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <sstream>
+#include <utility>
+
+#include <spawn.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace attnscope::attach {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr long poll_ns = 2'000'000;
+
+// Signal handlers can only reach globals.
+volatile sig_atomic_t to_pass_on = 0;
+extern "C" void pass_on(int signal) {
+    to_pass_on = signal;
+}
+
+// While it lives an interrupt of the terminal is the program's affair, and requests to end are passed on to it.
+class Signals {
+public:
+    Signals() {
+        to_pass_on = 0;
+        set(SIGINT, SIG_IGN, interrupt_), set(SIGQUIT, SIG_IGN, quit_);
+        set(SIGTERM, pass_on, terminate_), set(SIGHUP, pass_on, hang_up_);
+    }
+    ~Signals() {
+        sigaction(SIGINT, &interrupt_, nullptr), sigaction(SIGQUIT, &quit_, nullptr);
+        sigaction(SIGTERM, &terminate_, nullptr), sigaction(SIGHUP, &hang_up_, nullptr);
+    }
+    Signals(const Signals&) = delete;
+    Signals& operator=(const Signals&) = delete;
+
+private:
+    static void set(int signal, void (*handler)(int), struct sigaction& before) {
+        struct sigaction action {};
+        action.sa_handler = handler;
+        sigaction(signal, &action, &before);
+    }
+    struct sigaction interrupt_ {
+    }, quit_{}, terminate_{}, hang_up_{};
+};
+
+// Ours in front of what was there already.
+std::vector<std::string> environment(const std::string& library, const std::string& folder) {
+    std::vector<std::string> all;
+    std::string preload = "LD_PRELOAD=" + library;
+    for (char** e = environ; *e; ++e) {
+        const std::string_view entry = *e;
+        if (entry.rfind("LD_PRELOAD=", 0) == 0) {
+            if (entry.size() > 11) preload += ":" + std::string(entry.substr(11));
+        } else if (entry.rfind("ATTNSCOPE_ATTACH=", 0) != 0) {
+            all.emplace_back(entry);
+        }
+    }
+    all.push_back(std::move(preload));
+    all.push_back("ATTNSCOPE_ATTACH=" + folder);
+    return all;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+    std::vector<char*> p;
+    for (std::string& s : strings) p.push_back(s.data());
+    p.push_back(nullptr);
+    return p;
+}
+
+Result<pid_t> start(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env) {
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    sigset_t defaults; // what we and the command line ignore is not the program's to inherit
+    sigemptyset(&defaults);
+    for (const int s : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGXFSZ}) sigaddset(&defaults, s);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    pid_t pid = 0;
+    const int failed =
+        posix_spawn(&pid, program.c_str(), nullptr, &attributes, pointers(argv).data(), pointers(env).data());
+    posix_spawnattr_destroy(&attributes);
+    if (failed != 0) return Error{ErrorKind::io, "cannot start " + program + ": " + std::strerror(failed)};
+    return pid;
+}
+
+void rest() {
+    const timespec wait{0, poll_ns};
+    nanosleep(&wait, nullptr);
+}
+
+} // namespace
+
+Result<std::string> attach_library() {
+    constexpr const char* name = "libattnscope_attach.so";
+    if (const char* given = std::getenv("ATTNSCOPE_ATTACH_LIBRARY")) {
+        if (fs::exists(given)) return fs::absolute(given).string();
+        return Error{ErrorKind::not_found,
+                     std::string("ATTNSCOPE_ATTACH_LIBRARY names ") + given + ", which is not there"};
+    }
+    std::error_code ec;
+    const fs::path here = fs::read_symlink("/proc/self/exe", ec).parent_path();
+    for (const char* at : {"../lib", "../lib/attnscope", "."}) {
+        const fs::path library = here / at / name;
+        if (fs::exists(library, ec)) return fs::weakly_canonical(library, ec).string();
+    }
+    return Error{ErrorKind::not_found,
+                 fmt::format("{} is not beside {} (name it with ATTNSCOPE_ATTACH_LIBRARY)", name, here.string())};
+}
+
+Result<std::string> find_program(const std::string& program) {
+    if (program.find('/') != std::string::npos) {
+        if (access(program.c_str(), X_OK) == 0 && !fs::is_directory(program)) return program;
+        return Error{ErrorKind::not_found, program + ": " + std::strerror(errno)};
+    }
+    const char* path = std::getenv("PATH");
+    std::istringstream folders(path ? path : "/usr/bin:/bin");
+    for (std::string folder; std::getline(folders, folder, ':');) {
+        const std::string at = (folder.empty() ? "." : folder) + "/" + program;
+        if (access(at.c_str(), X_OK) == 0 && !fs::is_directory(at)) return at;
+    }
+    return Error{ErrorKind::not_found, "no program " + program + " in PATH"};
+}
+
+Result<AttachEnd> run_attached(const AttachOptions& options) {
+    Result<std::string> program = find_program(options.argv[0]);
+    if (!program) return program.error();
+    Result<std::string> library = attach_library();
+    if (!library) return library.error();
+    const std::string settings =
+        nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const auto new_recorder = [&] { return std::make_unique<ProgramRecorder>(options.folder, settings, options.say); };
+    Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
+    if (!made) return made.error();
+    Inbox& inbox = **made;
+
+    const Signals signals;
+    Result<pid_t> pid = start(*program, options.argv, environment(*library, inbox.folder()));
+    if (!pid) return pid.error();
+    AttachEnd end;
+    for (bool runs = true; runs || inbox.programs_live();) {
+        if (const int signal = to_pass_on; signal != 0) {
+            to_pass_on = 0;
+            if (!runs) break; // what the program has left behind is let alone
+            kill(*pid, signal);
+        }
+        int status = 0;
+        if (runs && waitpid(*pid, &status, WNOHANG) == *pid) {
+            runs = false;
+            end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+        }
+        if (!inbox.take()) rest();
+    }
+    end.recorded = inbox.finish();
+    end.any_scheduler = inbox.any_program();
+    return end;
+}
+
+} // namespace attnscope::attach

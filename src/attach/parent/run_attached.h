@@ -1,0 +1,34 @@
+// Runs a program with our library in it, and records what it tells.
+#pragma once
+
+#include "attach/parent/recorder.h"
+
+#include <attnscope/error.h>
+
+#include <string>
+#include <vector>
+
+namespace attnscope::attach {
+
+struct AttachOptions {
+    std::vector<std::string> argv; // argv[0] is looked up in PATH
+    std::string folder;            // of the recordings; it is there
+    ProgramRecorder::Say say;
+};
+
+struct AttachEnd {
+    int exit_code = 0;          // the program's own; 128 + the signal's number where a signal ended it
+    bool any_scheduler = false; // a ggml scheduler was seen
+    std::vector<Recorded> recorded;
+};
+
+// The program keeps its terminal, its standard streams and its signals: an interrupt of the terminal goes to it, and SIGTERM and
+// SIGHUP to us are passed on. Returns when it and all that it started with our library in them have ended.
+Result<AttachEnd> run_attached(const AttachOptions& options);
+
+// The library that goes into programs: beside this program, or ATTNSCOPE_ATTACH_LIBRARY.
+Result<std::string> attach_library();
+// Where `program` is, as the shell would find it.
+Result<std::string> find_program(const std::string& program);
+
+} // namespace attnscope::attach

@@ -1,0 +1,69 @@
+#include "attach/parent/texts.h"
+
+#include "gguf/gguf_check.h"
+#include "models/model_identity.h"
+
+#include <llama.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace attnscope::attach {
+
+Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files, int32_t n_vocab) {
+    std::string why = "the program has no GGUF file open";
+    for (const std::string& file : files) {
+        // Damaged files would end us inside llama.cpp.
+        Result<GgufSummary> summary = check_gguf(file);
+        if (!summary) {
+            why = summary.error().message;
+            continue;
+        }
+        if (n_vocab > 0 && summary->n_vocab != n_vocab) {
+            why = file + " has a vocabulary of another size";
+            continue;
+        }
+        Result<ModelIdentity> identity = model_identity(file, *summary);
+        if (!identity) {
+            why = identity.error().message;
+            continue;
+        }
+        llama_model_params params = llama_model_default_params();
+        params.vocab_only = true;
+        llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+        llama_model* model = llama_model_load_from_file(file.c_str(), params);
+        if (!model) {
+            why = file + " could not be read by llama.cpp";
+            continue;
+        }
+        std::unique_ptr<Texts> texts(new Texts);
+        texts->model_ = model;
+        texts->vocab_ = llama_model_get_vocab(model);
+        texts->identity_ = std::move(*identity);
+        texts->path_ = file;
+        return texts;
+    }
+    return Error{ErrorKind::not_found, why};
+}
+
+Texts::~Texts() {
+    if (model_) llama_model_free(model_);
+}
+
+std::string Texts::piece(int32_t token) const {
+    const bool known = token >= 0 && token < llama_vocab_n_tokens(vocab_);
+    if (!known || llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) return {};
+    std::string text(64, '\0');
+    const auto fill = [&] {
+        return llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
+    };
+    int32_t n = fill();
+    if (n < 0) {
+        text.resize(static_cast<size_t>(-n));
+        n = fill();
+    }
+    text.resize(static_cast<size_t>(std::max(n, 0)));
+    return text;
+}
+
+} // namespace attnscope::attach

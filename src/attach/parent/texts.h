@@ -1,0 +1,35 @@
+// The vocabulary of the model that a program has open, read from the file by us.
+#pragma once
+
+#include <attnscope/error.h>
+#include <attnscope/recording.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+struct llama_model;
+struct llama_vocab;
+
+namespace attnscope::attach {
+
+class Texts {
+public:
+    // The first of `files` whose vocabulary has `n_vocab` tokens. Errors say of each file why it was not that.
+    static Result<std::unique_ptr<Texts>> open(const std::vector<std::string>& files, int32_t n_vocab);
+    ~Texts();
+    Texts(const Texts&) = delete;
+    Texts& operator=(const Texts&) = delete;
+    std::string piece(int32_t token) const; // empty: unknown
+    const ModelIdentity& identity() const { return identity_; }
+    const std::string& path() const { return path_; }
+
+private:
+    Texts() = default;
+    llama_model* model_ = nullptr;
+    const llama_vocab* vocab_ = nullptr;
+    ModelIdentity identity_;
+    std::string path_;
+};
+
+} // namespace attnscope::attach

@@ -1,0 +1,99 @@
+// Shared memory between a program (one writer, under its own mutex) and the parent (one reader).
+//
+//   file   RingHeader, one page | `capacity` bytes of messages, the place of byte n of all ever written: n mod capacity
+//   message  uint64 size of what follows | body
+//
+// `written` grows with a release store once a message lies in memory as a whole: whatever ends the program afterwards, the reader
+// gets it. A part of a message is never seen. `taken` grows when the reader has copied a message out.
+#pragma once
+
+#include <attnscope/error.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace attnscope::attach {
+
+struct RingHeader {
+    static constexpr char expected_magic[8] = {'A', 'T', 'N', 'R', 'I', 'N', 'G', '1'};
+    char magic[8];
+    uint64_t capacity;
+    int64_t pid; // of the program, as it knows itself
+    alignas(64) std::atomic<uint64_t> written;
+    alignas(64) std::atomic<uint64_t> taken;
+    alignas(64) std::atomic<uint64_t> closed; // 1: the program took its leave; nothing follows
+};
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "shared between processes");
+constexpr size_t ring_header_bytes = 4096;
+static_assert(sizeof(RingHeader) <= ring_header_bytes);
+
+class Mapping {
+public:
+    Mapping() = default;
+    Mapping(void* at, size_t size) : at_(at), size_(size) {}
+    ~Mapping();
+    Mapping(Mapping&& other) noexcept : at_(other.at_), size_(other.size_) { other.at_ = nullptr; }
+    Mapping& operator=(Mapping&&) = delete;
+    RingHeader* header() const { return static_cast<RingHeader*>(at_); }
+    uint8_t* data() const { return static_cast<uint8_t*>(at_) + ring_header_bytes; }
+
+private:
+    void* at_ = nullptr;
+    size_t size_ = 0;
+};
+
+// The program's side.
+class RingWriter {
+public:
+    // Makes `path`, whole from the moment in which it has its name.
+    static Result<std::unique_ptr<RingWriter>> create(const std::string& path, size_t capacity);
+    // False: there is no room now, and nothing was written.
+    bool try_write(std::span<const uint8_t> message);
+    // Could a message of this size ever be written?
+    bool fits(size_t bytes) const { return bytes + sizeof(uint64_t) <= capacity_; }
+    void close() { map_.header()->closed.store(1, std::memory_order_release); }
+
+private:
+    RingWriter(Mapping map, size_t capacity) : map_(std::move(map)), capacity_(capacity) {}
+    void copy_in(uint64_t at, const uint8_t* from, size_t n);
+    Mapping map_;
+    size_t capacity_; // our own: what lies in the file may be written by anybody
+};
+
+// The parent's side. The file is a stranger's.
+class RingReader {
+public:
+    static Result<std::unique_ptr<RingReader>> open(const std::string& path);
+    // False: nothing there now. Error: what lies there is no message.
+    Result<bool> read(std::vector<uint8_t>& message);
+    bool closed() const { return map_.header()->closed.load(std::memory_order_acquire) != 0; }
+    int64_t pid() const { return pid_; }
+
+private:
+    RingReader(Mapping map, size_t capacity, int64_t pid) : map_(std::move(map)), capacity_(capacity), pid_(pid) {}
+    void copy_out(uint64_t at, uint8_t* to, size_t n) const;
+    Mapping map_;
+    size_t capacity_;
+    int64_t pid_;
+    uint64_t taken_ = 0;
+};
+
+// Held by the parent while it lives, asked for by programs: a lock on a file works in containers, where process numbers do not.
+class ParentLock {
+public:
+    static Result<std::unique_ptr<ParentLock>> hold(const std::string& folder);
+    ~ParentLock();
+    // Is there a parent for this folder?
+    static bool held(const std::string& folder);
+
+private:
+    explicit ParentLock(int fd) : fd_(fd) {}
+    int fd_;
+};
+
+} // namespace attnscope::attach

@@ -1,0 +1,102 @@
+// attnscope attach: the attention of a program that we did not write.
+#include "attach/parent/run_attached.h"
+#include "cli/report.h"
+#include "cli/verbs.h"
+
+#include <attnscope/verify.h>
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <unistd.h>
+
+namespace attnscope::cli {
+namespace {
+
+struct Flags {
+    std::string output = ".";
+    std::vector<std::string> program;
+    bool quiet = false, no_verify = false;
+};
+
+// The program's own output is on the same terminal: every line says whose it is.
+void say(const std::string& line) {
+    fmt::print(stderr, "attnscope: {}\n", line);
+}
+
+bool good(const attach::Recorded& recorded, bool verify) {
+    std::string state = recorded.problem.empty() ? "" : ", incomplete: " + recorded.problem;
+    bool is_good = recorded.problem.empty() && recorded.n_ok == recorded.n_frames;
+    if (verify) {
+        Result<std::unique_ptr<Recording>> opened = Recording::open(recorded.path);
+        Result<VerifyReport> report = opened ? verify_recording(**opened) : Result<VerifyReport>(opened.error());
+        if (!report) {
+            state += ", " + report.error().message;
+            is_good = false;
+        } else {
+            is_good = is_good && report->good;
+            state +=
+                fmt::format(", {} heads proven, {} again from the file", report->n_witnesses, report->n_proven_again);
+            if (!report->good)
+                state += "; NOT good: " + (report->damage.empty() ? "see attnscope verify" : report->damage);
+        }
+    }
+    say(fmt::format("{}: {} of {} tokens ok{}", recorded.path, recorded.n_ok, recorded.n_frames, state));
+    return is_good;
+}
+
+int run(const Flags& f) {
+    std::error_code ec;
+    std::filesystem::create_directories(f.output, ec);
+    if (!std::filesystem::is_directory(f.output, ec) || access(f.output.c_str(), W_OK) != 0) {
+        return report(Error{ErrorKind::io, "there is no folder " + f.output + " to write into"});
+    }
+    attach::AttachOptions options;
+    options.argv = f.program;
+    options.folder = f.output;
+    options.say = f.quiet ? [](const std::string&) {} : say;
+    Result<attach::AttachEnd> end = attach::run_attached(options);
+    if (!end) return report(end.error());
+    for (const attach::Recorded& r : end->recorded) {
+        if (!f.quiet) good(r, !f.no_verify);
+    }
+    if (!end->any_scheduler) {
+        say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
+            "ggml cannot be "
+            "interposed (static, hidden, or another architecture), or it cleared LD_PRELOAD");
+    } else if (end->recorded.empty() && !f.quiet) {
+        say("nothing was captured: no text was decoded");
+    }
+    return end->exit_code;
+}
+
+} // namespace
+
+void add_attach(CLI::App& app, Action& action) {
+    auto f = std::make_shared<Flags>();
+    CLI::App* verb = app.add_subcommand("attach", "Record the attention of a program that runs llama.cpp, unmodified");
+    verb->footer("  attnscope attach -o DIR -- llama-server -m model.gguf\n"
+                 "  attnscope attach -o DIR -- node generate.mjs model.gguf\n"
+                 "\n"
+                 "Starts the program with a small library in it (LD_PRELOAD; its children inherit it). Where the "
+                 "program computes\n"
+                 "with ggml the library finds attention in its graphs, proves samples against the program's own "
+                 "results, and hands\n"
+                 "queries and keys over through shared memory. Every conversation becomes DIR/MODEL-PROCESS-N.attn.\n"
+                 "The program keeps its output, its signals and its exit status, which is that of this command, too.\n"
+                 "\n"
+                 "Environment: ATTNSCOPE_RING_MIB, shared memory for each process that computes (64); "
+                 "ATTNSCOPE_ATTACH_LIBRARY.");
+    verb->add_option("-o,--output", f->output, "Folder of the recordings")->capture_default_str();
+    verb->add_flag("-q,--quiet", f->quiet, "Say nothing but why nothing was captured");
+    verb->add_flag("--no-verify", f->no_verify, "Do not read the recordings again at the end");
+    verb->add_option("program", f->program, "The program and its arguments, after --")->required();
+    verb->positionals_at_end();
+    verb->callback([f, &action] { action = [f] { return run(*f); }; });
+}
+
+} // namespace attnscope::cli
