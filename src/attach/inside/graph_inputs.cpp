@@ -1,8 +1,7 @@
 #include "attach/inside/graph_inputs.h"
 
 #include "capture/graph/cells.h"
-
-#include <ggml-backend.h>
+#include "capture/graph/ggml_abi.h"
 
 #include <algorithm>
 #include <cstring>
@@ -11,13 +10,11 @@ namespace attnscope::attach {
 
 namespace {
 
-bool is_marked(const ggml_tensor* t) {
-    return (t->flags & GGML_TENSOR_FLAG_COMPUTE) != 0;
-}
+using capture::ggml;
 
 template <typename T> std::vector<T> read(const ggml_tensor* t, int64_t n) {
     std::vector<T> values(static_cast<size_t>(n));
-    ggml_backend_tensor_get(t, values.data(), 0, values.size() * sizeof(T));
+    ggml().backend_tensor_get(t, values.data(), 0, values.size() * sizeof(T));
     return values;
 }
 
@@ -32,19 +29,20 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     if (captured == found.nodes.end()) return in;
     in.cells = captured->k_cells;
     in.mask = captured->mask;
-    in.cache = captured->k_cache->data;
+    in.cache = capture::data(captured->k_cache);
     in.positions = found.positions;
     in.n = found.n_query;
-    const int n_nodes = ggml_graph_n_nodes(graph);
-    ggml_tensor** nodes = ggml_graph_nodes(graph);
-    const bool marked = std::any_of(nodes, nodes + n_nodes, is_marked);
+    const int n_nodes = ggml().graph_n_nodes(graph);
+    ggml_tensor** nodes = ggml().graph_nodes(graph);
+    const bool marked = std::any_of(nodes, nodes + n_nodes, capture::is_marked);
     for (int i = 0; i < n_nodes && !in.tokens; ++i) {
         const ggml_tensor* t = nodes[i];
-        if (t->op != GGML_OP_GET_ROWS || (marked && !is_marked(t))) continue;
-        const bool embeds = std::strncmp(t->src[0]->name, "token_embd", 10) == 0;
-        if (!embeds || t->src[1]->type != GGML_TYPE_I32 || t->src[1]->ne[0] != in.n) continue;
-        in.tokens = t->src[1];
-        in.n_vocab = static_cast<int32_t>(t->src[0]->ne[1]);
+        if (capture::op(t) != capture::Op::get_rows || (marked && !capture::is_marked(t))) continue;
+        ggml_tensor *matrix = capture::src(t, 0), *ids = capture::src(t, 1);
+        if (std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
+        if (capture::type(ids) != GGML_TYPE_I32 || capture::ne(ids, 0) != in.n) continue;
+        in.tokens = ids;
+        in.n_vocab = static_cast<int32_t>(capture::ne(matrix, 1));
     }
     return in;
 }
@@ -54,8 +52,8 @@ GraphTokens read_tokens(const GraphInputs& in) {
     t.ids = read<int32_t>(in.tokens, in.n);
     if (in.positions) t.positions = read<int32_t>(in.positions, in.n);
     t.cells = read<int64_t>(in.cells, in.n);
-    std::vector<uint8_t> mask(ggml_nbytes(in.mask));
-    ggml_backend_tensor_get(in.mask, mask.data(), 0, mask.size());
+    std::vector<uint8_t> mask(capture::nbytes(in.mask));
+    ggml().backend_tensor_get(in.mask, mask.data(), 0, mask.size());
     for (int64_t i = 0; i < in.n; ++i) t.visible.push_back(capture::visible_cells(in.mask, mask.data(), i));
     return t;
 }

@@ -2,6 +2,7 @@
 // happens here.
 #include "attach/inside/hooks.h"
 
+#include "attach/inside/import_slots.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/probe.h"
 #include "attach/inside/program.h"
@@ -12,6 +13,8 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+
+#include <dlfcn.h>
 
 namespace attnscope::capture {
 
@@ -114,37 +117,39 @@ ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* g
 
 } // namespace attnscope::attach
 
-#define ATTNSCOPE_EXPORTED extern "C" __attribute__((visibility("default")))
 #define ATTNSCOPE_CALLER object_of(__builtin_return_address(0))
+// Hidden, so that a reference of ours means ours whatever the program exports; and under the name that the program calls.
+#define ATTNSCOPE_HOOK extern "C" __attribute__((visibility("hidden")))
+#define ATTNSCOPE_EXPORT(ours) __attribute__((visibility("default"), alias(#ours)))
 
 using namespace attnscope::attach;
 
-ATTNSCOPE_EXPORTED bool ggml_backend_sched_alloc_graph(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+ATTNSCOPE_HOOK bool attnscope_alloc_graph(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     return alloc_graph(ATTNSCOPE_CALLER, sched, graph);
 }
 
-ATTNSCOPE_EXPORTED ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+ATTNSCOPE_HOOK ggml_status attnscope_compute_async(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     link_map* caller = ATTNSCOPE_CALLER;
     const Compute real = real_async.of(caller);
     if (!real) no_ggml("ggml_backend_sched_graph_compute_async");
     return compute(caller, sched, graph, real);
 }
 
-ATTNSCOPE_EXPORTED ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
+ATTNSCOPE_HOOK ggml_status attnscope_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     link_map* caller = ATTNSCOPE_CALLER;
     const Compute real = real_sync.of(caller);
     if (!real) no_ggml("ggml_backend_sched_graph_compute");
     return compute(caller, sched, graph, real);
 }
 
-ATTNSCOPE_EXPORTED void ggml_backend_sched_free(ggml_backend_sched_t sched) {
+ATTNSCOPE_HOOK void attnscope_sched_free(ggml_backend_sched_t sched) {
     const FreeSched real = real_free.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("ggml_backend_sched_free");
     if (!inside) end_stream(sched);
     real(sched);
 }
 
-ATTNSCOPE_EXPORTED void* gguf_init_from_file(const char* path, GgufParams params) {
+ATTNSCOPE_HOOK void* attnscope_gguf_init(const char* path, GgufParams params) {
     const InitFromFile real = real_gguf.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("gguf_init_from_file");
     remember_model(path);
@@ -152,7 +157,7 @@ ATTNSCOPE_EXPORTED void* gguf_init_from_file(const char* path, GgufParams params
 }
 
 // While the probe runs its aborts come back to it. All others are the program's.
-ATTNSCOPE_EXPORTED void ggml_abort(const char* file, int line, const char* format, ...) {
+ATTNSCOPE_HOOK void attnscope_abort(const char* file, int line, const char* format, ...) {
     char text[1024];
     va_list arguments;
     va_start(arguments, format);
@@ -165,4 +170,31 @@ ATTNSCOPE_EXPORTED void ggml_abort(const char* file, int line, const char* forma
     }
     std::fprintf(stderr, "%s:%d: %s\n", file, line, text);
     std::abort();
+}
+
+extern "C" {
+bool ggml_backend_sched_alloc_graph(ggml_backend_sched_t, ggml_cgraph*) ATTNSCOPE_EXPORT(attnscope_alloc_graph);
+ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t, ggml_cgraph*)
+    ATTNSCOPE_EXPORT(attnscope_compute_async);
+ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t, ggml_cgraph*) ATTNSCOPE_EXPORT(attnscope_compute);
+void ggml_backend_sched_free(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_free);
+void* gguf_init_from_file(const char*, GgufParams) ATTNSCOPE_EXPORT(attnscope_gguf_init);
+void ggml_abort(const char*, int, const char*, ...) ATTNSCOPE_EXPORT(attnscope_abort);
+
+// ggml loads what GGML_BACKEND_PATH names as a back end of its own, and asks it for one: there is none, but now we are here.
+__attribute__((visibility("default"))) void* ggml_backend_init() {
+    if (attach_folder().empty()) return nullptr;
+    const Replacement replacements[] = {
+        {"ggml_backend_sched_alloc_graph", reinterpret_cast<void*>(attnscope_alloc_graph)},
+        {"ggml_backend_sched_graph_compute_async", reinterpret_cast<void*>(attnscope_compute_async)},
+        {"ggml_backend_sched_graph_compute", reinterpret_cast<void*>(attnscope_compute)},
+        {"ggml_backend_sched_free", reinterpret_cast<void*>(attnscope_sched_free)},
+        {"gguf_init_from_file", reinterpret_cast<void*>(attnscope_gguf_init)},
+        {"ggml_abort", reinterpret_cast<void*>(attnscope_abort)},
+    };
+    if (replace_imports(replacements) > 0) came_by("import slots");
+    // ggml unloads what gives it no back end: from now on this library stays.
+    dlopen(path_of(this_object()).c_str(), RTLD_NOW | RTLD_NODELETE);
+    return nullptr;
+}
 }

@@ -1,22 +1,19 @@
 #include "attach/inside/probe.h"
 
 #include "attach/inside/loaded.h"
-
-#include <ggml-alloc.h>
-#include <ggml-backend.h>
-#include <ggml.h>
+#include "attention/engine_arithmetic.h"
 
 #include <algorithm>
 #include <csetjmp>
 #include <cstring>
-#include <initializer_list>
-#include <memory>
-#include <optional>
+#include <map>
 #include <vector>
 
 namespace attnscope::attach {
 
 namespace {
+
+using capture::Op;
 
 // Where a ggml_abort of this thread goes while it probes. Everything between is C without destructors.
 struct Escape {
@@ -25,19 +22,39 @@ struct Escape {
 };
 thread_local Escape* escape = nullptr;
 
-constexpr const char* op_names[] = {"NONE",     "ADD",  "SCALE",    "UNARY",         "MUL_MAT",   "CONT",
-                                    "CPY",      "VIEW", "RESHAPE",  "PERMUTE",       "TRANSPOSE", "GET_ROWS",
-                                    "SET_ROWS", "ROPE", "SOFT_MAX", "FLASH_ATTN_EXT"};
-static_assert(std::size(op_names) == size_t(KnownOp::count_));
+struct NamedOp {
+    capture::Op op;
+    const char* name; // as ggml_op_name has it
+};
+constexpr NamedOp named_ops[] = {
+    {Op::none, "NONE"},
+    {Op::add, "ADD"},
+    {Op::scale, "SCALE"},
+    {Op::unary, "UNARY"},
+    {Op::mul_mat, "MUL_MAT"},
+    {Op::cont, "CONT"},
+    {Op::cpy, "CPY"},
+    {Op::view, "VIEW"},
+    {Op::reshape, "RESHAPE"},
+    {Op::permute, "PERMUTE"},
+    {Op::transpose, "TRANSPOSE"},
+    {Op::get_rows, "GET_ROWS"},
+    {Op::set_rows, "SET_ROWS"},
+    {Op::rope, "ROPE"},
+    {Op::soft_max, "SOFT_MAX"},
+    {Op::flash_attn_ext, "FLASH_ATTN_EXT"},
+};
 
 // The functions that the probe calls, by the types that all versions since 2024 share.
 #define ATTNSCOPE_PROBE_FUNCTIONS(X)                                                                                   \
     X(init)                                                                                                            \
     X(free)                                                                                                            \
-    X(tensor_overhead) X(graph_overhead) X(new_tensor_4d) X(set_name) X(view_1d) X(add) X(scale) X(tanh) X(mul_mat)    \
-        X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext) X(flash_attn_ext)     \
-            X(set_output) X(new_graph) X(build_forward_expand) X(op_name) X(type_name) X(backend_cpu_buffer_type)      \
-                X(backend_buft_alloc_buffer) X(backend_buffer_get_base) X(backend_buffer_free) X(backend_tensor_alloc)
+    X(tensor_overhead)                                                                                                 \
+    X(graph_overhead)                                                                                                  \
+    X(new_tensor_4d) X(set_name) X(view_1d) X(add) X(scale) X(tanh) X(mul_mat) X(cont) X(cpy) X(reshape_1d) X(permute) \
+        X(transpose) X(get_rows) X(rope) X(soft_max_ext) X(flash_attn_ext) X(set_output) X(new_graph)                  \
+            X(build_forward_expand) X(op_name) X(type_name) X(backend_cpu_buffer_type) X(backend_buft_alloc_buffer)    \
+                X(backend_buffer_get_base) X(backend_buffer_free) X(backend_tensor_alloc)
 
 struct Functions {
 #define ATTNSCOPE_MEMBER(name) decltype(&::ggml_##name) name = nullptr;
@@ -82,7 +99,7 @@ struct Made {
     ggml_tensor *plain = nullptr, *half = nullptr, *ints = nullptr, *view = nullptr, *product = nullptr,
                 *marked = nullptr;
     ggml_tensor *placed = nullptr, *flash = nullptr;
-    std::array<ggml_tensor*, size_t(KnownOp::count_)> of{};
+    std::map<Op, ggml_tensor*> of;
     void* base = nullptr;
     std::vector<uint8_t> before_output, before_forward; // bytes of `marked` and `product`
 };
@@ -108,27 +125,27 @@ void make(const Functions& f, Made& m, size_t tensor_bytes) {
     ggml_tensor* a = tensor(GGML_TYPE_F32, 64, 6);
     ggml_tensor* b = tensor(GGML_TYPE_F32, 64, 2);
     m.product = f.mul_mat(c, a, b);
-    const auto set = [&](KnownOp op, ggml_tensor* t) { m.of[size_t(op)] = t; };
-    set(KnownOp::none, m.plain);
-    set(KnownOp::add, f.add(c, a, a));
-    set(KnownOp::scale, f.scale(c, a, 2));
-    set(KnownOp::unary, f.tanh(c, a));
-    set(KnownOp::mul_mat, m.product);
-    set(KnownOp::cont, f.cont(c, a));
-    set(KnownOp::cpy, f.cpy(c, a, tensor(GGML_TYPE_F16, 64, 6)));
-    set(KnownOp::view, m.view);
-    set(KnownOp::reshape, f.reshape_1d(c, a, 64 * 6));
-    set(KnownOp::permute, f.permute(c, a, 0, 2, 1, 3));
-    set(KnownOp::transpose, f.transpose(c, a));
-    set(KnownOp::get_rows, f.get_rows(c, a, tensor(GGML_TYPE_I32, 2, 1)));
-    if (f.set_rows) set(KnownOp::set_rows, f.set_rows(c, tensor(GGML_TYPE_F16, 64, 9), b, tensor(GGML_TYPE_I64, 2, 1)));
-    set(KnownOp::rope, f.rope(c, tensor(GGML_TYPE_F32, 64, 4, 2), tensor(GGML_TYPE_I32, 2, 1), 64, 0));
+    const auto set = [&](Op op, ggml_tensor* t) { m.of[op] = t; };
+    set(Op::none, m.plain);
+    set(Op::add, f.add(c, a, a));
+    set(Op::scale, f.scale(c, a, 2));
+    set(Op::unary, f.tanh(c, a));
+    set(Op::mul_mat, m.product);
+    set(Op::cont, f.cont(c, a));
+    set(Op::cpy, f.cpy(c, a, tensor(GGML_TYPE_F16, 64, 6)));
+    set(Op::view, m.view);
+    set(Op::reshape, f.reshape_1d(c, a, 64 * 6));
+    set(Op::permute, f.permute(c, a, 0, 2, 1, 3));
+    set(Op::transpose, f.transpose(c, a));
+    set(Op::get_rows, f.get_rows(c, a, tensor(GGML_TYPE_I32, 2, 1)));
+    if (f.set_rows) set(Op::set_rows, f.set_rows(c, tensor(GGML_TYPE_F16, 64, 9), b, tensor(GGML_TYPE_I64, 2, 1)));
+    set(Op::rope, f.rope(c, tensor(GGML_TYPE_F32, 64, 4, 2), tensor(GGML_TYPE_I32, 2, 1), 64, 0));
     ggml_tensor* mask = tensor(GGML_TYPE_F32, 6, 64);
-    set(KnownOp::soft_max, f.soft_max_ext(c, tensor(GGML_TYPE_F32, 6, 2, 4), mask, 1, 0));
+    set(Op::soft_max, f.soft_max_ext(c, tensor(GGML_TYPE_F32, 6, 2, 4), mask, 1, 0));
     ggml_tensor* keys = tensor(GGML_TYPE_F16, 64, 256, 2);
     ggml_tensor* mask16 = tensor(GGML_TYPE_F16, 256, 64);
     m.flash = f.flash_attn_ext(c, tensor(GGML_TYPE_F32, 64, 2, 4), keys, keys, mask16, flash_scale, 0, flash_softcap);
-    set(KnownOp::flash_attn_ext, m.flash);
+    set(Op::flash_attn_ext, m.flash);
 
     const auto copy = [&](const ggml_tensor* t) {
         const auto* bytes = reinterpret_cast<const uint8_t*>(t);
@@ -147,8 +164,8 @@ void make(const Functions& f, Made& m, size_t tensor_bytes) {
 }
 
 // Whatever is returned has been cross-checked. A sentence: what was not found.
-std::string read_layout(const Functions& f, const Made& m, size_t size, Probed& p) {
-    TensorLayout& l = p.tensor;
+std::string read_layout(const Functions& f, const Made& m, size_t size, capture::GgmlAbi& abi) {
+    capture::GgmlTensorLayout& l = abi.tensor;
     l.size = size;
     l.ne = only_place(size, 8, 32, [&](size_t at) {
         return read<int64_t>(m.plain, at) == shape[0] && read<int64_t>(m.plain, at + 8) == shape[1] &&
@@ -207,13 +224,16 @@ std::string read_layout(const Functions& f, const Made& m, size_t size, Probed& 
     }
     if (l.view_src <= l.src) return "its tensors' sources do not lie as expected";
     l.n_src = (l.view_src - l.src) / sizeof(void*);
-    p.flag_compute = read<int32_t>(m.product, l.flags) & ~read<int32_t>(m.before_forward.data(), l.flags);
-    p.tanh = read<int32_t>(m.of[size_t(KnownOp::unary)], l.op_params);
-    for (size_t i = 0; i < p.ops.size(); ++i) {
-        p.ops[i] = m.of[i] ? read<int32_t>(m.of[i], l.op) : -1;
-        if (!m.of[i]) continue;
-        if (p.ops[i] < 0 || p.ops[i] > 255 || std::strcmp(f.op_name(static_cast<ggml_op>(p.ops[i])), op_names[i]) != 0)
-            return std::string("its number of the operation ") + op_names[i] + " was not found";
+    abi.flag_compute = read<int32_t>(m.product, l.flags) & ~read<int32_t>(m.before_forward.data(), l.flags);
+    abi.unary_tanh = read<int32_t>(m.of.at(Op::unary), l.op_params);
+    for (const NamedOp& known : named_ops) {
+        const auto made = m.of.find(known.op);
+        if (made == m.of.end()) continue; // this version has none
+        const auto number = read<uint32_t>(made->second, l.op);
+        // it stands in a node that ggml itself has made: its name may be asked for
+        if (number >= abi.ops.size() || std::strcmp(f.op_name(static_cast<ggml_op>(number)), known.name) != 0)
+            return std::string("its number of the operation ") + known.name + " was not found";
+        abi.ops[number] = known.op;
     }
     for (const auto& [type, name] : {std::pair{GGML_TYPE_F32, "f32"}, {GGML_TYPE_F16, "f16"}, {GGML_TYPE_I64, "i64"}}) {
         const char* theirs = f.type_name(type);
@@ -221,6 +241,33 @@ std::string read_layout(const Functions& f, const Made& m, size_t size, Probed& 
     }
     return {};
 }
+
+// A sentence: one that is needed is missing.
+std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
+    const char* missing = nullptr;
+    const auto find = [&](const char* name, auto& function) {
+        function = reinterpret_cast<std::decay_t<decltype(function)>>(find_function(caller, name));
+        if (!function && !missing) missing = name;
+    };
+#define ATTNSCOPE_FIND_NEEDED(name) find("ggml_" #name, abi.name);
+    ATTNSCOPE_GGML_FUNCTIONS(ATTNSCOPE_FIND_NEEDED)
+    return missing ? std::string("its ggml has no function ") + missing + " that can be found" : std::string();
+}
+
+// ggml_type_traits and ggml_type_traits_cpu, whose fields have been these since they are two (2024-12).
+struct Arithmetic {
+    const char* name;
+    int64_t block, block_interleave;
+    size_t size;
+    bool quantized;
+    void (*to_float)(const void*, float*, int64_t);
+};
+struct CpuArithmetic {
+    void (*from_float)(const float*, void*, int64_t);
+    void (*vec_dot)(int, float*, size_t, const void*, size_t, const void*, size_t, int);
+    int32_t vec_dot_type;
+    int64_t nrows;
+};
 
 } // namespace
 
@@ -249,51 +296,36 @@ Probed probe_ggml(link_map* caller) {
         escape = &here;
         make(f, made, size);
         escape = nullptr;
-        probed.refusal = read_layout(f, made, size, probed);
+        probed.refusal = read_layout(f, made, size, probed.abi);
     } else {
         escape = nullptr;
         probed.refusal = std::string("its ggml refused the probe's tensors: ") + here.text;
     }
     if (made.memory) f.backend_buffer_free(made.memory);
     if (made.context) f.free(made.context);
+    if (probed.refusal.empty()) probed.refusal = find_functions(caller, probed.abi);
     return probed;
 }
 
-Probed header_ggml() {
-    Probed p;
-    p.tensor = {.type = offsetof(ggml_tensor, type),
-                .buffer = offsetof(ggml_tensor, buffer),
-                .ne = offsetof(ggml_tensor, ne),
-                .nb = offsetof(ggml_tensor, nb),
-                .op = offsetof(ggml_tensor, op),
-                .op_params = offsetof(ggml_tensor, op_params),
-                .flags = offsetof(ggml_tensor, flags),
-                .src = offsetof(ggml_tensor, src),
-                .n_src = GGML_MAX_SRC,
-                .view_src = offsetof(ggml_tensor, view_src),
-                .view_offs = offsetof(ggml_tensor, view_offs),
-                .data = offsetof(ggml_tensor, data),
-                .name = offsetof(ggml_tensor, name),
-                .size = sizeof(ggml_tensor)};
-    p.ops = {GGML_OP_NONE,     GGML_OP_ADD,     GGML_OP_SCALE,     GGML_OP_UNARY,
-             GGML_OP_MUL_MAT,  GGML_OP_CONT,    GGML_OP_CPY,       GGML_OP_VIEW,
-             GGML_OP_RESHAPE,  GGML_OP_PERMUTE, GGML_OP_TRANSPOSE, GGML_OP_GET_ROWS,
-             GGML_OP_SET_ROWS, GGML_OP_ROPE,    GGML_OP_SOFT_MAX,  GGML_OP_FLASH_ATTN_EXT};
-    p.tanh = GGML_UNARY_OP_TANH;
-    p.flag_compute = GGML_TENSOR_FLAG_COMPUTE;
-    return p;
-}
-
-std::string difference(const Probed& found, const Probed& built) {
-    if (!(found.tensor == built.tensor)) return "its tensors lie otherwise in memory";
-    for (size_t i = 0; i < found.ops.size(); ++i) {
-        if (found.ops[i] != built.ops[i])
-            return std::string("its number of the operation ") + op_names[i] + " is " + std::to_string(found.ops[i]) +
-                   " and not " + std::to_string(built.ops[i]);
+void use_ggml(link_map* caller, const Probed& probed) {
+    capture::foreign_ggml() = probed.abi;
+    using Traits = const Arithmetic* (*)(ggml_type);
+    using CpuTraits = const CpuArithmetic* (*)(ggml_type);
+    using Init = void (*)();
+    const auto traits = reinterpret_cast<Traits>(find_function(caller, "ggml_get_type_traits"));
+    const auto cpu_traits = reinterpret_cast<CpuTraits>(find_function(caller, "ggml_get_type_traits_cpu"));
+    if (const auto init = reinterpret_cast<Init>(find_function(caller, "ggml_cpu_init"))) init();
+    for (int32_t number = 0; number < 64; ++number) {
+        if (!dtype_known(number)) continue;
+        TypeArithmetic& type = foreign_arithmetic(static_cast<DType>(number));
+        const auto id = static_cast<ggml_type>(number);
+        if (traits && !type.to_float) type.to_float = traits(id)->to_float;
+        if (!cpu_traits) continue;
+        const CpuArithmetic& cpu = *cpu_traits(id);
+        if (!dtype_known(cpu.vec_dot_type) || static_cast<DType>(cpu.vec_dot_type) != type.vec_dot_type) continue;
+        if (!type.from_float) type.from_float = cpu.from_float;
+        type.vec_dot = cpu.vec_dot;
     }
-    if (found.tanh != built.tanh) return "its number of tanh is another one";
-    if (found.flag_compute != built.flag_compute) return "it marks otherwise what runs";
-    return {};
 }
 
 } // namespace attnscope::attach

@@ -1,6 +1,5 @@
 #include "attach/inside/program.h"
 
-#include "attach/inside/host_ggml.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/probe.h"
 
@@ -21,7 +20,7 @@ struct Program {
     std::mutex mutex;
     std::mutex out_mutex; // held while a message waits for room
     std::unique_ptr<Outbox> outbox;
-    link_map* host = nullptr;        // whose ggml the slots are connected to
+    link_map* host = nullptr;        // whose ggml is the one in the table
     std::map<link_map*, bool> known; // objects that call a scheduler: is theirs captured?
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
     uint32_t n_streams = 0;
@@ -34,6 +33,7 @@ Program& program() {
 }
 
 enum class State { unknown, off, on };
+std::atomic<const char*> way{"interposed"};
 std::atomic<State> state{State::unknown};
 std::atomic<pid_t> owner{0}; // a child made by fork() has no ring, and may not write into its parent's
 
@@ -55,14 +55,12 @@ std::string engine_of(link_map* caller) {
     return version && version() ? std::string("ggml ") + version() : std::string("a ggml that tells no version");
 }
 
-// Why the ggml of `caller` cannot be captured; empty: it can, and the slots are connected.
+// Why the ggml of `caller` cannot be captured; empty: it can.
 std::string connect(Program& p, link_map* caller) {
     if (p.host) return p.host == caller ? "" : "a second copy of ggml is loaded, and one is captured already";
     const Probed found = probe_ggml(caller);
     if (!found.refusal.empty()) return found.refusal;
-    if (const std::string other = difference(found, header_ggml()); !other.empty())
-        return "its ggml is of another version than those that attach knows: " + other;
-    if (std::string missing = connect_ggml(caller); !missing.empty()) return missing;
+    use_ggml(caller, found);
     p.host = caller;
     return {};
 }
@@ -78,7 +76,7 @@ bool captured(Program& p, link_map* caller) {
             return false;
         }
         p.outbox = std::move(*outbox);
-        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), "interposed"});
+        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), way.load()});
     }
     const std::string refusal = connect(p, caller);
     if (!refusal.empty()) send(Notice{"nothing of " + path_of(caller) + " is captured: " + refusal});
@@ -108,6 +106,10 @@ std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) 
         state = State::off;
         return nullptr;
     }
+}
+
+void came_by(const char* how) {
+    way = how;
 }
 
 void end_stream(ggml_backend_sched_t sched) {

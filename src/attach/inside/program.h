@@ -13,6 +13,8 @@ namespace attnscope::attach {
 
 // The stream of a scheduler that `caller` uses; null: nothing is captured, and the program goes its way.
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
+// How we come between, where it is not by interposition. For the parent; text that stays.
+void came_by(const char* way);
 // The scheduler is about to go.
 void end_stream(ggml_backend_sched_t sched);
 

@@ -1,7 +1,6 @@
 #include "attach/inside/stream.h"
 
 #include "attach/inside/hooks.h"
-#include "attach/inside/host_ggml.h"
 #include "capture/graph/hook.h"
 #include "capture/graph/host_attention.h"
 

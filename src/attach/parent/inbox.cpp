@@ -20,7 +20,8 @@ constexpr size_t most_rings = 256; // of one run: each is memory
 constexpr size_t messages_a_turn = 64;
 
 std::string shared_folder() {
-    for (const char* at : {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"}) {
+    const char* const places[] = {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"};
+    for (const char* at : places) {
         if (!at || access(at, W_OK | X_OK) != 0) continue;
         std::string name = std::string(at) + "/attnscope-attach-XXXXXX";
         if (mkdtemp(name.data())) return name;

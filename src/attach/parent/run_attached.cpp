@@ -129,7 +129,7 @@ Result<std::string> find_program(const std::string& program) {
     const char* path = std::getenv("PATH");
     std::istringstream folders(path ? path : "/usr/bin:/bin");
     for (std::string folder; std::getline(folders, folder, ':');) {
-        const std::string at = (folder.empty() ? "." : folder) + "/" + program;
+        const std::string at = (fs::path(folder) / program).string(); // an empty folder is this one
         if (access(at.c_str(), X_OK) == 0 && !fs::is_directory(at)) return at;
     }
     return Error{ErrorKind::not_found, "no program " + program + " in PATH"};

@@ -1,0 +1,177 @@
+// A program that knows nothing of us runs as it did, and its attention is there: proven, and that of our own capture bit for bit.
+#include "support/temp_dir.h"
+
+#include <attnscope/recording.h>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <csignal>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace attnscope;
+using namespace attnscope::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Answer {
+    int code = -1;
+    std::string output;
+};
+
+Answer shell(const std::string& command) {
+    Answer answer;
+    FILE* pipe = popen(command.c_str(), "r");
+    if (!pipe) return answer;
+    std::array<char, 4096> buffer{};
+    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) answer.output.append(buffer.data(), n);
+    const int status = pclose(pipe);
+    answer.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return answer;
+}
+
+const std::string program = ATTNSCOPE_BIN;
+const std::string host = ATTNSCOPE_ATTACH_HOST;
+const std::string prompt_ids = "11 27 3 91 45 8";
+
+std::vector<int32_t> numbers(const std::string& text) {
+    std::istringstream in(text);
+    std::vector<int32_t> all;
+    for (int32_t n = 0; in >> n;) all.push_back(n);
+    return all;
+}
+
+std::vector<std::string> recordings(const fs::path& folder) {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+        if (entry.path().extension() == ".attn") all.push_back(entry.path().string());
+    }
+    std::sort(all.begin(), all.end());
+    return all;
+}
+
+class Attach : public testing::Test {
+protected:
+    void SetUp() override {
+        const Answer made = shell(program + " models make --layers 3 -o " + model + " 2>&1");
+        ASSERT_EQ(made.code, 0) << made.output;
+        fs::create_directory(dir.path() / "out");
+    }
+    std::string attach(const std::string& command) const { return program + " attach -o " + out + " -- " + command; }
+    std::string run_host(int n_predict, bool flash) const {
+        return host + " " + model + " " + std::to_string(n_predict) + (flash ? " 1 " : " 0 ") + prompt_ids;
+    }
+    TempDir dir;
+    const std::string model = dir.file("m.gguf"), out = dir.file("out");
+};
+
+class AttachRows : public Attach, public testing::WithParamInterface<bool> {};
+
+TEST_P(AttachRows, AreThoseOfOurOwnCaptureBitForBit) {
+    const Answer plain = shell(run_host(24, GetParam()));
+    ASSERT_EQ(plain.code, 0);
+    const Answer attached = shell(attach(run_host(24, GetParam())) + " 2>" + dir.file("said"));
+    ASSERT_EQ(attached.code, 0);
+    EXPECT_EQ(attached.output, plain.output); // the program is its own
+    const std::vector<std::string> files = recordings(out);
+    ASSERT_EQ(files.size(), 1u) << shell("cat " + dir.file("said")).output;
+    EXPECT_EQ(shell(program + " verify --all " + files[0] + " 2>&1").code, 0);
+
+    std::ofstream(dir.file("ids")) << prompt_ids;
+    const Answer ours = shell(program + " capture -m " + model + " --input-ids " + dir.file("ids") +
+                              " -n 25 --temp 0 --ignore-eos -c 512 -t 2 -fa " + (GetParam() ? "on" : "off") + " -o " +
+                              dir.file("ours.attn") + " 2>&1");
+    ASSERT_EQ(ours.code, 0) << ours.output;
+    auto theirs = Recording::open(files[0]), own = Recording::open(dir.file("ours.attn"));
+    ASSERT_TRUE(theirs && own);
+    EXPECT_TRUE((*theirs)->info().complete);
+    EXPECT_EQ((*theirs)->info().model.sha256, (*own)->info().model.sha256);
+    const std::vector<int32_t> tokens = numbers(plain.output);
+    ASSERT_EQ((*theirs)->info().n_frames, int64_t(tokens.size()));
+    const int64_t n = std::min((*own)->info().n_frames, (*theirs)->info().n_frames);
+    ASSERT_GE(n, 30);
+    for (int64_t i = 0; i < n; ++i) {
+        auto a = (*theirs)->frame(i, true, true), b = (*own)->frame(i, true, true);
+        ASSERT_TRUE(a && b);
+        EXPECT_EQ(a->token, tokens[size_t(i)]);
+        ASSERT_EQ(a->token, b->token) << i;
+        EXPECT_EQ(a->position, b->position);
+        EXPECT_EQ(a->verdict, verdict_ok);
+        EXPECT_FALSE(a->witnesses.empty());
+        EXPECT_EQ(a->q, b->q) << i;
+        EXPECT_EQ(a->k, b->k) << i;
+        auto rows = (*theirs)->rows(i), own_rows = (*own)->rows(i);
+        ASSERT_TRUE(rows && own_rows);
+        EXPECT_EQ(rows->weights, own_rows->weights) << i;
+        EXPECT_EQ((*theirs)->token_text(a->token), (*own)->token_text(a->token));
+    }
+}
+INSTANTIATE_TEST_SUITE_P(Flash, AttachRows, testing::Bool());
+
+TEST_F(Attach, ProgramsThatDoNotUseGgmlAreLeftAlone) {
+    const Answer yes = shell(attach("/bin/true") + " 2>&1");
+    EXPECT_EQ(yes.code, 0);
+    EXPECT_NE(yes.output.find("nothing was captured"), std::string::npos) << yes.output;
+    EXPECT_EQ(shell(attach("/bin/false") + " 2>&1").code, 1);
+    const Answer python = shell(attach("python3 -c 'print(6 * 7)'") + " 2>/dev/null");
+    EXPECT_EQ(python.code, 0);
+    EXPECT_EQ(python.output, "42\n");
+    EXPECT_EQ(shell(attach("sh -c 'kill -9 $$'") + " 2>&1").code, 128 + SIGKILL);
+    EXPECT_TRUE(recordings(out).empty());
+}
+
+TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
+    const Answer answer = shell(attach("/nonexistent/program") + " 2>&1");
+    EXPECT_EQ(answer.code, 2);
+    EXPECT_NE(answer.output.find("/nonexistent/program"), std::string::npos) << answer.output;
+}
+
+// SIGKILL at some token: what was decoded before it is there, and proven.
+TEST_F(Attach, AKilledProgramLosesNothingThatItHandedOver) {
+    const Answer answer = shell(attach("sh -c 'ATTACH_HOST_PAUSE=20 " + run_host(400, true) + " >" + dir.file("ids") +
+                                       " & sleep 2; kill -9 $!; wait $!'") +
+                                " 2>" + dir.file("said"));
+    EXPECT_EQ(answer.code, 128 + SIGKILL);
+    std::ifstream in(dir.file("ids"));
+    const std::string text((std::istreambuf_iterator<char>(in)), {});
+    const std::vector<int32_t> tokens = numbers(text);
+    ASSERT_GT(tokens.size(), 10u);
+    ASSERT_LT(tokens.size(), 400u);
+    const std::vector<std::string> files = recordings(out);
+    ASSERT_EQ(files.size(), 1u);
+    auto recording = Recording::open(files[0]);
+    ASSERT_TRUE(recording);
+    // an id is printed before its token is decoded: all but the last were handed over
+    const int64_t n = (*recording)->info().n_frames;
+    EXPECT_GE(n, int64_t(tokens.size()) - 1);
+    EXPECT_LE(n, int64_t(tokens.size()));
+    EXPECT_EQ(shell(program + " verify " + files[0] + " 2>&1").code, 0);
+}
+
+// The parent is killed: the program goes on to its end, with the same output, and leaves no memory behind.
+TEST_F(Attach, AProgramOutlivesItsParent) {
+    const Answer plain = shell(run_host(300, true));
+    const std::string ids = dir.file("ids");
+    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=5 " +
+          attach("sh -c '" + run_host(300, true) + " >" + ids + "; echo $? >" + dir.file("code") + "'") +
+          " 2>/dev/null & sleep 1; kill -9 $!; wait");
+    for (int i = 0; i < 300 && !fs::exists(dir.file("code")); ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_EQ(shell("cat " + dir.file("code")).output, "0\n");
+    EXPECT_EQ(shell("cat " + ids).output, plain.output);
+}
+
+} // namespace

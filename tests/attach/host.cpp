@@ -1,0 +1,45 @@
+// A program that knows nothing of attnscope: it reads a prompt of token ids and generates greedily, as many programs do.
+//
+//   attach_host MODEL N_PREDICT FLASH(0|1) ID [ID ...]
+//
+// Prints the ids of all tokens that were decoded, the prompt's among them. ATTACH_HOST_PAUSE: sleeps so many milliseconds before
+// each token.
+#include <llama.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+int main(int argc, char** argv) {
+    if (argc < 5) return 2;
+    llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+    llama_backend_init();
+    llama_model* model = llama_model_load_from_file(argv[1], llama_model_default_params());
+    if (!model) return 2;
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = 512;
+    params.n_threads = params.n_threads_batch = 2;
+    params.flash_attn_type = std::atoi(argv[3]) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    llama_context* context = llama_init_from_model(model, params);
+    if (!context) return 2;
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    std::vector<llama_token> batch;
+    for (int i = 4; i < argc; ++i) batch.push_back(std::atoi(argv[i]));
+    const char* pause = std::getenv("ATTACH_HOST_PAUSE");
+    for (int left = std::atoi(argv[2]);; --left) {
+        for (const llama_token t : batch) std::printf("%d ", t);
+        std::fflush(stdout);
+        if (llama_decode(context, llama_batch_get_one(batch.data(), static_cast<int>(batch.size()))) != 0) return 1;
+        if (left <= 0) break;
+        const float* logits = llama_get_logits_ith(context, -1);
+        batch.assign(1, static_cast<llama_token>(std::max_element(logits, logits + n_vocab) - logits));
+        if (pause) std::this_thread::sleep_for(std::chrono::milliseconds(std::atoi(pause)));
+    }
+    std::printf("\n");
+    llama_free(context);
+    llama_model_free(model);
+    return 0;
+}
