@@ -1,4 +1,5 @@
 // attnscope attach: the attention of a program that we did not write.
+#include "attach/parent/check_program.h"
 #include "attach/parent/run_attached.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
@@ -20,7 +21,7 @@ namespace {
 struct Flags {
     std::string output = ".";
     std::vector<std::string> program;
-    bool quiet = false, no_verify = false;
+    bool quiet = false, no_verify = false, check = false;
 };
 
 // The program's own output is on the same terminal: every line says whose it is.
@@ -49,7 +50,15 @@ bool good(const attach::Recorded& recorded, bool verify) {
     return is_good;
 }
 
+int check(const std::string& program) {
+    Result<attach::ProgramCheck> answer = attach::check_program(program);
+    if (!answer) return report(answer.error());
+    fmt::print("{}: {}\n", answer->can_attach ? "yes" : "no", answer->reason);
+    return answer->can_attach ? exit_good : exit_no;
+}
+
 int run(const Flags& f) {
+    if (f.check) return check(f.program[0]);
     std::error_code ec;
     std::filesystem::create_directories(f.output, ec);
     if (!std::filesystem::is_directory(f.output, ec) || access(f.output.c_str(), W_OK) != 0) {
@@ -94,6 +103,7 @@ void add_attach(CLI::App& app, Action& action) {
     verb->add_option("-o,--output", f->output, "Folder of the recordings")->capture_default_str();
     verb->add_flag("-q,--quiet", f->quiet, "Say nothing but why nothing was captured");
     verb->add_flag("--no-verify", f->no_verify, "Do not read the recordings again at the end");
+    verb->add_flag("--check", f->check, "Only say whether the library can go into the program; exit 0 yes, 1 no");
     verb->add_option("program", f->program, "The program and its arguments, after --")->required();
     verb->positionals_at_end();
     verb->callback([f, &action] { action = [f] { return run(*f); }; });

@@ -139,6 +139,32 @@ TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     EXPECT_NE(answer.output.find("/nonexistent/program"), std::string::npos) << answer.output;
 }
 
+TEST_F(Attach, CheckTellsWithoutRunning) {
+    const auto check = [](const std::string& what) { return shell(program + " attach --check " + what + " 2>&1"); };
+    EXPECT_EQ(check(host).code, 0);
+    EXPECT_EQ(check("sh").code, 0);
+    const std::string script = dir.file("script");
+    std::ofstream(script) << "#!/usr/bin/env sh\ntouch " << dir.file("ran") << "\n";
+    fs::permissions(script, fs::perms::owner_all);
+    EXPECT_EQ(check(script).code, 0);
+    EXPECT_FALSE(fs::exists(dir.file("ran")));
+
+    const std::string rooted = dir.file("rooted"), noise = dir.file("noise"), half = dir.file("half");
+    fs::copy(host, rooted);
+    fs::permissions(rooted, fs::perms::set_uid, fs::perm_options::add);
+    EXPECT_NE(check(rooted).output.find("set-user-id"), std::string::npos);
+    EXPECT_EQ(check(rooted).code, 1);
+    std::ofstream(noise) << "noise";
+    fs::permissions(noise, fs::perms::owner_all);
+    EXPECT_EQ(check(noise).code, 1);
+    for (const uintmax_t bytes : {3u, 20u, 100u, 300u}) {
+        fs::copy(host, half, fs::copy_options::overwrite_existing);
+        fs::resize_file(half, bytes);
+        EXPECT_EQ(check(half).code, 1) << bytes;
+    }
+    EXPECT_EQ(check("/nonexistent/program").code, 2);
+}
+
 // SIGKILL at some token: what was decoded before it is there, and proven.
 TEST_F(Attach, AKilledProgramLosesNothingThatItHandedOver) {
     const Answer answer = shell(attach("sh -c 'ATTACH_HOST_PAUSE=20 " + run_host(400, true) + " >" + dir.file("ids") +

@@ -20,30 +20,52 @@ template <typename T> std::vector<T> read(const ggml_tensor* t, int64_t n) {
 
 } // namespace
 
+namespace {
+
+// The rows of the embedding matrix that are looked up; null: this graph reads no text.
+const ggml_tensor* find_embedding(ggml_cgraph* graph, int64_t n) {
+    const int n_nodes = ggml().graph_n_nodes(graph);
+    ggml_tensor** nodes = ggml().graph_nodes(graph);
+    const bool marked = std::any_of(nodes, nodes + n_nodes, capture::is_marked);
+    for (int i = 0; i < n_nodes; ++i) {
+        const ggml_tensor* t = nodes[i];
+        if (capture::op(t) != capture::Op::get_rows || (marked && !capture::is_marked(t))) continue;
+        const ggml_tensor *matrix = capture::src(t, 0), *ids = capture::src(t, 1);
+        if (std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
+        if (capture::type(ids) == GGML_TYPE_I32 && capture::ne(ids, 0) == n) return t;
+    }
+    return nullptr;
+}
+
+std::string why_none(const std::vector<capture::AttentionNode>& nodes) {
+    for (const capture::AttentionNode& n : nodes) {
+        if (!n.refusal.empty()) return "its attention cannot be captured: " + n.refusal;
+    }
+    return "its keys are stored in a way that is not known (llama.cpp stores them so since July 2025)";
+}
+
+} // namespace
+
 GraphInputs find_inputs(ggml_cgraph* graph) {
     GraphInputs in;
     const capture::GraphAttention found = capture::find_attention(graph);
+    if (found.nodes.empty()) return in;
+    const ggml_tensor* embedding = find_embedding(graph, found.n_query);
+    if (!embedding) return in;
     const auto captured = std::find_if(found.nodes.begin(), found.nodes.end(), [](const capture::AttentionNode& n) {
         return n.refusal.empty() && n.k_cells && !capture::mask_is_computed(n);
     });
-    if (captured == found.nodes.end()) return in;
+    if (captured == found.nodes.end()) {
+        in.refusal = why_none(found.nodes);
+        return in;
+    }
     in.cells = captured->k_cells;
     in.mask = captured->mask;
     in.cache = capture::data(captured->k_cache);
     in.positions = found.positions;
     in.n = found.n_query;
-    const int n_nodes = ggml().graph_n_nodes(graph);
-    ggml_tensor** nodes = ggml().graph_nodes(graph);
-    const bool marked = std::any_of(nodes, nodes + n_nodes, capture::is_marked);
-    for (int i = 0; i < n_nodes && !in.tokens; ++i) {
-        const ggml_tensor* t = nodes[i];
-        if (capture::op(t) != capture::Op::get_rows || (marked && !capture::is_marked(t))) continue;
-        ggml_tensor *matrix = capture::src(t, 0), *ids = capture::src(t, 1);
-        if (std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
-        if (capture::type(ids) != GGML_TYPE_I32 || capture::ne(ids, 0) != in.n) continue;
-        in.tokens = ids;
-        in.n_vocab = static_cast<int32_t>(capture::ne(matrix, 1));
-    }
+    in.tokens = capture::src(embedding, 1);
+    in.n_vocab = static_cast<int32_t>(capture::ne(capture::src(embedding, 0), 1));
     return in;
 }
 

@@ -6,6 +6,7 @@
 #include <attnscope/types.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace attnscope::attach {
@@ -19,6 +20,7 @@ struct GraphInputs {
     const void* cache = nullptr;      // its keys' memory: another one belongs to another context
     int64_t n = 0;
     int32_t n_vocab = 0;
+    std::string refusal; // text with attention that cannot be captured: why; empty otherwise
 
     // Is this a model's text, with keys in a cache?
     bool complete() const { return tokens && cells && mask && n > 0; }

@@ -28,6 +28,7 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     try {
         graph_ = nullptr;
         const GraphInputs inputs = find_inputs(graph);
+        if (!inputs.refusal.empty()) return stop("nothing is captured of a context: " + inputs.refusal);
         if (!inputs.complete()) return; // embeddings, pictures, sound: not ours
         inputs_ = inputs;
         if (!capture_) capture_ = capture::Capture::make({}, [this](CapturedFrame&& f) { return take(std::move(f)); });
