@@ -45,14 +45,12 @@ public:
     explicit constexpr Real(const char* name) : name_(name) {}
     F of(link_map* caller) {
         for (Known& k : known_) {
-            const link_map* object = k.caller.load(std::memory_order_acquire);
-            if (object == caller) return k.function;
-            if (object) continue;
+            if (caller && k.caller.load(std::memory_order_acquire) == caller) return k.function;
         }
         void* found = find_function(caller, name_);
         if (!found) return nullptr;
         const auto function = reinterpret_cast<F>(found);
-        const size_t at = n_known_.fetch_add(1);
+        const size_t at = caller ? n_known_.fetch_add(1) : known_.size();
         if (at < known_.size()) {
             known_[at].function = function;
             known_[at].caller.store(caller, std::memory_order_release);

@@ -64,7 +64,7 @@ std::vector<std::string> environment(const std::string& library, const std::stri
     for (char** e = environ; *e; ++e) {
         const std::string_view entry = *e;
         if (entry.rfind("LD_PRELOAD=", 0) == 0) {
-            if (entry.size() > 11) preload += ":" + std::string(entry.substr(11));
+            if (entry.size() > 11) preload.append(":").append(entry.substr(11));
         } else if (entry.rfind("ATTNSCOPE_ATTACH=", 0) != 0) {
             all.emplace_back(entry);
         }

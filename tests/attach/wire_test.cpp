@@ -1,0 +1,156 @@
+// What goes through shared memory: whole or not at all, and read as if an enemy had written it.
+#include "attach/wire/messages.h"
+#include "attach/wire/ring.h"
+#include "support/file_bytes.h"
+#include "support/temp_dir.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+#include <thread>
+
+using namespace attnscope;
+using namespace attnscope::attach;
+using namespace attnscope::test;
+
+namespace {
+
+std::vector<uint8_t> message_bytes(const Message& message) {
+    ByteWriter writer;
+    write_message(message, writer);
+    return {writer.bytes().begin(), writer.bytes().end()};
+}
+
+FrameMessage some_frame() {
+    FrameMessage m;
+    m.stream = 3;
+    m.frame.sequence = 2, m.frame.index = 7, m.frame.token = 41, m.frame.position = 9;
+    m.frame.kind = FrameKind::generated;
+    m.frame.q = {1, 2, 3}, m.frame.k = {4, 5};
+    m.frame.visible = {{{0, 4}, {6, 8}}, {{7, 8}}};
+    m.frame.witnesses.resize(2);
+    m.frame.witnesses[1].layer = 5, m.frame.witnesses[1].fingerprint = 0.25;
+    m.frame.verdict = verdict_stale;
+    return m;
+}
+
+StreamBegin some_stream() {
+    StreamBegin m;
+    m.stream = 3, m.n_vocab = 99;
+    m.files = {"/a.gguf", "/b.gguf"};
+    m.geometry.n_mask_groups = 2;
+    m.geometry.layers.resize(2);
+    m.geometry.layers[0].n_head = 8, m.geometry.layers[0].sinks = {1, 2}, m.geometry.layers[0].on_device = true;
+    m.geometry.layers[1].absent = "recurrent";
+    return m;
+}
+
+TEST(AttachMessages, ComeBackAsTheyWere) {
+    const std::optional<Message> frame = read_message(message_bytes(some_frame()));
+    ASSERT_TRUE(frame && std::holds_alternative<FrameMessage>(*frame));
+    const Frame &read = std::get<FrameMessage>(*frame).frame, was = some_frame().frame;
+    EXPECT_EQ(read.index, was.index);
+    EXPECT_EQ(read.q, was.q);
+    EXPECT_EQ(read.k, was.k);
+    EXPECT_EQ(read.visible, was.visible);
+    EXPECT_EQ(read.kind, was.kind);
+    EXPECT_EQ(read.verdict, was.verdict);
+    ASSERT_EQ(read.witnesses.size(), 2u);
+    EXPECT_EQ(read.witnesses[1].layer, 5);
+    EXPECT_EQ(read.witnesses[1].fingerprint, 0.25);
+
+    const std::optional<Message> stream = read_message(message_bytes(some_stream()));
+    ASSERT_TRUE(stream && std::holds_alternative<StreamBegin>(*stream));
+    const StreamBegin& begin = std::get<StreamBegin>(*stream);
+    EXPECT_EQ(begin.files, some_stream().files);
+    ASSERT_EQ(begin.geometry.layers.size(), 2u);
+    EXPECT_EQ(begin.geometry.layers[0].sinks, some_stream().geometry.layers[0].sinks);
+    EXPECT_TRUE(begin.geometry.layers[0].on_device);
+    EXPECT_EQ(begin.geometry.layers[1].absent, "recurrent");
+}
+
+// Every prefix is refused, and no flipped bit makes us ask for memory that the message does not have.
+TEST(AttachMessages, OfStrangersAreRefusedOrHarmless) {
+    for (const Message& message : {Message(some_frame()), Message(some_stream()), Message(Notice{"text"})}) {
+        const std::vector<uint8_t> whole = message_bytes(message);
+        for (size_t n = 0; n < whole.size(); ++n) EXPECT_FALSE(read_message(std::span(whole).first(n))) << n;
+        for (size_t bit = 0; bit < whole.size() * 8; ++bit) {
+            std::vector<uint8_t> spoilt = whole;
+            spoilt[bit / 8] = static_cast<uint8_t>(spoilt[bit / 8] ^ (1u << bit % 8));
+            (void)read_message(spoilt);
+        }
+    }
+}
+
+TEST(AttachRing, CarriesMessagesOfAllSizesAroundItsEnd) {
+    TempDir dir;
+    auto writer = RingWriter::create(dir.file("r.ring"), size_t(1) << 16);
+    ASSERT_TRUE(writer);
+    auto reader = RingReader::open(dir.file("r.ring"));
+    ASSERT_TRUE(reader);
+    constexpr int n = 4000;
+    const auto make = [](int i) {
+        std::vector<uint8_t> m(size_t(i) * 37 % 30000);
+        std::iota(m.begin(), m.end(), static_cast<uint8_t>(i));
+        return m;
+    };
+    std::thread program([&] {
+        for (int i = 0; i < n; ++i) {
+            while (!(*writer)->try_write(make(i))) std::this_thread::yield();
+        }
+    });
+    std::vector<uint8_t> got;
+    bool good = true;
+    for (int i = 0; i < n && good; ++i) {
+        for (;;) {
+            Result<bool> read = (*reader)->read(got);
+            good = read.ok();
+            if (!good || *read) break;
+            std::this_thread::yield();
+        }
+        good = good && got == make(i);
+    }
+    program.join();
+    EXPECT_TRUE(good);
+    EXPECT_FALSE((*writer)->fits(size_t(1) << 16));
+}
+
+TEST(AttachRing, WhoseCountersLieIsLeft) {
+    TempDir dir;
+    const std::string path = dir.file("r.ring");
+    auto writer = RingWriter::create(path, size_t(1) << 16);
+    ASSERT_TRUE(writer && (*writer)->try_write(std::vector<uint8_t>(10)));
+    const std::string good = read_bytes(path);
+    const auto with = [&](size_t at, uint64_t value) {
+        std::string bytes = good;
+        std::memcpy(bytes.data() + at, &value, sizeof value);
+        write_bytes(path, bytes);
+        auto reader = RingReader::open(path);
+        std::vector<uint8_t> message;
+        return reader && (*reader)->read(message).ok();
+    };
+    EXPECT_TRUE(with(0, *reinterpret_cast<const uint64_t*>("ATNRING1")));
+    EXPECT_FALSE(with(0, 1));                                   // another magic
+    EXPECT_FALSE(with(8, uint64_t(1) << 40));                   // a capacity that the file has not
+    EXPECT_FALSE(with(offsetof(RingHeader, written), 1 << 20)); // more than fits
+    EXPECT_FALSE(with(offsetof(RingHeader, written), 3));       // less than a size
+    EXPECT_FALSE(with(ring_header_bytes, 1 << 15));             // a message longer than what was written
+    EXPECT_FALSE(with(ring_header_bytes, ~uint64_t(0)));
+    write_bytes(path, good.substr(0, 100));
+    EXPECT_FALSE(RingReader::open(path));
+}
+
+TEST(AttachParentLock, TellsWhetherTheParentLives) {
+    TempDir dir;
+    EXPECT_FALSE(ParentLock::held(dir.path().string()));
+    {
+        auto lock = ParentLock::hold(dir.path().string());
+        ASSERT_TRUE(lock);
+        EXPECT_TRUE(ParentLock::held(dir.path().string()));
+        EXPECT_FALSE(ParentLock::hold(dir.path().string()));
+    }
+    EXPECT_FALSE(ParentLock::held(dir.path().string()));
+}
+
+} // namespace
