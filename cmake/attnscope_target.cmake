@@ -15,8 +15,8 @@ function(attnscope_target target)
     endif()
     if(ATTNSCOPE_SANITIZE)
         target_compile_options(${target} PRIVATE -fsanitize=${ATTNSCOPE_SANITIZE} -fno-omit-frame-pointer -g)
-        if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU") # what it adds hides from GCC that a std::optional is empty, or how long a list is
-            target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized -Wno-array-bounds)
+        if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU") # what it adds makes GCC warn of what is not there; the plain builds are strict
+            target_compile_options(${target} PRIVATE -Wno-error)
         endif()
         if(ATTNSCOPE_SANITIZE MATCHES "undefined")
             target_compile_options(${target} PRIVATE -fno-sanitize-recover=undefined)

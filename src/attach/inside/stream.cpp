@@ -46,7 +46,7 @@ bool Stream::place(const GraphTokens& tokens) {
         const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
         const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
         if (place.begins && i == 0) {
-            capture_->forget(place.index);
+            capture_->forget(0, place.index);
             if (line_ != Lines::none) send_(SequenceEnd{number_, line_, {}});
             line_ = place.line;
             if (begun_) send_(SequenceBegin{number_, place.line, place.parent, place.n_shared});
