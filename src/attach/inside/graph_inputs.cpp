@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace attnscope::attach {
 
@@ -64,6 +65,9 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     in.cache = capture::data(captured->k_cache);
     in.positions = found.positions;
     in.n = found.n_query;
+    in.stream_tokens = capture::ne(captured->q, 1);
+    in.first_stream = captured->first_stream;
+    in.stream_cells = captured->cache_streams > 1 ? captured->stream_cells : 0;
     in.tokens = capture::src(embedding, 1);
     in.n_vocab = static_cast<int32_t>(capture::ne(capture::src(embedding, 0), 1));
     return in;
@@ -76,7 +80,14 @@ GraphTokens read_tokens(const GraphInputs& in) {
     t.cells = read<int64_t>(in.cells, in.n);
     std::vector<uint8_t> mask(capture::nbytes(in.mask));
     ggml().backend_tensor_get(in.mask, mask.data(), 0, mask.size());
-    for (int64_t i = 0; i < in.n; ++i) t.visible.push_back(capture::visible_cells(in.mask, mask.data(), i));
+    for (int64_t i = 0; i < in.n; ++i) {
+        const int64_t stream = in.stream_tokens > 0 ? i / in.stream_tokens : 0;
+        const uint8_t* rows = mask.data() + size_t(stream) * capture::nb(in.mask, 3);
+        Ranges visible = capture::visible_cells(in.mask, rows, i - stream * in.stream_tokens);
+        const int64_t first_cell = (in.first_stream + stream) * in.stream_cells;
+        for (Range& r : visible) r = {r.begin + first_cell, r.end + first_cell};
+        t.visible.push_back(std::move(visible));
+    }
     return t;
 }
 

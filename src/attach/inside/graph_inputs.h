@@ -19,6 +19,8 @@ struct GraphInputs {
     ggml_tensor* mask = nullptr;      // of that layer
     const void* cache = nullptr;      // its keys' memory: another one belongs to another context
     int64_t n = 0;
+    // Tokens of one stream of the cache, and its cells (capture::AttentionNode::stream_cells); 0 cells: the cache has one stream
+    int64_t stream_tokens = 0, first_stream = 0, stream_cells = 0;
     int32_t n_vocab = 0;
     std::string refusal; // text with attention that cannot be captured: why; empty otherwise
 

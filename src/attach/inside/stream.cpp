@@ -4,6 +4,7 @@
 #include "capture/graph/hook.h"
 #include "capture/graph/host_attention.h"
 
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -40,20 +41,33 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
 }
 
-// Where the tokens of a graph belong. False: this graph cannot be captured.
-bool Stream::place(const GraphTokens& tokens) {
+// Which line each token continues, and what kind it is. False: this graph cannot be captured.
+bool Stream::place(const GraphTokens& tokens, std::vector<int64_t>& sequences, std::vector<FrameKind>& kinds) {
+    std::map<int64_t, int64_t> length_before; // of lines that this graph continues
+    std::map<int64_t, int64_t> n_here;
+    std::vector<int64_t> indices;
     for (size_t i = 0; i < tokens.ids.size(); ++i) {
         const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
         const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
-        if (place.begins && i == 0) {
-            capture_->forget(0, place.index);
-            if (line_ != Lines::none) send_(SequenceEnd{number_, line_, {}});
-            line_ = place.line;
-            if (begun_) send_(SequenceBegin{number_, place.line, place.parent, place.n_shared});
-        } else if (place.line != line_) {
-            stop("several sequences are decoded together, which attach does not follow yet");
-            return false;
+        length_before.try_emplace(place.line, place.index);
+        ++n_here[place.line];
+        sequences.push_back(place.line);
+        indices.push_back(place.index);
+        if (!place.begins) continue;
+        if (place.parent != Lines::none) {
+            const auto here = length_before.find(place.parent);
+            const int64_t there = here == length_before.end() ? lines_.length(place.parent) : here->second;
+            if (place.n_shared > there) {
+                stop("a line branches off within one graph, which attach does not follow yet");
+                return false;
+            }
+            capture_->share({place.parent, place.line, place.n_shared, 0, 0}); // both see the same cells
         }
+        begins_.push_back({number_, place.line, place.parent, place.n_shared});
+    }
+    for (size_t i = 0; i < sequences.size(); ++i) {
+        const bool alone = n_here[sequences[i]] == 1 && indices[i] > 0;
+        kinds.push_back(alone ? FrameKind::generated : FrameKind::prompt);
     }
     return true;
 }
@@ -62,12 +76,17 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, cons
     const std::lock_guard lock(mutex_);
     if (!on_ || graph != graph_) return run();
     GraphTokens tokens;
+    std::vector<int64_t> sequences;
+    std::vector<FrameKind> kinds;
     std::optional<capture::Capture::Decode> decode;
     try {
         tokens = read_tokens(inputs_);
-        if (!place(tokens)) return run();
-        const FrameKind kind = tokens.ids.size() > 1 ? FrameKind::prompt : FrameKind::generated;
-        decode.emplace(*capture_, capture::Tokens{tokens.ids, tokens.positions, kind});
+        if (!place(tokens, sequences, kinds)) return run();
+        capture::Tokens announced;
+        announced.ids = tokens.ids, announced.positions = tokens.positions;
+        announced.sequences = sequences, announced.kinds = kinds;
+        announced.in_graph_order = true;
+        decode.emplace(*capture_, announced);
         if (current_hook()) current_hook()->before_compute(sched, graph);
     } catch (const std::exception& e) {
         stop(std::string("capturing failed: ") + e.what());
@@ -88,9 +107,8 @@ Result<void> Stream::take(CapturedFrame&& captured) {
     if (!begun_) {
         begun_ = true;
         send_(StreamBegin{number_, inputs_.n_vocab, open_models(), capture_->geometry()});
-        send_(SequenceBegin{number_, line_, Lines::none, 0});
     }
-    captured.frame.sequence = line_;
+    for (const SequenceBegin& begin : std::exchange(begins_, {})) send_(begin);
     if (!send_(FrameMessage{number_, std::move(captured.frame)})) {
         return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};
     }

@@ -26,7 +26,7 @@ public:
     void end(const std::string& reason);
 
 private:
-    bool place(const GraphTokens& tokens);
+    bool place(const GraphTokens& tokens, std::vector<int64_t>& sequences, std::vector<FrameKind>& kinds);
     Result<void> take(CapturedFrame&& frame);
     void stop(const std::string& why);
 
@@ -39,7 +39,7 @@ private:
     ggml_cgraph* graph_ = nullptr; // the one whose inputs these are
     GraphInputs inputs_;
     Lines lines_;
-    int64_t line_ = Lines::none; // that the capture follows now
+    std::vector<SequenceBegin> begins_; // not sent: the geometry must be first
 };
 
 // GGUF files that this process has open, or has opened by name lately.
