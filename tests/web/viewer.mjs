@@ -54,6 +54,11 @@ export async function openPage(browser, url, options = {}) {
     page.on('console', (message) => { if (message.type() === 'error' && !/status of 4\d\d/.test(message.text())) page.wrong.push(message.text()); });
     page.on('request', (request) => page.asked.push(request.url()));
     page.on('dialog', (dialog) => { page.wrong.push('a dialog opened'); dialog.dismiss(); });
+    // ATTNSCOPE_PAGE=FOLDER: the page as scripts/build-web.sh FOLDER made it, to look at a change without building the program.
+    const fresh = process.env.ATTNSCOPE_PAGE;
+    for (const [name, contentType] of fresh ? [['viewer.js', 'text/javascript'], ['viewer.css', 'text/css']] : []) {
+        await page.route(`**/view/${name}`, (route) => route.fulfill({ path: `${fresh}/${name}`, contentType }));
+    }
     await page.goto(url, { waitUntil: 'load' });
     return page;
 }

@@ -1,6 +1,6 @@
 // Every key, in one list that "?" shows. A view adds its own while it is on screen.
 import { useEffect } from 'preact/hooks';
-import { hears } from './place';
+import { hears, is_whole_page, place } from './place';
 
 export interface Key {
     keys: string[];      // as KeyboardEvent.key; "Shift+x" for the other meaning of x
@@ -40,6 +40,8 @@ export function listen(): () => void {
             event.preventDefault();
             event.stopPropagation(); // a notebook has keys of its own
             key.run();
+            // What had the focus may be gone with its view; as a part of another page the keys would go with it.
+            if (!is_whole_page()) requestAnimationFrame(() => place().matches(':focus-within') || place().focus({ preventScroll: true }));
             return;
         }
     };

@@ -15,6 +15,7 @@ export function HealthView({ transport, source, opened }: { transport: Transport
     if (!loaded.value) return <Waiting what="Looking at every token" />;
     const h = loaded.value;
     const capture = h.capture.length > 0;
+    const causes = h.findings.filter((f) => f.keep || f.fix).map((f) => f.cause); // the whole of it stands below the pictures
     saves.now = {
         csv: () => capture
             ? save_csv(`${source.name}-health`, ['token', 'kind', 'min', 'max', 'sum', 'distinct_layers', 'keep'],
@@ -25,8 +26,9 @@ export function HealthView({ transport, source, opened }: { transport: Transport
     return (
         <div class="health-view">
             <div class="health-body">
-                <p class={`verdict ${h.good ? 'good' : 'bad'}`}>{h.good ? '✓ ' : '✗ '}{h.summary}</p>
+                <p class={`verdict ${h.good ? 'good' : 'bad'}`}>{h.good ? '✓ ' : '✗ '}{capture && causes.length > 0 ? causes.join('; ') : h.summary}</p>
                 {h.damage && <Failure message={h.damage} />}
+                {capture && <CaptureHealth frames={h.capture} />}
                 {h.findings.map((f) => (
                     <section key={f.cause}>
                         <h3>{f.cause}</h3>
@@ -35,7 +37,7 @@ export function HealthView({ transport, source, opened }: { transport: Transport
                         {f.fix && <p class="faint">{f.fix}</p>}
                     </section>
                 ))}
-                {capture ? <CaptureHealth frames={h.capture} /> : <RecordingHealth h={h} opened={opened} />}
+                {!capture && <RecordingHealth h={h} opened={opened} />}
             </div>
         </div>
     );

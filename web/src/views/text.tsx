@@ -39,6 +39,7 @@ export function TextView({ opened }: { opened: Opened }) {
     const row = use_loaded(() => opened.row(focus, s), [...rows_key, focus]);
     // After the row: the first column of a long recording is a pass through it, and what is read comes first.
     const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass)), [...rows_key, focus, row.loading]);
+    useEffect(() => set_hover(-1), [state.token]); // keys move on from where a resting pointer was
     // The next token in the direction of the last step is asked for ahead, so that stepping does not wait.
     const before = useRef(focus);
     const direction = useRef(-1);
