@@ -159,11 +159,12 @@ TEST_F(Recorded, MetricsAreThoseOfTheRowsInDoublePrecision) {
                 n_retrieval += copies;
                 ++n;
             }
-            EXPECT_NEAR(m->values[m_first][at], first / double(n), 1e-9);
+            // Rows of blocks add a score's products up in another order than these: 1.1e-9 of a share, 2.8e-7 of a distance seen.
+            EXPECT_NEAR(m->values[m_first][at], first / double(n), 1e-8);
             EXPECT_NEAR(m->values[m_entropy][at], entropy / double(n), 2e-6);
-            EXPECT_NEAR(m->values[m_distance][at], distance / double(n), 1e-7);
+            EXPECT_NEAR(m->values[m_distance][at], distance / double(n), 1e-6);
             EXPECT_NEAR(m->values[m_distance_variance][at], variance / double(n), 1e-5);
-            EXPECT_NEAR(m->values[m_retrieval][at], retrieval / double(n_retrieval), 1e-9);
+            EXPECT_NEAR(m->values[m_retrieval][at], retrieval / double(n_retrieval), 1e-8);
         }
     }
 }

@@ -82,10 +82,11 @@ try:
             assert worst <= (0 if "--head" in extra else 1e-7), (token, extra, worst)
             floats("column?r=0&t=0")
     mean = rows.mean((1, 2))
+    # Scores and denominators are sums of float32 in two orders: a weight near 1 differs by a score's rounding. 1.6e-6 was seen.
     for token in (0, 5, n - 3):
-        assert np.abs(floats(f"column?r=0&t={token}") - mean[token:, token]).max() < 1e-6
-        assert np.abs(floats(f"column?r=0&t={token}&layer=2&head=1") - rows[token:, 2, 1, token]).max() < 1e-6
-        assert np.abs(floats(f"column?r=0&t={token}&reduce=max") - rows[token:, :, :, token].max((1, 2))).max() < 1e-6
+        assert np.abs(floats(f"column?r=0&t={token}") - mean[token:, token]).max() < 4e-6
+        assert np.abs(floats(f"column?r=0&t={token}&layer=2&head=1") - rows[token:, 2, 1, token]).max() < 4e-6
+        assert np.abs(floats(f"column?r=0&t={token}&reduce=max") - rows[token:, :, :, token].max((1, 2))).max() < 4e-6
     begin, end = n - 6, n - 2
     assert np.abs(floats(f"flow?r=0&begin={begin}&end={end}") - mean[begin - 1:end - 1, :end].mean(0)).max() < 1e-6
     v = np.zeros(n)

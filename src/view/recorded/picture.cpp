@@ -174,11 +174,11 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
     const auto width = static_cast<size_t>(columns.end - columns.begin);
     const std::vector<int32_t> layers = tensors_->layers_of(selection_);
     const auto n_rows = static_cast<float>(tensors_->n_rows(selection_));
-    std::vector<std::vector<std::span<const float>>> lse(layers.size()); // (layers, heads): of every token
+    std::vector<std::vector<std::span<const double>>> lse(layers.size()); // (layers, heads): of every token
     for (size_t l = 0; l < layers.size(); ++l) {
         const Range heads = tensors_->heads_of(selection_, layers[l]);
         for (int64_t h = heads.begin; h < heads.end; ++h) {
-            Result<std::span<const float>> d = tensors_->denominators(layers[l], static_cast<int32_t>(h));
+            Result<std::span<const double>> d = tensors_->denominators(layers[l], static_cast<int32_t>(h));
             if (!d) return d.error();
             lse[l].push_back(*d);
         }
@@ -196,7 +196,8 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
                 const Range heads = tensors_->heads_of(selection_, layers[l]);
                 rows.resize(static_cast<size_t>(heads.end - heads.begin) * width);
                 own.clear();
-                for (const std::span<const float> head : lse[l]) own.push_back(head[static_cast<size_t>(i)]);
+                for (const std::span<const double> head : lse[l])
+                    own.push_back(static_cast<float>(head[static_cast<size_t>(i)]));
                 if (Result<void> done = tensors_->part(i, layers[l], heads, columns, own, rows); !done) {
                     const std::lock_guard lock(mutex);
                     status = done;

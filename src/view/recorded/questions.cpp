@@ -1,5 +1,6 @@
 #include "view/recorded/questions.h"
 
+#include "attention/dots.h"
 #include "base/parallel_for.h"
 #include "view/recorded/blocks.h"
 
@@ -21,6 +22,66 @@ Error no_token(int64_t token, int64_t n) {
     return {ErrorKind::not_found, fmt::format("there is no token {}: the recording has {}", token, n)};
 }
 
+bool is_float(DType type) {
+    return type == DType::f16 || type == DType::bf16 || type == DType::f32;
+}
+
+// One key of a layer, and what later queries give to it: a dot product a query. A call of attention_rows for each would cost twenty
+// times as much.
+class OneKey {
+public:
+    OneKey(const RecordedTensors& t, int32_t layer, int64_t token)
+        : info_(t.geometry().layers[static_cast<size_t>(layer)]), layer_(layer), token_(token),
+          plain_(is_float(info_.k_type) && is_float(info_.q_type) && info_.max_bias == 0 && info_.bias.empty()) {
+        if (!plain_) return;
+        const auto n = static_cast<size_t>(info_.n_head_kv) * static_cast<size_t>(info_.head_dim);
+        key_.resize(n);
+        to_floats(info_.k_type, t.keys(info_.k_layer).data() + static_cast<size_t>(token) * info_.k_bytes(),
+                  key_.data(), static_cast<int64_t>(n));
+    }
+    bool plain() const { return plain_; }
+
+    // of_heads: weights of the token's rows of `heads`, whose denominators are `lse`.
+    void weights(const RecordedTensors& t, int64_t i, Range heads, std::span<const double> lse, std::vector<float>& q,
+                 std::span<float> of_heads) const {
+        std::fill(of_heads.begin(), of_heads.end(), 0.0f);
+        const Ranges& visible = t.frame(i).visible[static_cast<size_t>(info_.mask_group)];
+        if (std::none_of(visible.begin(), visible.end(),
+                         [&](const Range& r) { return r.begin <= token_ && token_ < r.end; })) {
+            return;
+        }
+        const auto dim = static_cast<size_t>(info_.head_dim);
+        const size_t q_head_bytes = info_.q_bytes() / static_cast<size_t>(info_.n_head);
+        q.resize(of_heads.size() * dim);
+        to_floats(info_.q_type, t.query(i, layer_) + static_cast<size_t>(heads.begin) * q_head_bytes, q.data(),
+                  static_cast<int64_t>(q.size()));
+        const int32_t group = info_.n_head / info_.n_head_kv;
+        for (size_t h = 0; h < of_heads.size(); ++h) {
+            const float* const k =
+                key_.data() + static_cast<size_t>((heads.begin + static_cast<int64_t>(h)) / group) * dim;
+            const float* const own = q.data() + h * dim;
+            double lanes[8] = {};
+            size_t d = 0;
+            for (; d + 8 <= dim; d += 8) {
+                for (size_t lane = 0; lane < 8; ++lane) lanes[lane] += double(own[d + lane]) * double(k[d + lane]);
+            }
+            for (; d < dim; ++d) lanes[0] += double(own[d]) * double(k[d]);
+            double dot = 0;
+            for (const double lane : lanes) dot += lane;
+            double score = dot * double(info_.scale);
+            if (info_.softcap > 0) score = double(info_.softcap) * std::tanh(score / double(info_.softcap));
+            of_heads[h] = static_cast<float>(std::exp(score * double(info_.post_scale) - lse[h]));
+        }
+    }
+
+private:
+    const LayerInfo& info_;
+    int32_t layer_;
+    int64_t token_;
+    bool plain_;
+    std::vector<float> key_; // (n_head_kv, head_dim)
+};
+
 } // namespace
 
 Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const Selection& s) {
@@ -28,22 +89,25 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
     if (Result<void> r = t.check(s); !r) return r.error();
     const auto n = static_cast<size_t>(t.size() - token);
     const std::vector<int32_t> layers = t.layers_of(s);
-    std::vector<std::vector<std::span<const float>>> lse(layers.size()); // (layers, heads): of every token
+    std::vector<std::vector<std::span<const double>>> lse(layers.size()); // (layers, heads): of every token
     for (size_t l = 0; l < layers.size(); ++l) {
         const Range heads = t.heads_of(s, layers[l]);
         for (int64_t h = heads.begin; h < heads.end; ++h) {
-            Result<std::span<const float>> d = t.denominators(layers[l], static_cast<int32_t>(h));
+            Result<std::span<const double>> d = t.denominators(layers[l], static_cast<int32_t>(h));
             if (!d) return d.error();
             lse[l].push_back(*d);
         }
     }
+    std::vector<OneKey> keys;
+    for (const int32_t layer : layers) keys.emplace_back(t, layer, token);
     std::vector<float> out(n, 0.0f);
     const auto n_rows = static_cast<double>(t.n_rows(s));
     std::mutex mutex;
     Result<void> status;
     constexpr size_t block = 64;
     base::parallel_for_all((n + block - 1) / block, [&](size_t b) {
-        std::vector<float> of_heads, row_lse;
+        std::vector<float> of_heads, scratch;
+        std::vector<double> row_lse;
         for (size_t k = b * block; k < std::min(n, (b + 1) * block); ++k) {
             const int64_t i = token + static_cast<int64_t>(k);
             if (!t.has_rows(i)) continue;
@@ -53,8 +117,14 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
                 const Range heads = t.heads_of(s, layers[l]);
                 of_heads.resize(static_cast<size_t>(heads.end - heads.begin));
                 row_lse.clear();
-                for (const std::span<const float> head : lse[l]) row_lse.push_back(head[static_cast<size_t>(i)]);
-                if (Result<void> r = t.part(i, layers[l], heads, {token, token + 1}, row_lse, of_heads); !r) {
+                for (const std::span<const double> head : lse[l]) row_lse.push_back(head[static_cast<size_t>(i)]);
+                Result<void> r;
+                if (keys[l].plain())
+                    keys[l].weights(t, i, heads, row_lse, scratch, of_heads);
+                else
+                    r = t.part(i, layers[l], heads, {token, token + 1},
+                               std::vector<float>(row_lse.begin(), row_lse.end()), of_heads);
+                if (!r) {
                     const std::lock_guard lock(mutex);
                     status = r;
                     return;

@@ -228,7 +228,7 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
 namespace {
 
 // log of the sum of exp(score) of row i, from its parts: a weight is exp(score - max) * factor of its part.
-float denominator(const BlockRows& rows, size_t i, size_t n) {
+double denominator(const BlockRows& rows, size_t i, size_t n) {
     const BlockRows::Part* best = nullptr;
     float factor = 0;
     for (size_t p = 0; p < rows.pieces.size(); ++p) {
@@ -237,20 +237,21 @@ float denominator(const BlockRows& rows, size_t i, size_t n) {
         best = &part;
         factor = rows.factors[p * n + i];
     }
-    return best ? static_cast<float>(double(best->max) - std::log(double(factor)))
-                : std::numeric_limits<float>::quiet_NaN();
+    return best ? double(best->max) - std::log(double(factor)) : std::numeric_limits<double>::quiet_NaN();
 }
 
 } // namespace
 
-Result<std::span<const float>> RecordedTensors::denominators(int32_t layer, int32_t head) const {
+Result<std::span<const double>> RecordedTensors::denominators(int32_t layer, int32_t head) const {
     Denominators& d = *denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
                                      static_cast<size_t>(head)];
     std::call_once(d.once, [&] {
-        d.values.assign(static_cast<size_t>(size()), std::numeric_limits<float>::quiet_NaN());
+        d.values.assign(static_cast<size_t>(size()), std::numeric_limits<double>::quiet_NaN());
         const auto alone = [&](int64_t i) { // where rows are computed as a whole, their parts are not known
             std::vector<float> row(static_cast<size_t>(n_columns(i)));
-            (void)rows(i, layer, {head, head + 1}, row, std::span(d.values).subspan(static_cast<size_t>(i), 1));
+            float lse = std::numeric_limits<float>::quiet_NaN();
+            (void)rows(i, layer, {head, head + 1}, row, {&lse, 1});
+            d.values[static_cast<size_t>(i)] = double(lse);
         };
         d.status = each_block(*this, layer, {head, head + 1}, {0, size()},
                               [&](int32_t, int64_t first, size_t n, const BlockRows& block) {
@@ -264,7 +265,7 @@ Result<std::span<const float>> RecordedTensors::denominators(int32_t layer, int3
         d.ready = true;
     });
     if (!d.status) return d.status.error();
-    return std::span<const float>(d.values);
+    return std::span<const double>(d.values);
 }
 
 bool RecordedTensors::has_denominators(const Selection& s) const {

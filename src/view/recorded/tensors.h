@@ -71,7 +71,7 @@ public:
 
     // Logarithms of the denominators of all rows of a head, (size()), computed when first asked for. NaN where a token has no
     // rows. Thread-safe.
-    Result<std::span<const float>> denominators(int32_t layer, int32_t head) const;
+    Result<std::span<const double>> denominators(int32_t layer, int32_t head) const;
     // Are those of every row of the selection there?
     bool has_denominators(const Selection& selection) const;
     // Brings them there; io when `progress` says no.
@@ -93,7 +93,7 @@ private:
     struct Denominators {
         std::once_flag once;
         std::atomic<bool> ready{false};
-        std::vector<float> values;
+        std::vector<double> values; // a float's rounding would be one of the weights'
         Result<void> status;
     };
     mutable std::vector<std::unique_ptr<Denominators>> denominators_; // (layer, head)
