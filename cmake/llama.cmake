@@ -7,6 +7,17 @@ if(ATTNSCOPE_CUDA)
 endif()
 set(ATTNSCOPE_LLAMA_BUILD "${CMAKE_SOURCE_DIR}/.deps/llama-${variant}" CACHE PATH "Where llama.cpp is built")
 
+if(ATTNSCOPE_PYTHON_PACKAGE AND NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h" AND NOT ATTNSCOPE_LLAMA_PREBUILT)
+    # pip starts with a bare checkout: nobody has called make.
+    message(STATUS "attnscope: fetching the sources of llama.cpp and SQLite (45 MB, once)")
+    execute_process(COMMAND "${CMAKE_SOURCE_DIR}/scripts/fetch-sources.sh" RESULT_VARIABLE failed)
+    if(failed)
+        message(FATAL_ERROR "The sources of llama.cpp could not be fetched; see above. It needs npm and git: scripts/setup.sh build installs them.")
+    endif()
+endif()
+if(ATTNSCOPE_PYTHON_PACKAGE AND NOT ATTNSCOPE_LLAMA_PREBUILT)
+    message(STATUS "attnscope: compiling llama.cpp (86 files), then attnscope (150 files); some minutes, once")
+endif()
 if(NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h")
     message(FATAL_ERROR "No llama.cpp at ${ATTNSCOPE_LLAMA_DIR}. Run scripts/fetch-sources.sh (make does it), "
                         "or point -DATTNSCOPE_LLAMA_DIR= at a checkout of llama.cpp v0.5.0.")
