@@ -6,6 +6,7 @@
 >>> run.pattern(layer=3)       # (heads, query, key) float32
 >>> run.answer(reduce="top_k", token=41)
 >>> run.verify()
+>>> at.show(run)               # the viewer, in a notebook
 
 Axes are named ``token, layer, head, column`` everywhere. A *column* is the index of a token that is looked at; a row is
 the softmax over the columns that its token sees: weights without a unit that sum to 1 (or, where the model has learned
@@ -35,5 +36,6 @@ from .errors import (
 from .live import Generation, Session, capture, find_model
 from .report import Diagnosis, Verification
 from .run import Run, open
+from .widget import show
 
 __version__ = "0.1.0"

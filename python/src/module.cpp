@@ -50,6 +50,7 @@ NB_MODULE(_core, m) {
     python::bind_answer(m);
     python::bind_scores(m);
     python::bind_diagnose(m);
+    python::bind_page(m);
     python::bind_session(m);
     m.def("simd", &attention_simd_name, "The kernels in use: 'avx512', 'avx2' or 'scalar'.");
     m.def("n_threads", &python::n_threads);

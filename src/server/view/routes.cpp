@@ -202,12 +202,13 @@ void add_view_page(httplib::Server& http) {
     });
 }
 
-void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
+ViewRoutes view_routes(ViewSources& sources, bool live) {
+    ViewRoutes routes;
     using Request = httplib::Request;
     using Response = httplib::Response;
     using Answer = std::function<void(const Request&, Response&, Viewed&)>;
     const auto get = [&](const std::string& path, Answer answer) {
-        http.Get("/view/api/" + path, [&sources, answer](const Request& request, Response& response) {
+        routes.emplace(path, [&sources, answer](const Request& request, Response& response) {
             // A browser says whether a page of another site asks; such a page could not read the answer, but could make us work.
             const std::string site = request.get_header_value("Sec-Fetch-Site");
             if (!site.empty() && site != "same-origin" && site != "none") {
@@ -233,7 +234,7 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
             question(request, response, **t, *s);
         });
     };
-    http.Get("/view/api/sources", [&sources, live](const Request&, Response& response) {
+    routes.emplace("sources", [&sources, live](const Request&, Response& response) {
         Json list = Json::array();
         for (const ViewSources::Named& s : sources.list())
             list.push_back({{"id", s.id}, {"name", s.name}, {"kind", s.capture ? "capture" : "recording"}});
@@ -323,13 +324,18 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
             give(response, rolled ? view::rollout(t, *begin, *end) : view::flow(t, s, *begin, *end));
         });
     }
-    http.Get("/view/api/compare", [&sources](const Request& request, Response& response) {
+    routes.emplace("compare", [&sources](const Request& request, Response& response) {
         double progress = 0;
         response.set_header("Cache-Control", "no-store");
         response.set_header("Cross-Origin-Resource-Policy", "same-origin");
         const auto body = sources.compare(request.get_param_value("a"), request.get_param_value("b"), progress);
         give(response, body, progress);
     });
+    return routes;
+}
+
+void add_view_routes(httplib::Server& http, ViewSources& sources, bool live) {
+    for (auto& [name, handler] : view_routes(sources, live)) http.Get("/view/api/" + name, handler);
 }
 
 } // namespace attnscope::server

@@ -38,8 +38,12 @@ private:
     std::map<std::pair<std::string, std::string>, std::unique_ptr<Job>> comparisons_;
 };
 
-// `live`: there is a model that can write. `sources` outlives `http`.
+// What GET /view/api/NAME answers. `live`: there is a model that can write. `sources` outlives what is returned.
+using ViewRoutes = std::map<std::string, httplib::Server::Handler>;
+ViewRoutes view_routes(ViewSources& sources, bool live);
+
 void add_view_page(httplib::Server& http);
+// `sources` outlives `http`.
 void add_view_routes(httplib::Server& http, ViewSources& sources, bool live);
 
 // Paths of the page that hold nothing of anybody: they need no key, for a browser cannot send one with a script's address.
