@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Executes notebooks in place; an exception in a cell ends it. Output is kept small and the same from run to run."""
+"""Executes notebooks in place; an exception in a cell ends it. Output is kept small and the same from run to run.
+
+  run-notebook.py [--check] NOTEBOOK ...     --check: only executes; the files stay as they are
+"""
 
 import os
 import sys
@@ -10,7 +13,8 @@ from nbclient import NotebookClient
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 LARGEST = 200_000  # bytes of a notebook with its output
 
-for path in sys.argv[1:]:
+check = "--check" in sys.argv[1:]
+for path in [a for a in sys.argv[1:] if a != "--check"]:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": os.path.dirname(os.path.abspath(path))}}).execute()
     for cell in notebook.cells:
@@ -20,6 +24,7 @@ for path in sys.argv[1:]:
     text = nbformat.writes(notebook)
     if len(text) > LARGEST:
         sys.exit(f"{path} has {len(text)} bytes with its output; at most {LARGEST}")
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+    if not check:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
     print(f"{path}: {len(notebook.cells)} cells executed")

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Executes the notebooks in python/notebooks/ with the wheel of a build folder and writes their output into them.
-#   scripts/run-notebooks.sh BUILD [NOTEBOOK ...]     transformers.ipynb needs `make python-heavy` to have run
+#   scripts/run-notebooks.sh BUILD [--check] [NOTEBOOK ...]     --check: writes nothing; transformers.ipynb needs `make python-heavy` to have run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 built=$(realpath "${1:-build}")
 shift || true
 work=$built/python
+check=()
+if [ "${1:-}" = --check ]; then
+    check=(--check)
+    shift
+fi
 [ $# -gt 0 ] || set -- python/notebooks/*.ipynb
 scripts/build-wheel.sh "$work/dist" "$built"
 for notebook in "$@"; do
@@ -21,5 +26,5 @@ for notebook in "$@"; do
         cat "${requirements[@]}" >"$venv/installed.txt"
     fi
     "$venv/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps "$work"/dist/attnscope-*.whl
-    "$venv/bin/python" scripts/run-notebook.py "$notebook"
+    "$venv/bin/python" scripts/run-notebook.py ${check[@]+"${check[@]}"} "$notebook"
 done
