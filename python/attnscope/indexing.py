@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import OutOfRange
+from .errors import InvalidArgument, OutOfRange
 
 AXES = ("token", "layer", "head", "column")
 
@@ -121,3 +121,43 @@ def _nonzero(mask: np.ndarray, axis: int, sizes: tuple[int, ...]) -> list[Any]:
         if axis + i < 3 and n != sizes[axis + i]:
             raise IndexError(f"boolean index did not match the axis {AXES[axis + i]}: it has {sizes[axis + i]} entries, the mask {n}")
     return list(mask.nonzero())
+
+
+def axis(part: Any) -> Any:
+    """An index that keeps its axis: numbers become lists of one."""
+    return [part] if isinstance(part, (int, np.integer)) else part
+
+
+def number(value: Any, size: int, name: str) -> int:
+    n = value.__index__()
+    if not -size <= n < size:
+        raise OutOfRange(f"there is no {name} {n}; the recording has {size}")
+    return n % size
+
+
+def numbers(part: Any, size: int, name: str) -> list[int]:
+    """Numbers of one axis as a request lists them; empty: all."""
+    if part is None:
+        return []
+    if isinstance(part, (int, np.integer)):
+        return [number(part, size, name)]
+    if isinstance(part, slice):
+        chosen = list(range(size)[part])
+    else:
+        array = np.asarray(part)
+        chosen = np.flatnonzero(array).tolist() if array.dtype == bool else [number(p, size, name) for p in array.tolist()]
+    if not chosen:
+        raise InvalidArgument(f"no {name}s are selected")
+    return chosen
+
+
+def checked(part: Any, size: int, name: str) -> Any:
+    """An index of one axis, with our sentence where a number is out of range."""
+    if isinstance(part, (int, np.integer)):
+        return number(part, size, name)
+    if isinstance(part, slice):
+        return part
+    array = np.asarray(part)
+    if array.dtype != bool and array.size and (array.min() < -size or array.max() >= size):
+        raise InvalidArgument(f"there are {size} {name}s; {name}={part!r} is out of range")
+    return array

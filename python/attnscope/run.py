@@ -5,17 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import _core, interchange
-from .answers import Answer, Answers, Pruning
-from .errors import InvalidArgument, NotFound, OutOfRange
-from .indexing import select
-from .report import Diagnosis, Verification
+from . import _core
+from .exports import Exports
+from .indexing import axis, checked, number, select
+from .questions import Questions
 
 if TYPE_CHECKING:
     from ._core import LayerInfo
@@ -29,7 +27,7 @@ def open(path: str | os.PathLike[str]) -> Run:
     return Run(path)
 
 
-class Run:
+class Run(Questions, Exports):
     """A recording: rows of attention by ``run[token, layer, head, column]``, and everything else it knows.
 
     Indexing follows NumPy: numbers, negative numbers, slices with steps, lists, boolean arrays, ``...`` and ``None``, in
@@ -85,6 +83,11 @@ class Run:
     def complete(self) -> bool:
         """Was the recording closed? False while it is being written, and after its writer died."""
         return self._core.complete
+
+    @functools.cached_property
+    def _sizes(self) -> tuple[int, int, int]:
+        """Of the axes token, layer and head."""
+        return self.n_tokens, self.n_layers, self.n_heads
 
     @functools.cached_property
     def layers(self) -> list[LayerInfo]:
@@ -180,7 +183,14 @@ class Run:
     # ---- its rows ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        s = select(index, self.n_tokens, self.n_layers, self.n_heads)
+        sizes = self._sizes
+        # The most usual questions without the general answer to all of them.
+        if type(index) is int:
+            if -sizes[0] <= index < sizes[0]:
+                return self._core.token_rows(index % sizes[0], -1, -1)
+        elif type(index) is tuple and len(index) == 3 and all(type(i) is int and -n <= i < n for i, n in zip(index, sizes)):
+            return self._core.token_rows(*(i % n for i, n in zip(index, sizes)))
+        s = select(index, *sizes)
         block = self._core.rows(s.tokens, s.layers, s.heads)
         if s.columns is not None and s.columns != block.shape[3]:
             raise IndexError(f"boolean index did not match the axis column: it has {block.shape[3]} entries, the mask {s.columns}")
@@ -203,10 +213,10 @@ class Run:
         once; a view of (query, heads, key) memory.
         """
         tokens = slice(None) if token is None else token
-        rows = self[_axis(tokens), layer.__index__()]  # (query, heads, key)
+        rows = self[axis(tokens), layer.__index__()]  # (query, heads, key)
         pattern = rows.transpose(1, 0, 2)
         if head is not None:
-            pattern = pattern[_checked(head, pattern.shape[0], "head")]
+            pattern = pattern[checked(head, pattern.shape[0], "head")]
         if isinstance(token, (int, np.integer)):
             pattern = pattern[..., 0, :]
         return pattern
@@ -214,176 +224,18 @@ class Run:
     def queries(self, layer: int, tokens: Any = None) -> np.ndarray:
         """(token, head, head_dim) float32: Q as the engine multiplied it, after its position was rotated in."""
         chosen = np.arange(self.n_tokens)[slice(None) if tokens is None else tokens]
-        return self._core.queries(_number(layer, self.n_layers, "layer"), np.atleast_1d(chosen).tolist())
+        return self._core.queries(number(layer, self.n_layers, "layer"), np.atleast_1d(chosen).tolist())
 
     def keys(self, layer: int) -> np.ndarray:
         """(column, KV head, head_dim) float32: K as it lies in the engine's cache; quantised types dequantised."""
-        return self._core.keys(_number(layer, self.n_layers, "layer"))
-
-    # ---- questions about them -----------------------------------------------------------------------------------------
-
-    def answer(
-        self,
-        token: int | slice | None = None,
-        *,
-        reduce: str = "none",
-        layers: Any = None,
-        heads: Any = None,
-        window: int = 0,
-        top_k: int = 16,
-        spans: Any = (),
-        every: int = 1,
-        accumulate: Any = (),
-        window_rows: int = 32,
-    ) -> Answer | Answers:
-        """What ``include/attnscope/attention_request.h`` can be asked, of one token or of many.
-
-        ``reduce``: 'none' (layers, heads, columns), 'mean' (columns), 'max' (columns), 'per_layer' (layers, columns), 'top_k'
-        (k) with ``columns`` beside it, 'spans' (spans): sums over ``spans`` [(begin, end), ...], 'lookback_ratio' (layers,
-        heads; Lookback Lens, arXiv 2407.07071), 'entropy' (layers, heads; nats), 'first_share' (layers, heads; the attention
-        sink, arXiv 2309.17453). ``window``: only the last so many columns.
-
-        ``token``: a number gives an Answer; a slice or None (all) an Answers, a list of one for each ``every``-th token that
-        has its queries. Its ``scores`` hold what ``accumulate`` asks for: 'total' (H2O, arXiv 2306.14048), 'mean',
-        'window_mean' (SnapKV, arXiv 2404.14469; of the last ``window_rows``), 'last' (TOVA, arXiv 2401.06104), 'brightness'.
-        """
-        fields: dict[str, Any] = {"reduce": reduce, "window": window, "top_k": top_k, "every": every, "window_rows": window_rows}
-        fields["layers"] = _numbers(layers, self.n_layers, "layer")
-        fields["heads"] = _numbers(heads, self.n_heads, "head")
-        fields["spans"] = [(int(begin), int(end)) for begin, end in spans]
-        fields["accumulate"] = [accumulate] if isinstance(accumulate, str) else list(accumulate)
-        if token is not None and not isinstance(token, slice):
-            return Answer(self._core_answer(_number(token, self.n_tokens, "token"), fields))
-        chosen = range(self.n_tokens)[token or slice(None)]
-        if chosen.step != 1:
-            raise InvalidArgument("answers come for tokens in order: give a slice without a step, and every=")
-        found, scores = _core.answers(self._core, chosen.start, max(chosen.stop, chosen.start), fields, self.n_prompt)
-        return Answers(found, scores)
-
-    def _core_answer(self, token: int, fields: dict[str, Any]) -> dict[str, Any]:
-        return _core.answer(self._core, token, fields, self.n_prompt)
-
-    def map(
-        self,
-        tokens: slice | None = None,
-        columns: slice | None = None,
-        *,
-        layers: Any = None,
-        heads: Any = None,
-        tile: int | tuple[int, int] = 1,
-        each_row: bool = False,
-        largest: bool = False,
-        exact: bool = False,
-    ) -> np.ndarray:
-        """Which tokens looked at which columns, in tiles: (tiles of tokens, tiles of columns) float32.
-
-        A tile holds the share of its tokens' attention that went to its columns (sum over columns, mean over tokens), or the
-        ``largest`` weight in it. One map of the mean over the selected layers and heads, or with ``each_row`` one for each:
-        (layers, heads, tiles, tiles). ``exact``: from the very weights that ``run[...]`` gives; otherwise sums may be
-        ordered for speed, and differ by some units in the last place.
-        """
-        by_token, by_column = (tile, tile) if isinstance(tile, int) else tile
-        t = range(self.n_tokens)[tokens or slice(None)]
-        c = range(self.shape[3])[columns] if columns is not None else range(0)
-        if t.step != 1 or c.step != 1:
-            raise InvalidArgument("a map is of tokens and columns in order: slices without a step")
-        values, _, _ = _core.attention_map(
-            self._core, _numbers(layers, self.n_layers, "layer"), _numbers(heads, self.n_heads, "head"), (t.start, t.stop), (c.start, c.stop),
-            by_token, by_column, each_row, largest, exact,
-        )
-        return values
-
-    def prune(self, policy: str, budget: int, *, chunks: Any = (), pinned: Any = (), recent: int = 0, pool: int = 5, window_rows: int = 32) -> Pruning:
-        """Which tokens a KV-cache policy would keep: 'h2o', 'snapkv', 'tova' or 'brightness' (include/attnscope/prune.h).
-
-        ``budget``: tokens that may stay. ``chunks``: (begin, end) ranges that leave whole, together all tokens (default:
-        each token); ``pinned``: numbers of chunks that stay; ``recent``: last tokens that stay (h2o, snapkv); ``pool``:
-        snapkv's smoothing. Scores are means over all layers and heads of every token recorded.
-        """
-        what = {"h2o": "total", "snapkv": "window_mean", "tova": "last", "brightness": "brightness"}.get(policy, "total")
-        found = self.answer(reduce="mean", every=max(self.n_tokens, 1), accumulate=what, window_rows=window_rows).scores
-        scores = np.zeros(self.n_tokens)
-        scores[: len(found[what])] = found[what]
-        ranges = [(int(begin), int(end)) for begin, end in chunks]
-        return Pruning(_core.prune(policy, scores, budget, ranges, list(pinned), recent, pool), scores)
-
-    def find(self, text: str, start: int = 0) -> tuple[int, int]:
-        """The columns (begin, end) of the first place at or after token ``start`` where ``text`` stands."""
-        pieces = self._pieces
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
-        at = b"".join(pieces).find(text.encode(), int(offsets[start]))
-        if at < 0 or not text:
-            raise NotFound(f"the text of {self.path} does not hold {text!r}")
-        begin = int(np.searchsorted(offsets, at, side="right")) - 1
-        return begin, int(np.searchsorted(offsets, at + len(text.encode()), side="left"))
-
-    # ---- is it true -------------------------------------------------------------------------------------------------
-
-    def verify(self, *, proofs: int = 2000, file_check: bool = True, progress: Callable[[str, float], None] | None = None) -> Verification:
-        """Checks the whole recording: the file, every token's verdict, and proven rows computed again (-1: all of them)."""
-        return Verification(self._core.verify(proofs, file_check, progress))
-
-    def witnesses(self, token: int) -> list[dict[str, Any]]:
-        """The proofs of one token: P.V of a layer and head against the engine's own output (docs/fidelity.md)."""
-        return self._core.witnesses(_number(token, self.n_tokens, "token"))
-
-    def diagnose(self) -> Diagnosis:
-        """Its rows, looked at as if a stranger had captured them (docs/diagnose.md)."""
-        from .diagnosis import diagnose
-
-        return diagnose(self)
-
-    # ---- for others -------------------------------------------------------------------------------------------------
-
-    def to_transformers(self, layers: Any = None) -> tuple:
-        """``outputs.attentions`` of transformers: for each layer (1, head, query, key) float32, None where it has none.
-
-        Tensors where torch is installed, else arrays; views of one block of (query, layers, heads, key).
-        """
-        return interchange.to_transformers(self, layers)
-
-    def to_transformer_lens(self, *, remove_batch_dim: bool = False) -> interchange.PatternCache:
-        """TransformerLens's cache, as far as patterns go: ``cache["blocks.3.attn.hook_pattern"]``, ``cache["pattern", 3]``.
-
-        (1, head, query, key) each, or with ``remove_batch_dim``, as ``run_with_cache`` has it, (head, query, key); a tensor
-        where torch is installed; computed when it is first asked for.
-        """
-        return interchange.PatternCache(self, remove_batch_dim)
-
-    def to_bertviz(self, layers: Any = None) -> dict[str, Any]:
-        """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``."""
-        return interchange.to_bertviz(self, layers)
-
-    def to_circuitsvis(self, layer: int) -> dict[str, Any]:
-        """Arguments of CircuitsVis: ``circuitsvis.attention.attention_patterns(**run.to_circuitsvis(3))``."""
-        return interchange.to_circuitsvis(self, layer)
-
-    def to_xarray(self, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
-        """An xarray.DataArray (token, layer, head, column) float32 with ids, texts, kinds and positions as coordinates."""
-        return interchange.to_xarray(self, tokens, layers, heads)
-
-    def to_zarr(self, path: str | os.PathLike[str], *, layers: Any = None, overwrite: bool = False) -> None:
-        """A Zarr group: ``attention`` (token, layer, head, column) float32, and ids, texts, positions of the tokens.
-
-        Written some tokens at a time; ``xarray.open_zarr`` reads it.
-        """
-        interchange.to_zarr(self, path, layers, overwrite)
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
-        """Copies the recording to ``path``, which stays; the copy, open."""
-        if not self.complete:
-            raise InvalidArgument(f"{self.path} is not complete: its newest tokens may lie beside it, and a copy would lack them")
-        if os.path.exists(path) and not overwrite:
-            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True")
-        shutil.copyfile(self.path, path)
-        return Run(path)
+        return self._core.keys(number(layer, self.n_layers, "layer"))
 
     # ---- its life ---------------------------------------------------------------------------------------------------
 
     def refresh(self) -> Run:
         """Looks again at a recording that is still being written."""
         self._core.refresh()
-        for name in ("_table", "_pieces", "texts", "layers"):
+        for name in ("_table", "_pieces", "_sizes", "texts", "layers"):
             self.__dict__.pop(name, None)
         return self
 
@@ -399,43 +251,3 @@ class Run:
 
     def __reduce__(self) -> tuple:
         return (Run, (os.path.abspath(self.path),))
-
-
-def _axis(part: Any) -> Any:
-    """An index that keeps its axis: numbers become lists of one."""
-    return [part] if isinstance(part, (int, np.integer)) else part
-
-
-def _number(value: Any, size: int, name: str) -> int:
-    n = value.__index__()
-    if not -size <= n < size:
-        raise OutOfRange(f"there is no {name} {n}; the recording has {size}")
-    return n % size
-
-
-def _numbers(part: Any, size: int, name: str) -> list[int]:
-    """Numbers of one axis as a request lists them; empty: all."""
-    if part is None:
-        return []
-    if isinstance(part, (int, np.integer)):
-        return [_number(part, size, name)]
-    if isinstance(part, slice):
-        chosen = list(range(size)[part])
-    else:
-        array = np.asarray(part)
-        chosen = np.flatnonzero(array).tolist() if array.dtype == bool else [_number(p, size, name) for p in array.tolist()]
-    if not chosen:
-        raise InvalidArgument(f"no {name}s are selected")
-    return chosen
-
-
-def _checked(part: Any, size: int, name: str) -> Any:
-    """An index of one axis, with our sentence where a number is out of range."""
-    if isinstance(part, (int, np.integer)):
-        return _number(part, size, name)
-    if isinstance(part, slice):
-        return part
-    array = np.asarray(part)
-    if array.dtype != bool and array.size and (array.min() < -size or array.max() >= size):
-        raise InvalidArgument(f"there are {size} {name}s; {name}={part!r} is out of range")
-    return array

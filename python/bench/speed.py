@@ -69,10 +69,18 @@ def rows(run, turns):
     token = min(41, len(run) - 1)
     layers, heads = list(range(run.n_layers)), list(range(run.n_heads))
     core = run._core
-    whole, library = in_turns(turns * 20, lambda: run[token], lambda: core.rows([token], layers, heads))
-    print(f"run[{token}]: {whole * 1e6:.0f} us, of which Python's indexing {(whole - library) * 1e6:.0f} us")
-    one, library = in_turns(turns * 20, lambda: run[token, 3, 5], lambda: core.rows([token], [3], [5]))
-    print(f"run[{token}, 3, 5]: {one * 1e6:.0f} us, of which Python's indexing {(one - library) * 1e6:.0f} us")
+
+    def against_library(index, *chosen):
+        run[index]
+        wholes, libraries = [], []
+        for _ in range(turns * 40):
+            wholes.append(timed(lambda: run[index])[0])
+            libraries.append(core.rows_seconds(token, *chosen))
+        whole, library = statistics.median(wholes), statistics.median(libraries)
+        print(f"run[{index}]: {whole * 1e6:.0f} us, of which the library's rows {library * 1e6:.0f} us and Python's part {(whole - library) * 1e6:.0f} us")
+
+    against_library(token, layers, heads)
+    against_library((token, 3, 5), [3], [5])
     program = os.path.join(os.path.dirname(sys.executable), "attnscope")
     out = os.path.join(os.path.dirname(run.path), "row.npy")
     command = [program, "export", run.path, "--to", "npy", "--token", str(token), "-o", out]

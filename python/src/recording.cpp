@@ -13,6 +13,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
+#include <numeric>
 #include <optional>
 
 namespace nb = nanobind;
@@ -85,6 +87,36 @@ Array<float> rows(RecordingPool& pool, const std::vector<int64_t>& token, const 
     float* const data = block.weights.get();
     return array(data, {token.size(), layers.size(), heads.size(), static_cast<size_t>(block.n_columns)},
                  std::move(block.weights));
+}
+
+// What the library alone takes for rows of one token, without Python's part: for python/bench/speed.py.
+double rows_seconds(RecordingPool& pool, int64_t token, const std::vector<int32_t>& layers,
+                    const std::vector<int32_t>& heads) {
+    const nb::gil_scoped_release unlocked;
+    const auto begin = std::chrono::steady_clock::now();
+    value(pool.lease()->rows(token, {layers, heads}));
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// Rows of one token, of all layers and heads (layer < 0) or of one of each: (layers, heads, columns) or (columns). In bounds.
+Array<float> token_rows(RecordingPool& pool, int64_t token, int32_t layer, int32_t head) {
+    RowsBlock block;
+    std::vector<int32_t> layers{layer}, heads{head};
+    {
+        const nb::gil_scoped_release unlocked;
+        if (layer < 0) {
+            const auto info = pool.info();
+            layers.resize(info->geometry.layers.size());
+            heads.resize(static_cast<size_t>(info->geometry.max_heads()));
+            std::iota(layers.begin(), layers.end(), 0);
+            std::iota(heads.begin(), heads.end(), 0);
+        }
+        block = rows_block(pool, {token}, layers, heads, check_signals);
+    }
+    float* const data = block.weights.get();
+    const auto n_columns = static_cast<size_t>(block.n_columns);
+    if (layer >= 0) return array(data, {n_columns}, std::move(block.weights));
+    return array(data, {layers.size(), heads.size(), n_columns}, std::move(block.weights));
 }
 
 nb::dict verify(RecordingPool& pool, int64_t proofs, bool file_check, const nb::object& progress) {
@@ -190,6 +222,8 @@ void bind_recording(nb::module_& m) {
             },
             nb::arg("ids"))
         .def("rows", &rows, nb::arg("tokens"), nb::arg("layers"), nb::arg("heads"))
+        .def("rows_seconds", &rows_seconds, nb::arg("token"), nb::arg("layers"), nb::arg("heads"))
+        .def("token_rows", &token_rows, nb::arg("token"), nb::arg("layer"), nb::arg("head"))
         .def(
             "keys", [](RecordingPool& p, int32_t layer) { return layer_keys(p, layer); }, nb::arg("layer"))
         .def(

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -94,6 +96,26 @@ def test_closed(smollm2):
         run[0]
     with pytest.raises(at.InvalidArgument, match="was closed"):
         run[0]
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+import attnscope as at
+at.set_threads(1)
+run = at.open(sys.argv[1])
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        {work}
+except KeyboardInterrupt:
+    print("interrupted", len(run[3, 0, 0]))
+"""
+
+
+@pytest.mark.parametrize("work", ["run[:]", "run.answer(reduce='mean')", "run.verify()", "run.pattern(2)", "run.map(tile=4)"])
+def test_control_c_while_it_computes(smollm2, work):
+    out = subprocess.run([sys.executable, "-c", INTERRUPTED.format(work=work), smollm2], capture_output=True, text=True, timeout=60)
+    assert out.stdout == "interrupted 4\n", out.stderr
 
 
 def test_many_threads_use_one_run(run, full):

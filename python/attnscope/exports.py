@@ -1,0 +1,60 @@
+"""A recording for others: the shapes that other packages take, and copies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from . import interchange
+from .errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Exports:
+    """The part of a :class:`Run` that hands it to others."""
+
+    def to_transformers(self: Run, layers: Any = None) -> tuple:
+        """``outputs.attentions`` of transformers: for each layer (1, head, query, key) float32, None where it has none.
+
+        Tensors where torch is installed, else arrays; views of one block of (query, layers, heads, key).
+        """
+        return interchange.to_transformers(self, layers)
+
+    def to_transformer_lens(self: Run, *, remove_batch_dim: bool = False) -> interchange.PatternCache:
+        """TransformerLens's cache, as far as patterns go: ``cache["blocks.3.attn.hook_pattern"]``, ``cache["pattern", 3]``.
+
+        (1, head, query, key) each, or with ``remove_batch_dim``, as ``run_with_cache`` has it, (head, query, key); a tensor
+        where torch is installed; computed when it is first asked for.
+        """
+        return interchange.PatternCache(self, remove_batch_dim)
+
+    def to_bertviz(self: Run, layers: Any = None) -> dict[str, Any]:
+        """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``."""
+        return interchange.to_bertviz(self, layers)
+
+    def to_circuitsvis(self: Run, layer: int) -> dict[str, Any]:
+        """Arguments of CircuitsVis: ``circuitsvis.attention.attention_patterns(**run.to_circuitsvis(3))``."""
+        return interchange.to_circuitsvis(self, layer)
+
+    def to_xarray(self: Run, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
+        """An xarray.DataArray (token, layer, head, column) float32 with ids, texts, kinds and positions as coordinates."""
+        return interchange.to_xarray(self, tokens, layers, heads)
+
+    def to_zarr(self: Run, path: str | os.PathLike[str], *, layers: Any = None, overwrite: bool = False) -> None:
+        """A Zarr group: ``attention`` (token, layer, head, column) float32, and ids, texts, positions of the tokens.
+
+        Written some tokens at a time; ``xarray.open_zarr`` reads it.
+        """
+        interchange.to_zarr(self, path, layers, overwrite)
+
+    def save(self: Run, path: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
+        """Copies the recording to ``path``, which stays; the copy, open."""
+        if not self.complete:
+            raise InvalidArgument(f"{self.path} is not complete: its newest tokens may lie beside it, and a copy would lack them")
+        if os.path.exists(path) and not overwrite:
+            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True")
+        shutil.copyfile(self.path, path)
+        return type(self)(path)
