@@ -25,7 +25,8 @@ for name in ATTNSCOPE_LLAMA_DIR ATTNSCOPE_LLAMA_BUILD CMAKE_CXX_COMPILER_LAUNCHE
     value=$(cached "$name")
     [ -z "$value" ] || settings+=("-Ccmake.define.$name=$value")
 done
-if [ "$(uname -m)" = x86_64 ]; then
+# ATTNSCOPE_WHEEL_NATIVE=1 leaves that out, for a wheel that is only tried here.
+if [ "$(uname -m)" = x86_64 ] && [ -z "${ATTNSCOPE_WHEEL_NATIVE:-}" ]; then
     engine=$(cached ATTNSCOPE_LLAMA_DIR)
     for level in v3 v4; do
         folder=$work/processors/$level
