@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
 import numpy as np
@@ -31,8 +32,15 @@ try:
         with urllib.request.urlopen(base + path) as answer:
             return answer.status, answer.read()
 
+    def waited(path):  # 202: what is asked for is a pass that goes on
+        while True:
+            status, body = ask(path)
+            if status != 202:
+                return body
+            time.sleep(0.1)
+
     def floats(path):
-        return np.frombuffer(ask(path)[1], dtype="<f4").astype(np.float64)
+        return np.frombuffer(waited(path), dtype="<f4").astype(np.float64)
 
     def of_json(path):
         while True:
@@ -94,7 +102,7 @@ try:
     for layer in reversed(range(n_layer)):
         v = 0.5 * v + 0.5 * v @ rows[:, layer].mean(1)
     assert np.abs(floats(f"rollout?r=0&begin={begin}&end={end}") - v[:end]).max() < 1e-6
-    tile = np.frombuffer(ask("tile?r=0&level=0&x=0&y=0&layer=4&head=3")[1], dtype="<f2").astype(np.float64).reshape(256, 256, 2)
+    tile = np.frombuffer(waited("tile?r=0&level=0&x=0&y=0&layer=4&head=3"), dtype="<f2").astype(np.float64).reshape(256, 256, 2)
     m = min(n, 256)
     for k in (0, 1):
         assert np.abs(tile[:m, :m, k] - rows[:m, 4, 3, :m]).max() < 5e-4
