@@ -1,4 +1,4 @@
-"""The viewer in a notebook: what it asks for is answered with the very rows."""
+"""The viewer in a notebook: what it asks for is answered with the very rows. In a browser: test_jupyterlab.py."""
 
 import json
 
