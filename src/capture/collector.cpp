@@ -355,14 +355,17 @@ void Collector::check(Batch& batch) const {
     }
 }
 
+void Collector::know_layers(const Batch& batch) {
+    if (geometry_known_) return;
+    for (const Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
+    geometry_.n_mask_groups = std::max(static_cast<int32_t>(batch.groups.size()), 1);
+    geometry_known_ = true;
+}
+
 bool Collector::finish(Batch& batch, std::string& error) {
     const auto n_groups = static_cast<int32_t>(batch.groups.size());
     check(batch);
-    if (!geometry_known_) {
-        for (Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
-        geometry_.n_mask_groups = std::max(n_groups, 1);
-        geometry_known_ = true;
-    }
+    know_layers(batch);
     if (batch.n_unknown > 0) fail(batch, "the mask shows cells whose tokens were decoded before the capture began");
     if (!batch.error.empty()) {
         error = batch.error;

@@ -164,6 +164,8 @@ public:
     // All layers were seen: the batch fails (Batch::error) where they are not those of the batches before it. Nothing of such a
     // batch may be taken.
     void check(Batch& batch) const;
+    // The layers are those of `batch`, once all of them are seen, unless they are known: its tokens have proofs then as well.
+    void know_layers(const Batch& batch);
     // The heads of layers [begin, end), which were seen, whose turn it is to be proven, into Batch::proofs, by layer. Not twice for
     // a layer.
     void choose_proofs(Batch& batch, size_t begin, size_t end) const;

@@ -135,6 +135,7 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
             arriving->waits = false; // what lies in host memory is the next graph's
     }
     if (!some_on_device) arriving->waits = false;
+    if (batch.error.empty()) collector_.know_layers(batch);
     collector_.choose_proofs(batch, 0, arriving->sources.size());
     const auto kept = std::find_if(batch.frames.begin(), batch.frames.end(),
                                    [&](const Frame& f) { return wanted_.wants_queries(f.sequence, f.index); });
