@@ -56,7 +56,8 @@ constexpr NamedOp named_ops[] = {
     X(view_1d)                                                                                                         \
     X(add)                                                                                                             \
     X(scale)                                                                                                           \
-    X(tanh) X(mul_mat) X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext)        \
+    X(tanh)                                                                                                            \
+    X(mul_mat) X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext)                \
         X(flash_attn_ext) X(set_output) X(new_graph) X(build_forward_expand) X(op_name) X(type_name)                   \
             X(backend_cpu_buffer_type) X(backend_buft_alloc_buffer) X(backend_buffer_get_base) X(backend_buffer_free)  \
                 X(backend_tensor_alloc)
