@@ -46,6 +46,7 @@ constexpr NamedOp named_ops[] = {
 };
 
 // The functions that the probe calls, by the types that all versions since 2024 share.
+// clang-format off: it never comes to rest here
 #define ATTNSCOPE_PROBE_FUNCTIONS(X)                                                                                   \
     X(init)                                                                                                            \
     X(free)                                                                                                            \
@@ -57,10 +58,11 @@ constexpr NamedOp named_ops[] = {
     X(add)                                                                                                             \
     X(scale)                                                                                                           \
     X(tanh)                                                                                                            \
-    X(mul_mat) X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext)                \
-        X(flash_attn_ext) X(set_output) X(new_graph) X(build_forward_expand) X(op_name) X(type_name)                   \
-            X(backend_cpu_buffer_type) X(backend_buft_alloc_buffer) X(backend_buffer_get_base) X(backend_buffer_free)  \
-                X(backend_tensor_alloc)
+    X(mul_mat)                                                                                                         \
+    X(cont) X(cpy) X(reshape_1d) X(permute) X(transpose) X(get_rows) X(rope) X(soft_max_ext) X(flash_attn_ext)         \
+        X(set_output) X(new_graph) X(build_forward_expand) X(op_name) X(type_name) X(backend_cpu_buffer_type)          \
+            X(backend_buft_alloc_buffer) X(backend_buffer_get_base) X(backend_buffer_free) X(backend_tensor_alloc)
+// clang-format on
 
 struct Functions {
 #define ATTNSCOPE_MEMBER(name) decltype(&::ggml_##name) name = nullptr;
