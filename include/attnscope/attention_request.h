@@ -18,14 +18,14 @@
 
 namespace attnscope {
 
-// clang-format off: a table
+// clang-format off
 enum class Reduce {
-    none,      // (layers, heads, n)  every selected row, bit for bit what Recording::rows gives
-    mean,      // (n)                 m[j] = mean over the selected rows of a[l][h][j]; Halo Weave's "aggregated"
-    max,       // (n)                 max over the selected rows
-    per_layer, // (layers, n)         mean over the selected heads of each layer
-    top_k, // (k)                 the k largest m[j], largest first, equal ones in column order; `columns` says where
-    spans, // (spans)             sum of m[j] over each span: which paragraph did this token look at
+    none,           // (layers, heads, n)  every selected row, bit for bit what Recording::rows gives
+    mean,           // (n)                 m[j] = mean over the selected rows of a[l][h][j]; Halo Weave's "aggregated"
+    max,            // (n)                 max over the selected rows
+    per_layer,      // (layers, n)         mean over the selected heads of each layer
+    top_k,          // (k)                 the k largest m[j], largest first, equal ones in column order; `columns` says where
+    spans,          // (spans)             sum of m[j] over each span: which paragraph did this token look at
     lookback_ratio, // (layers, heads)     C / (C + G), C = mean of a[l][h][j] over the prompt's columns, G = mean over the
                     //                     generated ones; Lookback Lens, Chuang et al. 2024 (arXiv 2407.07071). 1 while
                     //                     nothing is generated; 0 where the row gives nothing to either

@@ -46,7 +46,8 @@ constexpr NamedOp named_ops[] = {
 };
 
 // The functions that the probe calls, by the types that all versions since 2024 share.
-// clang-format off: it never comes to rest here
+// The formatter never comes to rest here.
+// clang-format off
 #define ATTNSCOPE_PROBE_FUNCTIONS(X)                                                                                   \
     X(init)                                                                                                            \
     X(free)                                                                                                            \
