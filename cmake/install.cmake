@@ -3,7 +3,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(engine_dir "${CMAKE_INSTALL_LIBDIR}/attnscope")
-install(TARGETS attnscope attnscope_core attnscope_capture attnscope_sqlite attnscope_httplib attnscope_llama
+install(TARGETS attnscope attnscope_core attnscope_capture attnscope_sqlite attnscope_httplib attnscope_llama_common attnscope_llama
     EXPORT attnscope ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk)
 install(DIRECTORY include/attnscope DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT sdk)

@@ -136,8 +136,13 @@ public:
     virtual Result<std::vector<int32_t>> tokenize(const std::string& text, bool add_special,
                                                   bool parse_special) const = 0;
     virtual std::string piece(int32_t token) const = 0;
-    // The messages in the model's own chat template, the assistant's turn begun, ready to tokenise with parse_special.
+    // The messages in the model's own chat template, the assistant's turn begun (a last message of the assistant: continued),
+    // ready to tokenise with add_special and parse_special. A model without a template gets ChatML, as in llama-server. The
+    // template is a program of the model's: it runs in a child process with limits. invalid_argument: it refuses the messages.
     virtual Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const = 0;
+    // The same of a JSON object as OpenAI's chat API takes it: messages, tools, tool_choice, chat_template_kwargs,
+    // reasoning_effort, add_generation_prompt, continue_final_message.
+    virtual Result<std::string> chat_prompt_json(const std::string& request) const = 0;
     Result<std::string> chat_prompt(const std::string& user_message) const {
         const ChatMessage message{"user", user_message};
         return chat_prompt({&message, 1});

@@ -79,7 +79,7 @@ attnscope_status attnscope_session_record(attnscope_session* handle, const char*
             if (!in_template) return in_template.error();
             text = std::move(*in_template);
         }
-        Result<std::vector<int32_t>> tokens = session.tokenize(text, !params->chat, true);
+        Result<std::vector<int32_t>> tokens = session.tokenize(text, true, true);
         if (!tokens) return tokens.error();
         session.reset();
         SessionRecorder recorder(session, recording_path);

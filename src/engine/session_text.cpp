@@ -1,9 +1,11 @@
 // Between text and tokens, and what the model's file says of the model. All of it reads the model only, so that any
 // thread may ask while another decodes.
+#include "engine/chat_template.h"
 #include "engine/deep_stack.h"
 #include "engine/session_impl.h"
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstdlib>
@@ -64,32 +66,14 @@ std::string SessionImpl::piece(int32_t token) const {
 }
 
 Result<std::string> SessionImpl::chat_prompt(std::span<const ChatMessage> messages) const {
-    const char* chat_template = llama_model_chat_template(model_.get(), nullptr);
-    if (!chat_template) {
-        return Error{ErrorKind::unsupported, "the model has no chat template; give the whole prompt as text instead"};
-    }
-    std::vector<llama_chat_message> chat;
-    size_t size = 1024;
-    for (const ChatMessage& m : messages) {
-        chat.push_back({m.role.c_str(), m.content.c_str()});
-        size += 2 * (m.role.size() + m.content.size());
-    }
-    std::string out(size, '\0');
-    const auto fill = [&] {
-        return llama_chat_apply_template(chat_template, chat.data(), chat.size(), true, out.data(),
-                                         static_cast<int32_t>(out.size()));
-    };
-    int32_t n = fill();
-    if (n > static_cast<int32_t>(out.size())) {
-        out.resize(size_t(n));
-        n = fill();
-    }
-    if (n < 0) {
-        return Error{ErrorKind::unsupported,
-                     "llama.cpp does not know the model's chat template; give the whole prompt as text instead"};
-    }
-    out.resize(size_t(n));
-    return out;
+    nlohmann::json list = nlohmann::json::array();
+    for (const ChatMessage& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
+    return chat_prompt_json(
+        nlohmann::json{{"messages", std::move(list)}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+Result<std::string> SessionImpl::chat_prompt_json(const std::string& request) const {
+    return render_chat({model_.get(), {}, {}, {}}, request);
 }
 
 ModelInfo SessionImpl::model_info() const {

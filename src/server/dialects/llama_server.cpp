@@ -41,9 +41,8 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
 void apply_template(Service& service, const httplib::Request& request, httplib::Response& response) {
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<std::vector<ChatMessage>> messages = read_messages(*body);
-    if (!messages) return refuse(response, openai, messages.error());
-    Result<std::string> prompt = service.session.chat_prompt(*messages);
+    if (Result<void> r = check_messages(*body); !r) return refuse(response, openai, r.error());
+    Result<std::string> prompt = service.session.chat_prompt_json(request.body);
     if (!prompt) return refuse(response, openai, prompt.error());
     reply(response, {{"prompt", *prompt}});
 }

@@ -106,7 +106,7 @@ void complete(Service& service, const httplib::Request& request, httplib::Respon
     static std::atomic<uint64_t> numbers{0};
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<ReadRequest> read = chat ? read_chat(*body, service) : read_completion(*body, service);
+    Result<ReadRequest> read = chat ? read_chat(*body, request.body, service) : read_completion(*body, service);
     if (!read) return refuse(response, openai, read.error());
     Envelope envelope;
     envelope.chat = chat;

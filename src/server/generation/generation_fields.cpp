@@ -219,7 +219,7 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
     return out;
 }
 
-Result<std::vector<ChatMessage>> read_messages(const Json& body) {
+Result<void> check_messages(const Json& body) {
     RequestFields f(body);
     const Json* messages = f.find("messages");
     const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
@@ -227,13 +227,11 @@ Result<std::vector<ChatMessage>> read_messages(const Json& body) {
         return bad("\"messages\" must be an array of messages with \"role\" and \"content\"");
     }
     if (messages->size() > 4096) return bad("\"messages\" holds more than 4096 messages");
-    std::vector<ChatMessage> out;
     for (size_t i = 0; i < messages->size(); ++i) {
         const Json& m = (*messages)[i];
         if (!m.is_object()) return bad(fmt::format("\"messages\"[{}] must be an object", i));
         RequestFields one(m);
-        ChatMessage message;
-        message.role = one.text("role", "", 64);
+        const std::string role = one.text("role", "", 64);
         const Json* content = one.find("content");
         if (content && content->is_array()) {
             for (const Json& part : *content) {
@@ -242,29 +240,22 @@ Result<std::vector<ChatMessage>> read_messages(const Json& body) {
                     return bad(
                         fmt::format("\"messages\"[{}] holds a part that is not text; this server reads text only", i));
                 }
-                message.content += part["text"].get_ref<const std::string&>();
             }
         } else {
-            message.content = one.text("content", "", max_text);
+            one.text("content", "", max_text);
         }
         if (Result<void> r = one.status(); !r) return bad(fmt::format("\"messages\"[{}]: {}", i, r.error().message));
-        if (message.role.empty()) return bad(fmt::format("\"messages\"[{}] has no \"role\"", i));
-        // llama.cpp's templates take C strings.
-        if ((message.role + message.content).find('\0') != std::string::npos) {
-            return bad(fmt::format("\"messages\"[{}] holds a NUL character", i));
-        }
-        out.push_back(std::move(message));
+        if (role.empty()) return bad(fmt::format("\"messages\"[{}] has no \"role\"", i));
     }
-    return out;
+    return {};
 }
 
-Result<ReadRequest> read_chat(const Json& body, const Service& service) {
+Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service) {
     Result<ReadRequest> out = read_openai_fields(body, service);
     if (!out) return out;
     GenerationRequest& g = out->generation;
-    Result<std::vector<ChatMessage>> messages = read_messages(body);
-    if (!messages) return messages.error();
-    Result<std::string> text = service.session.chat_prompt(*messages);
+    if (Result<void> r = check_messages(body); !r) return r.error();
+    Result<std::string> text = service.session.chat_prompt_json(as_text);
     if (!text) return text.error();
     Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);
     if (!tokens) return tokens.error();

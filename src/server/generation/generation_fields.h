@@ -25,9 +25,10 @@ struct ReadRequest {
 Result<ReadRequest> read_kobold(const Json& body, const Service& service);
 // /v1/completions, and /v1/chat/completions.
 Result<ReadRequest> read_completion(const Json& body, const Service& service);
-Result<ReadRequest> read_chat(const Json& body, const Service& service);
+// `as_text`: the same body as it came, for the template: tools and schemas keep the order of their fields.
+Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service);
 
 // `messages` of a chat: roles and contents, as text or as text parts.
-Result<std::vector<ChatMessage>> read_messages(const Json& body);
+Result<void> check_messages(const Json& body);
 
 } // namespace attnscope::server
