@@ -50,12 +50,12 @@ TEST(Kobold, TheTextIncludesTheStopSequenceUnlessTrimmed) {
     ASSERT_GT(all.size(), 8u);
     const std::string stop = all.substr(4, 3);
     const size_t at = all.find(stop);
-    const Json asked = kobold("Count: 1, 2, 3,", 12, {{"stop_sequence", Json::array({stop})}});
+    const Json asked = kobold("Count: 1, 2, 3,", 12, {{"stop_sequence", Json::array({stop})}, {"trim_stop", false}});
     const Json shown = served.post("/api/v1/generate", asked)["results"][0];
     EXPECT_EQ(shown["text"], all.substr(0, at + stop.size()));
     EXPECT_EQ(shown["finish_reason"], "stop");
     Json trimming = asked;
-    trimming["trim_stop"] = true;
+    trimming.erase("trim_stop"); // as KoboldCPP since 1.82.4
     EXPECT_EQ(served.post("/api/v1/generate", trimming)["results"][0]["text"], all.substr(0, at));
 }
 
@@ -261,6 +261,59 @@ TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
     EXPECT_EQ(served.status("/api/v1/generate", std::string(size_t(9) << 20, ' ')), 413);
     // And it still serves.
     EXPECT_EQ(served.post("/api/v1/generate", kobold("x", 2))["results"].size(), 1u);
+}
+
+TEST(Dialects, NoFieldIsIgnoredInSilence) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    auto client = served.client();
+    for (const char* field : {R"("echo":true)", R"("suffix":"x")", R"("best_of":3)", R"("grammar":"root ::= \"a\"")",
+                              R"("json_schema":{"type":"object"})", R"("n":2)", R"("logprobs":1)"}) {
+        const std::string name = std::string(field).substr(0, std::string(field).find(':'));
+        Json answer;
+        const std::string body = std::string(R"({"prompt":"Hi","max_tokens":1,)") + field + "}";
+        EXPECT_EQ(served.status("/v1/completions", body, &answer), 400) << field;
+        EXPECT_NE(answer["error"]["message"].get<std::string>().find(name), std::string::npos) << answer.dump();
+    }
+    const auto ignored = [&](const std::string& path, const std::string& body) {
+        const auto answer = client.Post(path, body, "application/json");
+        EXPECT_TRUE(answer && answer->status == 200) << path << (answer ? answer->body : "");
+        return answer ? answer->get_header_value("X-Ignored-Fields") : std::string();
+    };
+    EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"samplers":["top_k"],"zzz":1,"model":"m"})"),
+              "samplers, zzz");
+    EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"temperature":0,"n":1,"echo":false})"), "");
+    EXPECT_EQ(ignored("/v1/chat/completions",
+                      R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":1,"parallel_tool_calls":true})"),
+              "parallel_tool_calls");
+    EXPECT_EQ(
+        ignored("/api/v1/generate",
+                R"({"prompt":"Hi","max_length":1,"nsigma":2,"guidance_scale":1.5,"min_length":1,"sampler_order":[6]})"),
+        "nsigma, guidance_scale, min_length, sampler_order");
+}
+
+TEST(Dialects, RoutesHaveTheirOtherNamesAndTheNearestIsTold) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    auto client = served.client();
+    for (const char* path : {"/api/v1/model/", "/api/latest/model", "/v1/models/", "/models", "/"}) {
+        const auto answer = client.Get(path);
+        EXPECT_TRUE(answer && answer->status == 200) << path;
+    }
+    for (const char* path : {"/api/v1/generate/", "/api/latest/generate", "/completions"}) {
+        EXPECT_EQ(served.status(path, R"({"prompt":"Hi","max_length":1,"max_tokens":1})"), 200) << path;
+    }
+    Json answer;
+    EXPECT_EQ(served.status("/v1/completion", "{}", &answer), 404);
+    EXPECT_NE(answer["error"]["message"].get<std::string>().find("/v1/completions"), std::string::npos)
+        << answer.dump();
+    const std::string id = served.get("/v1/models")["data"][0]["id"];
+    EXPECT_EQ(served.get("/v1/models/" + httplib::encode_uri_component(id))["id"], id);
+    EXPECT_EQ(client.Get("/v1/models/other")->status, 404);
+    std::string longer;
+    for (int i = 0; i < 3000; ++i) longer += "a b ";
+    EXPECT_EQ(served.status("/v1/completions", Json{{"prompt", longer}}.dump(), &answer), 400);
+    EXPECT_EQ(answer["error"]["code"], "context_length_exceeded");
 }
 
 TEST(Dialects, AFullQueueIsToldAsBusy) {

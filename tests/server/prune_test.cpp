@@ -48,6 +48,16 @@ TEST(Prune, WhatAGenerationOrItsRecordingAccumulatedDecides) {
         const Json recorded = served.post("/api/v1/prune", body);
         EXPECT_EQ(recorded["input_ids"], live["input_ids"]) << policy;
     }
+    // Scores of other tokens say nothing of these.
+    Json others = ids;
+    others.erase(others.begin());
+    for (const Json& of : {Json{{"request_id", "A"}}, Json{{"recording", events.back()["recording"]}}}) {
+        Json body = {{"input_ids", others}, {"policy", "h2o"}, {"budget", 10}}, answer;
+        body.update(of);
+        EXPECT_EQ(served.status("/api/v1/prune", body.dump(), &answer), 400) << of.dump();
+        EXPECT_NE(answer["detail"]["msg"].get<std::string>().find("not the tokens that were scored"),
+                  std::string::npos);
+    }
 }
 
 TEST(Prune, NothingOutsideTheFolderOfRecordingsIsOpened) {

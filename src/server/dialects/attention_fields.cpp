@@ -46,6 +46,8 @@ Result<void> read_attention_fields(const Json& body, const Service& service, Rea
         f.fail("this server was started with --no-attention; ask without \"attention\" and \"output_attentions\"");
     }
     if (Result<void> r = f.status(); !r) return r;
+    f.find("attention_format"); // known where no attention is asked for, too
+    out.known.insert(f.known().begin(), f.known().end());
     if (!g.attention) return {};
     return check_request(*g.attention, service.geometry);
 }

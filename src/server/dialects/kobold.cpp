@@ -53,11 +53,6 @@ private:
     }
 };
 
-void note(httplib::Response& response, const ReadRequest& read) {
-    if (!read.ignored.empty())
-        response.set_header("X-Ignored-Fields", fmt::format("{}", fmt::join(read.ignored, ", ")));
-}
-
 // The request of a generation, submitted; null when it was refused.
 std::shared_ptr<Generation> submit(Service& service, const httplib::Request& request, httplib::Response& response,
                                    bool* halo_weave) {
@@ -66,7 +61,7 @@ std::shared_ptr<Generation> submit(Service& service, const httplib::Request& req
     Result<ReadRequest> read = read_kobold(*body, service);
     if (!read) return refuse(response, kobold, read.error()), nullptr;
     if (halo_weave) *halo_weave = read->halo_weave;
-    note(response, *read);
+    name_ignored(response, read->ignored);
     auto generation = service.queue.submit(std::move(read->generation));
     if (!generation) refuse_busy(response, kobold);
     return generation;

@@ -25,7 +25,14 @@ void tokenize(Service& service, const httplib::Request& request, httplib::Respon
     if (!ids) return refuse(response, openai, ids.error());
     if (!with_pieces) return reply(response, {{"tokens", *ids}});
     Json tokens = Json::array();
-    for (const int32_t id : *ids) tokens.push_back({{"id", id}, {"piece", service.session.piece(id)}});
+    for (const int32_t id : *ids) {
+        const std::string piece = service.session.piece(id);
+        const auto* bytes = reinterpret_cast<const unsigned char*>(piece.data());
+        // part of a character: its bytes, as llama-server gives them, so that nothing is lost
+        const bool is_text = Json::parse(json_text(piece)) == Json(piece);
+        tokens.push_back(
+            {{"id", id}, {"piece", is_text ? Json(piece) : Json(std::vector<int>(bytes, bytes + piece.size()))}});
+    }
     reply(response, {{"tokens", tokens}});
 }
 

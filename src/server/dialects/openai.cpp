@@ -108,6 +108,7 @@ void complete(Service& service, const httplib::Request& request, httplib::Respon
     if (!body) return refuse(response, openai, body.error());
     Result<ReadRequest> read = chat ? read_chat(*body, request.body, service) : read_completion(*body, service);
     if (!read) return refuse(response, openai, read.error());
+    name_ignored(response, read->ignored);
     Envelope envelope;
     envelope.chat = chat;
     envelope.created = std::time(nullptr);
@@ -138,16 +139,22 @@ void add_openai(httplib::Server& http, Service& service) {
     using httplib::Request, httplib::Response;
     http.Post("/v1/completions", [&](const Request& q, Response& a) { complete(service, q, a, false); });
     http.Post("/v1/chat/completions", [&](const Request& q, Response& a) { complete(service, q, a, true); });
-    http.Get("/v1/models", [&](const Request&, Response& a) {
-        const Json model = {{"id", service.model.name},
-                            {"object", "model"},
-                            {"created", 0},
-                            {"owned_by", "attnscope"},
-                            {"meta",
-                             {{"n_vocab", service.session.n_vocab()},
-                              {"n_ctx_train", service.model.n_ctx_train},
-                              {"n_embd", service.model.n_embd}}}};
-        reply(a, {{"object", "list"}, {"data", Json::array({model})}});
+    const auto model = [&service] {
+        return Json{{"id", service.model.name},
+                    {"object", "model"},
+                    {"created", 0},
+                    {"owned_by", "attnscope"},
+                    {"meta",
+                     {{"n_vocab", service.session.n_vocab()},
+                      {"n_ctx_train", service.model.n_ctx_train},
+                      {"n_embd", service.model.n_embd}}}};
+    };
+    http.Get("/v1/models", [model](const Request&, Response& a) {
+        reply(a, {{"object", "list"}, {"data", Json::array({model()})}});
+    });
+    http.Get("/v1/models/(.+)", [model, &service](const Request& q, Response& a) {
+        if (q.matches[1].str() == service.model.name) return reply(a, model());
+        refuse(a, openai, 404, "there is no such model here; this server has \"" + service.model.name + "\"");
     });
 }
 

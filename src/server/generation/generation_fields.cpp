@@ -2,6 +2,7 @@
 
 #include "server/dialects/attention_fields.h"
 #include "server/dialects/tokenizer.h"
+#include "server/http/reply.h"
 
 #include <fmt/format.h>
 
@@ -63,11 +64,27 @@ uint32_t seed_of(int64_t given) {
     return given < 0 ? std::numeric_limits<uint32_t>::max() : static_cast<uint32_t>(given);
 }
 
-void note_ignored(const RequestFields& f, std::initializer_list<const char*> keys, const Json& neutral,
-                  ReadRequest& out) {
+// Every field of the body that nobody here asks about, so that none is ignored in silence. Fields that only name the caller
+// or say what is so anyway are none.
+void note_ignored(const Json& body, const RequestFields& f, ReadRequest& out) {
+    static const std::set<std::string> harmless{"model", "user", "metadata", "store", "service_tier", "quiet"};
+    out.known.insert(f.known().begin(), f.known().end());
+    for (const auto& [key, value] : body.items()) {
+        const bool says_nothing =
+            value.is_null() || value == Json(false) || value == Json("") || (value.is_structured() && value.empty());
+        if (!says_nothing && !out.known.count(key) && !harmless.count(key)) out.ignored.push_back(key);
+    }
+}
+
+// Fields that would make another answer of it: not ignored, refused.
+void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys) {
     for (const char* key : keys) {
         const Json* value = f.find(key);
-        if (value && *value != neutral && !(value->is_array() && value->empty())) out.ignored.emplace_back(key);
+        if (!value || *value == Json(false) || *value == Json(0) || *value == Json("") ||
+            (value->is_structured() && value->empty())) {
+            continue;
+        }
+        f.fail(fmt::format("\"{}\" is not supported by this server", key));
     }
 }
 
@@ -78,9 +95,8 @@ Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_fi
     if (n == 0) return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
     if (n >= n_ctx) {
         if (!may_cut) {
-            return Error{
-                ErrorKind::invalid_argument,
-                fmt::format("the prompt has {} tokens; at most {} fit into the context of {}", n, n_ctx - 1, n_ctx)};
+            return Error{ErrorKind::invalid_argument, fmt::format("the prompt has {} tokens; at most {} {} {}", n,
+                                                                  n_ctx - 1, context_overflow, n_ctx)};
         }
         const int64_t room =
             std::max<int64_t>(1, n_ctx - std::min<int64_t>(std::max(g.options.n_predict, 1), n_ctx / 2));
@@ -114,12 +130,15 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     read_common_sampling(f, service, s);
     read_logit_bias(f, n_vocab, s);
     g.stops = f.texts("stop_sequence", max_stops, max_stop_bytes);
-    g.shown_stop = !f.flag("trim_stop", false);
+    g.shown_stop = !f.flag("trim_stop", true);
     const std::string genkey = f.text("genkey", "", 256);
     g.id = f.text("request_id", genkey, 256);
-    if (!f.text("grammar", "", max_text).empty()) f.fail("\"grammar\" is not supported by this server");
-    note_ignored(f, {"top_a", "rep_pen_slope", "smoothing_factor", "banned_tokens"}, Json(0), out);
-    note_ignored(f, {"tfs"}, Json(1), out);
+    refuse_unsupported(f, {"grammar", "images", "audio", "logprobs"});
+    if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
+    if (const Json* tfs = f.find("tfs"); tfs && *tfs != Json(1)) out.ignored.emplace_back("tfs"); // 1: without effect
+    for (const char* key : {"top_a", "rep_pen_slope", "smoothing_factor", "nsigma", "guidance_scale", "min_length"}) {
+        if (const Json* value = f.find(key); value && *value != Json(0)) out.ignored.emplace_back(key);
+    }
 
     out.halo_weave = f.flag("output_hidden_states", false);
     if (const Json* wanted = f.find("output_attentions")) out.halo_weave |= *wanted != Json(false);
@@ -129,6 +148,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
     const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
     if (Result<void> r = f.status(); !r) return r.error();
+    note_ignored(body, f, out);
     const bool from_text = !ids;
     if (ids) {
         g.tokens = std::move(*ids);
@@ -185,8 +205,12 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service)
             f.fail("\"response_format\" other than text is not supported by this server");
         }
     }
+    refuse_unsupported(f, {"grammar", "json_schema", "suffix", "echo", "functions", "audio", "modalities"});
+    if (f.integer("best_of", 1, 0, 1 << 20) > 1) f.fail("\"best_of\" must be 1: one answer is generated for a request");
     if (Result<void> r = f.status(); !r) return r.error();
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
+    for (const char* key : {"max_tokens", "n_predict"}) f.find(key); // the first that is given counts
+    out.known.insert(f.known().begin(), f.known().end());
     return out;
 }
 
@@ -214,6 +238,7 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
         if (!tokens) return tokens.error();
         g.tokens = std::move(*tokens);
     }
+    note_ignored(body, f, *out);
     if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
     if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
     return out;
@@ -255,6 +280,12 @@ Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, cons
     if (!out) return out;
     GenerationRequest& g = out->generation;
     if (Result<void> r = check_messages(body); !r) return r.error();
+    RequestFields f(body);
+    for (const char* key :
+         {"messages", "chat_template_kwargs", "reasoning_effort", "add_generation_prompt", "continue_final_message"}) {
+        f.find(key); // the template's
+    }
+    note_ignored(body, f, *out);
     Result<std::string> text = service.session.chat_prompt_json(as_text);
     if (!text) return text.error();
     Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);

@@ -7,6 +7,7 @@
 
 #include <attnscope/error.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ struct ReadRequest {
     bool usage = false;                  // stream_options.include_usage
     bool halo_weave = false;             // output_attentions or output_hidden_states: tokens are objects
     std::vector<size_t> character_spans; // places in attention->spans that still count characters
-    std::vector<std::string> ignored;    // fields that were given and have no effect here
+    std::set<std::string> known;         // fields that have an effect here, or are refused where they would have one
+    std::vector<std::string> ignored;    // fields that were given and have none
 };
 
 // /api/v1/generate, /api/extra/generate/stream and its WebSocket.

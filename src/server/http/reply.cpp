@@ -1,5 +1,8 @@
 #include "server/http/reply.h"
 
+#include <algorithm>
+#include <cctype>
+
 namespace attnscope::server {
 
 Dialect dialect_of(const std::string& path) {
@@ -29,8 +32,22 @@ const char* type_of(Dialect dialect, int status) {
 
 Json error_body(Dialect dialect, int status, const std::string& message) {
     if (dialect == Dialect::kobold) return {{"detail", {{"msg", message}, {"type", type_of(dialect, status)}}}};
-    return {
-        {"error", {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}}}};
+    Json error = {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}};
+    if (message.find(context_overflow) != std::string::npos) error["code"] = "context_length_exceeded";
+    return {{"error", std::move(error)}};
+}
+
+void name_ignored(httplib::Response& response, const std::vector<std::string>& fields) {
+    std::string names;
+    for (const std::string& field : fields) {
+        // a client's words: nothing that ends a header, and no end of it
+        const bool plain = field.size() <= 64 && std::all_of(field.begin(), field.end(), [](unsigned char c) {
+                               return std::isalnum(c) || c == '_' || c == '-' || c == '.';
+                           });
+        if (names.size() > 2048) break;
+        names += (names.empty() ? "" : ", ") + (plain ? field : std::string("(another)"));
+    }
+    if (!names.empty()) response.set_header("X-Ignored-Fields", names);
 }
 
 void refuse(httplib::Response& response, Dialect dialect, int status, const std::string& message) {

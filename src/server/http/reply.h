@@ -6,6 +6,7 @@
 #include <httplib.h>
 
 #include <string>
+#include <vector>
 
 namespace attnscope::server {
 
@@ -20,6 +21,10 @@ Json error_body(Dialect dialect, int status, const std::string& message);
 void refuse(httplib::Response& response, Dialect dialect, int status, const std::string& message);
 // 400 for what the client can mend, 501 for what this model or build cannot do, 500 otherwise.
 void refuse(httplib::Response& response, Dialect dialect, const Error& error);
+// Words of a refusal that OpenAI's clients know as the code "context_length_exceeded".
+inline constexpr const char* context_overflow = "fit into the context of";
+// The header X-Ignored-Fields; nothing where none is.
+void name_ignored(httplib::Response& response, const std::vector<std::string>& fields);
 void refuse_busy(httplib::Response& response, Dialect dialect);
 
 } // namespace attnscope::server

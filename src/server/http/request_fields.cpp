@@ -14,6 +14,7 @@ Result<Json> parse_body(std::string_view body) {
 }
 
 const Json* RequestFields::find(const char* key) const {
+    known_.insert(key);
     const auto at = object_.find(key);
     return at == object_.end() || at->is_null() ? nullptr : &*at;
 }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,8 +25,9 @@ public:
     // Borrows `object`.
     explicit RequestFields(const Json& object) : object_(object) {}
 
-    // The value under `key` unless it is absent or null.
+    // The value under `key` unless it is absent or null. The field counts as one that is known here.
     const Json* find(const char* key) const;
+    const std::set<std::string>& known() const { return known_; }
     // The first of two names under which a dialect knows a field.
     const char* either(const char* key, const char* other) const { return find(key) ? key : other; }
 
@@ -46,6 +48,7 @@ public:
 private:
     const Json& object_;
     std::string error_;
+    mutable std::set<std::string> known_;
 };
 
 // JSON of an answer: bytes that are no UTF-8 become U+FFFD.

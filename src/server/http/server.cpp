@@ -2,6 +2,7 @@
 
 #include "server/http/access.h"
 #include "server/http/connection_threads.h"
+#include "server/http/paths.h"
 #include "server/http/reply.h"
 #include "server/http/service.h"
 #include "server/view/routes.h"
@@ -56,14 +57,20 @@ public:
         }
         access_.emplace(options_, port_);
         http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
+            // httplib routes by this very object, which is not const where it is made
+            const_cast<httplib::Request&>(request).path = canonical_path(request.path);
             return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled
                                                     : httplib::Server::HandlerResponse::Unhandled;
         });
         http_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
             if (!response.body.empty()) return httplib::Server::HandlerResponse::Unhandled;
-            const char* why = response.status == 404   ? "there is no such endpoint"
-                              : response.status == 413 ? "the body is larger than this server takes"
-                                                       : "the request cannot be understood";
+            const std::string encoding = request.get_header_value("Content-Encoding");
+            const std::string why =
+                response.status == 404   ? "there is no such endpoint; the nearest is " + nearest_route(request.path)
+                : response.status == 413 ? "the body is larger than this server takes"
+                : response.status == 415 && !encoding.empty()
+                    ? "Content-Encoding " + encoding.substr(0, 32) + " is not supported; send the body as it is"
+                    : "the request cannot be understood";
             refuse(response, dialect_of(request.path), response.status, why);
             return httplib::Server::HandlerResponse::Handled;
         });
@@ -72,6 +79,15 @@ public:
                 refuse(response, dialect_of(request.path), 500, "the request could not be answered for want of memory");
             });
         service_.access = &*access_;
+        http_.Get("/", [](const httplib::Request&, httplib::Response& response) {
+            response.set_content(
+                "<!doctype html><title>attnscope</title><h1>attnscope</h1><p>The exact attention of a GGUF model, live."
+                "<p><a href=\"/view/\">Look at it</a>. Routes: KoboldCPP's and Halo Weave's under /api/v1 and "
+                "/api/extra, "
+                "OpenAI's under /v1, llama-server's /health, /props, /tokenize, /detokenize, /apply-template, "
+                "/metrics.",
+                "text/html; charset=utf-8");
+        });
         add_halo_weave(http_, service_);
         add_kobold(http_, service_);
         add_llama_server(http_, service_);

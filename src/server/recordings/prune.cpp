@@ -36,7 +36,17 @@ std::vector<double> scores_for(PrunePolicy policy, const PositionScores& s) {
     return {};
 }
 
-Result<PositionScores> recorded_scores(const Service& service, const std::string& name, int32_t window_rows) {
+// Scores belong to tokens: those that were scored must be the ones that are asked about.
+Result<void> check_same(const std::optional<std::vector<int32_t>>& asked, std::span<const int32_t> scored) {
+    if (!asked) return {};
+    const auto differ = std::mismatch(asked->begin(), asked->end(), scored.begin(), scored.end());
+    if (differ.first == asked->end() || differ.second == scored.end()) return {};
+    return bad(fmt::format("\"input_ids\" are not the tokens that were scored: number {} is {}, and {} was scored",
+                           differ.first - asked->begin(), *differ.first, *differ.second));
+}
+
+Result<PositionScores> recorded_scores(const Service& service, const std::string& name, int32_t window_rows,
+                                       const std::optional<std::vector<int32_t>>& ids) {
     // A name, never a path: nothing outside the folder of recordings is opened.
     const bool plain =
         std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; });
@@ -50,6 +60,9 @@ Result<PositionScores> recorded_scores(const Service& service, const std::string
     const int64_t n = (*recording)->info().n_frames;
     auto frames = (*recording)->frames(0, n);
     if (!frames) return frames.error();
+    std::vector<int32_t> scored;
+    for (const Frame& f : *frames) scored.push_back(f.token);
+    if (Result<void> r = check_same(ids, scored); !r) return r.error();
     const auto first =
         std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
     auto source = AttentionSource::of(**recording);
@@ -84,7 +97,7 @@ Result<std::vector<Range>> read_chunks(const Json* chunks) {
 }
 
 Result<std::vector<double>> read_scores(RequestFields& f, const Service& service, PrunePolicy policy,
-                                        int32_t window_rows) {
+                                        int32_t window_rows, const std::optional<std::vector<int32_t>>& ids) {
     std::vector<double> scores;
     if (const Json* given = f.find("scores")) {
         if (!given->is_array() || given->size() > max_tokens) return bad("\"scores\" must be an array of numbers");
@@ -96,7 +109,7 @@ Result<std::vector<double>> read_scores(RequestFields& f, const Service& service
     }
     const std::string recording = f.text("recording", "", 256), id = f.text("request_id", "", 256);
     if (!recording.empty()) {
-        Result<PositionScores> found = recorded_scores(service, recording, window_rows);
+        Result<PositionScores> found = recorded_scores(service, recording, window_rows, ids);
         if (!found) return found.error();
         return scores_for(policy, *found);
     }
@@ -106,6 +119,7 @@ Result<std::vector<double>> read_scores(RequestFields& f, const Service& service
     const auto found = generation ? generation->scores() : std::nullopt;
     if (!found)
         return bad("no finished generation of that \"request_id\" accumulated scores; ask for attention.accumulate");
+    if (Result<void> r = check_same(ids, generation->request.tokens); !r) return r.error();
     return scores_for(policy, *found);
 }
 
@@ -122,7 +136,7 @@ Result<Json> answer(const Json& body, const Service& service) {
     const auto window_rows = static_cast<int32_t>(f.integer("window_rows", 32, 1, max_window_rows));
     if (Result<void> r = f.status(); !r) return r.error();
     if (request.budget < 0) return bad("\"budget\" must say how many tokens may stay");
-    Result<std::vector<double>> scores = read_scores(f, service, *policy, window_rows);
+    Result<std::vector<double>> scores = read_scores(f, service, *policy, window_rows, ids);
     if (!scores) return scores.error();
     if (Result<void> r = f.status(); !r) return r.error();
     if (ids && scores->size() > ids->size()) scores->resize(ids->size());
