@@ -10,7 +10,7 @@ rm -f "$recording"
 color=auto
 [ -t 1 ] || color=never
 color=${ATTNSCOPE_COLOR:-$color}
-# Of the 270 heads this one gives most to the word that is written next (mean over the six words after "buried": 84%).
+# Of the 270 heads this one gives most to the word that is written next (mean over the six words from "buried" to "tree": 88%).
 layer=18 head=6
 run() {
     echo
@@ -19,13 +19,13 @@ run() {
     echo
     "$bin" "$@"
 }
-run capture --chat --temp 0 -n 48 -p "The treasure is buried under the old oak tree. Where is the treasure buried?" -o "$recording"
+run capture --chat --temp 0 -n 10 -p "The treasure is buried under the old oak tree. Where is the treasure buried?" -o "$recording"
 echo
 echo "What one of the 270 heads looked at while the model wrote the answer (the brighter, the more):"
 run show "$recording" --generated --hide-first --layer $layer --head $head --color "$color"
 echo
 echo "The same head, word by word: it reads the word that the model writes next."
-for token in -6 -5 -4 -3 -2; do
+for token in -8 -7 -6 -5 -4 -3; do
     "$bin" show "$recording" --token=$token --layer $layer --head $head --top 1 | sed 's/ (mean of.*//' | grep -v 'weight position'
 done
 echo
