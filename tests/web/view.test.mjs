@@ -26,6 +26,11 @@ async function accessible(page, what) {
     assert.deepEqual(violations, [], `${what}: axe`);
 }
 
+// Whether the page's percentage is that of the value, to half a unit of the last digit that it prints.
+const prints = (text, value) => {
+    const [, decimals = '', exponent = '0'] = text.match(/^\d+(?:\.(\d+))?(?:e(-?\d+))?/);
+    return Math.abs(percentOf(text) - value) <= 0.50005 * 10 ** (Number(exponent) - decimals.length) / 100;
+};
 const percentOf = (text) => Number(text.replace(/[^\d.e-]/g, '')) / 100;
 const fine = (page, what) => assert.deepEqual(page.wrong, [], what);
 
@@ -40,10 +45,7 @@ async function onARecording() {
         assert.equal(rows.length, 8);
         rows.forEach(([weight, column], i) => {
             assert.equal(Number(column), shown.top[i].column);
-            // equal to what the page prints: half a unit of its last digit
-            const [, decimals = '', exponent = '0'] = weight.match(/^\d+(?:\.(\d+))?(?:e(-?\d+))?/);
-            const half = 0.5 * 10 ** (Number(exponent) - decimals.length) / 100;
-            assert.ok(Math.abs(percentOf(weight) - shown.top[i].weight) <= half * 1.0001, `${weight} is not ${shown.top[i].weight}`);
+            assert.ok(prints(weight, shown.top[i].weight), `${weight} is not ${shown.top[i].weight}`);
         });
         assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 10, 'nothing is tinted');
         // Keys move the selection, and the address says so.
@@ -193,7 +195,7 @@ async function fromADisk() {
     const rows = await page.$$eval('.side table.reads tr', (all) => all.map((tr) => [...tr.children].map((td) => td.textContent)));
     rows.forEach(([weight, column], i) => {
         assert.equal(Number(column), shown.top[i].column);
-        assert.ok(Math.abs(percentOf(weight) - shown.top[i].weight) < 1e-3 * shown.top[i].weight + 1e-7);
+        assert.ok(prints(weight, shown.top[i].weight), `${weight} is not ${shown.top[i].weight}`);
     });
     await page.evaluate(() => { location.hash = 'view=heads&layer=5&head=3'; });
     await page.waitForSelector('.side table.strongest tr');
@@ -218,12 +220,12 @@ async function live() {
     const server = await startAttnscope(binary);
     try {
         const page = await openPage(browser, `${server.url}/view/`);
-        await page.fill('.live-form textarea', 'What is the capital of France?');
+        await page.fill('.live-form textarea', 'The treasure is buried under the old oak tree. Where is the treasure buried?');
         await page.fill('.live-form label:has-text("Tokens") input', '12');
         await page.click('.live-form button[type=submit]');
         await page.waitForFunction(() => Number(document.querySelector('.text-place').dataset.tokens) > 3, null, { timeout: 60000 });
         await page.waitForFunction(() => /ended: /.test(document.querySelector('.controls').textContent), null, { timeout: 60000 });
-        assert.match(await page.textContent('.pane-text'), /Paris/);
+        assert.match(await page.textContent('.pane-text'), /assistant[^]*The treasure is buried under the old oak tree/);
         assert.match(await page.textContent('.controls'), /every token proven/);
         assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 3);
         // Stop ends the generation; pausing the view does not.
