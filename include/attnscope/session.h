@@ -34,6 +34,8 @@ struct SessionOptions {
     Entry entry = Entry::automatic;
     bool capture = true; // false: the plain run, the tap is not even looked at
     bool witness = true;
+    // take models that do not generate text, too (embeddings, encoders, diffusion): generate() then reads one text, with n_predict 0
+    bool only_read = false;
     // let whatever decodes compute CapturedFrame::mean of tokens decoded one by one, where all layers lie on GPUs or
     // all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere it stays empty). On CUDA a kernel of ours for f16
     // keys of 64, 128 or 256 elements, else ggml's own operations; on a CPU the engine's threads, inside the graph

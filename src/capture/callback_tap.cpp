@@ -80,6 +80,7 @@ void CallbackTap::after_decode() {
     positions_ = nullptr;
     stores_.clear();
     q_.clear();
+    k_.clear();
     last_layer_ = -1;
 }
 
@@ -103,7 +104,9 @@ AttentionNode CallbackTap::attention(ggml_tensor* t) {
         n = from_soft_max(src(t, 1));
         read_weighted_sum(n, t);
     }
-    if (n.refusal.empty()) {
+    if (n.graph_keys) {
+        if (n.refusal.empty() && !stores_.empty()) n.refusal = "the keys do not come from a KV cache";
+    } else if (n.refusal.empty()) {
         if (const auto store = stores_.find(n.k_cache); store != stores_.end() && !store->second.taken) {
             store->second.taken = true;
             n.k_cells = src(store->second.node, 1);
@@ -124,8 +127,9 @@ void CallbackTap::node_done(ggml_tensor* t) {
     }
     case Op::mul_mat:
         if (is_weighted_sum(t)) break;
-        // Q may be overwritten before the weights are used: take it now.
+        // Q, and K of no cache, may be overwritten before the weights are used: take them now.
         q_[t] = copy_of_owner(src(t, 1));
+        if (op(owner(src(t, 0))) != Op::none) k_[t] = copy_of_owner(src(t, 0));
         return;
     default: break;
     }
@@ -145,6 +149,16 @@ void CallbackTap::node_done(ggml_tensor* t) {
     take(n);
 }
 
+// K and V of this graph, which has just used them.
+void CallbackTap::take_without_cache(const AttentionNode& n, HostAttention& a) {
+    a.device = !is_host(n.out);
+    std::vector<uint8_t>& k = k_[n.flash ? n.op : n.scores];
+    if (k.empty()) k = copy_of_owner(n.k);
+    a.k = k.data() + (view_src(n.k) ? view_offs(n.k) : 0);
+    v_ = copy_of_owner(n.v);
+    a.v = v_.data() + (view_src(n.v) ? view_offs(n.v) : 0);
+}
+
 void CallbackTap::take(AttentionNode& n) {
     const size_t index = batch_->layers.size() - 1;
     const Batch::Layer& layer = batch_->layers[index];
@@ -158,7 +172,9 @@ void CallbackTap::take(AttentionNode& n) {
             out = copy_of_owner(n.out);
             a.out = out.data() + (view_src(n.out) ? view_offs(n.out) : 0);
         }
-        if (!is_host(n.k_cache)) {
+        if (n.graph_keys) {
+            take_without_cache(n, a);
+        } else if (!is_host(n.k_cache)) {
             a.device = true;
             Mirror& k = mirrors_[n.k_cache];
             Mirror& v = mirrors_[owner(n.v)];

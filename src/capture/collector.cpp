@@ -13,8 +13,8 @@ namespace {
 
 bool same_shape(const LayerInfo& a, const LayerInfo& b) {
     return a.layer == b.layer && a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.head_dim == b.head_dim &&
-           a.k_type == b.k_type && a.q_type == b.q_type && a.mask_group == b.mask_group && a.k_layer == b.k_layer &&
-           a.absent == b.absent;
+           a.k_type == b.k_type && a.q_type == b.q_type && a.key_source == b.key_source &&
+           a.mask_group == b.mask_group && a.k_layer == b.k_layer && a.absent == b.absent;
 }
 
 bool is_float(ggml_type type) {
@@ -223,18 +223,19 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     group.written.assign(size_t(batch.n_query), 0);
     group.cells.resize(size_t(batch.n_query));
     group.columns.resize(size_t(batch.n_query));
-    const uint8_t* cells = inputs.data(group.k_cells);
-    if (!cells || !inputs.knows(group.mask))
+    const uint8_t* cells = group.k_cells ? inputs.data(group.k_cells) : nullptr;
+    if ((group.k_cells && !cells) || !inputs.knows(group.mask))
         return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
-    const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1));
+    const int64_t n_cells =
+        cells ? static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1)) : std::min(batch.n_query, ne(node.k, 1));
     group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
     stream_cells_[index] = group.stream_cells;
     for (int64_t i = 0; i < batch.n_query; ++i) {
-        int64_t cell = 0;
-        std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+        int64_t cell = i;
+        if (cells) std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
         if (cell < 0 || cell >= n_cells) return fail(batch, "a key is stored outside of its cache");
         group.written[size_t(i)] = cell;
-        const bool taken = map.column(cell) != CellMap::unknown;
+        const bool taken = cells && map.column(cell) != CellMap::unknown;
         batch.overwrites = batch.overwrites || taken;
         if (taken && unfinished && index < unfinished->groups.size())
             unfinished->groups[index].before.push_back(map.entry(cell));
@@ -257,7 +258,9 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
     Batch::Layer layer;
     layer.info = describe(node);
     layer.info.k_layer = index;
-    if (layer.info.captured() && !node.k_cells) { // keys of an earlier layer
+    if (layer.info.captured() && node.graph_keys) {
+        layer.info.key_source = KeySource::graph;
+    } else if (layer.info.captured() && !node.k_cells) { // keys of an earlier layer
         const Batch::Layer* owner = lender(batch, node);
         if (!owner)
             layer.info = refused(layer.info, "its keys are not written by this graph");
@@ -267,8 +270,9 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
             layer.info.k_layer = owner->info.k_layer;
     }
     if (layer.info.captured()) {
-        const ggml_tensor* k_cells =
-            node.k_cells ? node.k_cells : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
+        const ggml_tensor* k_cells = node.k_cells || node.graph_keys
+                                         ? node.k_cells
+                                         : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
         const size_t groups_before = batch.groups.size();
         layer.group = group_of(batch, node.mask, k_cells);
         layer.info.mask_group = layer.group;
@@ -287,17 +291,36 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
 void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
     batch.data.resize(batch.layers.size());
     batch.data[index] = data;
+    bring_keys_together(batch, index);
     for (int64_t i = 0; i < batch.n_query; ++i) take_token(batch, index, i);
 }
 
 void Collector::take(Batch& batch, std::vector<HostAttention> data) {
     constexpr size_t many = 64;
     batch.data = std::move(data);
+    for (size_t l = 0; l < batch.data.size(); ++l) bring_keys_together(batch, l);
     const auto take = [&](size_t i) {
         for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
     };
     // the memory of so many frames is new, and takes longer to get than to fill
     base::parallel_for(size_t(batch.n_query), many, take);
+}
+
+// Where the heads of a key lie apart: rows and proofs want them one behind the other, as caches have them.
+void Collector::bring_keys_together(Batch& batch, size_t index) {
+    HostAttention& data = batch.data[index];
+    const LayerInfo& info = batch.layers[index].info;
+    if (!info.captured() || data.k_head == 0) return;
+    batch.keys.resize(batch.layers.size());
+    std::vector<uint8_t>& keys = batch.keys[index];
+    const size_t head = dtype_row_bytes(info.k_type, info.head_dim), n_head = size_t(info.n_head_kv);
+    keys.resize(size_t(batch.n_query) * n_head * head);
+    for (size_t i = 0; i < size_t(batch.n_query); ++i) {
+        for (size_t h = 0; h < n_head; ++h) {
+            std::memcpy(keys.data() + (i * n_head + h) * head, data.k + i * data.k_cell + h * data.k_head, head);
+        }
+    }
+    data.k = keys.data(), data.k_cell = n_head * head, data.k_head = 0;
 }
 
 void Collector::find_facts(Batch& batch) const {

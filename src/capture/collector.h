@@ -71,14 +71,14 @@ class Provers;
 // The tokens of one graph, on their way to frames. Holds no pointer into the graph, which may be gone by the time the
 // data of its tensors has arrived.
 struct Batch {
-    struct Group {                           // layers that share a mask and the cells of a cache
-        int64_t stream_cells = 0;            // of the cache: AttentionNode::stream_cells
-        std::vector<int64_t> written;        // the cell of each token's new key
-        std::vector<Ranges> cells;           // visible cells, one a token, counted in the token's stream
-        std::vector<Ranges> columns;         // the same as columns
-        std::vector<CellView::Entry> before; // what cells held before the next batch took them
-        const ggml_tensor* mask = nullptr;   // to tell groups apart while the graph is seen; never read later
-        const ggml_tensor* k_cells = nullptr;
+    struct Group {                            // layers that share a mask and the cells of a cache
+        int64_t stream_cells = 0;             // of the cache: AttentionNode::stream_cells
+        std::vector<int64_t> written;         // the cell of each token's new key
+        std::vector<Ranges> cells;            // visible cells, one a token, counted in the token's stream
+        std::vector<Ranges> columns;          // the same as columns
+        std::vector<CellView::Entry> before;  // what cells held before the next batch took them
+        const ggml_tensor* mask = nullptr;    // to tell groups apart while the graph is seen; never read later
+        const ggml_tensor* k_cells = nullptr; // null: without a cache, where token i is cell i
     };
     struct Layer {
         LayerInfo info;
@@ -109,6 +109,8 @@ struct Batch {
     std::vector<Group> groups;
     std::vector<Layer> layers;
     std::vector<HostAttention> data; // of the layers taken
+    // of layers without a cache: (n_query, n_head_kv, head_dim), one vector a layer
+    std::vector<std::vector<uint8_t>> keys;
     std::vector<Frame> frames;
     std::vector<FrameFacts> facts; // of the frames, or none
     std::vector<float> mean;       // CapturedFrame::mean of its only token, or none
@@ -209,6 +211,7 @@ private:
     static const Batch::Layer* lender(const Batch& batch, const AttentionNode& node);
     void see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished);
     void take_token(Batch& batch, size_t layer, int64_t token) const;
+    static void bring_keys_together(Batch& batch, size_t layer);
     LayerInfo describe(const AttentionNode& node) const;
     void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;

@@ -177,7 +177,10 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
     std::vector<Fetch::Rows> rows;
     const size_t rows_bytes = rows_to_fetch(arriving.sources, block.device, batch, rows);
     Fetch::How how = Fetch::How::staged;
-    if (batch.n_query > 1) {
+    const bool without_cache = std::any_of(arriving.sources.begin(), arriving.sources.end(), [](const auto& s) {
+        return s && std::holds_alternative<GraphLayer>(s->cache);
+    });
+    if (batch.n_query > 1 && !without_cache) { // else all of the block is wanted
         auto gather = std::make_unique<BlockGather>();
         if (gather->make(index, arriving.sources, batch, arriving.first_kept) &&
             fetch.prepare_gather(arriving.slot, block, gather->plan())) {

@@ -112,6 +112,7 @@ private:
     bool whole() const; // every layer of the batch was seen
     AttentionNode attention(ggml_tensor* t);
     void take(AttentionNode& node);
+    void take_without_cache(const AttentionNode& node, HostAttention& attention);
 
     std::unique_ptr<Batch> batch_;
     // Of the graph that runs. The engine uses the memory of inputs again as soon as their last reader has run: each is copied behind
@@ -121,7 +122,9 @@ private:
     std::map<const ggml_tensor*, Store> stores_; // by cache tensor
     // f32, by the scores made of it, until the layer's output is there
     std::map<const ggml_tensor*, std::vector<uint8_t>> q_;
-    Mirrors mirrors_; // of caches on devices
+    std::map<const ggml_tensor*, std::vector<uint8_t>> k_; // likewise, without a cache
+    std::vector<uint8_t> v_;                               // of the layer that is taken, likewise
+    Mirrors mirrors_;                                      // of caches on devices
     int last_layer_ = -1;
 };
 

@@ -97,6 +97,7 @@ int run(CaptureFlags& f) {
     if (f.output.empty()) f.output = default_output(f.session.model_path);
     if (Result<void> r = check_output(f.output, f.force); !r) return report(r.error(), f.json);
 
+    f.session.only_read = f.generate.n_predict == 0;
     const bool tty = isatty(STDERR_FILENO) != 0 && !f.json;
     if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
     Result<std::unique_ptr<Session>> opened = Session::open(f.session);
@@ -203,6 +204,7 @@ void add_capture(CLI::App& app, Action& action) {
     verb->footer("Examples:\n"
                  "  attnscope capture -p \"Why is the sky blue?\" --chat -n 64\n"
                  "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
+                 "  attnscope capture -m bert.gguf -p \"How embedding models read it\" -n 0\n"
                  "Exit: 0 every frame is proven, 1 some frame is not, 2 it could not be done.");
     verb->add_option("-p,--prompt", f->prompt, "The prompt");
     verb->add_option("-f,--file", f->file, "Read the prompt from a file; -: from standard input");

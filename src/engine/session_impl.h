@@ -43,6 +43,7 @@ private:
     Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text,
                      llama_sampler* sampler, GenerateResult& result, double& begun);
     capture::Wanted wanted(const GenerateOptions& options, int64_t n_prompt) const;
+    Result<void> can_read(size_t n_tokens, const GenerateOptions& options) const;
     Result<void> hand_over(CapturedFrame&& frame);
 
     SessionOptions options_;
@@ -50,6 +51,8 @@ private:
     llama_context_ptr context_;
     const llama_vocab* vocab_ = nullptr;
     int32_t n_vocab_ = 0;
+    bool generates_ = true;
+    bool whole_texts_ = false; // read at once: every token sees all others
     ModelIdentity identity_;
     Entry entry_ = Entry::automatic;
     std::unique_ptr<capture::Capture> capture_; // null: SessionOptions::capture is off

@@ -70,9 +70,12 @@ Result<void> SessionImpl::load() {
     // llama.cpp aborts the process on some damaged files: they must not reach it.
     Result<GgufSummary> summary = check_gguf(options_.model_path);
     if (!summary) return summary.error();
-    if (!summary->no_text_reason.empty()) {
+    generates_ = summary->no_text_reason.empty();
+    whole_texts_ = summary->reads_whole_texts;
+    if (!generates_ && !(options_.only_read && summary->reads_texts)) {
+        const char* hint = summary->reads_texts ? " (attnscope capture -n 0 records how it reads a text)" : "";
         return Error{ErrorKind::unsupported,
-                     options_.model_path + " does not generate text: " + summary->no_text_reason};
+                     options_.model_path + " does not generate text: " + summary->no_text_reason + hint};
     }
     if (options_.capture && !summary->has_attention) {
         return Error{ErrorKind::unsupported,
@@ -97,7 +100,7 @@ Result<void> SessionImpl::load() {
     if (!model_) return Error{ErrorKind::engine, engine_said(options_.model_path + " could not be loaded")};
     vocab_ = llama_model_get_vocab(model_.get());
     n_vocab_ = llama_vocab_n_tokens(vocab_);
-    if (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get())) {
+    if (generates_ && (!llama_model_has_decoder(model_.get()) || llama_model_has_encoder(model_.get()))) {
         return Error{ErrorKind::unsupported,
                      options_.model_path +
                          " is an encoder or embedding model: it does not generate text token by token"};
@@ -134,10 +137,13 @@ Result<void> SessionImpl::open_context(Entry entry) {
     capture_.reset();
 
     llama_context_params params = llama_context_default_params();
-    params.n_ctx = static_cast<uint32_t>(options_.n_ctx);
-    const uint32_t batch =
-        static_cast<uint32_t>(options_.n_ctx > 0 ? std::min(options_.n_batch, options_.n_ctx) : options_.n_batch);
-    params.n_batch = params.n_ubatch = batch;
+    int32_t n_ctx = options_.n_ctx, n_batch = options_.n_batch;
+    if (whole_texts_) { // in one batch, or llama.cpp aborts
+        const int32_t trained = llama_model_n_ctx_train(model_.get());
+        n_ctx = n_batch = n_ctx > 0 ? std::min(n_ctx, trained) : trained;
+    }
+    params.n_ctx = static_cast<uint32_t>(n_ctx);
+    params.n_batch = params.n_ubatch = static_cast<uint32_t>(n_ctx > 0 ? std::min(n_batch, n_ctx) : n_batch);
     params.n_seq_max = 1;
     const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
     params.n_threads = params.n_threads_batch = options_.n_threads > 0 ? options_.n_threads : cores;

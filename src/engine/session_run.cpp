@@ -51,7 +51,8 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
     take_engine_complaint();
     std::optional<capture::Capture::Decode> capturing;
     if (capture_) capturing.emplace(*capture_, capture::Tokens{.ids = tokens, .positions = {}, .kind = kind});
-    const int32_t status = llama_decode(context_.get(), batch);
+    const bool encodes = llama_model_has_encoder(model_.get());
+    const int32_t status = encodes ? llama_encode(context_.get(), batch) : llama_decode(context_.get(), batch);
     const Result<void> captured = capturing ? capturing->end(status == 0) : Result<void>();
     if (status == 1) return Error{ErrorKind::engine, "the context is full; give a larger -c"};
     if (status != 0) {
@@ -63,6 +64,20 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
     return captured;
 }
 
+// What only models that do not generate are asked.
+Result<void> SessionImpl::can_read(size_t n_tokens, const GenerateOptions& o) const {
+    if (!generates_ && o.n_predict != 0)
+        return Error{ErrorKind::invalid_argument, "the model does not generate text; ask for 0 tokens (-n 0)"};
+    if (!whole_texts_) return {};
+    if (n_past_ > 0)
+        return Error{ErrorKind::invalid_argument, "the model reads each text as a whole; reset the session before it"};
+    const int64_t most = std::min<int64_t>(llama_n_ubatch(context_.get()), llama_model_n_ctx_train(model_.get()));
+    if (static_cast<int64_t>(n_tokens) <= most) return {};
+    return Error{ErrorKind::invalid_argument,
+                 fmt::format("the text has {} tokens; the model reads it at once, at most {} of them{}", n_tokens, most,
+                             most < llama_model_n_ctx_train(model_.get()) ? "; give a larger -c" : "")};
+}
+
 Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, const GenerateOptions& o,
                                              const FrameSink& frames, const TextSink& text) {
     GenerateResult result;
@@ -70,6 +85,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     if (tokens.empty() && n_past_ == 0) {
         return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
     }
+    if (Result<void> r = can_read(tokens.size(), o); !r) return r.error();
     for (size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || tokens[i] >= n_vocab_) {
             return Error{ErrorKind::invalid_argument,

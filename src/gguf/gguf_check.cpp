@@ -120,6 +120,12 @@ Result<GgufSummary> check(GgufSource& source, const std::string& path, bool may_
     if (c.summary.no_text_reason.empty() && causal != nullptr && causal->boolean() == false) {
         c.summary.no_text_reason = "its tokens attend in both directions";
     }
+    const ArchKind kind = (*arch)->kind;
+    const bool both_ways = causal != nullptr ? causal->boolean() == false : kind == ArchKind::embedding;
+    c.summary.reads_whole_texts =
+        kind == ArchKind::diffusion || kind == ArchKind::embedding || kind == ArchKind::encoder_decoder || both_ways;
+    c.summary.reads_texts = c.summary.reads_whole_texts || pools;
+    if (kind == ArchKind::draft) c.summary.reads_whole_texts = c.summary.reads_texts = false;
     return c.summary;
 }
 

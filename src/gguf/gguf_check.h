@@ -28,6 +28,10 @@ struct GgufSummary {
     bool embedding_only = false; // made to turn text into vectors
     bool has_attention = true;   // false: purely recurrent (Mamba, RWKV): nothing to capture
     std::string no_text_reason;  // why it does not generate text, as the end of a sentence; empty: it does
+    // ... but attends over a text that it is given, all at once: its tokens see later ones, too
+    bool reads_whole_texts = false;
+    // ... or as a model does that generates: embeddings of a causal model
+    bool reads_texts = false;
 };
 
 // Reads the directory of the file (and of its further parts, where it is split): not the weights.

@@ -21,6 +21,7 @@ int32_t layer_of(std::string_view name) {
 // Added or multiplied elementwise, or read by kernels of recurrent layers: float32 or an abort.
 bool must_be_f32(const GgufTensor& t) {
     if (t.n_dims == 1 || t.name.ends_with(".bias") || t.name.ends_with("_norm.weight")) return true;
+    if (t.name == "token_types.weight") return true; // its first row is added to every token
     return t.name.ends_with(".ssm_a") || t.name.ends_with(".ssm_d") || t.name.ends_with(".ssm_conv1d.weight") ||
            t.name.ends_with(".shortconv.conv.weight");
 }

@@ -165,6 +165,30 @@ void plan_granite_hybrid(Planner& p) {
     }
 }
 
+// An encoder: every token sees all others; learned positions, norms behind each branch.
+void plan_bert(Planner& p) {
+    p.common_keys(true);
+    gguf_set_val_bool(p.keys(), p.key("attention.causal").c_str(), false);
+    p.u32("pooling_type", LLAMA_POOLING_TYPE_MEAN);
+    constexpr int64_t n_types = 2;
+    gguf_set_val_u32(p.keys(), "tokenizer.ggml.token_type_count", n_types);
+    const auto norm = [&](const std::string& name) {
+        p.norm(name, p.s.n_embd);
+        p.bias(name, p.s.n_embd);
+    };
+    const float size = std::sqrt(float(p.s.n_embd)); // a row of a table is not summed up: elements of size 1
+    p.matrix("token_embd", {p.s.n_embd, p.s.n_vocab}, size);
+    p.f32_tensor("token_types.weight", {p.s.n_embd, n_types}, 0, 0.5f);
+    p.matrix("position_embd", {p.s.n_embd, p.s.n_ctx_train}, 0.5f * size);
+    norm("token_embd_norm");
+    for (int32_t i = 0; i < p.s.n_layer; ++i) {
+        p.attention(i, true, false, true);
+        norm(Planner::block(i, "attn_output_norm"));
+        p.feed_forward(i, false, true);
+        norm(Planner::block(i, "layer_output_norm"));
+    }
+}
+
 } // namespace
 
 ModelPlan plan_model(const ModelShape& shape) {
@@ -184,6 +208,8 @@ ModelPlan plan_model(const ModelShape& shape) {
         plan_lfm2(p);
     else if (arch == "falcon-h1")
         plan_falcon_h1(p);
+    else if (arch == "bert")
+        plan_bert(p);
     else if (arch == "granitehybrid")
         plan_granite_hybrid(p);
     else

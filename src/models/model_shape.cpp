@@ -20,6 +20,7 @@ constexpr std::array rules = {
     ArchRule{"gemma3", false, false},  ArchRule{"bloom", true, false},      ArchRule{"mpt", true, false},
     ArchRule{"gpt-oss", false, false}, ArchRule{"grok", true, false},       ArchRule{"deepseek2", false, false},
     ArchRule{"lfm2", true, false},     ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
+    ArchRule{"bert", true, true},
 };
 
 const ArchRule* rule_of(std::string_view arch) {

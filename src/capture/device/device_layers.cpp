@@ -53,6 +53,11 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     s.out = placed(node.out, placement, node.flash ? nb(node.out, 2) : nb(node.out, 1),
                    node.flash ? nb(node.out, 1) : nb(node.out, 2));
     const HostAttention engine = host_attention(node);
+    if (node.graph_keys) {
+        s.cache = GraphLayer{placed(node.k, placement, engine.k_cell, engine.k_head),
+                             placed(node.v, placement, engine.v_cell, engine.v_head), engine.v_dim, !is_host(node.out)};
+        return std::optional(s);
+    }
     if (is_host(node.k_cache)) {
         s.cache = HostLayer{engine};
         return std::optional(s);
@@ -111,6 +116,11 @@ HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* con
         a.v = d->v_mirror->data() + d->v_offset;
         a.v_cell = d->v_mirror->row_bytes();
         a.v_head = d->v_head, a.v_dim = d->v_dim;
+    }
+    if (const auto* g = std::get_if<GraphLayer>(&source.cache)) {
+        a.device = g->device;
+        a.k = at(g->k, bases), a.k_cell = g->k.token_stride, a.k_head = g->k.head_stride;
+        a.v = at(g->v, bases), a.v_cell = g->v.token_stride, a.v_head = g->v.head_stride, a.v_dim = g->v_dim;
     }
     a.q = at(source.q, bases);
     a.q_token = source.q.token_stride, a.q_head = source.q.head_stride;

@@ -57,11 +57,18 @@ struct DeviceLayer {
     size_t v_head = 0, v_dim = 0;
 };
 
+// A layer without a cache: K and V lie in blocks as Q does.
+struct GraphLayer {
+    Placed k, v;
+    size_t v_dim = 0;    // bytes from an element of V to the next
+    bool device = false; // computed by other kernels than the CPU's
+};
+
 // Where a captured layer of a batch lies.
 struct LayerSource {
     Placed q, out;
     std::optional<Placed> q_kept; // gathered: of the tokens that keep their queries, in the layer's q_type
-    std::variant<HostLayer, DeviceLayer> cache;
+    std::variant<HostLayer, DeviceLayer, GraphLayer> cache;
 
     const DeviceLayer* device() const { return std::get_if<DeviceLayer>(&cache); }
     DeviceLayer* device() { return std::get_if<DeviceLayer>(&cache); }

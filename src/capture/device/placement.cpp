@@ -44,7 +44,7 @@ ggml_backend_dev_t device_of_weights(const ggml_tensor* tensor) {
         next.pop_front();
         for (size_t i = 0; i < n_src(); ++i) {
             const ggml_tensor* from = src(t, i);
-            if (!from) continue;
+            if (!from || from == t) continue; // a cast names itself
             // A norm's or a rotation's few numbers say less than a matrix; they lie beside it.
             ggml_backend_buffer_t memory = buffer_of(from);
             if (op(t) == Op::mul_mat && memory &&
@@ -77,12 +77,36 @@ void Placement::want(ggml_tensor* tensor, ggml_backend_dev_t device) {
     owners_.push_back(t);
 }
 
+void Placement::choose_without_cache(AttentionNode& n) {
+    ggml_backend_dev_t home = device_of_weights(n.q);
+    if (!home) home = cpu();
+    if (!on_cpu(home) && !ggml().has_devices) {
+        n.refusal = "it is computed on a device, which cannot be read in this program";
+        return;
+    }
+    for (ggml_tensor* t : {n.q, n.k, n.v, n.out}) {
+        if (buffer(owner(t)) || op(owner(t)) == Op::none)
+            n.refusal = "its queries, keys and values do not lie in memory as expected";
+    }
+    if (mask_is_computed(n)) n.refusal = "its mask is computed by a graph without a cache";
+    if (!n.refusal.empty()) return;
+    for (ggml_tensor* t : {n.q, n.k, n.v}) {
+        ggml_backend_dev_t device = device_of_weights(t);
+        want(t, device ? device : home);
+    }
+    want(n.out, home);
+}
+
 void Placement::choose(GraphAttention& found) {
     places_.clear();
     owners_.clear();
     for (Block& b : blocks_) b.used = 0;
     for (AttentionNode& n : found.nodes) {
         if (!n.refusal.empty()) continue;
+        if (n.graph_keys) {
+            choose_without_cache(n);
+            continue;
+        }
         ggml_backend_dev_t cache = device_of(buffer(n.k_cache));
         ggml_backend_dev_t weights = device_of_weights(n.q);
         if (!on_cpu(cache) && !ggml().has_devices) {

@@ -30,7 +30,7 @@ public:
     };
 
     // Places Q, the attention output, and, for caches on a device, the new values (and the new keys, on a remote one) of
-    // every attention that is not refused. What cannot be placed is refused in words. `release` is called before memory
+    // every attention that is not refused; without a cache all of K and V. What cannot be placed is refused in words. `release` is called before memory
     // is given back that a device may still be working with.
     template <typename Release> void place(GraphAttention& found, const Release& release) {
         choose(found);
@@ -50,6 +50,7 @@ public:
 private:
     void choose(GraphAttention& found);
     void assign(GraphAttention& found);
+    void choose_without_cache(AttentionNode& n);
     void want(ggml_tensor* tensor, ggml_backend_dev_t device);
 
     std::vector<Block> blocks_;

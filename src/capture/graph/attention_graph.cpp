@@ -46,13 +46,30 @@ bool is_leaf(const ggml_tensor* t) {
     return t && op(t) == Op::none;
 }
 
+// ... of what lies in a cache.
+bool is_copy_of_cache(const ggml_tensor* t) {
+    return is_scratch_copy(t) && is_leaf(owner(src(t, 0)));
+}
+
+constexpr const char* no_cache = "the keys do not come from a KV cache";
+
+std::string refusal_of_graph_keys(const AttentionNode& n) {
+    const ggml_tensor* k = n.k;
+    if (ne(k, 1) != ne(n.q, 1) || ne(k, 3) != 1) return no_cache;
+    if (ne(n.q, 2) % ne(k, 2) != 0 || ne(n.q, 0) != ne(k, 0)) return "query and key heads do not fit together";
+    if (ggml().blck_size(type(k)) != 1 || nb(k, 0) != ggml().type_size(type(k)))
+        return "its keys do not lie in memory as expected";
+    return {};
+}
+
 std::string refusal_of_keys(const AttentionNode& n) {
     const ggml_tensor* k = n.k;
     if (op(owner(n.k)) == Op::cpy && n.flash && type(src(owner(n.k), 0)) == GGML_TYPE_F32 &&
         is_leaf(owner(src(owner(n.k), 0)))) {
         return "with flash attention llama.cpp converts an f32 cache to f16 for each token (use -ctk f16, or -fa off)";
     }
-    if (!view_src(k) || !is_leaf(view_src(k))) return "the keys do not come from a KV cache";
+    if (n.graph_keys) return refusal_of_graph_keys(n);
+    if (!view_src(k) || !is_leaf(view_src(k))) return no_cache;
     if (ne(n.q, 2) % ne(k, 2) != 0 || ne(n.q, 0) != ne(k, 0)) return "query and key heads do not fit together";
     if (ne(k, 0) % ggml().blck_size(type(k)) != 0) {
         return "its heads of " + std::to_string(ne(k, 0)) + " elements are no multiple of the blocks of " +
@@ -95,7 +112,7 @@ std::string refusal_of_mask(const AttentionNode& n) {
 std::string refusal_of_values(const AttentionNode& n) {
     if (!n.out || !n.v) return "what the model makes of the weights was not found in the graph";
     const ggml_tensor *v = n.v, *out = n.out;
-    if (!is_leaf(owner(n.v))) return "the values do not come from a KV cache";
+    if (is_leaf(owner(n.v)) == n.graph_keys) return "the values do not come from a KV cache";
     if (type(v) != n.v_used && !(type(v) == GGML_TYPE_F32 && n.v_used == GGML_TYPE_F16)) {
         return "its values are converted in an unknown way";
     }
@@ -121,7 +138,8 @@ void read_geometry(AttentionNode& n) {
         n.refusal = "its queries and its keys are of different numbers of sequences";
         return;
     }
-    read_streams(n);
+    n.graph_keys = !is_leaf(n.k_cache);
+    if (!n.graph_keys) read_streams(n);
     if (type(n.q) != GGML_TYPE_F32 || nb(n.q, 0) != sizeof(float)) {
         n.refusal = "its queries do not lie in memory as expected";
         return;
@@ -156,6 +174,11 @@ Store* store_of(Stores& stores, const ggml_tensor* cache, int index) {
 
 void read_stores(AttentionNode& n, Stores& stores) {
     if (!n.refusal.empty()) return;
+    if (n.graph_keys) {
+        // what is made of a cache (compressed keys) is none of this graph's tokens' alone
+        if (!stores.empty()) n.refusal = no_cache;
+        return;
+    }
     Store* k = store_of(stores, n.k_cache, n.index);
     if (k && k != &stores[n.k_cache].back()) {
         n.refusal = "its keys are overwritten by a later layer of the same graph";
@@ -193,7 +216,7 @@ AttentionNode from_flash_attention(ggml_tensor* t) {
     n.max_bias = float_param(t, 1);
     n.softcap = float_param(t, 2);
     n.v_used = type(n.v);
-    if (is_scratch_copy(n.v)) n.v = src(n.v, 0);
+    if (is_copy_of_cache(n.v)) n.v = src(n.v, 0);
     n.k_cache = owner(n.k);
     read_geometry(n);
     if (n.refusal.empty()) n.refusal = refusal_of_values(n);
@@ -221,7 +244,7 @@ void read_weighted_sum(AttentionNode& n, ggml_tensor* product) {
     n.v = src(product, 0);
     n.v_used = type(n.v);
     // Where V lies as K does it is transposed for the kernel (multi-head latent attention: V is a part of K).
-    if (is_scratch_copy(n.v)) n.v = src(n.v, 0);
+    if (is_copy_of_cache(n.v)) n.v = src(n.v, 0);
     if (n.refusal.empty()) n.refusal = refusal_of_values(n);
 }
 

@@ -19,13 +19,15 @@ struct AttentionNode {
     ggml_tensor* q = nullptr;      // view (head_dim, n_query, n_head, n_stream) f32
     ggml_tensor* k = nullptr;      // view (head_dim, n_kv, n_head_kv, n_stream)
     // flash: (head_dim_v, n_kv, n_head_kv); else (n_kv, head_dim_v, n_head_kv); in the cache, whatever copy of it the
-    // kernel is given
+    // kernel is given; without a cache that copy
     ggml_tensor* v = nullptr;
     ggml_type v_used = GGML_TYPE_F16; // what the kernel is given: V's own type, or f16 that the engine makes of f32
     ggml_tensor* mask = nullptr;  // (n_kv, n_query, 1, n_stream), f16 or f32; an input, or computed (sparse attention)
     ggml_tensor* sinks = nullptr; // (n_head), or null
     ggml_tensor* out = nullptr;   // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
     ggml_tensor* k_cache = nullptr; // owner of K's data
+    // No cache (encoders): K and V are tensors of this graph, as the kernel is given them, a column for each of its tokens, in order.
+    bool graph_keys = false;
     // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
     ggml_tensor* k_cells = nullptr;
     ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null

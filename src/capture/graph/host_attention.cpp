@@ -17,6 +17,7 @@ HostAttention host_attention(const AttentionNode& n) {
     a.out_head = n.flash ? nb(n.out, 1) : nb(n.out, 2);
     a.k = data(n.k);
     a.k_cell = nb(n.k, 1);
+    if (n.graph_keys) a.k_head = nb(n.k, 2);
     if (n.n_stream > 1) {
         a.stream_tokens = ne(n.q, 1);
         a.q_stream = nb(n.q, 3), a.out_stream = nb(n.out, 3);

@@ -22,6 +22,7 @@ struct HostAttention {
     int64_t stream_tokens = 0;  // tokens of each stream of the graph; 0: there is one stream
     const uint8_t* k = nullptr; // row of cell c at k + c * k_cell, (n_head_kv, head_dim) in the cache's type
     size_t k_cell = 0;
+    size_t k_head = 0;          // from head to head where they do not lie one behind the other; 0: they do
     const uint8_t* v = nullptr; // element d of KV head h at cell c: v + c * v_cell + h * v_head + d * v_dim
     size_t v_cell = 0, v_head = 0, v_dim = 0;
     size_t v_stream = 0; // from a stream of the cache to the next; K's cells lie one behind the other

@@ -55,7 +55,9 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     forget();
     if (found.n_query != 1) return;
     for (const AttentionNode& n : found.nodes) {
-        if (n.refusal.empty() && (!on_host(n) || n.max_bias > 0 || mask_is_computed(n) || n.cache_streams > 1)) return;
+        if (n.refusal.empty() &&
+            (n.graph_keys || !on_host(n) || n.max_bias > 0 || mask_is_computed(n) || n.cache_streams > 1))
+            return;
     }
     const int n_before = ggml().graph_n_nodes(graph);
     if (size_t(n_before) + found.nodes.size() > size_t(ggml().graph_size(graph))) return; // it would abort
