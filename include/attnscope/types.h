@@ -58,9 +58,11 @@ struct ScoreRule {
     std::vector<float> sinks; // learned sink logits, one a query head; empty: none
     // Added bias by distance d = position_j - position, clamped to [-bias_reach, bias_reach]: (n_head, 2 * bias_reach + 1).
     // T5's buckets are such a table with a reach of 128 (Raffel et al. 2020: every greater distance shares the last
-    // bucket). Empty: none. Rows with such a bias are refused as unsupported so far.
+    // bucket). Empty: none.
     std::vector<float> bias;
     int32_t bias_reach = 0;
+
+    bool by_distance() const { return max_bias > 0 || !bias.empty(); } // rows need the positions of all columns
 };
 
 // One attention layer, constant over a capture.

@@ -190,7 +190,7 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
     join_visible(r.queries, rows.visible);
     cut_pieces(rows.visible, rows.pieces);
     // Floating-point keys need no engine where the order is free. An odd scale may stand in a file.
-    const bool usual = keys_in_tiles(layer.k_type) && layer.max_bias == 0 && layer.scale * layer.post_scale > 0;
+    const bool usual = keys_in_tiles(layer.k_type) && !layer.by_distance() && layer.scale * layer.post_scale > 0;
     if (r.exact || !usual) return whole_rows(kernels, r, rows);
 
     reserve_group_rows(rows.group, static_cast<int32_t>(n), layer.head_dim, r.n_columns);

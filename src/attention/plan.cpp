@@ -64,7 +64,12 @@ Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched) {
     }
     if (layer.key_source == KeySource::sequence)
         return unsupported("keys of another sequence (cross attention) give no rows yet");
-    if (!layer.bias.empty()) return unsupported("scores with an added bias give no rows yet");
+    if (layer.bias_reach < 0 ||
+        (!layer.bias.empty() &&
+         layer.bias.size() != static_cast<size_t>(layer.n_head) * (2 * static_cast<size_t>(layer.bias_reach) + 1))) {
+        return invalid("an added bias of " + std::to_string(layer.bias.size()) + " numbers for " +
+                       std::to_string(layer.n_head) + " heads and distances up to " + std::to_string(layer.bias_reach));
+    }
     auto way = dot_way(layer, batched);
     if (!way) return way.error();
     if (layer.head_dim <= 0 || layer.head_dim > max_head_dim || layer.head_dim % dtype_block(layer.k_type) != 0 ||
@@ -157,9 +162,10 @@ Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t l
     if (lse_size != 0 && lse_size < n_rows) {
         return invalid("no room for " + std::to_string(n_rows) + " denominators in " + std::to_string(lse_size));
     }
-    if (layer.max_bias > 0 && request.positions.size() < static_cast<size_t>(request.n_columns)) {
-        return invalid("ALiBi needs the position of every column, but " + std::to_string(request.positions.size()) +
-                       " of " + std::to_string(request.n_columns) + " are given");
+    if (layer.by_distance() && request.positions.size() < static_cast<size_t>(request.n_columns)) {
+        return invalid("a bias by distance (ALiBi, T5) needs the position of every column, but " +
+                       std::to_string(request.positions.size()) + " of " + std::to_string(request.n_columns) +
+                       " are given");
     }
     if (auto ok = check_visible(request); !ok) return ok.error();
     const size_t row_bytes = plan->k_head_bytes * static_cast<size_t>(layer.n_head_kv);

@@ -35,6 +35,19 @@ float add_alibi(float* scores, int64_t column, int64_t n, float slope, const Sof
     return max;
 }
 
+// Adds what the head's table has for the distance, beyond its reach for the reach; returns the new maximum.
+float add_bias(float* scores, int64_t column, int64_t n, int32_t head, const SoftmaxTask& task) {
+    const int64_t reach = task.layer->bias_reach;
+    const float* const at_zero = task.layer->bias.data() + head * (2 * reach + 1) + reach;
+    float max = -infinity;
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t distance = task.positions[static_cast<size_t>(column + i)] - static_cast<int64_t>(task.position);
+        scores[i] += at_zero[std::clamp(distance, -reach, reach)];
+        max = scores[i] > max ? scores[i] : max;
+    }
+    return max;
+}
+
 // Calls f(column, n) for every run of visible columns, neighbours that touch taken together.
 template <class F> void each_run(std::span<const Range> visible, F&& f) {
     for (size_t i = 0; i < visible.size();) {
@@ -58,6 +71,7 @@ float softmax_row(const RowKernels& kernels, const SoftmaxTask& task, int32_t he
         float* x = row + column;
         float top = kernels.scores(x, n, layer.scale, layer.softcap, layer.post_scale);
         if (alibi) top = add_alibi(x, column, n, slope, task);
+        if (!layer.bias.empty()) top = add_bias(x, column, n, head, task);
         max = std::max(max, top);
         sees = true;
     });

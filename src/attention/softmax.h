@@ -14,8 +14,8 @@ struct SoftmaxTask {
     const LayerInfo* layer = nullptr;
     std::span<const Range> visible; // ascending, disjoint, below n_columns; neighbours may touch
     int64_t n_columns = 0;
-    int32_t position = 0;               // of the query; with ALiBi only
-    std::span<const int32_t> positions; // of the columns; with ALiBi only
+    int32_t position = 0;               // of the query; with a bias by distance only
+    std::span<const int32_t> positions; // of the columns; with a bias by distance only
 };
 
 // `row` holds dot products where columns are visible and anything elsewhere; afterwards weights, 0 elsewhere, as

@@ -15,6 +15,13 @@ bool is_weighted_sum(const ggml_tensor* t) {
     return op(t) == Op::mul_mat && src(t, 1) && op(src(t, 1)) == Op::soft_max && src(src(t, 1), 1);
 }
 
+// Of T5's bias: whose rows are chosen by an input that is reshaped.
+bool is_buckets(const ggml_tensor* t) {
+    const ggml_tensor* ids = src(t, 1);
+    return ids && view_src(ids) && op(view_src(ids)) == Op::none && type(ids) == GGML_TYPE_I32 &&
+           std::strncmp(name(view_src(ids)), "pos_bucket", 10) == 0;
+}
+
 // The whole tensor that a view looks into, in host memory.
 std::vector<uint8_t> copy_of_owner(ggml_tensor* view) {
     const ggml_tensor* t = owner(view);
@@ -66,6 +73,7 @@ bool CallbackTap::wants(ggml_tensor* t) {
     case Op::rope:
         if (whole()) after_decode();
         return !positions_ && is_positions(src(t, 1));
+    case Op::get_rows: return is_buckets(t) && reads_new(owner(src(t, 1)));
     case Op::flash_attn_ext: return true;
     case Op::soft_max: return src(t, 1) && reads_new(from_soft_max(t).mask);
     case Op::mul_mat: return named(t, "kq-") || is_weighted_sum(t);
@@ -119,6 +127,7 @@ AttentionNode CallbackTap::attention(ggml_tensor* t) {
 void CallbackTap::node_done(ggml_tensor* t) {
     switch (op(t)) {
     case Op::set_rows: return inputs_.keep(src(t, 1));
+    case Op::get_rows: return inputs_.keep(owner(src(t, 1)));
     case Op::rope: positions_ = src(t, 1); return inputs_.keep(positions_);
     case Op::soft_max: {
         const AttentionNode n = from_soft_max(t);

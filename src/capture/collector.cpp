@@ -2,6 +2,7 @@
 
 #include "attention/engine_arithmetic.h"
 #include "base/parallel_for.h"
+#include "capture/graph/relative_bias.h"
 
 #include <algorithm>
 #include <cstring>
@@ -204,6 +205,8 @@ LayerInfo Collector::describe(const AttentionNode& node) const {
         info.sinks.resize(size_t(info.n_head));
         ggml().backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
     }
+    if (node.bias && !geometry_known_ && !read_relative_bias(node, info))
+        return refused(info, "its added bias is of a type that is not supported");
     return info;
 }
 
@@ -253,6 +256,16 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     }
 }
 
+// What is added to the scores must be what the table by distance says.
+void Collector::see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const {
+    const uint8_t* buckets = inputs.data(node.buckets);
+    if (!buckets) return fail(batch, "what layer " + std::to_string(node.layer) + " adds to its scores was not seen");
+    const std::vector<Ranges>& cells = batch.groups[size_t(group)].cells;
+    if (!buckets_fit(node, buckets, batch.positions, cells, maps_[size_t(group)].positions())) {
+        fail(batch, "what layer " + std::to_string(node.layer) + " adds to its scores is no bias by distance");
+    }
+}
+
 void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
     const auto index = static_cast<int32_t>(batch.layers.size());
     Batch::Layer layer;
@@ -277,7 +290,12 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
         layer.group = group_of(batch, node.mask, k_cells);
         layer.info.mask_group = layer.group;
         if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
-        if (geometry_known_ && index < geometry_.n_layer()) layer.info.sinks = geometry_.layers[size_t(index)].sinks;
+        if (geometry_known_ && index < geometry_.n_layer()) {
+            const LayerInfo& known = geometry_.layers[size_t(index)];
+            layer.info.sinks = known.sinks;
+            layer.info.bias = known.bias, layer.info.bias_reach = known.bias_reach;
+        }
+        if (node.bias) see_bias(batch, node, layer.group, inputs);
         layer.n_cells = ne(node.k, 1);
         layer.v_type = static_cast<DType>(type(node.v));
         layer.v_used = static_cast<DType>(node.v_used);

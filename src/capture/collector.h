@@ -210,6 +210,7 @@ private:
     int32_t group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells);
     static const Batch::Layer* lender(const Batch& batch, const AttentionNode& node);
     void see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished);
+    void see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const;
     void take_token(Batch& batch, size_t layer, int64_t token) const;
     static void bring_keys_together(Batch& batch, size_t layer);
     LayerInfo describe(const AttentionNode& node) const;

@@ -45,6 +45,7 @@ struct GraphTap::State {
 
     // of `found`, each once: who sees whom, and the cells of the new keys
     std::vector<const ggml_tensor*> masks, written;
+    std::vector<const ggml_tensor*> buckets;        // of an added bias
     std::vector<const ggml_tensor*> computed_masks; // those that the graph itself computes: known when it has run
     Inputs inputs;
     std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
@@ -66,11 +67,13 @@ struct GraphTap::State {
         masks.clear();
         computed_masks.clear();
         written.clear();
+        buckets.clear();
         inputs_keep.reset();
         for (const AttentionNode& n : found.nodes) {
             if (!n.refusal.empty()) continue;
             once(mask_is_computed(n) ? computed_masks : masks, n.mask);
             once(written, n.k_cells);
+            once(buckets, n.buckets);
         }
     }
     Fetch* fetch_of(ggml_backend_dev_t device) {

@@ -62,6 +62,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     if (ours) {
         if (!state.inputs_keep) state.inputs_keep = inputs_stay(graph);
         for (const ggml_tensor* cells : state.written) state.inputs.keep(cells);
+        for (const ggml_tensor* buckets : state.buckets) state.inputs.keep(buckets);
         if (!*state.inputs_keep) state.keep_seen();
         const FrameName next = collector_.next();
         if (state.host_mean && wanted_.wants_mean(next.sequence, next.index)) {

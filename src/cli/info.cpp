@@ -21,6 +21,8 @@ std::string kinds_of(const Geometry& g) {
                                        dtype_name(l.q_type), dtype_name(l.k_type));
         if (l.softcap > 0) kind += fmt::format(", softcap {}", l.softcap);
         if (l.max_bias > 0) kind += ", ALiBi";
+        if (!l.bias.empty()) kind += ", a bias by distance";
+        if (l.key_source == KeySource::graph) kind += ", looks both ways";
         if (!l.sinks.empty()) kind += ", learned sinks";
         kinds.insert(kind);
     }

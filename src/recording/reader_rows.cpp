@@ -111,7 +111,7 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         if (!where) return where.error();
         std::vector<int32_t> positions;
         const bool alibi = std::any_of(result.layers.begin(), result.layers.end(), [&](int32_t i) {
-            return geometry.layers[size_t(i)].captured() && geometry.layers[size_t(i)].max_bias > 0;
+            return geometry.layers[size_t(i)].captured() && geometry.layers[size_t(i)].by_distance();
         });
         if (alibi) {
             auto read = read_positions(id, n_columns);

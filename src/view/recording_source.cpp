@@ -17,7 +17,7 @@ public:
         : KeyReader(recording.info().geometry), recording_(recording), geometry_(recording.info().geometry) {
         const auto& layers = geometry_.layers;
         alibi_ = std::any_of(layers.begin(), layers.end(),
-                             [](const LayerInfo& l) { return l.captured() && l.max_bias > 0; });
+                             [](const LayerInfo& l) { return l.captured() && l.by_distance(); });
     }
 
     const Geometry& geometry() const override { return geometry_; }

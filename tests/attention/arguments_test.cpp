@@ -130,12 +130,17 @@ TEST_F(Arguments, LayersThatCannotBe) {
 TEST_F(Arguments, AlibiWithoutPositions) {
     r.positions = {};
     refuse_layer([](LayerInfo& l) { l.max_bias = 8.0f; });
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 1; });
+}
+
+TEST_F(Arguments, ABiasThatIsNoTableOfHeadsAndDistances) {
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 2; });
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = -2; });
+    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3 - 1, 0.0f), l.bias_reach = 1; });
 }
 
 TEST_F(Arguments, RulesThatGiveNoRowsYetAreRefused) {
     refuse_layer([](LayerInfo& l) { l.key_source = KeySource::sequence; }, ErrorKind::unsupported);
-    refuse_layer([](LayerInfo& l) { l.bias.assign(size_t(l.n_head) * 3, 0.0f), l.bias_reach = 1; },
-                 ErrorKind::unsupported);
 }
 
 TEST_F(Arguments, TypesThatTheEngineDoesNotMultiply) {

@@ -154,6 +154,11 @@ ReferenceRows reference_rows(const Sample& s) {
                         std::abs(static_cast<double>(s.position) - s.positions[static_cast<size_t>(c)]);
                     x -= slope_of(h, l.n_head, static_cast<double>(l.max_bias)) * distance;
                 }
+                if (!l.bias.empty()) {
+                    const int64_t reach = l.bias_reach, far = int64_t{s.positions[static_cast<size_t>(c)]} - s.position;
+                    x += static_cast<double>(
+                        l.bias[static_cast<size_t>(h * (2 * reach + 1) + reach + std::clamp(far, -reach, reach))]);
+                }
                 row[c] = std::exp(x);
                 sum += row[c];
             }

@@ -85,6 +85,24 @@ TEST(Rows, AlibiFollowsPositionsNotColumns) {
     }
 }
 
+TEST(Rows, AnAddedBiasFollowsDistancesToBothSides) {
+    std::mt19937 rng(16);
+    std::normal_distribution<float> normal;
+    for (const int32_t reach : {0, 1, 20, 128}) {
+        LayerInfo l = make_layer(DType::f32, 3, 2, 64);
+        l.bias_reach = reach;
+        l.bias.resize(static_cast<size_t>(l.n_head * (2 * reach + 1)));
+        for (float& b : l.bias) b = 3 * normal(rng);
+        Sample s = make_sample(l, 90, rng);
+        for (int32_t& p : s.positions) p = static_cast<int32_t>(rng() % 400);
+        s.position = 200;
+        s.visible = random_ranges(90, rng);
+        expect_reference(s);
+        s.position = std::numeric_limits<int32_t>::min();
+        expect_reference(s);
+    }
+}
+
 TEST(Rows, DistancesOfExtremePositionsDoNotOverflow) {
     std::mt19937 rng(7);
     LayerInfo l = make_layer(DType::f32, 1, 2, 32);

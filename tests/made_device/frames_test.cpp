@@ -132,3 +132,23 @@ TEST_F(OnMadeDevices, MeansAreThoseOfTheRowsInAnyOrder) {
         }
     }
 }
+
+// An encoder has no cache: its keys and values come in the same block as its queries, all of them.
+TEST_F(OnMadeDevices, AnEncodersFramesAreThoseOfTheCpu) {
+    ModelShape shape = shape_of(Model::plain);
+    shape.arch = "bert";
+    shape.n_ctx_train = 512;
+    const Sessions sessions(shape);
+    for (const FlashAttention flash : {on, off}) {
+        SCOPED_TRACE(flash == on ? "flash" : "plain");
+        SessionOptions cpu = sessions.options("none", flash), device = sessions.options("TEST0", flash);
+        cpu.only_read = device.only_read = true;
+        const std::vector<int32_t> text = some_tokens(150);
+        const Outcome expected = run(cpu, text, greedy(0));
+        const Outcome actual = run(device, text, greedy(0));
+        ASSERT_EQ(actual.error, "");
+        expect_same(expected, actual, 150);
+        for (const LayerInfo& layer : actual.geometry.layers) EXPECT_TRUE(layer.on_device);
+        for (const Frame& f : actual.frames) EXPECT_EQ(f.verdict, verdict_ok) << f.index;
+    }
+}

@@ -97,7 +97,8 @@ std::vector<float> rows_of(const Outcome& outcome, size_t index, int32_t layer, 
     const Geometry& g = outcome.geometry;
     const LayerInfo& info = g.layers[size_t(layer)];
     const Frame& f = outcome.frames[index];
-    const auto n = static_cast<int64_t>(index) + 1;
+    const Ranges& visible = f.visible[size_t(info.mask_group)];
+    const int64_t n = std::max(static_cast<int64_t>(index) + 1, visible.empty() ? 0 : visible.back().end);
     std::vector<KeyBlock> keys;
     for (int64_t j = 0; j < n; ++j)
         keys.push_back({outcome.frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
@@ -105,7 +106,7 @@ std::vector<float> rows_of(const Outcome& outcome, size_t index, int32_t layer, 
     r.layer = &info;
     r.q = f.q.data() + g.q_offset(layer);
     r.keys = keys;
-    r.visible = f.visible[size_t(info.mask_group)];
+    r.visible = visible;
     r.n_columns = n;
     r.position = f.position;
     r.batched = f.batched;

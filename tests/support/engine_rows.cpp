@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <set>
 
 namespace attnscope::test {
@@ -47,9 +48,14 @@ struct Reader {
         // kq_soft_max <- (scale, tanh ...) <- MUL_MAT(K, Q): K's owner is the cache
         ggml_tensor* s = t->src[0];
         while (s->op != GGML_OP_MUL_MAT) s = s->src[0];
-        const ggml_tensor* cache = s->src[0]->view_src;
-        if (!cache || cells_of.count(cache->name) == 0) return; // no cache: nothing of ours to compare it with
-        const std::vector<int64_t>& cells = cells_of.at(cache->name);
+        const ggml_tensor* keys = s->src[0]->view_src ? s->src[0]->view_src : s->src[0];
+        const bool stored = cells_of.count(keys->name) != 0;
+        // an encoder's: column i is token i of the batch
+        const bool of_batch = cells_of.empty() && keys->op != GGML_OP_NONE && t->ne[0] == static_cast<int64_t>(n);
+        if (!stored && !of_batch) return; // nothing of ours to compare it with
+        std::vector<int64_t> cells(n);
+        std::iota(cells.begin(), cells.end(), int64_t{0});
+        if (stored) cells = cells_of.at(keys->name);
         auto& positions = position_of[layer];
         positions.resize(size_t(t->ne[0]) > positions.size() ? size_t(t->ne[0]) : positions.size(), -1);
         for (size_t i = 0; i < n; ++i) positions[size_t(cells[i])] = static_cast<int64_t>(first + i);
@@ -58,7 +64,7 @@ struct Reader {
         const int64_t n_kv = t->ne[0], n_query = t->ne[1], n_head = t->ne[2];
         for (size_t i = 0; i < n; ++i) {
             EngineToken& token = batch[i];
-            token.n_columns = static_cast<int64_t>(first + i) + 1;
+            token.n_columns = static_cast<int64_t>(first + n);
             auto& out = token.layers[layer];
             out.n_head = n_head;
             out.weights.assign(size_t(n_head * token.n_columns), 0);
@@ -88,7 +94,7 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
     Reader reader;
     llama_context_params p = llama_context_default_params();
     p.n_ctx = static_cast<uint32_t>(o.n_ctx);
-    p.n_batch = p.n_ubatch = static_cast<uint32_t>(std::min(o.n_batch, o.n_ctx));
+    p.n_batch = p.n_ubatch = static_cast<uint32_t>(o.only_read ? o.n_ctx : std::min(o.n_batch, o.n_ctx));
     p.n_seq_max = 1;
     if (o.n_threads > 0) p.n_threads = p.n_threads_batch = o.n_threads;
     p.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
@@ -108,7 +114,9 @@ std::string engine_rows(const SessionOptions& o, const std::vector<int32_t>& tok
         reader.n = n;
         reader.batch.assign(n, {});
         llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data() + at), static_cast<int32_t>(n));
-        if (llama_decode(context.get(), batch) != 0) return "decode failed at " + std::to_string(at);
+        const bool encodes = llama_model_has_encoder(model.get());
+        if ((encodes ? llama_encode : llama_decode)(context.get(), batch) != 0)
+            return "decode failed at " + std::to_string(at);
         for (size_t i = 0; i < n; ++i) {
             if (want(at + i)) callback(at + i, reader.batch[i]);
         }
@@ -184,7 +192,9 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
     d.error = engine_rows(options, tokens, prompt.size(), want, [&](size_t index, const EngineToken& engine) {
         ++d.tokens;
         const Frame& f = frames[index];
-        std::vector<double> mean(index + 1, 0.0);
+        int64_t n = static_cast<int64_t>(index) + 1; // more where it sees later ones
+        for (const Ranges& seen : f.visible) n = std::max(n, seen.empty() ? 0 : seen.back().end);
+        std::vector<double> mean(static_cast<size_t>(n), 0.0);
         for (int32_t l = 0; l < g.n_layer(); ++l) {
             const LayerInfo& info = g.layers[size_t(l)];
             if (!info.captured()) continue;
@@ -194,7 +204,6 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
                 return;
             }
             const auto& theirs = found->second;
-            const int64_t n = static_cast<int64_t>(index) + 1;
             std::vector<KeyBlock> keys;
             for (int64_t j = 0; j < n; ++j) {
                 keys.push_back({frames[size_t(j)].k.data() + g.k_offset(info.k_layer), j, 1, info.k_bytes()});
@@ -218,13 +227,15 @@ RowsDifference compare_with_engine(const SessionOptions& options, const std::vec
             for (int32_t h = 0; h < info.n_head; ++h) {
                 ++d.rows;
                 double sum = 0;
+                const float* row = theirs.weights.data() + h * engine.n_columns;
                 for (int64_t j = 0; j < n; ++j) {
-                    const auto at = size_t(h * n + j);
-                    mean[size_t(j)] += static_cast<double>(rows[at]) / static_cast<double>(g.n_rows());
-                    sum += static_cast<double>(rows[at]);
-                    d.max_difference = std::max(d.max_difference, std::fabs(static_cast<double>(rows[at]) -
-                                                                            static_cast<double>(theirs.weights[at])));
+                    const auto ours = static_cast<double>(rows[size_t(h * n + j)]);
+                    mean[size_t(j)] += ours / static_cast<double>(g.n_rows());
+                    sum += ours;
+                    d.max_difference = std::max(d.max_difference, std::fabs(ours - static_cast<double>(row[j])));
                 }
+                for (int64_t j = n; j < engine.n_columns; ++j)
+                    d.max_padding = std::max(d.max_padding, static_cast<double>(std::fabs(row[j])));
                 if (info.sinks.empty()) d.max_sum_error = std::max(d.max_sum_error, std::fabs(sum - 1));
             }
             d.max_column = std::max(d.max_column, n);

@@ -21,7 +21,7 @@ struct EngineToken {
         std::vector<float> weights;
         float padding = 0; // largest weight in a cell without a position
     };
-    int64_t n_columns = 0;
+    int64_t n_columns = 0; // all tokens decoded so far, those of its own batch included
     std::map<int, Layer> layers;
 };
 

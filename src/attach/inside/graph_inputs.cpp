@@ -42,6 +42,9 @@ std::string why_none(const std::vector<capture::AttentionNode>& nodes) {
     for (const capture::AttentionNode& n : nodes) {
         if (!n.refusal.empty()) return "its attention cannot be captured: " + n.refusal;
     }
+    if (std::any_of(nodes.begin(), nodes.end(), [](const capture::AttentionNode& n) { return n.graph_keys; }))
+        return "it reads a text without a KV cache (an encoder), which is not followed here (use attnscope capture -n "
+               "0)";
     return "its keys are stored in a way that is not known (llama.cpp stores them so since July 2025)";
 }
 

@@ -43,7 +43,7 @@ template <typename Way, typename L> void pass_layer(Way& way, L& l) {
     way.field(l.q_type), way.field(l.k_type), way.field(l.key_source), way.field(l.k_layer), way.field(l.mask_group);
     way.field(l.on_device), way.field(l.absent);
     way.field(l.scale), way.field(l.softcap), way.field(l.post_scale), way.field(l.max_bias);
-    way.list(l.sinks);
+    way.list(l.sinks), way.list(l.bias), way.field(l.bias_reach);
 }
 
 template <typename Way, typename M> void pass_frame(Way& way, M& m) {

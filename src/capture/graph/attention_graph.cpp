@@ -9,12 +9,33 @@ namespace attnscope::capture {
 
 namespace {
 
+// A tensor that no graph computes: a cache, an input, a weight.
+bool is_leaf(const ggml_tensor* t) {
+    return t && op(t) == Op::none;
+}
+
+// T5's: CONT(PERMUTE(RESHAPE(GET_ROWS(bias, buckets)))), (n_kv, n_query, n_head).
+bool read_bias(AttentionNode& n, const ggml_tensor* t) {
+    for (const Op expected : {Op::cont, Op::permute, Op::reshape}) {
+        if (!t || op(t) != expected) return false;
+        t = src(t, 0);
+    }
+    if (!t || op(t) != Op::get_rows || !src(t, 1)) return false;
+    n.bias = src(t, 0);
+    n.buckets = owner(src(t, 1));
+    return is_leaf(n.bias) && is_leaf(n.buckets) && type(n.buckets) == GGML_TYPE_I32 && is_contiguous(n.buckets) &&
+           is_contiguous(n.bias) && ne(n.bias, 2) == 1 && ne(n.bias, 1) >= 4 && ne(n.bias, 1) <= 256;
+}
+
 // Walks from the soft-max back to MUL_MAT(K, Q), noting what was done to the scores on the way.
 void read_scores(AttentionNode& n) {
     ggml_tensor* t = src(n.op, 0);
     if (op(t) == Op::add) {
-        n.refusal = "a learned bias is added to the scores (relative positions), which Q and K alone do not give";
-        return;
+        if (!read_bias(n, src(t, 1))) {
+            n.refusal = "what is added to its scores is no learned bias by distance (T5), which alone is understood";
+            return;
+        }
+        t = src(t, 0);
     }
     if (op(t) == Op::scale && src(t, 0) && is_tanh(src(t, 0))) {
         // softcap: scale(1/cap) -> tanh -> scale(cap); Grok folds its output multiplier into the first scale
@@ -41,17 +62,17 @@ bool is_scratch_copy(const ggml_tensor* t) {
     return t && !view_src(t) && (op(t) == Op::cont || op(t) == Op::cpy) && src(t, 0) && same_shape(t, src(t, 0));
 }
 
-// A tensor that no graph computes: a cache, an input, a weight.
-bool is_leaf(const ggml_tensor* t) {
-    return t && op(t) == Op::none;
-}
-
 // ... of what lies in a cache.
 bool is_copy_of_cache(const ggml_tensor* t) {
     return is_scratch_copy(t) && is_leaf(owner(src(t, 0)));
 }
 
 constexpr const char* no_cache = "the keys do not come from a KV cache";
+
+// Of DeepSeek V4: keys of single tokens, and behind them those of groups of 4 or 128, each of which is one weight.
+bool is_compressed(const ggml_tensor* k) {
+    return op(k) == Op::other && (std::strncmp(name(k), "csa_", 4) == 0 || std::strncmp(name(k), "hca_", 4) == 0);
+}
 
 std::string refusal_of_graph_keys(const AttentionNode& n) {
     const ggml_tensor* k = n.k;
@@ -140,6 +161,16 @@ void read_geometry(AttentionNode& n) {
     }
     n.graph_keys = !is_leaf(n.k_cache);
     if (!n.graph_keys) read_streams(n);
+    if (ne(n.k, 3) > 1 && n.cache_streams == 1 && n.mask && mask_is_computed(n)) {
+        // MiniMax M3: (head_dim, n_query, group, n_head_kv), and a mask a KV head
+        n.refusal =
+            "each of its KV heads chooses keys of its own (block-sparse attention): rows have one choice a layer";
+        return;
+    }
+    if (is_compressed(n.k_cache)) {
+        n.refusal = "some of its keys stand for groups of tokens (compressed), and a column is one token";
+        return;
+    }
     if (type(n.q) != GGML_TYPE_F32 || nb(n.q, 0) != sizeof(float)) {
         n.refusal = "its queries do not lie in memory as expected";
         return;
@@ -148,6 +179,10 @@ void read_geometry(AttentionNode& n) {
     if (is_scratch_copy(n.mask) && is_leaf(src(n.mask, 0))) n.mask = src(n.mask, 0);
     n.refusal = refusal_of_keys(n);
     if (n.refusal.empty()) n.refusal = refusal_of_mask(n);
+    if (n.refusal.empty() && n.bias &&
+        (ne(n.bias, 0) != ne(n.q, 2) || ne(n.buckets, 0) != ne(n.k, 1) || ne(n.buckets, 1) != ne(n.q, 1))) {
+        n.refusal = "its added bias does not fit its heads, keys and queries";
+    }
     if (n.refusal.empty() && n.sinks && (type(n.sinks) != GGML_TYPE_F32 || ne(n.sinks, 0) != ne(n.q, 2))) {
         n.refusal = "its learned sinks do not fit its heads";
     }
@@ -299,6 +334,7 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         default: break;
         }
     }
+    bool counted = false;
     for (size_t i = 0; i < found.nodes.size(); ++i) {
         AttentionNode& n = found.nodes[i];
         // With flash attention the name of the layer is on the reshape behind the node ("kqv_out-3").
@@ -309,8 +345,11 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         if (n.layer < 0) n.layer = static_cast<int>(i);
         if (n.refusal.empty()) n.refusal = refusal_of_values(n);
         read_stores(n, stores);
-        if (n.q) found.n_query = ne(n.q, 1) * ne(n.q, 3);
+        // what is refused may have its tokens elsewhere
+        if (n.q && n.refusal.empty() && !counted) found.n_query = ne(n.q, 1) * ne(n.q, 3), counted = true;
     }
+    if (!counted && !found.nodes.empty() && found.nodes.front().q)
+        found.n_query = ne(found.nodes.front().q, 1) * ne(found.nodes.front().q, 3);
     if (found.positions && ne(found.positions, 0) < found.n_query) found.positions = nullptr;
     return found;
 }

@@ -24,7 +24,10 @@ struct AttentionNode {
     ggml_type v_used = GGML_TYPE_F16; // what the kernel is given: V's own type, or f16 that the engine makes of f32
     ggml_tensor* mask = nullptr;  // (n_kv, n_query, 1, n_stream), f16 or f32; an input, or computed (sparse attention)
     ggml_tensor* sinks = nullptr; // (n_head), or null
-    ggml_tensor* out = nullptr;   // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
+    // added to the scores (T5): row `buckets`[i, j] of `bias` (n_head, n_bucket) for cell i and token j; null: nothing is
+    ggml_tensor* bias = nullptr;    // a weight
+    ggml_tensor* buckets = nullptr; // i32 (n_kv, n_query), an input
+    ggml_tensor* out = nullptr;     // flash: (head_dim_v, n_head, n_query); else (head_dim_v, n_query, n_head)
     ggml_tensor* k_cache = nullptr; // owner of K's data
     // No cache (encoders): K and V are tensors of this graph, as the kernel is given them, a column for each of its tokens, in order.
     bool graph_keys = false;

@@ -56,7 +56,7 @@ void HostMean::add_to(ggml_cgraph* graph, const GraphAttention& found) {
     if (found.n_query != 1) return;
     for (const AttentionNode& n : found.nodes) {
         if (n.refusal.empty() &&
-            (n.graph_keys || !on_host(n) || n.max_bias > 0 || mask_is_computed(n) || n.cache_streams > 1))
+            (n.graph_keys || !on_host(n) || n.max_bias > 0 || n.bias || mask_is_computed(n) || n.cache_streams > 1))
             return;
     }
     const int n_before = ggml().graph_n_nodes(graph);

@@ -78,7 +78,7 @@ void TokenMean::start(int slot, const Batch& batch, const LayerSources& sources,
     for (size_t l = 0; l < sources.size(); ++l) {
         const LayerInfo& info = batch.layers[l].info;
         if (!info.captured()) continue;
-        if (!sources[l] || info.max_bias > 0 || !reachable(*sources[l])) {
+        if (!sources[l] || info.by_distance() || !reachable(*sources[l])) {
             refused_ = true;
             return;
         }

@@ -264,7 +264,7 @@ void Collector::start_proving(Batch& batch, int32_t n_threads, base::ThreadPool&
         const auto group = size_t(layer.group);
         const CellView& view = views[group];
         if (p.columns[group].empty() && !view.in_order()) p.columns[group] = view.columns();
-        if (layer.info.max_bias > 0 && p.positions[group].empty()) p.positions[group] = view.positions();
+        if (layer.info.by_distance() && p.positions[group].empty()) p.positions[group] = view.positions();
     }
     const auto copy = [&](size_t i) {
         const Batch::Proof& proof = batch.proofs[i];

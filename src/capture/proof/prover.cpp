@@ -137,7 +137,7 @@ void Prover::operator()(std::span<const capture::HeadSample> samples, std::span<
         std::all_of(samples.begin(), samples.end(), [&](const capture::HeadSample& s) { return same_head(s, first); });
     if (!together || !values_readable(values_of(first))) return alone();
     positions_.clear();
-    if (first.layer->max_bias > 0) {
+    if (first.layer->by_distance()) {
         positions_.assign(first.positions.begin(), first.positions.end());
         positions_.resize(size_t(first.n_cells), 0); // of cells that nothing was written to
     }

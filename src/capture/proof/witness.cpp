@@ -63,7 +63,7 @@ Witness witness_head(const capture::HeadSample& s) {
     request.visible = s.visible;
     request.n_columns = s.n_cells;
     request.position = s.position;
-    if (layer.max_bias > 0) {
+    if (layer.by_distance()) {
         positions.assign(s.positions.begin(), s.positions.end());
         positions.resize(size_t(s.n_cells), 0);
         request.positions = positions;

@@ -32,7 +32,7 @@ class OneKey {
 public:
     OneKey(const RecordedTensors& t, int32_t layer, int64_t token)
         : info_(t.geometry().layers[static_cast<size_t>(layer)]), layer_(layer), token_(token),
-          plain_(is_float(info_.k_type) && is_float(info_.q_type) && info_.max_bias == 0 && info_.bias.empty()) {
+          plain_(is_float(info_.k_type) && is_float(info_.q_type) && !info_.by_distance()) {
         if (!plain_) return;
         const auto n = static_cast<size_t>(info_.n_head_kv) * static_cast<size_t>(info_.head_dim);
         key_.resize(n);

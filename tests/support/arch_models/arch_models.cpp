@@ -18,8 +18,35 @@ void complete_gemma4(gguf_context* keys) {
     gguf_set_val_u32(keys, "gemma4.attention.shared_kv_layers", 2);
 }
 
+// Embedding models, and T5: the generator has their sizes, but not that they look both ways.
+bool is_encoder(llm_arch arch) {
+    switch (arch) {
+    case LLM_ARCH_BERT:
+    case LLM_ARCH_MODERN_BERT:
+    case LLM_ARCH_NOMIC_BERT:
+    case LLM_ARCH_NOMIC_BERT_MOE:
+    case LLM_ARCH_NEO_BERT:
+    case LLM_ARCH_JINA_BERT_V2:
+    case LLM_ARCH_JINA_BERT_V3:
+    case LLM_ARCH_EUROBERT:
+    case LLM_ARCH_GEMMA_EMBEDDING:
+    case LLM_ARCH_LLAMA_EMBED:
+    case LLM_ARCH_T5:
+    case LLM_ARCH_T5ENCODER: return true;
+    default: return false;
+    }
+}
+
+void complete_encoder(llm_arch arch, gguf_context* keys) {
+    const std::string prefix = std::string(llm_arch_name(arch)) + ".";
+    gguf_set_val_u32(keys, "tokenizer.ggml.token_type_count", 2);
+    if (arch != LLM_ARCH_T5) gguf_set_val_bool(keys, (prefix + "attention.causal").c_str(), false);
+    if (arch == LLM_ARCH_NOMIC_BERT_MOE) gguf_set_val_u32(keys, (prefix + "moe_every_n_layers").c_str(), 2);
+    if (arch != LLM_ARCH_JINA_BERT_V2) gguf_set_val_f32(keys, (prefix + "attention.max_alibi_bias").c_str(), 0);
+}
+
 bool is_ours(llm_arch arch) {
-    return arch == LLM_ARCH_GEMMA4 || arch == LLM_ARCH_GEMMA3N;
+    return arch == LLM_ARCH_GEMMA4 || arch == LLM_ARCH_GEMMA3N || is_encoder(arch);
 }
 
 bool can_be_made(llm_arch arch) {
@@ -32,6 +59,7 @@ bool can_be_made(llm_arch arch) {
 bool make(llm_arch arch, bool moe, const std::string& path) {
     gguf_context_ptr keys = get_gguf_ctx(arch, moe);
     if (arch == LLM_ARCH_GEMMA4) complete_gemma4(keys.get());
+    if (is_encoder(arch)) complete_encoder(arch, keys.get());
     // more than a ring's cells
     gguf_set_val_u32(keys.get(), (std::string(llm_arch_name(arch)) + ".context_length").c_str(), 512);
     tensor_data_params weights = {1, 0.1f};
@@ -70,7 +98,7 @@ int main(int argc, char** argv) {
         bool named = argc == 2;
         for (int i = 2; i < argc; ++i) named = named || name == argv[i];
         if (!named || !can_be_made(arch)) continue;
-        const bool moe = moe_mandatory(arch);
+        const bool moe = moe_mandatory(arch) || arch == LLM_ARCH_NOMIC_BERT_MOE;
         try {
             if (make(arch, moe, std::string(argv[1]) + "/" + name + ".gguf")) continue;
         } catch (const std::exception& e) {
