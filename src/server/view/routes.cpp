@@ -120,7 +120,7 @@ std::vector<ViewSources::Named> ViewSources::list() {
     for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
         const std::string name = entry.path().filename().string();
         if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))
-            out.push_back({name, name, false});
+            out.push_back({name, name, false, true});
     }
     std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(),
               [](const Named& a, const Named& b) { return a.name > b.name; });
@@ -237,7 +237,10 @@ ViewRoutes view_routes(ViewSources& sources, bool live) {
     routes.emplace("sources", [&sources, live](const Request&, Response& response) {
         Json list = Json::array();
         for (const ViewSources::Named& s : sources.list())
-            list.push_back({{"id", s.id}, {"name", s.name}, {"kind", s.capture ? "capture" : "recording"}});
+            list.push_back({{"id", s.id},
+                            {"name", s.name},
+                            {"kind", s.capture ? "capture" : "recording"},
+                            {"of_server", s.of_server}});
         response.set_header("Cache-Control", "no-store");
         response.set_header("Cross-Origin-Resource-Policy", "same-origin");
         reply(response, {{"sources", list}, {"live", live}});

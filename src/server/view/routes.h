@@ -23,6 +23,7 @@ public:
     struct Named {
         std::string id, name;
         bool capture = false;
+        bool of_server = false; // recorded by this server, for whichever client asked
     };
     std::vector<Named> list();
     // not_found: no such id. An id is never a path.

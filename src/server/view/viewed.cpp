@@ -7,14 +7,19 @@
 #include <chrono>
 #include <filesystem>
 
+#include <sys/resource.h>
+
 namespace attnscope::server {
 
 namespace {
 constexpr size_t most_pictures = 6; // 22 MB each at most
+constexpr int background_niceness = 10;
 } // namespace
 
-Job::Job(Work work) {
-    thread_ = std::thread([this, work = std::move(work)] {
+Job::Job(Work work, bool background) {
+    thread_ = std::thread([this, work = std::move(work), background] {
+        // Of this thread alone and of those it starts; a system that refuses loses nothing but its turn.
+        if (background) (void)setpriority(PRIO_PROCESS, 0, background_niceness);
         Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
         try {
             made = work([this](double fraction) {
@@ -82,19 +87,61 @@ Result<RecordingInfo> Viewed::info() {
             stopped.swap(passes_);
         }
         stopped.clear();
+        std::unique_ptr<Job> ahead;
+        {
+            const std::lock_guard lock(keys_mutex_);
+            keys_ = nullptr;
+            ahead = std::move(reading_ahead_);
+        }
+        ahead = nullptr; // waited for without the lock
         {
             const std::lock_guard lock(tensors_mutex_);
             tensors_ready_ = false;
+            if (tensors_) before_ = std::move(tensors_);
             tensors_ = nullptr;
         }
         {
             const std::lock_guard lock(pictures_mutex_);
             pictures_.clear();
         }
+        // A pass over all heads goes on: started again at every token it would never end. What it gives says how many rows it had.
         const std::lock_guard lock(heads_mutex_);
-        heads_ = nullptr;
+        if (heads_ && heads_->result()) heads_ = nullptr;
     }
+    if (info.complete) read_ahead();
     return info;
+}
+
+Result<std::shared_ptr<view::RecordedKeys>> Viewed::keys() {
+    const std::lock_guard lock(keys_mutex_);
+    if (keys_) return keys_;
+    Result<std::unique_ptr<Recording>> own = Recording::open(path_); // texts and queries are read meanwhile
+    if (!own) return own.error();
+    const std::shared_ptr<Recording> reader = std::move(*own);
+    const int64_t n = reader->info().n_frames;
+    const size_t each = reader->info().geometry.k_bytes();
+    if (each > 0 && static_cast<size_t>(n) > most_tensor_bytes / each) return std::shared_ptr<view::RecordedKeys>();
+    keys_ = std::make_shared<view::RecordedKeys>(reader->info().geometry, n,
+                                                 [reader, n](int32_t layer) { return reader->keys(layer, 0, n); });
+    return keys_;
+}
+
+// Whoever opens a recording will want the row of its last token.
+void Viewed::read_ahead() {
+    const Result<std::shared_ptr<view::RecordedKeys>> keys = this->keys();
+    if (!keys || !*keys) return;
+    const std::lock_guard lock(keys_mutex_);
+    if (reading_ahead_) return;
+    reading_ahead_ = std::make_unique<Job>(
+        [keys = *keys](const view::Progress& said) -> Result<Json> {
+            const Geometry& geometry = keys->geometry();
+            if (geometry.k_bytes() * static_cast<size_t>(keys->size()) > most_bytes_ahead) return Json();
+            for (int32_t l = 0; l < geometry.n_layer() && said(double(l) / geometry.n_layer()); ++l) {
+                if (geometry.owns_k(l)) (void)keys->layer(l); // an error is told to whoever asks for a row
+            }
+            return Json();
+        },
+        false);
 }
 
 Result<Json> Viewed::tokens() {
@@ -117,6 +164,48 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
         if (Result<void> r = (*t)->reduced(token, s, out); !r) return r.error();
         return out;
     }
+    if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is no recording"};
+    const Result<std::shared_ptr<view::RecordedKeys>> keys = this->keys();
+    if (!keys) return keys.error();
+    if (!*keys) return row_of_file(token, s);
+    const Geometry& geometry = (*keys)->geometry();
+    std::vector<view::LayerHeads> layers;
+    bool alibi = false;
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        const LayerInfo& info = geometry.layers[static_cast<size_t>(l)];
+        const Range heads = s.head < 0 ? Range{0, info.n_head} : Range{s.head, s.head + 1};
+        if ((s.layer >= 0 && s.layer != l) || !info.captured() || heads.begin >= info.n_head) continue;
+        layers.push_back({l, heads});
+        alibi = alibi || info.max_bias > 0;
+    }
+    if (layers.empty()) return Error{ErrorKind::not_found, "that layer or head does not exist or has no rows"};
+    std::vector<int32_t> positions;
+    const Result<Frame> frame = [&]() -> Result<Frame> {
+        const std::lock_guard lock(recording_mutex_);
+        Result<Frame> read = recording_->frame(token, true);
+        if (!read || !alibi) return read;
+        const Result<std::vector<Frame>> before = recording_->frames(0, view::columns_of_rows(*read));
+        if (!before) return before.error();
+        for (const Frame& f : *before) positions.push_back(f.position);
+        return read;
+    }();
+    if (!frame) return frame.error();
+    if (frame->q.size() != geometry.q_bytes() || frame->q.empty())
+        return Error{ErrorKind::not_found, "token " + std::to_string(token) + " was recorded without its queries"};
+    const int64_t n_columns = view::columns_of_rows(*frame);
+    if (n_columns > (*keys)->size())
+        return Error{ErrorKind::not_found, "token " + std::to_string(token) + " sees tokens that are not there"};
+    if (Result<void> r =
+            view::reduced_row(geometry, **keys, {&*frame, frame->q.data(), n_columns, positions}, layers, s.max, out);
+        !r) {
+        return r.error();
+    }
+    return out;
+}
+
+// Where keys are too many for the memory: a layer after the other from the file.
+Result<std::vector<float>> Viewed::row_of_file(int64_t token, const view::Selection& s) {
+    std::vector<float> out;
     const std::lock_guard lock(recording_mutex_);
     if (!recording_) return Error{ErrorKind::unsupported, name_ + " is no recording"};
     const Geometry& geometry = recording_->info().geometry;
@@ -151,7 +240,12 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is no recording"};
     Result<std::unique_ptr<Recording>> own = Recording::open(path_); // so that rows can be asked for meanwhile
     if (!own) return own.error();
-    Result<std::shared_ptr<const view::RecordedTensors>> loaded = view::RecordedTensors::load(**own, most_tensor_bytes);
+    const Result<std::shared_ptr<view::RecordedKeys>> held = keys();
+    if (!held) return held.error();
+    const bool same = *held && (*held)->size() == (*own)->info().n_frames; // the file may have grown meanwhile
+    Result<std::shared_ptr<const view::RecordedTensors>> loaded =
+        view::RecordedTensors::load(**own, most_tensor_bytes, {}, {same ? *held : nullptr, before_});
+    before_ = nullptr;
     if (!loaded) return loaded.error();
     tensors_ = *loaded;
     tensors_ready_ = true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "view/recorded/head_metrics.h"
+#include "view/recorded/keys.h"
 #include "view/recorded/picture.h"
 #include "view/recorded/questions.h"
 #include "view/recorded/tensors.h"
@@ -29,7 +30,8 @@ using Json = nlohmann::json;
 class Job {
 public:
     using Work = std::function<Result<Json>(const view::Progress&)>;
-    explicit Job(Work work);
+    // background: what somebody waits for comes first.
+    explicit Job(Work work, bool background = true);
     ~Job(); // stops it
     Job(const Job&) = delete;
     Job& operator=(const Job&) = delete;
@@ -73,6 +75,10 @@ public:
 
 private:
     Viewed(std::string path, Kind kind);
+    // Keys in memory; null where they would take too much of it.
+    Result<std::shared_ptr<view::RecordedKeys>> keys();
+    void read_ahead();
+    Result<std::vector<float>> row_of_file(int64_t token, const view::Selection& selection);
 
     std::string path_, name_;
     Kind kind_;
@@ -81,8 +87,12 @@ private:
     int64_t n_frames_ = 0;
     Json tokens_; // of n_frames_ frames; null: not read yet
 
-    std::mutex tensors_mutex_; // held while they are read: others wait for them
-    std::shared_ptr<const view::RecordedTensors> tensors_;
+    std::mutex keys_mutex_;
+    std::shared_ptr<view::RecordedKeys> keys_;
+    std::unique_ptr<Job> reading_ahead_;
+
+    std::mutex tensors_mutex_;                                      // held while they are read: others wait for them
+    std::shared_ptr<const view::RecordedTensors> tensors_, before_; // before it grew: what was computed then stays true
     std::atomic<bool> tensors_ready_{false};
 
     // One pass over the rows of a selection: for a picture, or for their denominators. The newest is in hand; one that nobody
@@ -121,6 +131,8 @@ Result<Json> tokens_json(Recording& recording);
 Result<Json> cached_heads(const std::string& path, const RecordingInfo& info);
 void cache_heads(const std::string& path, const RecordingInfo& info, const Json& heads);
 
+// Keys up to here are read while the page still draws the text.
+constexpr size_t most_bytes_ahead = size_t(1) << 30;
 // Most of a recording's queries and keys that is held in memory.
 constexpr size_t most_tensor_bytes = size_t(6) << 30;
 

@@ -1,10 +1,11 @@
 #include "view/recorded/blocks.h"
 
-#include "attention/tile_keys.h"
 #include "base/parallel_for.h"
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <mutex>
 #include <new>
 
@@ -35,34 +36,6 @@ std::vector<Block> blocks_of(const RecordedTensors& t, Range tokens, int64_t mos
     return blocks;
 }
 
-// The layer's keys as block_rows reads them, those that the tokens may see.
-struct Keys {
-    std::vector<uint8_t> bytes;
-    std::vector<const uint8_t*> chunks;
-    size_t head_stride = 0;
-
-    Keys(const RecordedTensors& t, const LayerInfo& info, int64_t n_columns) {
-        const std::span<const uint8_t> from = t.keys(info.k_layer);
-        const size_t head_bytes = info.k_bytes() / static_cast<size_t>(info.n_head_kv);
-        head_stride = head_bytes * static_cast<size_t>(chunk_columns);
-        const size_t chunk_bytes = head_stride * static_cast<size_t>(info.n_head_kv);
-        const int64_t n_chunks = (n_columns + chunk_columns - 1) / chunk_columns;
-        bytes.resize(static_cast<size_t>(n_chunks) * chunk_bytes);
-        chunks.resize(static_cast<size_t>(n_chunks));
-        base::parallel_for_all(chunks.size(), [&](size_t c) {
-            const int64_t begin = static_cast<int64_t>(c) * chunk_columns;
-            const int64_t n = std::min(chunk_columns, n_columns - begin);
-            chunks[c] = bytes.data() + c * chunk_bytes;
-            for (int32_t head = 0; head < info.n_head_kv; ++head) {
-                put_keys(
-                    info,
-                    from.data() + static_cast<size_t>(begin) * info.k_bytes() + static_cast<size_t>(head) * head_bytes,
-                    info.k_bytes(), 0, n, bytes.data() + c * chunk_bytes + static_cast<size_t>(head) * head_stride);
-            }
-        });
-    }
-};
-
 } // namespace
 
 Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Range tokens, const TakeBlock& take,
@@ -79,7 +52,7 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
     if (n_columns == 0) return {};
     if (any_single && !single) return single.error();
     if (any_batched && !batched) return batched.error();
-    const Keys keys(t, info, n_columns);
+    const LayerTiles& keys = t.tiles(layer);
     const std::vector<Block> blocks = blocks_of(t, tokens, static_cast<int64_t>(block_queries(n_columns, false)));
     std::mutex mutex;
     Result<void> status;
@@ -95,7 +68,7 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
             r.layer = &info;
             r.batched = t.frame(block.first).batched;
             r.plan = r.batched ? &*batched : &*single;
-            r.chunks = keys.chunks;
+            r.chunks = keys.chunks();
             r.positions = t.positions();
             for (size_t i = 0; i < queries.size(); ++i) {
                 const Frame& f = t.frame(block.first + static_cast<int64_t>(i));
@@ -107,7 +80,7 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
             r.positions = r.positions.first(static_cast<size_t>(r.n_columns));
             const int32_t group = info.n_head / info.n_head_kv;
             for (r.head = static_cast<int32_t>(heads.begin); r.head < heads.end; ++r.head) {
-                r.chunk_offset = static_cast<size_t>(r.head / group) * keys.head_stride;
+                r.chunk_offset = static_cast<size_t>(r.head / group) * keys.head_stride();
                 for (size_t i = 0; i < queries.size(); ++i) {
                     queries[i].q = t.query(block.first + static_cast<int64_t>(i), layer) +
                                    static_cast<size_t>(r.head) * r.plan->q_head_bytes;
@@ -128,7 +101,19 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
     });
     return status;
 } catch (const std::bad_alloc&) {
-    return Error{ErrorKind::io, "there is no memory for the keys of this recording"};
+    return Error{ErrorKind::io, "there is no memory for the rows of this recording"};
+}
+
+double denominator(const BlockRows& rows, size_t i, size_t n) {
+    const BlockRows::Part* best = nullptr;
+    float factor = 0;
+    for (size_t p = 0; p < rows.pieces.size(); ++p) {
+        const BlockRows::Part& part = rows.parts[p * n + i];
+        if (part.n_seen == 0 || (best && !(part.max > best->max))) continue;
+        best = &part;
+        factor = rows.factors[p * n + i];
+    }
+    return best ? double(best->max) - std::log(double(factor)) : std::numeric_limits<double>::quiet_NaN();
 }
 
 void copy_row(const BlockRows& rows, size_t i, std::span<float> out) {

@@ -20,6 +20,10 @@ using TakeBlock = std::function<void(int32_t head, int64_t first, size_t n, cons
 Result<void> each_block(const RecordedTensors& tensors, int32_t layer, Range heads, Range tokens, const TakeBlock& take,
                         const std::function<bool()>& go_on = {});
 
+// The natural logarithm of the denominator of row i of a block of n: the sum of exp(score). NaN where it sees nothing. has_parts must
+// hold: a weight is exp(score - max) * factor of its part.
+double denominator(const BlockRows& rows, size_t i, size_t n);
+
 // Row i of a block as weights, columns [0, out.size()).
 void copy_row(const BlockRows& rows, size_t i, std::span<float> out);
 

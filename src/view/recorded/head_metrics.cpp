@@ -3,6 +3,7 @@
 #include "view/recorded/blocks.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -189,7 +190,15 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
     for (int32_t layer = 0; layer < m.n_layer; ++layer) {
         const int64_t n_head = geometry.layers[static_cast<size_t>(layer)].n_head;
         if (!tensors.has_layer(layer)) continue;
+        // Every row passes by: whoever asks later who reads a token need not compute them again.
+        std::vector<std::vector<double>> denominators(static_cast<size_t>(n_head));
+        for (auto& d : denominators) d.assign(static_cast<size_t>(tensors.size()), nan);
+        std::atomic<bool> whole_rows{false};
         const auto add = [&](int32_t head, int64_t first, size_t n, const BlockRows& rows) {
+            if (!rows.has_parts) whole_rows = true;
+            for (size_t r = 0; r < n && rows.has_parts; ++r) {
+                denominators[static_cast<size_t>(head)][static_cast<size_t>(first) + r] = denominator(rows, r, n);
+            }
             Accumulator own;
             std::vector<float> row;
             double columns = 0;
@@ -211,6 +220,8 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
         };
         if (Result<void> r = each_block(tensors, layer, {0, n_head}, {0, tensors.size()}, add, go_on); !r)
             return r.error();
+        for (int32_t head = 0; head < n_head && !whole_rows; ++head)
+            tensors.offer_denominators(layer, head, std::move(denominators[static_cast<size_t>(head)]));
     }
     for (size_t i = 0; i < n_all; ++i) {
         for (size_t k = 0; k < n_metrics; ++k) {

@@ -35,9 +35,12 @@ public:
           plain_(is_float(info_.k_type) && is_float(info_.q_type) && !info_.by_distance()) {
         if (!plain_) return;
         const auto n = static_cast<size_t>(info_.n_head_kv) * static_cast<size_t>(info_.head_dim);
+        std::vector<uint8_t> bytes(info_.k_bytes());
+        const size_t head_bytes = bytes.size() / static_cast<size_t>(info_.n_head_kv);
+        for (int32_t head = 0; head < info_.n_head_kv; ++head)
+            t.tiles(layer).key(info_, head, token, bytes.data() + static_cast<size_t>(head) * head_bytes);
         key_.resize(n);
-        to_floats(info_.k_type, t.keys(info_.k_layer).data() + static_cast<size_t>(token) * info_.k_bytes(),
-                  key_.data(), static_cast<int64_t>(n));
+        to_floats(info_.k_type, bytes.data(), key_.data(), static_cast<int64_t>(n));
     }
     bool plain() const { return plain_; }
 

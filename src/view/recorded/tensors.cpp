@@ -21,7 +21,7 @@ constexpr int64_t progress_every = 64; // frames
 } // namespace
 
 Result<std::shared_ptr<const RecordedTensors>> RecordedTensors::load(Recording& recording, size_t most_bytes,
-                                                                     const Progress& progress) {
+                                                                     const Progress& progress, const Held& held) {
     const RecordingInfo& info = recording.info();
     const size_t each = info.geometry.q_bytes() + info.geometry.k_bytes();
     if (each > 0 && static_cast<size_t>(info.n_frames) > most_bytes / each) {
@@ -32,14 +32,14 @@ Result<std::shared_ptr<const RecordedTensors>> RecordedTensors::load(Recording& 
     }
     try {
         std::shared_ptr<RecordedTensors> made(new RecordedTensors);
-        if (Result<void> r = made->read(recording, progress); !r) return r.error();
+        if (Result<void> r = made->read(recording, held, progress); !r) return r.error();
         return std::shared_ptr<const RecordedTensors>(std::move(made));
     } catch (const std::bad_alloc&) {
         return Error{ErrorKind::io, "there is no memory for the queries and keys of this recording"};
     }
 }
 
-Result<void> RecordedTensors::read(Recording& recording, const Progress& progress) {
+Result<void> RecordedTensors::read(Recording& recording, const Held& held, const Progress& progress) {
     const RecordingInfo& info = recording.info();
     geometry_ = info.geometry;
     const int64_t n = info.n_frames;
@@ -49,7 +49,11 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
     n_columns_.assign(static_cast<size_t>(n), 0);
     has_q_.assign(static_cast<size_t>(n), 0);
     q_.assign(static_cast<size_t>(n) * q_bytes, 0);
-    k_.resize(geometry_.layers.size());
+    keys_ = held.keys;
+    if (!keys_) { // all of them are read below, while `recording` is there
+        keys_ = std::make_shared<RecordedKeys>(geometry_, n,
+                                               [&recording, n](int32_t layer) { return recording.keys(layer, 0, n); });
+    }
     const auto hurt = [&](const Error& error) {
         if (damage_.empty()) damage_ = error.message;
     };
@@ -57,8 +61,16 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         const auto at = static_cast<size_t>(i);
         if (progress && i % progress_every == 0 && !progress(0.7 * double(i) / double(n)))
             return Error{ErrorKind::io, "stopped before it was done"};
+        if (held.previous && i < held.previous->size() && held.previous->has_rows(i)) {
+            frames_[at] = held.previous->frame(i);
+            positions_[at] = frames_[at].position;
+            n_columns_[at] = held.previous->n_columns(i);
+            std::copy_n(held.previous->at(i).q, q_bytes, q_.begin() + static_cast<ptrdiff_t>(at * q_bytes));
+            has_q_[at] = 1;
+            continue;
+        }
         Result<Frame> frame = recording.frame(i, true, false);
-        n_columns_[at] = i + 1;
+        n_columns_[at] = i + 1; // where nothing is known of it
         positions_[at] = static_cast<int32_t>(i);
         if (!frame) {
             hurt(frame.error());
@@ -69,9 +81,7 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         frames_[at] = std::move(*frame);
         Frame& f = frames_[at];
         positions_[at] = f.position;
-        for (const Ranges& ranges : f.visible) {
-            if (!ranges.empty()) n_columns_[at] = std::max(n_columns_[at], ranges.back().end);
-        }
+        n_columns_[at] = columns_of_rows(f);
         if (f.q.size() == q_bytes && q_bytes > 0 && n_columns_[at] <= n) {
             std::copy(f.q.begin(), f.q.end(), q_.begin() + static_cast<ptrdiff_t>(at * q_bytes));
             has_q_[at] = 1;
@@ -82,28 +92,25 @@ Result<void> RecordedTensors::read(Recording& recording, const Progress& progres
         if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer()))
             return Error{ErrorKind::io, "stopped before it was done"};
         if (!geometry_.owns_k(l)) continue;
-        Result<std::vector<uint8_t>> keys = recording.keys(l, 0, n);
-        if (keys)
-            k_[static_cast<size_t>(l)] = std::move(*keys);
-        else
-            hurt(keys.error());
+        if (const Result<const LayerTiles*> keys = keys_->layer(l); !keys) hurt(keys.error());
     }
     for (int32_t i = 0; i < geometry_.n_layer() * geometry_.max_heads(); ++i)
         denominators_.push_back(std::make_unique<Denominators>());
+    for (size_t i = 0; held.previous && i < denominators_.size(); ++i) {
+        const Denominators& before = *held.previous->denominators_[i];
+        if (before.ready && before.status) denominators_[i]->before = before.values;
+    }
     return {};
 }
 
 bool RecordedTensors::has_layer(int32_t layer) const {
     if (layer < 0 || layer >= geometry_.n_layer()) return false;
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
-    return info.captured() &&
-           k_[static_cast<size_t>(info.k_layer)].size() == static_cast<size_t>(size()) * info.k_bytes() && size() > 0;
+    return info.captured() && keys_->there(info.k_layer) != nullptr && keys_->size() == size() && size() > 0;
 }
 
 size_t RecordedTensors::bytes() const {
-    size_t sum = q_.size();
-    for (const auto& k : k_) sum += k.size();
-    return sum;
+    return q_.size() + keys_->bytes();
 }
 
 std::vector<int32_t> RecordedTensors::layers_of(const Selection& s) const {
@@ -141,56 +148,40 @@ Result<void> RecordedTensors::check(const Selection& s) const {
 
 Result<void> RecordedTensors::rows(int64_t i, int32_t layer, Range heads, std::span<float> out,
                                    std::span<float> lse) const {
-    const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
-    const Frame& f = frame(i);
-    const std::vector<uint8_t>& keys = k_[static_cast<size_t>(info.k_layer)];
-    const KeyBlock block{keys.data(), 0, size(), info.k_bytes()};
-    RowsRequest request;
-    request.layer = &info;
-    request.q = q_.data() + static_cast<size_t>(i) * geometry_.q_bytes() + geometry_.q_offset(layer);
-    request.keys = {&block, 1};
-    request.visible = f.visible[static_cast<size_t>(info.mask_group)];
-    request.n_columns = n_columns(i);
-    request.position = f.position;
-    request.positions = std::span<const int32_t>(positions_).first(static_cast<size_t>(n_columns(i)));
-    request.batched = f.batched;
-    request.head_begin = static_cast<int32_t>(heads.begin);
-    request.head_end = static_cast<int32_t>(heads.end);
-    return attention_rows(request, out, lse);
+    return layer_rows(geometry_, tiles(layer), at(i), layer, heads, out, lse);
 }
 
 Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse,
                                    std::span<float> out) const {
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
-    const Frame& f = frame(i);
     const auto width = static_cast<size_t>(part.end - part.begin);
     std::fill(out.begin(), out.end(), 0.0f);
-    // Columns are counted from the beginning of the part, so that what is written is no wider than it.
-    Ranges visible;
-    for (const Range& r : f.visible[static_cast<size_t>(info.mask_group)]) {
-        const Range cut{std::max(r.begin, part.begin) - part.begin, std::min(r.end, part.end) - part.begin};
-        if (cut.begin < cut.end) visible.push_back(cut);
+    // Columns are counted from the beginning of the part's first chunk, so that what is written is not much wider than it.
+    const int64_t base = part.begin / chunk_columns * chunk_columns;
+    Frame cut;
+    cut.index = i;
+    cut.position = frame(i).position;
+    cut.batched = frame(i).batched;
+    cut.visible.resize(frame(i).visible.size());
+    Ranges& visible = cut.visible[static_cast<size_t>(info.mask_group)];
+    for (const Range& r : frame(i).visible[static_cast<size_t>(info.mask_group)]) {
+        const Range both{std::max(r.begin, part.begin) - base, std::min(r.end, part.end) - base};
+        if (both.begin < both.end) visible.push_back(both);
     }
     if (visible.empty()) return {};
-    const std::vector<uint8_t>& keys = k_[static_cast<size_t>(info.k_layer)];
-    const KeyBlock block{keys.data() + static_cast<size_t>(part.begin) * info.k_bytes(), 0, part.end - part.begin,
-                         info.k_bytes()};
-    RowsRequest request;
-    request.layer = &info;
-    request.q = q_.data() + static_cast<size_t>(i) * geometry_.q_bytes() + geometry_.q_offset(layer);
-    request.keys = {&block, 1};
-    request.visible = visible;
-    request.n_columns = part.end - part.begin;
-    request.position = f.position;
-    request.positions = std::span<const int32_t>(positions_).subspan(static_cast<size_t>(part.begin), width);
-    request.batched = f.batched;
-    request.head_begin = static_cast<int32_t>(heads.begin);
-    request.head_end = static_cast<int32_t>(heads.end);
-    std::vector<float> of_part(static_cast<size_t>(heads.end - heads.begin));
-    if (Result<void> r = attention_rows(request, out, of_part); !r) return r;
-    for (size_t h = 0; h < of_part.size(); ++h) { // exp(s) over the part's denominator becomes exp(s) over the row's
+    const TokenAt token{&cut, at(i).q, part.end - base,
+                        std::span(positions_).subspan(static_cast<size_t>(base), static_cast<size_t>(part.end - base))};
+    const auto n_heads = static_cast<size_t>(heads.end - heads.begin), n = static_cast<size_t>(token.n_columns);
+    std::vector<float> rows(n_heads * n), of_part(n_heads);
+    if (Result<void> r = layer_rows(geometry_, tiles(layer), token, layer, heads, rows, of_part,
+                                    static_cast<size_t>(base / chunk_columns));
+        !r) {
+        return r;
+    }
+    for (size_t h = 0; h < n_heads; ++h) { // exp(s) over the part's denominator becomes exp(s) over the row's
         const float scale = std::exp(of_part[h] - lse[h]);
-        for (float& w : out.subspan(h * width, width)) w *= scale;
+        const float* const row = rows.data() + h * n + (n - width);
+        for (size_t j = 0; j < width; ++j) out[h * width + j] = row[j] * scale;
     }
     return {};
 }
@@ -200,60 +191,26 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
         return Error{ErrorKind::not_found, damage_.empty() ? fmt::format("token {} was recorded without its queries", i)
                                                            : fmt::format("token {} has no rows: {}", i, damage_)};
     }
-    const auto n = static_cast<size_t>(n_columns(i));
-    const std::vector<int32_t> layers = layers_of(s);
-    std::vector<float> all(static_cast<size_t>(n_rows(s)) * n);
-    std::vector<size_t> first(layers.size());
-    for (size_t l = 0, at = 0; l < layers.size(); ++l) {
-        first[l] = at;
-        at += static_cast<size_t>(heads_of(s, layers[l]).end - heads_of(s, layers[l]).begin);
-    }
-    std::vector<Result<void>> status(layers.size());
-    base::parallel_for_all(layers.size(), [&](size_t l) {
-        const Range heads = heads_of(s, layers[l]);
-        status[l] = rows(i, layers[l], heads,
-                         std::span(all).subspan(first[l] * n, static_cast<size_t>(heads.end - heads.begin) * n));
-    });
-    for (const Result<void>& r : status) {
-        if (!r) return r;
-    }
-    out.resize(n);
-    if (s.max)
-        reduce_max(all, n_columns(i), out);
-    else
-        reduce_mean(all, n_columns(i), out);
-    return {};
+    std::vector<LayerHeads> layers;
+    for (const int32_t l : layers_of(s)) layers.push_back({l, heads_of(s, l)});
+    return reduced_row(geometry_, *keys_, at(i), layers, s.max, out);
 }
-
-namespace {
-
-// log of the sum of exp(score) of row i, from its parts: a weight is exp(score - max) * factor of its part.
-double denominator(const BlockRows& rows, size_t i, size_t n) {
-    const BlockRows::Part* best = nullptr;
-    float factor = 0;
-    for (size_t p = 0; p < rows.pieces.size(); ++p) {
-        const BlockRows::Part& part = rows.parts[p * n + i];
-        if (part.n_seen == 0 || (best && !(part.max > best->max))) continue;
-        best = &part;
-        factor = rows.factors[p * n + i];
-    }
-    return best ? double(best->max) - std::log(double(factor)) : std::numeric_limits<double>::quiet_NaN();
-}
-
-} // namespace
 
 Result<std::span<const double>> RecordedTensors::denominators(int32_t layer, int32_t head) const {
-    Denominators& d = *denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
-                                     static_cast<size_t>(head)];
+    Denominators& d = denominators_of(layer, head);
     std::call_once(d.once, [&] {
-        d.values.assign(static_cast<size_t>(size()), std::numeric_limits<double>::quiet_NaN());
+        d.values = std::move(d.before);
+        d.values.resize(static_cast<size_t>(size()), std::numeric_limits<double>::quiet_NaN());
+        int64_t first_new = 0;
+        while (first_new < size() && (!has_rows(first_new) || !std::isnan(d.values[static_cast<size_t>(first_new)])))
+            ++first_new;
         const auto alone = [&](int64_t i) { // where rows are computed as a whole, their parts are not known
             std::vector<float> row(static_cast<size_t>(n_columns(i)));
             float lse = std::numeric_limits<float>::quiet_NaN();
             (void)rows(i, layer, {head, head + 1}, row, {&lse, 1});
             d.values[static_cast<size_t>(i)] = double(lse);
         };
-        d.status = each_block(*this, layer, {head, head + 1}, {0, size()},
+        d.status = each_block(*this, layer, {head, head + 1}, {first_new, size()},
                               [&](int32_t, int64_t first, size_t n, const BlockRows& block) {
                                   for (size_t i = 0; i < n; ++i) {
                                       if (block.has_parts)
@@ -268,15 +225,19 @@ Result<std::span<const double>> RecordedTensors::denominators(int32_t layer, int
     return std::span<const double>(d.values);
 }
 
+void RecordedTensors::offer_denominators(int32_t layer, int32_t head, std::vector<double> values) const {
+    Denominators& d = denominators_of(layer, head);
+    std::call_once(d.once, [&] {
+        d.values = std::move(values);
+        d.ready = true;
+    });
+}
+
 bool RecordedTensors::has_denominators(const Selection& s) const {
     for (const int32_t layer : layers_of(s)) {
         const Range heads = heads_of(s, layer);
         for (int64_t h = heads.begin; h < heads.end; ++h) {
-            if (!denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
-                               static_cast<size_t>(h)]
-                     ->ready) {
-                return false;
-            }
+            if (!denominators_of(layer, static_cast<int32_t>(h)).ready) return false;
         }
     }
     return true;

@@ -5,6 +5,9 @@
 // rows, and damage() says what was wrong first.
 #pragma once
 
+#include "view/recorded/keys.h"
+#include "view/recorded/token_row.h"
+
 #include <attnscope/error.h>
 #include <attnscope/recording.h>
 #include <attnscope/types.h>
@@ -34,9 +37,14 @@ using Progress = std::function<bool(double)>;
 
 class RecordedTensors {
 public:
+    // What somebody has of this recording already.
+    struct Held {
+        std::shared_ptr<RecordedKeys> keys;              // of as many tokens; null: they are read here
+        std::shared_ptr<const RecordedTensors> previous; // of fewer tokens, before it grew; or null
+    };
     // unsupported: queries and keys take more than `most_bytes`; io: `progress` stopped it.
     static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes,
-                                                               const Progress& progress = {});
+                                                               const Progress& progress = {}, const Held& held = {});
 
     const Geometry& geometry() const { return geometry_; }
     int64_t size() const { return static_cast<int64_t>(frames_.size()); }
@@ -64,9 +72,9 @@ public:
     const uint8_t* query(int64_t i, int32_t layer) const {
         return q_.data() + static_cast<size_t>(i) * geometry_.q_bytes() + geometry_.q_offset(layer);
     }
-    std::span<const uint8_t> keys(int32_t k_layer) const {
-        return k_[static_cast<size_t>(k_layer)];
-    } // (size(), k_bytes)
+    const LayerTiles& tiles(int32_t layer) const {
+        return *keys_->there(geometry_.layers[static_cast<size_t>(layer)].k_layer);
+    }
     std::span<const int32_t> positions() const { return positions_; }
 
     // Logarithms of the denominators of all rows of a head, (size()), computed when first asked for. NaN where a token has no
@@ -74,28 +82,40 @@ public:
     Result<std::span<const double>> denominators(int32_t layer, int32_t head) const;
     // Are those of every row of the selection there?
     bool has_denominators(const Selection& selection) const;
+    // Of whoever had every row of a head in hand for another reason: (size()), as denominators() gives them.
+    void offer_denominators(int32_t layer, int32_t head, std::vector<double> values) const;
     // Brings them there; io when `progress` says no.
     Result<void> prepare_denominators(const Selection& selection, const Progress& progress) const;
 
 private:
     RecordedTensors() = default;
-    Result<void> read(Recording& recording, const Progress& progress);
+    Result<void> read(Recording& recording, const Held& held, const Progress& progress);
+    TokenAt at(int64_t i) const {
+        const auto n = static_cast<size_t>(n_columns(i));
+        return {&frame(i), q_.data() + static_cast<size_t>(i) * geometry_.q_bytes(), n_columns(i),
+                std::span(positions_).first(n)};
+    }
 
     Geometry geometry_;
     std::vector<Frame> frames_;
     std::vector<int32_t> positions_;
     std::vector<int64_t> n_columns_;
     std::vector<uint8_t> has_q_;
-    std::vector<uint8_t> q_;              // (frame, Geometry::q_bytes)
-    std::vector<std::vector<uint8_t>> k_; // of each layer that owns its keys: (frame, n_head_kv, head_dim)
+    std::vector<uint8_t> q_; // (frame, Geometry::q_bytes)
+    std::shared_ptr<RecordedKeys> keys_;
     std::string damage_;
 
     struct Denominators {
         std::once_flag once;
         std::atomic<bool> ready{false};
+        std::vector<double> before; // of the tokens that were there before the recording grew: they stay what they are
         std::vector<double> values; // a float's rounding would be one of the weights'
         Result<void> status;
     };
+    Denominators& denominators_of(int32_t layer, int32_t head) const {
+        return *denominators_[static_cast<size_t>(layer) * static_cast<size_t>(geometry_.max_heads()) +
+                              static_cast<size_t>(head)];
+    }
     mutable std::vector<std::unique_ptr<Denominators>> denominators_; // (layer, head)
 };
 
