@@ -153,6 +153,76 @@ async function onARecording() {
     }
 }
 
+// What is shown, as files: each view's CSV has rows, and its picture is not empty.
+async function saved() {
+    const server = await startView(binary, [a, b]);
+    try {
+        for (const [view, there] of [['text', '.text-place[data-ready]:not([data-ready=""])'], ['heads', 'table.strongest tr'], ['matrix', '.matrix-foot'],
+            ['flow', '.flow-span .share'], ['health', '.verdict.good'], ['compare', '.differences td']]) {
+            const page = await openPage(browser, `${server.url}#view=${view}`);
+            await page.waitForSelector(there, { timeout: 60000 });
+            if (view === 'matrix') await matrixReady(page);
+            await page.waitForTimeout(300);
+            for (const [key, kind] of [['c', 'csv'], ['p', 'png']]) {
+                const [file] = await Promise.all([page.waitForEvent('download'), page.keyboard.press(key)]);
+                assert.match(file.suggestedFilename(), new RegExp(`\\.${kind}$`), `${view}: ${file.suggestedFilename()}`);
+                const bytes = readFileSync(await file.path());
+                if (kind === 'csv') assert.ok(bytes.toString().split('\r\n').length > 4, `${view}: ${bytes}`);
+                else {
+                    assert.equal(bytes.subarray(1, 4).toString(), 'PNG');
+                    const colours = await page.evaluate(async (base64) => {
+                        const image = await createImageBitmap(await new Response(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))).blob());
+                        const canvas = new OffscreenCanvas(image.width, image.height);
+                        const c = canvas.getContext('2d');
+                        c.drawImage(image, 0, 0);
+                        const data = c.getImageData(0, 0, image.width, image.height).data;
+                        const seen = new Set();
+                        for (let i = 0; i < data.length; i += 4) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
+                        return seen.size;
+                    }, bytes.toString('base64'));
+                    assert.ok(colours > 8, `${view}: a picture of ${colours} colours`);
+                    if (process.env.PICTURES) writeFileSync(join(process.env.PICTURES, `saved-${view}.png`), bytes);
+                }
+            }
+            await page.keyboard.press('?');
+            const listed = await page.$$eval('.help kbd', (all) => all.map((k) => k.textContent));
+            for (const key of ['?', '←', '→', 'c', 'p', 't', 'm']) assert.ok(listed.includes(key), `${view}: "?" does not list ${key}`);
+            fine(page, view);
+            await page.context().close();
+        }
+    } finally {
+        await server.stop();
+    }
+}
+
+// Of a long text only what is in sight costs elements; all of it is there, and can be found.
+async function long() {
+    const path = join(work, 'long.attn');
+    run(made, ['long', path, '2000']);
+    const server = await startView(binary, [path]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        const elements = () => page.$$eval('.tok', (all) => all.length);
+        assert.ok(await elements() < 1500, `${await elements()} of 2,000 tokens are elements`);
+        assert.equal((await page.textContent('.pane-text')).match(/ word\d+|\.↵|⟨⟩/g)?.length, 2000);
+        assert.ok(await page.isVisible('.tok.selected'));
+        for (const token of [0, 1000, 1999, 500]) {
+            await page.evaluate((t) => { location.hash = `token=${t}`; }, token);
+            await page.waitForSelector(`.text-place[data-ready="${token}"]`, { timeout: 60000 });
+            assert.ok(await page.locator('.tok.selected').isVisible(), `token ${token} is not in sight`);
+            const [place, box] = [await page.locator('.text-place').boundingBox(), await page.locator('.tok.selected').boundingBox()];
+            assert.ok(box.y >= place.y - 4 && box.y + box.height <= place.y + place.height + 4, `token ${token} lies outside`);
+        }
+        const shown = JSON.parse(run(binary, ['show', path, '--token', '500', '--json', '--hide-first', '--top', '8']));
+        await page.waitForFunction((column) => document.querySelector('.side table.reads tr td:nth-child(2)')?.textContent === String(column), shown.top[0].column);
+        fine(page, 'a long recording');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
 async function withTextsOfStrangers() {
     const hostile = join(work, 'hostile.attn');
     run(made, ['hostile', hostile]);
@@ -216,6 +286,24 @@ async function fromADisk() {
     await page.context().close();
 }
 
+// 500 tokens of SmolLM2, all layers and heads, in less than 5 MB.
+async function aLongerFile() {
+    const path = join(work, 'long-answer.attn');
+    run(binary, ['capture', '-m', 'smollm2', '--ignore-eos', '--temp', '0.8', '--seed', '1', '-n', '490', '-c', '1024', '-p', 'Once upon a time, in a land far away,', '--force', '-o', path]);
+    const html = join(work, 'long-answer.html');
+    const said = JSON.parse(run(binary, ['export', path, '--to', 'html', '--json', '-o', html]));
+    assert.ok(said.tokens >= 500 && said.heads === 270, JSON.stringify(said));
+    assert.ok(statSync(html).size < 5e6, `${statSync(html).size} bytes`);
+    const page = await openPage(browser, pathToFileURL(html).href);
+    await textReady(page);
+    await page.evaluate(() => { location.hash = 'view=heads'; });
+    await page.waitForSelector('.side table.strongest tr');
+    fine(page, 'the longer file');
+    assert.deepEqual(page.asked.filter((url) => !/^(file|data|blob):/.test(url)), [], 'the file asked somebody');
+    console.log(`${said.tokens} tokens: ${(said.bytes / 1e6).toFixed(2)} MB, weights from ${(100 * said.least).toFixed(1)}%, ${(100 * said.kept_share).toFixed(1)}% of all weight`);
+    await page.context().close();
+}
+
 async function live() {
     const server = await startAttnscope(binary);
     try {
@@ -241,6 +329,46 @@ async function live() {
         await page.click('.live-form button:has-text("Stop")');
         await page.waitForFunction(() => /ended: stopped/.test(document.querySelector('.controls').textContent), null, { timeout: 10000 });
         fine(page, 'live');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// A server that writes for many and records: its page begins with its own prompt, shows nobody's text unasked, and says whose it is.
+async function liveForMany() {
+    const folder = join(work, 'recorded');
+    const server = await startAttnscope(binary, ['--record', folder]);
+    try {
+        const theirs = await fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' },
+            body: JSON.stringify({ prompt: 'The secret word of another client is xylophone, and', max_tokens: 4, record: true }) });
+        assert.equal(theirs.status, 200, await theirs.text());
+        const page = await openPage(browser, `${server.url}/view/`);
+        await page.waitForSelector('.live-form textarea', { timeout: 20000 });
+        await page.waitForTimeout(500);
+        assert.doesNotMatch(await page.textContent('body'), /xylophone/, 'the page shows what another client asked');
+        await page.fill('.live-form textarea', 'What is the capital of France?');
+        await page.fill('.live-form label:has-text("Tokens") input', '6');
+        await page.click('.live-form button[type=submit]');
+        await page.waitForFunction(() => /ended: /.test(document.querySelector('.controls').textContent), null, { timeout: 60000 });
+        assert.doesNotMatch(await page.textContent('.pane-text'), /xylophone/);
+        // The mean of a token is over the rows that could see it: the newest but one was read by one row, which is all of its mean.
+        await page.uncheck('.controls label:has-text("Hide first") input');
+        const weights = [];
+        for (const tint of ['newest', 'total']) {
+            await page.selectOption('.controls label:has-text("Tint") select', tint);
+            const [file] = await Promise.all([page.waitForEvent('download'), page.click('header button:has-text("CSV")')]);
+            const lines = readFileSync(await file.path(), 'utf8').trim().split('\r\n').slice(1);
+            weights.push(lines.map((line) => Number(line.slice(line.lastIndexOf(',') + 1))));
+        }
+        const read_once = weights[0].length - 1; // the newest row is one shorter than the text
+        assert.ok(weights[0][read_once] > 0 && Math.abs(weights[1][read_once] / weights[0][read_once] - 1) < 1e-6, `${weights.map((w) => w[read_once])}`);
+        const name = await page.$eval('header label:has-text("Recording") select', (select) => [...select.options].at(-1).value);
+        await page.selectOption('header label:has-text("Recording") select', name);
+        await page.waitForSelector('.note.whose');
+        await textReady(page);
+        assert.match(await page.textContent('.pane-text'), /xylophone/);
+        fine(page, 'live for many');
         await page.context().close();
     } finally {
         await server.stop();
@@ -333,7 +461,7 @@ async function growing() {
         const before = await n();
         await page.waitForFunction((least) => Number(document.querySelector('.note .n-tokens')?.textContent) > least, before, { timeout: 30000 });
         await textReady(page);
-        assert.ok(await page.$$eval('.tok', (all) => all.length) > before, 'the text did not grow');
+        await page.waitForFunction(() => document.querySelector('.pane-text').textContent.length > 60); // words of the answer
         // Its writer dies: what was written stays, and says so.
         writer.kill('SIGKILL');
         await page.waitForTimeout(2500);
@@ -414,7 +542,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, withTextsOfStrangers, fromADisk, live, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, saved, long, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && part.name !== only) continue;
         const start = Date.now();
         await part();

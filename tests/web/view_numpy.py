@@ -80,21 +80,29 @@ try:
         print(f"{name:18} worst difference {worst:.1e}")
         assert worst < 2e-6, name
 
-    # A head's row is show's to the last digit. Means are free in their order of additions: within 1e-7, which show prints as the same.
+    # A row is show's to the last digit, means and maxima too.
     for token, extra, query in ((n - 1, [], ""), (n // 2, ["--layer", "3"], "&layer=3"), (n - 2, ["--layer", "7", "--head", "2"], "&layer=7&head=2")):
         shown = json.loads(subprocess.run([binary, "show", recording, "--token", str(token), "--values", "--json", *extra], check=True,
                                           capture_output=True, text=True).stdout)["values"]
         for _ in range(2):  # from the file, then from memory
             got = floats(f"row?r=0&t={token}{query}")
             worst = np.abs(got - np.array(shown)).max()
-            assert worst <= (0 if "--head" in extra else 1e-7), (token, extra, worst)
+            assert worst == 0, (token, extra, worst)
             floats("column?r=0&t=0")
     mean = rows.mean((1, 2))
-    # Scores and denominators are sums of float32 in two orders: a weight near 1 differs by a score's rounding. 1.6e-6 was seen.
+    # A column's weight differs from the row's by what the scores of both differ, times itself: the products of a score are added up in
+    # float32 in the engine's order for the row, in another for the denominator, and in float64 for the column (the bound is derived in
+    # tests/view/recorded_test.cpp, column_bound). SmolLM2 has heads of 64 and scale * sum |q k| up to about 100: (64 + 2) 2^-24 100 = 4e-4
+    # at worst. Roundings of 66 additions nearly cancel: a hundredth of that is allowed, 1.6e-6 was seen.
+    def near(got, want, what):
+        part = (np.abs(got - want) / np.maximum(want, 1e-12)).max()
+        print(f"{what:34} worst difference {part:.1e} of the weight")
+        assert part < 4e-6, what
+
     for token in (0, 5, n - 3):
-        assert np.abs(floats(f"column?r=0&t={token}") - mean[token:, token]).max() < 4e-6
-        assert np.abs(floats(f"column?r=0&t={token}&layer=2&head=1") - rows[token:, 2, 1, token]).max() < 4e-6
-        assert np.abs(floats(f"column?r=0&t={token}&reduce=max") - rows[token:, :, :, token].max((1, 2))).max() < 4e-6
+        near(floats(f"column?r=0&t={token}"), mean[token:, token], f"column {token}")
+        near(floats(f"column?r=0&t={token}&layer=2&head=1"), rows[token:, 2, 1, token], f"column {token} of a head")
+        near(floats(f"column?r=0&t={token}&reduce=max"), rows[token:, :, :, token].max((1, 2)), f"column {token}, maximum")
     begin, end = n - 6, n - 2
     assert np.abs(floats(f"flow?r=0&begin={begin}&end={end}") - mean[begin - 1:end - 1, :end].mean(0)).max() < 1e-6
     v = np.zeros(n)

@@ -1,12 +1,13 @@
 // The frame around the views: which recording, which view, help, theme, saving.
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { open, use_loaded } from './data';
 import type { Opened } from './data';
 import { all_keys, listen, signs, use_keys } from './keys';
 import type { Key } from './keys';
 import { Choice, Failure, Waiting, is_dark } from './parts';
-import { is_whole_page, place } from './place';
-import { saves } from './save';
+import { picture_of } from './picture';
+import { find, is_whole_page, place } from './place';
+import { save_png, saves } from './save';
 import { store, use_state } from './state';
 import type { Theme, ViewName } from './state';
 import type { Source, Transport } from './transport/transport';
@@ -32,12 +33,13 @@ export function App({ transport }: { transport: Transport }) {
 
 function Main({ transport, sources }: { transport: Transport; sources: Source[] }) {
     const state = use_state();
-    const source = sources.find((s) => s.id === state.source) ?? sources[0];
+    // On a server that writes for many, nobody's recording is shown unless it was chosen.
+    const source = sources.find((s) => s.id === state.source) ?? sources.find((s) => !s.of_server);
     const wanted = source?.kind === 'recording' ? source.id : '';
     const [grown, set_grown] = useState(0);
     const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted, grown]);
     const other = sources.find((s) => s.id === state.other) ?? sources.find((s) => s.kind === 'recording' && s.id !== source?.id);
-    const live_only = sources.length === 0 && transport.can('live');
+    const live_only = !source && transport.can('live');
     // What lies there may be a capture of somebody else's: of that only its health can be told.
     const view: ViewName = live_only ? 'live' : source?.kind === 'capture' && state.view !== 'live' ? 'health' : state.view;
     // What was opened before may still be there while the next one is read.
@@ -77,6 +79,12 @@ function Shell({ transport, sources, source, opened, view, children }: {
 }) {
     const state = use_state();
     const [help, set_help] = useState(false);
+    const before = useRef(view);
+    if (before.current !== view) { // what another view offered is not what is shown
+        before.current = view;
+        saves.now = {};
+    }
+    const save_picture = () => save_png(`${source?.name ?? 'attnscope'}-${view ?? 'page'}`, picture_of(find('main')!));
     useEffect(listen, []);
     useEffect(() => {
         place().dataset.theme = is_dark() ? 'dark' : 'light';
@@ -116,16 +124,17 @@ function Shell({ transport, sources, source, opened, view, children }: {
         { keys: ['h'], says: 'hide or show the first position', run: () => store.set({ hide_first: !store.get().hide_first }) },
         { keys: ['t'], says: 'dark or light', run: () => store.set({ theme: is_dark() ? 'light' : 'dark' }) },
         { keys: ['c'], says: 'save as CSV', run: () => saves.now.csv?.() },
-        { keys: ['p'], says: 'save as PNG', run: () => saves.now.png?.() },
+        { keys: ['p'], says: 'save as PNG', run: () => save_picture() },
     ];
     use_keys('Everywhere', keys);
     return (
         <div class="shell">
             <header>
                 <h1 class="brand">attnscope</h1>
-                {sources.length > 1
-                    ? <Choice label="Recording" value={source?.id ?? ''} options={sources.map((s) => [s.id, s.name] as const)}
-                        change={(id) => store.set({ source: id, token: -1, layer: -1, head: -1, span: '', camera: '' })} />
+                {sources.length > 1 || sources[0]?.of_server
+                    ? <Choice label="Recording" value={source?.id ?? ''}
+                        options={[...(source ? [] : [['', 'recordings of this server …'] as const]), ...sources.map((s) => [s.id, s.name] as const)]}
+                        change={(id) => store.set({ source: id, token: -1, layer: -1, head: -1, span: '', camera: '', ...(id && view === 'live' ? { view: 'text' } : {}) })} />
                     : source && <span class="name"><bdi>{source.name}</bdi></span>}
                 <nav aria-label="Views">
                     {available.map(([name, text]) => (
@@ -136,13 +145,15 @@ function Shell({ transport, sources, source, opened, view, children }: {
                 </nav>
                 <span class="tools">
                     <button type="button" onClick={() => saves.now.csv?.()} title="save what is shown as CSV (c)">CSV</button>
-                    <button type="button" onClick={() => saves.now.png?.()} title="save what is shown as PNG (p)">PNG</button>
+                    <button type="button" onClick={() => save_picture()} title="save what is shown as PNG (p)">PNG</button>
                     <Choice<Theme> label="Theme" value={state.theme} options={[['auto', 'auto'], ['light', 'light'], ['dark', 'dark']]}
                         change={(theme) => store.set({ theme })} />
                     <button type="button" onClick={() => set_help(!help)} aria-expanded={help} title="keys (?)">?</button>
                 </span>
             </header>
-            {opened && <Notes opened={opened} />}
+            {source?.of_server && view !== 'live' && <p class="note whose" role="status">Recorded by this server for the client that asked; the text is
+                that client's, not necessarily yours.</p>}
+            {opened && view !== 'live' && <Notes opened={opened} />}
             <main data-view={view}>{children}</main>
             {help && <Help close={() => set_help(false)} />}
         </div>

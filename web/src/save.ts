@@ -24,9 +24,8 @@ export function save_png(name: string, canvas: HTMLCanvasElement) {
     canvas.toBlob((blob) => blob && download(`${name}.png`, blob), 'image/png');
 }
 
-// What a view offers to save; the shell's buttons and keys call it.
+// What a view offers to save; the shell's buttons and keys call it, and make pictures themselves.
 export interface Saves {
     csv?: () => void;
-    png?: () => void;
 }
 export const saves: { now: Saves } = { now: {} };

@@ -8,7 +8,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include <sys/mman.h>
+
 namespace attnscope::view {
+
+namespace {
+constexpr size_t page = 4096;
+} // namespace
 
 LayerTiles::LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys) {
     const auto n = static_cast<int64_t>(keys.size() / info.k_bytes());
@@ -18,6 +24,10 @@ LayerTiles::LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys) {
     const int64_t n_chunks = (n + chunk_columns - 1) / chunk_columns;
     n_bytes_ = static_cast<size_t>(n_chunks) * chunk_bytes;
     bytes_.reset(static_cast<uint8_t*>(::operator new[](std::max<size_t>(n_bytes_, 1), alignment)));
+#if defined(MADV_HUGEPAGE)
+    // All of it is read for every row. A system that gives no large pages is only slower.
+    (void)madvise(bytes_.get(), n_bytes_ / page * page, MADV_HUGEPAGE);
+#endif
     for (int64_t c = 0; c < n_chunks; ++c) {
         uint8_t* const chunk = bytes_.get() + static_cast<size_t>(c) * chunk_bytes;
         const int64_t begin = c * chunk_columns, here = std::min(chunk_columns, n - begin);

@@ -30,7 +30,7 @@ public:
     void key(const LayerInfo& info, int32_t kv_head, int64_t column, uint8_t* out) const;
 
 private:
-    static constexpr std::align_val_t alignment{64}; // a tile starts on a cache line
+    static constexpr std::align_val_t alignment{size_t(2) << 20}; // large pages; a tile starts on a cache line
     struct Free {
         void operator()(uint8_t* p) const { ::operator delete[](p, alignment); }
     };

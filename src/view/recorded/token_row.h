@@ -31,8 +31,8 @@ struct LayerHeads {
     Range heads;
 };
 
-// The mean or maximum over rows, (n_columns), as reduce_mean and reduce_max of all of them would give it; on all cores. No more rows
-// than two layers' a core are in memory. Layers that are not read yet are read.
+// The mean or maximum over rows, (n_columns), as reduce_mean and reduce_max of all of them would give it; on all cores. Of
+// each core the rows that share a KV head are in memory. Layers that are not read yet are read.
 Result<void> reduced_row(const Geometry& geometry, RecordedKeys& keys, const TokenAt& token,
                          std::span<const LayerHeads> layers, bool max, std::vector<float>& out);
 

@@ -1,5 +1,5 @@
-// The whole text as one element a run of tokens, tinted. Made by hand, not by Preact: tens of thousands of elements, of which
-// a change of colour may touch only those in sight. Token texts become text nodes and nothing else.
+// The whole text, tinted. Made by hand, not by Preact: of tens of thousands of tokens those in sight have an element each, the rest lies
+// in blocks of plain text, which the browser finds and lays out as such. Token texts become text nodes and nothing else.
 import type { Lut } from '../colour';
 import { is_special, visible } from './pieces';
 import type { Run } from './pieces';
@@ -7,12 +7,23 @@ import type { Run } from './pieces';
 const block_runs = 120;        // a block ends at the first line break after so many runs ...
 const block_runs_most = 1200;  // ... or here
 const longest_text = 400;      // characters of one token that are shown
+const most_elements = 4000;    // of tokens; those that were in sight last stay
 
 interface Block {
     element: HTMLElement;
     first: number; // runs [first, last)
     last: number;
+    filled: boolean; // an element a run; otherwise one text
     painted: number; // which painting it shows
+}
+
+function text_of(run: Run): string {
+    let text = visible(run.text);
+    if (text.length > longest_text) {
+        const all = [...run.text].length;
+        text = [...text.slice(0, longest_text)].join('') + `… ⟨${all.toLocaleString('en')} characters⟩`;
+    }
+    return text === '' ? '⟨⟩' : text;
 }
 
 export interface Painting {
@@ -31,7 +42,10 @@ export interface Line {
 
 export class TextPane {
     private blocks: Block[] = [];
-    private spans: HTMLElement[] = []; // one a run
+    private spans: (HTMLElement | undefined)[] = []; // one a run, of blocks that are filled
+    private filled: Block[] = [];                     // the newest last
+    private block_of: number[] = [];                  // run: its block
+    private generated: (token: number) => boolean = () => false;
     private runs: Run[] = [];
     private run_of: number[] = [];
     private in_sight = new Set<Block>();
@@ -82,6 +96,8 @@ export class TextPane {
         this.in_sight.clear();
         this.blocks = [];
         this.spans = [];
+        this.filled = [];
+        this.block_of = [];
         this.run_of = [];
         this.runs = [];
         this.marked = [];
@@ -92,36 +108,71 @@ export class TextPane {
 
     // Further runs, as a running generation brings them.
     append(runs: Run[], generated: (token: number) => boolean) {
-        const touched = new Set<Block>();
+        this.generated = generated;
+        const texts = new Map<Block, string>();
         for (const run of runs) {
             let block = this.blocks[this.blocks.length - 1];
             const before = this.runs[this.runs.length - 1];
             const length = block ? block.last - block.first : 0;
             if (!block || length >= block_runs_most || (length >= block_runs && before.text.endsWith('\n'))) {
-                block = { element: document.createElement('div'), first: this.runs.length, last: this.runs.length, painted: 0 };
+                block = { element: document.createElement('div'), first: this.runs.length, last: this.runs.length, filled: false, painted: 0 };
                 block.element.className = 'block';
                 block.element.dataset.block = String(this.blocks.length);
+                block.element.append(document.createTextNode(''));
                 this.blocks.push(block);
                 this.body.append(block.element);
                 this.observer.observe(block.element);
             }
-            const span = document.createElement('span');
-            let text = visible(run.text);
-            if (text.length > longest_text) {
-                const all = [...run.text].length;
-                text = [...text.slice(0, longest_text)].join('') + `… ⟨${all.toLocaleString('en')} characters⟩`;
-            }
-            span.append(document.createTextNode(text === '' ? '⟨⟩' : text));
-            span.className = 'tok' + (generated(run.first) ? ' gen' : '') + (is_special(run.text) ? ' special' : '');
-            span.dataset.run = String(this.runs.length);
-            block.element.append(span);
-            block.last = this.runs.length + 1;
-            for (let token = run.first; token <= run.last; ++token) this.run_of[token] = this.runs.length;
+            const at = this.runs.length;
             this.runs.push(run);
-            this.spans.push(span);
-            touched.add(block);
+            this.spans.push(undefined);
+            this.block_of.push(this.blocks.length - 1);
+            block.last = at + 1;
+            for (let token = run.first; token <= run.last; ++token) this.run_of[token] = at;
+            if (block.filled) block.element.append(this.element_of(at));
+            else texts.set(block, (texts.get(block) ?? '') + text_of(run));
+            block.painted = 0;
         }
-        for (const block of touched) block.painted = 0;
+        for (const [block, text] of texts) (block.element.firstChild as Text).appendData(text);
+    }
+
+    private element_of(r: number): HTMLElement {
+        const run = this.runs[r];
+        const span = document.createElement('span');
+        span.append(document.createTextNode(text_of(run)));
+        span.className = 'tok' + (this.generated(run.first) ? ' gen' : '') + (is_special(run.text) ? ' special' : '');
+        span.dataset.run = String(r);
+        this.spans[r] = span;
+        return span;
+    }
+
+    private fill(block: Block) {
+        if (block.filled) return;
+        block.filled = true;
+        block.painted = 0;
+        const elements: HTMLElement[] = [];
+        for (let r = block.first; r < block.last; ++r) elements.push(this.element_of(r));
+        block.element.replaceChildren(...elements);
+        this.filled.push(block);
+        this.empty_others();
+    }
+
+    // Blocks that are long out of sight become plain text again: what is shown costs the same however long somebody scrolls.
+    private empty_others() {
+        let n = 0;
+        for (const block of this.filled) n += block.last - block.first;
+        for (let i = 0; i < this.filled.length && n > most_elements;) {
+            const block = this.filled[i];
+            if (this.in_sight.has(block) || i + 1 === this.filled.length || this.marked.some((m) => m.parentNode === block.element)) {
+                ++i;
+                continue;
+            }
+            this.filled.splice(i, 1);
+            n -= block.last - block.first;
+            block.filled = false;
+            block.element.replaceChildren(document.createTextNode(this.runs.slice(block.first, block.last).map(text_of).join('')));
+            this.spans.fill(undefined, block.first, block.last);
+        }
     }
 
     paint(painting: Painting) {
@@ -132,9 +183,9 @@ export class TextPane {
 
     private paint_in_sight() {
         const p = this.painting;
-        if (!p) return;
-        for (const block of this.in_sight.size > 0 ? this.in_sight : this.blocks.slice(0, 8)) {
-            if (block.painted === this.version) continue;
+        for (const block of this.in_sight.size > 0 ? this.in_sight : this.blocks.slice(0, 2)) {
+            this.fill(block);
+            if (!p || block.painted === this.version) continue;
             block.painted = this.version;
             for (let r = block.first; r < block.last; ++r) {
                 const run = this.runs[r];
@@ -145,17 +196,19 @@ export class TextPane {
                     if (p.kept && p.kept[token]) struck = false;
                 }
                 const at = Math.round(255 * most);
-                const style = this.spans[r].style;
-                style.backgroundColor = at > 0 ? p.lut.css[at] : '';
-                style.color = at > 0 ? p.lut.ink[at] : '';
-                this.spans[r].classList.toggle('struck', struck);
-                this.spans[r].title = p.title(run.last);
+                const span = this.spans[r]!;
+                span.style.backgroundColor = at > 0 ? p.lut.css[at] : '';
+                span.style.color = at > 0 ? p.lut.ink[at] : '';
+                span.classList.toggle('struck', struck);
+                span.title = p.title(run.last);
             }
         }
     }
 
     mark(token: number, scroll: boolean) {
         for (const span of this.marked) span.classList.remove('selected');
+        const block = this.blocks[this.block_of[this.run_of[token]]];
+        if (block) this.fill(block);
         const span = this.spans[this.run_of[token]];
         this.marked = span ? [span] : [];
         span?.classList.add('selected');
@@ -183,9 +236,13 @@ export class TextPane {
         c.setTransform(ratio, 0, 0, ratio, 0, 0);
         c.clearRect(0, 0, width, height);
         const middle = (token: number) => {
-            const span = this.spans[this.run_of[token]];
-            const rect = span?.getClientRects()[0];
-            return rect ? { x: rect.left + rect.width / 2 - box.left, y: rect.top + rect.height / 2 - box.top, h: rect.height } : undefined;
+            const r = this.run_of[token];
+            const block = this.blocks[this.block_of[r]];
+            if (!block) return undefined;
+            const rect = this.spans[r]?.getClientRects()[0];
+            if (rect) return { x: rect.left + rect.width / 2 - box.left, y: rect.top + rect.height / 2 - box.top, h: rect.height };
+            const all = block.element.getBoundingClientRect(); // out of sight: about there
+            return { x: all.left + all.width / 2 - box.left, y: all.top + (all.height * (r - block.first)) / (block.last - block.first) - box.top, h: 0 };
         };
         for (const line of this.lines) {
             const a = middle(line.from);
@@ -201,54 +258,6 @@ export class TextPane {
             c.stroke();
         }
         c.globalAlpha = 1;
-    }
-
-    // The text as it is tinted, as a picture of what is in sight.
-    picture(background: string): HTMLCanvasElement {
-        const ratio = 2;
-        const out = document.createElement('canvas');
-        out.width = this.root.clientWidth * ratio;
-        out.height = this.root.clientHeight * ratio;
-        const c = out.getContext('2d')!;
-        c.scale(ratio, ratio);
-        c.fillStyle = background;
-        c.fillRect(0, 0, out.width, out.height);
-        const box = this.root.getBoundingClientRect();
-        c.textBaseline = 'middle';
-        for (const block of this.in_sight) {
-            for (let r = block.first; r < block.last; ++r) {
-                const style = getComputedStyle(this.spans[r]);
-                c.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
-                const node = this.spans[r].firstChild as Text;
-                const range = document.createRange();
-                let line = '', left = 0, top = 0, right = 0, bottom = 0;
-                const flush = () => {
-                    if (line === '') return;
-                    c.fillStyle = style.backgroundColor;
-                    c.fillRect(left - box.left, top - box.top, right - left, bottom - top);
-                    c.fillStyle = style.color;
-                    c.fillText(line, left - box.left, (top + bottom) / 2 - box.top);
-                    line = '';
-                };
-                for (let i = 0; i < node.data.length;) { // a run that wraps lies in several boxes
-                    const step = node.data.codePointAt(i)! > 0xffff ? 2 : 1;
-                    range.setStart(node, i);
-                    range.setEnd(node, i + step);
-                    const rect = range.getClientRects()[0];
-                    if (rect && (line === '' || Math.abs(rect.top - top) > 2)) {
-                        flush();
-                        ({ left, top, bottom } = rect);
-                    }
-                    if (rect && node.data[i] !== '\n') {
-                        line += node.data.slice(i, i + step);
-                        right = rect.right;
-                    }
-                    i += step;
-                }
-                flush();
-            }
-        }
-        return out;
     }
 
     private token_at(event: Event): number {

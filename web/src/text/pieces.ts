@@ -24,14 +24,17 @@ export function runs_of(ids: Int32Array, pieces: Map<number, Uint8Array>): Run[]
     const decoder = new TextDecoder('utf-8'); // broken bytes become U+FFFD
     const runs: Run[] = [];
     const none = new Uint8Array();
+    const whole = new Map<number, string | undefined>(); // texts of ids that end with a whole character
     let open: number[] = [];
     let first = 0;
     for (let i = 0; i < ids.length; ++i) {
         const piece = pieces.get(ids[i]) ?? none;
         if (open.length === 0) {
             first = i;
-            if (cut_at_end(piece) === 0) {
-                runs.push({ first: i, last: i, text: decoder.decode(piece) });
+            if (!whole.has(ids[i])) whole.set(ids[i], cut_at_end(piece) === 0 ? decoder.decode(piece) : undefined);
+            const text = whole.get(ids[i]);
+            if (text !== undefined) {
+                runs.push({ first: i, last: i, text });
                 continue;
             }
         }

@@ -9,6 +9,7 @@ export interface Source {
     id: string;
     name: string;
     kind: SourceKind;
+    of_server?: boolean; // recorded by the server, for whichever client asked
 }
 
 export interface Layer {

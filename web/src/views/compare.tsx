@@ -75,7 +75,7 @@ function Side({ opened }: { opened: Opened }) {
         pane.current!.mark(token, false);
     }, [row.value, state.hide_first, state.log, state.theme, opened]);
     return (
-        <div>
+        <div class="compare-side">
             <h2><bdi>{opened.info.name}</bdi></h2>
             {row.error && <Failure message={row.error} />}
             <div ref={place} role="region" aria-label={`Text of ${opened.info.name}`} tabIndex={0} />

@@ -5,7 +5,7 @@ import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
 import { Failure, RowsChooser, Switch, Waiting, colour } from '../parts';
-import { save_csv, save_png, saves } from '../save';
+import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { visible } from '../text/pieces';
 import { selection_of } from './text';
@@ -123,7 +123,6 @@ export function FlowView({ opened }: { opened: Opened }) {
     saves.now = {
         csv: () => shares && save_csv(`${opened.info.name}-flow-${chosen.begin}-${chosen.end}`, ['begin', 'end', 'share', 'text'],
             sources.map((span, i) => [span.begin, span.end, shares.each[i], span.text])),
-        png: () => save_png(`${opened.info.name}-flow`, ribbons.current!),
     };
     return (
         <div class="flow-view">

@@ -6,7 +6,7 @@ import type { Opened } from '../data';
 import { use_keys } from '../keys';
 import { Choice, Drawing, Failure, Waiting, colour, is_dark } from '../parts';
 import { find } from '../place';
-import { save_csv, save_png, saves } from '../save';
+import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
 import { metric_names } from '../transport/transport';
@@ -63,7 +63,6 @@ export function HeadsView({ opened }: { opened: Opened }) {
         csv: () => save_csv(`${opened.info.name}-heads`, ['layer', 'head', 'kind', ...metric_names],
             Array.from({ length: m.n_layer * m.n_head }, (_, i) => [Math.floor(i / m.n_head), i % m.n_head, m.kinds[i],
                 ...metric_names.map((name) => m.values[name][i])])),
-        png: () => save_png(`${opened.info.name}-heads`, find<HTMLCanvasElement>('.scatter canvas')!),
     };
     const select = (i: number) => i >= 0 && store.set({ layer: Math.floor(i / m.n_head), head: i % m.n_head });
     return (

@@ -5,7 +5,7 @@ import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { Drawing, Failure, Waiting, colour } from '../parts';
 import { find } from '../place';
-import { save_csv, save_png, saves } from '../save';
+import { save_csv, saves } from '../save';
 import { store } from '../state';
 import type { CaptureFrame, Health, Source, Transport } from '../transport/transport';
 
@@ -21,7 +21,6 @@ export function HealthView({ transport, source, opened }: { transport: Transport
             ? save_csv(`${source.name}-health`, ['token', 'kind', 'min', 'max', 'sum', 'distinct_layers', 'keep'],
                 h.capture.map((f) => [f.number, f.kind, f.min, f.max, f.sum, f.distinct_layers, f.keep]))
             : save_csv(`${source.name}-health`, ['token', 'verdict', 'error_over_tolerance'], h.frames.map((f) => [f.index, f.verdict, f.ratio])),
-        png: () => save_png(`${source.name}-health`, find<HTMLCanvasElement>('.health-body canvas')!),
     };
     return (
         <div class="health-view">

@@ -17,7 +17,8 @@ class Conversation {
     n_prompt = 0;
     rows: Float32Array[] = []; // one a generated token: what the query that chose it read
     verdicts: string[] = [];
-    received = new Float64Array(0); // per token: sum over the rows
+    received = new Float64Array(0); // per token: sum over the rows ...
+    seen_by = new Uint32Array(0);   // ... that could see it, and how many those are
     started = 0;
     first = 0;   // ms of the first token
     newest = 0;
@@ -28,6 +29,7 @@ class Conversation {
         this.rows = [];
         this.verdicts = [];
         this.received = new Float64Array(pieces.length);
+        this.seen_by = new Uint32Array(pieces.length);
     }
     token(text: string, row: Float32Array, verdict: string) {
         this.texts.push(text);
@@ -37,8 +39,14 @@ class Conversation {
             const more = new Float64Array(2 * row.length);
             more.set(this.received);
             this.received = more;
+            const seen = new Uint32Array(2 * row.length);
+            seen.set(this.seen_by);
+            this.seen_by = seen;
         }
-        for (let j = 0; j < row.length; ++j) this.received[j] += row[j];
+        for (let j = 0; j < row.length; ++j) {
+            this.received[j] += row[j];
+            ++this.seen_by[j];
+        }
         this.newest = performance.now();
         if (this.rows.length === 1) this.first = this.newest;
     }
@@ -80,8 +88,10 @@ export function LiveView({ transport }: { transport: Transport }) {
         if (n === 0) return new Float32Array();
         if (hover >= t.n_prompt && hover - t.n_prompt < n) return shown(t.rows[hover - t.n_prompt], state.hide_first);
         if (over === 'newest') return shown(t.rows[n - 1], state.hide_first);
-        const mean = Float32Array.from(t.received.subarray(0, t.texts.length), (v) => v / n);
-        return shown(mean, state.hide_first);
+        // Each token's mean is over the rows that could see it: one that was written last has had one reader, not n.
+        const mean = Float32Array.from(t.received.subarray(0, t.texts.length), (v, j) => (t.seen_by[j] > 0 ? v / t.seen_by[j] : 0));
+        if (state.hide_first && mean.length > 0) mean[0] = 0; // these do not sum to 1: nothing to renormalise
+        return mean;
     };
     const paint = () => {
         const t = talk.current;

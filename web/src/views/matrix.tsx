@@ -8,7 +8,7 @@ import { MatrixRenderer } from '../matrix/renderer';
 import type { Camera } from '../matrix/renderer';
 import { draw_axes, gutter, number_gutter } from '../matrix/axes';
 import { Choice, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
-import { save_csv, save_png, saves } from '../save';
+import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
 import { selection_of } from './text';
@@ -153,16 +153,11 @@ export function MatrixView({ opened }: { opened: Opened }) {
     }, [opened]);
 
     saves.now = {
-        csv: () => hover && opened.row(hover.query, s).then((row) => save_csv(`${opened.info.name}-row-${hover.query}`,
-            ['token', 'text', 'weight'], Array.from(row, (w, j) => [j, opened.text(j), w]))),
-        png: () => {
-            const out = document.createElement('canvas');
-            out.width = picture.current!.width;
-            out.height = picture.current!.height;
-            const c = out.getContext('2d')!;
-            c.drawImage(picture.current!, 0, 0);
-            c.drawImage(over.current!, 0, 0);
-            save_png(`${opened.info.name}-matrix`, out);
+        // The exact row under the pointer, or of the selected token.
+        csv: () => {
+            const query = hover?.query ?? opened.token(state.token);
+            void opened.row(query, s).then((row) => save_csv(`${opened.info.name}-row-${query}`, ['token', 'text', 'weight'],
+                Array.from(row, (w, j) => [j, opened.text(j), w])), (error) => set_failure(String(error.message)));
         },
     };
     return (

@@ -5,7 +5,7 @@ import type { MapName, Scale } from '../colour';
 import { largest, shown, top, use_loaded } from '../data';
 import type { Opened } from '../data';
 import { Choice, Drawing, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
-import { save_csv, save_png, saves } from '../save';
+import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import type { Tint } from '../state';
 import { label } from '../text/pieces';
@@ -114,7 +114,6 @@ export function TextView({ opened }: { opened: Opened }) {
     saves.now = {
         csv: () => weights && save_csv(`${opened.info.name}-${state.tint}-${focus}`, ['token', 'position', 'id', 'text', 'value'],
             Array.from(weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), w])),
-        png: () => save_png(`${opened.info.name}-text`, pane.current!.picture(colour('ground'))),
     };
 
     const error = row.error ?? column.error ?? scores.error ?? kept.error;
