@@ -153,6 +153,39 @@ async function onARecording() {
     }
 }
 
+// While an answer is on its way, numbers stand under the token whose they are.
+async function slowAnswers() {
+    const server = await startView(binary, [a]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        await page.waitForSelector('.side table.readers td');
+        const shown = (token) => JSON.parse(run(binary, ['show', a, '--token', String(token), '--json', '--hide-first', '--top', '8'])).top;
+        const stands = () => page.evaluate(() => ({
+            token: Number(document.querySelector('.side').textContent.match(/token (\d+) /)[1]),
+            rows: [...document.querySelectorAll('.side table.reads tr')].map((tr) => [...tr.children].slice(0, 2).map((td) => td.textContent)),
+        }));
+        const agree = ({ token, rows }) => shown(token).forEach(({ column, weight }, i) => {
+            assert.equal(Number(rows[i][1]), column, `token ${token}`);
+            assert.ok(Math.abs(percentOf(rows[i][0]) - weight) < 1e-3 * weight + 1e-7, `token ${token}: ${rows[i][0]} is not ${weight}`);
+        });
+        const before = await stands();
+        agree(before);
+        await page.route('**/api/row*', async (route) => { await new Promise((r) => setTimeout(r, 1500)); await route.continue(); });
+        await page.keyboard.press('Shift+ArrowLeft');
+        await page.waitForTimeout(300);
+        agree(await stands());
+        await page.waitForFunction((token) => document.querySelector('.text-place').dataset.ready === String(token), before.token - 10, { timeout: 20000 });
+        const after = await stands();
+        assert.equal(after.token, before.token - 10);
+        agree(after);
+        fine(page, 'slow answers');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
 // What is shown, as files: each view's CSV has rows, and its picture is not empty.
 async function saved() {
     const server = await startView(binary, [a, b]);
@@ -542,7 +575,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, saved, long, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, saved, long, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && part.name !== only) continue;
         const start = Date.now();
         await part();

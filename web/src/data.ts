@@ -1,5 +1,5 @@
 // A recording as the views see it: opened once, its texts decoded, its rows remembered while they are of use.
-import { useEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useState } from 'preact/hooks';
 import { runs_of } from './text/pieces';
 import type { Run } from './text/pieces';
 import type { Info, Selection, Tokens, Transport } from './transport/transport';
@@ -72,7 +72,8 @@ export async function open(transport: Transport, id: string): Promise<Opened> {
 }
 
 export interface Loaded<T> {
-    value?: T;
+    value?: T;      // perhaps still the answer to what was asked before
+    fresh: boolean; // it is the answer to these inputs: numbers under a heading that names them may be shown
     error?: string;
     loading: boolean;
 }
@@ -80,28 +81,29 @@ export interface Loaded<T> {
 // The newest answer to what `ask` asks for, whenever one of `inputs` changes; answers that were overtaken are dropped.
 // The value before stays until the new one is there. `ask` may say undefined: nothing is wanted; or null: not yet.
 export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: unknown[]): Loaded<T> {
-    const [state, set] = useState<Loaded<T>>({ loading: true });
-    useEffect(() => {
+    const [state, set] = useState<Omit<Loaded<T>, 'fresh'> & { of?: unknown[] }>({ loading: true });
+    useLayoutEffect(() => { // asked at once, not after the next frame
         let current = true;
         const asked = ask();
         if (asked === null) {
-            set((before) => ({ value: before.value, loading: true }));
+            set((before) => ({ value: before.value, of: before.of, loading: true }));
             return;
         }
         if (!asked) {
             set({ loading: false });
             return;
         }
-        set((before) => ({ value: before.value, loading: true }));
+        set((before) => ({ value: before.value, of: before.of, loading: true }));
         asked.then(
-            (value) => current && set({ value, loading: false }),
+            (value) => current && set({ value, of: inputs, loading: false }),
             (error) => current && set(error?.message === overtaken ? { loading: true } : { error: String(error?.message ?? error), loading: false }),
         );
         return () => {
             current = false;
         };
     }, inputs);
-    return state;
+    const fresh = state.value !== undefined && state.of?.length === inputs.length && inputs.every((input, i) => Object.is(input, state.of![i]));
+    return { ...state, fresh };
 }
 
 // Weights as they are coloured: without the first position and renormalised, if so chosen.

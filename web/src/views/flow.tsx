@@ -55,7 +55,7 @@ export function FlowView({ opened }: { opened: Opened }) {
     const can_roll = opened.transport.can('rollout');
 
     const shares = useMemo(() => {
-        if (!flow.value) return undefined;
+        if (!flow.fresh || !flow.value) return undefined;
         const w = flow.value;
         const sum = (span: { begin: number; end: number }, from: number) => {
             let total = 0;
@@ -65,7 +65,7 @@ export function FlowView({ opened }: { opened: Opened }) {
         const from = state.hide_first ? 1 : 0;
         const all = sum({ begin: 0, end: w.length }, from) || 1;
         return { each: sources.map((span) => sum(span, from) / all), own: sum(chosen, from) / all, first: w[0] };
-    }, [flow.value, sources, state.hide_first]);
+    }, [flow.value, flow.fresh, sources, state.hide_first]);
     const most = Math.max(...(shares?.each ?? []), 1e-9);
 
     const place = answers.findIndex((a) => a.begin === chosen.begin && a.end === chosen.end);
@@ -137,7 +137,7 @@ export function FlowView({ opened }: { opened: Opened }) {
                 ? 'Rollout (Abnar and Zuidema 2020): the mean of each layer’s heads, half and half with the residual stream, multiplied through all layers. It follows where weights point; it knows nothing of values, MLPs or norms, so it is a guess at influence, no proof of it.'
                 : 'What the queries that chose these tokens read, averaged over them. A weight says where a head looked; it does not say what it did with what it saw.'}</p>
             {flow.error && <Failure message={flow.error} />}
-            {flow.loading && !flow.value && <Waiting what="Computing" />}
+            {flow.loading && !flow.fresh && <Waiting what="Computing" />}
             <div class="flow-main" ref={main}>
                 <div class="sources">
                     {sources.map((span, i) => (

@@ -226,7 +226,8 @@ function Head({ opened, m, layer, head }: { opened: Opened; m: HeadMetrics; laye
                 {metric_names.map((k) => <tr key={k}><td>{metric_texts[k]}</td><td class="number">{number_text(m.values[k][i], k)}</td></tr>)}
             </tbody></table>
             {detail.error && <Failure message={detail.error} />}
-            {detail.value && <Detail opened={opened} d={detail.value} layer={layer} head={head} />}
+            {!detail.fresh && !detail.error && <Waiting what="One pass through its rows" />}
+            {detail.fresh && detail.value && <Detail opened={opened} d={detail.value} layer={layer} head={head} />}
         </>
     );
 }

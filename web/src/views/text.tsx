@@ -1,5 +1,5 @@
 // The whole conversation, each token tinted by what it gets. Hover or keys move the selected token.
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { lut, percent, shade, text_decades } from '../colour';
 import type { MapName, Scale } from '../colour';
 import { largest, shown, top, use_loaded } from '../data';
@@ -36,9 +36,10 @@ export function TextView({ opened }: { opened: Opened }) {
     const rows_key = [opened, state.layer, state.head, state.reduce];
     const by_policy = policies.includes(state.tint);
 
-    const row = use_loaded(() => opened.row(focus, s), [...rows_key, focus]);
+    const row = use_loaded(() => opened.row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus]);
     // After the row: the first column of a long recording is a pass through it, and what is read comes first.
-    const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass)), [...rows_key, focus, row.loading]);
+    const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass).then((weights) => ({ token: focus, weights }))),
+        [...rows_key, focus, row.loading]);
     useEffect(() => set_hover(-1), [state.token]); // keys move on from where a resting pointer was
     // The next token in the direction of the last step is asked for ahead, so that stepping does not wait.
     const before = useRef(focus);
@@ -58,18 +59,20 @@ export function TextView({ opened }: { opened: Opened }) {
     const kept = use_loaded(() => by_policy ? opened.transport.prune(opened.id, s, state.tint as Policy, budget) : undefined,
         [...rows_key, state.tint, budget]);
 
-    useEffect(() => {
+    // What is made by hand is there in the same frame as the rest.
+    useLayoutEffect(() => {
         pane.current = new TextPane(place.current!, { hover: set_hover, select: (token) => store.set({ token }) });
         return () => pane.current!.end();
     }, []);
-    useEffect(() => pane.current!.set(opened.runs, (token) => opened.tokens.generated[token] === 1), [opened]);
+    useLayoutEffect(() => pane.current!.set(opened.runs, (token) => opened.tokens.generated[token] === 1), [opened]);
 
     const weights = useMemo(() => {
-        if (state.tint === 'reads') return row.value && shown(row.value, state.hide_first);
+        if (state.tint === 'reads') return row.value && shown(row.value.weights, state.hide_first);
         if (state.tint === 'readers') {
             if (!column.value) return undefined;
+            const { token, weights } = column.value;
             const all = new Float32Array(opened.n);
-            all.set(column.value.subarray(0, opened.n - focus), focus);
+            all.set(weights.subarray(0, opened.n - token), token);
             return all;
         }
         if (!scores.value) return undefined;
@@ -83,9 +86,11 @@ export function TextView({ opened }: { opened: Opened }) {
         return all;
     }, [state.tint, state.hide_first, row.value, column.value, scores.value, opened]);
 
+    const fresh = weights && (state.tint === 'reads' ? row.fresh : state.tint === 'readers' ? column.fresh : scores.fresh);
+
     const scale: Scale = { largest: weights ? largest(weights) : 0, log: state.log, decades: text_decades };
     const map: MapName = state.tint === 'readers' ? 'cool' : 'warm';
-    useEffect(() => {
+    useLayoutEffect(() => {
         if (!weights) return;
         const shades = new Float32Array(opened.n);
         for (let j = 0; j < weights.length && j < opened.n; ++j) shades[j] = shade(weights[j], scale);
@@ -94,25 +99,30 @@ export function TextView({ opened }: { opened: Opened }) {
         pane.current!.paint({ shades, lut: lut(map, is_dark()), kept: by_policy ? kept.value : undefined,
             title: (j) => `${j}: ${j < weights.length ? unit(weights[j]) : 'later'}` });
     }, [weights, state.log, state.theme, kept.value, by_policy, opened]);
-    useEffect(() => pane.current!.mark(focus, hover < 0), [focus, hover, opened]);
+    useLayoutEffect(() => pane.current!.mark(focus, hover < 0), [focus, hover, opened]);
 
-    const reads = row.value ? top(row.value, n_lines, state.hide_first ? 1 : 0) : [];
-    const readers = column.value ? top(column.value, n_lines, 1).map((i) => i + focus) : [];
-    useEffect(() => {
+    // Numbers stand under the token whose they are, until those of the next are there.
+    const read = row.value;
+    const later = column.fresh ? column.value : undefined;
+    const reads = useMemo(() => (read ? top(read.weights, n_lines, state.hide_first ? 1 : 0) : []), [read, state.hide_first]);
+    const readers = useMemo(() => (later ? top(later.weights, n_lines, 1).map((i) => i + later.token) : []), [later]);
+    useLayoutEffect(() => {
         const lines: Line[] = [];
-        if (state.lines && row.value && column.value) {
-            const most = Math.max(...reads.map((j) => row.value![j]), 1e-9);
-            for (const j of reads) lines.push({ from: focus, to: j, strength: row.value[j] / most, colour: colour('warm') });
-            const most_read = Math.max(...readers.map((i) => column.value![i - focus]), 1e-9);
+        if (state.lines && read && row.fresh) {
+            const most = Math.max(...reads.map((j) => read.weights[j]), 1e-9);
+            for (const j of reads) lines.push({ from: read.token, to: j, strength: read.weights[j] / most, colour: colour('warm') });
+        }
+        if (state.lines && later) {
+            const most = Math.max(...readers.map((i) => later.weights[i - later.token]), 1e-9);
             for (const i of readers) {
-                lines.push({ from: i, to: focus, strength: column.value[i - focus] / most_read, colour: colour('cool') });
+                lines.push({ from: i, to: later.token, strength: later.weights[i - later.token] / most, colour: colour('cool') });
             }
         }
         pane.current!.draw(lines);
-    }, [row.value, column.value, state.lines, state.hide_first, state.theme]);
+    }, [read, row.fresh, later, state.lines, state.hide_first, state.theme]);
 
     saves.now = {
-        csv: () => weights && save_csv(`${opened.info.name}-${state.tint}-${focus}`, ['token', 'position', 'id', 'text', 'value'],
+        csv: () => weights && fresh && save_csv(`${opened.info.name}-${state.tint}-${focus}`, ['token', 'position', 'id', 'text', 'value'],
             Array.from(weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), w])),
     };
 
@@ -132,9 +142,10 @@ export function TextView({ opened }: { opened: Opened }) {
             </div>
             {error && <Failure message={error} />}
             <div class="text-main">
-                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={weights ? focus : ''} />
+                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={fresh ? focus : ''} />
                 <aside class="side" aria-label="Selected token">
-                    <Inspector opened={opened} token={focus} reads={reads} readers={readers} row={row.value} column={column.value} pass={pass} />
+                    <Inspector opened={opened} token={read?.token ?? focus} reads={reads} readers={readers} column={later?.weights} pass={pass}
+                        row={row.fresh || read?.token !== focus ? read?.weights : undefined} />
                     {weights && <Legend map={map} scale={scale} what={tints.find(([t]) => t === state.tint)![1]} />}
                 </aside>
             </div>
