@@ -11,7 +11,7 @@ BIN := build/bin/attnscope
 configure = cmake --preset release -DATTNSCOPE_BENCH=OFF -DATTNSCOPE_TESTS=$(1) >build-configure.log 2>&1 || { cat build-configure.log; echo "error: cmake failed; see above" >&2; exit 2; }; rm -f build-configure.log
 JOBS ?= $(shell nproc)
 
-.PHONY: help setup sources build demo test bench wheel python-heavy notebooks fuzz asan tsan clang cuda rpc clean
+.PHONY: help setup sources build program demo test bench wheel python-heavy notebooks fuzz asan tsan clang cuda rpc clean
 
 help:
 	@grep -E '^#   make|^[a-z]+:.*##' Makefile | sed -E 's/^#   /  /; s/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -24,17 +24,19 @@ sources: setup
 
 build: sources ## build into build/
 	@$(call configure,ON)
-	echo "build: llama.cpp once (86 files), then attnscope and its tests"
+	echo "build: llama.cpp once, then attnscope and its tests"
 	cmake --build --preset release -j $(JOBS)
 
-# All that the demonstration needs: fewer packages, no tests.
-demo: ## capture a real generation on a real model and show it
+# attnscope alone: fewer packages, no tests. A build folder that has tests keeps them.
+program:
 	@scripts/setup.sh build
 	scripts/fetch-sources.sh
-	echo "build: llama.cpp once (86 files), then attnscope (150 files)"
+	echo "build: llama.cpp once, then attnscope"
 	$(call configure,$(if $(wildcard build/CMakeCache.txt),$(shell sed -n 's/^ATTNSCOPE_TESTS:BOOL=//p' build/CMakeCache.txt),OFF))
 	cmake --build --preset release -j $(JOBS) --target attnscope_bin
-	scripts/demo.sh
+
+demo: program ## capture a real generation on a real model and show it
+	@scripts/demo.sh
 
 test: build ## build and run every test
 	@$(BIN) models get smollm2
@@ -44,13 +46,13 @@ test: build ## build and run every test
 bench: sources ## build the benchmarks as well
 	@cmake --preset release -DATTNSCOPE_BENCH=ON >/dev/null && cmake --build --preset release -j $(JOBS)
 
-wheel: build ## the Python package as a wheel in dist/ (docs/python.md); pip install dist/*.whl needs no compiler
+wheel: program ## the Python package as a wheel in dist/ (docs/python.md); pip install dist/*.whl needs no compiler
 	@scripts/build-wheel.sh dist build
 
-python-heavy: build ## the Python package against torch, transformers, TransformerLens, BertViz and CircuitsVis (5 GB of packages)
+python-heavy: program ## the Python package against torch, transformers, TransformerLens, BertViz and CircuitsVis (5 GB of packages)
 	@scripts/test-python.sh build --heavy
 
-notebooks: build ## execute the notebooks in python/notebooks/
+notebooks: program ## execute the notebooks in python/notebooks/
 	@scripts/run-notebooks.sh build
 
 asan tsan clang: sources ## build and run the tests under ASan and UBSan, under TSan, or with Clang

@@ -16,7 +16,7 @@ if(ATTNSCOPE_PYTHON_PACKAGE AND NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama
     endif()
 endif()
 if(ATTNSCOPE_PYTHON_PACKAGE AND NOT ATTNSCOPE_LLAMA_PREBUILT)
-    message(STATUS "attnscope: compiling llama.cpp (86 files), then attnscope (230 files); some minutes, once")
+    message(STATUS "attnscope: compiling llama.cpp, then attnscope; some minutes, once")
 endif()
 if(NOT EXISTS "${ATTNSCOPE_LLAMA_DIR}/include/llama.h")
     message(FATAL_ERROR "No llama.cpp at ${ATTNSCOPE_LLAMA_DIR}. Run scripts/fetch-sources.sh (make does it), "

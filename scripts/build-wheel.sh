@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 mkdir -p "$out" "$work"
 if [ ! -x "$work/tools/bin/auditwheel" ] || ! cmp -s python/requirements-build.txt "$work/tools/installed.txt"; then
     "$python" -m venv --clear "$work/tools" || { echo "error: $python cannot make a venv; on Debian: apt-get install python3-venv" >&2; exit 2; }
-    "$work/tools/bin/pip" install -q --disable-pip-version-check -r python/requirements-build.txt
+    "$work/tools/bin/pip" install -q --no-compile --disable-pip-version-check -r python/requirements-build.txt
     cp python/requirements-build.txt "$work/tools/installed.txt"
 fi
 export PATH="$work/tools/bin:$PATH"

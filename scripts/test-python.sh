@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheel of a build folder, installs it into an empty environment and runs python/tests against it.
-#   scripts/test-python.sh BUILD [--heavy] [arguments of pytest]
+#   scripts/test-python.sh BUILD [--built] [--heavy] [arguments of pytest]
+# --built: with the wheel that lies there already.
 # --heavy: the tests that need torch, transformers, TransformerLens, BertViz and CircuitsVis (5 GB of packages) instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,16 +11,20 @@ work=$built/python
 requirements=(python/requirements-test.txt)
 venv=$work/venv
 select="not heavy"
+if [ "${1:-}" = --built ]; then
+    shift
+else
+    scripts/build-wheel.sh "$work/dist" "$built"
+fi
 if [ "${1:-}" = --heavy ]; then
     shift
     requirements+=(python/requirements-heavy.txt)
     venv=$work/venv-heavy
     select=heavy
 fi
-scripts/build-wheel.sh "$work/dist" "$built"
 if ! cat "${requirements[@]}" | cmp -s - "$venv/installed.txt"; then
     "${PYTHON:-python3}" -m venv --clear "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check "${requirements[@]/#/-r}"
+    "$venv/bin/pip" install -q --no-compile --disable-pip-version-check "${requirements[@]/#/-r}"
     cat "${requirements[@]}" >"$venv/installed.txt"
 fi
 "$venv/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps "$work"/dist/attnscope-*.whl

@@ -15,7 +15,7 @@ sinks, to 1 minus the sink's share). Nothing of a recording is computed before i
 
 from __future__ import annotations
 
-from ._core import Frame, LayerInfo, PositionScores, n_threads, set_threads, simd
+from ._core import Frame, LayerInfo, PositionScores, n_threads, simd
 from .answers import Answer, Answers, Pruning
 from .connect import LiveToken, Server, ServerError, connect
 from .diagnosis import diagnose
@@ -32,10 +32,12 @@ from .errors import (
     OutOfRange,
     TooNew,
     Unsupported,
+    WrongType,
 )
 from .live import Generation, Session, capture, find_model
 from .report import Diagnosis, Verification
 from .run import Run, open
+from .threads import set_threads
 from .widget import show
 
 __version__ = "0.1.0"

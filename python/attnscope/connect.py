@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from .arguments import items, text as text_of, whole
 from .errors import Error, InvalidArgument, IOFailed, require
 
 
@@ -52,9 +53,13 @@ class Server:
     """``for token in at.connect(url).generate("The capital of France is", attention={"reduce": "mean"}): ...``"""
 
     def __init__(self, url: str, api_key: str | None, timeout: float):
-        parts = urlsplit(url if "//" in url else "http://" + url)
+        text_of(url, "url")
+        try:
+            parts = urlsplit(url if "//" in url else "http://" + url)
+        except ValueError as e:
+            raise InvalidArgument(f"{url} is no address of a server: {e}") from None
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise InvalidArgument(f"{url} is no address of a server: it looks like http://127.0.0.1:5001")
+            raise InvalidArgument(f"{url!r} is no address of a server: it looks like http://127.0.0.1:5001")
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._key = api_key
         self._timeout = timeout
@@ -85,9 +90,18 @@ class Server:
         client = require("websockets.sync.client", "at.connect", "attnscope[live]")
         closed = require("websockets.exceptions", "at.connect", "attnscope[live]").ConnectionClosed
         request: dict[str, Any] = {"max_length": n_predict, **fields}
-        request["prompt" if isinstance(prompt, str) else "input_ids"] = prompt if isinstance(prompt, str) else [int(t) for t in prompt]
+        if isinstance(prompt, str):
+            request["prompt"] = text_of(prompt, "prompt")
+        else:
+            request["input_ids"] = [whole(t, "a token of the prompt") for t in items(prompt, "prompt")]
         if attention is not None:
+            if not isinstance(attention, Mapping):
+                raise InvalidArgument(f"attention must be a dict, as {{'reduce': 'mean'}}, not {attention!r}")
             request["attention"] = dict(attention)
+        try:
+            message = json.dumps(request)
+        except (TypeError, ValueError) as e:
+            raise InvalidArgument(f"this cannot be sent as JSON: {e}") from None
         if self._key:
             request["api_key"] = self._key
         self.last = None
@@ -98,7 +112,7 @@ class Server:
             raise IOFailed(f"no attnscope server answers at {self.url}: {e}") from e
         with socket:
             try:
-                socket.send(json.dumps(request))
+                socket.send(message)
                 while True:
                     event = json.loads(socket.recv())
                     if event["type"] == "error":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
+from .arguments import items, path as path_of, text, whole
 from .errors import InvalidArgument, Unsupported
 from .report import Diagnosis
 
@@ -26,20 +27,21 @@ def diagnose(capture: Any, *, shape: Sequence[int] = (), array: str = "", learne
 
     ``learned_sinks``: the model is one whose rows rightly sum to less than 1. Arrays in float32 are not copied.
     """
-    if isinstance(capture, (str, os.PathLike)):
-        return Diagnosis(_core.diagnose_path(os.fspath(capture), list(shape), array))
+    if isinstance(capture, (str, bytes, os.PathLike)):
+        sizes = [whole(n, "a size in shape", 0) for n in items(shape, "shape")]
+        return Diagnosis(_core.diagnose_path(path_of(capture), sizes, text(array, "array")))
     core = getattr(capture, "_core", None)
     if isinstance(core, _core.Recording):
         return Diagnosis(_core.diagnose_path(core.path, [], ""))
     if isinstance(capture, tuple) and capture and all(getattr(c, "ndim", 0) == 4 for c in capture):
         return _of_tokens(_from_layers([_numpy(c) for c in capture]), "float32", True, capture[0].shape[2], learned_sinks)
     if hasattr(capture, "ndim") or hasattr(capture, "__array__"):
-        whole = _numpy(capture)
-        if whole.ndim == 3:
-            whole = whole[None]
-        if whole.ndim != 4:
-            raise Unsupported(f"an array of shape {whole.shape} is no attention: (token, layer, head, column) is")
-        return _of_tokens(iter(whole), str(whole.dtype), True, len(whole), learned_sinks)
+        all_tokens = _numpy(capture)
+        if all_tokens.ndim == 3:
+            all_tokens = all_tokens[None]
+        if all_tokens.ndim != 4:
+            raise Unsupported(f"an array of shape {all_tokens.shape} is no attention: (token, layer, head, column) is")
+        return _of_tokens(iter(all_tokens), str(all_tokens.dtype), True, len(all_tokens), learned_sinks)
     if isinstance(capture, Iterable):
         n = len(capture) if hasattr(capture, "__len__") else 0
         return _of_tokens((_numpy(c) for c in capture), "float32", False, n, learned_sinks)

@@ -26,8 +26,12 @@ class InvalidArgument(Error, ValueError):
     kind = "invalid_argument"
 
 
+class WrongType(InvalidArgument, TypeError):
+    """Something of another type was needed."""
+
+
 class OutOfRange(Error, IndexError):
-    """An index beyond a recording's tokens, layers, heads or columns."""
+    """An index beyond a recording's tokens, layers, heads or columns, or one that is none."""
 
     kind = "invalid_argument"
 

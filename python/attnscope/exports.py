@@ -7,7 +7,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from . import interchange
-from .errors import InvalidArgument
+from .arguments import path as path_of
+from .errors import InvalidArgument, IOFailed
 
 if TYPE_CHECKING:
     from .run import Run
@@ -54,7 +55,13 @@ class Exports:
         """Copies the recording to ``path``, which stays; the copy, open."""
         if not self.complete:
             raise InvalidArgument(f"{self.path} is not complete: its newest tokens may lie beside it, and a copy would lack them")
+        path = path_of(path)
         if os.path.exists(path) and not overwrite:
-            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True")
-        shutil.copyfile(self.path, path)
+            raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True")
+        try:
+            shutil.copyfile(self.path, path)
+        except shutil.SameFileError:
+            raise InvalidArgument(f"{path} is this recording itself") from None
+        except OSError as e:
+            raise IOFailed(f"cannot copy {self.path} to {path}: {e.strerror}") from e
         return type(self)(path)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .errors import InvalidArgument, OutOfRange
+from .arguments import cut, whole
+from .errors import InvalidArgument, OutOfRange, WrongType
 
 AXES = ("token", "layer", "head", "column")
 
@@ -43,12 +44,14 @@ def _as_array(part: Any) -> Any:
         return np.asarray(part)
     if hasattr(part, "__index__") and not isinstance(part, np.ndarray):
         return part.__index__()
-    array = np.asarray(part)
+    array = as_array(part, "an index")
     if array.size == 0 and not isinstance(part, np.ndarray):
         array = array.astype(np.intp)
     if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
         return array
-    raise IndexError("only integers, slices (`:`), ellipsis (`...`), None and integer or boolean arrays are valid indices")
+    if array.dtype == object and all(isinstance(n, int) for n in array.flat):
+        raise OutOfRange("the numbers of an index must be below 2^63")
+    raise OutOfRange("only integers, slices (`:`), ellipsis (`...`), None and integer or boolean arrays are valid indices")
 
 
 def _out_of_range(value: int, axis: int, size: int) -> OutOfRange:
@@ -62,7 +65,7 @@ def _place(part: Any, axis: int, size: int) -> tuple[list[int], Any]:
             raise _out_of_range(part, axis, size)
         return [part % size], 0
     if isinstance(part, slice):
-        values = range(size)[part]
+        values = cut(part, size, AXES[axis])
         if values.step < 0 and len(values) > 1:
             return list(reversed(values)), slice(None, None, -1)
         return list(values), slice(None)
@@ -79,10 +82,10 @@ def select(index: Any, n_tokens: int, n_layers: int, n_heads: int) -> Selection:
     """What ``run[index]`` needs. Raises OutOfRange (an IndexError) as NumPy raises IndexError."""
     parts = [_as_array(p) for p in (index if isinstance(index, tuple) else (index,))]
     if sum(p is Ellipsis for p in parts) > 1:
-        raise IndexError("an index can only have a single ellipsis ('...')")
+        raise OutOfRange("an index can only have a single ellipsis ('...')")
     n_axes = sum(_count(p) for p in parts if p is not Ellipsis)
     if n_axes > 4:
-        raise IndexError(f"too many indices: the axes are {', '.join(AXES)}, but {n_axes} were indexed")
+        raise OutOfRange(f"too many indices: the axes are {', '.join(AXES)}, but {n_axes} were indexed")
     if not any(p is Ellipsis for p in parts):
         parts.append(Ellipsis)
     sizes = (n_tokens, n_layers, n_heads)
@@ -119,7 +122,7 @@ def _nonzero(mask: np.ndarray, axis: int, sizes: tuple[int, ...]) -> list[Any]:
     """A mask over one or more axes as one array of numbers for each of them, which is what NumPy makes of it."""
     for i, n in enumerate(mask.shape):
         if axis + i < 3 and n != sizes[axis + i]:
-            raise IndexError(f"boolean index did not match the axis {AXES[axis + i]}: it has {sizes[axis + i]} entries, the mask {n}")
+            raise OutOfRange(f"boolean index did not match the axis {AXES[axis + i]}: it has {sizes[axis + i]} entries, the mask {n}")
     return list(mask.nonzero())
 
 
@@ -129,7 +132,7 @@ def axis(part: Any) -> Any:
 
 
 def number(value: Any, size: int, name: str) -> int:
-    n = value.__index__()
+    n = whole(value, name, -(2**200), 2**200)
     if not -size <= n < size:
         raise OutOfRange(f"there is no {name} {n}; the recording has {size}")
     return n % size
@@ -139,16 +142,37 @@ def numbers(part: Any, size: int, name: str) -> list[int]:
     """Numbers of one axis as a request lists them; empty: all."""
     if part is None:
         return []
-    if isinstance(part, (int, np.integer)):
-        return [number(part, size, name)]
-    if isinstance(part, slice):
-        chosen = list(range(size)[part])
-    else:
-        array = np.asarray(part)
-        chosen = np.flatnonzero(array).tolist() if array.dtype == bool else [number(p, size, name) for p in array.tolist()]
-    if not chosen:
+    found = chosen(part, size, name)
+    if not found:
         raise InvalidArgument(f"no {name}s are selected")
-    return chosen
+    return found
+
+
+def chosen(part: Any, size: int, name: str) -> list[int]:
+    """Numbers of one axis, from 0: None chooses all, a number itself, a slice, a list or booleans what they choose."""
+    if part is None:
+        return list(range(size))
+    if isinstance(part, slice):
+        return list(cut(part, size, name))
+    if isinstance(part, (str, bytes)) or not hasattr(part, "__len__"):
+        return [number(part, size, name)]
+    array = as_array(part, name)
+    if array.ndim == 0:
+        return [number(array[()], size, name)]
+    if array.ndim != 1:
+        raise InvalidArgument(f"{name}s are chosen by a list, not by an array of shape {array.shape}")
+    if array.dtype == bool:
+        if array.shape != (size,):
+            raise InvalidArgument(f"{len(array)} booleans cannot choose from {size} {name}s")
+        return np.flatnonzero(array).tolist()
+    return [number(n, size, name) for n in array.tolist()]
+
+
+def as_array(part: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(part)
+    except ValueError as e:  # lists of several lengths in a list
+        raise InvalidArgument(f"{name}: {e}") from None
 
 
 def checked(part: Any, size: int, name: str) -> Any:
@@ -156,8 +180,15 @@ def checked(part: Any, size: int, name: str) -> Any:
     if isinstance(part, (int, np.integer)):
         return number(part, size, name)
     if isinstance(part, slice):
+        cut(part, size, name)
         return part
-    array = np.asarray(part)
+    array = as_array(part, name)
+    if array.size == 0:
+        array = array.astype(np.intp)
+    if array.dtype.kind not in "biu":
+        raise WrongType(f"{name} is a number, a slice, a list or booleans, not {part!r}")
+    if array.dtype == bool and array.shape != (size,):
+        raise InvalidArgument(f"booleans of shape {array.shape} cannot choose from {size} {name}s")
     if array.dtype != bool and array.size and (array.min() < -size or array.max() >= size):
         raise InvalidArgument(f"there are {size} {name}s; {name}={part!r} is out of range")
     return array

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InvalidArgument, OutOfRange, require
+from .arguments import path as path_of
+from .errors import InvalidArgument, IOFailed, require
+from .indexing import chosen as chosen_of, number
 
 if TYPE_CHECKING:
     from .run import Run
@@ -24,8 +26,7 @@ def _tensor(array: np.ndarray) -> Any:
 
 
 def _layers(run: Run, layers: Any) -> list[int]:
-    chosen = np.arange(run.n_layers)[slice(None) if layers is None else layers]
-    return np.atleast_1d(chosen).tolist()
+    return chosen_of(layers, run.n_layers, "layer")
 
 
 def to_transformers(run: Run, layers: Any = None) -> tuple:
@@ -83,8 +84,7 @@ def to_bertviz(run: Run, layers: Any = None) -> dict[str, Any]:
 
 
 def to_circuitsvis(run: Run, layer: int) -> dict[str, Any]:
-    if not -run.n_layers <= layer < run.n_layers:
-        raise OutOfRange(f"there is no layer {layer}; the recording has {run.n_layers}")
+    layer = number(layer, run.n_layers, "layer")
     n_head = run.layers[layer].n_head
     if n_head == 0:
         raise InvalidArgument(f"layer {layer} has no attention: {run.layers[layer].absent}")
@@ -98,9 +98,9 @@ def _attributes(run: Run) -> dict[str, Any]:
 
 def to_xarray(run: Run, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
     xarray = require("xarray", "to_xarray", "attnscope[xarray]")
-    token = np.atleast_1d(np.arange(run.n_tokens)[slice(None) if tokens is None else tokens])
-    layer = np.array(_layers(run, layers))
-    head = np.atleast_1d(np.arange(run.n_heads)[slice(None) if heads is None else heads])
+    token = np.array(chosen_of(tokens, run.n_tokens, "token"), np.int64)
+    layer = np.array(_layers(run, layers), np.int64)
+    head = np.array(chosen_of(heads, run.n_heads, "head"), np.int64)
     values = run[np.ix_(token, layer, head)] if len(token) * len(layer) * len(head) else run[token][:, layer][:, :, head]
     texts = np.array(run.texts, dtype=object)
     columns = np.arange(values.shape[3])
@@ -119,15 +119,16 @@ def to_xarray(run: Run, tokens: Any = None, layers: Any = None, heads: Any = Non
 
 def to_zarr(run: Run, path: str | os.PathLike[str], layers: Any = None, overwrite: bool = False) -> None:
     zarr = require("zarr", "to_zarr", "attnscope[xarray]")
+    path = path_of(path)
     chosen = _layers(run, layers)
     _, _, n_heads, n_columns = run.shape
     shape = (run.n_tokens, len(chosen), n_heads, n_columns)
     try:
-        group = zarr.open_group(os.fspath(path), mode="w" if overwrite else "w-")
+        group = zarr.open_group(path, mode="w" if overwrite else "w-")
     except Exception as e:
         if os.path.exists(path) and not overwrite:
-            raise InvalidArgument(f"{os.fspath(path)} exists; choose another name, or overwrite=True") from e
-        raise
+            raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True") from e
+        raise IOFailed(f"cannot write {path}: {e}") from e
 
     def create(name: str, values_shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, dims: tuple[str, ...]) -> Any:
         if hasattr(group, "create_array"):  # zarr 3

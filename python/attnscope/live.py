@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import shutil
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import _core
+from .arguments import function, items, path as path_of, text as text_of, whole
 from .errors import Cancelled, InvalidArgument
 from .run import Run
 
@@ -28,7 +30,7 @@ Prompt = "str | Sequence[int] | Sequence[Mapping[str, str]]"
 
 def find_model(name: str | os.PathLike[str] = "") -> str:
     """The path of a model: of a file, or of one that ``attnscope models get`` knows by name ('' is the default model)."""
-    return _core.find_model(os.fspath(name))
+    return _core.find_model(path_of(name, "a model"))
 
 
 def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,11 +39,18 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         if name not in SESSION_OPTIONS | GENERATE_OPTIONS:
             known = ", ".join(sorted(SESSION_OPTIONS | GENERATE_OPTIONS))
             raise InvalidArgument(f"there is no option {name}: there are {known}")
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidArgument(f"{name} must be a finite number, not {value}")
     rows = options.get("prompt_rows")
     if isinstance(rows, str):
         if rows not in ("all", "none"):
             raise InvalidArgument(f"prompt_rows is 'all', 'none' or how many of the last ones, not {rows!r}")
         options = {**options, "prompt_rows": None if rows == "all" else 0}
+    elif rows is not None:
+        options = {**options, "prompt_rows": whole(rows, "prompt_rows", 0)}
+    if options.get("n_predict") is not None:
+        options = {**options, "n_predict": whole(options["n_predict"], "n_predict", -1, 2**31 - 1)}
     return (
         {k: v for k, v in options.items() if k in SESSION_OPTIONS},
         {k: v for k, v in options.items() if k in GENERATE_OPTIONS},
@@ -63,7 +72,7 @@ class Session:
     def __init__(self, model: str | os.PathLike[str] = "", **options: Any):
         session, generate = _split(options)
         if generate:
-            raise InvalidArgument(f"{', '.join(generate)} belong to generate()")
+            raise InvalidArgument(f"{', '.join(generate)}: an option of generate(), not of the session")
         self._core = _core.Session(find_model(model), session)
         self._running: Generation | None = None
 
@@ -78,29 +87,40 @@ class Session:
         Options: n_predict (128; -1: until the model stops), temperature (0: greedy), top_k, top_p, min_p, seed, ...;
         prompt_rows ('all', 'none', or how many of the last tokens of the prompt keep their queries).
         """
-        _, generate = _split(options)
+        session, generate = _split(options)
+        if session:
+            raise InvalidArgument(f"{', '.join(session)}: an option of the session, not of generate()")
         if self._running is not None:
             self._running.close()
-        self._running = Generation(self._core, self._tokens(prompt, chat), generate, prompt_frames, on_text)
+        self._running = Generation(self._core, self._tokens(prompt, chat), generate, bool(prompt_frames), function(on_text, "on_text"))
         return self._running
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """The model's own token ids of a text."""
-        return self._core.tokenize(text, add_special, parse_special)
+        return self._core.tokenize(text_of(text, "a text"), bool(add_special), bool(parse_special))
 
     def chat_prompt(self, messages: str | Sequence[Mapping[str, str]]) -> str:
         """Messages (a text: the user's) in the model's own chat template, the assistant's turn begun."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        return self._core.chat_prompt([(m["role"], m["content"]) for m in messages])
+        turns = []
+        for message in items(messages, "messages"):
+            if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
+                raise InvalidArgument(f"a message is {{'role': 'user', 'content': 'text'}}, not {message!r}")
+            turns.append((text_of(message["role"], "a message's role"), text_of(message["content"], "a message's content")))
+        return self._core.chat_prompt(turns)
 
     def _tokens(self, prompt: Any, chat: bool) -> list[int]:
         if isinstance(prompt, str) and not chat:
             tokens = self.tokenize(prompt)
-        elif isinstance(prompt, str) or (len(prompt) and isinstance(prompt[0], Mapping)):
+        elif isinstance(prompt, str):
             tokens = self.tokenize(self.chat_prompt(prompt), parse_special=True)
         else:
-            tokens = [int(t) for t in prompt]
+            given = items(prompt, "a prompt that is no text")
+            if given and isinstance(given[0], Mapping):
+                tokens = self.tokenize(self.chat_prompt(given), parse_special=True)
+            else:
+                tokens = [whole(t, "a token of the prompt", -(2**31), 2**31 - 1) for t in given]
         if not tokens:
             raise InvalidArgument("the prompt is empty")
         return tokens
@@ -111,7 +131,7 @@ class Session:
 
     def truncate(self, n: int) -> int:
         """Forgets all but the first ``n`` tokens of the context; how many are kept (0 where the model cannot be cut)."""
-        return self._core.truncate(n)
+        return self._core.truncate(whole(n, "n", 0))
 
     @property
     def layers(self) -> list[_core.LayerInfo]:
@@ -228,15 +248,16 @@ def capture(
     control-C raises KeyboardInterrupt; a file that was asked for then holds what was captured until then, marked incomplete.
     """
     session_options, generate_options = _split(options)
+    path = None if path is None else path_of(path)
     with Session(model, **session_options) as session:
         tokens = session._tokens(prompt, chat)
         folder = None
         if path is None:
             folder = tempfile.mkdtemp(prefix="attnscope-")
             path = os.path.join(folder, "run.attn")
-        shown = _Progress(len(tokens), generate_options.get("n_predict", 128), progress)
+        shown = _Progress(len(tokens), 128 if generate_options.get("n_predict") is None else generate_options["n_predict"], progress)
         try:
-            session._core.record(tokens, os.fspath(path), overwrite, generate_options, shown.on_text, shown.on_prompt)
+            session._core.record(tokens, path, bool(overwrite), generate_options, shown.on_text, shown.on_prompt)
             run = Run(path)
         except BaseException:
             if folder is not None:

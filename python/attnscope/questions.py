@@ -9,7 +9,8 @@ import numpy as np
 
 from . import _core
 from .answers import Answer, Answers, Pruning
-from .errors import InvalidArgument, NotFound
+from .arguments import function, items, pairs, span, text as text_of, whole
+from .errors import NotFound
 from .indexing import number, numbers
 from .report import Diagnosis, Verification
 
@@ -45,16 +46,16 @@ class Questions:
         has its queries. Its ``scores`` hold what ``accumulate`` asks for: 'total' (H2O, arXiv 2306.14048), 'mean',
         'window_mean' (SnapKV, arXiv 2404.14469; of the last ``window_rows``), 'last' (TOVA, arXiv 2401.06104), 'brightness'.
         """
-        fields: dict[str, Any] = {"reduce": reduce, "window": window, "top_k": top_k, "every": every, "window_rows": window_rows}
+        fields: dict[str, Any] = {"reduce": text_of(reduce, "reduce")}
+        for name, value in (("window", window), ("top_k", top_k), ("every", every), ("window_rows", window_rows)):
+            fields[name] = whole(value, name)
         fields["layers"] = numbers(layers, self.n_layers, "layer")
         fields["heads"] = numbers(heads, self.n_heads, "head")
-        fields["spans"] = [(int(begin), int(end)) for begin, end in spans]
-        fields["accumulate"] = [accumulate] if isinstance(accumulate, str) else list(accumulate)
+        fields["spans"] = pairs(spans, "spans")
+        fields["accumulate"] = [accumulate] if isinstance(accumulate, str) else items(accumulate, "accumulate")
         if token is not None and not isinstance(token, slice):
             return Answer(self._core_answer(number(token, self.n_tokens, "token"), fields))
-        chosen = range(self.n_tokens)[token or slice(None)]
-        if chosen.step != 1:
-            raise InvalidArgument("answers come for tokens in order: give a slice without a step, and every=")
+        chosen = span(token, self.n_tokens, "the tokens of answers")
         found, scores = _core.answers(self._core, chosen.start, max(chosen.stop, chosen.start), fields, self.n_prompt)
         return Answers(found, scores)
 
@@ -80,14 +81,12 @@ class Questions:
         (layers, heads, tiles, tiles). ``exact``: from the very weights that ``run[...]`` gives; otherwise sums may be
         ordered for speed, and differ by some units in the last place.
         """
-        by_token, by_column = (tile, tile) if isinstance(tile, int) else tile
-        t = range(self.n_tokens)[tokens or slice(None)]
-        c = range(self.shape[3])[columns] if columns is not None else range(0)
-        if t.step != 1 or c.step != 1:
-            raise InvalidArgument("a map is of tokens and columns in order: slices without a step")
+        by_token, by_column = pairs([tile], "tile")[0] if isinstance(tile, (tuple, list)) else (whole(tile, "tile"),) * 2
+        t = span(tokens, self.n_tokens, "tokens")
+        c = span(columns, self.shape[3], "columns") if columns is not None else range(0)
         values, _, _ = _core.attention_map(
             self._core, numbers(layers, self.n_layers, "layer"), numbers(heads, self.n_heads, "head"), (t.start, t.stop), (c.start, c.stop),
-            by_token, by_column, each_row, largest, exact,
+            by_token, by_column, bool(each_row), bool(largest), bool(exact),
         )
         return values
 
@@ -98,26 +97,30 @@ class Questions:
         each token); ``pinned``: numbers of chunks that stay; ``recent``: last tokens that stay (h2o, snapkv); ``pool``:
         snapkv's smoothing. Scores are means over all layers and heads of every token recorded.
         """
-        what = {"h2o": "total", "snapkv": "window_mean", "tova": "last", "brightness": "brightness"}.get(policy, "total")
+        budget, recent, pool = whole(budget, "budget"), whole(recent, "recent"), whole(pool, "pool", -(2**31), 2**31 - 1)
+        held = [whole(n, "a number of a pinned chunk") for n in items(pinned, "pinned")]
+        what = {"h2o": "total", "snapkv": "window_mean", "tova": "last", "brightness": "brightness"}.get(text_of(policy, "policy"), "total")
         found = self.answer(reduce="mean", every=max(self.n_tokens, 1), accumulate=what, window_rows=window_rows).scores
         scores = np.zeros(self.n_tokens)
         scores[: len(found[what])] = found[what]
-        ranges = [(int(begin), int(end)) for begin, end in chunks]
-        return Pruning(_core.prune(policy, scores, budget, ranges, list(pinned), recent, pool), scores)
+        return Pruning(_core.prune(policy, scores, budget, pairs(chunks, "chunks"), held, recent, pool), scores)
 
     def find(self: Run, text: str, start: int = 0) -> tuple[int, int]:
         """The columns (begin, end) of the first place at or after token ``start`` where ``text`` stands."""
         pieces = self._pieces
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])])
-        at = b"".join(pieces).find(text.encode(), int(offsets[start]))
+        wanted = text_of(text, "text").encode()
+        first = whole(start, "start", -len(pieces), len(pieces))
+        first = first + len(pieces) if first < 0 else first
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in pieces])]).astype(np.int64)
+        at = b"".join(pieces).find(wanted, int(offsets[first]))
         if at < 0 or not text:
             raise NotFound(f"the text of {self.path} does not hold {text!r}")
         begin = int(np.searchsorted(offsets, at, side="right")) - 1
-        return begin, int(np.searchsorted(offsets, at + len(text.encode()), side="left"))
+        return begin, int(np.searchsorted(offsets, at + len(wanted), side="left"))
 
     def verify(self: Run, *, proofs: int = 2000, file_check: bool = True, progress: Callable[[str, float], None] | None = None) -> Verification:
         """Checks the whole recording: the file, every token's verdict, and proven rows computed again (-1: all of them)."""
-        return Verification(self._core.verify(proofs, file_check, progress))
+        return Verification(self._core.verify(whole(proofs, "proofs", -1), bool(file_check), function(progress, "progress")))
 
     def witnesses(self: Run, token: int) -> list[dict[str, Any]]:
         """The proofs of one token: P.V of a layer and head against the engine's own output (docs/fidelity.md)."""

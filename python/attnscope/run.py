@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
+from .arguments import path as path_of
+from .errors import OutOfRange
 from .exports import Exports
-from .indexing import axis, checked, number, select
+from .indexing import axis, checked, chosen, number, select
 from .questions import Questions
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class Run(Questions, Exports):
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._core = _core.Recording(os.fspath(path))
+        self._core = _core.Recording(path_of(path))
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -193,8 +195,11 @@ class Run(Questions, Exports):
         s = select(index, *sizes)
         block = self._core.rows(s.tokens, s.layers, s.heads)
         if s.columns is not None and s.columns != block.shape[3]:
-            raise IndexError(f"boolean index did not match the axis column: it has {block.shape[3]} entries, the mask {s.columns}")
-        return block[s.index]
+            raise OutOfRange(f"boolean index did not match the axis column: it has {block.shape[3]} entries, the mask {s.columns}")
+        try:
+            return block[s.index]
+        except IndexError as e:  # of a column, or arrays that cannot be broadcast together
+            raise OutOfRange(str(e)) from None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for i in range(self.n_tokens):
@@ -213,7 +218,7 @@ class Run(Questions, Exports):
         once; a view of (query, heads, key) memory.
         """
         tokens = slice(None) if token is None else token
-        rows = self[axis(tokens), layer.__index__()]  # (query, heads, key)
+        rows = self[axis(tokens), number(layer, self.n_layers, "layer")]  # (query, heads, key)
         pattern = rows.transpose(1, 0, 2)
         if head is not None:
             pattern = pattern[checked(head, pattern.shape[0], "head")]
@@ -223,8 +228,7 @@ class Run(Questions, Exports):
 
     def queries(self, layer: int, tokens: Any = None) -> np.ndarray:
         """(token, head, head_dim) float32: Q as the engine multiplied it, after its position was rotated in."""
-        chosen = np.arange(self.n_tokens)[slice(None) if tokens is None else tokens]
-        return self._core.queries(number(layer, self.n_layers, "layer"), np.atleast_1d(chosen).tolist())
+        return self._core.queries(number(layer, self.n_layers, "layer"), chosen(tokens, self.n_tokens, "token"))
 
     def keys(self, layer: int) -> np.ndarray:
         """(column, KV head, head_dim) float32: K as it lies in the engine's cache; quantised types dequantised."""

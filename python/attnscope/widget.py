@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import pathlib
 from typing import Any
 from urllib.parse import urlencode
 
 from . import _core
+from .arguments import path as path_of
 from .errors import InvalidArgument, Unsupported, require
 from .run import Run
 
@@ -46,7 +46,7 @@ def _widget_class() -> type:
 
 
 def _path(run: Any) -> str:
-    return run.path if isinstance(run, Run) else os.fspath(run)
+    return run.path if isinstance(run, Run) else path_of(run, "what is shown")
 
 
 def show(run: Run | str | os.PathLike[str] | list | tuple, *, height: str | int = 640, **state: Any) -> Any:

@@ -65,6 +65,20 @@ def pattern_against_torch(run, turns, threads, layer=10):
           f"torch {torch.__version__} from Q and K in memory {torchs * 1e3:.1f} ms; ratio {mine / torchs:.2f}")
 
 
+def pattern_against_map(run, turns, layer=10):
+    """The two ways to all rows of a layer: for any selection of tokens (rows_block), and for tokens in a line (attention_map)."""
+    ways = {
+        "pattern()": lambda: run.pattern(layer),
+        "map(exact=True)": lambda: run.map(layers=[layer], each_row=True, exact=True),
+        "map()": lambda: run.map(layers=[layer], each_row=True),
+    }
+    first = [f() for f in ways.values()]
+    assert np.array_equal(first[0], first[1][0])
+    times = in_turns(turns, *ways.values())
+    print(f"the same pattern, {len(run)} tokens: " + ", ".join(f"{name} {t * 1e3:.1f} ms" for name, t in zip(ways, times))
+          + f"; map() differs by at most {np.abs(first[0] - first[2][0]).max():.1e}")
+
+
 def rows(run, turns):
     token = min(41, len(run) - 1)
     layers, heads = list(range(run.n_layers)), list(range(run.n_heads))
@@ -121,6 +135,7 @@ def main():
     run = recording(a.tokens)
     print(f"kernels: {at.simd()}; peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
     pattern_against_torch(run, a.turns, a.threads)
+    pattern_against_map(run, a.turns)
     rows(run, a.turns)
     opening(a.large or run.path, a.turns)
 

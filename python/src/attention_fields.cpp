@@ -2,6 +2,7 @@
 
 #include "arrays.h"
 #include "errors.h"
+#include "fields.h"
 
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -13,27 +14,27 @@ namespace attnscope::python {
 
 AttentionRequest attention_request(const nb::dict& fields) {
     AttentionRequest r;
-    for (const auto& [key, field] : fields) {
-        const auto name = nb::cast<std::string>(key);
+    for (const auto& [key, given] : fields) {
+        const auto name = field<std::string>(key, "the name of a field");
         if (name == "reduce")
-            r.reduce = value(reduce_from_name(nb::cast<std::string>(field)));
+            r.reduce = value(reduce_from_name(field<std::string>(given, name)));
         else if (name == "layers")
-            r.rows.layers = nb::cast<std::vector<int32_t>>(field);
+            r.rows.layers = field<std::vector<int32_t>>(given, name);
         else if (name == "heads")
-            r.rows.heads = nb::cast<std::vector<int32_t>>(field);
+            r.rows.heads = field<std::vector<int32_t>>(given, name);
         else if (name == "window")
-            r.window = nb::cast<int64_t>(field);
+            r.window = field<int64_t>(given, name);
         else if (name == "top_k")
-            r.top_k = nb::cast<int32_t>(field);
+            r.top_k = field<int32_t>(given, name);
         else if (name == "every")
-            r.every = nb::cast<int32_t>(field);
+            r.every = field<int32_t>(given, name);
         else if (name == "window_rows")
-            r.window_rows = nb::cast<int32_t>(field);
+            r.window_rows = field<int32_t>(given, name);
         else if (name == "spans") {
-            for (const auto& [begin, end] : nb::cast<std::vector<std::pair<int64_t, int64_t>>>(field))
+            for (const auto& [begin, end] : field<std::vector<std::pair<int64_t, int64_t>>>(given, name))
                 r.spans.push_back({begin, end});
         } else if (name == "accumulate") {
-            for (const auto& what : nb::cast<std::vector<std::string>>(field))
+            for (const auto& what : field<std::vector<std::string>>(given, name))
                 r.accumulate.push_back(value(accumulate_from_name(what)));
         } else {
             throw Failure{

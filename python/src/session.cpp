@@ -2,6 +2,7 @@
 #include "arrays.h"
 #include "bindings.h"
 #include "errors.h"
+#include "fields.h"
 #include "live_store.h"
 #include "models/model_store.h"
 
@@ -50,7 +51,7 @@ Session& engine(PySession& s) {
 }
 
 template <typename T> void take(const nb::dict& d, const char* name, T& to) {
-    if (d.contains(name) && !d[name].is_none()) to = nb::cast<T>(d[name]);
+    if (d.contains(name) && !d[name].is_none()) to = field<T>(d[name], name);
 }
 
 SessionOptions session_options(const std::string& model_path, const nb::dict& d) {

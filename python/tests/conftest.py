@@ -1,7 +1,7 @@
 """Recordings for the tests, made once by the command of the installed package."""
 
 import os
-import shutil
+import re
 import subprocess
 import sys
 
@@ -72,3 +72,22 @@ def made_model(folder):
         return str(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server():
+    """`attnscope serve` on a free port."""
+    pytest.importorskip("websockets")
+    known_model("smollm2")
+    program = os.path.join(os.path.dirname(sys.executable), "attnscope")
+    process = subprocess.Popen([program, "serve", "-m", "smollm2", "--port", "0", "-c", "512"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = ""
+    for line in process.stdout:
+        said += line
+        if found := re.search(r"http://[\w.:]+", line):
+            yield at.connect(found.group())
+            break
+    else:
+        pytest.fail(said)
+    process.terminate()
+    process.wait(30)

@@ -1,35 +1,12 @@
 """A real server, and the rows it sends."""
 
-import os
-import re
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import known_model
 
 import attnscope as at
 
 pytest.importorskip("websockets")
 PROMPT = "The capital of France is"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    known_model("smollm2")
-    program = os.path.join(os.path.dirname(sys.executable), "attnscope")
-    process = subprocess.Popen([program, "serve", "-m", "smollm2", "--port", "0", "-c", "512"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said = ""
-    for line in process.stdout:
-        said += line
-        if found := re.search(r"http://[\w.:]+", line):
-            yield at.connect(found.group())
-            break
-    else:
-        pytest.fail(said)
-    process.terminate()
-    process.wait(30)
 
 
 def test_live_rows_are_those_of_a_recording(server):
