@@ -11,6 +11,7 @@ work=$built/python
 requirements=(python/requirements-test.txt)
 venv=$work/venv
 select="not heavy"
+workers=(-n 2) # most tests wait for a process or compute on one core
 if [ "${1:-}" = --built ]; then
     shift
 else
@@ -21,6 +22,7 @@ if [ "${1:-}" = --heavy ]; then
     requirements+=(python/requirements-heavy.txt)
     venv=$work/venv-heavy
     select=heavy
+    workers=()
 fi
 if ! cat "${requirements[@]}" | cmp -s - "$venv/installed.txt"; then
     "${PYTHON:-python3}" -m venv --clear "$venv"
@@ -32,4 +34,4 @@ fi
 tests=$PWD/python/tests
 config=$PWD/pyproject.toml
 cd "$work"
-exec "$venv/bin/pytest" -c "$config" --rootdir "$tests" -m "$select" "$tests" "$@"
+exec "$venv/bin/pytest" -c "$config" --rootdir "$tests" -m "$select" ${workers[@]+"${workers[@]}"} "$tests" "$@"

@@ -23,6 +23,8 @@ class Error(Exception):
 
 
 class InvalidArgument(Error, ValueError):
+    """What was asked for makes no sense; the sentence says what would."""
+
     kind = "invalid_argument"
 
 
@@ -37,34 +39,50 @@ class OutOfRange(Error, IndexError):
 
 
 class NotFound(Error, FileNotFoundError):
+    """There is no such file, token, layer or text, or a token was recorded without its queries."""
+
     kind = "not_found"
 
 
 class IOFailed(Error, OSError):
+    """The operating system, or a server, said no."""
+
     kind = "io"
 
 
 class NotARecording(Error):
+    """The file is something else than a recording (or a model)."""
+
     kind = "not_ours"
 
 
 class TooNew(Error):
+    """The file was written by a newer version of attnscope, which can read it."""
+
     kind = "too_new"
 
 
 class Damaged(Error):
+    """The content is not what was written: changed, cut off, or replaced while it was open."""
+
     kind = "damaged"
 
 
 class Unsupported(Error):
+    """This cannot be done with this model, build or machine."""
+
     kind = "unsupported"
 
 
 class EngineFailed(Error):
+    """llama.cpp refused a model or failed while it computed."""
+
     kind = "engine"
 
 
 class Cancelled(Error):
+    """A generation ended because nobody reads its frames any more."""
+
     kind = "cancelled"
 
 

@@ -145,6 +145,7 @@ class Session:
 
     @property
     def n_ctx(self) -> int:
+        """Tokens that the context can hold."""
         return self._core.n_ctx
 
     @property

@@ -52,6 +52,7 @@ class Run(Questions, Exports):
 
     @property
     def path(self) -> str:
+        """The file, as it was given."""
         return self._core.path
 
     @property
@@ -76,6 +77,7 @@ class Run(Questions, Exports):
 
     @property
     def dtype(self) -> np.dtype:
+        """float32."""
         return np.dtype(np.float32)
 
     ndim = 4

@@ -53,6 +53,6 @@ NB_MODULE(_core, m) {
     python::bind_page(m);
     python::bind_session(m);
     m.def("simd", &attention_simd_name, "The kernels in use: 'avx512', 'avx2' or 'scalar'.");
-    m.def("n_threads", &python::n_threads);
+    m.def("n_threads", &python::n_threads, "How many threads compute rows, answers and maps: attnscope.set_threads.");
     m.def("set_threads", &python::set_threads, nb::arg("n"));
 }

@@ -38,14 +38,10 @@ def test_every_block_runs(server, smollm2, tmp_path, monkeypatch, capsys):
     assert "Paris" in capsys.readouterr().out
 
 
-def public():
-    for name in dir(at):
-        thing = getattr(at, name)
-        if not name.startswith("_") and callable(thing):
-            yield name, thing
+PUBLIC = [(name, getattr(at, name)) for name in dir(at) if not name.startswith("_") and callable(getattr(at, name))]
 
 
-@pytest.mark.parametrize("name, thing", public())
+@pytest.mark.parametrize("name, thing", PUBLIC)
 def test_everything_public_is_explained(name, thing):
     assert thing.__doc__ and len(thing.__doc__) > 20, name
     if isinstance(thing, type) and not issubclass(thing, BaseException):
