@@ -1,42 +1,12 @@
 #include "attention/engine_arithmetic.h"
 
+#include "base/halves.h"
+
 #include <array>
-#include <bit>
 #include <cstring>
 #include <mutex>
 
 namespace attnscope {
-
-namespace plain {
-
-float half_to_float(uint16_t h) {
-    const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = h & 0x7FFFu;
-    if (rest >= 0x7C00u) return std::bit_cast<float>(sign | 0x7F800000u | (rest & 0x3FFu) << 13);
-    // the exponent's bias moves by 112; multiplied, so that numbers below the normal ones come out right
-    const float magnitude = std::bit_cast<float>(rest << 13) * 0x1p112f;
-    return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
-}
-
-uint16_t float_to_half(float x) {
-    const uint32_t bits = std::bit_cast<uint32_t>(x), sign = bits >> 16 & 0x8000u, rest = bits & 0x7FFFFFFFu;
-    if (rest > 0x7F800000u) return static_cast<uint16_t>(sign | 0x7E00u | (rest >> 13 & 0x3FFu)); // NaN, quiet
-    if (rest >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7C00u);                        // 2^16 and above
-    if (rest < 0x38800000u) { // below the normal ones: counted in steps of 2^-24, the addition rounds
-        const float steps = std::bit_cast<float>(rest) + 0.5f;
-        return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(steps) - 0x3F000000u));
-    }
-    // ties to even; a carry goes into the exponent, and to infinity, as it should
-    const uint32_t rounded = rest - 0x38000000u + 0xFFFu + (rest >> 13 & 1u);
-    return static_cast<uint16_t>(sign | rounded >> 13);
-}
-
-uint16_t float_to_bfloat(float x) {
-    const uint32_t bits = std::bit_cast<uint32_t>(x);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(bits >> 16 | 64u);
-    return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
-}
-
-} // namespace plain
 
 #if !defined(ATTNSCOPE_FOREIGN_GGML)
 
@@ -113,16 +83,16 @@ TypeArithmetic& foreign_arithmetic(DType type) {
 void start_engine_arithmetic() {}
 
 void f16_to_f32(const uint16_t* from, float* to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = plain::half_to_float(from[i]);
+    for (int64_t i = 0; i < n; ++i) to[i] = base::f16_to_float(from[i]);
 }
 void bf16_to_f32(const uint16_t* from, float* to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = std::bit_cast<float>(uint32_t{from[i]} << 16);
+    for (int64_t i = 0; i < n; ++i) to[i] = base::bf16_to_float(from[i]);
 }
 void f32_to_f16(const float* from, uint16_t* to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = plain::float_to_half(from[i]);
+    for (int64_t i = 0; i < n; ++i) to[i] = base::float_to_f16(from[i]);
 }
 void f32_to_bf16(const float* from, uint16_t* to, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) to[i] = plain::float_to_bfloat(from[i]);
+    for (int64_t i = 0; i < n; ++i) to[i] = base::float_to_bf16(from[i]);
 }
 
 #endif

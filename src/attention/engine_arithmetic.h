@@ -52,11 +52,4 @@ void bf16_to_f32(const uint16_t* from, float* to, int64_t n);
 void f32_to_f16(const float* from, uint16_t* to, int64_t n);
 void f32_to_bf16(const float* from, uint16_t* to, int64_t n);
 
-// The same without ggml, bit for bit but for the payload of a NaN.
-namespace plain {
-float half_to_float(uint16_t half);
-uint16_t float_to_half(float x);
-uint16_t float_to_bfloat(float x);
-} // namespace plain
-
 } // namespace attnscope

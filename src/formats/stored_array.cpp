@@ -1,5 +1,7 @@
 #include "formats/stored_array.h"
 
+#include "base/halves.h"
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -12,16 +14,6 @@ static_assert(std::endian::native == std::endian::little, "files are read in the
 namespace {
 
 constexpr size_t staging_bytes = size_t(1) << 18; // stays in the second-level cache
-
-// IEEE 754 binary16 without branches on the exponent, so that compilers vectorise the loop: shift the bits
-// into place, scale by 2^112 (which also normalises subnormals), and put all-ones exponents back.
-float half_to_float(uint16_t half) {
-    const uint32_t bits = uint32_t(half & 0x7FFFu) << 13;
-    float scaled = std::bit_cast<float>(bits) * 0x1p112f;
-    uint32_t result = std::bit_cast<uint32_t>(scaled);
-    if ((half & 0x7C00u) == 0x7C00u) result |= 0x7F800000u;
-    return std::bit_cast<float>(result | uint32_t(half & 0x8000u) << 16);
-}
 
 template <typename T> void whole_numbers(const uint8_t* from, size_t n, float* to) {
     for (size_t i = 0; i < n; ++i) {
@@ -97,14 +89,14 @@ void elements_to_float(ElementType type, const uint8_t* from, size_t n, float* t
         for (size_t i = 0; i < n; ++i) {
             uint16_t half = 0;
             std::memcpy(&half, from + 2 * i, 2);
-            to[i] = half_to_float(half);
+            to[i] = base::f16_to_float(half);
         }
         return;
     case ElementType::bf16:
         for (size_t i = 0; i < n; ++i) {
             uint16_t top = 0;
             std::memcpy(&top, from + 2 * i, 2);
-            to[i] = std::bit_cast<float>(uint32_t(top) << 16);
+            to[i] = base::bf16_to_float(top);
         }
         return;
     case ElementType::f64:

@@ -1,5 +1,5 @@
 // Values as bytes, in the three forms in which they travel.
-#include "attention/numbers.h"
+#include "base/halves.h"
 
 #include <attnscope/attention_request.h>
 
@@ -105,7 +105,7 @@ Result<std::vector<float>> decode_values(std::span<const uint8_t> bytes, size_t 
         switch (format) {
         case AttentionFormat::f32: values[i] = get_float(from + 4 * i); break;
         case AttentionFormat::f16:
-            values[i] = f16_to_float(static_cast<uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
+            values[i] = base::f16_to_float(static_cast<uint16_t>(from[2 * i] | from[2 * i + 1] << 8));
             break;
         case AttentionFormat::u8:
             values[i] = static_cast<float>(steps[i]) * get_float(from + 4 * (i / static_cast<size_t>(row_length)));

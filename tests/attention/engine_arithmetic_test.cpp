@@ -1,4 +1,5 @@
 #include "attention/engine_arithmetic.h"
+#include "base/halves.h"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +15,7 @@ TEST(PlainHalves, EveryHalfIsTheFloatThatTheEngineMakesOfIt) {
         const auto half = static_cast<uint16_t>(h);
         float engine = 0;
         f16_to_f32(&half, &engine, 1);
-        const float ours = plain::half_to_float(half);
+        const float ours = base::f16_to_float(half);
         if (std::isnan(engine)) {
             ASSERT_TRUE(std::isnan(ours)) << h;
             continue;
@@ -26,9 +27,9 @@ TEST(PlainHalves, EveryHalfIsTheFloatThatTheEngineMakesOfIt) {
 // Every float between two halves is near one of them: these lie at, and on both sides of, each half and each middle.
 TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
     for (uint32_t h = 0; h < 0x7C00; ++h) {
-        const uint32_t here = std::bit_cast<uint32_t>(plain::half_to_float(static_cast<uint16_t>(h)));
+        const uint32_t here = std::bit_cast<uint32_t>(base::f16_to_float(static_cast<uint16_t>(h)));
         const uint32_t next =
-            std::bit_cast<uint32_t>(h == 0x7BFF ? 65536.0f : plain::half_to_float(static_cast<uint16_t>(h + 1)));
+            std::bit_cast<uint32_t>(h == 0x7BFF ? 65536.0f : base::f16_to_float(static_cast<uint16_t>(h + 1)));
         const float middle = (std::bit_cast<float>(here) + std::bit_cast<float>(next)) / 2;
         for (const uint32_t at : {here, std::bit_cast<uint32_t>(middle)}) {
             for (const uint32_t bits : {at - 1, at, at + 1}) {
@@ -37,7 +38,7 @@ TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
                     if (std::isnan(x)) continue;
                     uint16_t engine = 0;
                     f32_to_f16(&x, &engine, 1);
-                    ASSERT_EQ(plain::float_to_half(x), engine) << x;
+                    ASSERT_EQ(base::float_to_f16(x), engine) << x;
                 }
             }
         }
@@ -45,7 +46,7 @@ TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
     for (const float x : {65520.0f, 1e30f, INFINITY, -INFINITY, 1e-30f}) {
         uint16_t engine = 0;
         f32_to_f16(&x, &engine, 1);
-        EXPECT_EQ(plain::float_to_half(x), engine) << x;
+        EXPECT_EQ(base::float_to_f16(x), engine) << x;
     }
 }
 
@@ -56,7 +57,7 @@ TEST(PlainHalves, FloatsBecomeTheEnginesBfloats) {
             uint16_t engine = 0;
             f32_to_bf16(&x, &engine, 1);
             if (std::isnan(x)) continue;
-            ASSERT_EQ(plain::float_to_bfloat(x), engine) << top << " " << low;
+            ASSERT_EQ(base::float_to_bf16(x), engine) << top << " " << low;
         }
     }
 }
