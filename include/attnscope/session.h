@@ -12,13 +12,19 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 namespace attnscope {
 
 enum class FlashAttention { automatic, on, off };
+const char* flash_attention_name(FlashAttention flash); // "auto", "on", "off", as llama.cpp's -fa
+Result<FlashAttention> flash_attention_from_name(std::string_view name);
+
 enum class Entry { automatic, interposed, callback }; // how the tap gets in; automatic: interposed where it works
+const char* entry_name(Entry entry);                  // "auto", "interposed", "callback"
+Result<Entry> entry_from_name(std::string_view name);
 
 struct SessionOptions {
     std::string model_path;

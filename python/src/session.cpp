@@ -69,21 +69,10 @@ SessionOptions session_options(const std::string& model_path, const nb::dict& d)
     take(d, "quiet", o.quiet);
     std::string flash = "auto";
     take(d, "flash_attention", flash);
-    if (flash == "on")
-        o.flash_attention = FlashAttention::on;
-    else if (flash == "off")
-        o.flash_attention = FlashAttention::off;
-    else if (flash != "auto")
-        throw Failure{{ErrorKind::invalid_argument, "flash_attention is 'auto', 'on' or 'off', not '" + flash + "'"}};
+    o.flash_attention = value(flash_attention_from_name(flash));
     std::string entry = "auto";
     take(d, "entry", entry);
-    if (entry == "interposed")
-        o.entry = Entry::interposed;
-    else if (entry == "callback")
-        o.entry = Entry::callback;
-    else if (entry != "auto")
-        throw Failure{
-            {ErrorKind::invalid_argument, "entry is 'auto', 'interposed' or 'callback', not '" + entry + "'"}};
+    o.entry = value(entry_from_name(entry));
     return o;
 }
 
@@ -331,8 +320,7 @@ void bind_session(nb::module_& m) {
         .def_prop_ro("n_ctx", [](PySession& s) { return engine(s).n_ctx(); })
         .def_prop_ro("n_vocab", [](PySession& s) { return engine(s).n_vocab(); })
         .def_prop_ro("n_past", [](PySession& s) { return engine(s).n_past(); })
-        .def_prop_ro("entry",
-                     [](PySession& s) { return engine(s).entry() == Entry::callback ? "callback" : "interposed"; })
+        .def_prop_ro("entry", [](PySession& s) { return entry_name(engine(s).entry()); })
         .def_prop_ro("model",
                      [](PySession& s) {
                          const ModelInfo i = engine(s).model_info();

@@ -68,12 +68,8 @@ void add_sampling_flags(CLI::App& app, SessionFlags& f) {
 }
 
 Result<void> resolve(SessionFlags& f) {
-    f.session.flash_attention = f.flash_attention == "on"    ? FlashAttention::on
-                                : f.flash_attention == "off" ? FlashAttention::off
-                                                             : FlashAttention::automatic;
-    f.session.entry = f.entry == "interposed" ? Entry::interposed
-                      : f.entry == "callback" ? Entry::callback
-                                              : Entry::automatic;
+    f.session.flash_attention = flash_attention_from_name(f.flash_attention).value();
+    f.session.entry = entry_from_name(f.entry).value(); // both were checked on the way in
     f.session.quiet = !f.verbose;
     // A write to a server that died would end this process without a word; llama.cpp notices the failed write.
     if (!f.session.rpc_servers.empty()) std::signal(SIGPIPE, SIG_IGN);

@@ -223,7 +223,7 @@ RecordingInfo SessionImpl::recording_info() const {
     info.model = identity_;
     info.writer = base::program();
     info.engine = fmt::format("llama.cpp {} (ggml {})", llama_version(), ggml_version());
-    info.entry = entry_ == Entry::callback ? "callback" : "interposed";
+    info.entry = entry_name(entry_);
     info.geometry = geometry();
     // As they were typed: 0.95, not the nearest float's 0.949999988.
     const auto typed = [](float x) { return std::stod(fmt::format("{:.6g}", x)); };
@@ -231,9 +231,7 @@ RecordingInfo SessionImpl::recording_info() const {
         {"ctx_size", n_ctx()},
         {"ubatch_size", llama_n_ubatch(context_.get())},
         {"threads", options_.n_threads},
-        {"flash_attn", options_.flash_attention == FlashAttention::on    ? "on"
-                       : options_.flash_attention == FlashAttention::off ? "off"
-                                                                         : "auto"},
+        {"flash_attn", flash_attention_name(options_.flash_attention)},
         {"cache_type_k", options_.cache_type_k},
         {"cache_type_v", options_.cache_type_v},
         {"n_gpu_layers", options_.n_gpu_layers},

@@ -1,6 +1,8 @@
 // Names and bounds of requests.
 #include <attnscope/attention_request.h>
 
+#include "base/enum_names.h"
+
 #include <algorithm>
 #include <array>
 
@@ -8,12 +10,7 @@ namespace attnscope {
 
 namespace {
 
-template <class E> struct Name {
-    E value;
-    const char* name;
-};
-
-constexpr std::array<Name<Reduce>, 9> reduces{{
+constexpr base::EnumNames<Reduce, 9> reduces{{
     {Reduce::none, "none"},
     {Reduce::mean, "mean"},
     {Reduce::max, "max"},
@@ -24,36 +21,18 @@ constexpr std::array<Name<Reduce>, 9> reduces{{
     {Reduce::entropy, "entropy"},
     {Reduce::first_share, "first_share"},
 }};
-constexpr std::array<Name<AttentionFormat>, 3> formats{{
+constexpr base::EnumNames<AttentionFormat, 3> formats{{
     {AttentionFormat::f32, "f32"},
     {AttentionFormat::f16, "f16"},
     {AttentionFormat::u8, "u8"},
 }};
-constexpr std::array<Name<Accumulate>, 5> accumulates{{
+constexpr base::EnumNames<Accumulate, 5> accumulates{{
     {Accumulate::total, "total"},
     {Accumulate::mean, "mean"},
     {Accumulate::window_mean, "window_mean"},
     {Accumulate::last, "last"},
     {Accumulate::brightness, "brightness"},
 }};
-
-template <class E, size_t n> const char* name_of(const std::array<Name<E>, n>& names, E value) {
-    for (const auto& entry : names) {
-        if (entry.value == value) return entry.name;
-    }
-    return "?";
-}
-
-template <class E, size_t n>
-Result<E> from_name(const std::array<Name<E>, n>& names, std::string_view name, const char* field) {
-    std::string known;
-    for (const auto& entry : names) {
-        if (name == entry.name) return entry.value;
-        known += known.empty() ? "" : ", ";
-        known += entry.name;
-    }
-    return Error{ErrorKind::invalid_argument, std::string(field) + " is not one of " + known};
-}
 
 Error refuse(const std::string& message) {
     return {ErrorKind::invalid_argument, message};
@@ -77,22 +56,22 @@ Result<void> check_chosen(const char* field, const std::vector<int32_t>& chosen,
 } // namespace
 
 const char* reduce_name(Reduce reduce) {
-    return name_of(reduces, reduce);
+    return base::name_of(reduces, reduce);
 }
 Result<Reduce> reduce_from_name(std::string_view name) {
-    return from_name(reduces, name, "reduce");
+    return base::value_of(reduces, name, "reduce");
 }
 const char* attention_format_name(AttentionFormat format) {
-    return name_of(formats, format);
+    return base::name_of(formats, format);
 }
 Result<AttentionFormat> attention_format_from_name(std::string_view name) {
-    return from_name(formats, name, "format");
+    return base::value_of(formats, name, "format");
 }
 const char* accumulate_name(Accumulate what) {
-    return name_of(accumulates, what);
+    return base::name_of(accumulates, what);
 }
 Result<Accumulate> accumulate_from_name(std::string_view name) {
-    return from_name(accumulates, name, "accumulate");
+    return base::value_of(accumulates, name, "accumulate");
 }
 
 bool is_of_mean(Reduce reduce) {

@@ -1,5 +1,7 @@
 #include <attnscope/prune.h>
 
+#include "base/enum_names.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -10,11 +12,7 @@ namespace attnscope {
 
 namespace {
 
-struct PolicyRow {
-    PrunePolicy policy;
-    const char* name;
-};
-constexpr std::array<PolicyRow, 4> policies{{
+constexpr base::EnumNames<PrunePolicy, 4> policies{{
     {PrunePolicy::brightness, "brightness"},
     {PrunePolicy::h2o, "h2o"},
     {PrunePolicy::snapkv, "snapkv"},
@@ -72,17 +70,10 @@ std::vector<double> smooth(std::span<const double> x, int64_t width) {
 } // namespace
 
 const char* prune_policy_name(PrunePolicy policy) {
-    for (const PolicyRow& row : policies) {
-        if (row.policy == policy) return row.name;
-    }
-    return "?";
+    return base::name_of(policies, policy);
 }
-
 Result<PrunePolicy> prune_policy_from_name(std::string_view name) {
-    for (const PolicyRow& row : policies) {
-        if (name == row.name) return row.policy;
-    }
-    return refuse("policy is not one of brightness, h2o, snapkv, tova");
+    return base::value_of(policies, name, "policy");
 }
 
 Result<PruneResult> prune(const PruneRequest& request) {
