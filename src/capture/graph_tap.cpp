@@ -16,8 +16,8 @@ namespace {
 
 // Tokens whose proofs may be under way: at long contexts a proof takes longer than a token.
 constexpr size_t most_proving = 6;
-// Batches of many tokens hold many queries: beside the one that is taken as many may wait for their proofs as there are devices
-// behind the first one, which work on earlier batches than it does.
+// A batch of many tokens holds many queries. Beside the batch that is being taken, as many may wait for their proofs as
+// there are devices behind the first, which are working on earlier batches.
 size_t most_batches_proving(size_t n_devices) {
     return n_devices > 1 ? 1 : 0;
 }
@@ -66,8 +66,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (!*state.inputs_keep) state.keep_seen();
         const FrameName next = collector_.next();
         if (state.host_mean && wanted_.wants_mean(next.sequence, next.index)) {
-            state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->layers,
-                                   wanted_.mean->heads);
+            state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->rows);
         }
     }
     // A graph of another kind may move what the caches hold.
@@ -197,7 +196,7 @@ void GraphTap::start_mean(Arriving& arriving) {
     const Frame& frame = arriving.batch->frames.front(); // the only one, or there is no mean
     if (!wanted_.wants_mean(frame.sequence, frame.index)) return;
     TokenMean& mean = state_->mean;
-    mean.select(wanted_.mean->layers, wanted_.mean->heads);
+    mean.select(wanted_.mean->rows);
     mean.start(arriving.slot, *arriving.batch, arriving.sources, state_->fetches);
     arriving.with_mean = mean.busy(arriving.slot);
 }
@@ -230,8 +229,9 @@ void GraphTap::settle() {
     state_->proving.push_back(std::move(taken->batch));
 }
 
-// Has the batch whose graph has run taken: beside this thread when it comes from devices, whose host would have to keep what the
-// engine's next choice of a token works with out of a core's caches; at once when the next graph changes what it is made of.
+// Takes the batch whose graph has run. On another thread when its data comes from devices: on this one it would push
+// the data that the engine samples with out of the core's caches. At once, on this thread, when the next graph changes
+// what the batch is made of.
 void GraphTap::complete() {
     settle();
     State& state = *state_;

@@ -1,6 +1,7 @@
 // What only the caller knows: of the tokens of one decode, and which of a generation's frames are wanted with what.
 #pragma once
 
+#include <attnscope/row_selection.h>
 #include <attnscope/types.h>
 
 #include <cstdint>
@@ -11,8 +12,8 @@
 
 namespace attnscope::capture {
 
-// A picture or a sound among the tokens of a decode: the patches [first, first + n), all of one sequence. `what` lacks sequence and
-// columns, which the capture finds.
+// A picture or a sound among the tokens of a decode: the patches [first, first + n), all of one sequence. The capture
+// fills in sequence and columns of `what`.
 struct MediaTokens {
     size_t first = 0, n = 0;
     Media what;
@@ -27,24 +28,26 @@ struct Tokens {
     std::span<const int64_t> sequences = {}; // which each of them continues; empty: all sequence 0
     std::span<const FrameKind> kinds = {};   // of each of them; empty: all `kind`
     std::span<const MediaTokens> media = {};
-    // The tokens are in the order of the graphs, as somebody has it who read their inputs. Otherwise those of a sequence go to the
-    // stream of its number, where a cache has streams: llama.cpp gives its graphs a batch stream by stream.
+    // True: the tokens are in the order of the graphs (for callers who read the graphs' inputs). False: in the caller's
+    // order; where a cache has streams, those of a sequence go to the stream with its number, because llama.cpp builds
+    // such graphs stream by stream.
     bool in_graph_order = false;
 
     int64_t sequence(size_t i) const { return i < sequences.size() ? sequences[i] : 0; }
     FrameKind kind_of(size_t i) const { return i < kinds.size() ? kinds[i] : kind; }
 };
 
-// Sequence `to` begins anew as the first `n` frames of `from`, whose cells the engine lets both see (llama_memory_seq_cp). Where a
-// cache has streams the engine copies the cells, each to the same place: from stream to stream, -1: of the sequence's number.
+// Sequence `to` begins anew as the first `n` frames of `from`; the engine lets both see the same cells
+// (llama_memory_seq_cp). Where a cache has streams, the engine copies the cells instead, each to the same place: from
+// from_stream to to_stream (-1: the stream with the sequence's number).
 struct Shared {
     int64_t from = 0, to = 0, n = 0;
     int64_t from_stream = -1, to_stream = -1;
 };
 
-// Rows whose mean is computed beside the model where it can be: these layers and heads of each of them (empty: all).
+// Rows whose mean is computed beside the model where it can be.
 struct MeanRequest {
-    std::vector<int32_t> layers, heads;
+    RowSelection rows;
     std::function<bool(int64_t sequence, int64_t index)> of; // which frames; empty: all
 };
 

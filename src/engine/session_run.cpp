@@ -125,8 +125,7 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
     wanted.queries = [first_kept, prompt_end, keep_rows = o.keep_rows](int64_t, int64_t i) {
         return i >= prompt_end ? keep_rows : i >= first_kept;
     };
-    if (options_.device_mean && o.device_mean)
-        wanted.mean = capture::MeanRequest{o.mean_rows.layers, o.mean_rows.heads, {}};
+    if (options_.device_mean && o.device_mean) wanted.mean = capture::MeanRequest{o.mean_rows, {}};
     if (wanted.mean && o.mean_wanted) wanted.mean->of = [of = o.mean_wanted](int64_t, int64_t i) { return of(i); };
     return wanted;
 }

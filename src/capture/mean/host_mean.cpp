@@ -9,23 +9,24 @@ namespace attnscope::capture {
 
 namespace {
 
-// The engine's threads wait for one another in ways that thread sanitizers do not see. All of them, and the one that decodes, pass
-// here before and after they touch what they share, which they do see.
-struct Seam {
+// Thread sanitizers do not see how the engine's threads wait for one another. All of them, and the decode thread, pass
+// through this object before and after they touch shared data: a synchronisation that they do see. Empty in other
+// builds.
+struct SanitizerFence {
 #if defined(__SANITIZE_THREAD__)
     static inline std::atomic<uint32_t> passed{0};
-    Seam() {
+    SanitizerFence() {
         ++passed;
     }
-    ~Seam() {
+    ~SanitizerFence() {
         ++passed;
     }
 #else
-    Seam() {}
-    ~Seam() {}
+    SanitizerFence() {}
+    ~SanitizerFence() {}
 #endif
-    Seam(const Seam&) = delete;
-    Seam& operator=(const Seam&) = delete;
+    SanitizerFence(const SanitizerFence&) = delete;
+    SanitizerFence& operator=(const SanitizerFence&) = delete;
 };
 
 bool on_host(const AttentionNode& n) {
@@ -41,12 +42,12 @@ HostMean::~HostMean() {
 }
 
 void HostMean::stop() {
-    const Seam seam;
+    const SanitizerFence fence;
     running_ = false;
 }
 
 void HostMean::forget() {
-    const Seam seam;
+    const SanitizerFence fence;
     nodes_.clear();
     prepared_ = running_ = false;
 }
@@ -106,9 +107,9 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         const AttentionNode& n = found.nodes[i];
         const LayerInfo& info = geometry.layers[i];
         if (info.captured() != n.refusal.empty()) return false;
-        if (!info.captured() || !among(layers_, static_cast<int32_t>(i))) continue;
+        if (!info.captured() || !among(rows_.layers, static_cast<int32_t>(i))) continue;
         size_t n_chosen = 0;
-        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(heads_, h);
+        for (int32_t h = 0; h < info.n_head; ++h) n_chosen += among(rows_.heads, h);
         if (n_chosen == 0) continue;
         n_rows_ += n_chosen;
         most_heads = std::max(most_heads, info.n_head);
@@ -121,7 +122,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     }
     if (work_.empty()) return false;
     chosen_.assign(size_t(most_heads), 0);
-    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(heads_, static_cast<int32_t>(h));
+    for (size_t h = 0; h < chosen_.size(); ++h) chosen_[h] = among(rows_.heads, static_cast<int32_t>(h));
     stride_ = size_t(n_cells);
     for (auto& n : numerators_) {
         if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
@@ -135,12 +136,11 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
 }
 
 void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry,
-                     std::span<const int32_t> layers, std::span<const int32_t> heads) {
-    const Seam seam;
+                     const RowSelection& rows) {
+    const SanitizerFence fence;
     running_ = false;
-    if (!prepared_ || !std::ranges::equal(layers, layers_) || !std::ranges::equal(heads, heads_)) {
-        layers_.assign(layers.begin(), layers.end());
-        heads_.assign(heads.begin(), heads.end());
+    if (!prepared_ || rows != rows_) {
+        rows_ = rows;
         prepared_ = prepare(found, geometry);
     }
     if (!prepared_) return;
@@ -157,7 +157,7 @@ void HostMean::start(const GraphAttention& found, const Inputs& inputs, const Ge
 // On the engine's threads, which all meet between two nodes.
 void HostMean::compute(ggml_tensor*, int ith, int nth, void* user_data) {
     const Node& node = *static_cast<const Node*>(user_data);
-    const Seam seam;
+    const SanitizerFence fence;
     HostMean& mean = *node.mean;
     if (!mean.running_ || mean.failed_ || node.work < 0) return;
     const auto work = size_t(node.work), part = size_t(ith), n_parts = size_t(nth);
@@ -216,7 +216,7 @@ void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
 }
 
 void HostMean::finish(Batch& batch, const Collector& collector) {
-    const Seam seam;
+    const SanitizerFence fence;
     if (!running_) return;
     running_ = false;
     const size_t n_parts = n_parts_;

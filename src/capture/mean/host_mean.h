@@ -1,10 +1,14 @@
-// Has the engine's own threads compute the mean over a token's rows on a CPU, inside the graph, behind each layer's attention:
-// there the layer's keys still lie in the cores' own caches. Read again once the graph has run they come from memory, whose rate
-// is what decoding on a CPU is bound by.
+// The mean of a token's rows on a CPU, computed by the engine's own threads inside the graph, behind each layer's
+// attention.
+//
+// There the layer's keys still lie in the cores' caches. After the graph they would come from memory again, whose rate
+// is what bounds decoding on a CPU.
 #pragma once
 
 #include "attention/part_rows.h"
 #include "capture/collector.h"
+
+#include <attnscope/row_selection.h>
 
 #include <atomic>
 #include <cstdint>
@@ -20,13 +24,13 @@ public:
     explicit HostMean(int32_t n_threads);
     ~HostMean();
 
-    // Adds a node behind every attention of a graph of one token all of whose tensors lie in host memory. Before memory is
-    // assigned to the graph; forgets the graph before. A node costs the engine's threads one more meeting.
+    // Forgets the graph before, and adds a node behind every attention of this one. Only for a graph of one token whose
+    // tensors all lie in host memory, before memory is assigned to it. Each node costs the engine's threads one more
+    // barrier.
     void add_to(ggml_cgraph* graph, const GraphAttention& found);
-    // The graph is about to run, with these inputs; its nodes compute over the chosen layers and heads of each (empty: all).
+    // The graph is about to run, with these inputs; its nodes compute over the chosen rows.
     // Does nothing where the graph has no nodes of ours, or where this model does not allow it: the batch's mean then stays empty.
-    void start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry,
-               std::span<const int32_t> layers, std::span<const int32_t> heads);
+    void start(const GraphAttention& found, const Inputs& inputs, const Geometry& geometry, const RowSelection& rows);
     // The graph has run: sets the batch's mean.
     void finish(Batch& batch, const Collector& collector);
     void stop();   // the nodes do nothing until start()
@@ -71,9 +75,9 @@ private:
     std::vector<RowsPlan> plans_; // one a layer of the geometry, once it is known
     std::vector<Work> work_;
     std::vector<Visibility> visible_;
-    std::vector<int32_t> layers_, heads_; // chosen, as given
-    bool prepared_ = false;               // for this graph and for them
-    std::vector<uint8_t> chosen_;         // (n_head): heads of each layer
+    RowSelection rows_;           // chosen, as given
+    bool prepared_ = false;       // for this graph and for them
+    std::vector<uint8_t> chosen_; // (n_head): heads of each layer
     size_t n_rows_ = 0;
     std::vector<Part> parts_;
     std::vector<PartShare> shares_[2]; // (parts, shares_stride_)

@@ -1,13 +1,12 @@
-// The mean of one token's rows of attention in ggml's own operations: for back ends and caches that no kernel of ours serves.
+// The mean of one token's rows in ggml's own operations, for back ends and caches that no kernel of ours serves: any
+// device of ggml that has MUL_MAT, SOFT_MAX and some small ones.
 //
-// It reads the K cache once and the scores some times more (docs/performance.md has what that costs); it runs on a back-end
-// instance of its own beside the engine's, on any device of ggml that has the operations: MUL_MAT, SOFT_MAX, and some small ones.
+// Runs on a back-end instance of its own beside the engine's. Reads the K cache once and the scores several times
+// (cost: docs/performance.md).
 #pragma once
 
 #include "capture/graph/ggml_abi.h"
-#include "capture/mean/cuda/device_mean.h"
-
-#include <attnscope/types.h>
+#include "capture/mean/mean_on_device.h"
 
 #include <cstdint>
 #include <memory>
@@ -16,10 +15,8 @@
 
 namespace attnscope::capture {
 
-class OperationsMean {
+class OperationsMean : public MeanOnDevice {
 public:
-    static constexpr int n_slots = DeviceMean::n_slots;
-
     // One layer of the token. Tensors and buffers are borrowed until wait().
     struct Layer {
         ggml_tensor* k_cache = nullptr;  // owner of the keys' memory
@@ -35,14 +32,15 @@ public:
 
     // Null where the device has no back end of its own.
     static std::unique_ptr<OperationsMean> create(ggml_backend_dev_t device);
-    ~OperationsMean();
+    ~OperationsMean() override;
+
+    Started start(int slot, const StagedToken& token) override;
+    const Sums& wait(int slot) override;
 
     // Starts behind `ready` (null: what it reads is there). `visible`: the cells that each group of layers sees. `weights`: one
     // a row, in the order of the layers and their heads. False: the device lacks an operation, or memory.
     bool start(int slot, ggml_backend_event_t ready, const std::vector<Layer>& layers,
                const std::vector<std::span<const Range>>& visible, const std::vector<float>& weights);
-    // Blocks until the slot's result is there: of each group (n_cells of its layers) float32; cells that are not visible are 0.
-    const std::vector<std::vector<float>>& wait(int slot);
 
 private:
     struct Slot {
@@ -56,6 +54,7 @@ private:
     ggml_backend_dev_t device_ = nullptr;
     BackendPtr backend_;
     Slot slots_[n_slots];
+    Sums sums_;
 };
 
 } // namespace attnscope::capture

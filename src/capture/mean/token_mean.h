@@ -1,10 +1,9 @@
 // Has GPUs compute the mean over a token's rows, each over the layers whose keys it holds, and brings it from cells to columns.
 #pragma once
 
-#include "capture/collector.h"
-#include "capture/device/device_layers.h"
-#include "capture/mean/cuda/device_mean.h"
-#include "capture/mean/operations_mean.h"
+#include "capture/mean/mean_on_device.h"
+
+#include <attnscope/row_selection.h>
 
 #include <memory>
 #include <span>
@@ -14,11 +13,11 @@ namespace attnscope::capture {
 
 class TokenMean {
 public:
-    // Which rows: indices of layers, and query heads of each of them; empty: all. They weigh alike.
-    void select(std::span<const int32_t> layers, std::span<const int32_t> heads);
+    // Which rows. They weigh alike.
+    void select(const RowSelection& rows) { rows_ = rows; }
 
-    // The token's data lies staged on the devices of `fetches`. Does nothing where this model, cache, build or device does
-    // not allow it: the batch's mean then stays empty.
+    // Starts the mean of a token whose data lies staged on the devices of `fetches`. Where this model, cache, build or
+    // device does not allow it, nothing happens and the batch's mean stays empty.
     void start(int slot, const Batch& batch, const LayerSources& sources,
                std::span<const std::unique_ptr<Fetch>> fetches);
     // Blocks; sets the batch's mean.
@@ -28,11 +27,10 @@ public:
     void wait(int slot);
 
 private:
-    // One device. A kernel of ours where there is one, else ggml's operations.
+    // One device.
     struct Part {
         ggml_backend_dev_t device = nullptr;
-        std::unique_ptr<DeviceMean> kernel;
-        std::unique_ptr<OperationsMean> operations;
+        std::unique_ptr<MeanOnDevice> maker; // chosen with the first token; null then: nobody can
         bool opened = false;
     };
     void give_up(int slot);
@@ -40,9 +38,9 @@ private:
                     const std::vector<float>& weights);
 
     std::vector<std::unique_ptr<Part>> parts_; // one a device
-    std::vector<int32_t> layers_, heads_;
+    RowSelection rows_;
     bool refused_ = false; // as it is for every token of this context
-    std::vector<Part*> started_[DeviceMean::n_slots];
+    std::vector<Part*> started_[MeanOnDevice::n_slots];
 };
 
 } // namespace attnscope::capture
