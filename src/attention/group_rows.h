@@ -47,8 +47,8 @@ struct GroupRows {
 // Makes room for rows of at most `n_heads` heads, so that group_rows allocates nothing for what is no larger.
 void reserve_group_rows(GroupRows& rows, int32_t n_heads, int32_t head_dim, int64_t n_columns);
 
-// Dot products of the heads with the visible columns (and with others of the same tiles), where group_rows puts its rows. The heads
-// may as well be the same head of several tokens, one after another in `q`.
+// Dot products of the heads with the visible columns (and with others of the same tiles), into the rows of
+// group_rows(). Instead of several heads of a token, `q` may hold the same head of several tokens, one after another.
 void group_dots(const RowKernels& kernels, const GroupRequest& request, GroupRows& rows);
 
 // Bit for bit what attention_rows gives, but for any_order. Nothing is checked: the caller has checked the request.

@@ -44,8 +44,9 @@ struct Batch;
 // Belongs to the thread that decodes.
 class Capture {
 public:
-    // Receives every frame once, complete and judged, those of a sequence in order of index: from Decode::end() and flush() only, never from inside the
-    // engine. After an error nothing more comes from that call, and what else was ready is lost.
+    // Receives every frame once, complete and judged; those of a sequence in order of index. Called from Decode::end()
+    // and flush() only, never from inside the engine. After an error of the sink nothing more comes from that call, and
+    // frames that were ready are lost.
     using Sink = std::function<Result<void>(CapturedFrame&&)>;
 
     // Receives what Tokens::media named, before the first of its frames comes.
@@ -63,8 +64,8 @@ public:
         ~Decode(); // without end(): the decode failed, and what it left goes nowhere
         Decode(const Decode&) = delete;
         Decode& operator=(const Decode&) = delete;
-        // The decode is over. Hands over what is ready. Errors: the sink's, and ErrorKind::engine where the capture failed; that one
-        // stays until everything is forgotten.
+        // Ends the decode and hands over what is ready. Errors: the sink's own; and ErrorKind::engine where the capture
+        // failed, which stays until everything is forgotten.
         Result<void> end(bool succeeded);
 
     private:
@@ -75,8 +76,9 @@ public:
 
     // What the frames that follow shall have. Frames of earlier decodes that were not handed over are dropped.
     void want(Wanted wanted);
-    // Frames of a sequence from index `from` on never were: its next frame has that index, or the one that it would have had if
-    // that is less. What was not handed over is dropped, of all sequences: flush() first where others go on.
+    // Forgets the frames of a sequence from index `from` on: its next frame has that index, or the one that it would
+    // have had if that is less. Frames of all sequences that were not handed over are dropped: flush() first where
+    // others go on.
     void forget(int64_t sequence, int64_t from);
     void forget(); // everything, errors too
     // The next frame of sequence `to` has index `n`. Between two decodes, beside the engine's own call.

@@ -139,14 +139,18 @@ struct FrameName {
 // `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to);
 
-// Which of the `n_pairs` (layer, head) pairs is proven with token or run of tokens `run` of a batch whose place in the sampling
-// order is `first_sample`: its `w`-th of `now` proofs, where the order counts `each` a token. Over many tokens all have their turn.
+// The (layer, head) pair, of `n_pairs`, that is proven with `run`, a token or run of neighbours, of a batch that begins
+// at `first_sample` of the sampling order. It is proof `w` of the `now` that this token gets; the order counts `each` a
+// token. Over many tokens every pair has its turn.
 uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t now, int32_t w, uint64_t n_pairs);
 
-// For each graph: begin, see() every attention with the graph's inputs, choose_proofs(), take() every layer in the same order
-// once its data is there, finish(). A second batch may begin before the first one is finished; they finish in order.
-// Lives on the decode thread. take(), find_facts() and start_proving() of one batch may be called on another, while nothing but
-// proven() and finish() of earlier batches is called here.
+// One batch after another, each in these steps: begin; see() every attention, with the graph's inputs; choose_proofs();
+// once the data is there, take() every layer in the same order; finish().
+//
+// A second batch may begin before the first is finished; they finish in order.
+//
+// Threads: lives on the decode thread. take(), find_facts() and start_proving() of one batch may run on another thread
+// while the decode thread calls nothing but proven() and finish() of earlier batches.
 class Collector {
 public:
     explicit Collector(CollectorOptions options);
@@ -157,14 +161,15 @@ public:
     size_t announced() const { return left_.size(); }
     // The frame of the first of them; without any, of the next one of sequence 0.
     FrameName next() const;
-    // Takes as many tokens of those announced: in their order, but for streams (Tokens::in_graph_order). `positions`: of the tokens, host memory; null when the graph does not know them.
-    // `tokens_a_head`: so many neighbours of a batch are proven with the same head, whose keys then are read once.
+    // Begins a batch of as many of the announced tokens, in their order (or, with streams, in that of
+    // Tokens::in_graph_order). `positions`: of the tokens, host memory; null when the graph does not know them.
+    // `tokens_a_head`: so many neighbours are proven with the same head, whose keys are then read once.
     std::unique_ptr<Batch> begin(int64_t n_query, const int32_t* positions, std::vector<int32_t> streams = {},
                                  int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
-    // All layers were seen: the batch fails (Batch::error) where they are not those of the batches before it. Nothing of such a
-    // batch may be taken.
+    // Once all layers were seen: the batch fails (Batch::error) where they are not those of the batches before it.
+    // Nothing of such a batch may be taken.
     void check(Batch& batch) const;
     // The layers are those of `batch`, once all of them are seen, unless they are known: its tokens have proofs then as well.
     void know_layers(const Batch& batch);

@@ -34,8 +34,8 @@ struct GraphTap::Arriving {
     bool waits = true;            // all of it stays where it is while the next graph runs
 };
 
-// What belongs to the graph that is in use (a graph that is used again for the next token has it still), and the batch whose
-// data is on its way from a device.
+// State of the graph in use (still valid when the engine uses it again for the next token), and the batch whose data is
+// on its way from a device.
 struct GraphTap::State {
     GraphAttention found;
     ggml_cgraph* graph = nullptr;

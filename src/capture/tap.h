@@ -56,9 +56,12 @@ private:
     std::string error_;
 };
 
-// Through ggml_backend_sched_alloc_graph: the engine computes Q and the output of all layers into memory of ours
-// (placement.h). On a CPU it is read when the graph has run; from a device it is fetched and proven while the next graphs run, so
-// that its frames come some decodes later (flush() brings the last). after_decode() lets what a device sends go behind the logits.
+// The interposed way in. While ggml_backend_sched_alloc_graph runs, Q and the output of all layers get memory of ours
+// (placement.h), into which the engine then computes.
+//
+// On a CPU that memory is read when the graph has run. From a device it is fetched, and proven while the next graphs
+// run: its frames come some decodes later, and flush() brings the last. after_decode() lets these transfers go behind
+// that of the logits.
 class GraphTap : public Tap, public GraphHook {
 public:
     // `mean_threads`: graphs are prepared for means on a CPU, by so many threads of the engine's (host_mean.h); 0: they are not.

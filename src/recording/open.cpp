@@ -187,9 +187,8 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
     if (primary == SQLITE_NOTADB) return not_a_recording(path);
     if (primary != SQLITE_CANTOPEN && primary != SQLITE_READONLY) return first;
 
-    // A log needs an index beside it, and this folder cannot be written. Nobody else writes either if there
-    // is no index; then the index can be kept in our memory, which SQLite does for a connection that claims
-    // the file alone.
+    // A log needs an index beside it, and this folder cannot be written. If there is no index nobody else is writing,
+    // and it can be kept in our memory: SQLite does that for a connection that claims the file alone.
     const bool log = has_content(path + "-wal");
     std::error_code ignored;
     if (log && !fs::exists(path + "-shm", ignored) && sqlite3_vfs_find("unix-none")) {

@@ -23,8 +23,8 @@ public:
 
     // States the geometry, which fixes the page size, and switches to the write-ahead log.
     Result<void> begin(const Geometry& geometry, const Layout& layout);
-    // Each opens a transaction when none is open. The writer has checked that frames come in order and fit the geometry,
-    // that sequences begin in order, before their frames and pictures, and that none is named after its end.
+    // Each opens a transaction when none is open. The caller (writer.cpp) has checked the order: frames in order and as
+    // the geometry says; sequences in order, before their frames and pictures; none named after its end.
     Result<void> put(Frame&& frame);
     Result<void> put_text(int32_t token, const std::string& piece);
     Result<void> put_sequence(const Sequence& sequence); // n_frames is counted here

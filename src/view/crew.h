@@ -23,9 +23,9 @@ public:
 // started by the first run: whoever gets all from a GPU has none.
 std::unique_ptr<Crew> own_crew(int32_t n_threads);
 
-// The threads with which ggml computes on the thread that calls run(). Where that is the thread that decodes, between two tokens,
-// they are the engine's own, which wait for its next graph with their cores in hand: nobody has to be woken, and nobody is in
-// the way of the engine's work on the next token.
+// ggml's own thread pool of the thread that calls run(). Between two tokens that is the engine's pool, whose threads
+// spin while they wait for the next graph: they start at once, and no other thread takes a core from the engine's next
+// token.
 std::unique_ptr<Crew> engine_crew(int32_t n_threads);
 
 } // namespace attnscope::view

@@ -12,7 +12,7 @@ namespace attnscope::view {
 namespace {
 
 // ggml's threads wait for one another in ways that thread sanitizers do not see. Both sides pass here, which they do.
-std::atomic<uint32_t> seam{0};
+std::atomic<uint32_t> fence{0};
 
 // A graph of one operation of our own, computed as any other.
 class EngineCrew final : public Crew {
@@ -36,22 +36,22 @@ public:
         n_items_ = n_items;
         n_done_ = 0;
         next_ = 0;
-        ++seam;
+        ++fence;
         if (graph_) ggml_graph_compute(graph_, &plan_);
         work_off(nullptr, 0, 1, this); // what is left where ggml could not
         while (n_done_ != n_items) {}
-        ++seam;
+        ++fence;
     }
 
 private:
     static void work_off(ggml_tensor*, int member, int, void* self) {
-        ++seam;
+        ++fence;
         EngineCrew& crew = *static_cast<EngineCrew*>(self);
         for (size_t item = crew.next_++; item < crew.n_items_; item = crew.next_++) {
             (*crew.work_)(item, member);
             ++crew.n_done_;
         }
-        ++seam;
+        ++fence;
     }
 
     int32_t size_;

@@ -55,8 +55,8 @@ private:
     std::vector<Chunk> chunks_;
     std::vector<const uint8_t*> starts_; // of chunks_
     std::vector<int32_t> positions_;     // of the columns
-    // Keys of columns [n_settled_, n_), as their frames brought them. In tiles neighbours of a key lie a row apart, so a column
-    // alone takes 4 to 12 us of the decode thread, which need not be where nobody reads it.
+    // Keys of columns [n_settled_, n_), as their frames brought them. In tiles neighbouring elements of a key lie a row
+    // apart, so to write one column alone costs 4 to 12 us of the decode thread; it is left until somebody reads.
     std::vector<uint8_t> waiting_;
     int64_t n_settled_ = 0;
 };

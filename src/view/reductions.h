@@ -18,8 +18,8 @@ Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Sele
                                      int64_t n_columns);
 size_t n_values(const AttentionAnswer& answer);
 
-// What `row` (complete; of the selection's layer `layer` and head `head`, as places) is in an answer that is made row
-// by row: none, lookback_ratio, entropy, first_share. Nothing of others. Rows may come from several threads.
+// What a complete `row`, of the selection's `layer` and `head` (as places), adds to an answer that is made row by row:
+// none, lookback_ratio, entropy, first_share. Does nothing for other reductions. Rows may come from several threads.
 void take_row(const AttentionRequest& request, int64_t n_prompt, std::span<const float> row, size_t layer, size_t head,
               AttentionAnswer& answer);
 

@@ -26,8 +26,8 @@ private:
     static int64_t count(int64_t n, int64_t each) { return n / each + (n % each != 0); }
 };
 
-// Sums (or largest values) of tiles: (planes, lines, tiles). With `each_row` a plane is a selected row, otherwise all
-// rows are added up in one plane. Sums are float32 within a layer, of a block of tokens, and float64 beyond.
+// Sums (or largest values) of tiles: (planes, lines, tiles). With `each_row` every selected row has a plane, otherwise
+// one plane holds them all. Within a layer and a block of tokens sums are float32, beyond that float64.
 class TileSums final : public RowTaker {
 public:
     TileSums(const Tiling& tiling, const Selection& selection, bool each_row, TileValue value, int32_t n_members);

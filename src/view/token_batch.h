@@ -13,9 +13,9 @@
 
 namespace attnscope::view {
 
-// Width of the frame's rows, as in Recording::rows: its index + 1, or more where it sees later ones of its batch.
-// Frames may come from anywhere, and what computes rows checks nothing: invalid_argument where it is no frame of this
-// source, not_found where it has no queries or sees frames that the source does not have.
+// Width of the frame's rows, as in Recording::rows: its index + 1, or more where it sees later frames of its batch. The
+// kernels check nothing, so it is checked here: invalid_argument for what is no frame of this source, not_found where
+// it has no queries or sees frames that the source does not have.
 Result<int64_t> columns_of(const Frame& frame, const AttentionSource& source);
 
 // What of some tokens' frames their rows are made of. Tokens whose queries were not kept are left out.

@@ -1,5 +1,5 @@
-// Keys of one KV head lie apart by those of the others, which defeats the hardware's prefetching (the dot products then
-// take more than twice as long): ask for the rows that come a little later.
+// Asks for keys a few rows ahead. Keys of one KV head are separated by those of the others, which defeats the
+// hardware's prefetching: without this the dot products take more than twice as long.
 #pragma once
 
 #include "attention/kernels/simd.h"

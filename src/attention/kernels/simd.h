@@ -26,8 +26,8 @@ struct DotTask {
     size_t ahead_stride = 0, ahead_bytes = 0;
 };
 
-// The same for keys that lie in tiles: tile_columns columns side by side, (tile, head_dim, tile_columns) elements. Each
-// lane of a register is a column then, and nothing has to be added across lanes.
+// The same for keys in tiles: tile_columns columns side by side, (tile, head_dim, tile_columns) elements. Each lane of
+// a register is a column, so nothing is added across lanes.
 constexpr int64_t tile_columns = 16;
 struct TileTask {
     const float* q = nullptr; // as in DotTask
@@ -93,8 +93,9 @@ const RowKernels* avx512_kernels(); // null where the machine has no AVX-512 (F,
 // Of those this machine can run, the set that adds as the llama.cpp in use does; where none does, the fastest.
 const RowKernels& row_kernels();
 
-// Whether row_kernels() adds the products of a score of a token that was decoded alone as the engine's own dot product
-// does, so that both give the same bits. False for builds of llama.cpp whose order is not known here.
+// True where row_kernels() adds the products of a score, of a token that was decoded alone, in the order of the
+// engine's own dot product, so that both give the same bits. False for builds of llama.cpp whose order is not known
+// here.
 bool adds_as_engine(DType type, int32_t head_dim);
 
 // attention_rows with a chosen set of kernels: for tests that hold one against the other.

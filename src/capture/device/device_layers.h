@@ -1,5 +1,5 @@
-// Where the data of each attention of a graph will be once the graph has run, as plain numbers: the graph itself may be
-// gone by the time the data has arrived.
+// Where the data of each attention will be once its graph has run, as plain numbers: the graph itself may be gone by
+// the time the data has arrived.
 #pragma once
 
 #include "capture/collector.h"
@@ -81,13 +81,13 @@ using LayerSources = std::vector<std::optional<LayerSource>>;
 Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer,
                                              const Placement& placement, Mirrors& mirrors);
 
-// The new rows of K that a device's cache holds now, to be fetched; says where (Fetched::at). Consecutive cells become one
-// transfer. Returns the bytes of all rows.
+// Has the new rows of K that lie in a device's cache fetched, and says where they will be (Fetched::at). Consecutive
+// cells become one transfer. Returns the bytes of all rows.
 size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
                      std::vector<Fetch::Rows>& rows);
 
-// Plans what of block `block` goes to the host: the new values, the queries of the tokens from `first_kept` on (of the batch),
-// and what the batch's proofs look at. False: the data does not lie as it must.
+// Plans what goes to the host of block `block`: the new values, the queries of the batch's tokens from `first_kept` on,
+// and what its proofs look at. False: the data does not lie as it must.
 class BlockGather {
 public:
     bool make(size_t block, const LayerSources& sources, const Batch& batch, int64_t first_kept);
@@ -113,7 +113,7 @@ private:
 // A row of floats in a cache's type, as the engine stores it.
 void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to);
 
-// Puts the new keys and values of one layer, arrived in host memory, into its mirrors, in the caches' own types.
+// Puts one layer's new keys and values, which have arrived in host memory, into its mirrors, in the caches' own types.
 // `bases`: where each block has arrived; `rows`: where the device's rows have.
 void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uint8_t* const> bases,
                const uint8_t* rows);

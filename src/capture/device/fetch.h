@@ -11,9 +11,10 @@
 
 namespace attnscope::capture {
 
-// Of one device. The transfers run on a stream of their own, ordered behind the engine's by events: the engine waits for
-// nothing but, before its next graph, for our reading of what that graph will overwrite (guard()). On another machine (RPC)
-// there is one stream, the engine's, and requests are answered in order.
+// The transfers out of one device, on a stream of their own, ordered behind the engine's by events. The engine waits in
+// one case only: before a graph that overwrites what we still read (guard()).
+//
+// A device on another machine (RPC) has one stream, the engine's, and answers requests in order.
 class Fetch {
 public:
     static constexpr int n_slots = 2; // one arrives while the other is read
@@ -32,16 +33,16 @@ public:
     };
     // Makes ready what start() does with `gathered`. False: this device cannot, or there is no memory.
     bool prepare_gather(int slot, const Placement::Block& block, const GatherPlan& plan);
-    // Staged: the whole block, copied on the device first, where something else can read it, too. Gathered: what
-    // prepare_gather() was given. The engine waits for that on the device, not for the way to the host.
+    // staged: the whole block is copied on the device first, where others (means) can read it too. gathered: what
+    // prepare_gather() was given. The engine waits for that copy on the device, not for the way to the host.
     enum class How { staged, gathered };
-    // Once `engine` has run what it was given: the block, or what is gathered of it, and the rows into slot `slot`. False: no
-    // memory. What is on the device by then is sent to the host by send().
+    // Brings the block (or what is gathered of it) and the rows into slot `slot`, once `engine` has run what it was
+    // given. send() sends on to the host what is on the device by then. False: no memory.
     bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows,
                size_t rows_bytes, How how);
-    // Sends what start() left to be sent, behind everything that the engine was given meanwhile: the logits, which somebody
-    // waits for, must not share the way to the host with what nobody waits for. Nothing when nothing is left. What was staged is
-    // guarded here already, while nobody waits for the engine.
+    // Sends what start() has staged, after everything that the engine was given meanwhile: somebody waits for the
+    // logits, and nobody for this. Does nothing when nothing is left. guard() of the staged data is done here too,
+    // while nobody waits for the engine.
     void send();
     // Before the engine's next graph. `all`: it will overwrite rows, too, not only the block.
     void guard(ggml_backend_t engine, bool all);

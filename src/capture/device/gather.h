@@ -1,8 +1,8 @@
-// What of a block of placed tensors goes to the host after a batch of many tokens: not all of it.
+// Picks, on the device, what a capture needs of a batch of many tokens, so that the rest never goes to the host.
 //
-// The queries and outputs of a prompt's batch are some hundred megabytes of float32. Of them a capture needs the queries whose
-// rows are kept, in half precision as the engine multiplies them, and of each token the one head that is proven. A graph of
-// copies on the device picks and converts that, behind the engine's own graph; any back end that can copy can do it.
+// The queries and outputs of a prompt's batch are some hundred megabytes of float32. A capture needs the queries whose
+// rows are kept, in half precision, as the engine multiplies them; and of each token the one head that is proven. A
+// graph of copies, behind the engine's own, picks and converts that; any back end that can copy can run it.
 #pragma once
 
 #include "capture/device/placement.h"

@@ -1,4 +1,4 @@
-// A copy in host memory of what the engine stored in a cache on a device, cell by cell as it was stored: with it, tokens are
+// A copy in host memory of a cache that lies on a device, cell by cell, in the cache's own type. With it tokens are
 // proven without reading the device's cache again.
 #pragma once
 

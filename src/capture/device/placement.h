@@ -1,7 +1,8 @@
-// Gives the tensors of a graph that we want to read after it has run memory of their own: one block a device.
+// Gives the tensors that we read after a graph has run memory of their own, one block a device.
 //
-// The engine then computes straight into our memory: nothing is added to its graph, nothing is copied inside it, and one
-// transfer a device takes everything out. ggml's allocator and scheduler take a tensor that has memory already as it is.
+// The engine then computes straight into it: nothing is added to its graph, nothing is copied inside it, and one
+// transfer a device takes everything out. It works because ggml's allocator and scheduler leave a tensor alone that has
+// memory already.
 #pragma once
 
 #include "capture/graph/attention_graph.h"
@@ -29,9 +30,9 @@ public:
         size_t offset = 0; // of the tensor's first byte
     };
 
-    // Places Q, the attention output, and, for caches on a device, the new values (and the new keys, on a remote one) of
-    // every attention that is not refused; without a cache all of K and V. What cannot be placed is refused in words. `release` is called before memory
-    // is given back that a device may still be working with.
+    // Places Q and the attention output of every attention that is not refused; for caches on a device also the new
+    // values, and for a remote device the new keys; without a cache all of K and V. What cannot be placed is refused in
+    // words. `release` is called before memory is given back that a device may still be using.
     template <typename Release> void place(GraphAttention& found, const Release& release) {
         choose(found);
         for (Block& b : blocks_) {

@@ -35,9 +35,9 @@ struct AttentionNode {
     ggml_tensor* k_cells = nullptr;
     ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
     ggml_tensor* v_new = nullptr; // f32: the new values before they are stored; null where V is part of K's cache
-    // A cache may hold sequences side by side, each in a stream with cells of its own. The graph's tokens come stream by stream,
-    // as many of each: token i is of stream first_stream + i / ne(q, 1). Cell c of stream s is cell s * stream_cells + c of the
-    // cache.
+    // Streams: a cache may hold sequences side by side, each with cells of its own. The graph's tokens then come stream
+    // by stream, the same number of each: token i is of stream first_stream + i / ne(q, 1), and cell c of stream s is
+    // cell s * stream_cells + c of the cache.
     int64_t n_stream = 1;      // that the graph computes
     int64_t first_stream = 0;  // of the cache's
     int64_t cache_streams = 1; // that the cache has

@@ -21,8 +21,8 @@ template <typename T> T element(const uint8_t* row, int64_t i) {
     return value;
 }
 
-// A row is mostly long runs: a step in which nothing changes is passed at once. A prompt's mask has as many elements as its
-// batch times the context, and a device may be waiting.
+// Steps over runs in which nothing changes: a prompt's mask has batch times context elements, nearly all in long runs,
+// and a device may be waiting for this.
 template <typename T> Ranges scan(const uint8_t* row, int64_t n, T hidden) {
     constexpr int64_t step = 256;
     using Step = std::array<T, size_t(step)>;

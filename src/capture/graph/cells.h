@@ -46,8 +46,8 @@ private:
 
     std::vector<int64_t> columns_;
     std::vector<int32_t> positions_;
-    // Bit c: cell c does not hold the frame after that of cell c - 1. Cells are taken in order almost always, and who asks for
-    // the columns of a prompt's tokens asks for as many cells as its batch times the context.
+    // Bit c is set where cell c does not hold the frame after that of cell c - 1. Cells are almost always taken in
+    // order, so columns are found run by run: a prompt's tokens ask for as many cells as batch times context.
     std::vector<uint64_t> breaks_;
     bool in_order_ = true;
 };

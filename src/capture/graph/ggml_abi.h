@@ -1,11 +1,12 @@
-// Everything that the capture reads of ggml goes through here: fields of tensors, operations, functions. No other file of this
-// room knows an offset, the number of an operation or a function of ggml (tests/ggml_table_test.py).
+// The one table of what the capture reads of ggml: fields of tensors, numbers of operations, functions. No other file
+// of this room knows any of them (tests/ggml_table_test.py holds that).
 //
-// In our own programs the table is what ggml's headers say, known when this is compiled, and costs nothing. With
-// ATTNSCOPE_FOREIGN_GGML it is filled while the program runs (foreign_ggml()), from the ggml of a program that we did not write,
-// whose fields and numbers are those of its own version; then nothing here needs ggml to be linked. Of ggml's headers such a
-// build uses the names of types, and numbers that were never changed: those of element types, which GGUF files hold, and
-// GGML_STATUS_SUCCESS.
+// Our own programs take the table from ggml's headers: it is known when they are compiled, and costs nothing.
+//
+// ATTNSCOPE_FOREIGN_GGML, the library that goes into other programs, fills it at run time (foreign_ggml()) from the
+// ggml that it finds there, whose fields and numbers are those of its own version. Such a build links no ggml. From the
+// headers it takes the names of types and two kinds of numbers that never changed: those of element types, which GGUF
+// files hold, and GGML_STATUS_SUCCESS.
 #pragma once
 
 #include <ggml-alloc.h>
@@ -85,8 +86,8 @@ struct GgmlTensorLayout {
     X(backend_dev_supports_op)                                                                                         \
     X(backend_sched_synchronize)
 
-// What is asked where layers lie on devices, or means are computed beside the model. A foreign table has all of them or none (null):
-// then layers on devices are refused, in words, and no means are computed.
+// Asked only where layers lie on devices, or means are computed beside the model. A foreign table has all of these or
+// none (null): without them layers on devices are refused, in words, and no means are computed.
 #define ATTNSCOPE_GGML_DEVICE_FUNCTIONS(X)                                                                             \
     X(init)                                                                                                            \
     X(free)                                                                                                            \

@@ -1,4 +1,4 @@
-// The seam: what libllama asks of ggml's scheduler, seen before and after, on the thread that decodes.
+// The way in: what libllama asks of ggml's scheduler, seen before and after, on the thread that decodes.
 #pragma once
 
 #include <ggml-backend.h>

@@ -19,8 +19,8 @@ public:
     void keep(const ggml_tensor* t);
     bool knows(const ggml_tensor* t) const { return find(t) != nullptr; }
     const uint8_t* data(const ggml_tensor* t) const;
-    // What the first `n_query` rows (of all streams together) of a mask let be seen, once. The mask itself is not kept: a prompt's is as large as its
-    // batch times the context.
+    // Which cells the first `n_query` rows of a mask (of all streams together) let be seen, read once. The mask itself
+    // is not kept: a prompt's has batch times context elements.
     void keep_mask(const ggml_tensor* mask, int64_t n_query);
     // The cells that row `row` of a mask that was kept lets be seen.
     const Ranges& visible(const ggml_tensor* mask, int64_t row) const;
@@ -38,9 +38,9 @@ private:
     size_t used_ = 0;
 };
 
-// True when inputs in host memory keep what they hold until the engine sets them for the next graph: once the first device has
-// begun, nothing is computed into host memory. (Where an input's last reader is done, ggml gives its memory to what is computed
-// later.) The graph has its memory.
+// True when inputs in host memory keep their values until the engine sets them for the next graph, that is when nothing
+// is computed into host memory after the first device has begun. Otherwise ggml may give an input's memory to a later
+// result once the input's last reader is done. Ask when the graph has its memory.
 bool inputs_stay(ggml_cgraph* graph, bool (*on_host)(const ggml_tensor*) = is_host);
 
 } // namespace attnscope::capture

@@ -1,8 +1,9 @@
-// The one file that depends on ELF: it defines functions of ggml that libllama calls through the dynamic linker, and
-// calls the real ones. Our definition is found first because the executable (or LD_PRELOAD) comes first in the search.
+// Defines functions of ggml that libllama calls through the dynamic linker, and calls the real ones. The dynamic linker
+// finds ours first because it searches the executable (or LD_PRELOAD) first. The one file of this room that depends on
+// ELF.
 //
-// The only global state of the library is here: the interposed functions have no argument that could carry it, so the
-// hook is found through the thread that decodes.
+// The interposed functions have no argument that could carry a hook, so it is found through the thread that decodes.
+// This is the only global state of the library.
 #include "capture/graph/hook.h"
 
 #if defined(__linux__)
@@ -30,8 +31,8 @@ HookScope::~HookScope() {
 #if defined(__linux__)
 namespace {
 
-// RTLD_NEXT finds nothing where libggml-base was loaded by dlopen with local scope (language bindings do that): then
-// it is looked up in the library that is already loaded.
+// Where libggml-base was loaded by dlopen with local scope (language bindings do that), RTLD_NEXT finds nothing: the
+// function is then looked up in the library that is already loaded.
 void* find_loaded(const char* symbol) {
     struct Search {
         const char* symbol;

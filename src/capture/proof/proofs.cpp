@@ -18,8 +18,8 @@ namespace attnscope::capture {
 
 namespace {
 
-// A proof reads K and V of its head once. One must do for a token where that would be felt: on a CPU, whose threads wait for it, and
-// beside a GPU, whose tokens take little longer at long contexts.
+// A proof reads K and V of one head once. A token has a single proof where more would be felt: on a CPU, whose threads
+// wait for it, and on a GPU at long contexts.
 constexpr int64_t few_columns_on_host = 1024, few_columns_on_device = 16384;
 
 // A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.

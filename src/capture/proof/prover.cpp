@@ -43,8 +43,8 @@ bool computable(const capture::HeadSample& s, std::span<const int32_t> positions
     return plan_rows(request, size_t(s.n_cells), 0).ok();
 }
 
-// Sums and fingerprints of rows. Each adds its own columns in ascending order, as witness_head does; several rows take turns,
-// because one addition waits for the one before it.
+// Sums and fingerprints of several rows. Each row adds its columns in ascending order, as witness_head does; the rows
+// take turns, so that an addition need not wait for the one before it.
 struct RowSums {
     std::array<double, max_tokens_together> sum{}, fingerprint{};
 

@@ -27,8 +27,8 @@ bool any_at_least(const float* x, int64_t n, float bound) { // NaN counts
     return found != 0;
 }
 
-// ggml has no function for this partner of q4_1 and q5_1, which only queries are converted to. A block: scale, the scaled sum of
-// its elements (both f16), 32 elements.
+// q8_1, the type that queries are converted to beside q4_1 and q5_1 keys, has no to_float in ggml. A block: the scale
+// and the scaled sum of its elements (both f16), then 32 elements.
 void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
     constexpr int64_t block = 32;
     const size_t bytes = dtype_row_bytes(DType::q8_1, block);

@@ -12,8 +12,8 @@
 
 namespace attnscope::capture {
 
-// How far the kernel's scores may lie from ours when it multiplies Q without rounding it (float32) and we keep it rounded.
-// Keeps its memory from call to call.
+// How far the kernel's scores may lie from ours where it multiplies Q in float32 and we keep Q rounded. Keeps its
+// memory from call to call.
 class ScoreErrors {
 public:
     // Of tokens that share layer, head, keys and kernel; `rows`: each one's weights by cell. Valid until the next call.

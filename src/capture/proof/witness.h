@@ -16,9 +16,9 @@ namespace attnscope::capture {
 // compares with the engine's output, within what verify/tolerance.h allows.
 Witness witness_head(const capture::HeadSample& sample);
 
-// The same for several tokens at once. Where they share a head, its keys and values are read once for all of them: rows and
-// fingerprints are bit for bit those of witness_head, errors and tolerances within the rounding of float32 sums. Keeps its
-// memory from call to call; one thread at a time.
+// witness_head() for several tokens at once: where they share a head, its keys and values are read once for all. Rows
+// and fingerprints are bit for bit those of witness_head(); errors and tolerances agree within the rounding of float32
+// sums. Keeps its memory from call to call; one thread at a time.
 class Prover {
 public:
     // At most capture::max_proofs_together samples, and as many witnesses.

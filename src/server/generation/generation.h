@@ -1,10 +1,12 @@
-// One generation on its way from the engine's thread to the client that asked for it.
+// One generation, between the engine's thread, which produces tokens, and the client's thread, which asked for it.
 //
-// The engine's thread puts in what it has: tokens, and the frames whose rows are wanted (Q only: their keys are in the
-// KeyStore). The client's thread takes it out and computes the rows there, at the client's pace, so that what waits is small
-// (Q of a token, not its rows). The engine sends nothing, and computes nothing for a client that is behind; but where it decodes
-// on the CPU, its threads compute the rows of one that is not, before they begin the next token: whoever else did it would do it
-// on the cores of threads that wait for one another (GenerationLimits::engine_threads).
+// The engine's thread puts in each token, and the frame of those whose rows are wanted: Q only, whose keys are in the
+// KeyStore. The client's thread takes them out and computes the rows there, at the client's own pace. So what waits for
+// a slow client is small (Q, not rows), and the engine neither sends nor computes for it.
+//
+// Exception: where the engine decodes on the CPU and the client keeps up, the engine's threads compute the rows before
+// they begin the next token. Another thread would take a core from engine threads that wait for one another
+// (GenerationLimits::engine_threads).
 #pragma once
 
 #include "base/mutex.h"

@@ -1,6 +1,7 @@
-// The engine's thread: one session, one generation at a time, in the order in which they came.
+// The engine's thread: one session, one generation at a time, in the order of the requests.
 //
-// The context is kept between generations; the next one goes on after the part that its prompt has in common with it.
+// The context is kept between generations: the next one goes on behind the tokens that its prompt has in common with
+// it.
 #pragma once
 
 #include "server/generation/generation.h"

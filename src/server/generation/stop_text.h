@@ -9,8 +9,8 @@ namespace attnscope::server {
 
 class StopText {
 public:
-    // shown_stop: the stop sequence itself is part of the text (KoboldCPP's way). Otherwise text that may turn out to be
-    // the beginning of one is held back until that is known.
+    // shown_stop: the stop sequence itself is part of the text, as in KoboldCPP. Otherwise text that may be the
+    // beginning of a stop sequence is held back until that is decided.
     StopText(std::vector<std::string> stops, bool shown_stop) : stops_(std::move(stops)), shown_stop_(shown_stop) {}
 
     // Adds the bytes of one token; returns what may be shown now.

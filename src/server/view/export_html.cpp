@@ -1,7 +1,7 @@
-// Single heads are what takes the room: 270 x 500 x 501 / 2 weights in SmolLM2's case. Of each head the weights of at least `least` are
-// kept, a bit a pair saying which, and each in a byte on a logarithmic scale; then deflate. The bits lie key after key: what
-// reads a token is more alike from one query to the next than what a query reads. `least` is the smallest of a ladder with which the
-// file stays within its bytes. The mean over all rows is kept whole, as float32.
+// What takes room is single heads: 270 x 500 x 501 / 2 weights of SmolLM2. Of each head the weights of at least `least`
+// are kept: a bit a pair says which, and a byte holds each on a logarithmic scale; then deflate. The bits lie key after
+// key, because what reads one token changes less from query to query than what one query reads. `least` is the smallest
+// of a ladder with which the file keeps to its size. The mean over all rows is kept whole, as float32.
 #include "server/view/export_html.h"
 
 #include "base/parallel_for.h"
