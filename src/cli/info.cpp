@@ -31,109 +31,122 @@ std::string kinds_of(const Geometry& g) {
     return all;
 }
 
-int run(const std::string& path, bool json) {
-    Result<std::unique_ptr<Recording>> opened = Recording::open(path);
-    if (!opened) return report(opened.error(), json);
-    const RecordingInfo& i = (*opened)->info();
-    Result<std::vector<Frame>> frames = (*opened)->frames(0, i.n_frames);
-    if (!frames) return report(frames.error(), json);
+// What is said about a recording.
+struct Facts {
+    const Recording& recording;
+    const RecordingInfo& info;
+    std::string path;
     int64_t n_prompt = 0, n_ok = 0;
-    for (const Frame& f : *frames) {
-        n_prompt += f.kind == FrameKind::prompt;
-        n_ok += f.verdict == verdict_ok;
+    int64_t bytes = 0; // of the file
+    int64_t raw = 0;   // of its queries and keys
+
+    int64_t n_generated() const { return info.n_frames - n_prompt; }
+};
+
+nlohmann::json layers_json(const Geometry& g) {
+    nlohmann::json layers = nlohmann::json::array();
+    for (const LayerInfo& l : g.layers) {
+        layers.push_back({{"layer", l.layer},
+                          {"n_head", l.n_head},
+                          {"n_head_kv", l.n_head_kv},
+                          {"head_dim", l.head_dim},
+                          {"q_type", dtype_name(l.q_type)},
+                          {"k_type", dtype_name(l.k_type)},
+                          {"scale", l.scale},
+                          {"softcap", l.softcap},
+                          {"max_bias", l.max_bias},
+                          {"sinks", !l.sinks.empty()},
+                          {"mask_group", l.mask_group},
+                          {"absent", l.absent}});
     }
-    std::error_code ec;
-    const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path, ec));
+    return layers;
+}
+
+nlohmann::json sequences_json(const Recording& recording) {
+    nlohmann::json sequences = nlohmann::json::array();
+    for (const Sequence& s : recording.sequences()) {
+        sequences.push_back({{"sequence", s.id},
+                             {"parent", s.parent},
+                             {"n_shared", s.n_shared},
+                             {"n_frames", s.n_frames},
+                             {"label", s.label},
+                             {"ended", s.ended},
+                             {"end_reason", s.end_reason}});
+    }
+    return sequences;
+}
+
+nlohmann::json media_json(const Recording& recording) {
+    nlohmann::json media = nlohmann::json::array();
+    for (const Media& m : recording.media()) {
+        media.push_back({{"sequence", m.sequence},
+                         {"begin", m.begin},
+                         {"end", m.end},
+                         {"kind", m.kind == MediaKind::image ? "image" : "audio"},
+                         {"width", m.width},
+                         {"height", m.height},
+                         {"n_patch_x", m.n_patch_x},
+                         {"n_patch_y", m.n_patch_y},
+                         {"name", m.name},
+                         {"sha256", m.sha256}});
+    }
+    return media;
+}
+
+nlohmann::json facts_json(const Facts& f) {
+    const RecordingInfo& i = f.info;
+    nlohmann::json settings = nlohmann::json::parse(i.settings_json, nullptr, false);
+    if (settings.is_discarded()) settings = nullptr;
+    return {{"path", f.path},
+            {"complete", i.complete},
+            {"n_frames", i.n_frames},
+            {"n_prompt", f.n_prompt},
+            {"n_generated", f.n_generated()},
+            {"frames_ok", f.n_ok},
+            {"bytes", f.bytes},
+            {"q_and_k_bytes", f.raw},
+            {"format_version", i.format_version},
+            {"created", i.created},
+            {"writer", i.writer},
+            {"engine", i.engine},
+            {"entry", i.entry},
+            {"model",
+             {{"file", i.model.path},
+              {"name", i.model.name},
+              {"architecture", i.model.architecture},
+              {"description", i.model.description},
+              {"bytes", i.model.file_bytes},
+              {"sha256", i.model.sha256},
+              {"n_ctx_train", i.model.n_ctx_train},
+              {"n_vocab", i.model.n_vocab}}},
+            {"rows_per_token", i.geometry.n_rows()},
+            {"layers", layers_json(i.geometry)},
+            {"settings", settings},
+            {"sequences", sequences_json(f.recording)},
+            {"media", media_json(f.recording)}};
+}
+
+void print_facts(const Facts& f) {
+    const RecordingInfo& i = f.info;
     const Geometry& g = i.geometry;
-    const int64_t raw = i.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
-    if (json) {
-        nlohmann::json layers = nlohmann::json::array();
-        for (const LayerInfo& l : g.layers) {
-            layers.push_back({{"layer", l.layer},
-                              {"n_head", l.n_head},
-                              {"n_head_kv", l.n_head_kv},
-                              {"head_dim", l.head_dim},
-                              {"q_type", dtype_name(l.q_type)},
-                              {"k_type", dtype_name(l.k_type)},
-                              {"scale", l.scale},
-                              {"softcap", l.softcap},
-                              {"max_bias", l.max_bias},
-                              {"sinks", !l.sinks.empty()},
-                              {"mask_group", l.mask_group},
-                              {"absent", l.absent}});
-        }
-        nlohmann::json sequences = nlohmann::json::array(), media = nlohmann::json::array();
-        for (const Sequence& s : (*opened)->sequences()) {
-            sequences.push_back({{"sequence", s.id},
-                                 {"parent", s.parent},
-                                 {"n_shared", s.n_shared},
-                                 {"n_frames", s.n_frames},
-                                 {"label", s.label},
-                                 {"ended", s.ended},
-                                 {"end_reason", s.end_reason}});
-        }
-        for (const Media& m : (*opened)->media()) {
-            media.push_back({{"sequence", m.sequence},
-                             {"begin", m.begin},
-                             {"end", m.end},
-                             {"kind", m.kind == MediaKind::image ? "image" : "audio"},
-                             {"width", m.width},
-                             {"height", m.height},
-                             {"n_patch_x", m.n_patch_x},
-                             {"n_patch_y", m.n_patch_y},
-                             {"name", m.name},
-                             {"sha256", m.sha256}});
-        }
-        nlohmann::json settings = nlohmann::json::parse(i.settings_json, nullptr, false);
-        if (settings.is_discarded()) settings = nullptr;
-        const nlohmann::json body = {{"path", path},
-                                     {"complete", i.complete},
-                                     {"n_frames", i.n_frames},
-                                     {"n_prompt", n_prompt},
-                                     {"n_generated", i.n_frames - n_prompt},
-                                     {"frames_ok", n_ok},
-                                     {"bytes", bytes},
-                                     {"q_and_k_bytes", raw},
-                                     {"format_version", i.format_version},
-                                     {"created", i.created},
-                                     {"writer", i.writer},
-                                     {"engine", i.engine},
-                                     {"entry", i.entry},
-                                     {"model",
-                                      {{"file", i.model.path},
-                                       {"name", i.model.name},
-                                       {"architecture", i.model.architecture},
-                                       {"description", i.model.description},
-                                       {"bytes", i.model.file_bytes},
-                                       {"sha256", i.model.sha256},
-                                       {"n_ctx_train", i.model.n_ctx_train},
-                                       {"n_vocab", i.model.n_vocab}}},
-                                     {"rows_per_token", g.n_rows()},
-                                     {"layers", layers},
-                                     {"settings", settings},
-                                     {"sequences", sequences},
-                                     {"media", media}};
-        fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-        return exit_good;
-    }
     const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
     line("recording",
-         fmt::format("{}, {}", path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
-    line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, n_prompt,
-                               i.n_frames - n_prompt, n_ok));
+         fmt::format("{}, {}", f.path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
+    line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, f.n_prompt,
+                               f.n_generated(), f.n_ok));
     line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));
     line("", kinds_of(g));
     for (const LayerInfo& l : g.layers) {
         if (!l.captured()) line("", fmt::format("layer {} not captured: {}", l.layer, l.absent));
     }
-    line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(bytes) / 1e6,
-                             raw ? double(bytes) / double(raw) : 0.0,
-                             i.n_frames ? double(bytes) / double(i.n_frames) / 1e3 : 0.0));
+    line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(f.bytes) / 1e6,
+                             f.raw ? double(f.bytes) / double(f.raw) : 0.0,
+                             i.n_frames ? double(f.bytes) / double(i.n_frames) / 1e3 : 0.0));
     line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
     if (!i.model.sha256.empty()) line("identity", i.model.sha256);
     line("engine", fmt::format("{}, {} entry", i.engine, i.entry));
-    if ((*opened)->sequences().size() > 1) {
-        for (const Sequence& s : (*opened)->sequences()) {
+    if (f.recording.sequences().size() > 1) {
+        for (const Sequence& s : f.recording.sequences()) {
             line(s.id == 0 ? "sequences" : "",
                  fmt::format("{}: {} tokens{}{}{}", s.id, s.n_frames,
                              s.n_shared > 0 ? fmt::format(", the first {} with sequence {}", s.n_shared, s.parent) : "",
@@ -143,6 +156,27 @@ int run(const std::string& path, bool json) {
     }
     line("created", fmt::format("{} by {}", i.created, i.writer));
     line("settings", i.settings_json);
+}
+
+int run(const std::string& path, bool json) {
+    Result<std::unique_ptr<Recording>> opened = Recording::open(path);
+    if (!opened) return report(opened.error(), json);
+    const RecordingInfo& info = (*opened)->info();
+    Result<std::vector<Frame>> frames = (*opened)->frames(0, info.n_frames);
+    if (!frames) return report(frames.error(), json);
+    Facts facts{**opened, info, path};
+    for (const Frame& f : *frames) {
+        facts.n_prompt += f.kind == FrameKind::prompt;
+        facts.n_ok += f.verdict == verdict_ok;
+    }
+    std::error_code ec;
+    facts.bytes = static_cast<int64_t>(std::filesystem::file_size(path, ec));
+    const Geometry& g = info.geometry;
+    facts.raw = info.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
+    if (json)
+        fmt::print("{}\n", facts_json(facts).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    else
+        print_facts(facts);
     return exit_good;
 }
 

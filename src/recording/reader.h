@@ -84,6 +84,9 @@ private:
     };
 
     Error damaged(const std::string& what) const;
+    Result<void> check_selected(const FrameRows& rows) const; // layers and heads
+    // Of the rows of a frame that its sequence holds.
+    Result<int64_t> columns_seen(const Frame& frame, FramePlace place) const;
     Error no_such_frame(const FramePlace& place) const;
     const Sequence& sequence(int64_t id) const { return sequences_[size_t(id)]; }
 

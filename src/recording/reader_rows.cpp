@@ -59,6 +59,32 @@ struct RowsBatch {
     }
 };
 
+Result<void> Reader::check_selected(const FrameRows& rows) const {
+    const Geometry& geometry = info_.geometry;
+    for (const int32_t layer : rows.layers) {
+        if (layer < 0 || layer >= geometry.n_layer())
+            return Error{ErrorKind::not_found, fmt::format("{} has no layer {}", path_, layer)};
+    }
+    for (const int32_t head : rows.heads) {
+        if (head < 0 || head >= geometry.max_heads())
+            return Error{ErrorKind::not_found, fmt::format("{} has no head {}", path_, head)};
+    }
+    return {};
+}
+
+Result<int64_t> Reader::columns_seen(const Frame& frame, FramePlace place) const {
+    int64_t n_columns = place.index + 1; // more where a token sees later ones of its batch
+    for (const Ranges& ranges : frame.visible) {
+        if (!ranges.empty()) n_columns = std::max(n_columns, ranges.back().end);
+    }
+    if (n_columns <= sequence(place.sequence).n_frames) return n_columns;
+    if (sequence(place.sequence).ended)
+        return damaged(fmt::format("table frame, row {}: it sees columns that are not there",
+                                   row_number(place.sequence, place.index)));
+    return Error{ErrorKind::not_found,
+                 fmt::format("frame {} of {} sees frames that are not written yet", place.index, path_)};
+}
+
 Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) {
     const int64_t index = place.index;
     const Geometry& geometry = info_.geometry;
@@ -70,16 +96,7 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         const int64_t id = held->sequence; // what the frame sees are columns of the sequence that holds it
         result.layers = all_or(selection.layers, geometry.n_layer());
         result.heads = all_or(selection.heads, geometry.max_heads());
-        for (const int32_t layer : result.layers) {
-            if (layer < 0 || layer >= geometry.n_layer()) {
-                return Error{ErrorKind::not_found, fmt::format("{} has no layer {}", path_, layer)};
-            }
-        }
-        for (const int32_t head : result.heads) {
-            if (head < 0 || head >= geometry.max_heads()) {
-                return Error{ErrorKind::not_found, fmt::format("{} has no head {}", path_, head)};
-            }
-        }
+        if (auto there = check_selected(result); !there) return there.error();
         const Snapshot snapshot(*db_);
         if (!snapshot.began()) return snapshot.began().error();
         auto frame = read_frame({index, id}, true);
@@ -88,17 +105,9 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
             return Error{ErrorKind::not_found,
                          fmt::format("frame {} of {} was recorded without its queries", index, path_)};
         }
-        int64_t n_columns = index + 1; // more where a token sees later ones of its batch
-        for (const Ranges& ranges : frame->visible) {
-            if (!ranges.empty()) n_columns = std::max(n_columns, ranges.back().end);
-        }
-        if (n_columns > sequence(id).n_frames) {
-            if (sequence(id).ended)
-                return damaged(
-                    fmt::format("table frame, row {}: it sees columns that are not there", row_number(id, index)));
-            return Error{ErrorKind::not_found,
-                         fmt::format("frame {} of {} sees frames that are not written yet", index, path_)};
-        }
+        auto width = columns_seen(*frame, {index, id});
+        if (!width) return width.error();
+        const int64_t n_columns = *width;
         const size_t n_rows = result.layers.size() * result.heads.size();
         if (n_rows > 0 && static_cast<size_t>(n_columns) > max_row_floats / n_rows) {
             return Error{
