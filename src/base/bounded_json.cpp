@@ -33,26 +33,23 @@ Result<nlohmann::json> parse_json_object(std::string_view text, const std::strin
     return parsed;
 }
 
+std::optional<int64_t> json_whole(const nlohmann::json& value) {
+    if (value.is_number_unsigned()) {
+        const auto number = value.get<uint64_t>();
+        if (number > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
+        return static_cast<int64_t>(number);
+    }
+    if (value.is_number_integer()) return value.get<int64_t>();
+    if (!value.is_number_float()) return std::nullopt;
+    const auto number = value.get<double>();
+    if (!(std::abs(number) <= 9007199254740992.0) || number != std::floor(number)) return std::nullopt;
+    return static_cast<int64_t>(number);
+}
+
 std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest, int64_t highest) {
     const auto at = object.find(key);
-    if (at == object.end()) return std::nullopt;
-    int64_t value = 0;
-    if (at->is_number_unsigned()) {
-        const uint64_t number = at->get<uint64_t>();
-        if (number > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-        value = static_cast<int64_t>(number);
-    } else if (at->is_number_integer()) {
-        value = at->get<int64_t>();
-    } else if (at->is_number_float()) {
-        const double number = at->get<double>();
-        // beyond 2^53 a double no longer tells neighbouring whole numbers apart
-        if (!(std::abs(number) <= 9007199254740992.0) || number != std::floor(number)) return std::nullopt;
-        value = static_cast<int64_t>(number);
-    } else {
-        return std::nullopt;
-    }
-    if (value < lowest || value > highest) return std::nullopt;
-    return value;
+    const auto value = at == object.end() ? std::nullopt : json_whole(*at);
+    return value && *value >= lowest && *value <= highest ? value : std::nullopt;
 }
 
 std::string json_string(const nlohmann::json& object, const char* key, size_t limit) {

@@ -21,6 +21,10 @@ bool json_depth_is_bounded(std::string_view text);
 // Parses an object; `name` is what messages call it.
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name);
 
+// A whole number, also written as 28.0; nothing when it is anything else, or too large to be exact: beyond 2^53 a double no longer
+// tells neighbouring whole numbers apart.
+std::optional<int64_t> json_whole(const nlohmann::json& value);
+
 // A whole number from `lowest` to `highest` under `key`, also where it is written as 28.0; nothing otherwise.
 std::optional<int64_t> json_integer(const nlohmann::json& object, const char* key, int64_t lowest, int64_t highest);
 

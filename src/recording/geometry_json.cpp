@@ -1,4 +1,5 @@
 #include "recording/geometry_json.h"
+#include "base/bounded_json.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <utility>
 
 namespace attnscope::recording {
 
@@ -33,21 +35,11 @@ public:
     template <typename T> void integer(const char* key, T& out) {
         const json* v = find(key);
         if (!v) return;
-        if (v->is_number_unsigned()) {
-            const auto n = v->get<uint64_t>();
-            if (n <= static_cast<uint64_t>(std::numeric_limits<T>::max()))
-                out = static_cast<T>(n);
-            else
-                good_ = false;
-        } else if (v->is_number_integer()) {
-            const auto n = v->get<int64_t>();
-            if (n >= static_cast<int64_t>(std::numeric_limits<T>::min()) && n < 0)
-                out = static_cast<T>(n);
-            else
-                good_ = false;
-        } else {
+        const auto n = v->is_number_float() ? std::nullopt : base::json_whole(*v);
+        if (n && std::in_range<T>(*n))
+            out = static_cast<T>(*n);
+        else
             good_ = false;
-        }
     }
 
     void type(const char* key, DType& out) {

@@ -1,8 +1,10 @@
 #include "server/dialects/attention_json.h"
 
+#include "base/bounded_json.h"
+#include "server/http/request_fields.h"
+
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
 #include <optional>
 
@@ -10,10 +12,7 @@ namespace attnscope::server {
 
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr size_t max_chosen = 1 << 16;           // layers or heads: above any model
-constexpr double max_exact = 9007199254740992.0; // 2^53: whole numbers up to here are exact in JSON
+constexpr size_t max_chosen = 1 << 16; // layers or heads: above any model
 
 constexpr std::array<std::string_view, 10> known{"layers", "heads", "reduce", "format",     "window",
                                                  "top_k",  "spans", "every",  "accumulate", "window_rows"};
@@ -22,42 +21,10 @@ Error refuse(std::string_view field, const std::string& why) {
     return {ErrorKind::invalid_argument, "\"attention." + std::string(field) + "\" " + why};
 }
 
-// A whole number, also written as 28.0; nothing when it is anything else, or too large to be exact.
-std::optional<int64_t> whole(const Json& value) {
-    if (value.is_number_unsigned()) {
-        const auto u = value.get<uint64_t>();
-        if (u > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
-        return static_cast<int64_t>(u);
-    }
-    if (value.is_number_integer()) return value.get<int64_t>();
-    if (!value.is_number_float()) return std::nullopt;
-    const auto d = value.get<double>();
-    if (!(std::abs(d) <= max_exact) || d != std::floor(d)) return std::nullopt;
-    return static_cast<int64_t>(d);
-}
-
-// Reads fields one after another and keeps the first thing that is wrong.
-class Reader {
+class Reader : public RequestFields {
 public:
-    explicit Reader(const Json& object) : object_(object) {}
+    explicit Reader(const Json& object) : RequestFields(object, "attention.") {}
 
-    const Json* find(const char* field) const {
-        const auto it = object_.find(field);
-        return it == object_.end() || it->is_null() ? nullptr : &*it;
-    }
-    void fail(Error error) {
-        if (!error_) error_ = std::move(error);
-    }
-    const std::optional<Error>& error() const { return error_; }
-
-    int64_t integer(const char* field, int64_t otherwise, int64_t lowest, int64_t highest) {
-        const Json* value = find(field);
-        if (!value) return otherwise;
-        const auto number = whole(*value);
-        if (number && *number >= lowest && *number <= highest) return *number;
-        fail(refuse(field, "must be a whole number from " + std::to_string(lowest) + " to " + std::to_string(highest)));
-        return otherwise;
-    }
     // A number, or an array of them.
     std::vector<int32_t> numbers(const char* field) {
         std::vector<int32_t> out;
@@ -65,11 +32,11 @@ public:
         if (!value) return out;
         const Json list = value->is_array() ? Json() : Json::array({*value});
         const Json& all = value->is_array() ? *value : list;
-        if (all.size() > max_chosen) fail(refuse(field, "lists more than any model has"));
+        if (all.size() > max_chosen) fail(field, "lists more than any model has");
         for (const Json& entry : all) {
-            const auto number = all.size() > max_chosen ? std::nullopt : whole(entry);
+            const auto number = all.size() > max_chosen ? std::nullopt : base::json_whole(entry);
             if (!number || *number < 0 || *number > std::numeric_limits<int32_t>::max()) {
-                fail(refuse(field, "must be a whole number or an array of them, 0 the first"));
+                fail(field, "must be a whole number or an array of them, 0 the first");
                 break;
             }
             out.push_back(static_cast<int32_t>(*number));
@@ -83,35 +50,31 @@ public:
     template <class E>
     E named(const char* field, const Json& value, E otherwise, Result<E> (*from_name)(std::string_view)) {
         if (!value.is_string()) {
-            fail(refuse(field, "must be a name"));
+            fail(field, "must be a name");
             return otherwise;
         }
         auto found = from_name(value.get_ref<const std::string&>());
         if (found) return *found;
-        fail({ErrorKind::invalid_argument, "\"attention." + std::string(field) + "\": " + found.error().message});
+        fail("\"attention." + std::string(field) + "\": " + found.error().message);
         return otherwise;
     }
     void spans(AttentionFields& out);
     void accumulate(AttentionRequest& out);
-
-private:
-    const Json& object_;
-    std::optional<Error> error_;
 };
 
 void Reader::spans(AttentionFields& out) {
     const Json* value = find("spans");
     if (!value) return;
     if (!value->is_array() || value->size() > max_spans)
-        return fail(refuse("spans", "must be an array of at most " + std::to_string(max_spans) + " spans"));
+        return fail("spans", "must be an array of at most " + std::to_string(max_spans) + " spans");
     for (const Json& span : *value) {
         const bool characters = span.is_object() && span.size() == 1 && span.contains("characters");
         const Json& pair = characters ? span.at("characters") : span;
-        const auto begin = pair.is_array() && pair.size() == 2 ? whole(pair[0]) : std::nullopt;
-        const auto end = begin ? whole(pair[1]) : std::nullopt;
+        const auto begin = pair.is_array() && pair.size() == 2 ? base::json_whole(pair[0]) : std::nullopt;
+        const auto end = begin ? base::json_whole(pair[1]) : std::nullopt;
         if (!begin || !end || *begin < 0 || *end < *begin)
-            return fail(refuse("spans", "must list spans as [begin, end) columns or {\"characters\": [begin, end]}, "
-                                        "with 0 <= begin <= end"));
+            return fail("spans", "must list spans as [begin, end) columns or {\"characters\": [begin, end]}, "
+                                 "with 0 <= begin <= end");
         if (characters) out.character_spans.push_back(out.request.spans.size());
         out.request.spans.push_back({*begin, *end});
     }
@@ -123,7 +86,7 @@ void Reader::accumulate(AttentionRequest& out) {
     const Json list = value->is_array() ? Json() : Json::array({*value});
     for (const Json& entry : value->is_array() ? *value : list) {
         const Accumulate what = named("accumulate", entry, Accumulate::total, accumulate_from_name);
-        if (error_) return;
+        if (failed()) return;
         if (std::find(out.accumulate.begin(), out.accumulate.end(), what) == out.accumulate.end())
             out.accumulate.push_back(what);
     }
@@ -154,9 +117,8 @@ Result<AttentionFields> read_attention(const Json& object, std::span<const std::
     request.window_rows = static_cast<int32_t>(reader.integer("window_rows", request.window_rows, 1, max_window_rows));
     reader.spans(out);
     reader.accumulate(request);
-    if (request.reduce == Reduce::spans && request.spans.empty())
-        reader.fail(refuse("spans", "must name at least one span"));
-    if (reader.error()) return *reader.error();
+    if (request.reduce == Reduce::spans && request.spans.empty()) reader.fail("spans", "must name at least one span");
+    if (const auto status = reader.status(); !status) return status.error();
     return out;
 }
 

@@ -33,7 +33,7 @@ double RequestFields::number(const char* key, double fallback, double lowest, do
     if (!value) return fallback;
     const double x = value->is_number() ? value->get<double>() : std::nan("");
     if (!(x >= lowest && x <= highest)) {
-        fail(fmt::format("\"{}\" must be a number from {:g} to {:g}", key, lowest, highest));
+        fail(key, fmt::format("must be a number from {:g} to {:g}", lowest, highest));
         return fallback;
     }
     return x;
@@ -42,13 +42,12 @@ double RequestFields::number(const char* key, double fallback, double lowest, do
 int64_t RequestFields::integer(const char* key, int64_t fallback, int64_t lowest, int64_t highest) {
     const Json* value = find(key);
     if (!value) return fallback;
-    // Bounds are far below 2^53, so that a double holds every number that passes.
-    const double x = value->is_number() ? value->get<double>() : std::nan("");
-    if (!(x >= static_cast<double>(lowest) && x <= static_cast<double>(highest)) || x != std::floor(x)) {
-        fail(fmt::format("\"{}\" must be a whole number from {} to {}", key, lowest, highest));
+    const auto x = base::json_whole(*value);
+    if (!x || *x < lowest || *x > highest) {
+        fail(key, fmt::format("must be a whole number from {} to {}", lowest, highest));
         return fallback;
     }
-    return static_cast<int64_t>(x);
+    return *x;
 }
 
 bool RequestFields::flag(const char* key, bool fallback) {
@@ -56,7 +55,7 @@ bool RequestFields::flag(const char* key, bool fallback) {
     if (!value) return fallback;
     if (value->is_boolean()) return value->get<bool>();
     if (value->is_number_integer()) return value->get<double>() != 0; // Python clients send 0 and 1
-    fail(fmt::format("\"{}\" must be true or false", key));
+    fail(key, "must be true or false");
     return fallback;
 }
 
@@ -64,12 +63,12 @@ std::string RequestFields::text(const char* key, std::string fallback, size_t li
     const Json* value = find(key);
     if (!value) return fallback;
     if (!value->is_string()) {
-        fail(fmt::format("\"{}\" must be a string", key));
+        fail(key, "must be a string");
         return fallback;
     }
     const auto& s = value->get_ref<const std::string&>();
     if (s.size() > limit) {
-        fail(fmt::format("\"{}\" is longer than {} bytes", key, limit));
+        fail(key, fmt::format("is longer than {} bytes", limit));
         return fallback;
     }
     return s;
@@ -81,7 +80,7 @@ std::vector<std::string> RequestFields::texts(const char* key, size_t most, size
     if (!value) return out;
     const auto take = [&](const Json& one) {
         if (!one.is_string() || one.get_ref<const std::string&>().size() > limit) {
-            fail(fmt::format("\"{}\" must hold strings of at most {} bytes", key, limit));
+            fail(key, fmt::format("must hold strings of at most {} bytes", limit));
         } else if (!one.get_ref<const std::string&>().empty()) {
             out.push_back(one.get<std::string>());
         }
@@ -91,7 +90,7 @@ std::vector<std::string> RequestFields::texts(const char* key, size_t most, size
         return out;
     }
     if (value->size() > most) {
-        fail(fmt::format("\"{}\" holds {} strings; at most {} are taken", key, value->size(), most));
+        fail(key, fmt::format("holds {} strings; at most {} are taken", value->size(), most));
         return out;
     }
     for (const Json& one : *value) take(one);
@@ -103,22 +102,22 @@ std::optional<std::vector<int32_t>> RequestFields::token_ids(const char* key, in
     if (!value) return std::nullopt;
     std::vector<int32_t> ids;
     if (!value->is_array()) {
-        fail(fmt::format("\"{}\" must be an array of token ids", key));
+        fail(key, "must be an array of token ids");
         return ids;
     }
     if (value->size() > most) {
-        fail(fmt::format("\"{}\" holds {} tokens; at most {} are taken", key, value->size(), most));
+        fail(key, fmt::format("holds {} tokens; at most {} are taken", value->size(), most));
         return ids;
     }
     ids.reserve(value->size());
     for (size_t i = 0; i < value->size(); ++i) {
         const Json& one = (*value)[i];
-        const double x = one.is_number() ? one.get<double>() : -1;
-        if (!(x >= 0 && x < n_vocab) || x != std::floor(x)) {
+        const auto id = base::json_whole(one);
+        if (!id || *id < 0 || *id >= n_vocab) {
             fail(fmt::format("\"{}\"[{}] must be a token id from 0 to {}", key, i, n_vocab - 1));
             return ids;
         }
-        ids.push_back(static_cast<int32_t>(x));
+        ids.push_back(static_cast<int32_t>(*id));
     }
     return ids;
 }

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace attnscope::server {
@@ -22,8 +23,8 @@ Result<Json> parse_body(std::string_view body);
 
 class RequestFields {
 public:
-    // Borrows `object`.
-    explicit RequestFields(const Json& object) : object_(object) {}
+    // Borrows `object`. `prefix`: what stands before a field's name in messages: "attention." of an object inside the body.
+    explicit RequestFields(const Json& object, std::string prefix = {}) : object_(object), prefix_(std::move(prefix)) {}
 
     // The value under `key` unless it is absent or null. The field counts as one that is known here.
     const Json* find(const char* key) const;
@@ -42,11 +43,15 @@ public:
     std::optional<std::vector<int32_t>> token_ids(const char* key, int32_t n_vocab, size_t most);
 
     void fail(const std::string& message);
+    // Says of the field what is wrong: "\"attention.window\" must be ...".
+    void fail(const char* key, const std::string& why) { fail("\"" + prefix_ + key + "\" " + why); }
+    bool failed() const { return !error_.empty(); }
     // What is wrong with the fields read so far; kind invalid_argument.
     Result<void> status() const;
 
 private:
     const Json& object_;
+    std::string prefix_;
     std::string error_;
     mutable std::set<std::string> known_;
 };
