@@ -47,6 +47,10 @@ void Capture::share(const Shared& shared) {
     tap_->share(shared);
 }
 
+void Capture::know_cell(int32_t group, int64_t cell, int64_t column, int32_t position) {
+    tap_->know_cell(group, cell, column, position);
+}
+
 // Finds out which columns the patches will have.
 void Capture::announce_media(const Tokens& tokens) {
     for (const MediaTokens& m : tokens.media) {

@@ -83,6 +83,9 @@ public:
     void forget(); // everything, errors too
     // The next frame of sequence `to` has index `n`. Between two decodes, beside the engine's own call.
     void share(const Shared& shared);
+    // A cell holds frame `column` of some sequence though no graph has stored it there (a state was restored); -1: nobody knows what it
+    // holds. `group`: LayerInfo::mask_group. Between two decodes; flush() first.
+    void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position);
     // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
     Result<void> flush();
 

@@ -54,6 +54,21 @@ void fail(Batch& batch, const std::string& why) {
     if (batch.error.empty()) batch.error = why;
 }
 
+// Tokens that have no frame.
+void drop_nobodys(Batch& batch) {
+    size_t kept = 0;
+    for (size_t i = 0; i < batch.frames.size(); ++i) {
+        if (batch.frames[i].sequence == Tokens::nobody) continue;
+        if (kept != i) {
+            batch.frames[kept] = std::move(batch.frames[i]);
+            if (i < batch.facts.size()) batch.facts[kept] = std::move(batch.facts[i]);
+        }
+        ++kept;
+    }
+    if (batch.facts.size() == batch.frames.size()) batch.facts.resize(kept);
+    batch.frames.resize(kept);
+}
+
 } // namespace
 
 ggml_type Collector::q_type_of(const AttentionNode& node) {
@@ -82,6 +97,10 @@ void Collector::share(const Shared& s) {
     for (size_t g = 0; g < maps_.size(); ++g) {
         if (stream_cells_[g] > 0) maps_[g].copy(from * stream_cells_[g], to * stream_cells_[g], stream_cells_[g], s.n);
     }
+}
+
+void Collector::know_cell(int32_t group, int64_t cell, int64_t column, int32_t position) {
+    if (group >= 0 && size_t(group) < maps_.size()) maps_[size_t(group)].assign(cell, column, position);
 }
 
 void Collector::announce(const Tokens& tokens) {
@@ -163,13 +182,22 @@ void Collector::drop(const Batch& batch) {
     samples_ = batch.first_sample;
 }
 
-int32_t Collector::group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells) {
+int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
+    const ggml_tensor* k_cells = node.k_cells;
+    int64_t k_first_cell = node.k_first_cell;
+    if (!stores_keys(node) && !node.graph_keys) {
+        const Batch::Group& lent = batch.groups[size_t(lender(batch, node)->written_group)];
+        k_cells = lent.k_cells, k_first_cell = lent.k_first_cell;
+    }
     for (size_t g = 0; g < batch.groups.size(); ++g) {
-        if (batch.groups[g].mask == mask && batch.groups[g].k_cells == k_cells) return static_cast<int32_t>(g);
+        const Batch::Group& group = batch.groups[g];
+        if (group.mask == node.mask && group.k_cells == k_cells && group.k_first_cell == k_first_cell)
+            return static_cast<int32_t>(g);
     }
     batch.groups.emplace_back();
-    batch.groups.back().mask = mask;
+    batch.groups.back().mask = node.mask;
     batch.groups.back().k_cells = k_cells;
+    batch.groups.back().k_first_cell = k_first_cell;
     if (maps_.size() < batch.groups.size()) {
         maps_.emplace_back();
         stream_cells_.push_back(0);
@@ -229,25 +257,28 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     const uint8_t* cells = group.k_cells ? inputs.data(group.k_cells) : nullptr;
     if ((group.k_cells && !cells) || !inputs.knows(group.mask))
         return fail(batch, "what layer " + std::to_string(node.layer) + " was given was not seen");
+    const bool in_cache = !node.graph_keys;
     const int64_t n_cells =
-        cells ? static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1)) : std::min(batch.n_query, ne(node.k, 1));
+        in_cache ? static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1)) : std::min(batch.n_query, ne(node.k, 1));
     group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
     stream_cells_[index] = group.stream_cells;
     for (int64_t i = 0; i < batch.n_query; ++i) {
-        int64_t cell = i;
+        int64_t cell = in_cache ? group.k_first_cell + i : i;
         if (cells) std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
         if (cell < 0 || cell >= n_cells) return fail(batch, "a key is stored outside of its cache");
         group.written[size_t(i)] = cell;
-        const bool taken = cells && map.column(cell) != CellMap::unknown;
+        const bool taken = in_cache && map.column(cell) != CellMap::unknown;
         batch.overwrites = batch.overwrites || taken;
         if (taken && unfinished && index < unfinished->groups.size())
             unfinished->groups[index].before.push_back(map.entry(cell));
-        map.assign(cell, batch.frames[size_t(i)].index, batch.positions[size_t(i)]);
+        const Frame& frame = batch.frames[size_t(i)];
+        map.assign(cell, frame.sequence == Tokens::nobody ? CellMap::unknown : frame.index, batch.positions[size_t(i)]);
     }
     for (int64_t i = 0; i < batch.n_query; ++i) {
         group.cells[size_t(i)] = inputs.visible(group.mask, i);
         const int64_t first = batch.first_cell(static_cast<int32_t>(index), i), unknown = batch.n_unknown;
         const Ranges& seen = group.cells[size_t(i)];
+        if (batch.frames[size_t(i)].sequence == Tokens::nobody) continue;
         Ranges& columns = group.columns[size_t(i)];
         columns = map.columns_of(first == 0 ? seen : moved(seen, first), &batch.n_unknown);
         // Of one sequence no two cells hold the same column: else the mask shows cells of another one, or what was forgotten.
@@ -273,7 +304,7 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
     layer.info.k_layer = index;
     if (layer.info.captured() && node.graph_keys) {
         layer.info.key_source = KeySource::graph;
-    } else if (layer.info.captured() && !node.k_cells) { // keys of an earlier layer
+    } else if (layer.info.captured() && !stores_keys(node)) { // keys of an earlier layer
         const Batch::Layer* owner = lender(batch, node);
         if (!owner)
             layer.info = refused(layer.info, "its keys are not written by this graph");
@@ -283,11 +314,8 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
             layer.info.k_layer = owner->info.k_layer;
     }
     if (layer.info.captured()) {
-        const ggml_tensor* k_cells = node.k_cells || node.graph_keys
-                                         ? node.k_cells
-                                         : batch.groups[size_t(lender(batch, node)->written_group)].k_cells;
         const size_t groups_before = batch.groups.size();
-        layer.group = group_of(batch, node.mask, k_cells);
+        layer.group = group_of(batch, node);
         layer.info.mask_group = layer.group;
         if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
         if (geometry_known_ && index < geometry_.n_layer()) {
@@ -418,6 +446,7 @@ bool Collector::finish(Batch& batch, std::string& error) {
             f.visible.push_back(g < n_groups ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
         }
     }
+    drop_nobodys(batch);
     return true;
 }
 

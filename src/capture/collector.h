@@ -78,7 +78,8 @@ struct Batch {
         std::vector<Ranges> columns;          // the same as columns
         std::vector<CellView::Entry> before;  // what cells held before the next batch took them
         const ggml_tensor* mask = nullptr;    // to tell groups apart while the graph is seen; never read later
-        const ggml_tensor* k_cells = nullptr; // null: without a cache, where token i is cell i
+        const ggml_tensor* k_cells = nullptr; // null without a cache, where token i is cell i, and with k_first_cell
+        int64_t k_first_cell = -1;            // AttentionNode::k_first_cell
     };
     struct Layer {
         LayerInfo info;
@@ -208,11 +209,13 @@ public:
     void truncate(int64_t sequence, int64_t index);
     // Sequence `to` begins with the first `n` frames of `from`.
     void share(const Shared& shared);
+    // Capture::know_cell.
+    void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position);
     // Q of frames for which this returns false is not kept. Empty: all are. Not while a batch is taken.
     void want_queries(std::function<bool(int64_t sequence, int64_t index)> wanted) { queries_ = std::move(wanted); }
 
 private:
-    int32_t group_of(Batch& batch, const ggml_tensor* mask, const ggml_tensor* k_cells);
+    int32_t group_of(Batch& batch, const AttentionNode& node);
     static const Batch::Layer* lender(const Batch& batch, const AttentionNode& node);
     void see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished);
     void see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const;

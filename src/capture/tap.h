@@ -30,6 +30,9 @@ public:
     void forget(); // everything, errors too
     void forget(int64_t sequence, int64_t from) { collector_.truncate(sequence, from); }
     void share(const Shared& shared) { collector_.share(shared); }
+    void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position) {
+        collector_.know_cell(group, cell, column, position);
+    }
     int64_t next_index(int64_t sequence) const { return collector_.next_index(sequence); }
     // Around every decode.
     void begin_decode(const Tokens& tokens) { collector_.announce(tokens); }

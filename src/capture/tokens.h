@@ -32,6 +32,8 @@ struct Tokens {
     // order; where a cache has streams, those of a sequence go to the stream with its number, because llama.cpp builds
     // such graphs stream by stream.
     bool in_graph_order = false;
+    // A token of this sequence has no frame: what it sees is not known. Nor is its cell, then.
+    static constexpr int64_t nobody = -1;
 
     int64_t sequence(size_t i) const { return i < sequences.size() ? sequences[i] : 0; }
     FrameKind kind_of(size_t i) const { return i < kinds.size() ? kinds[i] : kind; }

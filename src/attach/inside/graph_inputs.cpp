@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 namespace attnscope::attach {
@@ -45,7 +46,22 @@ std::string why_none(const std::vector<capture::AttentionNode>& nodes) {
     if (std::any_of(nodes.begin(), nodes.end(), [](const capture::AttentionNode& n) { return n.graph_keys; }))
         return "it reads a text without a KV cache (an encoder), which is not followed here (use attnscope capture -n "
                "0)";
-    return "its keys are stored in a way that is not known (llama.cpp stores them so since July 2025)";
+    return "its keys are stored in a way that is not known";
+}
+
+std::vector<CacheMemory> caches_of(const capture::GraphAttention& found) {
+    std::vector<CacheMemory> caches;
+    for (size_t l = 0; l < found.nodes.size(); ++l) {
+        const capture::AttentionNode& n = found.nodes[l];
+        if (!n.refusal.empty() || !capture::stores_keys(n)) continue;
+        const auto add = [&](const ggml_tensor* cache, size_t cell) {
+            const auto begin = reinterpret_cast<uintptr_t>(capture::data(cache));
+            if (begin != 0) caches.push_back({begin, begin + capture::nbytes(cache), cell, static_cast<int32_t>(l)});
+        };
+        add(n.k_cache, capture::nb(n.k, 1));
+        if (const ggml_tensor* v = capture::owner(n.v); v != n.k_cache) add(v, 0);
+    }
+    return caches;
 }
 
 } // namespace
@@ -55,32 +71,55 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     const capture::GraphAttention found = capture::find_attention(graph);
     if (found.nodes.empty()) return in;
     const ggml_tensor* embedding = find_embedding(graph, found.n_query);
-    if (!embedding) return in;
     const auto captured = std::find_if(found.nodes.begin(), found.nodes.end(), [](const capture::AttentionNode& n) {
-        return n.refusal.empty() && n.k_cells && !capture::mask_is_computed(n);
+        return n.refusal.empty() && capture::stores_keys(n) && !capture::mask_is_computed(n);
     });
     if (captured == found.nodes.end()) {
-        in.refusal = why_none(found.nodes);
+        if (embedding) in.refusal = why_none(found.nodes);
         return in;
     }
     in.cells = captured->k_cells;
+    in.first_cell = captured->k_first_cell;
     in.mask = captured->mask;
-    in.cache = capture::data(captured->k_cache);
+    in.layer = static_cast<int32_t>(captured - found.nodes.begin());
+    in.n_cells = static_cast<int64_t>(capture::nbytes(captured->k_cache) / capture::nb(captured->k, 1));
+    in.caches = caches_of(found);
     in.positions = found.positions;
     in.n = found.n_query;
     in.stream_tokens = capture::ne(captured->q, 1);
     in.first_stream = captured->first_stream;
     in.stream_cells = captured->cache_streams > 1 ? captured->stream_cells : 0;
+    if (!embedding) return in;
     in.tokens = capture::src(embedding, 1);
     in.n_vocab = static_cast<int32_t>(capture::ne(capture::src(embedding, 0), 1));
     return in;
+}
+
+std::vector<ggml_tensor*> written_views(ggml_cgraph* graph) {
+    std::vector<ggml_tensor*> views;
+    const int n_nodes = ggml().graph_n_nodes(graph);
+    ggml_tensor** nodes = ggml().graph_nodes(graph);
+    for (int i = 0; i < n_nodes; ++i) {
+        const capture::Op op = capture::op(nodes[i]);
+        const ggml_tensor* owner = capture::view_src(nodes[i]);
+        const bool writes = op == capture::Op::rope || op == capture::Op::cpy || op == capture::Op::set_rows;
+        if (writes && owner && capture::op(owner) == capture::Op::none) views.push_back(nodes[i]);
+    }
+    return views;
+}
+
+std::vector<int64_t> read_cells(const GraphInputs& in) {
+    if (in.cells) return read<int64_t>(in.cells, in.n);
+    std::vector<int64_t> cells(static_cast<size_t>(in.n));
+    std::iota(cells.begin(), cells.end(), in.first_cell);
+    return cells;
 }
 
 GraphTokens read_tokens(const GraphInputs& in) {
     GraphTokens t;
     t.ids = read<int32_t>(in.tokens, in.n);
     if (in.positions) t.positions = read<int32_t>(in.positions, in.n);
-    t.cells = read<int64_t>(in.cells, in.n);
+    t.cells = read_cells(in);
     std::vector<uint8_t> mask(capture::nbytes(in.mask));
     ggml().backend_tensor_get(in.mask, mask.data(), 0, mask.size());
     for (int64_t i = 0; i < in.n; ++i) {

@@ -1,6 +1,7 @@
 // What a graph says of its tokens, found by structure: names of inputs differ from version to version.
 #pragma once
 
+#include "attach/inside/cache_contents.h"
 #include "capture/graph/attention_graph.h"
 
 #include <attnscope/types.h>
@@ -15,19 +16,29 @@ namespace attnscope::attach {
 struct GraphInputs {
     ggml_tensor* tokens = nullptr;    // i32 (n): rows of the embedding matrix that are looked up
     ggml_tensor* positions = nullptr; // i32 (n or more)
-    ggml_tensor* cells = nullptr;     // i64 (n): where the first captured layer stores its keys
-    ggml_tensor* mask = nullptr;      // of that layer
-    const void* cache = nullptr;      // its keys' memory: another one belongs to another context
+    ggml_tensor* cells = nullptr; // i64 (n): where the first captured layer stores its keys; null: from first_cell on
+    int64_t first_cell = -1;
+    ggml_tensor* mask = nullptr;     // of that layer
+    int32_t layer = -1;              // its place among the graph's attentions
+    int64_t n_cells = 0;             // of its cache
+    std::vector<CacheMemory> caches; // keys and values of all layers
     int64_t n = 0;
     // Tokens of one stream of the cache, and its cells (capture::AttentionNode::stream_cells); 0 cells: the cache has one stream
     int64_t stream_tokens = 0, first_stream = 0, stream_cells = 0;
     int32_t n_vocab = 0;
     std::string refusal; // text with attention that cannot be captured: why; empty otherwise
 
+    // Does it store keys in a cache, of text or of something else (a picture)?
+    bool stores() const { return (cells || first_cell >= 0) && n > 0; }
     // Is this a model's text, with keys in a cache?
-    bool complete() const { return tokens && cells && mask && n > 0; }
+    bool complete() const { return tokens && (cells || first_cell >= 0) && mask && n > 0; }
 };
 GraphInputs find_inputs(ggml_cgraph* graph);
+
+// Memory that a graph without attention writes to: keys in a cache are turned to other positions (a context shift).
+std::vector<ggml_tensor*> written_views(ggml_cgraph* graph);
+// Cells that these inputs store to.
+std::vector<int64_t> read_cells(const GraphInputs& inputs);
 
 // What they hold, when the graph is about to run.
 struct GraphTokens {

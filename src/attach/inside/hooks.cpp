@@ -6,11 +6,13 @@
 #include "attach/inside/loaded.h"
 #include "attach/inside/probe.h"
 #include "attach/inside/program.h"
+#include "capture/graph/ggml_abi.h"
 #include "capture/graph/hook.h"
 
 #include <array>
 #include <atomic>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 
@@ -76,6 +78,11 @@ private:
 using AllocGraph = bool (*)(ggml_backend_sched_t, ggml_cgraph*);
 using Compute = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 using FreeSched = void (*)(ggml_backend_sched_t);
+using Set = void (*)(ggml_tensor*, const void*, size_t, size_t);
+using Set2d = void (*)(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t);
+using SetAsync = void (*)(ggml_backend_t, ggml_tensor*, const void*, size_t, size_t);
+using Memset = void (*)(ggml_tensor*, uint8_t, size_t, size_t);
+using Copy = void (*)(const ggml_tensor*, ggml_tensor*);
 struct GgufParams { // gguf_init_params
     bool no_alloc;
     void* context;
@@ -87,6 +94,11 @@ Real<Compute> real_async("ggml_backend_sched_graph_compute_async");
 Real<Compute> real_sync("ggml_backend_sched_graph_compute");
 Real<FreeSched> real_free("ggml_backend_sched_free");
 Real<InitFromFile> real_gguf("gguf_init_from_file");
+Real<Set> real_set("ggml_backend_tensor_set");
+Real<Set2d> real_set_2d("ggml_backend_tensor_set_2d");
+Real<SetAsync> real_set_async("ggml_backend_tensor_set_async");
+Real<Memset> real_memset("ggml_backend_tensor_memset");
+Real<Copy> real_copy("ggml_backend_tensor_copy");
 
 thread_local bool inside = false; // the synchronous function calls the asynchronous one
 
@@ -109,6 +121,20 @@ ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* g
     const ggml_status status = stream->compute(sched, graph, [&] { return real(sched, graph); });
     inside = false;
     return status;
+}
+
+// Around a write to `bytes` of a tensor from `offset` on (SIZE_MAX: to all of it), which may lie in a cache that is captured.
+template <typename F> void write_through(const ggml_tensor* tensor, size_t offset, size_t bytes, F&& real) {
+    const auto data = inside || !knows_ggml() ? 0 : reinterpret_cast<uintptr_t>(capture::data(tensor));
+    if (data == 0) return real();
+    const uintptr_t begin = data + offset, end = bytes == SIZE_MAX ? data + capture::nbytes(tensor) : begin + bytes;
+    const std::shared_ptr<Stream> stream = stream_with_cache(begin, end);
+    if (!stream) return real();
+    inside = true;
+    stream->before_write();
+    real();
+    stream->after_write(begin, end);
+    inside = false;
 }
 
 } // namespace
@@ -147,6 +173,39 @@ ATTNSCOPE_HOOK void attnscope_sched_free(ggml_backend_sched_t sched) {
     real(sched);
 }
 
+ATTNSCOPE_HOOK void attnscope_set(ggml_tensor* t, const void* data, size_t offset, size_t bytes) {
+    const Set real = real_set.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_tensor_set");
+    write_through(t, offset, bytes, [&] { real(t, data, offset, bytes); });
+}
+
+ATTNSCOPE_HOOK void attnscope_set_2d(ggml_tensor* t, const void* data, size_t offset, size_t bytes, size_t n,
+                                     size_t stride, size_t data_stride) {
+    const Set2d real = real_set_2d.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_tensor_set_2d");
+    write_through(t, offset, n > 0 ? (n - 1) * stride + bytes : 0,
+                  [&] { real(t, data, offset, bytes, n, stride, data_stride); });
+}
+
+ATTNSCOPE_HOOK void attnscope_set_async(ggml_backend_t backend, ggml_tensor* t, const void* data, size_t offset,
+                                        size_t bytes) {
+    const SetAsync real = real_set_async.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_tensor_set_async");
+    write_through(t, offset, bytes, [&] { real(backend, t, data, offset, bytes); });
+}
+
+ATTNSCOPE_HOOK void attnscope_memset(ggml_tensor* t, uint8_t value, size_t offset, size_t bytes) {
+    const Memset real = real_memset.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_tensor_memset");
+    write_through(t, offset, bytes, [&] { real(t, value, offset, bytes); });
+}
+
+ATTNSCOPE_HOOK void attnscope_copy(const ggml_tensor* from, ggml_tensor* to) {
+    const Copy real = real_copy.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_tensor_copy");
+    write_through(to, 0, SIZE_MAX, [&] { real(from, to); });
+}
+
 ATTNSCOPE_HOOK void* attnscope_gguf_init(const char* path, GgufParams params) {
     const InitFromFile real = real_gguf.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("gguf_init_from_file");
@@ -176,6 +235,13 @@ ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t, ggml_cg
     ATTNSCOPE_EXPORT(attnscope_compute_async);
 ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t, ggml_cgraph*) ATTNSCOPE_EXPORT(attnscope_compute);
 void ggml_backend_sched_free(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_free);
+void ggml_backend_tensor_set(ggml_tensor*, const void*, size_t, size_t) ATTNSCOPE_EXPORT(attnscope_set);
+void ggml_backend_tensor_set_2d(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t)
+    ATTNSCOPE_EXPORT(attnscope_set_2d);
+void ggml_backend_tensor_set_async(ggml_backend_t, ggml_tensor*, const void*, size_t, size_t)
+    ATTNSCOPE_EXPORT(attnscope_set_async);
+void ggml_backend_tensor_memset(ggml_tensor*, uint8_t, size_t, size_t) ATTNSCOPE_EXPORT(attnscope_memset);
+void ggml_backend_tensor_copy(const ggml_tensor*, ggml_tensor*) ATTNSCOPE_EXPORT(attnscope_copy);
 void* gguf_init_from_file(const char*, GgufParams) ATTNSCOPE_EXPORT(attnscope_gguf_init);
 void ggml_abort(const char*, int, const char*, ...) ATTNSCOPE_EXPORT(attnscope_abort);
 
@@ -187,6 +253,11 @@ __attribute__((visibility("default"))) void* ggml_backend_init() {
         {"ggml_backend_sched_graph_compute_async", reinterpret_cast<void*>(attnscope_compute_async)},
         {"ggml_backend_sched_graph_compute", reinterpret_cast<void*>(attnscope_compute)},
         {"ggml_backend_sched_free", reinterpret_cast<void*>(attnscope_sched_free)},
+        {"ggml_backend_tensor_set", reinterpret_cast<void*>(attnscope_set)},
+        {"ggml_backend_tensor_set_2d", reinterpret_cast<void*>(attnscope_set_2d)},
+        {"ggml_backend_tensor_set_async", reinterpret_cast<void*>(attnscope_set_async)},
+        {"ggml_backend_tensor_memset", reinterpret_cast<void*>(attnscope_memset)},
+        {"ggml_backend_tensor_copy", reinterpret_cast<void*>(attnscope_copy)},
         {"gguf_init_from_file", reinterpret_cast<void*>(attnscope_gguf_init)},
         {"ggml_abort", reinterpret_cast<void*>(attnscope_abort)},
     };

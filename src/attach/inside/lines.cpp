@@ -14,48 +14,67 @@ bool contains(const Ranges& ranges, int64_t cell) {
 
 } // namespace
 
-const Lines::Cell* Lines::predecessor(int32_t position, int64_t cell, const Ranges& visible) const {
+Lines::Before Lines::before(int32_t position, int64_t cell, const Ranges& visible) const {
     if (latest_ != none && latest_ != cell) {
         const Cell& latest = cells_[size_t(latest_)];
-        // no position lies between
-        if (latest.line != none && latest.position + 1 == position && contains(visible, latest_)) return &latest;
+        // no position lies between, and whoever saw what it saw was known
+        if (latest.line != none && latest.position + 1 == position && contains(visible, latest_)) return {&latest};
     }
-    const Cell* best = nullptr;
+    Before best;
     for (const Range& r : visible) {
         const int64_t end = std::min(r.end, static_cast<int64_t>(cells_.size()));
+        if (r.end > end && (r.end - std::max(r.begin, end) > 1 || r.end - 1 != cell)) return {nullptr, true};
         for (int64_t c = r.begin; c < end; ++c) {
             const Cell& candidate = cells_[size_t(c)];
-            if (c == cell || candidate.line == none || candidate.position >= position) continue;
-            if (!best || candidate.position > best->position) best = &candidate;
+            if (c == cell) continue;
+            if (candidate.line == none) return {nullptr, true};
+            if (candidate.position >= position) continue;
+            if (!best.cell || candidate.position > best.cell->position) best.cell = &candidate;
         }
     }
     return best;
 }
 
+Lines::Cell& Lines::at(int64_t cell) {
+    if (cells_.size() <= size_t(cell)) cells_.resize(size_t(cell) + 1);
+    return cells_[size_t(cell)];
+}
+
 Place Lines::place(int32_t position, int64_t cell, const Ranges& visible) {
-    const Cell* before = predecessor(position, cell, visible);
+    const Before found = before(position, cell, visible);
     Place place;
-    place.alone = !before;
-    if (before && before->index + 1 == lengths_[size_t(before->line)]) {
-        place.line = before->line;
-        place.index = before->index + 1;
+    if (found.unknown) {
+        forget_cell(cell);
+        place.unknown = true;
+        return place;
+    }
+    const Cell* last = found.cell;
+    place.alone = !last;
+    if (last && last->index + 1 == lengths_[size_t(last->line)]) {
+        place.line = last->line;
+        place.index = last->index + 1;
     } else {
         place.begins = true;
         place.line = n_lines();
-        place.index = before ? before->index + 1 : 0;
-        place.parent = before ? before->line : none;
+        place.index = last ? last->index + 1 : 0;
+        place.parent = last ? last->line : none;
         place.n_shared = place.index;
         lengths_.push_back(place.index);
     }
     ++lengths_[size_t(place.line)];
-    if (cells_.size() <= size_t(cell)) cells_.resize(size_t(cell) + 1);
-    cells_[size_t(cell)] = {place.line, place.index, position};
+    at(cell) = {place.line, place.index, position};
     latest_ = cell;
     return place;
 }
 
 void Lines::forget_cell(int64_t cell) {
-    if (size_t(cell) < cells_.size()) cells_[size_t(cell)].line = none;
+    at(cell).line = none;
+    if (latest_ == cell) latest_ = none;
+}
+
+void Lines::restore_cell(int64_t cell, int64_t line, int64_t index, int32_t position) {
+    at(cell) = {line, index, position};
+    if (latest_ == cell) latest_ = none;
 }
 
 } // namespace attnscope::attach

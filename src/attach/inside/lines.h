@@ -15,6 +15,8 @@ struct Place {
     bool begins = false; // the line is new with this token
     int64_t parent = -1, n_shared = 0;
     bool alone = false; // it sees nothing before itself
+    // It sees a cell of which nobody knows what it holds: it continues nothing that we know, and has no place.
+    bool unknown = false;
 };
 
 // The lines of one cache. Every token's predecessor is the visible cell with the highest position below its own; where somebody
@@ -27,6 +29,10 @@ public:
     Place place(int32_t position, int64_t cell, const Ranges& visible);
     // A cell holds what no graph has stored.
     void forget_cell(int64_t cell);
+    // A cell holds a token that has had its place before: its keys were written back there.
+    void restore_cell(int64_t cell, int64_t line, int64_t index, int32_t position);
+    // The graph failed: what it stored in `cells` is not there, and a line is as long as it was.
+    void take_back(int64_t line, int64_t length) { lengths_[size_t(line)] = length; }
     int64_t n_lines() const { return static_cast<int64_t>(lengths_.size()); }
     int64_t length(int64_t line) const { return lengths_[size_t(line)]; }
 
@@ -36,7 +42,12 @@ private:
         int64_t index = 0;
         int32_t position = 0;
     };
-    const Cell* predecessor(int32_t position, int64_t cell, const Ranges& visible) const;
+    struct Before {
+        const Cell* cell = nullptr; // null: none
+        bool unknown = false;
+    };
+    Before before(int32_t position, int64_t cell, const Ranges& visible) const;
+    Cell& at(int64_t cell);
     std::vector<Cell> cells_;
     std::vector<int64_t> lengths_; // by line: tokens it has, shared ones among them
     int64_t latest_ = none;        // the cell placed last: the predecessor of the next token almost always

@@ -4,6 +4,7 @@
 #include "attention/engine_arithmetic.h"
 
 #include <algorithm>
+#include <atomic>
 #include <csetjmp>
 #include <cstring>
 #include <map>
@@ -251,10 +252,51 @@ std::string read_layout(const Functions& f, const Made& m, size_t size, capture:
     return {};
 }
 
+// What a ggml from before it had devices (October 2024) would answer, and forks of it do: its memory is a CPU's, or it is not.
+namespace no_devices {
+decltype(&::ggml_backend_buft_is_host) is_host = nullptr;
+decltype(&::ggml_backend_cpu_buffer_type) cpu_memory = nullptr;
+char cpu, other;
+
+ggml_backend_dev_t as_device(char& which) {
+    return reinterpret_cast<ggml_backend_dev_t>(&which);
+}
+ggml_backend_dev_t of_memory(ggml_backend_buffer_type_t memory) {
+    return as_device(is_host(memory) ? cpu : other);
+}
+ggml_backend_dev_t by_type(enum ggml_backend_dev_type) {
+    return as_device(cpu);
+}
+enum ggml_backend_dev_type type(ggml_backend_dev_t device) {
+    return device == as_device(cpu) ? GGML_BACKEND_DEVICE_TYPE_CPU : GGML_BACKEND_DEVICE_TYPE_GPU;
+}
+ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t) {
+    return cpu_memory();
+}
+bool supports(ggml_backend_dev_t, const ggml_tensor*) {
+    return true;
+}
+
+bool stand_in(link_map* caller, capture::GgmlAbi& abi) {
+    is_host = reinterpret_cast<decltype(is_host)>(find_function(caller, "ggml_backend_buft_is_host"));
+    cpu_memory = reinterpret_cast<decltype(cpu_memory)>(find_function(caller, "ggml_backend_cpu_buffer_type"));
+    if (!is_host || !cpu_memory) return false;
+    abi.backend_buft_get_device = of_memory;
+    abi.backend_dev_by_type = by_type;
+    abi.backend_dev_type = type;
+    abi.backend_dev_buffer_type = memory_of;
+    abi.backend_dev_supports_op = supports;
+    abi.device_type_cpu = GGML_BACKEND_DEVICE_TYPE_CPU;
+    return true;
+}
+} // namespace no_devices
+
 // A sentence: one that is needed is missing.
 std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
     const char* missing = nullptr;
+    const bool old = !find_function(caller, "ggml_backend_buft_get_device") && no_devices::stand_in(caller, abi);
     const auto find = [&](const char* name, auto& function) {
+        if (old && function) return;
         function = reinterpret_cast<std::decay_t<decltype(function)>>(find_function(caller, name));
         if (!function && !missing) missing = name;
     };
@@ -316,6 +358,14 @@ Probed probe_ggml(link_map* caller) {
     return probed;
 }
 
+namespace {
+std::atomic<bool> table_is_filled{false};
+} // namespace
+
+bool knows_ggml() {
+    return table_is_filled.load(std::memory_order_acquire);
+}
+
 void use_ggml(link_map* caller, const Probed& probed) {
     capture::foreign_ggml() = probed.abi;
     using Traits = const Arithmetic* (*)(ggml_type);
@@ -335,6 +385,7 @@ void use_ggml(link_map* caller, const Probed& probed) {
         if (!type.from_float) type.from_float = cpu.from_float;
         type.vec_dot = cpu.vec_dot;
     }
+    table_is_filled.store(true, std::memory_order_release);
 }
 
 } // namespace attnscope::attach

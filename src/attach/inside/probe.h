@@ -20,6 +20,8 @@ Probed probe_ggml(link_map* caller);
 
 // Puts what was found into the tables that capture/ and attention/ work with; once a process, before they are used.
 void use_ggml(link_map* caller, const Probed& probed);
+// Was it?
+bool knows_ggml();
 
 // Called by our ggml_abort. Does not return while this thread probes.
 void abort_of_probe(const char* text);

@@ -108,6 +108,16 @@ std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) 
     }
 }
 
+std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end) {
+    if (state != State::on || owner != getpid()) return nullptr;
+    Program& p = program();
+    const std::lock_guard lock(p.mutex);
+    for (const auto& [sched, stream] : p.streams) {
+        if (stream && stream->has_cache_at(begin, end)) return stream;
+    }
+    return nullptr;
+}
+
 void came_by(const char* how) {
     way = how;
 }

@@ -13,6 +13,8 @@ namespace attnscope::attach {
 
 // The stream of a scheduler that `caller` uses; null: nothing is captured, and the program goes its way.
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
+// The stream whose caches lie there; null: nobody's do.
+std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end);
 // How we come between, where it is not by interposition. For the parent; text that stays.
 void came_by(const char* way);
 // The scheduler is about to go.

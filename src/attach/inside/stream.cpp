@@ -10,10 +10,21 @@
 
 namespace attnscope::attach {
 
+namespace {
+
+constexpr const char* unknown_cells =
+    "text that goes on from what was not captured (a restored state, a picture, a shifted context) is not captured";
+
+} // namespace
+
 Stream::Stream(uint32_t number, Send send) : number_(number), send_(std::move(send)) {}
 
 void Stream::stop(const std::string& why) {
     on_ = false;
+    {
+        const std::lock_guard lock(caches_mutex_);
+        caches_.clear();
+    }
     if (!why.empty()) send_(Notice{why});
     if (begun_) send_(StreamEnd{number_, why});
 }
@@ -28,10 +39,14 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     if (!on_) return;
     try {
         graph_ = nullptr;
-        const GraphInputs inputs = find_inputs(graph);
-        if (!inputs.refusal.empty()) return stop("nothing is captured of a context: " + inputs.refusal);
-        if (!inputs.complete()) return; // embeddings, pictures, sound: not ours
-        inputs_ = inputs;
+        written_.clear();
+        inputs_ = find_inputs(graph);
+        if (!inputs_.refusal.empty()) return stop("nothing is captured of a context: " + inputs_.refusal);
+        if (!inputs_.complete()) { // embeddings, pictures, sound: not ours, but for what they do to a cache that is
+            if (begun_ && !inputs_.stores()) written_ = written_views(graph);
+            if (begun_ && (inputs_.stores() || !written_.empty())) graph_ = graph;
+            return;
+        }
         if (!capture_) capture_ = capture::Capture::make({}, [this](CapturedFrame&& f) { return take(std::move(f)); });
         capture::Capture::Decode decode(*capture_, {});
         if (capture::GraphHook* hook = current_hook()) hook->before_alloc(sched, graph);
@@ -41,50 +56,99 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
 }
 
+// Of one graph: what its tokens continue.
+struct Stream::Announced {
+    std::vector<int64_t> sequences;
+    std::vector<FrameKind> kinds;
+    std::map<int64_t, int64_t> length_before; // of lines that it continues
+    size_t n_begins = 0;                      // lines that had begun, and were not sent
+};
+
 // Which line each token continues, and what kind it is. False: this graph cannot be captured.
-bool Stream::place(const GraphTokens& tokens, std::vector<int64_t>& sequences, std::vector<FrameKind>& kinds) {
-    std::map<int64_t, int64_t> length_before; // of lines that this graph continues
+bool Stream::place(const GraphTokens& tokens, Announced& a) {
+    a.n_begins = begins_.size();
     std::map<int64_t, int64_t> n_here;
     std::vector<int64_t> indices;
     for (size_t i = 0; i < tokens.ids.size(); ++i) {
+        if (tokens.cells[i] < 0 || tokens.cells[i] >= inputs_.n_cells) {
+            stop("a key is stored outside of its cache");
+            return false;
+        }
         const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
         const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
-        length_before.try_emplace(place.line, place.index);
-        ++n_here[place.line];
-        sequences.push_back(place.line);
         indices.push_back(place.index);
-        if (!place.begins) continue;
-        if (place.parent != Lines::none) {
-            const auto here = length_before.find(place.parent);
-            const int64_t there = here == length_before.end() ? lines_.length(place.parent) : here->second;
-            if (place.n_shared > there) {
-                stop("a line branches off within one graph, which attach does not follow yet");
-                return false;
-            }
-            capture_->share({place.parent, place.line, place.n_shared, 0, 0}); // both see the same cells
+        if (place.unknown) {
+            if (!std::exchange(told_unknown_, true)) send_(Notice{unknown_cells});
+            a.sequences.push_back(capture::Tokens::nobody);
+            continue;
         }
-        begins_.push_back({number_, place.line, place.parent, place.n_shared});
+        a.length_before.try_emplace(place.line, place.index);
+        ++n_here[place.line];
+        if (place.begins) {
+            const auto here = a.length_before.find(place.parent);
+            const int64_t there = place.parent == Lines::none     ? 0
+                                  : here == a.length_before.end() ? lines_.length(place.parent)
+                                                                  : here->second;
+            // Two continuations that begin in one graph: the second one's parent has no frame yet.
+            if (lost_.count(place.parent) > 0 || place.n_shared > there) {
+                send_(Notice{"a line that branches off within one graph is not captured"});
+                lost_.insert(place.line);
+            } else {
+                // both see the same cells
+                if (place.parent != Lines::none) capture_->share({place.parent, place.line, place.n_shared, 0, 0});
+                begins_.push_back({number_, place.line, place.parent, place.n_shared});
+            }
+        }
+        a.sequences.push_back(lost_.count(place.line) > 0 ? capture::Tokens::nobody : place.line);
     }
-    for (size_t i = 0; i < sequences.size(); ++i) {
-        const bool alone = n_here[sequences[i]] == 1 && indices[i] > 0;
-        kinds.push_back(alone ? FrameKind::generated : FrameKind::prompt);
+    for (size_t i = 0; i < a.sequences.size(); ++i) {
+        const bool alone = n_here[a.sequences[i]] == 1 && indices[i] > 0;
+        a.kinds.push_back(alone ? FrameKind::generated : FrameKind::prompt);
     }
     return true;
+}
+
+// The graph failed: nothing of it is in the caches.
+void Stream::take_back(const Announced& a) {
+    for (const auto& [line, length] : a.length_before) lines_.take_back(line, length);
+    begins_.resize(std::min(begins_.size(), a.n_begins));
+}
+
+// A graph that is no text's. What it stores nobody can tell apart from what was there, and it is not there any more.
+ggml_status Stream::run_other(const std::function<ggml_status()>& run) {
+    std::vector<int64_t> cells;
+    try {
+        if (inputs_.stores()) cells = read_cells(inputs_);
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+    const ggml_status status = run();
+    if (!on_) return status;
+    try {
+        forget_cells(cells);
+        for (const ggml_tensor* t : written_) {
+            const auto begin = reinterpret_cast<uintptr_t>(capture::data(t));
+            look_at(begin, begin + capture::nbytes(t));
+        }
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+    return status;
 }
 
 ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, const std::function<ggml_status()>& run) {
     const std::lock_guard lock(mutex_);
     if (!on_ || graph != graph_) return run();
+    if (!inputs_.complete()) return run_other(run);
     GraphTokens tokens;
-    std::vector<int64_t> sequences;
-    std::vector<FrameKind> kinds;
+    Announced placed;
     std::optional<capture::Capture::Decode> decode;
     try {
         tokens = read_tokens(inputs_);
-        if (!place(tokens, sequences, kinds)) return run();
+        if (!place(tokens, placed)) return run();
         capture::Tokens announced;
         announced.ids = tokens.ids, announced.positions = tokens.positions;
-        announced.sequences = sequences, announced.kinds = kinds;
+        announced.sequences = placed.sequences, announced.kinds = placed.kinds;
         announced.in_graph_order = true;
         decode.emplace(*capture_, announced);
         if (current_hook()) current_hook()->before_compute(sched, graph);
@@ -96,7 +160,10 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, cons
     try {
         const bool good = status == GGML_STATUS_SUCCESS;
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
-        if (Result<void> r = decode->end(good); !r) stop(r.error().message);
+        if (Result<void> r = decode->end(good); !r) return stop(r.error().message), status;
+        if (good) return status;
+        take_back(placed);
+        forget_cells(tokens.cells);
     } catch (const std::exception& e) {
         stop(std::string("capturing failed: ") + e.what());
     }
@@ -106,9 +173,11 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, cons
 Result<void> Stream::take(CapturedFrame&& captured) {
     if (!begun_) {
         begun_ = true;
+        know_caches();
         send_(StreamBegin{number_, inputs_.n_vocab, open_models(), capture_->geometry()});
     }
     for (const SequenceBegin& begin : std::exchange(begins_, {})) send_(begin);
+    remember(captured.frame);
     if (!send_(FrameMessage{number_, std::move(captured.frame)})) {
         return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};
     }

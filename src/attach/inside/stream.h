@@ -1,6 +1,7 @@
 // One context of the program: the graphs of one scheduler, into messages.
 #pragma once
 
+#include "attach/inside/cache_contents.h"
 #include "attach/inside/graph_inputs.h"
 #include "attach/inside/lines.h"
 #include "attach/inside/outbox.h"
@@ -10,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_set>
 
 namespace attnscope::attach {
 
@@ -25,8 +27,24 @@ public:
     ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, const std::function<ggml_status()>& run);
     void end(const std::string& reason);
 
+    // Does memory of the caches lie there? Called on any thread, whatever else goes on.
+    bool has_cache_at(uintptr_t begin, uintptr_t end) const;
+    // Somebody writes there who is no graph of ours: before, and when it is done.
+    void before_write();
+    void after_write(uintptr_t begin, uintptr_t end);
+
 private:
-    bool place(const GraphTokens& tokens, std::vector<int64_t>& sequences, std::vector<FrameKind>& kinds);
+    struct Announced;
+    bool place(const GraphTokens& tokens, Announced& announced);
+    void take_back(const Announced& announced);
+    ggml_status run_other(const std::function<ggml_status()>& run);
+    // What lies in cells of caches, told by the bytes there.
+    void look_at(uintptr_t begin, uintptr_t end);
+    void look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
+    void forget_cells(const std::vector<int64_t>& cells);
+    int32_t group() const; // of the caches whose cells lines_ knows
+    void know_caches();
+    void remember(const Frame& frame);
     Result<void> take(CapturedFrame&& frame);
     void stop(const std::string& why);
 
@@ -38,8 +56,16 @@ private:
     std::unique_ptr<capture::Capture> capture_;
     ggml_cgraph* graph_ = nullptr; // the one whose inputs these are
     GraphInputs inputs_;
+    std::vector<ggml_tensor*> written_; // of a graph without attention
     Lines lines_;
+    std::unordered_set<int64_t> lost_;  // lines that are followed, but not captured
     std::vector<SequenceBegin> begins_; // not sent: the geometry must be first
+    std::vector<TellingLayer> telling_; // by mask group
+    std::vector<CacheContents> contents_;
+    bool told_unknown_ = false;
+
+    mutable std::mutex caches_mutex_; // never held while anything else is waited for
+    std::vector<CacheMemory> caches_;
 };
 
 // GGUF files that this process has open, or has opened by name lately.

@@ -73,7 +73,7 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / d.k_cell);
     bool mirrored = d.k_mirror->reserve(d.k_cell, n_cells);
     const int64_t n_query = ne(node.q, 1);
-    const bool writes = node.k_cells != nullptr;
+    const bool writes = stores_keys(node);
     if (writes && is_remote(d.device))
         d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
     else if (writes)

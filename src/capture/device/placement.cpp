@@ -122,14 +122,15 @@ void Placement::choose(GraphAttention& found) {
             n.refusal = "its mask is computed on a device (sparse attention; use -ngl 0)";
             continue;
         }
-        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !n.k_cells ? nullptr : n.v_new,
+        ggml_tensor* wanted[] = {n.q, n.out, on_cpu(cache) || v_in_k || !stores_keys(n) ? nullptr : n.v_new,
                                  is_remote(cache) ? n.k_new : nullptr};
         for (ggml_tensor* t : wanted) {
             if (t && (type(t) != GGML_TYPE_F32 || buffer(owner(t)) || op(owner(t)) == Op::none)) {
                 n.refusal = "its queries or its output do not lie in memory as expected";
             }
         }
-        if (!on_cpu(cache) && ((!v_in_k && !n.v_new && n.k_cells) || (is_remote(cache) && !n.k_new && n.k_cells))) {
+        if (!on_cpu(cache) &&
+            ((!v_in_k && !n.v_new && stores_keys(n)) || (is_remote(cache) && !n.k_new && stores_keys(n)))) {
             n.refusal = "what is stored in its cache was not found in the graph";
         }
         if (!n.refusal.empty()) continue;

@@ -191,7 +191,7 @@ void read_geometry(AttentionNode& n) {
 // What the graph stores into the caches, in order.
 struct Store {
     int index = -1;
-    ggml_tensor* node = nullptr; // SET_ROWS
+    ggml_tensor* node = nullptr; // SET_ROWS, or CPY into a view of the cache
     bool taken = false;          // by the layer that stores it; whoever reads the same cache later borrows it
 };
 using Stores = std::unordered_map<const ggml_tensor*, std::vector<Store>>; // by the tensor that owns the cache
@@ -205,6 +205,15 @@ Store* store_of(Stores& stores, const ggml_tensor* cache, int index) {
         if (s.index < index) last = &s;
     }
     return last;
+}
+
+// Where a copy of all new keys, a cell each, begins in the cache; -1: it is no such copy.
+int64_t first_cell_of(const ggml_tensor* copy, const AttentionNode& n) {
+    const size_t cell = nb(n.k, 1);
+    const bool whole = is_contiguous(copy) && type(copy) == type(n.k) && view_offs(copy) % cell == 0 &&
+                       nbytes(copy) == size_t(n_tokens(n)) * cell && n.cache_streams == 1;
+    return whole && view_offs(copy) + nbytes(copy) <= nbytes(n.k_cache) ? static_cast<int64_t>(view_offs(copy) / cell)
+                                                                        : -1;
 }
 
 void read_stores(AttentionNode& n, Stores& stores) {
@@ -222,8 +231,13 @@ void read_stores(AttentionNode& n, Stores& stores) {
     if (!k || k->taken) return;
     k->taken = true;
     n.k_new = src(k->node, 0);
-    n.k_cells = src(k->node, 1);
-    if (!is_cells(n.k_cells, n_tokens(n))) n.refusal = "where its keys are stored is not known";
+    if (op(k->node) == Op::cpy) {
+        n.k_first_cell = first_cell_of(k->node, n);
+    } else {
+        n.k_cells = src(k->node, 1);
+        if (!is_cells(n.k_cells, n_tokens(n))) n.k_cells = nullptr;
+    }
+    if (!stores_keys(n)) n.refusal = "where its keys are stored is not known";
     if (owner(n.v) == n.k_cache) return;
     if (const Store* v = store_of(stores, owner(n.v), n.index)) n.v_new = src(v->node, 0);
 }
@@ -308,6 +322,9 @@ GraphAttention find_attention(ggml_cgraph* graph) {
         if (marked && !is_marked(t)) continue;
         switch (op(t)) {
         case Op::set_rows: stores[owner(t)].push_back({i, t}); break;
+        case Op::cpy:
+            if (view_src(t) && is_leaf(view_src(t))) stores[view_src(t)].push_back({i, t});
+            break;
         case Op::rope:
             if (!found.positions && is_positions(src(t, 1))) found.positions = src(t, 1);
             break;

@@ -33,6 +33,8 @@ struct AttentionNode {
     bool graph_keys = false;
     // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
     ggml_tensor* k_cells = nullptr;
+    // Engines before July 2025 store them by a copy into cells one behind the other: the first; -1: they do not
+    int64_t k_first_cell = -1;
     ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
     ggml_tensor* v_new = nullptr; // f32: the new values before they are stored; null where V is part of K's cache
     // Streams: a cache may hold sequences side by side, each with cells of its own. The graph's tokens then come stream
@@ -66,6 +68,10 @@ AttentionNode from_soft_max(ggml_tensor* node);
 void read_weighted_sum(AttentionNode& node, ggml_tensor* product);
 inline int64_t n_tokens(const AttentionNode& n) {
     return ne(n.q, 1) * n.n_stream;
+}
+// Does this graph store new keys for it?
+inline bool stores_keys(const AttentionNode& n) {
+    return n.k_cells || n.k_first_cell >= 0;
 }
 // Is the mask computed by the graph itself?
 inline bool mask_is_computed(const AttentionNode& n) {

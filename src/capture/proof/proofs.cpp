@@ -74,6 +74,7 @@ void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     const int32_t now = batch.most_columns() > few ? std::min(each, 1) : each;
     const size_t first = batch.proofs.size();
     for (int64_t i = 0; i < batch.n_query; ++i) {
+        if (batch.frames[size_t(i)].sequence == Tokens::nobody) continue;
         for (int32_t w = 0; w < now; ++w) {
             const uint64_t pair = proof_pair(batch.first_sample, i / batch.tokens_a_head, each, now, w, n_pairs);
             const size_t layer = layers[pair / n_head];

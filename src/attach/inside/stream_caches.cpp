@@ -1,0 +1,102 @@
+// What lies in the cells of a context's caches when it was not a graph of text that stored it there.
+#include "attach/inside/stream.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace attnscope::attach {
+
+int32_t Stream::group() const {
+    const std::vector<LayerInfo>& layers = capture_->geometry().layers;
+    return size_t(inputs_.layer) < layers.size() ? layers[size_t(inputs_.layer)].mask_group : 0;
+}
+
+// Their geometry is known, and those whose keys are.
+void Stream::know_caches() {
+    const Geometry& geometry = capture_->geometry();
+    telling_ = telling_layers(geometry);
+    contents_.assign(telling_.size(), {});
+    std::vector<CacheMemory> caches = inputs_.caches;
+    std::erase_if(caches, [&](const CacheMemory& c) {
+        return c.layer >= geometry.n_layer() || !geometry.layers[size_t(c.layer)].captured() ||
+               geometry.layers[size_t(c.layer)].on_device;
+    });
+    const std::lock_guard lock(caches_mutex_);
+    caches_ = std::move(caches);
+}
+
+void Stream::remember(const Frame& frame) {
+    for (size_t g = 0; g < telling_.size(); ++g) {
+        const TellingLayer& t = telling_[g];
+        if (t.layer < 0 || frame.k.size() < t.at + t.bytes) continue;
+        contents_[g].remember({frame.k.data() + t.at, t.bytes}, {frame.sequence, frame.index, frame.position});
+    }
+}
+
+bool Stream::has_cache_at(uintptr_t begin, uintptr_t end) const {
+    const std::lock_guard lock(caches_mutex_);
+    return std::any_of(caches_.begin(), caches_.end(),
+                       [&](const CacheMemory& c) { return begin < c.end && end > c.begin; });
+}
+
+// Proofs under way read what is about to be overwritten.
+void Stream::before_write() {
+    const std::lock_guard lock(mutex_);
+    if (!on_ || !capture_) return;
+    try {
+        if (Result<void> r = capture_->flush(); !r) stop(r.error().message);
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+}
+
+void Stream::after_write(uintptr_t begin, uintptr_t end) {
+    const std::lock_guard lock(mutex_);
+    if (!on_ || !begun_) return;
+    try {
+        look_at(begin, end);
+    } catch (const std::exception& e) {
+        stop(std::string("capturing failed: ") + e.what());
+    }
+}
+
+void Stream::look_at(uintptr_t begin, uintptr_t end) {
+    std::vector<CacheMemory> hit;
+    {
+        const std::lock_guard lock(caches_mutex_);
+        for (const CacheMemory& c : caches_) {
+            if (c.cell > 0 && begin < c.end && end > c.begin) hit.push_back(c);
+        }
+    }
+    for (const CacheMemory& c : hit) look_at(c, std::max(begin, c.begin), std::min(end, c.end));
+}
+
+void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
+    const int32_t g = capture_->geometry().layers[size_t(cache.layer)].mask_group;
+    if (size_t(g) >= telling_.size() || telling_[size_t(g)].layer != cache.layer) return;
+    const auto first = static_cast<int64_t>((begin - cache.begin) / cache.cell);
+    const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
+    for (int64_t cell = first; cell < last; ++cell) {
+        const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
+        if (at + telling_[size_t(g)].bytes > cache.end) return;
+        const std::optional<KnownToken> token =
+            contents_[size_t(g)].find({reinterpret_cast<const uint8_t*>(at), telling_[size_t(g)].bytes});
+        if (g == group()) {
+            if (token)
+                lines_.restore_cell(cell, token->line, token->index, token->position);
+            else
+                lines_.forget_cell(cell);
+        }
+        capture_->know_cell(g, cell, token ? token->index : -1, token ? token->position : 0);
+    }
+}
+
+void Stream::forget_cells(const std::vector<int64_t>& cells) {
+    for (const int64_t cell : cells) {
+        if (cell < 0 || cell >= inputs_.n_cells) continue;
+        lines_.forget_cell(cell);
+        capture_->know_cell(group(), cell, -1, 0);
+    }
+}
+
+} // namespace attnscope::attach
