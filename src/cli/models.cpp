@@ -89,6 +89,7 @@ int check(const std::string& name, bool json) {
                                      {"gguf_version", summary->version},
                                      {"generates_text", generates},
                                      {"no_text_reason", summary->no_text_reason},
+                                     {"reads_texts", summary->reads_texts},
                                      {"has_attention", summary->has_attention}};
         std::printf("%s\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
@@ -97,6 +98,7 @@ int check(const std::string& name, bool json) {
                     summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
                     static_cast<long long>(summary->n_tensors));
         if (!generates) std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
+        if (!generates && summary->reads_texts) std::printf("attnscope capture -n 0 records how it reads a text\n");
         if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");
     }
     return generates && summary->has_attention ? exit_good : exit_no;

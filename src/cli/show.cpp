@@ -59,11 +59,18 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     View v;
     v.index = end - 1;
     v.weights = std::move(map->values);
-    v.weights.resize(size_t(end)); // less what a token sees of later ones of its batch
     v.n_rows = map->n_rows;
-    Result<std::vector<Frame>> frames = recording.frames(0, end);
+    Result<std::vector<Frame>> frames = recording.frames(0, recording.info().n_frames);
     if (!frames) return frames.error();
     v.frames = std::move(*frames);
+    int64_t width = end; // more where a token sees later ones (encoders)
+    for (int64_t i = begin; i < end; ++i) {
+        for (const Ranges& seen : v.frames[size_t(i)].visible)
+            width = std::max(width, seen.empty() ? 0 : seen.back().end);
+    }
+    width = std::min(width, static_cast<int64_t>(v.frames.size()));
+    v.weights.resize(size_t(width));
+    v.frames.resize(size_t(width));
     for (const Frame& frame : v.frames) v.pieces.push_back(recording.token_text(frame.token));
     return v;
 }
@@ -124,9 +131,9 @@ void print_table(const View& v, const std::vector<ColumnWeight>& top) {
 
 int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags& f) {
     nlohmann::json body = {{"token", v.index},
-                           {"position", v.frames.back().position},
+                           {"position", v.frames[size_t(v.index)].position},
                            {"rows", v.n_rows},
-                           {"text", one_line(v.pieces.back())},
+                           {"text", one_line(v.pieces[size_t(v.index)])},
                            {"top", nlohmann::json::array()}};
     for (const ColumnWeight& w : top) {
         const Frame& frame = v.frames[size_t(w.column)];
@@ -182,8 +189,9 @@ int run(const Flags& f) {
         print_text(*view, f, color);
         fmt::print("\n");
     }
-    const std::string who = f.generated ? fmt::format("{} generated tokens", end - begin)
-                                        : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces.back()));
+    const std::string who =
+        f.generated ? fmt::format("{} generated tokens", end - begin)
+                    : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces[size_t(view->index)]));
     fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
                f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * double(view->weights[0]))
                             : "");

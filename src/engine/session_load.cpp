@@ -138,8 +138,9 @@ Result<void> SessionImpl::open_context(Entry entry) {
 
     llama_context_params params = llama_context_default_params();
     int32_t n_ctx = options_.n_ctx, n_batch = options_.n_batch;
-    if (whole_texts_) { // in one batch, or llama.cpp aborts
-        const int32_t trained = llama_model_n_ctx_train(model_.get());
+    if (whole_texts_) {                   // in one batch, or llama.cpp aborts
+        constexpr int32_t most = 1 << 24; // its square is the size of a mask
+        const int32_t trained = std::clamp(llama_model_n_ctx_train(model_.get()), 1, most);
         n_ctx = n_batch = n_ctx > 0 ? std::min(n_ctx, trained) : trained;
     }
     params.n_ctx = static_cast<uint32_t>(n_ctx);

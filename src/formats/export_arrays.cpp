@@ -45,6 +45,19 @@ Result<std::vector<int64_t>> chosen(Recording& recording, const ExportSelection&
     return tokens;
 }
 
+// Width of the rows of each token: its index + 1, or more where it sees later ones of its batch.
+Result<std::vector<int64_t>> widths(Recording& recording, const std::vector<int64_t>& tokens) {
+    std::vector<int64_t> all;
+    for (const int64_t token : tokens) {
+        Result<Frame> frame = recording.frame(token, false);
+        if (!frame) return frame.error();
+        int64_t width = token + 1;
+        for (const Ranges& seen : frame->visible) width = std::max(width, seen.empty() ? 0 : seen.back().end);
+        all.push_back(width);
+    }
+    return all;
+}
+
 Result<std::pair<int64_t, int64_t>> extent(Recording& recording, const ExportSelection& s, int64_t token) {
     Result<FrameRows> rows = recording.rows(token, s.rows);
     if (!rows) return rows.error();
@@ -59,7 +72,9 @@ Result<int64_t> export_npy(Recording& recording, const ExportSelection& s, const
     if (!tokens) return tokens.error();
     auto size = extent(recording, s, tokens->front());
     if (!size) return size.error();
-    const int64_t columns = *std::max_element(tokens->begin(), tokens->end()) + 1;
+    const Result<std::vector<int64_t>> wide = widths(recording, *tokens);
+    if (!wide) return wide.error();
+    const int64_t columns = *std::max_element(wide->begin(), wide->end());
     const bool one = s.tokens.size() == 1;
     std::vector<int64_t> shape{size->first, size->second, columns};
     if (!one) shape.insert(shape.begin(), static_cast<int64_t>(tokens->size()));
@@ -119,10 +134,13 @@ Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& 
     for (const Frame& f : *frames) ids.push_back(f.token);
     header["token_ids"] = {{"dtype", "I32"}, {"shape", {ids.size()}}, {"data_offsets", {at, at + ids.size() * 4}}};
     at += ids.size() * 4;
-    for (const int64_t token : *tokens) {
-        const uint64_t bytes = static_cast<uint64_t>(size->first * size->second * (token + 1)) * sizeof(float);
-        header[fmt::format("token_{:05}", token)] = {
-            {"dtype", "F32"}, {"shape", {size->first, size->second, token + 1}}, {"data_offsets", {at, at + bytes}}};
+    const Result<std::vector<int64_t>> wide = widths(recording, *tokens);
+    if (!wide) return wide.error();
+    for (size_t i = 0; i < tokens->size(); ++i) {
+        const int64_t columns = (*wide)[i];
+        const uint64_t bytes = static_cast<uint64_t>(size->first * size->second * columns) * sizeof(float);
+        header[fmt::format("token_{:05}", (*tokens)[i])] = {
+            {"dtype", "F32"}, {"shape", {size->first, size->second, columns}}, {"data_offsets", {at, at + bytes}}};
         at += bytes;
     }
     std::string text = header.dump();

@@ -39,6 +39,9 @@ struct ModelShape {
 };
 
 std::vector<std::string_view> made_architectures();
+// Of them those that generate text, and those that only read it.
+std::vector<std::string_view> made_text_architectures();
+std::vector<std::string_view> made_encoders();
 
 // "qwen2.5-vl-7b" (the text model of Qwen2.5-VL-7B: 28 layers, Q8_0, 8.1 GB) or "qwen2.5-0.5b" (24 layers,
 // Q8_0).

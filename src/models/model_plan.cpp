@@ -189,6 +189,28 @@ void plan_bert(Planner& p) {
     }
 }
 
+// T5's encoder: a learned bias by distance instead of positions, in the first layer for all of them; scores are not scaled.
+void plan_t5encoder(Planner& p) {
+    constexpr int64_t n_buckets = 32;
+    p.common_keys();
+    p.u32("attention.relative_buckets_count", n_buckets);
+    const auto block = [](int32_t i, const char* name) { return fmt::format("enc.blk.{}.{}", i, name); };
+    p.matrix("token_embd", {p.s.n_embd, p.s.n_vocab}, std::sqrt(float(p.s.n_embd)));
+    p.norm("enc.output_norm", p.s.n_embd);
+    const float gain = score_gain / std::sqrt(std::sqrt(float(p.s.head_dim)));
+    for (int32_t i = 0; i < p.s.n_layer; ++i) {
+        p.norm(block(i, "attn_norm"), p.s.n_embd);
+        if (i == 0) p.f32_tensor(block(i, "attn_rel_b.weight"), {p.s.n_head, n_buckets}, 0, 1.0f);
+        p.matrix(block(i, "attn_q"), {p.s.n_embd, p.n_q()}, gain);
+        p.matrix(block(i, "attn_k"), {p.s.n_embd, p.n_kv()}, gain);
+        p.matrix(block(i, "attn_v"), {p.s.n_embd, p.n_kv()});
+        p.matrix(block(i, "attn_o"), {p.n_q(), p.s.n_embd}, p.branch_gain());
+        p.norm(block(i, "ffn_norm"), p.s.n_embd);
+        p.matrix(block(i, "ffn_up"), {p.s.n_embd, p.s.n_ff});
+        p.matrix(block(i, "ffn_down"), {p.s.n_ff, p.s.n_embd}, 1.5f * p.branch_gain());
+    }
+}
+
 } // namespace
 
 ModelPlan plan_model(const ModelShape& shape) {
@@ -208,6 +230,8 @@ ModelPlan plan_model(const ModelShape& shape) {
         plan_lfm2(p);
     else if (arch == "falcon-h1")
         plan_falcon_h1(p);
+    else if (arch == "t5encoder")
+        plan_t5encoder(p);
     else if (arch == "bert")
         plan_bert(p);
     else if (arch == "granitehybrid")

@@ -13,14 +13,17 @@ struct ArchRule {
     std::string_view name;
     bool embd_is_heads; // n_embd must be n_head * head_dim
     bool always_tied;
+    bool encoder = false; // turns text into embeddings
 };
 
 constexpr std::array rules = {
-    ArchRule{"llama", false, false},   ArchRule{"qwen2", true, false},      ArchRule{"gemma2", false, true},
-    ArchRule{"gemma3", false, false},  ArchRule{"bloom", true, false},      ArchRule{"mpt", true, false},
-    ArchRule{"gpt-oss", false, false}, ArchRule{"grok", true, false},       ArchRule{"deepseek2", false, false},
-    ArchRule{"lfm2", true, false},     ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
-    ArchRule{"bert", true, true},
+    ArchRule{"llama", false, false},     ArchRule{"qwen2", true, false},
+    ArchRule{"gemma2", false, true},     ArchRule{"gemma3", false, false},
+    ArchRule{"bloom", true, false},      ArchRule{"mpt", true, false},
+    ArchRule{"gpt-oss", false, false},   ArchRule{"grok", true, false},
+    ArchRule{"deepseek2", false, false}, ArchRule{"lfm2", true, false},
+    ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
+    ArchRule{"bert", true, true, true},  ArchRule{"t5encoder", true, true, true},
 };
 
 const ArchRule* rule_of(std::string_view arch) {
@@ -69,6 +72,22 @@ Result<void> check_numbers(const ModelShape& s) {
 std::vector<std::string_view> made_architectures() {
     std::vector<std::string_view> names;
     for (const ArchRule& rule : rules) names.push_back(rule.name);
+    return names;
+}
+
+std::vector<std::string_view> made_text_architectures() {
+    std::vector<std::string_view> names;
+    for (const ArchRule& rule : rules) {
+        if (!rule.encoder) names.push_back(rule.name);
+    }
+    return names;
+}
+
+std::vector<std::string_view> made_encoders() {
+    std::vector<std::string_view> names;
+    for (const ArchRule& rule : rules) {
+        if (rule.encoder) names.push_back(rule.name);
+    }
     return names;
 }
 

@@ -49,11 +49,27 @@ TEST_P(MadeModel, PassesWithItsNumbers) {
     EXPECT_FALSE(summary->embedding_only);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MadeModel, testing::ValuesIn(made_architectures()), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(All, MadeModel, testing::ValuesIn(made_text_architectures()), [](const auto& param) {
     std::string name(param.param);
     for (char& c : name) c = c == '-' ? '_' : c;
     return name;
 });
+
+TEST(GgufCheck, AcceptsEncodersAndSaysThatTheyDoNotGenerate) {
+    for (const std::string_view arch : made_encoders()) {
+        const TempDir dir;
+        ModelShape shape;
+        shape.arch = arch;
+        ASSERT_TRUE(make_model(shape, dir.file("model.gguf")));
+        const auto summary = check_gguf(dir.file("model.gguf"));
+        ASSERT_TRUE(summary) << summary.error().message;
+        EXPECT_EQ(summary->no_text_reason, "it turns text into embeddings");
+        EXPECT_TRUE(summary->reads_texts);
+        EXPECT_TRUE(summary->reads_whole_texts);
+        EXPECT_TRUE(summary->has_attention);
+        EXPECT_TRUE(summary->embedding_only);
+    }
+}
 
 TEST(GgufCheck, AcceptsTheKnownModels) {
     for (const StoredModel& stored : stored_models()) {

@@ -78,7 +78,7 @@ std::string test_name(const testing::TestParamInfo<std::string_view>& info) {
     return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MadeArchitecture, testing::ValuesIn(made_architectures()), test_name);
+INSTANTIATE_TEST_SUITE_P(All, MadeArchitecture, testing::ValuesIn(made_text_architectures()), test_name);
 
 TEST(ModelMake, SameShapeAndSeedGiveTheSameFile) {
     const TempDir dir;

@@ -164,6 +164,13 @@ Result<HtmlSummary> export_html(Recording& recording, const std::string& name, c
     const view::RecordedTensors& t = **tensors;
     const view::Selection everything;
     if (Result<void> r = t.check(everything); !r) return r.error();
+    for (int64_t i = 0; i < t.size(); ++i) {
+        if (t.has_rows(i) && t.n_columns(i) > i + 1)
+            return Error{
+                ErrorKind::unsupported,
+                "tokens of this recording see later ones, and the file holds only what lies before each token; "
+                "look at it with: attnscope view"};
+    }
 
     Result<Json> tokens = tokens_json(recording);
     if (!tokens) return tokens.error();
