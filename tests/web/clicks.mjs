@@ -1,7 +1,7 @@
-// How many clicks the things that one wants first take, counted while they are done: docs/view.md has the table that this prints.
+// How many clicks the things that one wants first take, counted while they are done, and held against the table of docs/view.md.
 //   node clicks.mjs ATTNSCOPE
 import assert from 'node:assert/strict';
-import { mkdtempSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { capture, matrixReady, openPage, run, startBrowser, startView, textReady } from './viewer.mjs';
@@ -87,6 +87,9 @@ try {
         run(binary, ['export', a, '--to', 'html', '-o', join(work, 'a.html')]);
         assert.ok(statSync(join(work, 'a.html')).size > 100000);
     });
+    const page_of_docs = readFileSync(new URL('../../docs/view.md', import.meta.url), 'utf8');
+    const rows = page_of_docs.split('## What one wants first')[1].split('##')[0].match(/^\| [^|]+ \| \d.*$/gm);
+    assert.deepEqual(rows.map((line) => parseInt(line.split('|')[2], 10)), counted.map(([, n]) => parseInt(n, 10)), 'docs/view.md counts otherwise');
 } finally {
     await browser.close();
     await server.stop();

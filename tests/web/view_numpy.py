@@ -91,9 +91,9 @@ try:
             floats("column?r=0&t=0")
     mean = rows.mean((1, 2))
     # A column's weight differs from the row's by what the scores of both differ, times itself: the products of a score are added up in
-    # float32 in the engine's order for the row, in another for the denominator, and in float64 for the column (the bound is derived in
-    # tests/view/recorded_test.cpp, column_bound). SmolLM2 has heads of 64 and scale * sum |q k| up to about 100: (64 + 2) 2^-24 100 = 4e-4
-    # at worst. Roundings of 66 additions nearly cancel: a hundredth of that is allowed, 1.6e-6 was seen.
+    # float32 in the engine's order for the row, in another for the denominator, and in float64 for the column. At worst that is a part of
+    # 3 (64 + 2) 2^-24 A, A the largest scale * sum |q k| (derived in tests/view/recorded_test.cpp, column_bound): 1.2e-5 A. Roundings
+    # nearly cancel, so less is allowed.
     def near(got, want, what):
         part = (np.abs(got - want) / np.maximum(want, 1e-12)).max()
         print(f"{what:34} worst difference {part:.1e} of the weight")

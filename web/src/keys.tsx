@@ -35,7 +35,8 @@ export function listen(): () => void {
         if ((target as HTMLElement)?.matches?.('input[type=range]') && event.key.startsWith('Arrow')) return;
         const shifted = `Shift+${event.key}`;
         for (const [, keys] of [...groups].reverse()) {
-            const key = keys.find((k) => k.keys.includes(event.shiftKey && k.keys.includes(shifted) ? shifted : event.key));
+            const of = (name: string) => keys.find((k) => k.keys.includes(name));
+            const key = (event.shiftKey ? of(shifted) : undefined) ?? of(event.key);
             if (!key) continue;
             event.preventDefault();
             event.stopPropagation(); // a notebook has keys of its own
