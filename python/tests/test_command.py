@@ -1,5 +1,6 @@
 """The command that the wheel brings along, and what it needs beside it."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -12,6 +13,14 @@ import attnscope as at
 
 def test_the_command_is_the_package_s_version():
     assert at.__version__ in command("--version").stdout
+
+
+def test_the_package_is_typed():
+    package = os.path.dirname(at.__file__)
+    assert os.path.exists(os.path.join(package, "py.typed"))
+    with open(os.path.join(package, "_core.pyi")) as stubs:
+        classes = {node.name for node in ast.parse(stubs.read()).body if isinstance(node, ast.ClassDef)}
+    assert {"Recording", "LayerInfo", "Frame", "PositionScores", "Session"} <= classes
 
 
 def test_attach_finds_the_library_that_it_puts_into_programs(tmp_path):

@@ -124,3 +124,4 @@ def test_arrays_own_their_memory(smollm2):
     del run
     assert np.array_equal(row, before)
     row[0] = 7  # writable
+    assert np.from_dlpack(row)[0] == 7 and np.shares_memory(np.from_dlpack(row), row)  # others get the same memory
