@@ -5,6 +5,9 @@ include(CMakePackageConfigHelpers)
 set(engine_dir "${CMAKE_INSTALL_LIBDIR}/attnscope")
 install(TARGETS attnscope attnscope_core attnscope_capture attnscope_sqlite attnscope_httplib attnscope_llama_common attnscope_llama
     EXPORT attnscope ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT sdk)
+if(TARGET attnscope_attach) # what `attnscope attach` puts into programs
+    install(TARGETS attnscope_attach LIBRARY DESTINATION ${engine_dir} COMPONENT sdk)
+endif()
 install(DIRECTORY include/attnscope DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT sdk)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT sdk)
 install(EXPORT attnscope NAMESPACE attnscope:: FILE attnscope-targets.cmake

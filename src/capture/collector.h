@@ -78,8 +78,8 @@ struct Batch {
         std::vector<Ranges> columns;          // the same as columns
         std::vector<CellView::Entry> before;  // what cells held before the next batch took them
         const ggml_tensor* mask = nullptr;    // to tell groups apart while the graph is seen; never read later
-        const ggml_tensor* k_cells = nullptr; // null without a cache, where token i is cell i, and with k_first_cell
-        int64_t k_first_cell = -1;            // AttentionNode::k_first_cell
+        const ggml_tensor* k_cells = nullptr; // null: without a cache (token i is cell i), or stored by a copy
+        int64_t first_cell = -1;              // where keys are stored by a copy
     };
     struct Layer {
         LayerInfo info;

@@ -1,4 +1,5 @@
 // A program that knows nothing of us runs as it did, and its attention is there: proven, and that of our own capture bit for bit.
+#include "attach/shell.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/recording.h>
@@ -27,41 +28,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Answer {
-    int code = -1;
-    std::string output;
-};
-
-Answer shell(const std::string& command) {
-    Answer answer;
-    FILE* pipe = popen(command.c_str(), "r");
-    if (!pipe) return answer;
-    std::array<char, 4096> buffer{};
-    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) answer.output.append(buffer.data(), n);
-    const int status = pclose(pipe);
-    answer.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return answer;
-}
-
 const std::string program = ATTNSCOPE_BIN;
 const std::string host = ATTNSCOPE_ATTACH_HOST;
 const std::string prompt_ids = "11 27 3 91 45 8";
-
-std::vector<int32_t> numbers(const std::string& text) {
-    std::istringstream in(text);
-    std::vector<int32_t> all;
-    for (int32_t n = 0; in >> n;) all.push_back(n);
-    return all;
-}
-
-std::vector<std::string> recordings(const fs::path& folder) {
-    std::vector<std::string> all;
-    for (const auto& entry : fs::directory_iterator(folder)) {
-        if (entry.path().extension() == ".attn") all.push_back(entry.path().string());
-    }
-    std::sort(all.begin(), all.end());
-    return all;
-}
 
 class Attach : public testing::Test {
 protected:

@@ -3,7 +3,8 @@
 //   attach_host MODEL N_PREDICT FLASH(0|1) ID [ID ...]
 //
 // Prints the ids of all tokens that were decoded, the prompt's among them. ATTACH_HOST_PAUSE: sleeps so many milliseconds before
-// each token.
+// each token. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
+#include <ggml-backend.h>
 #include <llama.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
     if (argc < 5) return 2;
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     llama_backend_init();
+    if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
     llama_model* model = llama_model_load_from_file(argv[1], llama_model_default_params());
     if (!model) return 2;
     llama_context_params params = llama_context_default_params();

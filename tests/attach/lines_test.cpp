@@ -74,8 +74,35 @@ TEST(AttachLines, CellsOfUnknownContentContinueNothing) {
     for (int i = 0; i < 3; ++i) lines.place(i, i, {{0, i + 1}});
     lines.forget_cell(2);
     const Place p = lines.place(3, 3, {{0, 4}});
-    EXPECT_TRUE(p.begins);
-    EXPECT_EQ(p.n_shared, 2);
+    EXPECT_TRUE(p.unknown);
+    EXPECT_TRUE(lines.place(4, 4, {{0, 5}}).unknown); // nor does what goes on from there
+    EXPECT_EQ(lines.n_lines(), 1);
+    EXPECT_TRUE(lines.place(0, 9, {{9, 10}}).begins);
+    EXPECT_TRUE(Lines().place(5, 5, {{0, 6}}).unknown); // cells that were never stored to
+}
+
+// A text that was put back goes on as what it was, although others had its cells.
+TEST(AttachLines, RestoredCellsGoOnAsWhatTheyWere) {
+    Lines lines;
+    for (int i = 0; i < 4; ++i) lines.place(i, i, {{0, i + 1}});
+    for (int i = 0; i < 3; ++i) lines.place(i, i, {{0, i + 1}});
+    const int64_t n = lines.n_lines();
+    for (int i = 0; i < 4; ++i) lines.restore_cell(i, 0, i, i);
+    const Place p = lines.place(4, 4, {{0, 5}});
+    EXPECT_FALSE(p.begins);
+    EXPECT_EQ(p.line, 0);
+    EXPECT_EQ(p.index, 4);
+    EXPECT_EQ(lines.n_lines(), n);
+}
+
+TEST(AttachLines, AFailedGraphIsTakenBack) {
+    Lines lines;
+    for (int i = 0; i < 4; ++i) lines.place(i, i, {{0, i + 1}});
+    lines.take_back(0, 3);
+    lines.forget_cell(3);
+    const Place p = lines.place(3, 7, {{0, 3}, {7, 8}});
+    EXPECT_EQ(p.line, 0);
+    EXPECT_EQ(p.index, 3);
 }
 
 } // namespace

@@ -16,3 +16,4 @@ ldd "$work/moved/bin/attnscope" | grep libllama | grep -q "$work/moved/" || { ec
 "$work/project/from_cpp"
 "$work/moved/bin/attnscope" models make --layers 2 -o "$work/made.gguf" >/dev/null
 "$work/project/from_c" "$work/made.gguf" "$work/made.attn"
+"$work/moved/bin/attnscope" attach -o "$work" -- true 2>/dev/null # the library that goes into programs came along

@@ -79,7 +79,8 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
         return in;
     }
     in.cells = captured->k_cells;
-    in.first_cell = captured->k_first_cell;
+    in.copy = captured->k_copy;
+    in.cell_bytes = capture::nb(captured->k, 1);
     in.mask = captured->mask;
     in.layer = static_cast<int32_t>(captured - found.nodes.begin());
     in.n_cells = static_cast<int64_t>(capture::nbytes(captured->k_cache) / capture::nb(captured->k, 1));
@@ -111,7 +112,7 @@ std::vector<ggml_tensor*> written_views(ggml_cgraph* graph) {
 std::vector<int64_t> read_cells(const GraphInputs& in) {
     if (in.cells) return read<int64_t>(in.cells, in.n);
     std::vector<int64_t> cells(static_cast<size_t>(in.n));
-    std::iota(cells.begin(), cells.end(), in.first_cell);
+    std::iota(cells.begin(), cells.end(), static_cast<int64_t>(capture::view_offs(in.copy) / in.cell_bytes));
     return cells;
 }
 

@@ -16,8 +16,9 @@ namespace attnscope::attach {
 struct GraphInputs {
     ggml_tensor* tokens = nullptr;    // i32 (n): rows of the embedding matrix that are looked up
     ggml_tensor* positions = nullptr; // i32 (n or more)
-    ggml_tensor* cells = nullptr; // i64 (n): where the first captured layer stores its keys; null: from first_cell on
-    int64_t first_cell = -1;
+    ggml_tensor* cells = nullptr;     // i64 (n): where the first captured layer stores its keys; null: by a copy
+    ggml_tensor* copy = nullptr;
+    size_t cell_bytes = 0;           // of that layer's keys
     ggml_tensor* mask = nullptr;     // of that layer
     int32_t layer = -1;              // its place among the graph's attentions
     int64_t n_cells = 0;             // of its cache
@@ -29,9 +30,9 @@ struct GraphInputs {
     std::string refusal; // text with attention that cannot be captured: why; empty otherwise
 
     // Does it store keys in a cache, of text or of something else (a picture)?
-    bool stores() const { return (cells || first_cell >= 0) && n > 0; }
+    bool stores() const { return (cells || copy) && n > 0; }
     // Is this a model's text, with keys in a cache?
-    bool complete() const { return tokens && (cells || first_cell >= 0) && mask && n > 0; }
+    bool complete() const { return tokens && (cells || copy) && mask && n > 0; }
 };
 GraphInputs find_inputs(ggml_cgraph* graph);
 

@@ -116,9 +116,9 @@ bool alloc_graph(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* grap
 ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* graph, Compute real) {
     if (inside) return real(sched, graph);
     std::shared_ptr<Stream> stream = stream_of(caller, sched);
-    if (!stream) return real(sched, graph);
-    inside = true;
-    const ggml_status status = stream->compute(sched, graph, [&] { return real(sched, graph); });
+    inside = true; // also where nothing is captured: ggml's own call in there is not another caller's
+    const ggml_status status =
+        stream ? stream->compute(sched, graph, [&] { return real(sched, graph); }) : real(sched, graph);
     inside = false;
     return status;
 }

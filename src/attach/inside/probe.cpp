@@ -277,6 +277,21 @@ bool supports(ggml_backend_dev_t, const ggml_tensor*) {
     return true;
 }
 
+// Programs that are linked with a CPU's ggml alone have no registry of devices to be asked.
+decltype(&::ggml_backend_reg_dev_get) registered = nullptr;
+ggml_backend_reg_t (*cpu_registry)() = nullptr;
+ggml_backend_dev_t only_cpu(enum ggml_backend_dev_type) {
+    return registered(cpu_registry(), 0);
+}
+
+bool stand_in_for_registry(link_map* caller, capture::GgmlAbi& abi) {
+    registered = reinterpret_cast<decltype(registered)>(find_function(caller, "ggml_backend_reg_dev_get"));
+    cpu_registry = reinterpret_cast<decltype(cpu_registry)>(find_function(caller, "ggml_backend_cpu_reg"));
+    if (!registered || !cpu_registry) return false;
+    abi.backend_dev_by_type = only_cpu;
+    return true;
+}
+
 bool stand_in(link_map* caller, capture::GgmlAbi& abi) {
     is_host = reinterpret_cast<decltype(is_host)>(find_function(caller, "ggml_backend_buft_is_host"));
     cpu_memory = reinterpret_cast<decltype(cpu_memory)>(find_function(caller, "ggml_backend_cpu_buffer_type"));
@@ -295,8 +310,10 @@ bool stand_in(link_map* caller, capture::GgmlAbi& abi) {
 std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
     const char* missing = nullptr;
     const bool old = !find_function(caller, "ggml_backend_buft_get_device") && no_devices::stand_in(caller, abi);
+    const bool alone =
+        !old && !find_function(caller, "ggml_backend_dev_by_type") && no_devices::stand_in_for_registry(caller, abi);
     const auto find = [&](const char* name, auto& function) {
-        if (old && function) return;
+        if ((old || alone) && function) return;
         function = reinterpret_cast<std::decay_t<decltype(function)>>(find_function(caller, name));
         if (!function && !missing) missing = name;
     };

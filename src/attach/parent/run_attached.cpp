@@ -3,6 +3,7 @@
 #include "attach/parent/inbox.h"
 
 #include <fmt/format.h>
+#include <llama.h>
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include <sstream>
 #include <utility>
 
+#include <dlfcn.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -113,9 +115,13 @@ Result<std::string> attach_library() {
     }
     std::error_code ec;
     const fs::path here = fs::read_symlink("/proc/self/exe", ec).parent_path();
-    for (const char* at : {"../lib", "../lib/attnscope", "."}) {
-        const fs::path library = here / at / name;
-        if (fs::exists(library, ec)) return fs::weakly_canonical(library, ec).string();
+    // In a build folder; where it is installed it lies with the engine's libraries.
+    std::vector<fs::path> folders = {here / "../lib", here / "../lib/attnscope", here};
+    Dl_info engine;
+    if (dladdr(reinterpret_cast<const void*>(&llama_backend_init), &engine) != 0 && engine.dli_fname)
+        folders.push_back(fs::path(engine.dli_fname).parent_path());
+    for (const fs::path& at : folders) {
+        if (fs::exists(at / name, ec)) return fs::weakly_canonical(at / name, ec).string();
     }
     return Error{ErrorKind::not_found,
                  fmt::format("{} is not beside {} (name it with ATTNSCOPE_ATTACH_LIBRARY)", name, here.string())};

@@ -207,13 +207,11 @@ Store* store_of(Stores& stores, const ggml_tensor* cache, int index) {
     return last;
 }
 
-// Where a copy of all new keys, a cell each, begins in the cache; -1: it is no such copy.
-int64_t first_cell_of(const ggml_tensor* copy, const AttentionNode& n) {
-    const size_t cell = nb(n.k, 1);
-    const bool whole = is_contiguous(copy) && type(copy) == type(n.k) && view_offs(copy) % cell == 0 &&
-                       nbytes(copy) == size_t(n_tokens(n)) * cell && n.cache_streams == 1;
-    return whole && view_offs(copy) + nbytes(copy) <= nbytes(n.k_cache) ? static_cast<int64_t>(view_offs(copy) / cell)
-                                                                        : -1;
+// Does it copy all new keys, a cell each?
+bool stores_all(const ggml_tensor* copy, const AttentionNode& n) {
+    const size_t cell = nb(n.k, 1), bytes = nbytes(copy);
+    return is_contiguous(copy) && type(copy) == type(n.k) && view_offs(copy) % cell == 0 && n.cache_streams == 1 &&
+           bytes == size_t(n_tokens(n)) * cell && view_offs(copy) + bytes <= nbytes(n.k_cache);
 }
 
 void read_stores(AttentionNode& n, Stores& stores) {
@@ -232,7 +230,7 @@ void read_stores(AttentionNode& n, Stores& stores) {
     k->taken = true;
     n.k_new = src(k->node, 0);
     if (op(k->node) == Op::cpy) {
-        n.k_first_cell = first_cell_of(k->node, n);
+        n.k_copy = stores_all(k->node, n) ? k->node : nullptr;
     } else {
         n.k_cells = src(k->node, 1);
         if (!is_cells(n.k_cells, n_tokens(n))) n.k_cells = nullptr;

@@ -33,8 +33,9 @@ struct AttentionNode {
     bool graph_keys = false;
     // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
     ggml_tensor* k_cells = nullptr;
-    // Engines before July 2025 store them by a copy into cells one behind the other: the first; -1: they do not
-    int64_t k_first_cell = -1;
+    // Engines before July 2025, and forks, store them by a copy (CPY) into cells one behind the other; null: they do not. Some move
+    // it to other cells from run to run of one graph.
+    ggml_tensor* k_copy = nullptr;
     ggml_tensor* k_new = nullptr; // f32 (n_head_kv * head_dim, n_query): the new keys before they are stored, or null
     ggml_tensor* v_new = nullptr; // f32: the new values before they are stored; null where V is part of K's cache
     // Streams: a cache may hold sequences side by side, each with cells of its own. The graph's tokens then come stream
@@ -71,7 +72,11 @@ inline int64_t n_tokens(const AttentionNode& n) {
 }
 // Does this graph store new keys for it?
 inline bool stores_keys(const AttentionNode& n) {
-    return n.k_cells || n.k_first_cell >= 0;
+    return n.k_cells || n.k_copy;
+}
+// The first of the cells that a copy stores to, when the graph is about to run or has run.
+inline int64_t first_cell(const ggml_tensor* k_copy, const AttentionNode& n) {
+    return static_cast<int64_t>(view_offs(k_copy) / nb(n.k, 1));
 }
 // Is the mask computed by the graph itself?
 inline bool mask_is_computed(const AttentionNode& n) {

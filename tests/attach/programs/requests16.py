@@ -12,7 +12,7 @@ N_REQUESTS = 16
 
 def post(url, path, body):
     request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
+    with urllib.request.urlopen(request, timeout=900) as answer:
         return json.load(answer)
 
 
@@ -31,5 +31,7 @@ def ask_all(url):
         thread.start()
     for thread in threads:
         thread.join()
+    if None in decoded:
+        raise SystemExit("a request was not answered")
     for tokens in decoded:
         print("DECODED " + json.dumps(tokens), flush=True)

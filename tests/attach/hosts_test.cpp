@@ -1,0 +1,181 @@
+// Programs that link, store and restore in other ways than our own: what they decoded is there, and nothing else is.
+#include "attach/shell.h"
+#include "support/temp_dir.h"
+
+#include <attnscope/recording.h>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace attnscope;
+using namespace attnscope::test;
+namespace fs = std::filesystem;
+
+namespace {
+
+using Line = std::vector<int32_t>;
+
+const std::string program = ATTNSCOPE_BIN;
+
+class AttachHosts : public testing::Test {
+protected:
+    void SetUp() override {
+        ASSERT_EQ(shell(program + " models make --layers 3 -o " + model + " 2>&1").code, 0);
+        fs::create_directory(out);
+    }
+    // What the program wrote; `said`: what we said beside it.
+    Answer attach(const std::string& command, const std::string& environment = {}) {
+        const Answer answer =
+            shell(environment + " " + program + " attach -o " + out + " -- " + command + " 2>" + dir.file("said"));
+        said = shell("cat " + dir.file("said")).output;
+        return answer;
+    }
+    // All sequences of all recordings, which must be true.
+    std::vector<Line> lines() const {
+        std::vector<Line> all;
+        for (const std::string& path : recordings(out)) {
+            EXPECT_EQ(shell(program + " verify --all " + path + " 2>&1").code, 0) << path;
+            auto recording = Recording::open(path);
+            EXPECT_TRUE(recording);
+            if (!recording) continue;
+            for (const Sequence& s : (*recording)->sequences()) {
+                auto frames = (*recording)->frames(0, s.n_frames, s.id);
+                EXPECT_TRUE(frames);
+                Line line;
+                for (const Frame& f : frames ? *frames : std::vector<Frame>()) {
+                    EXPECT_EQ(f.verdict, verdict_ok);
+                    line.push_back(f.token);
+                }
+                all.push_back(line);
+            }
+        }
+        return all;
+    }
+    static std::vector<Line> printed(const std::string& output) {
+        std::vector<Line> all;
+        std::istringstream in(output);
+        for (std::string line; std::getline(in, line);) all.push_back(numbers(line));
+        return all;
+    }
+    std::string states(const std::string& way) const { return ATTNSCOPE_ATTACH_STATES_HOST " " + model + " " + way; }
+
+    TempDir dir;
+    const std::string model = dir.file("m.gguf"), out = dir.file("out");
+    std::string said;
+};
+
+// Keys stored by copies, masks that are converted, no model file, calls out of the executable itself.
+TEST_F(AttachHosts, KeysThatAreCopiedIntoTheCacheAreFollowed) {
+    for (const char* way : {"0", "1", "1 reuse"}) {
+        fs::remove_all(out);
+        fs::create_directory(out);
+        const std::string command = ATTNSCOPE_ATTACH_OLD_HOST " 20 " + std::string(way);
+        const Answer plain = shell(command), attached = attach(command);
+        ASSERT_EQ(plain.code, 0);
+        EXPECT_EQ(attached.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        EXPECT_EQ(lines(), printed(plain.output)) << said;
+    }
+}
+
+// Node.js and Python load what they run when they need it, some with RTLD_DEEPBIND.
+TEST_F(AttachHosts, LibrariesThatAreLoadedLaterAreReached) {
+    const std::string arguments = " " + model + " 20 1 11 27 3 91 45 8";
+    const std::string loader = ATTNSCOPE_ATTACH_LOADER " " ATTNSCOPE_ATTACH_HOST_MODULE " ";
+    const Answer plain = shell(loader + "local" + arguments), local = attach(loader + "local" + arguments);
+    ASSERT_EQ(plain.code, 0) << plain.output;
+    EXPECT_EQ(local.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+
+    fs::remove_all(out);
+    fs::create_directory(out);
+    const Answer deep =
+        attach(loader + "deepbind" + arguments, "ATTACH_HOST_LOAD_ALL=1 GGML_BACKEND_PATH=" ATTNSCOPE_ATTACH_LIBRARY);
+    EXPECT_EQ(deep.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+    EXPECT_NE(said.find("import slots"), std::string::npos) << said;
+}
+
+// A prompt cache in memory: the text goes on where it was, although another one lay in its cells.
+TEST_F(AttachHosts, ARestoredStateIsRecognised) {
+    const Answer plain = shell(states("restore")), attached = attach(states("restore"));
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    std::vector<Line> expected = printed(plain.output), found = lines();
+    std::sort(expected.begin(), expected.end()), std::sort(found.begin(), found.end());
+    EXPECT_EQ(found, expected) << said;
+}
+
+// What an earlier process decoded we have not seen: it is said, and the next text is captured again.
+TEST_F(AttachHosts, AStateOfAnotherProcessIsNotTakenForOurs) {
+    const std::string state = dir.file("state");
+    ASSERT_EQ(shell(states("save ") + state).code, 0);
+    const Answer plain = shell(states("load ") + state), attached = attach(states("load ") + state);
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), std::vector<Line>{printed(plain.output).at(1)}) << said;
+    EXPECT_NE(said.find("goes on from what was not captured"), std::string::npos) << said;
+}
+
+TEST_F(AttachHosts, AShiftedContextIsNotTakenForWhatItWas) {
+    const Answer plain = shell(states("shift")), attached = attach(states("shift"));
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    const std::vector<Line> texts = printed(plain.output), found = lines();
+    ASSERT_EQ(found.size(), 2u) << said;
+    EXPECT_EQ(found[0], Line(texts[0].begin(), texts[0].begin() + 16)); // what was there before the shift
+    EXPECT_EQ(found[1], texts[1]);
+    EXPECT_NE(said.find("goes on from what was not captured"), std::string::npos) << said;
+}
+
+TEST_F(AttachHosts, AForkedChildIsLeftAlone) {
+    const Answer plain = shell(states("fork")), attached = attach(states("fork"));
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+}
+
+// A ring that holds a few tokens, and a parent that stands still: the program waits.
+TEST_F(AttachHosts, NothingIsDroppedWhileTheParentLives) {
+    const std::string host = ATTNSCOPE_ATTACH_HOST " " + model + " 400 1 11 27 3 91 45 8";
+    const Answer plain = shell(host);
+    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=2 " + program + " attach -o " + out + " -- " + host + " >" +
+          dir.file("ids") + " 2>/dev/null & sleep 0.7; kill -STOP $!; sleep 3; kill -CONT $!; wait");
+    EXPECT_EQ(shell("cat " + dir.file("ids")).output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output));
+}
+
+// Each answer that the probe relies on, given wrongly: it says so, and the program goes on.
+class AttachFaults : public AttachHosts, public testing::WithParamInterface<const char*> {};
+
+TEST_P(AttachFaults, EndInARefusal) {
+    const std::string command = ATTNSCOPE_ATTACH_LOADER " " ATTNSCOPE_ATTACH_FAULTY_MODULE " local 20 1";
+    const std::string fault = "ATTACH_FAULT=" + std::string(GetParam());
+    const Answer plain = shell(command), attached = attach(command, fault);
+    ASSERT_EQ(plain.code, 0) << plain.output;
+    EXPECT_EQ(attached.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_TRUE(lines().empty());
+    EXPECT_NE(said.find("nothing of "), std::string::npos) << said;
+    EXPECT_NE(said.find("is captured: "), std::string::npos) << said;
+}
+INSTANTIATE_TEST_SUITE_P(Probe, AttachFaults,
+                         testing::Values("abort", "mul_mat", "view_1d", "flash_attn_ext", "set_output",
+                                         "tensor_overhead", "op_name", "type_name", "tensor_alloc", "new_tensor_4d"));
+
+TEST_F(AttachHosts, WithoutAFaultThatProgramIsCaptured) {
+    const std::string command = ATTNSCOPE_ATTACH_LOADER " " ATTNSCOPE_ATTACH_FAULTY_MODULE " local 20 1";
+    const Answer plain = shell(command), attached = attach(command);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+}
+
+} // namespace

@@ -1,0 +1,103 @@
+// A program whose cache changes without a graph, as servers' do: attach_states MODEL WAY [FILE]. One line of tokens a text.
+//   restore     a text, its state taken out; another text; the first one's state put back, and it goes on
+//   save FILE   a text, its state written to a file
+//   load FILE   that state read, and it goes on; then another text
+//   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
+//   fork        a text; a child that goes on by itself, and the program, too
+#include <llama.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+using Tokens = std::vector<llama_token>;
+
+struct Program {
+    llama_model* model;
+    llama_context* context;
+
+    llama_token decode(const Tokens& tokens) const {
+        Tokens batch = tokens;
+        if (llama_decode(context, llama_batch_get_one(batch.data(), static_cast<int>(batch.size()))) != 0) _exit(3);
+        const float* logits = llama_get_logits_ith(context, -1);
+        const int n = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        return static_cast<llama_token>(std::max_element(logits, logits + n) - logits);
+    }
+    // Decodes `tokens`, then `n` of its own. Appends all to `text`; the next one.
+    void say(Tokens& text, Tokens tokens, int n) const {
+        for (;; --n) {
+            text.insert(text.end(), tokens.begin(), tokens.end());
+            const llama_token next = decode(tokens);
+            if (n == 0) return;
+            tokens.assign(1, next);
+        }
+    }
+    void clear() const { llama_memory_clear(llama_get_memory(context), true); }
+};
+
+void print(const Tokens& text) {
+    for (const llama_token t : text) std::printf("%d ", t);
+    std::printf("\n");
+    std::fflush(stdout);
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    if (argc < 3) return 2;
+    const std::string way = argv[2], file = argc > 3 ? argv[3] : "";
+    llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+    Program p{llama_model_load_from_file(argv[1], llama_model_default_params()), nullptr};
+    if (!p.model) return 2;
+    llama_context_params params = llama_context_default_params();
+    params.n_ctx = 256;
+    params.n_threads = params.n_threads_batch = 1;
+    p.context = llama_init_from_model(p.model, params);
+    if (!p.context) return 2;
+    Tokens a, b;
+    if (way == "load") {
+        std::vector<llama_token> known(256);
+        size_t n = 0;
+        if (llama_state_seq_load_file(p.context, file.c_str(), 0, known.data(), known.size(), &n) == 0) return 3;
+    } else {
+        p.say(a, {11, 27, 3, 91, 45, 8}, 10);
+    }
+    if (way == "restore") {
+        std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 0));
+        llama_state_seq_get_data(p.context, state.data(), state.size(), 0);
+        p.clear();
+        p.say(b, {60, 61, 62, 63}, 20);
+        p.clear();
+        if (llama_state_seq_set_data(p.context, state.data(), state.size(), 0) == 0) return 3;
+    } else if (way == "save") {
+        if (llama_state_seq_save_file(p.context, file.c_str(), 0, a.data(), a.size()) == 0) return 3;
+    } else if (way == "shift") {
+        llama_memory_t memory = llama_get_memory(p.context);
+        llama_memory_seq_rm(memory, 0, 4, 8);
+        llama_memory_seq_add(memory, 0, 8, -1, -4);
+    } else if (way == "fork") {
+        if (const pid_t child = fork()) {
+            int status = 0;
+            if (waitpid(child, &status, 0) != child || status != 0) return 3;
+        } else {
+            p.say(a, {77}, 5);
+            _exit(0);
+        }
+    }
+    if (way != "save") p.say(a, {5}, 10);
+    print(a);
+    if (way == "load" || way == "shift") {
+        p.clear();
+        p.say(b, {60, 61, 62, 63}, 20);
+    }
+    if (!b.empty()) print(b);
+    llama_free(p.context);
+    llama_model_free(p.model);
+    return 0;
+}
