@@ -1,6 +1,7 @@
 #include "attach/inside/probe.h"
 
 #include "attach/inside/loaded.h"
+#include "attach/inside/no_devices.h"
 #include "attention/engine_arithmetic.h"
 
 #include <algorithm>
@@ -252,66 +253,11 @@ std::string read_layout(const Functions& f, const Made& m, size_t size, capture:
     return {};
 }
 
-// What a ggml from before it had devices (October 2024) would answer, and forks of it do: its memory is a CPU's, or it is not.
-namespace no_devices {
-decltype(&::ggml_backend_buft_is_host) is_host = nullptr;
-decltype(&::ggml_backend_cpu_buffer_type) cpu_memory = nullptr;
-char cpu, other;
-
-ggml_backend_dev_t as_device(char& which) {
-    return reinterpret_cast<ggml_backend_dev_t>(&which);
-}
-ggml_backend_dev_t of_memory(ggml_backend_buffer_type_t memory) {
-    return as_device(is_host(memory) ? cpu : other);
-}
-ggml_backend_dev_t by_type(enum ggml_backend_dev_type) {
-    return as_device(cpu);
-}
-enum ggml_backend_dev_type type(ggml_backend_dev_t device) {
-    return device == as_device(cpu) ? GGML_BACKEND_DEVICE_TYPE_CPU : GGML_BACKEND_DEVICE_TYPE_GPU;
-}
-ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t) {
-    return cpu_memory();
-}
-bool supports(ggml_backend_dev_t, const ggml_tensor*) {
-    return true;
-}
-
-// Programs that are linked with a CPU's ggml alone have no registry of devices to be asked.
-decltype(&::ggml_backend_reg_dev_get) registered = nullptr;
-ggml_backend_reg_t (*cpu_registry)() = nullptr;
-ggml_backend_dev_t only_cpu(enum ggml_backend_dev_type) {
-    return registered(cpu_registry(), 0);
-}
-
-bool stand_in_for_registry(link_map* caller, capture::GgmlAbi& abi) {
-    registered = reinterpret_cast<decltype(registered)>(find_function(caller, "ggml_backend_reg_dev_get"));
-    cpu_registry = reinterpret_cast<decltype(cpu_registry)>(find_function(caller, "ggml_backend_cpu_reg"));
-    if (!registered || !cpu_registry) return false;
-    abi.backend_dev_by_type = only_cpu;
-    return true;
-}
-
-bool stand_in(link_map* caller, capture::GgmlAbi& abi) {
-    is_host = reinterpret_cast<decltype(is_host)>(find_function(caller, "ggml_backend_buft_is_host"));
-    cpu_memory = reinterpret_cast<decltype(cpu_memory)>(find_function(caller, "ggml_backend_cpu_buffer_type"));
-    if (!is_host || !cpu_memory) return false;
-    abi.backend_buft_get_device = of_memory;
-    abi.backend_dev_by_type = by_type;
-    abi.backend_dev_type = type;
-    abi.backend_dev_buffer_type = memory_of;
-    abi.backend_dev_supports_op = supports;
-    abi.device_type_cpu = GGML_BACKEND_DEVICE_TYPE_CPU;
-    return true;
-}
-} // namespace no_devices
-
 // A sentence: one that is needed is missing.
 std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
     const char* missing = nullptr;
-    const bool old = !find_function(caller, "ggml_backend_buft_get_device") && no_devices::stand_in(caller, abi);
-    const bool alone =
-        !old && !find_function(caller, "ggml_backend_dev_by_type") && no_devices::stand_in_for_registry(caller, abi);
+    const bool old = !find_function(caller, "ggml_backend_buft_get_device") && answer_for_devices(caller, abi);
+    const bool alone = !old && !find_function(caller, "ggml_backend_dev_by_type") && answer_for_registry(caller, abi);
     const auto find = [&](const char* name, auto& function) {
         if ((old || alone) && function) return;
         function = reinterpret_cast<std::decay_t<decltype(function)>>(find_function(caller, name));

@@ -138,7 +138,7 @@ def debian_server(options, name):
     mounts = " && ".join(f"mount --bind {at} {root}{at}" for at in ("/dev", "/dev/shm", "/proc", library, options.model.parent))
     inside = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
     return [(variant, [sys.executable, HERE / "llama_server.py", *inside, "chroot", root, "/usr/bin/llama-server", "-m",
-                       options.model, "-c", "4096", "-t", "2", "-np", "4", *flags])
+                       options.model, "-c", "4096", "-t", "1", "-np", "4", *flags])
             for variant, flags in (("unified", ["-kvu"]), ("not unified", ["--no-kv-unified"]),
                                    ("not unified, no RAM cache", ["--no-kv-unified", "--cache-ram", "0"]))]
 

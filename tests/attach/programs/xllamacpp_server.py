@@ -12,7 +12,7 @@ params.model.path = model
 params.n_ctx = 4096
 params.n_parallel = 4
 params.warmup = False
-params.cpuparams.n_threads = 2
+params.cpuparams.n_threads = 1  # threads of its own wait for each other by turning
 params.kv_unified = unified == "1"
 params.cache_ram_mib = int(ram)
 server = xllamacpp.Server(params)
