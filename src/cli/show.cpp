@@ -43,9 +43,18 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     if (!heads) return heads.error();
     auto source = AttentionSource::of(recording);
     if (!source) return source.error();
+    Result<std::vector<Frame>> frames = recording.frames(0, recording.info().n_frames);
+    if (!frames) return frames.error();
+    int64_t width = end; // more where a token sees later ones (encoders)
+    for (int64_t i = begin; i < end; ++i) {
+        for (const Ranges& seen : (*frames)[size_t(i)].visible)
+            width = std::max(width, seen.empty() ? 0 : seen.back().end);
+    }
+    width = std::min(width, static_cast<int64_t>(frames->size()));
     MapRequest request;
     request.rows = {*layers, *heads};
     request.tokens = {begin, end};
+    request.columns = {0, width};
     request.tokens_per_tile = end - begin; // one line of tiles: the mean over all tokens
     // a row as it was recorded, not a mean
     request.exact = end - begin == 1 && layers->size() == 1 && heads->size() == 1;
@@ -60,16 +69,7 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     v.index = end - 1;
     v.weights = std::move(map->values);
     v.n_rows = map->n_rows;
-    Result<std::vector<Frame>> frames = recording.frames(0, recording.info().n_frames);
-    if (!frames) return frames.error();
     v.frames = std::move(*frames);
-    int64_t width = end; // more where a token sees later ones (encoders)
-    for (int64_t i = begin; i < end; ++i) {
-        for (const Ranges& seen : v.frames[size_t(i)].visible)
-            width = std::max(width, seen.empty() ? 0 : seen.back().end);
-    }
-    width = std::min(width, static_cast<int64_t>(v.frames.size()));
-    v.weights.resize(size_t(width));
     v.frames.resize(size_t(width));
     for (const Frame& frame : v.frames) v.pieces.push_back(recording.token_text(frame.token));
     return v;

@@ -133,7 +133,7 @@ Result<ModelShape> complete_shape(const ModelShape& shape) {
         return refuse(
             fmt::format("models of architecture {} cannot be made (can: {})", s.arch, joined(made_architectures())));
     }
-    if (s.n_head_kv == 0) s.n_head_kv = s.n_head;
+    if (s.n_head_kv == 0 || s.arch == "t5encoder") s.n_head_kv = s.n_head; // T5 has no grouped heads
     if (s.n_embd == 0) s.n_embd = s.n_head * s.head_dim;
     if (s.n_ff == 0) s.n_ff = s.n_embd;
     if (s.window == 0) s.window = 16;

@@ -94,7 +94,7 @@ template <typename Set> void copy_with(const std::string& from, const std::strin
     const std::unique_ptr<gguf_context, decltype(&gguf_free)> copy(gguf_init_empty(), gguf_free);
     gguf_set_kv(copy.get(), file.get());
     set(copy.get());
-    for (const ggml_tensor* t = ggml_get_first_tensor(weights); t; t = ggml_get_next_tensor(weights, t))
+    for (ggml_tensor* t = ggml_get_first_tensor(weights); t; t = ggml_get_next_tensor(weights, t))
         gguf_add_tensor(copy.get(), t);
     ASSERT_TRUE(gguf_write_to_file(copy.get(), to.c_str(), false));
 }
