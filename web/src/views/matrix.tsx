@@ -188,7 +188,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
                     {hover ? <>
                         query {hover.query} <strong><bdi>{label(opened.text(hover.query))}</bdi></strong> reads key {hover.key}{' '}
                         <strong><bdi>{label(opened.text(hover.key))}</bdi></strong>: <output>{hover.weight === undefined ? '…' : percent(hover.weight)}</output>
-                    </> : <span class="faint">wheel or + − zooms, drag moves, drag on an axis (or with Shift) selects a span, click selects the query</span>}
+                    </> : <span class="faint hint">wheel or + − zooms, drag moves, drag on an axis (or with Shift) selects a span, click selects the query</span>}
                 </p>
                 <Legend map={state.map as MapName} scale={scale} what={state.peaks ? 'largest weight of a cell' : 'mean weight of a cell'} />
             </div>

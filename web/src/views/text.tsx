@@ -183,7 +183,7 @@ function Inspector({ opened, token, reads, readers, row, column, pass }: {
             {!column && <Waiting what="One pass through the recording" fraction={pass} />}
             {column && table(readers, (i) => column[i - token] ?? NaN, 'readers', 'nobody yet')}
             <h3>Attention over time</h3>
-            {column && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
+            {column && column.length > 1 && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
                 draw={(c, width, height) => sparkline(c, width, height, column.subarray(1))} />}
         </>
     );
