@@ -60,6 +60,7 @@ def test_the_viewer_in_a_cell(lab, run, full, tmp_path_factory):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)
         # Binary messages of the kernel's socket are what the viewer was answered with.
         page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: asked.append(len(frame))))
         page.on("request", lambda r: "127.0.0.1" in r.url or r.url.startswith(("data:", "blob:")) or elsewhere.append(r.url))

@@ -57,6 +57,7 @@ def test_the_viewer_in_a_cell(address, run, full):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.set_default_timeout(120_000)
         page.goto(address)
         view = page.locator(".attnscope").first
         view.locator(".text-place[data-ready]:not([data-ready=''])").wait_for(timeout=120_000)
