@@ -93,6 +93,26 @@ void ChunkedKeys::settle() {
     n_settled_ = n_;
 }
 
+Result<std::unique_ptr<KeyStore>> ChunkedKeys::copy(int64_t n) const {
+    n = std::clamp<int64_t>(n, 0, n_);
+    try {
+        auto out = std::make_unique<ChunkedKeys>(geometry_, n_ctx_);
+        for (int64_t begin = 0; begin < n; begin += chunk_columns) {
+            out->chunks_.emplace_back(static_cast<uint8_t*>(::operator new[](chunk_bytes_, alignment)));
+            out->starts_.push_back(out->chunks_.back().get());
+            const uint8_t* const from = starts_[static_cast<size_t>(begin / chunk_columns)];
+            std::copy(from, from + chunk_bytes_, out->chunks_.back().get());
+        }
+        out->positions_.assign(positions_.begin(), positions_.begin() + n);
+        out->waiting_ = waiting_;
+        out->n_ = n;
+        out->n_settled_ = std::min(n, n_settled_);
+        return std::unique_ptr<KeyStore>(std::move(out));
+    } catch (const std::bad_alloc&) {
+        return Error{ErrorKind::io, "no memory for a copy of the keys of " + std::to_string(n) + " positions"};
+    }
+}
+
 void ChunkedKeys::truncate(int64_t n) {
     n_ = std::clamp<int64_t>(n, 0, n_);
     n_settled_ = std::min(n_settled_, n_);

@@ -18,6 +18,7 @@ public:
 
     Result<void> append(const Frame& frame) override;
     void truncate(int64_t n) override;
+    Result<std::unique_ptr<KeyStore>> copy(int64_t n) const override;
     int64_t size() const override { return n_; }
     size_t bytes() const override { return chunks_.size() * chunk_bytes_; }
     const Geometry& geometry() const override { return geometry_; }

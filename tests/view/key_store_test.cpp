@@ -81,6 +81,39 @@ TEST(KeyStore, WhenItIsReadAndCutDoesNotChangeWhatIsRead) {
     }
 }
 
+TEST(KeyStore, ACopyGoesItsOwnWay) {
+    std::mt19937 rng(11);
+    for (const int64_t n : {0, 3, 255, 256, 300, 600}) {
+        LiveModel model(random_live_shape(rng), static_cast<uint32_t>(n));
+        auto keys = std::move(*KeyStore::create(model.geometry(), 1000));
+        Frame last;
+        for (int i = 0; i < 600; ++i) {
+            last = model.next();
+            ASSERT_TRUE(keys->append(last));
+        }
+        const auto want = model.rows(last);
+        auto copied = keys->copy(n);
+        ASSERT_TRUE(copied) << copied.error().message;
+        EXPECT_EQ((*copied)->size(), n);
+        // The original is read, and the copy goes on from where it was cut.
+        auto view = std::move(*AttentionView::create(*keys, {}));
+        const auto answer = view->answer(last);
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer.value().values, want) << n;
+        model.truncate(n);
+        auto own = std::move(*AttentionView::create(**copied, {}));
+        Frame next;
+        for (int i = 0; i < 40; ++i) {
+            next = model.next();
+            ASSERT_TRUE((*copied)->append(next));
+        }
+        const auto mine = own->answer(next);
+        ASSERT_TRUE(mine) << mine.error().message;
+        EXPECT_EQ(mine.value().values, model.rows(next)) << n;
+        EXPECT_EQ(view->answer(last).value().values, want) << n;
+    }
+}
+
 TEST(KeyStore, HoldsNoMoreThanItsKeysInWholeChunks) {
     LiveModel model({}, 3);
     auto keys = std::move(*KeyStore::create(model.geometry(), 600));

@@ -134,6 +134,18 @@ void GenerationQueue::forget_context() {
     keys_ = std::move(keys);
 }
 
+Result<void> GenerationQueue::copy_keys(int64_t n) {
+    auto keys = std::make_shared<SharedKeys>();
+    {
+        const base::Lock lock(keys_->mutex);
+        Result<std::unique_ptr<KeyStore>> copied = keys_->store->copy(n);
+        if (!copied) return copied.error();
+        keys->store = std::move(*copied);
+    }
+    keys_ = std::move(keys);
+    return {};
+}
+
 void GenerationQueue::make_room() {
     std::vector<std::shared_ptr<Generation>> lagging;
     {
@@ -154,8 +166,10 @@ int64_t GenerationQueue::keep_prefix(const GenerationRequest& request) {
     const auto held = static_cast<int64_t>(context_.size());
     if (common < held && keys_.use_count() > 1) {
         make_room();
-        forget_context();
-        return 0;
+        if (Result<void> r = copy_keys(common); !r || common == 0) {
+            forget_context();
+            return 0;
+        }
     }
     const int64_t kept = common < held ? session_.truncate(common) : held;
     const base::Lock lock(keys_->mutex);

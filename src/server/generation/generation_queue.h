@@ -67,6 +67,8 @@ private:
     // How many tokens of the prompt are in the context already; the rest of the context is forgotten.
     int64_t keep_prefix(const GenerationRequest& request);
     void forget_context();
+    // Some client still reads rows of this context: it keeps the keys, we go on with a copy of the first n.
+    Result<void> copy_keys(int64_t n);
     void make_room();
 
     Session& session_;

@@ -1,0 +1,86 @@
+// Clients that leave, and clients that are slow: what it costs the others.
+#include "raw_client.h"
+#include "served_model.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+TEST(Leaving, AClosedConnectionEndsAnAnswerThatIsNotStreamed) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    struct Route {
+        const char* path;
+        const char* length;
+        const char* no_end;
+    };
+    int number = 0;
+    for (const Route& route :
+         {Route{"/v1/completions", "max_tokens", "ignore_eos"}, Route{"/completion", "n_predict", "ignore_eos"},
+          Route{"/api/v1/generate", "max_length", "ban_eos_token"}}) {
+        const std::string key = "leaves" + std::to_string(++number);
+        const std::string body =
+            Json{{"prompt", "Once upon a time"}, {route.length, 900}, {route.no_end, true}, {"request_id", key}}.dump();
+        RawClient client(served.port());
+        ASSERT_TRUE(client.say(std::string("POST ") + route.path +
+                               " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(served.port()) +
+                               "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body));
+        std::string seen;
+        const auto look = [&] {
+            return served.post("/api/extra/generate/check", {{"genkey", key}})["results"][0]["text"].get<std::string>();
+        };
+        for (int i = 0; i < 2000 && seen.empty(); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+            seen = look();
+        }
+        ASSERT_FALSE(seen.empty()) << route.path;
+        client.close();
+        const size_t at_close = look().size();
+        ASSERT_TRUE(served.idle_within(60)) << route.path;
+        // some tokens for what was under way between looking and closing
+        EXPECT_LT(look().size(), at_close + 200) << route.path;
+        EXPECT_LT(served.get("/api/extra/perf")["last_token_count"].get<int>(), 600) << route.path;
+    }
+}
+
+TEST(Leaving, ASlowReaderTakesThePrefixFromNobody) {
+    ServedModel served({}, 2048);
+    ASSERT_TRUE(served.ok()) << served.error();
+    const std::string text = long_text(40);
+    const Json asked = {{"prompt", text + "And then"},
+                        {"max_tokens", 24},
+                        {"temperature", 0},
+                        {"ignore_eos", true},
+                        {"attention", {{"reduce", "none"}}}};
+    const auto rows = [&](const Json& events) {
+        std::vector<std::vector<float>> out;
+        for (const Json& e : events)
+            if (e.is_object() && e.contains("attention")) out.push_back(values_of(e["attention"]));
+        return out;
+    };
+    Json streamed = asked;
+    streamed["stream"] = true;
+    const auto want = rows(Json(served.events("/v1/completions", streamed)));
+    ASSERT_EQ(want.size(), 24u);
+    std::vector<Json> slow;
+    int64_t cached = -1, n_prompt = 0;
+    served.stream("/v1/completions", streamed, [&](const Json& e) {
+        slow.push_back(e);
+        if (slow.size() != 1) return true;
+        // It has 15 MB more to read, more than sockets hold, and another asks for the same beginning.
+        EXPECT_TRUE(served.idle_within(60));
+        const Json other =
+            served.post("/v1/completions", {{"prompt", text + "But now"}, {"max_tokens", 4}, {"temperature", 0}});
+        cached = other["usage"]["prompt_tokens_details"]["cached_tokens"];
+        n_prompt = other["usage"]["prompt_tokens"];
+        return true;
+    });
+    EXPECT_GT(cached, n_prompt - 8);
+    EXPECT_EQ(rows(Json(slow)), want); // its own rows are still of its own keys
+}
