@@ -30,7 +30,8 @@ FileKind file_kind(std::string_view start, const std::string& path) {
     if (begins("GGUF")) return {"a GGUF model", "attnscope capture -m " + path + " makes a recording with it"};
     if (begins("\x93NUMPY")) return {"a NumPy array", diagnose};
     if (begins("PK\3\4") || begins("PK\5\6")) return {"a zip archive, as .npz is one", diagnose};
-    if (begins(sqlite_magic)) return {"a damaged SQLite file, perhaps a recording's", ""};
+    if (begins(sqlite_magic))
+        return {"another program's SQLite database, or a recording whose beginning is damaged", ""};
     if (begins("\x7f"
                "ELF"))
         return {"a program", ""};

@@ -1,6 +1,7 @@
 // Which way a file can be opened depends on how its writer ended and on what we may do in its folder.
 #include "base/file_kind.h"
 #include "base/input_file.h"
+#include "recording/identity.h"
 #include "recording/name_claim.h"
 #include "recording/reader.h"
 #include "recording/schema.h"
@@ -111,13 +112,6 @@ struct FirstLook {
     bool logging = true;  // the header says that the writer keeps a log: it was not closed
     std::string identity; // what never changes in a recording; empty where it cannot be read
 };
-
-std::string identity_of(Database& db) {
-    auto text = db.text("SELECT group_concat(key || '=' || hex(checksum), ' ') FROM "
-                        "(SELECT key, checksum FROM meta WHERE key IN ('created', 'engine', 'model', 'settings', "
-                        "'writer') ORDER BY key)");
-    return text ? *text : std::string();
-}
 
 FirstLook look_first(const std::string& path) {
     FirstLook look;

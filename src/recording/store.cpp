@@ -3,6 +3,7 @@
 #include "recording/checksum.h"
 #include "recording/codec.h"
 #include "recording/geometry_json.h"
+#include "recording/identity.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
@@ -70,6 +71,7 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
     if (auto r = store->prepare(); !r) return r.error();
 
     const std::pair<const char*, std::string> rows[] = {
+        {"identity", random_identity()},
         {"created", info.created.empty() ? now_utc() : info.created},
         {"writer", info.writer.empty() ? base::program() : info.writer},
         {"engine", info.engine},

@@ -203,6 +203,30 @@ TEST(Damage, ALogThatIsDamagedOrCutLosesItsEndOnly) {
     }
 }
 
+TEST(Damage, ALookAtAnotherProgramsDatabaseChangesNothing) {
+    const TempDir dir;
+    const std::string other = dir.file("other.db"), copy = dir.file("copy.db");
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open(other.c_str(), &db), SQLITE_OK);
+    const auto run = [&](const char* sql) { EXPECT_EQ(sqlite3_exec(db, sql, nullptr, nullptr, nullptr), SQLITE_OK); };
+    run("CREATE TABLE t(a); PRAGMA cache_size=2; BEGIN");
+    for (int i = 0; i < 200; ++i) run("INSERT INTO t VALUES (zeroblob(5000))");
+    // As a crash would leave it: half of a transaction, and the journal that takes it back.
+    fs::copy_file(other, copy);
+    fs::copy_file(other + "-journal", copy + "-journal");
+    sqlite3_close(db);
+    const Bytes file = read_bytes(copy), journal = read_bytes(copy + "-journal");
+    ASSERT_GT(journal.size(), 512u);
+    const auto recording = Recording::open(copy);
+    ASSERT_FALSE(recording);
+    EXPECT_EQ(recording.error().kind, ErrorKind::not_ours);
+    EXPECT_NE(recording.error().message.find("another program's SQLite database"), std::string::npos)
+        << recording.error().message;
+    EXPECT_EQ(read_bytes(copy), file);
+    ASSERT_TRUE(fs::exists(copy + "-journal"));
+    EXPECT_EQ(read_bytes(copy + "-journal"), journal);
+}
+
 TEST(Damage, OtherFilesAreRefusedByKind) {
     const TempDir dir;
     const auto kind = [&](const std::string& path) {

@@ -338,6 +338,29 @@ TEST(Writing, AThrowingCallbackBecomesAnError) {
     EXPECT_EQ(must_open(dir.file("a.attn"))->info().n_frames, 1);
 }
 
+TEST(Writing, ALogOfAnotherRecordingOfTheSameSecondIsNotRead) {
+    const TempDir dir;
+    const Geometry geometry = uniform_geometry({});
+    const auto begin = [&](const std::string& path, int64_t n) {
+        RecordingInfo info = make_info();
+        info.created = "2026-11-27T10:00:00Z";
+        auto writer = RecordingWriter::create(path, info, {.commit_interval_ms = 0});
+        EXPECT_TRUE(writer && (*writer)->begin(geometry));
+        for (int64_t i = 0; i < n; ++i) EXPECT_TRUE((*writer)->push(make_frame(geometry, i)));
+        wait_for([&] { return (*writer)->recorded() == n; });
+        return std::move(*writer);
+    };
+    const std::string one = dir.file("one.attn"), other = dir.file("other.attn"), mixed = dir.file("mixed.attn");
+    const auto first = begin(one, 10), second = begin(other, 20);
+    fs::copy_file(one, mixed);
+    fs::copy_file(other + "-wal", mixed + "-wal");
+    const auto recording = Recording::open(mixed);
+    ASSERT_TRUE(recording) << recording.error().message;
+    EXPECT_LE((*recording)->info().n_frames, 10);
+    EXPECT_NE((*recording)->info().notice.find("was not left by this recording"), std::string::npos)
+        << (*recording)->info().notice;
+}
+
 TEST(Writing, AFolderThatCannotBeWrittenIsNamed) {
     const TempDir dir;
     fs::permissions(dir.path(), fs::perms(0555));
