@@ -141,6 +141,8 @@ void CauseFinder::corrupt() {
 bool CauseFinder::torn(const TokenFacts& t) const {
     if (t.kind == TokenKind::unreadable || t.kind == TokenKind::padding || t.zero_tail_rows == 0) return false;
     if (has(Cause::dropout)) return false; // rows of zeros by chance
+    // A map lies head by head in its file: where writing stopped, it stopped before the last query.
+    if (d_.capture.prompt && tokens_.back().zero_tail_rows < t.zero_tail_rows) return false;
     if (t.kind == TokenKind::zeros) return true;
     if (readable_ == 1) return t.zero_tail_in_layer && d_.capture.format != "attn";
     return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <vector>
 
 namespace attnscope {
 
@@ -43,23 +44,27 @@ void CauseFinder::padding_queries() {
     }
     // A short text beside a long one in a batch is mostly padding: what counts is that sound queries lie behind it in one piece.
     if (first < 0 || readable_ - count(tokens_, blank) < 3) return;
-    int64_t n = 0, n_rows = 0, zeros = 0, uniform = 0;
-    int64_t from = -1, to = -1;
+    std::vector<TokenFacts*> blanks;
+    int64_t not_finite = 0; // of the others
     for (TokenFacts& t : d_.tokens) {
-        if (!blank(t) || (t.index > first && t.index < last)) continue;
+        const bool outside = blank(t) && (t.index < first || t.index > last);
         // zeros to the end are what a file looks like whose writing stopped
-        if (t.kind == TokenKind::zeros && t.index > last) continue;
-        zeros += t.kind == TokenKind::zeros;
-        uniform += t.uniform_rows == rows(t);
-        t.kind = TokenKind::padding;
-        ++n;
-        n_rows += rows(t);
-        if (from < 0) from = t.index;
-        to = t.index;
+        if (outside && !(t.kind == TokenKind::zeros && t.index > last)) {
+            blanks.push_back(&t);
+        } else {
+            not_finite += t.n_not_finite > 0;
+        }
     }
-    if (n == 0) return;
-    int64_t not_finite = 0;
-    for (const TokenFacts& t : tokens_) not_finite += t.kind != TokenKind::padding && t.n_not_finite > 0;
+    const auto n = static_cast<int64_t>(blanks.size());
+    if (n == 0 || not_finite > n) return; // padding predicts that the other queries hold none
+    int64_t n_rows = 0, zeros = 0, uniform = 0;
+    for (TokenFacts* const t : blanks) {
+        zeros += t->kind == TokenKind::zeros;
+        uniform += t->uniform_rows == rows(*t);
+        t->kind = TokenKind::padding;
+        n_rows += rows(*t);
+    }
+    const int64_t from = blanks.front()->index, to = blanks.back()->index;
     Finding& f = found(Cause::padding_queries, n);
     f.evidence.push_back(
         fmt::format("all {} rows of {} of {} queries ({} {}) are {}, in every layer and head", n_rows, n, readable_,
