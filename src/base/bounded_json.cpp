@@ -1,5 +1,6 @@
 #include "base/bounded_json.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace attnscope::base {
@@ -23,12 +24,54 @@ bool json_depth_is_bounded(std::string_view text) {
     return true;
 }
 
+namespace {
+
+// Bytes that a terminal or another JSON text can show.
+std::string shown(std::string_view bytes) {
+    std::string out;
+    for (const char c : bytes) {
+        constexpr const char* digits = "0123456789abcdef";
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte < 0x7F) {
+            out += c;
+        } else {
+            out += {'\\', 'x', digits[byte >> 4], digits[byte & 15]};
+        }
+    }
+    return out;
+}
+
+// Of "[...] parse error at line 1, column 19: syntax error while parsing value - invalid string: ...; last read: '...'; expected
+// ..." the place and the reason; what was read last may be megabytes, so its end is taken from the text.
+std::string where_and_why(const nlohmann::json::parse_error& e, std::string_view text) {
+    std::string said = e.what();
+    said.erase(0, std::min(said.size(), said.find(" at line ") + 4));
+    if (const size_t last = said.find("; last read: '"); last != std::string::npos) {
+        const size_t end = said.rfind('\'');
+        said.erase(last, end == std::string::npos || end < last ? std::string::npos : end + 1 - last);
+    }
+    const size_t at = std::min(e.byte, text.size()), begin = at - std::min<size_t>(at, 24);
+    return shown(said.substr(0, 300)) + " (byte " + std::to_string(e.byte) + ", at the end of \"" +
+           shown(text.substr(begin, at - begin)) + "\")";
+}
+
+} // namespace
+
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name) {
     if (!json_depth_is_bounded(text)) {
         return Error{ErrorKind::damaged, name + " nests deeper than " + std::to_string(max_json_depth) + " levels"};
     }
-    auto parsed = nlohmann::json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-    if (parsed.is_discarded()) return Error{ErrorKind::damaged, name + " is not valid JSON"};
+    if (text.starts_with("\x1f\x8b")) return Error{ErrorKind::damaged, name + " is compressed (gzip), not JSON text"};
+    if (text.starts_with("\xff\xfe") || text.starts_with("\xfe\xff"))
+        return Error{ErrorKind::damaged, name + " is UTF-16; JSON text is UTF-8"};
+    nlohmann::json parsed;
+    try {
+        parsed = nlohmann::json::parse(text.begin(), text.end());
+    } catch (const nlohmann::json::parse_error& e) {
+        return Error{ErrorKind::damaged, name + " is not valid JSON: " + where_and_why(e, text)};
+    } catch (const nlohmann::json::exception& e) { // a number beyond what a double holds
+        return Error{ErrorKind::damaged, name + " is not valid JSON: " + shown(std::string(e.what()).substr(0, 300))};
+    }
     if (!parsed.is_object()) return Error{ErrorKind::damaged, name + " does not hold a JSON object"};
     return parsed;
 }

@@ -70,6 +70,7 @@ int run(ServeFlags& f) {
         return report({ErrorKind::invalid_argument, "--record and --no-attention exclude each other"});
     }
     f.server.attention = f.session.capture = !f.no_attention;
+    f.server.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
     const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
     const int32_t engine = std::max(f.session.n_threads > 0 ? f.session.n_threads : cores, 1);
@@ -145,6 +146,8 @@ void add_serve(CLI::App& app, Action& action) {
         ->option_text("ORIGIN ...");
     verb->add_option("--allow-host", s.allowed_hosts, "Further name of this server; repeatable")
         ->option_text("NAME ...");
+    verb->add_option("--alias", s.alias, "Name of the model in answers (default: its own)")->option_text("NAME");
+    verb->add_flag("--log", s.log_requests, "Write a line for each request to standard error");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
     number("--attention-threads", f->attention_threads, 0, 256,

@@ -71,12 +71,17 @@ void add_halo_weave(httplib::Server& http, Service& service) {
         const bool add_special = f.flag("add_special_tokens", true);
         const bool pieces = f.flag("with_pieces", true);
         if (Result<void> r = f.status(); !r) return refuse(response, Dialect::kobold, r.error());
+        name_ignored(response, unread_fields(*body, f.known()));
         Result<std::vector<int32_t>> ids = tokenize_text(service, text, add_special, true);
         if (!ids) return refuse(response, Dialect::kobold, ids.error());
         Json out = {{"token_ids", *ids}, {"token_count", ids->size()}};
         if (pieces) {
             Json& tokens = out["tokens"] = Json::array();
-            for (const int32_t id : *ids) tokens.push_back(halo_weave_token(id, service.session.piece(id)));
+            for (const int32_t id : *ids) {
+                const std::string piece = service.session.piece(id);
+                tokens.push_back(halo_weave_token(id, piece));
+                if (Json bytes = piece_json(piece); bytes.is_array()) tokens.back()["bytes"] = std::move(bytes);
+            }
         }
         reply(response, out);
     });
@@ -86,6 +91,7 @@ void add_halo_weave(httplib::Server& http, Service& service) {
         RequestFields f(*body);
         const auto ids = f.token_ids("token_ids", service.session.n_vocab(), size_t(1) << 22);
         if (Result<void> r = f.status(); !r) return refuse(response, Dialect::kobold, r.error());
+        name_ignored(response, unread_fields(*body, f.known()));
         reply(response, {{"text", ids ? text_of(service.session, *ids) : ""}});
     });
 }

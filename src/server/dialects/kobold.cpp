@@ -90,7 +90,7 @@ void stream(Service& service, const httplib::Request& request, httplib::Response
     } else {
         format = std::make_shared<KoboldFormat>();
     }
-    stream_events(response, std::move(generation), std::move(format));
+    stream_events(request, response, std::move(generation), std::move(format));
 }
 
 // "genkey" of a body; a missing or unreadable body means none.
@@ -122,6 +122,7 @@ void token_count(Service& service, const httplib::Request& request, httplib::Res
     const std::string prompt = f.text("prompt", "", max_text);
     const bool special = f.flag("special", true);
     if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
+    name_ignored(response, unread_fields(*body, f.known()));
     Result<std::vector<int32_t>> ids = tokenize_text(service, prompt, special, true);
     if (!ids) return refuse(response, kobold, ids.error());
     reply(response, {{"value", ids->size()}, {"ids", *ids}});
@@ -133,6 +134,7 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
     RequestFields f(*body);
     const auto ids = f.token_ids("ids", service.session.n_vocab(), size_t(1) << 22);
     if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
+    name_ignored(response, unread_fields(*body, f.known()));
     reply(response, {{"result", ids ? text_of(service.session, *ids) : ""}, {"success", true}});
 }
 

@@ -21,18 +21,12 @@ void tokenize(Service& service, const httplib::Request& request, httplib::Respon
     const bool parse_special = f.flag("parse_special", true);
     const bool with_pieces = f.flag("with_pieces", false);
     if (Result<void> r = f.status(); !r) return refuse(response, openai, r.error());
+    name_ignored(response, unread_fields(*body, f.known()));
     Result<std::vector<int32_t>> ids = tokenize_text(service, content, add_special, parse_special);
     if (!ids) return refuse(response, openai, ids.error());
     if (!with_pieces) return reply(response, {{"tokens", *ids}});
     Json tokens = Json::array();
-    for (const int32_t id : *ids) {
-        const std::string piece = service.session.piece(id);
-        const auto* bytes = reinterpret_cast<const unsigned char*>(piece.data());
-        // part of a character: its bytes, as llama-server gives them, so that nothing is lost
-        const bool is_text = Json::parse(json_text(piece)) == Json(piece);
-        tokens.push_back(
-            {{"id", id}, {"piece", is_text ? Json(piece) : Json(std::vector<int>(bytes, bytes + piece.size()))}});
-    }
+    for (const int32_t id : *ids) tokens.push_back({{"id", id}, {"piece", piece_json(service.session.piece(id))}});
     reply(response, {{"tokens", tokens}});
 }
 
@@ -42,6 +36,7 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
     RequestFields f(*body);
     const auto ids = f.token_ids("tokens", service.session.n_vocab(), size_t(1) << 22);
     if (Result<void> r = f.status(); !r) return refuse(response, openai, r.error());
+    name_ignored(response, unread_fields(*body, f.known()));
     reply(response, {{"content", ids ? text_of(service.session, *ids) : ""}});
 }
 
@@ -51,6 +46,9 @@ void apply_template(Service& service, const httplib::Request& request, httplib::
     if (Result<void> r = check_messages(*body); !r) return refuse(response, openai, r.error());
     Result<std::string> prompt = service.session.chat_prompt_json(request.body);
     if (!prompt) return refuse(response, openai, prompt.error());
+    name_ignored(response,
+                 unread_fields(*body, {"messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort",
+                                       "add_generation_prompt", "continue_final_message"}));
     reply(response, {{"prompt", *prompt}});
 }
 

@@ -117,7 +117,8 @@ void complete(Service& service, const httplib::Request& request, httplib::Respon
     auto generation = service.queue.submit(std::move(read->generation));
     if (!generation) return refuse_busy(response, openai);
     if (read->stream) {
-        return stream_events(response, std::move(generation), std::make_shared<OpenAiFormat>(envelope, read->usage));
+        return stream_events(request, response, std::move(generation),
+                             std::make_shared<OpenAiFormat>(envelope, read->usage));
     }
     Collected all;
     if (!collect(request, *generation, all)) return;

@@ -231,6 +231,7 @@ void Generation::finish(GenerationSummary summary) {
     GenerationEvent last;
     last.text = text_.finish();
     summary.n_skipped = summary_.n_skipped;
+    summary.stopping_word = text_.stopping_word();
     summary_ = std::move(summary);
     finished_ = true;
     enqueue(lock, std::move(last));

@@ -72,6 +72,7 @@ struct GenerationSummary {
     std::string finish_reason; // "stop", "length", "context", "aborted", "stalled", "timeout", "error"
     std::string error;         // of "error", in words
     std::string stop_reason;   // why "stop": "eos" or "stop_sequence"
+    std::string stopping_word; // that stop sequence
     int64_t n_prompt = 0;
     int64_t n_reused = 0; // tokens of the prompt whose keys were there already
     int64_t n_generated = 0;

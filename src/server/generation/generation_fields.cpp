@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <limits>
 
 namespace attnscope::server {
@@ -64,16 +65,9 @@ uint32_t seed_of(int64_t given) {
     return given < 0 ? std::numeric_limits<uint32_t>::max() : static_cast<uint32_t>(given);
 }
 
-// Every field of the body that nobody here asks about, so that none is ignored in silence. Fields that only name the caller
-// or say what is so anyway are none.
 void note_ignored(const Json& body, const RequestFields& f, ReadRequest& out) {
-    static const std::set<std::string> harmless{"model", "user", "metadata", "store", "service_tier", "quiet"};
     out.known.insert(f.known().begin(), f.known().end());
-    for (const auto& [key, value] : body.items()) {
-        const bool says_nothing =
-            value.is_null() || value == Json(false) || value == Json("") || (value.is_structured() && value.empty());
-        if (!says_nothing && !out.known.count(key) && !harmless.count(key)) out.ignored.push_back(key);
-    }
+    for (std::string& name : unread_fields(body, out.known)) out.ignored.push_back(std::move(name));
 }
 
 // Fields that would make another answer of it: not ignored, refused.
@@ -167,21 +161,34 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
 
 namespace {
 
-Result<ReadRequest> read_openai_fields(const Json& body, const Service& service) {
+// What OpenAI documents: all of the vocabulary, at temperature 1.
+SamplingOptions openai_defaults() {
+    SamplingOptions s;
+    s.temperature = 1;
+    s.top_p = 1;
+    s.top_k = 0;
+    s.min_p = 0;
+    return s;
+}
+
+Result<ReadRequest> read_openai_fields(const Json& body, const Service& service, const SamplingOptions& defaults) {
     ReadRequest out;
     GenerationRequest& g = out.generation;
     RequestFields f(body);
     const int32_t n_ctx = service.session.n_ctx(), n_vocab = service.session.n_vocab();
     SamplingOptions& s = g.options.sampling;
+    s = defaults;
+    const auto number = [&](const char* key, float otherwise, double lowest, double highest) {
+        return static_cast<float>(f.number(key, static_cast<double>(otherwise), lowest, highest));
+    };
     const char* limit = f.either("max_completion_tokens", f.either("max_tokens", "n_predict"));
     g.options.n_predict = static_cast<int32_t>(f.integer(limit, -1, -1, max_n - 1));
     g.options.ignore_eos = f.flag("ignore_eos", false);
-    s.temperature = static_cast<float>(f.number("temperature", 1, 0, 100));
-    s.top_p = static_cast<float>(f.number("top_p", 1, 0, 1));
-    s.top_k = static_cast<int32_t>(f.integer("top_k", 0, -1, max_n - 1));
-    s.min_p = 0;
-    s.typical_p = static_cast<float>(f.number("typical_p", 1, 0, 1));
-    s.repeat_penalty = static_cast<float>(f.number("repeat_penalty", 1, 0.01, 100));
+    s.temperature = number("temperature", s.temperature, 0, 100);
+    s.top_p = number("top_p", s.top_p, 0, 1);
+    s.top_k = static_cast<int32_t>(f.integer("top_k", s.top_k, -1, max_n - 1));
+    s.typical_p = number("typical_p", 1, 0, 1);
+    s.repeat_penalty = number("repeat_penalty", 1, 0.01, 100);
     s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(f.integer("repeat_last_n", 64, -1, max_n), n_ctx));
     if (s.repeat_last_n < 0) s.repeat_last_n = n_ctx;
     s.seed = seed_of(f.integer("seed", -1, -1, max_n * 2 - 1));
@@ -209,16 +216,33 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service)
     if (f.integer("best_of", 1, 0, 1 << 20) > 1) f.fail("\"best_of\" must be 1: one answer is generated for a request");
     if (Result<void> r = f.status(); !r) return r.error();
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
-    for (const char* key : {"max_tokens", "n_predict"}) f.find(key); // the first that is given counts
+    for (const char* key : {"max_completion_tokens", "max_tokens", "n_predict"}) { // the first that is given counts
+        const Json* other = f.find(key);
+        if (other && *other != *f.find(limit)) out.ignored.emplace_back(key);
+    }
     out.known.insert(f.known().begin(), f.known().end());
     return out;
 }
 
 } // namespace
 
-Result<ReadRequest> read_completion(const Json& body, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, service);
-    if (!out) return out;
+namespace {
+
+Result<std::vector<int32_t>> prompt_part(const Json& part, const Service& service, bool first) {
+    if (part.is_string() && part.get_ref<const std::string&>().size() <= max_text)
+        return tokenize_text(service, part.get<std::string>(), first, true);
+    const double id = part.is_number() ? part.get<double>() : -1;
+    if (!(id >= 0 && id < service.session.n_vocab()) || id != std::floor(id)) {
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("\"prompt\" holds a part that is neither text nor a token id from 0 to {}",
+                                 service.session.n_vocab() - 1)};
+    }
+    return std::vector<int32_t>{static_cast<int32_t>(id)};
+}
+
+// `prompt` of a completion: a text, token ids, or both in turns (["<s>", 17, "text"], llama-server's).
+Result<ReadRequest> with_prompt(const Json& body, const Service& service, ReadRequest read) {
+    Result<ReadRequest> out(std::move(read));
     GenerationRequest& g = out->generation;
     RequestFields f(body);
     const int32_t n_ctx = service.session.n_ctx();
@@ -226,9 +250,19 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
     std::string text;
     bool from_text = false;
     if (prompt && prompt->is_array() && !(prompt->size() == 1 && prompt->front().is_string())) {
-        auto ids = f.token_ids("prompt", service.session.n_vocab(), size_t(n_ctx));
-        if (Result<void> r = f.status(); !r) return r.error();
-        g.tokens = std::move(*ids);
+        const bool mixed = std::any_of(prompt->begin(), prompt->end(), [](const Json& p) { return p.is_string(); }) &&
+                           std::any_of(prompt->begin(), prompt->end(), [](const Json& p) { return p.is_number(); });
+        if (mixed && prompt->size() <= size_t(n_ctx)) {
+            for (const Json& part : *prompt) {
+                Result<std::vector<int32_t>> ids = prompt_part(part, service, g.tokens.empty());
+                if (!ids) return ids.error();
+                g.tokens.insert(g.tokens.end(), ids->begin(), ids->end());
+            }
+        } else {
+            auto ids = f.token_ids("prompt", service.session.n_vocab(), size_t(n_ctx));
+            if (Result<void> r = f.status(); !r) return r.error();
+            g.tokens = std::move(*ids);
+        }
     } else {
         from_text = true;
         const std::vector<std::string> texts = f.texts("prompt", 1, max_text);
@@ -242,6 +276,25 @@ Result<ReadRequest> read_completion(const Json& body, const Service& service) {
     if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
     if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
     return out;
+}
+
+} // namespace
+
+Result<ReadRequest> read_completion(const Json& body, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, service, openai_defaults());
+    return out ? with_prompt(body, service, std::move(*out)) : out;
+}
+
+Result<ReadRequest> read_llama_completion(const Json& body, const Service& service) {
+    RequestFields f(body);
+    refuse_unsupported(f, {"n_probs", "lora", "image_data", "multimodal_data", "n_indent", "t_max_predict_ms"});
+    const bool return_tokens = f.flag("return_tokens", false);
+    if (Result<void> r = f.status(); !r) return r.error();
+    Result<ReadRequest> out = read_openai_fields(body, service, {});
+    if (!out) return out;
+    out->return_tokens = return_tokens;
+    out->known.insert(f.known().begin(), f.known().end());
+    return with_prompt(body, service, std::move(*out));
 }
 
 Result<void> check_messages(const Json& body) {
@@ -276,7 +329,7 @@ Result<void> check_messages(const Json& body) {
 }
 
 Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, service);
+    Result<ReadRequest> out = read_openai_fields(body, service, openai_defaults());
     if (!out) return out;
     GenerationRequest& g = out->generation;
     if (Result<void> r = check_messages(body); !r) return r.error();

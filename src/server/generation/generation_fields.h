@@ -16,6 +16,7 @@ namespace attnscope::server {
 struct ReadRequest {
     GenerationRequest generation;
     bool stream = false;                 // of the OpenAI endpoints
+    bool return_tokens = false;          // of /completion
     bool usage = false;                  // stream_options.include_usage
     bool halo_weave = false;             // output_attentions or output_hidden_states: tokens are objects
     std::vector<size_t> character_spans; // places in attention->spans that still count characters
@@ -27,6 +28,8 @@ struct ReadRequest {
 Result<ReadRequest> read_kobold(const Json& body, const Service& service);
 // /v1/completions, and /v1/chat/completions.
 Result<ReadRequest> read_completion(const Json& body, const Service& service);
+// /completion, with llama-server's own defaults.
+Result<ReadRequest> read_llama_completion(const Json& body, const Service& service);
 // `as_text`: the same body as it came, for the template: tools and schemas keep the order of their fields.
 Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service);
 

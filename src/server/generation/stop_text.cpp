@@ -34,7 +34,11 @@ std::string StopText::add(const std::string& piece) {
     size_t first = std::string::npos, end = 0;
     for (const std::string& stop : stops_) {
         const size_t at = window.find(stop);
-        if (at != std::string::npos && at < first) first = at, end = at + stop.size();
+        if (at != std::string::npos && at < first) {
+            first = at;
+            end = at + stop.size();
+            stopping_word_ = stop;
+        }
     }
     if (first != std::string::npos) {
         stopped_ = true;

@@ -53,7 +53,7 @@ Result<void> Access::check(const ServerOptions& options) {
 }
 
 Access::Access(const ServerOptions& options, int port)
-    : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)) {
+    : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)), log_(options.log) {
     for (const std::string& name :
          {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"), lower(bracketed(options.host))}) {
         hosts_.push_back(name + ":" + port_);
@@ -71,6 +71,8 @@ Access::Access(const ServerOptions& options, int port)
 // A page of a stranger can make a browser resolve the stranger's name to this machine (DNS rebinding) and is then of the
 // same origin in the browser's eyes; but it cannot make the browser send another Host.
 bool Access::host_allowed(const httplib::Request& request) const {
+    // No browser is without one; old probes of load balancers are, in HTTP/1.0.
+    if (!request.has_header("Host")) return request.version == "HTTP/1.0";
     if (request.get_header_value_count("Host") != 1) return false;
     const std::string host = lower(request.get_header_value("Host"));
     // An address cannot be rebound: the one that the client reached us at is as good as our name.
@@ -96,17 +98,35 @@ bool Access::key_given(const httplib::Request& request) const {
     return key_fits(request.get_header_value("X-Api-Key"));
 }
 
+void Access::tell(const std::string& refusal) const {
+    if (!log_) return;
+    {
+        const base::Lock lock(mutex_);
+        if (told_.size() >= 64 || !told_.insert(refusal).second) return;
+    }
+    log_("refused: " + refusal);
+}
+
 bool Access::stop(const httplib::Request& request, httplib::Response& response) const {
     const Dialect dialect = dialect_of(request.path);
     if (!host_allowed(request)) {
-        refuse(response, dialect, 403, "this Host is not served; start the server with --allow-host to serve it");
+        const size_t n = request.get_header_value_count("Host");
+        const std::string host = printable(request.get_header_value("Host"), 128);
+        const std::string why = n == 1
+                                    ? "the Host " + host + " is not served; to serve it start with --allow-host " + host
+                                    : "a request must name one Host, this one names " + std::to_string(n);
+        refuse(response, dialect, n == 1 ? 403 : 400, why);
+        tell(why);
         return true;
     }
     const std::string origin = request.get_header_value("Origin");
     if (!origin.empty() || request.has_header("Origin")) {
         if (request.get_header_value_count("Origin") != 1 || !origin_allowed(origin)) {
-            refuse(response, dialect, 403,
-                   "pages of this origin may not call; start the server with --cors-origin to allow it");
+            const std::string seen = printable(origin, 128);
+            const std::string why = "pages of the origin " + (seen.empty() ? "(none)" : seen) + " may not call" +
+                                    (seen.empty() ? "" : "; to allow them start with --cors-origin " + seen);
+            refuse(response, dialect, 403, why);
+            tell(why);
             return true;
         }
         response.set_header("Access-Control-Allow-Origin", origin);

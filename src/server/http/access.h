@@ -1,10 +1,13 @@
 // Who may talk to the server: API key, Host, Origin, CORS. Decided before any endpoint sees the request.
 #pragma once
 
+#include "base/mutex.h"
 #include "server/http/server.h"
 
 #include <httplib.h>
 
+#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,8 +31,14 @@ private:
     bool host_allowed(const httplib::Request& request) const;
     bool origin_allowed(const std::string& origin) const;
 
+    // Tells the log, each refusal once: a page that is refused may ask again and again.
+    void tell(const std::string& refusal) const;
+
     std::vector<std::string> keys_, origins_, hosts_;
     std::string port_;
+    const std::function<void(const std::string&)> log_;
+    mutable base::Mutex mutex_;
+    mutable std::set<std::string> told_ GUARDED_BY(mutex_);
 };
 
 // The path whose key may come in the first message.

@@ -6,35 +6,37 @@ namespace {
 constexpr std::chrono::milliseconds patience{100}; // how soon a vanished client is noticed while nothing is sent
 } // namespace
 
-void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation,
+void stream_events(const httplib::Request& request, httplib::Response& response, std::shared_ptr<Generation> generation,
                    std::shared_ptr<EventFormat> format) {
     response.set_header("Cache-Control", "no-cache");
     response.set_header("X-Accel-Buffering", "no"); // proxies pass events on as they come
-    response.set_chunked_content_provider(
-        "text/event-stream",
-        [generation, format](size_t, httplib::DataSink& sink) {
-            const std::optional<GenerationEvent> event = generation->next(patience);
-            if (!event) return sink.is_writable();
-            std::string text;
-            switch (event->kind) {
-            case GenerationEvent::Kind::token:
-                text = format->token(*event, event_attention(*generation, *event));
-                break;
-            case GenerationEvent::Kind::prompt_row:
-                text = format->prompt_row(*event, event_attention(*generation, *event));
-                break;
-            case GenerationEvent::Kind::done: {
-                const GenerationSummary summary = generation->summary();
-                text = summary.finish_reason == "error" ? format->failed(summary.error)
-                                                        : format->done(event->text, *generation);
-                break;
-            }
-            }
-            if (!text.empty() && !sink.write(text.data(), text.size())) return false;
-            if (event->kind == GenerationEvent::Kind::done) sink.done();
-            return true;
-        },
-        [generation](bool) { generation->abandon(); });
+    const auto send = [generation, format](size_t, httplib::DataSink& sink) {
+        const std::optional<GenerationEvent> event = generation->next(patience);
+        if (!event) return sink.is_writable();
+        std::string text;
+        switch (event->kind) {
+        case GenerationEvent::Kind::token: text = format->token(*event, event_attention(*generation, *event)); break;
+        case GenerationEvent::Kind::prompt_row:
+            text = format->prompt_row(*event, event_attention(*generation, *event));
+            break;
+        case GenerationEvent::Kind::done: {
+            const GenerationSummary summary = generation->summary();
+            text = summary.finish_reason == "error" ? format->failed(summary.error)
+                                                    : format->done(event->text, *generation);
+            break;
+        }
+        }
+        if (!text.empty() && !sink.write(text.data(), text.size())) return false;
+        if (event->kind == GenerationEvent::Kind::done) sink.done();
+        return true;
+    };
+    const auto over = [generation](bool) { generation->abandon(); };
+    if (request.version == "HTTP/1.0") { // knows no chunks: the end of the connection is the end of the answer
+        response.set_header("Connection", "close");
+        response.set_content_provider("text/event-stream", send, over);
+    } else {
+        response.set_chunked_content_provider("text/event-stream", send, over);
+    }
 }
 
 bool collect(const httplib::Request& request, Generation& generation, Collected& out) {
@@ -67,6 +69,7 @@ bool collect(const httplib::Request& request, Generation& generation, Collected&
             return false;
         }
         out.text += event->text;
+        if (event->kind == GenerationEvent::Kind::token) out.tokens.push_back(event->token);
         if (event->kind == GenerationEvent::Kind::done) break;
         add(event->kind == GenerationEvent::Kind::token ? out.attention : out.prompt_attention, *event);
         if (generation.request.hidden_state && event->kind == GenerationEvent::Kind::token) {

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace attnscope::server {
 
@@ -24,12 +25,13 @@ public:
 };
 
 // Sends the generation as it comes. When the client is gone the generation ends.
-void stream_events(httplib::Response& response, std::shared_ptr<Generation> generation,
+void stream_events(const httplib::Request& request, httplib::Response& response, std::shared_ptr<Generation> generation,
                    std::shared_ptr<EventFormat> format);
 
 // A whole generation in one answer.
 struct Collected {
     std::string text;
+    std::vector<int32_t> tokens;
     std::string attention;        // JSON array, one entry a generated token; empty when none was asked for
     std::string prompt_attention; // the same of the prompt's tokens
     int64_t n_omitted = 0;        // answers left out because they would exceed max_collected_bytes

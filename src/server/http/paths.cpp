@@ -27,10 +27,15 @@ const char* const routes[] = {"/",
                               "/api/v1/prune",
                               "/api/v1/tokenize",
                               "/apply-template",
+                              "/chat/completions",
+                              "/completion",
+                              "/completions",
                               "/detokenize",
                               "/health",
                               "/metrics",
+                              "/models",
                               "/props",
+                              "/slots",
                               "/tokenize",
                               "/v1/chat/completions",
                               "/v1/completions",
@@ -60,7 +65,7 @@ std::string canonical_path(const std::string& path) {
         while (out.size() > 1 && out.back() == '/') out.pop_back();
     }
     if (out.rfind("/api/latest/", 0) == 0) return "/api/v1/" + out.substr(12);
-    for (const char* route : {"/models", "/completions", "/chat/completions"}) {
+    for (const char* route : {"/models", "/chat/completions"}) {
         if (out == route) return "/v1" + out;
     }
     return out;

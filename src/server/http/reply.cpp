@@ -37,6 +37,13 @@ Json error_body(Dialect dialect, int status, const std::string& message) {
     return {{"error", std::move(error)}};
 }
 
+std::string printable(const std::string& text, size_t most) {
+    std::string out = text.substr(0, most);
+    std::replace_if(
+        out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7F; }, '?');
+    return out;
+}
+
 void name_ignored(httplib::Response& response, const std::vector<std::string>& fields) {
     std::string names;
     for (const std::string& field : fields) {

@@ -25,6 +25,8 @@ void refuse(httplib::Response& response, Dialect dialect, const Error& error);
 inline constexpr const char* context_overflow = "fit into the context of";
 // The header X-Ignored-Fields; nothing where none is.
 void name_ignored(httplib::Response& response, const std::vector<std::string>& fields);
+// A client's words on one line of a log or a message, cut to `most` bytes.
+std::string printable(const std::string& text, size_t most);
 void refuse_busy(httplib::Response& response, Dialect dialect);
 
 } // namespace attnscope::server

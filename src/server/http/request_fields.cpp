@@ -122,6 +122,23 @@ std::optional<std::vector<int32_t>> RequestFields::token_ids(const char* key, in
     return ids;
 }
 
+std::vector<std::string> unread_fields(const Json& body, const std::set<std::string>& known) {
+    static const std::set<std::string> harmless{"model", "user", "metadata", "store", "service_tier", "quiet"};
+    std::vector<std::string> out;
+    for (const auto& [key, value] : body.items()) {
+        const bool says_nothing =
+            value.is_null() || value == Json(false) || value == Json("") || (value.is_structured() && value.empty());
+        if (!says_nothing && !known.count(key) && !harmless.count(key)) out.push_back(key);
+    }
+    return out;
+}
+
+Json piece_json(const std::string& piece) {
+    if (Json::parse(json_text(piece)) == Json(piece)) return piece;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(piece.data());
+    return std::vector<int>(bytes, bytes + piece.size());
+}
+
 std::string json_text(const Json& value) {
     return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

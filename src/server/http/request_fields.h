@@ -56,6 +56,13 @@ private:
     mutable std::set<std::string> known_;
 };
 
+// Every field of a body that nobody asked about, so that none is ignored in silence. Fields that only name the caller or say what
+// is so anyway are none.
+std::vector<std::string> unread_fields(const Json& body, const std::set<std::string>& known);
+
+// The text of a token; part of a character: its bytes, as llama-server gives them, so that nothing is lost.
+Json piece_json(const std::string& piece);
+
 // JSON of an answer: bytes that are no UTF-8 become U+FFFD.
 std::string json_text(const Json& value);
 

@@ -3,6 +3,7 @@
 #include "server/http/access.h"
 #include "server/http/connection_threads.h"
 #include "server/http/paths.h"
+#include "server/http/pipelined_server.h"
 #include "server/http/reply.h"
 #include "server/http/service.h"
 #include "server/view/routes.h"
@@ -10,6 +11,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <future>
 #include <optional>
@@ -25,17 +27,36 @@ namespace attnscope::server {
 
 namespace {
 
+// Never what was asked (a query may hold a key), only where.
+std::string log_line(const httplib::Request& request, const httplib::Response& response) {
+    char now[32];
+    const std::time_t t = std::time(nullptr);
+    std::tm parts{};
+    std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &parts));
+    return fmt::format("{} {} {} {} {} {}", now, request.remote_addr, printable(request.method, 16),
+                       printable(request.path, 200), response.status,
+                       response.get_header_value("Content-Type") == "text/event-stream"
+                           ? "stream"
+                           : std::to_string(response.body.size()) + " bytes");
+}
+
+ModelInfo named(ModelInfo info, const std::string& alias) {
+    if (!alias.empty()) info.name = alias;
+    return info;
+}
+
 class ServerImpl : public Server {
 public:
     ServerImpl(Session& session, const ServerOptions& options)
-        : options_(options), queue_(session, queue_options(options)), service_{session,
-                                                                               queue_,
-                                                                               options_,
-                                                                               session.model_info(),
-                                                                               session.geometry(),
-                                                                               nullptr,
-                                                                               false,
-                                                                               std::chrono::steady_clock::now()} {}
+        : options_(options),
+          queue_(session, queue_options(options)), service_{session,
+                                                            queue_,
+                                                            options_,
+                                                            named(session.model_info(), options.alias),
+                                                            session.geometry(),
+                                                            nullptr,
+                                                            false,
+                                                            std::chrono::steady_clock::now()} {}
     ~ServerImpl() override { stop(); }
 
     Result<void> listen() {
@@ -74,6 +95,11 @@ public:
             refuse(response, dialect_of(request.path), response.status, why);
             return httplib::Server::HandlerResponse::Handled;
         });
+        if (options_.log && options_.log_requests) {
+            http_.set_logger([this](const httplib::Request& request, const httplib::Response& response) {
+                options_.log(log_line(request, response));
+            });
+        }
         http_.set_exception_handler(
             [](const httplib::Request& request, httplib::Response& response, std::exception_ptr) {
                 refuse(response, dialect_of(request.path), 500, "the request could not be answered for want of memory");
@@ -84,12 +110,13 @@ public:
                 "<!doctype html><title>attnscope</title><h1>attnscope</h1><p>The exact attention of a GGUF model, live."
                 "<p><a href=\"/view/\">Look at it</a>. Routes: KoboldCPP's and Halo Weave's under /api/v1 and "
                 "/api/extra, "
-                "OpenAI's under /v1, llama-server's /health, /props, /tokenize, /detokenize, /apply-template, "
-                "/metrics.",
+                "OpenAI's under /v1, llama-server's /completion, /health, /props, /slots, /tokenize, /detokenize, "
+                "/apply-template, /metrics.",
                 "text/html; charset=utf-8");
         });
         add_halo_weave(http_, service_);
         add_kobold(http_, service_);
+        add_llama_completion(http_, service_);
         add_llama_server(http_, service_);
         add_openai(http_, service_);
         add_prune(http_, service_);
@@ -156,7 +183,7 @@ private:
     GenerationQueue queue_;
     Service service_;
     ViewSources sources_;
-    httplib::Server http_;
+    PipelinedServer http_;
     std::optional<Access> access_;
     int port_ = -1;
     std::promise<void> ended_; // of the thread

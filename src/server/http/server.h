@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct ServerOptions {
     std::vector<std::string> api_keys;      // empty: none is asked for
     std::vector<std::string> cors_origins;  // origins of pages that may call, exactly as browsers send them
     std::vector<std::string> allowed_hosts; // further values of the Host header, NAME or NAME:PORT
+    std::string alias;                      // the name of the model in answers; empty: its own
     std::string record_dir;                 // empty: nothing is recorded
     // false: requests for attention are refused; the session may be one that captures nothing
     bool attention = true;
@@ -31,7 +33,10 @@ struct ServerOptions {
     size_t max_body = size_t(8) << 20;        // bytes of a request's body
     size_t max_connections = 1024;            // each has a thread while it is served
     size_t stream_memory = size_t(128) << 20; // attention that waits for one slow client
-    std::chrono::seconds stall{30};           // how long the generation waits for a client whose stream_memory is full
+    // Gets a line for each Host and Origin that is refused, from any thread; and for every request.
+    std::function<void(const std::string& line)> log;
+    bool log_requests = false;
+    std::chrono::seconds stall{30}; // how long the generation waits for a client whose stream_memory is full
 };
 
 class Server {

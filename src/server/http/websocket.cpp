@@ -59,7 +59,8 @@ bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const Ge
 }
 
 // `ending` is set before the last frame goes out: whoever reads that frame may ask for the next generation at once.
-void send_generation(httplib::ws::WebSocket& socket, Generation& generation, std::atomic<bool>& ending) {
+void send_generation(httplib::ws::WebSocket& socket, Generation& generation, const std::vector<std::string>& ignored,
+                     std::atomic<bool>& ending) {
     while (true) {
         const std::optional<GenerationEvent> event = generation.next(patience);
         if (!event) {
@@ -80,6 +81,7 @@ void send_generation(httplib::ws::WebSocket& socket, Generation& generation, std
         body["type"] = "done";
         body["request_id"] = generation.request.id;
         if (!event->text.empty()) body["text"] = event->text;
+        if (!ignored.empty()) body["ignored_fields"] = ignored; // X-Ignored-Fields of the other routes
         socket.send(json_text(body));
         return;
     }
@@ -116,13 +118,15 @@ public:
         Result<ReadRequest> read = read_kobold(*body, service_);
         if (!read) return send_error(socket_, 400, read.error().message);
         end();
+        ignored_ = std::move(read->ignored);
+        std::erase_if(ignored_, [](const std::string& name) { return name == "type" || name == "api_key"; });
         generation_ = service_.queue.submit(std::move(read->generation));
         if (!generation_)
             return send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
         sent_ = false;
         sending_ = true;
         sender_ = std::thread([this] {
-            send_generation(socket_, *generation_, sent_);
+            send_generation(socket_, *generation_, ignored_, sent_);
             sent_ = true;
         });
         return true;
@@ -142,6 +146,7 @@ private:
     bool sending_ = false;
     std::atomic<bool> sent_{false};
     std::shared_ptr<Generation> generation_;
+    std::vector<std::string> ignored_; // fields of its request
     std::thread sender_;
 };
 

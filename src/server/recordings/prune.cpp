@@ -123,7 +123,7 @@ Result<std::vector<double>> read_scores(RequestFields& f, const Service& service
     return scores_for(policy, *found);
 }
 
-Result<Json> answer(const Json& body, const Service& service) {
+Result<Json> answer(const Json& body, const Service& service, std::vector<std::string>& ignored) {
     RequestFields f(body);
     Result<PrunePolicy> policy = prune_policy_from_name(f.text("policy", "brightness", 64));
     if (!policy) return policy.error();
@@ -173,6 +173,8 @@ Result<Json> answer(const Json& body, const Service& service) {
         Json& kept = out["input_ids"] = Json::array();
         for (const int64_t i : pruned->kept_tokens) kept.push_back((*ids)[static_cast<size_t>(i)]);
     }
+    for (const char* key : {"scores", "recording", "request_id"}) f.find(key); // the first that is given counts
+    ignored = unread_fields(body, f.known());
     return out;
 }
 
@@ -182,8 +184,10 @@ void add_prune(httplib::Server& http, Service& service) {
     http.Post("/api/v1/prune", [&service](const httplib::Request& request, httplib::Response& response) {
         Result<Json> body = parse_body(request.body);
         if (!body) return refuse(response, kobold, body.error());
-        Result<Json> out = answer(*body, service);
+        std::vector<std::string> ignored;
+        Result<Json> out = answer(*body, service, ignored);
         if (!out) return refuse(response, kobold, out.error());
+        name_ignored(response, ignored);
         reply(response, *out);
     });
 }
