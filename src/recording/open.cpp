@@ -136,6 +136,16 @@ FirstLook look_first(const std::string& path) {
     return look;
 }
 
+// Whether the transaction that the journal at `path` undoes began with an empty file, as the one does that makes a recording.
+bool began_empty(const std::string& path) {
+    auto file = base::InputFile::open(path);
+    char header[20]; // sqlite.org/fileformat.html#the_rollback_journal: pages before the transaction, at 16
+    return file && file->size() >= 20 && file->read_at(0, header, sizeof header) &&
+           std::all_of(header + 16, header + 20, [](char c) { return c == 0; });
+}
+
+constexpr const char* foreign_journal =
+    "the journal beside it (-journal) was not left by this recording and is not undone: remove it";
 constexpr const char* foreign_log = "the log beside it (-wal) was not left by this recording and is not read: remove "
                                     "it, or put it back beside its own file";
 
@@ -174,6 +184,12 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
 
     // A writer that died before it had a log, or while it gave it up, left a transaction to undo.
     if (code == SQLITE_READONLY_ROLLBACK || code == SQLITE_READONLY_RECOVERY) {
+        // Undoing the making of another recording would empty this one.
+        if (!look.identity.empty() && began_empty(path + "-journal")) {
+            db = open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false, doing, code);
+            if (!db) return db.error();
+            return OpenedFile{std::move(*db), foreign_journal};
+        }
         db = open_with(path, SQLITE_OPEN_READWRITE, nullptr, false, doing, code);
         if (db) return OpenedFile{std::move(*db), ""};
     }

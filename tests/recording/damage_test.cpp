@@ -227,6 +227,31 @@ TEST(Damage, ALookAtAnotherProgramsDatabaseChangesNothing) {
     EXPECT_EQ(read_bytes(copy + "-journal"), journal);
 }
 
+TEST(Damage, AJournalOfAnotherRecordingsMakingIsNotUndone) {
+    const TempDir dir;
+    const Geometry geometry = tiny_geometry();
+    const std::string path = dir.file("a.attn");
+    {
+        auto writer = recording::create_writer(path, make_info(), {}, recording::Layout{1024, 8});
+        ASSERT_TRUE(writer);
+        ASSERT_TRUE((*writer)->begin(geometry));
+        for (int64_t i = 0; i < n_frames; ++i) ASSERT_TRUE((*writer)->push(make_frame(geometry, i)));
+        ASSERT_TRUE((*writer)->close());
+    }
+    const Bytes file = read_bytes(path);
+    // As a capture leaves it that was killed while it made its file, and whose file was moved away from this name.
+    const std::string head("\xd9\xd5\x05\xf9\x20\xa1\x63\xd7\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x04\0", 28);
+    Bytes journal(512);
+    std::copy(head.begin(), head.end(), journal.begin());
+    write_bytes(path + "-journal", journal);
+    const auto recording = Recording::open(path);
+    ASSERT_TRUE(recording) << recording.error().message;
+    EXPECT_EQ((*recording)->info().n_frames, n_frames);
+    EXPECT_NE((*recording)->info().notice.find("-journal"), std::string::npos);
+    EXPECT_EQ(read_bytes(path), file);
+    EXPECT_EQ(read_bytes(path + "-journal"), journal);
+}
+
 TEST(Damage, OtherFilesAreRefusedByKind) {
     const TempDir dir;
     const auto kind = [&](const std::string& path) {
