@@ -85,7 +85,7 @@ __attribute__((target("avx2,fma"))) void multiply_add(int64_t n_fma) {
 struct Head {
     int64_t n;
     LayerInfo layer;
-    RowsPlan plan;
+    attention::RowsPlan plan;
     std::vector<ggml_fp16_t> q, k; // (n, head_dim)
     std::vector<float> q_float, k_float;
     std::vector<uint8_t> tiles; // chunks of tiles, one behind the other
@@ -99,7 +99,7 @@ Head make_head(int64_t n, int32_t head_dim) {
     h.layer.n_head = h.layer.n_head_kv = 1;
     h.layer.head_dim = head_dim;
     h.layer.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-    h.plan = plan_layer(h.layer, true).value();
+    h.plan = attention::plan_layer(h.layer, true).value();
     std::mt19937 rng(7);
     std::normal_distribution<float> normal;
     const auto size = static_cast<size_t>(n * head_dim);
@@ -109,14 +109,14 @@ Head make_head(int64_t n, int32_t head_dim) {
         h.q_float.push_back(ggml_fp16_to_fp32(h.q.back()));
         h.k_float.push_back(ggml_fp16_to_fp32(h.k.back()));
     }
-    const int64_t n_chunks = (n + chunk_columns - 1) / chunk_columns;
-    const size_t chunk_bytes = static_cast<size_t>(chunk_columns) * h.plan.k_head_bytes;
+    const int64_t n_chunks = (n + attention::chunk_columns - 1) / attention::chunk_columns;
+    const size_t chunk_bytes = static_cast<size_t>(attention::chunk_columns) * h.plan.k_head_bytes;
     h.tiles.resize(static_cast<size_t>(n_chunks) * chunk_bytes);
     auto* const tiled = static_cast<ggml_fp16_t*>(static_cast<void*>(h.tiles.data()));
     for (int64_t j = 0; j < n; ++j) {
         for (int32_t d = 0; d < head_dim; ++d)
-            tiled[(j / tile_columns * head_dim + d) * tile_columns + j % tile_columns] =
-                h.k[static_cast<size_t>(j * head_dim + d)];
+            tiled[(j / attention::tile_columns * head_dim + d) * attention::tile_columns +
+                  j % attention::tile_columns] = h.k[static_cast<size_t>(j * head_dim + d)];
     }
     for (int64_t c = 0; c < n_chunks; ++c) h.chunks.push_back(h.tiles.data() + static_cast<size_t>(c) * chunk_bytes);
     for (int64_t i = 0; i < n; ++i) h.visible.push_back({0, i + 1});
@@ -124,28 +124,28 @@ Head make_head(int64_t n, int32_t head_dim) {
 }
 
 void ours(const Head& h, int n_threads, std::vector<float>& means) {
-    const auto block = static_cast<int64_t>(block_queries(h.n, false));
-    std::vector<BlockRows> scratch(static_cast<size_t>(n_threads));
+    const auto block = static_cast<int64_t>(attention::block_queries(h.n, false));
+    std::vector<attention::BlockRows> scratch(static_cast<size_t>(n_threads));
     means.assign(static_cast<size_t>((h.n + block - 1) / block * h.n), 0.0f);
     share_out((h.n + block - 1) / block, n_threads, [&](int64_t item, int thread) {
         const int64_t begin = item * block, end = std::min(h.n, begin + block);
-        std::vector<BlockQuery> queries;
+        std::vector<attention::BlockQuery> queries;
         for (int64_t i = begin; i < end; ++i) {
             const auto* q = static_cast<const uint8_t*>(static_cast<const void*>(h.q.data() + i * h.layer.head_dim));
             queries.push_back({q, {&h.visible[static_cast<size_t>(i)], 1}, static_cast<int32_t>(i)});
         }
-        BlockRequest r;
+        attention::BlockRequest r;
         r.layer = &h.layer;
         r.plan = &h.plan;
         r.queries = queries;
         r.chunks = h.chunks;
         r.n_columns = end;
         r.batched = true;
-        BlockRows& rows = scratch[static_cast<size_t>(thread)];
-        block_rows(row_kernels(), block_kernels(), r, rows);
-        for (const BlockPiece& piece : rows.pieces) {
-            block_kernels().fold(rows.row(0) + piece.begin, rows.stride(), piece.factors, end - begin,
-                                 piece.end - piece.begin, means.data() + item * h.n + piece.begin);
+        attention::BlockRows& rows = scratch[static_cast<size_t>(thread)];
+        attention::block_rows(attention::row_kernels(), attention::block_kernels(), r, rows);
+        for (const attention::BlockPiece& piece : rows.pieces) {
+            attention::block_kernels().fold(rows.row(0) + piece.begin, rows.stride(), piece.factors, end - begin,
+                                            piece.end - piece.begin, means.data() + item * h.n + piece.begin);
         }
     });
 }
@@ -164,8 +164,8 @@ double exponentials(const Head& h, int64_t begin, int64_t end, int64_t from, int
         float* const row = out + (i - begin) * (to - from);
         const int64_t n = std::min(to, i + 1) - from;
         if (n <= 0) continue;
-        const float max = row_kernels().scores(row, n, h.layer.scale, 0, 1);
-        sum += row_kernels().exponentials(row, n, max);
+        const float max = attention::row_kernels().scores(row, n, h.layer.scale, 0, 1);
+        sum += attention::row_kernels().exponentials(row, n, max);
     }
     return sum;
 }
@@ -221,9 +221,9 @@ void square_pattern(const Head& h, int n_threads, std::vector<float>& rows) {
         products(h, begin, end, 0, h.n, out);
         for (int64_t i = begin; i < end; ++i) {
             float* const row = out + (i - begin) * h.n;
-            const float max = row_kernels().scores(row, i + 1, h.layer.scale, 0, 1);
-            const double sum = row_kernels().exponentials(row, i + 1, max);
-            row_kernels().multiply(row, i + 1, static_cast<float>(1 / sum));
+            const float max = attention::row_kernels().scores(row, i + 1, h.layer.scale, 0, 1);
+            const double sum = attention::row_kernels().exponentials(row, i + 1, max);
+            attention::row_kernels().multiply(row, i + 1, static_cast<float>(1 / sum));
             std::fill(row + i + 1, row + h.n, 0.0f);
         }
     });
@@ -281,7 +281,7 @@ int main(int argc, char** argv) {
         for (Contest& c : contests) c.repeat();
     }
     std::printf("%lld positions, head_dim %d, %d threads, %s; %.1f Gflop\n", static_cast<long long>(n), head_dim,
-                n_threads, block_kernels().name, 2 * n_products / 1e9);
+                n_threads, attention::block_kernels().name, 2 * n_products / 1e9);
     double baseline = std::numeric_limits<double>::infinity();
     for (const Contest& c : contests) {
         std::printf("%-26s %8.3f s  %7.1f Gflop/s\n", c.name, c.best, 2 * n_products / c.best / 1e9);

@@ -116,27 +116,28 @@ int main(int argc, char** argv) {
     if (!layer_keys) return 1;
     const std::span<const uint8_t* const> chunks = layer_keys->chunks; // of all layers
     const size_t chunk_bytes = (*keys)->bytes() / chunks.size();
-    contests.push_back({"floor: read K",
-                        [&] {
-                            on_threads(n_threads, [&](int32_t t) {
-                                uint64_t sum = 0;
-                                const int64_t used = (n + tile_columns - 1) / tile_columns * tile_columns;
-                                for (int64_t c = 0; c < static_cast<int64_t>(chunks.size()); ++c) {
-                                    const auto columns = std::min(chunk_columns, used - c * chunk_columns);
-                                    const size_t run = static_cast<size_t>(chunk_columns) *
-                                                       geometry.layers[0].k_bytes() /
-                                                       static_cast<size_t>(geometry.layers[0].n_head_kv);
-                                    const size_t part =
-                                        run * static_cast<size_t>(columns) / static_cast<size_t>(chunk_columns);
-                                    for (size_t at = static_cast<size_t>(t) * run; at < chunk_bytes;
-                                         at += run * static_cast<size_t>(n_threads))
-                                        sum += sum_words(chunks[static_cast<size_t>(c)] + at, part);
-                                }
-                                sink_of_results = sum;
-                            });
-                        },
-                        {}});
-    const int64_t n_tiles = (n + tile_columns - 1) / tile_columns;
+    contests.push_back(
+        {"floor: read K",
+         [&] {
+             on_threads(n_threads, [&](int32_t t) {
+                 uint64_t sum = 0;
+                 const int64_t used =
+                     (n + attention::tile_columns - 1) / attention::tile_columns * attention::tile_columns;
+                 for (int64_t c = 0; c < static_cast<int64_t>(chunks.size()); ++c) {
+                     const auto columns = std::min(attention::chunk_columns, used - c * attention::chunk_columns);
+                     const size_t run = static_cast<size_t>(attention::chunk_columns) * geometry.layers[0].k_bytes() /
+                                        static_cast<size_t>(geometry.layers[0].n_head_kv);
+                     const size_t part =
+                         run * static_cast<size_t>(columns) / static_cast<size_t>(attention::chunk_columns);
+                     for (size_t at = static_cast<size_t>(t) * run; at < chunk_bytes;
+                          at += run * static_cast<size_t>(n_threads))
+                         sum += sum_words(chunks[static_cast<size_t>(c)] + at, part);
+                 }
+                 sink_of_results = sum;
+             });
+         },
+         {}});
+    const int64_t n_tiles = (n + attention::tile_columns - 1) / attention::tile_columns;
     const LayerInfo& layer = geometry.layers[0];
     const int32_t group = layer.n_head / layer.n_head_kv;
     std::vector<float> q(static_cast<size_t>(group * layer.head_dim) + 16, 1.0f);
@@ -144,18 +145,19 @@ int main(int argc, char** argv) {
         contests.push_back({any_order ? "floor: dots, any order" : "floor: dots, keys cached",
                             [&, any_order] {
                                 on_threads(n_threads, [&](int32_t t) {
-                                    std::vector<float> out(static_cast<size_t>(group * tile_columns));
-                                    TileTask task{.q = q.data(),
-                                                  .q_stride = static_cast<size_t>(layer.head_dim),
-                                                  .n_q = group,
-                                                  .head_dim = layer.head_dim,
-                                                  .tiles = chunks[0],
-                                                  .n_tiles = 1,
-                                                  .out = out.data(),
-                                                  .out_stride = static_cast<size_t>(tile_columns),
-                                                  .any_order = any_order};
+                                    std::vector<float> out(static_cast<size_t>(group * attention::tile_columns));
+                                    attention::TileTask task{.q = q.data(),
+                                                             .q_stride = static_cast<size_t>(layer.head_dim),
+                                                             .n_q = group,
+                                                             .head_dim = layer.head_dim,
+                                                             .tiles = chunks[0],
+                                                             .n_tiles = 1,
+                                                             .out = out.data(),
+                                                             .out_stride = static_cast<size_t>(attention::tile_columns),
+                                                             .any_order = any_order};
                                     const int64_t all = int64_t{geometry.n_layer()} * layer.n_head_kv * n_tiles;
-                                    for (int64_t i = t; i < all; i += n_threads) row_kernels().tiles_f16(task);
+                                    for (int64_t i = t; i < all; i += n_threads)
+                                        attention::row_kernels().tiles_f16(task);
                                     sink_of_results = static_cast<uint64_t>(out[0]);
                                 });
                             },

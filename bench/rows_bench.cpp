@@ -154,8 +154,8 @@ int main(int argc, char** argv) {
         each_layer(n_threads, [&](int32_t) {
             float out[7 * n_cached];
             for (int64_t j = 0; j < n * n_head_kv; j += n_cached) {
-                row_kernels().dots_f16({float_q[0].f, head_dim, n_head / n_head_kv, head_dim, k[0].data(), head_dim * 2,
-                                        n_cached, out, n_cached});
+                attention::row_kernels().dots_f16({float_q[0].f, head_dim, n_head / n_head_kv, head_dim, k[0].data(),
+                                                   head_dim * 2, n_cached, out, n_cached});
             }
             sink_of_results = out[0];
         });

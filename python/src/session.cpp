@@ -259,7 +259,7 @@ nb::dict stream(PySession& s, const std::vector<int32_t>& tokens, const nb::dict
 void bind_session(nb::module_& m) {
     bind_live_frame(m);
     m.def(
-        "find_model", [](const std::string& name) { return value(find_model(name)); }, nb::arg("name"));
+        "find_model", [](const std::string& name) { return value(models::find_model(name)); }, nb::arg("name"));
     nb::class_<PySession>(m, "Session")
         .def(
             "__init__",

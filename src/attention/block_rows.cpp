@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -227,4 +227,4 @@ void block_rows(const RowKernels& kernels, const BlockKernels& block, const Bloc
     for (BlockPiece& piece : rows.pieces) piece.end = std::min(piece.end, r.n_columns);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 struct BlockQuery {
     const uint8_t* q = nullptr;     // (head_dim) in layer->q_type: the head's query
@@ -73,4 +73,4 @@ size_t block_queries(int64_t n_columns, bool exact);
 // Nothing is checked: the caller has checked the request. `block`: for tests; block_kernels() otherwise.
 void block_rows(const RowKernels& kernels, const BlockKernels& block, const BlockRequest& request, BlockRows& rows);
 
-} // namespace attnscope
+} // namespace attnscope::attention

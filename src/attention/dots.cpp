@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 void to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     if (type == DType::f32) {
@@ -61,4 +61,4 @@ void engine_dots(const LayerInfo& layer, const EngineDotTask& t) {
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Query heads as float32, each starting on a cache line. Keeps its memory from one assign() to the next.
 class FloatQueries {
@@ -45,4 +45,4 @@ struct EngineDotTask {
 // The types must have passed plan_layer: DotWay::engine.
 void engine_dots(const LayerInfo& layer, const EngineDotTask& task);
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <mutex>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #if !defined(ATTNSCOPE_FOREIGN_GGML)
 
@@ -97,4 +97,4 @@ void f32_to_bf16(const float* from, uint16_t* to, int64_t n) {
 
 #endif
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -14,7 +14,7 @@
 #include <ggml.h>
 #endif
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Of one element type; null: there is none. Signatures as ggml's.
 struct TypeArithmetic {
@@ -52,4 +52,4 @@ void bf16_to_f32(const uint16_t* from, float* to, int64_t n);
 void f32_to_f16(const float* from, uint16_t* to, int64_t n);
 void f32_to_bf16(const float* from, uint16_t* to, int64_t n);
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // A fixed pseudo-random weight in [0.5, 1.5) for a column (SplitMix64, Steele et al. 2014). Part of the file format.
 inline double fingerprint_weight(int64_t column) {
@@ -23,4 +23,4 @@ inline double row_fingerprint(std::span<const float> row) {
     return sum;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

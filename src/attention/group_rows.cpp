@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -129,4 +129,4 @@ void group_rows(const RowKernels& kernels, const GroupRequest& r, GroupRows& row
         softmax_row(kernels, task, h, rows.values.data() + static_cast<size_t>(h - r.head_begin) * rows.stride);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

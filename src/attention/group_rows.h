@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Keys lie in chunks of this many columns. In a chunk, keys of one layer and KV head are together: floating-point ones in
 // tiles (TileTask), quantised ones one after another.
@@ -54,4 +54,4 @@ void group_dots(const RowKernels& kernels, const GroupRequest& request, GroupRow
 // Bit for bit what attention_rows gives, but for any_order. Nothing is checked: the caller has checked the request.
 void group_rows(const RowKernels& kernels, const GroupRequest& request, GroupRows& rows);
 
-} // namespace attnscope
+} // namespace attnscope::attention

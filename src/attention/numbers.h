@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 using base::bf16_to_float;
 using base::f16_to_float;
@@ -37,4 +37,4 @@ struct F32Elements {
     }
 };
 
-} // namespace attnscope
+} // namespace attnscope::attention

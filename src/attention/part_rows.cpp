@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -107,4 +107,4 @@ void keys_of_part(std::span<const Range> visible, int64_t first, int64_t count, 
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -16,7 +16,7 @@
 #include <span>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 struct PartRequest {
     const LayerInfo* layer = nullptr; // without ALiBi
@@ -62,4 +62,4 @@ void add_rows(const RowKernels& kernels, const float* rows, size_t stride, std::
 // `count` of the visible keys, from the `first`-th on.
 void keys_of_part(std::span<const Range> visible, int64_t first, int64_t count, std::vector<Range>& part);
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -174,4 +174,4 @@ Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t l
     return plan;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // A run of columns that are visible and whose keys lie evenly spaced: row r is the key of column `column +
 // r`.
@@ -39,4 +39,4 @@ Result<RowsPlan> plan_layer(const LayerInfo& layer, bool batched);
 // Errors as documented at attention_rows. `out_size` and `lse_size` are the elements the caller provides.
 Result<RowsPlan> plan_rows(const RowsRequest& request, size_t out_size, size_t lse_size);
 
-} // namespace attnscope
+} // namespace attnscope::attention

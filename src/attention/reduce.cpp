@@ -7,6 +7,8 @@
 
 namespace attnscope {
 
+using namespace attention;
+
 namespace {
 
 constexpr size_t tile = 1024; // columns whose partial results stay in the first-level cache while all rows pass by

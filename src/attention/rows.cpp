@@ -12,6 +12,8 @@
 
 namespace attnscope {
 
+using namespace attention;
+
 namespace {
 
 // Query heads [begin, end) of one request, all served by one KV head, and where their rows go.
@@ -90,8 +92,8 @@ void append_groups(const RowsRequest& request, const RowsPlan& plan, std::span<f
 
 } // namespace
 
-Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& request, std::span<float> out,
-                                 std::span<float> lse) {
+Result<void> attention::attention_rows_with(const RowKernels& kernels, const RowsRequest& request, std::span<float> out,
+                                            std::span<float> lse) {
     auto plan = plan_rows(request, out.size(), lse.size());
     if (!plan) return plan.error();
     std::vector<Group> groups;

@@ -15,6 +15,8 @@
 
 namespace attnscope {
 
+using namespace attention;
+
 namespace {
 
 Error bad(std::string message) {

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -95,4 +95,4 @@ float softmax_row(const RowKernels& kernels, const SoftmaxTask& task, int32_t he
     return static_cast<float>(static_cast<double>(max) + std::log(sum));
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <span>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 struct SoftmaxTask {
     const LayerInfo* layer = nullptr;
@@ -23,4 +23,4 @@ struct SoftmaxTask {
 // visible and not on how their keys lie in memory.
 float softmax_row(const RowKernels& kernels, const SoftmaxTask& task, int32_t head, float* row);
 
-} // namespace attnscope
+} // namespace attnscope::attention

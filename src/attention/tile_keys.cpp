@@ -9,7 +9,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -104,4 +104,4 @@ void put_keys(const LayerInfo& layer, const uint8_t* keys, size_t stride, int64_
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -7,7 +7,7 @@
 #include <bit>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -117,4 +117,4 @@ void token_rows(const RowKernels& kernels, const TokenRowsRequest& r, TokenRows&
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

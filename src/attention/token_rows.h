@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 constexpr size_t max_tokens_together = 16;
 
@@ -56,4 +56,4 @@ struct TokenRows {
 // Bit for bit what attention_rows gives for each token. Nothing is checked: the caller has checked the requests.
 void token_rows(const RowKernels& kernels, const TokenRowsRequest& request, TokenRows& rows);
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -6,7 +6,7 @@
 #include <array>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -131,4 +131,4 @@ void weigh_tokens(const RowKernels& kernels, const TokenValues& v, const TokenRo
     add_up(n_tokens, stride, partial, sums);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

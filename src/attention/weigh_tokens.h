@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 struct TokenValues {
     const uint8_t* v = nullptr;             // element (dim 0, cell 0)
@@ -44,4 +44,4 @@ struct TokenSums {
 void weigh_tokens(const RowKernels& kernels, const TokenValues& values, const TokenRows& rows, size_t n_tokens,
                   bool with_largest, TokenSums& sums);
 
-} // namespace attnscope
+} // namespace attnscope::attention

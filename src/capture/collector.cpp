@@ -28,12 +28,12 @@ bool can_be_multiplied(const AttentionNode& node) {
     if (!dtype_known(k)) return false;
     const ggml_type q = Collector::q_type_of(node);
     if (!dtype_known(q)) return false;
-    const bool q_made = q == GGML_TYPE_F32 || engine_arithmetic(static_cast<DType>(q)).from_float;
-    return q_made && (is_float(k) || engine_arithmetic(static_cast<DType>(k)).vec_dot);
+    const bool q_made = q == GGML_TYPE_F32 || attention::engine_arithmetic(static_cast<DType>(q)).from_float;
+    return q_made && (is_float(k) || attention::engine_arithmetic(static_cast<DType>(k)).vec_dot);
 }
 
 bool can_be_read(ggml_type v) {
-    return dtype_known(v) && (is_float(v) || engine_arithmetic(static_cast<DType>(v)).to_float);
+    return dtype_known(v) && (is_float(v) || attention::engine_arithmetic(static_cast<DType>(v)).to_float);
 }
 
 // A layer of which nothing is kept but its number and the reason.
@@ -72,7 +72,7 @@ void drop_nobodys(Batch& batch) {
 } // namespace
 
 ggml_type Collector::q_type_of(const AttentionNode& node) {
-    return static_cast<ggml_type>(engine_arithmetic(static_cast<DType>(type(node.k))).vec_dot_type);
+    return static_cast<ggml_type>(attention::engine_arithmetic(static_cast<DType>(type(node.k))).vec_dot_type);
 }
 
 void Collector::reset() {

@@ -52,7 +52,7 @@ Result<void> check_output(const std::string& path, bool force) {
         return Error{ErrorKind::invalid_argument,
                      path + " exists; choose another name with -o, or --force to replace it"};
     }
-    return output_is_free(path);
+    return formats::output_is_free(path);
 }
 
 Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session) {

@@ -25,7 +25,7 @@ int run(const Options& options) {
     auto diagnosis = diagnose_path(options.capture);
     if (!diagnosis) return report(diagnosis.error(), options.json);
     if (!options.html.empty()) {
-        if (auto done = write_whole(options.html, diagnosis_html(*diagnosis)); !done)
+        if (auto done = formats::write_whole(options.html, diagnosis_html(*diagnosis)); !done)
             return report(done.error(), options.json);
     }
     if (options.json) {

@@ -93,7 +93,7 @@ int run(const Flags& f) {
     if (!opened) return report(opened.error(), f.json);
     if (f.to == "html") return run_html(**opened, f);
     if (f.to == "headvis") return run_headvis(**opened, f);
-    ExportSelection s;
+    formats::ExportSelection s;
     Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens),
                                  layers = parse_selection("--layer", f.layers),
                                  heads = parse_selection("--head", f.heads);
@@ -102,18 +102,18 @@ int run(const Flags& f) {
     }
     s.tokens.assign(tokens->begin(), tokens->end());
     s.rows = {*layers, *heads};
-    ExportProgress progress;
+    formats::ExportProgress progress;
     if (isatty(STDERR_FILENO) && !f.json) {
         progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };
     }
     const bool one_file = f.padded || s.tokens.size() == 1;
-    Result<int64_t> n = f.to == "halo-weave" ? export_halo_weave(**opened, s, f.output, f.json_form, progress)
-                        : f.to == "bertviz"  ? export_bertviz(**opened, s, f.output, progress)
+    Result<int64_t> n = f.to == "halo-weave" ? formats::export_halo_weave(**opened, s, f.output, f.json_form, progress)
+                        : f.to == "bertviz"  ? formats::export_bertviz(**opened, s, f.output, progress)
                         : f.to == "circuitsvis" || f.to == "attnview"
-                            ? export_layer_json(**opened, s, f.output, progress)
-                        : f.to == "safetensors" ? export_safetensors(**opened, s, f.output, progress)
-                        : one_file              ? export_npy(**opened, s, f.output, progress)
-                                                : export_npy_folder(**opened, s, f.output, progress);
+                            ? formats::export_layer_json(**opened, s, f.output, progress)
+                        : f.to == "safetensors" ? formats::export_safetensors(**opened, s, f.output, progress)
+                        : one_file              ? formats::export_npy(**opened, s, f.output, progress)
+                                                : formats::export_npy_folder(**opened, s, f.output, progress);
     if (!n) return report(n.error(), f.json);
     if (f.json) {
         fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());

@@ -42,13 +42,13 @@ Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) 
     auto reader = open_capture(options.capture);
     if (!reader) return reader.error();
     StatedModel model = diagnosis.capture.model;
-    auto writer = HaloWeaveFolderWriter::create(options.out, model, false);
+    auto writer = formats::HaloWeaveFolderWriter::create(options.out, model, false);
     if (!writer) return writer.error();
     for (size_t i = 0; i < diagnosis.keep.size() && !(*reader)->at_end(); ++i) {
         auto token = (*reader)->next();
         if (!token) continue; // diagnosed as unreadable
         if (!*token) break;
-        auto kept = keep_token(**token, diagnosis.tokens[i], diagnosis.keep[i]);
+        auto kept = diagnose::keep_token(**token, diagnosis.tokens[i], diagnosis.keep[i]);
         if (!kept) continue;
         CaptureToken out = **token;
         out.n_layer = kept->n_layer;

@@ -13,7 +13,7 @@ namespace {
 int list(bool json) {
     if (json) {
         nlohmann::json models = nlohmann::json::array();
-        for (const StoredModel& stored : stored_models()) {
+        for (const models::StoredModel& stored : models::stored_models()) {
             models.push_back({{"name", stored.model->name},
                               {"description", stored.model->description},
                               {"path", stored.path},
@@ -21,13 +21,14 @@ int list(bool json) {
                               {"bytes", stored.model->bytes},
                               {"sha256", stored.model->sha256},
                               {"licence", stored.model->licence},
-                              {"default", stored.model->name == default_model_name}});
+                              {"default", stored.model->name == models::default_model_name}});
         }
-        std::printf("%s\n", nlohmann::json{{"folder", model_store_folder()}, {"models", models}}.dump(2).c_str());
+        std::printf("%s\n",
+                    nlohmann::json{{"folder", models::model_store_folder()}, {"models", models}}.dump(2).c_str());
         return exit_good;
     }
-    std::printf("Models in %s\n\n", model_store_folder().c_str());
-    for (const StoredModel& stored : stored_models()) {
+    std::printf("Models in %s\n\n", models::model_store_folder().c_str());
+    for (const models::StoredModel& stored : models::stored_models()) {
         std::printf("%-14s %s\n", stored.model->name, stored.model->description);
         std::printf("%-14s %llu MB, %s\n", "", static_cast<unsigned long long>(stored.model->bytes / 1000000),
                     stored.model->licence);
@@ -41,11 +42,11 @@ int list(bool json) {
 
 int get(const std::string& name, bool json) {
     ProgressLine line;
-    const auto fetched =
-        fetch_model(name, [&](const std::string& stage, uint64_t done, uint64_t total) { line(stage, done, total); });
+    const auto fetched = models::fetch_model(
+        name, [&](const std::string& stage, uint64_t done, uint64_t total) { line(stage, done, total); });
     line.end();
     if (!fetched) return report(fetched.error(), json);
-    const KnownModel* model = known_model(name);
+    const models::KnownModel* model = models::known_model(name);
     if (json) {
         const nlohmann::json body = {
             {"name", name}, {"path", fetched->path}, {"was_there", fetched->was_there}, {"licence", model->licence}};
@@ -58,7 +59,7 @@ int get(const std::string& name, bool json) {
 }
 
 int path(const std::string& name, bool json) {
-    const auto found = find_model(name);
+    const auto found = models::find_model(name);
     if (!found) return report(found.error(), json);
     if (json)
         std::printf("%s\n", nlohmann::json{{"path", *found}}.dump().c_str());
@@ -68,9 +69,9 @@ int path(const std::string& name, bool json) {
 }
 
 int check(const std::string& name, bool json) {
-    const auto found = find_model(name);
+    const auto found = models::find_model(name);
     if (!found) return report(found.error(), json);
-    const auto summary = check_gguf(*found);
+    const auto summary = gguf::check_gguf(*found);
     if (!summary) return report(summary.error(), json);
     const bool generates = summary->no_text_reason.empty();
     if (json) {

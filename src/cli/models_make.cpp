@@ -14,46 +14,46 @@ struct Options {
     std::string preset;
     std::string path;
     std::string type;
-    ModelShape given; // only what was named on the command line is taken from it
+    models::ModelShape given; // only what was named on the command line is taken from it
     bool json = false;
 };
 
-WeightType weight_type(const std::string& name) {
-    if (name == "f32") return WeightType::f32;
-    if (name == "q8_0") return WeightType::q8_0;
-    if (name == "q4_0") return WeightType::q4_0;
-    return WeightType::f16;
+models::WeightType weight_type(const std::string& name) {
+    if (name == "f32") return models::WeightType::f32;
+    if (name == "q8_0") return models::WeightType::q8_0;
+    if (name == "q4_0") return models::WeightType::q4_0;
+    return models::WeightType::f16;
 }
 
 // The preset with what was named on top; `verb` knows which options were.
-Result<ModelShape> shape_of(const Options& o, const CLI::App& verb) {
-    ModelShape shape;
+Result<models::ModelShape> shape_of(const Options& o, const CLI::App& verb) {
+    models::ModelShape shape;
     if (!o.preset.empty()) {
-        auto preset = preset_shape(o.preset);
+        auto preset = models::preset_shape(o.preset);
         if (!preset) return preset.error();
         shape = *preset;
     }
-    const auto take = [&](const char* option, auto ModelShape::*field) {
+    const auto take = [&](const char* option, auto models::ModelShape::*field) {
         if (verb.count(option) > 0) shape.*field = o.given.*field;
     };
-    take("--arch", &ModelShape::arch);
-    take("--layers", &ModelShape::n_layer);
-    take("--heads", &ModelShape::n_head);
-    take("--kv-heads", &ModelShape::n_head_kv);
-    take("--head-dim", &ModelShape::head_dim);
-    take("--embd", &ModelShape::n_embd);
-    take("--ff", &ModelShape::n_ff);
-    take("--ctx", &ModelShape::n_ctx_train);
-    take("--vocab-size", &ModelShape::n_vocab);
-    take("--window", &ModelShape::window);
-    take("--window-pattern", &ModelShape::window_pattern);
-    take("--experts", &ModelShape::n_expert);
-    take("--softcap", &ModelShape::softcap);
-    take("--tied", &ModelShape::tied);
-    take("--vocab", &ModelShape::vocab);
-    take("--vocab-from", &ModelShape::vocab);
-    take("--seed", &ModelShape::seed);
-    take("--name", &ModelShape::name);
+    take("--arch", &models::ModelShape::arch);
+    take("--layers", &models::ModelShape::n_layer);
+    take("--heads", &models::ModelShape::n_head);
+    take("--kv-heads", &models::ModelShape::n_head_kv);
+    take("--head-dim", &models::ModelShape::head_dim);
+    take("--embd", &models::ModelShape::n_embd);
+    take("--ff", &models::ModelShape::n_ff);
+    take("--ctx", &models::ModelShape::n_ctx_train);
+    take("--vocab-size", &models::ModelShape::n_vocab);
+    take("--window", &models::ModelShape::window);
+    take("--window-pattern", &models::ModelShape::window_pattern);
+    take("--experts", &models::ModelShape::n_expert);
+    take("--softcap", &models::ModelShape::softcap);
+    take("--tied", &models::ModelShape::tied);
+    take("--vocab", &models::ModelShape::vocab);
+    take("--vocab-from", &models::ModelShape::vocab);
+    take("--seed", &models::ModelShape::seed);
+    take("--name", &models::ModelShape::name);
     if (!o.type.empty()) shape.type = weight_type(o.type);
     return shape;
 }
@@ -65,7 +65,7 @@ int make(const Options& o, const CLI::App& verb) {
     ProgressLine line;
     uint64_t bytes = 0;
     uint64_t shown = 0;
-    const auto made = make_model(*shape, o.path, [&](uint64_t done, uint64_t total) {
+    const auto made = models::make_model(*shape, o.path, [&](uint64_t done, uint64_t total) {
         bytes = total;
         if (done - shown < (uint64_t(64) << 20)) return;
         shown = done;
@@ -100,8 +100,8 @@ CLI::App* add_models_make(CLI::App& models, Action& action) {
     CLI::App* verb = models.add_subcommand("make", "Make a model with random weights");
     verb->footer(about);
     std::vector<std::string> archs, presets;
-    for (const auto name : made_architectures()) archs.emplace_back(name);
-    for (const auto name : shape_presets()) presets.emplace_back(name);
+    for (const auto name : models::made_architectures()) archs.emplace_back(name);
+    for (const auto name : models::shape_presets()) presets.emplace_back(name);
     verb->add_option("-o,--output", o->path, "The file to write")->required();
     verb->add_option("--preset", o->preset, "Start from a known shape")->check(CLI::IsMember(presets));
     verb->add_option("--arch", o->given.arch, "Architecture (default llama)")->check(CLI::IsMember(archs));

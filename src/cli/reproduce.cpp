@@ -71,7 +71,7 @@ Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& 
     o.n_predict = f.generate.n_predict;
     o.sampling = f.generate.sampling;
     o.wait = !f.no_wait;
-    std::unique_ptr<HaloWeaveFolderWriter> writer;
+    std::unique_ptr<formats::HaloWeaveFolderWriter> writer;
     std::vector<Pair> pairs;
     Result<PointerCaptureResult> done = capture_pointers(o, [&](const PointerToken& t) -> Result<void> {
         if (!writer) {
@@ -79,7 +79,7 @@ Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& 
             model.name = std::filesystem::path(f.session.model_path).filename().string();
             model.n_layer = t.n_layer;
             model.n_head = t.n_head;
-            auto created = HaloWeaveFolderWriter::create(folder, model, false);
+            auto created = formats::HaloWeaveFolderWriter::create(folder, model, false);
             if (!created) return created.error();
             writer = std::move(*created);
         }

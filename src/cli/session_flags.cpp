@@ -86,7 +86,7 @@ Result<void> resolve(SessionFlags& f) {
     } else if (f.prompt_rows != "all") {
         return Error{ErrorKind::invalid_argument, "--prompt-rows takes all, last:N or none, not " + f.prompt_rows};
     }
-    Result<std::string> path = find_model(f.session.model_path);
+    Result<std::string> path = models::find_model(f.session.model_path);
     if (!path) return path.error();
     f.session.model_path = *path;
     return {};

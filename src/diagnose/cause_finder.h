@@ -6,7 +6,7 @@
 
 #include <functional>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 using Tokens = std::span<const TokenFacts>;
 using TokenTest = std::function<bool(const TokenFacts&)>;
@@ -84,4 +84,4 @@ private:
     bool exchanged_ = false; // queries and keys
 };
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

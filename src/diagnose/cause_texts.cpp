@@ -1,7 +1,7 @@
 // What to keep and what to change at the source, cause by cause. docs/diagnose.md says the same at length.
 #include "diagnose/causes.h"
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 const char* cause_keep(Cause cause) {
     switch (cause) {
@@ -105,4 +105,4 @@ const char* cause_fix(Cause cause) {
     return "";
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

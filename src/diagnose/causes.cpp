@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 bool is_attention(const TokenFacts& t) {
     return t.kind == TokenKind::probabilities || t.kind == TokenKind::sub_probabilities;
@@ -179,4 +179,4 @@ std::string conclude(const Diagnosis& diagnosis) {
     return text;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 // Tokens that could not be read, by what the reader said.
 struct UnreadableTokens {
@@ -46,4 +46,4 @@ std::string conclude(const Diagnosis& diagnosis);
 const char* cause_keep(Cause cause);
 const char* cause_fix(Cause cause);
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

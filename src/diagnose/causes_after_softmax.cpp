@@ -8,7 +8,7 @@
 #include <cmath>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 bool only_weights(const TokenFacts& t) {
     return t.kind != TokenKind::unreadable && t.kind != TokenKind::padding && t.min >= 0 &&
@@ -194,4 +194,4 @@ void CauseFinder::sink_column() {
                     n, readable_, t.n_context - 1, t.number));
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <set>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 void CauseFinder::race() {
     const int64_t some = count(tokens_, some_one), partly = count(tokens_, partly_stale);
@@ -108,4 +108,4 @@ bool CauseFinder::lags(const TokenFacts& t) const {
     return (i > 0 && follows(i - 1, i)) || (i + 1 < tokens_.size() && follows(i, i + 1));
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <set>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 void CauseFinder::transposed() {
     const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::transposed; };
@@ -178,4 +178,4 @@ void CauseFinder::padding() {
     if (stated > 0) f.evidence.push_back(fmt::format("{} tokens state a shorter context length themselves", stated));
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

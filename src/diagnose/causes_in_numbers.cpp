@@ -7,7 +7,7 @@
 #include <limits>
 #include <set>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -216,4 +216,4 @@ int64_t CauseFinder::most_sub_rows() const {
     return most;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 void ColumnSums::add(const CaptureToken& token) {
     if (token.own_column < 0 || over_) return;
@@ -159,4 +159,4 @@ void CauseFinder::not_causal() {
                   "is missing";
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

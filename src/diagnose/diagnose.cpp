@@ -6,6 +6,8 @@
 
 namespace attnscope {
 
+using namespace diagnose;
+
 struct Diagnoser::State {
     Diagnosis diagnosis;
     TokenFactsMaker maker;

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -81,4 +81,4 @@ std::optional<KeptToken> keep_token(const CaptureToken& token, const TokenFacts&
     return std::nullopt;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

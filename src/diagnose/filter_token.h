@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 struct KeptToken {
     int32_t n_layer = 0;
@@ -20,4 +20,4 @@ struct KeptToken {
 // Nothing where `keep` is Keep::nothing. `facts` are those of this token.
 std::optional<KeptToken> keep_token(const CaptureToken& token, const TokenFacts& facts, Keep keep);
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -104,4 +104,4 @@ double share_advancing(std::span<const TokenFacts> tokens, int64_t TokenFacts::*
     return pairs > 0 ? static_cast<double>(advancing) / static_cast<double>(pairs) : 0;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

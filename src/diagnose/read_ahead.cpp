@@ -3,7 +3,7 @@
 #include <system_error>
 #include <utility>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 ReadAhead::ReadAhead(CaptureReader& reader) : reader_(reader) {
     try {
@@ -65,4 +65,4 @@ Result<const CaptureToken*> ReadAhead::next() {
     return item.token;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -9,7 +9,7 @@
 #include <optional>
 #include <thread>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 // The reader belongs to the thread inside until this is destroyed. It stays one token ahead, never more.
 class ReadAhead {
@@ -41,4 +41,4 @@ private:
     std::thread thread_; // not there where the machine gave none: then next() reads itself
 };
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -12,7 +12,7 @@
 #include <xxhash.h>
 #endif
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -197,4 +197,4 @@ uint64_t hash_bytes(const void* data, size_t bytes) {
     return XXH3_64bits(data, bytes);
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 struct RowStatistics {
     float min = 0; // of the finite numbers
@@ -31,4 +31,4 @@ int64_t last_nonzero(const float* row, size_t n);
 // A 64-bit hash (XXH3) of `bytes` bytes.
 uint64_t hash_bytes(const void* data, size_t bytes);
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

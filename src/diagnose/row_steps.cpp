@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 const Step row_step_list[n_steps] = {{1.0, false, "1"},
                                      {0.1, false, "0.1"},
@@ -37,4 +37,4 @@ uint32_t fitting_steps(const float* row, size_t n, float max) {
     return fits;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 struct Step {
     double size; // of 1, or of the row's largest number
@@ -20,4 +20,4 @@ constexpr int64_t step_numbers = 3; // numbers a row must have that are neither 
 // Bit i: the row's numbers are whole multiples of step i. `max` is its largest number.
 uint32_t fitting_steps(const float* row, size_t n, float max);
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -124,4 +124,4 @@ void TokenFactsMaker::look_at_columns(const CaptureToken& token, TokenFacts& fac
     previous_newest_ = newest;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

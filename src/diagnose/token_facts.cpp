@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 RowKind row_kind(const RowStatistics& row, int64_t n_context) {
     if (row.not_finite > 0 || row.half_limit > 0) {
@@ -269,4 +269,4 @@ void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts)
         facts.kind = TokenKind::scores;
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 // Rows are compared through hashes. A token of the next width still has to be compared with the one before
 // it, so the hash of a row is made of two: of a head that ends at a multiple of 64 columns, which
@@ -62,4 +62,4 @@ RowKind row_kind(const RowStatistics& row, int64_t n_context);
 // A row whose sum is within this of 1 is a probability: float16 and bfloat16 arithmetic lose up to 0.4%.
 constexpr double sum_tolerance = 0.01;
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::diagnose {
 
 namespace {
 
@@ -116,4 +116,4 @@ void TokenFactsMaker::look_at_profile(const CaptureToken& token, TokenFacts& fac
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::diagnose

@@ -44,7 +44,7 @@ std::string piece_of(const llama_vocab* vocab, int32_t token) {
 
 Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
                                               const std::function<Result<void>(const PointerToken&)>& sink) {
-    const Result<GgufSummary> summary = check_gguf(o.session.model_path);
+    const Result<gguf::GgufSummary> summary = gguf::check_gguf(o.session.model_path);
     if (!summary) return summary.error();
     engine::set_engine_log(o.session.quiet);
     llama_model_params mp = llama_model_default_params();

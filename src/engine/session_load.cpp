@@ -68,7 +68,7 @@ Result<void> SessionImpl::load() {
     std::call_once(once, [] { llama_backend_init(); });
 
     // llama.cpp aborts the process on some damaged files: they must not reach it.
-    Result<GgufSummary> summary = check_gguf(options_.model_path);
+    Result<gguf::GgufSummary> summary = gguf::check_gguf(options_.model_path);
     if (!summary) return summary.error();
     generates_ = summary->no_text_reason.empty();
     whole_texts_ = summary->reads_whole_texts;
@@ -81,7 +81,7 @@ Result<void> SessionImpl::load() {
         return Error{ErrorKind::unsupported,
                      options_.model_path + " has no attention to capture: its layers are recurrent"};
     }
-    Result<ModelIdentity> identity = model_identity(options_.model_path, *summary);
+    Result<ModelIdentity> identity = models::model_identity(options_.model_path, *summary);
     if (!identity) return identity.error();
     identity_ = std::move(*identity);
     if (options_.n_ctx < 0 || options_.n_batch <= 0) {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <map>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 const char* axis_name(Axis axis) {
     static constexpr const char* names[] = {"one", "token", "layer", "head", "query", "key"};
@@ -75,4 +75,4 @@ std::string axes_problem(const std::vector<Axis>& axes, const std::vector<int64_
     return {};
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 enum class Axis : uint8_t {
     one,   // an extent of 1 that means nothing: a batch, a query
@@ -28,4 +28,4 @@ std::string axes_text(const std::vector<Axis>& axes, const std::vector<int64_t>&
 // The axes fit the shape: as many, one key at most once each, extents of 1 where an axis is `one`. Otherwise why not.
 std::string axes_problem(const std::vector<Axis>& axes, const std::vector<int64_t>& shape);
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -12,7 +12,7 @@
 
 #include <fnmatch.h>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -288,4 +288,4 @@ OpenedCapture plan_arrays(CaptureInfo info, std::vector<StoredArray> arrays, con
     return read_arrays(std::move(info), std::move(read));
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -7,9 +7,9 @@
 
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // `info` names path and format. Errors: unsupported, with what would help: a question and the option that answers it.
 OpenedCapture plan_arrays(CaptureInfo info, std::vector<StoredArray> arrays, const CaptureOptions& options);
 
-} // namespace attnscope
+} // namespace attnscope::formats

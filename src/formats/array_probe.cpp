@@ -6,7 +6,7 @@
 #include <cmath>
 #include <random>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -180,4 +180,4 @@ ArrayProbe probe_array(StoredArray& array) {
     return probe;
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

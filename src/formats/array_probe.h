@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 struct ArrayProbe {
     bool looked = false; // numbers were there to look at
@@ -31,4 +31,4 @@ ArrayProbe probe_array(StoredArray& array);
 // Numbers at or below this are a mask's wherever they are far below the rest: frameworks add -1e4, -65504, -1e9 or -inf.
 constexpr float probe_mask = -900.0f;
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -137,4 +137,4 @@ Result<void> ArrayTokens::fill_batch() {
     return {};
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

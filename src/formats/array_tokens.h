@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 class ArrayTokens {
 public:
@@ -50,4 +50,4 @@ private:
     int64_t batch_begin_ = 0, batch_end_ = 0;
 };
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -78,4 +78,4 @@ std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<ArrayGr
     return std::make_unique<ArraysReader>(std::move(info), std::move(groups));
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

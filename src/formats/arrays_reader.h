@@ -8,11 +8,11 @@
 #include <memory>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // Arrays of the same tokens, one behind the other along the layers.
 using ArrayGroup = std::vector<std::unique_ptr<ArrayTokens>>;
 
 std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<ArrayGroup> groups);
 
-} // namespace attnscope
+} // namespace attnscope::formats

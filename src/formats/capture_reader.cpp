@@ -6,6 +6,8 @@
 
 namespace attnscope {
 
+using namespace formats;
+
 namespace {
 
 bool ends_with(const std::string& text, const char* end) {

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -164,4 +164,4 @@ Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& 
     return static_cast<int64_t>(tokens->size());
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 struct ExportSelection {
     std::vector<int64_t> tokens; // empty: all whose rows were kept
@@ -28,4 +28,4 @@ Result<int64_t> export_npy_folder(Recording& recording, const ExportSelection& s
 Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& selection, const std::string& path,
                                    const ExportProgress& progress = {});
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -205,4 +205,4 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
     return (*writer)->n_tokens();
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // Writes one token after another. A token's numbers are written before the file that describes them, and
 // metadata.json last, so that a folder whose writing stopped shows it.
@@ -54,4 +54,4 @@ private:
 Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection, const std::string& folder,
                                   bool json_form, const ExportProgress& progress = {});
 
-} // namespace attnscope
+} // namespace attnscope::formats

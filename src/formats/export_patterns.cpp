@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <iterator>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -140,4 +140,4 @@ Result<int64_t> export_layer_json(Recording& recording, const ExportSelection& s
     return n;
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -8,7 +8,7 @@
 
 #include <string>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // Weights of one file at most: those viewers draw some hundred tokens.
 constexpr int64_t most_pattern_numbers = int64_t(1) << 28;
@@ -29,4 +29,4 @@ Result<int64_t> export_bertviz(Recording& recording, const ExportSelection& sele
 Result<int64_t> export_layer_json(Recording& recording, const ExportSelection& selection, const std::string& path,
                                   const ExportProgress& progress = {});
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <string_view>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -177,4 +177,4 @@ AxesGuess guess_axes(const std::vector<int64_t>& shape, const ArrayProbe& probe,
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

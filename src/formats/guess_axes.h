@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // What an array's name says: "step_3_layer_2" is layer 2 of step 3, "blocks.7.attn.hook_pattern" layer 7.
 struct NamedPlace {
@@ -26,4 +26,4 @@ struct AxesGuess {
 // `one_of_layers`: the array is one layer of several, so that no axis of it is the layers.
 AxesGuess guess_axes(const std::vector<int64_t>& shape, const ArrayProbe& probe, bool one_of_layers);
 
-} // namespace attnscope
+} // namespace attnscope::formats

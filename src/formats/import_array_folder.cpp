@@ -13,7 +13,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -168,4 +168,4 @@ OpenedCapture open_array_folder(const std::string& path, const CaptureOptions& o
     return open_shards(path, names_in(path, ".safetensors"), std::move(info), options);
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

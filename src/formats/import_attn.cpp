@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -85,4 +85,4 @@ OpenedCapture open_attn(const std::string& path) {
     return std::unique_ptr<CaptureReader>(std::make_unique<AttnReader>(std::move(*recording), path));
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -14,7 +14,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -291,4 +291,4 @@ std::vector<int64_t> token_shape(std::vector<int64_t> shape) {
     return shape;
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

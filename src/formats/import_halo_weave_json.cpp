@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -119,4 +119,4 @@ Result<void> parse_halo_weave_json(const std::string& text, const std::string& n
     return {};
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

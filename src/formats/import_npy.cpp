@@ -9,7 +9,7 @@
 #include <string_view>
 #include <utility>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -176,4 +176,4 @@ OpenedCapture open_npy(const std::string& path, const CaptureOptions& options) {
     return plan_arrays(std::move(info), std::move(arrays), only);
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

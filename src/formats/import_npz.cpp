@@ -8,7 +8,7 @@
 
 #include <zip.h>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -155,4 +155,4 @@ OpenedCapture open_npz(const std::string& path, const CaptureOptions& options) {
     return plan_arrays(std::move(info), std::move(arrays), options);
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -1,7 +1,7 @@
 // Raw float32, little-endian, C order; the shape comes from the person who knows it.
 #include "formats/array_plan.h"
 
-namespace attnscope {
+namespace attnscope::formats {
 
 OpenedCapture open_raw(const std::string& path, const CaptureOptions& options) {
     auto opened = base::InputFile::open(path);
@@ -33,4 +33,4 @@ OpenedCapture open_raw(const std::string& path, const CaptureOptions& options) {
     return plan_arrays(std::move(info), std::move(arrays), only);
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <optional>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 namespace {
 
@@ -89,4 +89,4 @@ OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& op
     return plan_arrays(std::move(info), std::move(*arrays), options);
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 using OpenedCapture = Result<std::unique_ptr<CaptureReader>>;
 
@@ -42,4 +42,4 @@ StatedModel stated_model(const nlohmann::json& metadata);
 // aggregate: one row). Empty where the shape is none of these.
 std::vector<int64_t> token_shape(std::vector<int64_t> shape);
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -3,7 +3,7 @@
 
 #include "formats/stored_array.h"
 
-namespace attnscope {
+namespace attnscope::formats {
 
 struct NpyHeader {
     ArrayLayout layout;
@@ -13,4 +13,4 @@ struct NpyHeader {
 // Leaves `bytes` at the first element.
 Result<NpyHeader> read_npy_header(base::ByteStream& bytes, const std::string& name);
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 static_assert(std::endian::native == std::endian::little, "files are read in the machine's own byte order");
 
@@ -166,4 +166,4 @@ bool natural_less(const std::string& a, const std::string& b) {
     return a < b;
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

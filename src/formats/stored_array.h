@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 enum class ElementType { f16, bf16, f32, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
 size_t element_bytes(ElementType type);
@@ -53,4 +53,4 @@ std::unique_ptr<base::ByteStream> file_stretch(std::shared_ptr<base::InputFile> 
 // "attn_9" before "attn_10".
 bool natural_less(const std::string& a, const std::string& b);
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -2,7 +2,7 @@
 
 #include "base/output_file.h"
 
-namespace attnscope {
+namespace attnscope::formats {
 
 Result<void> output_is_free(const std::string& path) {
     return base::may_replace(path);
@@ -15,4 +15,4 @@ Result<void> write_whole(const std::string& path, std::string_view content) {
     return (*file)->finish();
 }
 
-} // namespace attnscope
+} // namespace attnscope::formats

@@ -6,10 +6,10 @@
 #include <string>
 #include <string_view>
 
-namespace attnscope {
+namespace attnscope::formats {
 
 // Nothing is at `path`, or a regular file.
 Result<void> output_is_free(const std::string& path);
 Result<void> write_whole(const std::string& path, std::string_view content);
 
-} // namespace attnscope
+} // namespace attnscope::formats

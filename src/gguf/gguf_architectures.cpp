@@ -1,6 +1,6 @@
 #include "gguf/gguf_architectures.h"
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 constexpr Architecture table[] = {
@@ -34,4 +34,4 @@ std::string_view no_text_reason(ArchKind kind) {
     return "";
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -4,7 +4,7 @@
 #include <span>
 #include <string_view>
 
-namespace attnscope {
+namespace attnscope::gguf {
 
 enum class ArchKind {
     text,            // generates text, one token after the other
@@ -35,4 +35,4 @@ const Architecture* find_architecture(std::string_view name); // null when llama
 // Why a model of this kind does not continue a text, as the end of a sentence; empty where it does.
 std::string_view no_text_reason(ArchKind kind);
 
-} // namespace attnscope
+} // namespace attnscope::gguf

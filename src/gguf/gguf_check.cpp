@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 Error not_a_model(const GgufFile& file, const std::string& what) {
@@ -142,4 +142,4 @@ Result<GgufSummary> check_gguf_bytes(std::span<const uint8_t> bytes, const std::
     return check(*source, name, false);
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -10,7 +10,7 @@
 #include <span>
 #include <string>
 
-namespace attnscope {
+namespace attnscope::gguf {
 
 struct GgufSummary {
     std::string architecture; // general.architecture
@@ -43,4 +43,4 @@ Result<GgufSummary> check_gguf(const std::string& path);
 // The same of a file in memory; `name` is for messages.
 Result<GgufSummary> check_gguf_bytes(std::span<const uint8_t> bytes, const std::string& name);
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <unordered_set>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 // Far beyond any real model (the largest have some 3,000 tensors and 300,000 tokens). llama.cpp looks for
@@ -377,4 +377,4 @@ std::optional<std::string_view> GgufStrings::next() {
     return std::string_view(reinterpret_cast<const char*>(buffer_.data()), buffer_.size());
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -17,7 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::gguf {
 
 // Where the bytes come from.
 class GgufSource {
@@ -111,4 +111,4 @@ private:
     std::vector<uint8_t> buffer_;
 };
 
-} // namespace attnscope
+} // namespace attnscope::gguf

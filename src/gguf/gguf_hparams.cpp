@@ -7,7 +7,7 @@
 #include <cmath>
 #include <iterator>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 constexpr uint32_t max_layers = 512;   // LLAMA_MAX_LAYERS
@@ -298,4 +298,4 @@ Result<void> check_hyperparameters(GgufCheck& c) {
     return check_recurrent_parts(c);
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -5,7 +5,7 @@
 #include "gguf/gguf_check.h"
 #include "gguf/gguf_file.h"
 
-namespace attnscope {
+namespace attnscope::gguf {
 
 struct GgufCheck {
     GgufSource& source;
@@ -36,4 +36,4 @@ Result<void> check_vocabulary(GgufCheck& check);
 // Layers that are there, shapes and types. `tensors` are those of all parts.
 Result<void> check_tensors(const GgufCheck& check, std::span<const GgufTensor> tensors);
 
-} // namespace attnscope
+} // namespace attnscope::gguf

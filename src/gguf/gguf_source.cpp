@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 // Reads through a window, with pread: a file that shrinks meanwhile yields an error and not a signal, as a
@@ -94,4 +94,4 @@ std::unique_ptr<GgufSource> memory_gguf_source(std::span<const uint8_t> bytes) {
     return std::make_unique<MemorySource>(bytes);
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -6,7 +6,7 @@
 
 #include <charconv>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 // The layer of "blk.<n>.<rest>"; -1 for tensors outside the layers, -2 for a number that is none.
@@ -86,4 +86,4 @@ Result<void> check_tensors(const GgufCheck& c, std::span<const GgufTensor> tenso
     return {};
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

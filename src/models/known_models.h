@@ -5,7 +5,7 @@
 #include <span>
 #include <string_view>
 
-namespace attnscope {
+namespace attnscope::models {
 
 // A wheel on the Python package index, and the member of it that we want.
 struct WheelMember {
@@ -34,4 +34,4 @@ const KnownModel* known_model(std::string_view name); // null when there is none
 // What runs without -m.
 constexpr std::string_view default_model_name = "smollm2";
 
-} // namespace attnscope
+} // namespace attnscope::models

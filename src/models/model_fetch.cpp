@@ -15,7 +15,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace fs = std::filesystem;
 
 namespace {
@@ -235,4 +235,4 @@ Result<FetchedModel> fetch_model(const std::string& name, const FetchProgress& p
     return FetchedModel{target.string(), false};
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -8,11 +8,11 @@
 #include <algorithm>
 #include <filesystem>
 
-namespace attnscope {
+namespace attnscope::models {
 
 Result<std::string> model_sha256(const std::string& path) {
     constexpr uint64_t mib = uint64_t(1) << 20;
-    auto source = open_gguf_source(path);
+    auto source = gguf::open_gguf_source(path);
     if (!source) return source.error();
     const uint64_t size = (*source)->size();
     std::vector<uint8_t> piece(size_t(std::min(size, mib)));
@@ -29,7 +29,7 @@ Result<std::string> model_sha256(const std::string& path) {
     return hex;
 }
 
-Result<ModelIdentity> model_identity(const std::string& path, const GgufSummary& summary) {
+Result<ModelIdentity> model_identity(const std::string& path, const gguf::GgufSummary& summary) {
     auto sha256 = model_sha256(path);
     if (!sha256) return sha256.error();
     ModelIdentity id;
@@ -44,4 +44,4 @@ Result<ModelIdentity> model_identity(const std::string& path, const GgufSummary&
     return id;
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

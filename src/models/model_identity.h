@@ -5,7 +5,7 @@
 
 #include <attnscope/recording.h>
 
-namespace attnscope {
+namespace attnscope::models {
 
 // The SHA-256 of: the first MiB of the file, its last MiB, its size in bytes as 8 bytes little endian. Of a
 // file below 2 MiB the two overlap or are the whole file twice. The first MiB holds the keys, the last one
@@ -14,6 +14,6 @@ namespace attnscope {
 Result<std::string> model_sha256(const std::string& path);
 
 // Everything but `description`, which only the loaded model knows (llama_model_desc).
-Result<ModelIdentity> model_identity(const std::string& path, const GgufSummary& summary);
+Result<ModelIdentity> model_identity(const std::string& path, const gguf::GgufSummary& summary);
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -16,7 +16,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace fs = std::filesystem;
 
 namespace {
@@ -164,4 +164,4 @@ Result<void> make_model(const ModelShape& wanted, const std::string& path, const
     return file.keep_as(path);
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

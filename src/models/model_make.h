@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::models {
 
 enum class WeightType { f32, f16, q8_0, q4_0 };
 
@@ -55,4 +55,4 @@ using MakeProgress = std::function<void(uint64_t done, uint64_t total)>;
 // Errors: invalid_argument (a shape that cannot be, with the option's name), not_found (tokeniser), io.
 Result<void> make_model(const ModelShape& shape, const std::string& path, const MakeProgress& progress = {});
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -1,7 +1,7 @@
 // Keys and tensors of each architecture, as llama.cpp's src/models/<arch>.cpp reads them.
 #include "models/model_planner.h"
 
-namespace attnscope {
+namespace attnscope::models {
 namespace {
 
 void plan_llama(Planner& p) {
@@ -241,4 +241,4 @@ ModelPlan plan_model(const ModelShape& shape) {
     return std::move(p.plan);
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::models {
 
 using GgufPtr = std::unique_ptr<gguf_context, decltype(&gguf_free)>;
 
@@ -39,4 +39,4 @@ ModelPlan plan_model(const ModelShape& shape);
 // Copies or makes the tokeniser; returns the number of tokens, at least shape.n_vocab.
 Result<int32_t> add_vocabulary(const ModelShape& shape, gguf_context* keys);
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -14,7 +14,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace attnscope {
+namespace attnscope::models {
 
 inline constexpr float score_gain = 1.5f; // of q and of k each
 inline constexpr float logit_gain = 3.0f;
@@ -199,4 +199,4 @@ private:
     float stream_ = 1.0f; // size of the residual stream's elements
 };
 
-} // namespace attnscope
+} // namespace attnscope::models

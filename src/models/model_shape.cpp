@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <array>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace {
 
 struct ArchRule {
@@ -152,4 +152,4 @@ Result<ModelShape> complete_shape(const ModelShape& shape) {
     return s;
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

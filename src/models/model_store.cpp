@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace fs = std::filesystem;
 
 namespace {
@@ -68,4 +68,4 @@ Result<std::string> find_model(const std::string& name_or_empty) {
                  fmt::format("there is no file {}, and no known model has that name (known: {})", name, known_names())};
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::models {
 
 // $ATTNSCOPE_MODELS, else $XDG_CACHE_HOME/attnscope/models, else ~/.cache/attnscope/models. Need not exist.
 std::string model_store_folder();
@@ -38,4 +38,4 @@ struct FetchedModel {
 // step. Safe to repeat and to run twice at once.
 Result<FetchedModel> fetch_model(const std::string& name, const FetchProgress& progress = {});
 
-} // namespace attnscope
+} // namespace attnscope::models

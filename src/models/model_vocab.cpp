@@ -8,7 +8,7 @@
 #include <cstring>
 #include <filesystem>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace fs = std::filesystem;
 
 namespace {
@@ -136,9 +136,9 @@ Result<int32_t> add_vocabulary(const ModelShape& shape, gguf_context* keys) {
     const auto path = vocabulary_file(shape);
     if (!path) return path.error();
     // Ours first: it refuses what is no GGUF in a sentence, and llama.cpp's reader writes to standard error.
-    auto source = open_gguf_source(*path);
+    auto source = gguf::open_gguf_source(*path);
     if (!source) return source.error();
-    if (const auto whole = read_gguf(**source, *path); !whole) return whole.error();
+    if (const auto whole = gguf::read_gguf(**source, *path); !whole) return whole.error();
     const GgufPtr file(gguf_init_from_file(path->c_str(), {.no_alloc = true, .ctx = nullptr}), gguf_free);
     if (!file) return Error{ErrorKind::not_ours, fmt::format("{} is not a GGUF file that llama.cpp can read", *path)};
     auto tokens = read_tokens(file.get(), *path);
@@ -156,4 +156,4 @@ Result<int32_t> add_vocabulary(const ModelShape& shape, gguf_context* keys) {
     return int32_t(tokens->text.size());
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::models {
 namespace {
 
 // SplitMix64 (Steele, Lea, Flood 2014): one multiplication chain a number, and any seed is a good seed.
@@ -90,4 +90,4 @@ void random_weights(const PlannedTensor& tensor, uint64_t seed, int64_t piece, s
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-namespace attnscope {
+namespace attnscope::models {
 
 // Elements that one piece holds; a multiple of every block size.
 constexpr int64_t weights_piece = int64_t(1) << 19;
@@ -15,4 +15,4 @@ constexpr int64_t weights_piece = int64_t(1) << 19;
 // f32, f16, q8_0 and q4_0 only.
 void random_weights(const PlannedTensor& tensor, uint64_t seed, int64_t piece, std::span<uint8_t> out);
 
-} // namespace attnscope
+} // namespace attnscope::models

@@ -58,7 +58,7 @@ Result<void> prove_layer(Recording& recording, int64_t sequence, int32_t layer, 
             verdict.verdict |= verdict_fingerprint;
             continue;
         }
-        const double again = row_fingerprint(row);
+        const double again = attention::row_fingerprint(row);
         const double error =
             std::fabs(again - p.witness.fingerprint) / std::max(std::fabs(p.witness.fingerprint), 1e-30);
         verdict.fingerprint_error = std::max(verdict.fingerprint_error, error);

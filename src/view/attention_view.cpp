@@ -29,7 +29,7 @@ std::unique_ptr<Crew> make_crew(const ViewOptions& options) {
 
 // One thread's memory for a token's layers.
 struct LayerScratch {
-    GroupRows rows;
+    attention::GroupRows rows;
     KeyBuffer keys;
 };
 
@@ -86,14 +86,14 @@ Result<void> View::compute_layer(const Frame& frame, size_t place, LayerScratch&
     if (work.n_rows == 0) return {};
     const Geometry& geometry = source_.geometry();
     const LayerInfo& layer = geometry.layers[static_cast<size_t>(work.layer)];
-    const RowKernels& kernels = row_kernels();
+    const attention::RowKernels& kernels = attention::row_kernels();
     const bool maximum = answer != nullptr && request_.reduce == Reduce::max;
 
     const Ranges& visible = frame.visible[static_cast<size_t>(layer.mask_group)];
     const Range seen = visible.empty() ? Range{} : Range{visible.front().begin, visible.back().end};
     auto keys = keys_.layer_keys(work.layer, seen, scratch.keys);
     if (!keys) return keys.error();
-    GroupRequest group;
+    attention::GroupRequest group;
     group.layer = &layer;
     group.plan = &keys_.plan(work.layer, frame.batched).value();
     group.q = frame.q.data() + geometry.q_offset(work.layer);
@@ -110,7 +110,7 @@ Result<void> View::compute_layer(const Frame& frame, size_t place, LayerScratch&
         group.chunk_offset = keys->of_head(run.kv_head);
         group.head_begin = run.begin;
         group.head_end = run.end;
-        group_rows(kernels, group, scratch.rows);
+        attention::group_rows(kernels, group, scratch.rows);
         for (int32_t h = 0; h < run.end - run.begin; ++h, first = false) {
             const std::span<const float> row(scratch.rows.row(h), static_cast<size_t>(n_columns_));
             if (summing_) {
@@ -161,7 +161,7 @@ void View::finish(AttentionAnswer& answer) {
         } else if (request_.reduce == Reduce::max) {
             const std::span<const float> row = layer_row(layer_max_, place).subspan(first);
             if (begun)
-                row_kernels().largest(answer.values.data(), row.data(), static_cast<int64_t>(row.size()));
+                attention::row_kernels().largest(answer.values.data(), row.data(), static_cast<int64_t>(row.size()));
             else
                 std::copy(row.begin(), row.end(), answer.values.begin());
             begun = true;
@@ -173,7 +173,7 @@ void View::finish(AttentionAnswer& answer) {
 // The rows, layer by layer, into what `answer` and the sums want of them.
 Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
     for (LayerScratch& scratch : scratch_) // here, so that no thread of the crew has to allocate
-        reserve_group_rows(scratch.rows, selection_.max_run, selection_.max_head_dim, n_columns_);
+        attention::reserve_group_rows(scratch.rows, selection_.max_run, selection_.max_head_dim, n_columns_);
     if (auto ok = keys_.prepare(n_columns_); !ok) return ok;
     std::mutex failing;
     Result<void> done;

@@ -9,7 +9,7 @@ namespace attnscope::view {
 KeyReader::KeyReader(const Geometry& geometry) {
     // A type that nothing multiplies with is kept all the same: its rows cannot be asked for.
     for (const LayerInfo& layer : geometry.layers)
-        plans_.push_back({plan_layer(layer, false), plan_layer(layer, true)});
+        plans_.push_back({attention::plan_layer(layer, false), attention::plan_layer(layer, true)});
 }
 
 Result<void> check_layers(const Geometry& geometry) {
@@ -24,7 +24,8 @@ Result<void> check_layers(const Geometry& geometry) {
             return Error{ErrorKind::invalid_argument, name + " and the layer whose keys it uses have different shapes"};
         if (layer.mask_group < 0 || layer.mask_group >= geometry.n_mask_groups)
             return Error{ErrorKind::invalid_argument, name + " has no mask"};
-        if (const auto plan = plan_layer(layer, false); !plan && plan.error().kind == ErrorKind::invalid_argument)
+        if (const auto plan = attention::plan_layer(layer, false);
+            !plan && plan.error().kind == ErrorKind::invalid_argument)
             return Error{plan.error().kind, name + ": " + plan.error().message};
     }
     return {};

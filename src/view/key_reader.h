@@ -41,14 +41,14 @@ public:
     virtual std::span<const int32_t> positions() const = 0;
 
     // Why rows of a layer cannot be computed, or how.
-    const Result<RowsPlan>& plan(int32_t layer, bool batched) const {
+    const Result<attention::RowsPlan>& plan(int32_t layer, bool batched) const {
         const Plans& plans = plans_[static_cast<size_t>(layer)];
         return batched ? plans.batched : plans.single;
     }
 
 private:
     struct Plans {
-        Result<RowsPlan> single, batched;
+        Result<attention::RowsPlan> single, batched;
     };
     std::vector<Plans> plans_;
 };

@@ -28,15 +28,15 @@ ChunkedKeys::ChunkedKeys(const Geometry& geometry, int64_t n_ctx)
     for (int32_t i = 0; i < geometry_.n_layer(); ++i) {
         const LayerInfo& info = geometry_.layers[static_cast<size_t>(i)];
         layers_.push_back({at, info.captured() ? dtype_row_bytes(info.k_type, info.head_dim) : 0});
-        if (geometry_.owns_k(i)) at += info.k_bytes() * static_cast<size_t>(chunk_columns);
+        if (geometry_.owns_k(i)) at += info.k_bytes() * static_cast<size_t>(attention::chunk_columns);
     }
     chunk_bytes_ = std::max<size_t>(at, 1);
-    waiting_.resize(static_cast<size_t>(tile_columns) * geometry_.k_bytes());
+    waiting_.resize(static_cast<size_t>(attention::tile_columns) * geometry_.k_bytes());
 }
 
 Result<LayerKeys> ChunkedKeys::layer_keys(int32_t layer, Range, KeyBuffer&) {
     const Layer& owner = layers_[static_cast<size_t>(geometry_.layers[static_cast<size_t>(layer)].k_layer)];
-    return LayerKeys{starts_, owner.offset, owner.head_bytes * static_cast<size_t>(chunk_columns)};
+    return LayerKeys{starts_, owner.offset, owner.head_bytes * static_cast<size_t>(attention::chunk_columns)};
 }
 
 Result<Frame> ChunkedKeys::frame(int64_t index) {
@@ -53,7 +53,7 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
         return refuse("frame " + std::to_string(frame.index) + " brings " + std::to_string(frame.k.size()) +
                       " bytes of keys where " + std::to_string(geometry_.k_bytes()) + " belong");
     }
-    const auto chunk = static_cast<size_t>(n_ / chunk_columns);
+    const auto chunk = static_cast<size_t>(n_ / attention::chunk_columns);
     try {
         if (chunk == chunks_.size()) {
             starts_.reserve(chunk + 1);
@@ -68,7 +68,7 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
     std::copy(frame.k.begin(), frame.k.end(),
               waiting_.begin() + (n_ - n_settled_) * static_cast<int64_t>(frame.k.size()));
     ++n_;
-    if (n_ - n_settled_ == tile_columns) settle();
+    if (n_ - n_settled_ == attention::tile_columns) settle();
     return {};
 }
 
@@ -78,14 +78,16 @@ void ChunkedKeys::settle() {
         if (!geometry_.owns_k(i)) continue;
         const LayerInfo& info = geometry_.layers[static_cast<size_t>(i)];
         const Layer& layer = layers_[static_cast<size_t>(i)];
-        const size_t head_stride = layer.head_bytes * static_cast<size_t>(chunk_columns);
+        const size_t head_stride = layer.head_bytes * static_cast<size_t>(attention::chunk_columns);
         for (int32_t head = 0; head < info.n_head_kv; ++head, in_frame += layer.head_bytes) {
             for (int64_t n = n_settled_; n < n_;) {
-                const int64_t column = n % chunk_columns, count = std::min(n_ - n, chunk_columns - column);
+                const int64_t column = n % attention::chunk_columns,
+                              count = std::min(n_ - n, attention::chunk_columns - column);
                 const uint8_t* const k =
                     waiting_.data() + static_cast<size_t>(n - n_settled_) * geometry_.k_bytes() + in_frame;
-                uint8_t* const to = chunks_[static_cast<size_t>(n / chunk_columns)].get() + layer.offset;
-                put_keys(info, k, geometry_.k_bytes(), column, count, to + static_cast<size_t>(head) * head_stride);
+                uint8_t* const to = chunks_[static_cast<size_t>(n / attention::chunk_columns)].get() + layer.offset;
+                attention::put_keys(info, k, geometry_.k_bytes(), column, count,
+                                    to + static_cast<size_t>(head) * head_stride);
                 n += count;
             }
         }
@@ -97,10 +99,10 @@ Result<std::unique_ptr<KeyStore>> ChunkedKeys::copy(int64_t n) const {
     n = std::clamp<int64_t>(n, 0, n_);
     try {
         auto out = std::make_unique<ChunkedKeys>(geometry_, n_ctx_);
-        for (int64_t begin = 0; begin < n; begin += chunk_columns) {
+        for (int64_t begin = 0; begin < n; begin += attention::chunk_columns) {
             out->chunks_.emplace_back(static_cast<uint8_t*>(::operator new[](chunk_bytes_, alignment)));
             out->starts_.push_back(out->chunks_.back().get());
-            const uint8_t* const from = starts_[static_cast<size_t>(begin / chunk_columns)];
+            const uint8_t* const from = starts_[static_cast<size_t>(begin / attention::chunk_columns)];
             std::copy(from, from + chunk_bytes_, out->chunks_.back().get());
         }
         out->positions_.assign(positions_.begin(), positions_.begin() + n);

@@ -48,28 +48,29 @@ Result<void> RecordingSource::prepare(int64_t n_columns) {
 Result<LayerKeys> RecordingSource::layer_keys(int32_t layer, Range columns, KeyBuffer& buffer) try {
     const int32_t owner = geometry_.layers[static_cast<size_t>(layer)].k_layer;
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(owner)];
-    const size_t chunk_bytes = info.k_bytes() * static_cast<size_t>(chunk_columns);
+    const size_t chunk_bytes = info.k_bytes() * static_cast<size_t>(attention::chunk_columns);
     const size_t head_bytes = dtype_row_bytes(info.k_type, info.head_dim);
     LayerKeys keys;
-    keys.head_stride = head_bytes * static_cast<size_t>(chunk_columns);
+    keys.head_stride = head_bytes * static_cast<size_t>(attention::chunk_columns);
     if (columns.begin >= columns.end) return keys;
     Result<std::vector<uint8_t>> rows = [&] {
         const std::lock_guard lock(reading_);
         return recording_.keys(owner, columns.begin, columns.end);
     }();
     if (!rows) return rows.error();
-    const int64_t first = columns.begin / chunk_columns, last = (columns.end - 1) / chunk_columns;
+    const int64_t first = columns.begin / attention::chunk_columns, last = (columns.end - 1) / attention::chunk_columns;
     buffer.keys.resize(static_cast<size_t>(last - first + 1) * chunk_bytes);
     buffer.chunks.assign(static_cast<size_t>(last + 1), nullptr);
     for (int64_t chunk = first; chunk <= last; ++chunk) {
         uint8_t* const to = buffer.keys.data() + static_cast<size_t>(chunk - first) * chunk_bytes;
         buffer.chunks[static_cast<size_t>(chunk)] = to;
-        const int64_t begin = std::max(columns.begin, chunk * chunk_columns);
-        const int64_t end = std::min(columns.end, (chunk + 1) * chunk_columns);
+        const int64_t begin = std::max(columns.begin, chunk * attention::chunk_columns);
+        const int64_t end = std::min(columns.end, (chunk + 1) * attention::chunk_columns);
         const uint8_t* const from = rows->data() + static_cast<size_t>(begin - columns.begin) * info.k_bytes();
         for (int32_t head = 0; head < info.n_head_kv; ++head) {
-            put_keys(info, from + static_cast<size_t>(head) * head_bytes, info.k_bytes(), begin - chunk * chunk_columns,
-                     end - begin, to + static_cast<size_t>(head) * keys.head_stride);
+            attention::put_keys(info, from + static_cast<size_t>(head) * head_bytes, info.k_bytes(),
+                                begin - chunk * attention::chunk_columns, end - begin,
+                                to + static_cast<size_t>(head) * keys.head_stride);
         }
     }
     keys.chunks = buffer.chunks;

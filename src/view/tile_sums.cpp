@@ -7,8 +7,8 @@ namespace attnscope::view {
 namespace {
 
 // Calls f(columns of the piece inside `columns`, piece).
-template <class F> void each_strip(const BlockRows& rows, const Range& columns, F&& f) {
-    for (const BlockPiece& piece : rows.pieces) {
+template <class F> void each_strip(const attention::BlockRows& rows, const Range& columns, F&& f) {
+    for (const attention::BlockPiece& piece : rows.pieces) {
         const Range strip{std::max(piece.begin, columns.begin), std::min(piece.end, columns.end)};
         if (strip.begin < strip.end) f(strip, piece);
     }
@@ -28,7 +28,7 @@ void TileSums::start_batch(const TokenBatch& batch) {
     const size_t most = std::max(max_block_tokens(batch.n_columns, false), max_block_tokens(batch.n_columns, true));
     for (Lines& lines : lines_) {
         lines.values.assign(std::min(batch.tokens.size(), most) * width, 0.0f); // no more lines than tokens
-        lines.row.resize(static_cast<size_t>(chunk_columns));
+        lines.row.resize(static_cast<size_t>(attention::chunk_columns));
         lines.written = {static_cast<int64_t>(width), 0};
     }
 }
@@ -44,16 +44,17 @@ template <class F> void TileSums::each_line(size_t first, size_t n, F&& f) const
     }
 }
 
-void TileSums::take(size_t layer, size_t head, size_t first, size_t n, const BlockRows& rows, int32_t member) {
+void TileSums::take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows,
+                    int32_t member) {
     constexpr int64_t many = 64; // what float32 adds up without losing more than the weights have lost
     Lines& lines = lines_[static_cast<size_t>(member)];
-    const BlockKernels& kernels = block_kernels();
+    const attention::BlockKernels& kernels = attention::block_kernels();
     const auto width = static_cast<size_t>(tiling_.columns.end - tiling_.columns.begin);
     int64_t longest = 0;
     each_line(first, n, [&](size_t slot, int64_t, size_t i, size_t end) {
         float* const to = lines.values.data() + slot * width;
         longest = std::max(longest, static_cast<int64_t>(end - i));
-        each_strip(rows, tiling_.columns, [&](const Range& strip, const BlockPiece& piece) {
+        each_strip(rows, tiling_.columns, [&](const Range& strip, const attention::BlockPiece& piece) {
             const int64_t at = strip.begin - tiling_.columns.begin, count = strip.end - strip.begin;
             lines.written = {std::min(lines.written.begin, at), std::max(lines.written.end, at + count)};
             if (value_ == TileValue::share) {
@@ -63,7 +64,7 @@ void TileSums::take(size_t layer, size_t head, size_t first, size_t n, const Blo
             }
             for (size_t t = i; t < end; ++t) {
                 kernels.scale(rows.row(t) + strip.begin, piece.factors[t], count, lines.row.data());
-                row_kernels().largest(to + at, lines.row.data(), count);
+                attention::row_kernels().largest(to + at, lines.row.data(), count);
             }
         });
     });
@@ -107,15 +108,15 @@ void TileSums::flush(size_t plane, size_t first, size_t n, Lines& lines) {
     });
 }
 
-void RowCopies::take(size_t layer, size_t head, size_t first, size_t n, const BlockRows& rows, int32_t) {
+void RowCopies::take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows, int32_t) {
     const auto width = static_cast<size_t>(tiling_.columns.end - tiling_.columns.begin);
     const auto n_tokens = static_cast<size_t>(tiling_.tokens.end - tiling_.tokens.begin);
     float* const plane = values_.data() + (layer * n_heads_ + head) * n_tokens * width;
     for (size_t i = 0; i < n; ++i) {
         float* const line = plane + static_cast<size_t>(tiling_.line_of(batch_->tokens[first + i].index)) * width;
-        each_strip(rows, tiling_.columns, [&](const Range& strip, const BlockPiece& piece) {
-            block_kernels().scale(rows.row(i) + strip.begin, piece.factors[i], strip.end - strip.begin,
-                                  line + (strip.begin - tiling_.columns.begin));
+        each_strip(rows, tiling_.columns, [&](const Range& strip, const attention::BlockPiece& piece) {
+            attention::block_kernels().scale(rows.row(i) + strip.begin, piece.factors[i], strip.end - strip.begin,
+                                             line + (strip.begin - tiling_.columns.begin));
         });
     }
 }

@@ -34,7 +34,8 @@ public:
     // Whose rows come next.
     void start_batch(const TokenBatch& batch);
 
-    void take(size_t layer, size_t head, size_t first, size_t n, const BlockRows& rows, int32_t member) override;
+    void take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows,
+              int32_t member) override;
     void end_layer(size_t first, size_t n, int32_t member) override;
 
     std::span<const double> plane(size_t i) const { return std::span(sums_).subspan(i * plane_size_, plane_size_); }
@@ -69,7 +70,8 @@ public:
     RowCopies(const Tiling& tiling, const Selection& selection, std::span<float> values)
         : tiling_(tiling), n_heads_(static_cast<size_t>(selection.n_heads)), values_(values) {}
     void start_batch(const TokenBatch& batch) { batch_ = &batch; }
-    void take(size_t layer, size_t head, size_t first, size_t n, const BlockRows& rows, int32_t member) override;
+    void take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows,
+              int32_t member) override;
     void end_layer(size_t, size_t, int32_t) override {}
 
 private:

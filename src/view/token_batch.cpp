@@ -56,13 +56,13 @@ struct LayerTask {
 };
 
 struct Scratch {
-    BlockRows rows;
-    std::vector<BlockQuery> queries;
+    attention::BlockRows rows;
+    std::vector<attention::BlockQuery> queries;
 };
 
 void compute_block(const LayerTask& t, const Block& block, Scratch& scratch, RowTaker& taker, int32_t member) {
     const TokenBatch::Token* const tokens = t.batch.tokens.data() + block.first;
-    BlockRequest r;
+    attention::BlockRequest r;
     r.layer = &t.layer;
     r.batched = tokens[0].batched;
     r.plan = &t.reader.plan(t.work.layer, r.batched).value();
@@ -82,7 +82,7 @@ void compute_block(const LayerTask& t, const Block& block, Scratch& scratch, Row
         for (r.head = run.begin; r.head < run.end; ++r.head) {
             for (size_t i = 0; i < block.n; ++i)
                 scratch.queries[i].q = q + i * t.layer.q_bytes() + static_cast<size_t>(r.head) * r.plan->q_head_bytes;
-            block_rows(row_kernels(), block_kernels(), r, scratch.rows);
+            attention::block_rows(attention::row_kernels(), attention::block_kernels(), r, scratch.rows);
             taker.take(t.place, static_cast<size_t>(run.place + r.head - run.begin), block.first, block.n, scratch.rows,
                        member);
         }
@@ -147,7 +147,7 @@ Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selecti
 }
 
 size_t max_block_tokens(int64_t n_columns, bool exact) {
-    return block_queries(n_columns, exact);
+    return attention::block_queries(n_columns, exact);
 }
 
 Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection,

@@ -42,7 +42,8 @@ class RowTaker {
 public:
     virtual ~RowTaker() = default;
     // Rows of tokens [first, first + n) of the batch, of the layer and head at these places of the selection.
-    virtual void take(size_t layer, size_t head, size_t first, size_t n, const BlockRows& rows, int32_t member) = 0;
+    virtual void take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows,
+                      int32_t member) = 0;
     // All selected heads of the layer were taken for these tokens, by this member.
     virtual void end_layer(size_t first, size_t n, int32_t member) = 0;
 };

@@ -17,9 +17,10 @@ int32_t pick(std::mt19937& rng, int32_t low, int32_t high) {
     return std::uniform_int_distribution<int32_t>(low, high)(rng);
 }
 
-std::vector<const BlockKernels*> all_block_kernels() {
-    std::vector<const BlockKernels*> all{&scalar_block_kernels()};
-    for (const BlockKernels* kernels : {avx2_block_kernels(), avx512_block_kernels()}) {
+std::vector<const attention::BlockKernels*> all_block_kernels() {
+    std::vector<const attention::BlockKernels*> all{&attention::scalar_block_kernels()};
+    for (const attention::BlockKernels* kernels :
+         {attention::avx2_block_kernels(), attention::avx512_block_kernels()}) {
         if (kernels) all.push_back(kernels);
     }
     return all;
@@ -35,14 +36,14 @@ struct Chunks {
                      element = dtype_row_bytes(s.layer.k_type, dtype_block(s.layer.k_type));
         const auto dim = static_cast<size_t>(s.layer.head_dim);
         for (int64_t j = 0; j < s.n_columns(); ++j) {
-            if (j % chunk_columns == 0)
-                bytes.emplace_back(s.layer.k_bytes() * size_t(chunk_columns), uint8_t(0xff)); // NaN
+            if (j % attention::chunk_columns == 0)
+                bytes.emplace_back(s.layer.k_bytes() * size_t(attention::chunk_columns), uint8_t(0xff)); // NaN
             for (size_t h = 0; h < size_t(s.layer.n_head_kv); ++h) {
-                uint8_t* const to = bytes.back().data() + h * head * size_t(chunk_columns);
-                const auto c = static_cast<size_t>(j % chunk_columns);
+                uint8_t* const to = bytes.back().data() + h * head * size_t(attention::chunk_columns);
+                const auto c = static_cast<size_t>(j % attention::chunk_columns);
                 const uint8_t* const key = s.keys[size_t(j)].data() + h * head;
-                if (!keys_in_tiles(s.layer.k_type)) std::memcpy(to + c * head, key, head);
-                for (size_t d = 0; keys_in_tiles(s.layer.k_type) && d < dim; ++d)
+                if (!attention::keys_in_tiles(s.layer.k_type)) std::memcpy(to + c * head, key, head);
+                for (size_t d = 0; attention::keys_in_tiles(s.layer.k_type) && d < dim; ++d)
                     std::memcpy(to + ((c / 16 * dim + d) * 16 + c % 16) * element, key + d * element, element);
             }
         }
@@ -100,25 +101,26 @@ struct Tokens {
         return {rows.begin() + head * n, rows.begin() + (head + 1) * n};
     }
     // (tokens, columns)
-    std::vector<std::vector<float>> together(const BlockKernels& block, bool exact, BlockRows& rows) const {
-        const RowsPlan plan = plan_layer(keys.layer, batched).value();
-        std::vector<BlockQuery> queries;
+    std::vector<std::vector<float>> together(const attention::BlockKernels& block, bool exact,
+                                             attention::BlockRows& rows) const {
+        const attention::RowsPlan plan = attention::plan_layer(keys.layer, batched).value();
+        std::vector<attention::BlockQuery> queries;
         for (size_t t = 0; t < q.size(); ++t)
             queries.push_back({q[t].data() + size_t(head) * plan.q_head_bytes, visible[t], positions[t]});
-        BlockRequest r;
+        attention::BlockRequest r;
         r.layer = &keys.layer;
         r.plan = &plan;
         r.queries = queries;
         r.head = head;
         r.chunks = chunks.starts;
-        r.chunk_offset = size_t(head / plan.group) * plan.k_head_bytes * size_t(chunk_columns);
+        r.chunk_offset = size_t(head / plan.group) * plan.k_head_bytes * size_t(attention::chunk_columns);
         r.n_columns = keys.n_columns();
         r.positions = keys.positions;
         r.batched = batched;
         r.exact = exact;
-        block_rows(row_kernels(), block, r, rows);
+        attention::block_rows(attention::row_kernels(), block, r, rows);
         std::vector<std::vector<float>> all(q.size(), std::vector<float>(size_t(r.n_columns), 0.0f));
-        for (const BlockPiece& piece : rows.pieces) {
+        for (const attention::BlockPiece& piece : rows.pieces) {
             for (size_t t = 0; t < q.size(); ++t) {
                 for (int64_t j = piece.begin; j < piece.end; ++j) all[t][size_t(j)] = rows.row(t)[j] * piece.factors[t];
             }
@@ -157,11 +159,11 @@ bool sees(const Ranges& visible, int64_t j) {
 
 TEST(BlockRows, ExactOnesAreBitForBitThoseOfEachTokenAlone) {
     std::mt19937 rng(21);
-    BlockRows rows; // kept from block to block, as a thread keeps it
+    attention::BlockRows rows; // kept from block to block, as a thread keeps it
     for (int i = 0; i < 80; ++i) {
         const Tokens tokens(random_layer(rng), static_cast<size_t>(pick(rng, 1, 40)),
                             i % 8 == 0 ? 700 : pick(rng, 1, 300), rng);
-        const auto together = tokens.together(block_kernels(), true, rows);
+        const auto together = tokens.together(attention::block_kernels(), true, rows);
         for (size_t t = 0; t < together.size(); ++t) {
             const auto alone = tokens.alone(t);
             ASSERT_EQ(std::memcmp(alone.data(), together[t].data(), alone.size() * sizeof(float)), 0)
@@ -172,11 +174,11 @@ TEST(BlockRows, ExactOnesAreBitForBitThoseOfEachTokenAlone) {
 
 TEST(BlockRows, OthersAreWithinAMillionthOfFloat64AndZeroWhereNothingIsSeen) {
     std::mt19937 rng(22);
-    for (const BlockKernels* kernels : all_block_kernels()) {
-        BlockRows rows;
+    for (const attention::BlockKernels* kernels : all_block_kernels()) {
+        attention::BlockRows rows;
         for (int i = 0; i < 60; ++i) {
             LayerInfo layer = random_layer(rng);
-            if (keys_in_tiles(layer.k_type))
+            if (attention::keys_in_tiles(layer.k_type))
                 layer.on_device = true; // an engine's own products of halves may be in half precision
             const Tokens tokens(layer, static_cast<size_t>(pick(rng, 1, 40)), i % 8 == 0 ? 700 : pick(rng, 1, 300),
                                 rng);
@@ -197,7 +199,7 @@ TEST(BlockRows, OthersAreWithinAMillionthOfFloat64AndZeroWhereNothingIsSeen) {
 // What the engine makes NaN stays NaN, and is not spread over what a token does not see.
 TEST(BlockRows, NotFiniteScoresSpoilTheRowsThatSeeThemAndNoOthers) {
     std::mt19937 rng(23);
-    for (const BlockKernels* kernels : all_block_kernels()) {
+    for (const attention::BlockKernels* kernels : all_block_kernels()) {
         for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                                 -std::numeric_limits<float>::infinity()}) {
             Tokens tokens(make_layer(DType::f32, 1, 1, 16), 8, 600, rng);
@@ -212,7 +214,7 @@ TEST(BlockRows, NotFiniteScoresSpoilTheRowsThatSeeThemAndNoOthers) {
             std::memcpy(tokens.keys.store[0].data() + 400 * tokens.keys.layer.k_bytes(), tokens.keys.keys[400].data(),
                         tokens.keys.layer.k_bytes());
             tokens.chunks = Chunks(tokens.keys);
-            BlockRows rows;
+            attention::BlockRows rows;
             const auto together = tokens.together(*kernels, false, rows);
             for (size_t t = 0; t < 8; ++t) {
                 const auto alone = tokens.alone(t);
@@ -230,7 +232,7 @@ TEST(BlockRows, NotFiniteScoresSpoilTheRowsThatSeeThemAndNoOthers) {
 TEST(BlockRows, KernelsFoldAndScaleAnyLength) {
     std::mt19937 rng(24);
     std::normal_distribution<float> normal;
-    for (const BlockKernels* kernels : all_block_kernels()) {
+    for (const attention::BlockKernels* kernels : all_block_kernels()) {
         for (const int64_t n : {1, 7, 8, 15, 16, 33, 256}) {
             const size_t n_rows = 1 + size_t(n) % 9, stride = size_t(n) + 3;
             std::vector<float> rows(n_rows * stride), factors(n_rows), sums(size_t(n), 1.0f),
@@ -255,7 +257,7 @@ TEST(BlockRows, FromScatteredKeysOfAnyTokensAreThoseOfEachTokenAlone) {
     std::mt19937 rng(25);
     for (int i = 0; i < 60; ++i) {
         LayerInfo given = random_layer(rng);
-        if (keys_in_tiles(given.k_type)) given.on_device = true; // as above
+        if (attention::keys_in_tiles(given.k_type)) given.on_device = true; // as above
         Tokens tokens(given, static_cast<size_t>(pick(rng, 1, 120)), i % 8 == 0 ? 700 : pick(rng, 1, 300), rng);
         tokens.keys.lay_out(rng);
         const LayerInfo& layer = tokens.keys.layer;

@@ -14,7 +14,7 @@ TEST(PlainHalves, EveryHalfIsTheFloatThatTheEngineMakesOfIt) {
     for (uint32_t h = 0; h < 65536; ++h) {
         const auto half = static_cast<uint16_t>(h);
         float engine = 0;
-        f16_to_f32(&half, &engine, 1);
+        attention::f16_to_f32(&half, &engine, 1);
         const float ours = base::f16_to_float(half);
         if (std::isnan(engine)) {
             ASSERT_TRUE(std::isnan(ours)) << h;
@@ -37,7 +37,7 @@ TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
                     const float x = std::bit_cast<float>(bits | sign);
                     if (std::isnan(x)) continue;
                     uint16_t engine = 0;
-                    f32_to_f16(&x, &engine, 1);
+                    attention::f32_to_f16(&x, &engine, 1);
                     ASSERT_EQ(base::float_to_f16(x), engine) << x;
                 }
             }
@@ -45,7 +45,7 @@ TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
     }
     for (const float x : {65520.0f, 1e30f, INFINITY, -INFINITY, 1e-30f}) {
         uint16_t engine = 0;
-        f32_to_f16(&x, &engine, 1);
+        attention::f32_to_f16(&x, &engine, 1);
         EXPECT_EQ(base::float_to_f16(x), engine) << x;
     }
 }
@@ -55,7 +55,7 @@ TEST(PlainHalves, FloatsBecomeTheEnginesBfloats) {
         for (const uint32_t low : {0u, 1u, 0x7FFFu, 0x8000u, 0x8001u, 0xFFFFu}) {
             const float x = std::bit_cast<float>(top << 16 | low);
             uint16_t engine = 0;
-            f32_to_bf16(&x, &engine, 1);
+            attention::f32_to_bf16(&x, &engine, 1);
             if (std::isnan(x)) continue;
             ASSERT_EQ(base::float_to_bf16(x), engine) << top << " " << low;
         }

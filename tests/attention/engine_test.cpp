@@ -87,9 +87,9 @@ void expect_engine(const LayerInfo& layer, int64_t n_columns, uint32_t seed) {
     s.q = encode(layer.q_type, q);
     s.visible = random_ranges(n_columns, rng);
     const auto want = engine_rows(s, q, seed % 2 ? GGML_TYPE_F16 : GGML_TYPE_F32);
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> rows(want.size());
-        ASSERT_TRUE(attention_rows_with(*kernels, s.request(), rows));
+        ASSERT_TRUE(attention::attention_rows_with(*kernels, s.request(), rows));
         for (size_t i = 0; i < rows.size(); ++i) {
             ASSERT_NEAR(static_cast<double>(rows[i]), static_cast<double>(want[i]), 1e-6)
                 << kernels->name << " " << dtype_name(layer.k_type) << " at " << i;

@@ -34,16 +34,16 @@ Sample with_scores(const std::vector<float>& scores) {
     return s;
 }
 
-std::vector<float> rows_of(const Sample& s, const RowKernels& kernels) {
+std::vector<float> rows_of(const Sample& s, const attention::RowKernels& kernels) {
     std::vector<float> rows(s.keys.size(), 7.0f);
-    EXPECT_TRUE(attention_rows_with(kernels, s.request(), rows));
+    EXPECT_TRUE(attention::attention_rows_with(kernels, s.request(), rows));
     return rows;
 }
 
 } // namespace
 
 TEST(ExtremeScores, TensOfThousandsNeitherOverflowNorLoseTheOthers) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         const auto rows =
             rows_of(with_scores({1e4f, -1e4f, 1e4f, 9999.0f, 0.0f, 1e4f, -1e30f, 9900.0f, -5.0f}), *kernels);
         const double e = 3 + std::exp(-1.0);
@@ -55,7 +55,7 @@ TEST(ExtremeScores, TensOfThousandsNeitherOverflowNorLoseTheOthers) {
 }
 
 TEST(ExtremeScores, MinusInfinityWeighsExactlyNothing) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         const auto rows = rows_of(with_scores({-infinity, 1.0f, -infinity, 1.0f}), *kernels);
         EXPECT_EQ(rows, (std::vector<float>{0.0f, 0.5f, 0.0f, 0.5f}));
     }
@@ -68,25 +68,25 @@ TEST(ExtremeScores, NanSpreadsOverWhatIsVisibleAndNoFurther) {
             scores[n - 2] = broken;
             Sample s = with_scores(scores);
             s.visible = {{1, s.n_columns()}};
-            for (const RowKernels* kernels : all_kernels()) {
+            for (const attention::RowKernels* kernels : all_kernels()) {
                 const auto rows = rows_of(s, *kernels);
                 EXPECT_EQ(rows[0], 0.0f);
                 for (size_t j = 1; j < n; ++j) EXPECT_TRUE(std::isnan(rows[j])) << kernels->name << " column " << j;
             }
             s.visible = {{0, static_cast<int64_t>(n) - 2}};
-            for (const RowKernels* kernels : all_kernels()) EXPECT_EQ(rows_of(s, *kernels)[n - 1], 0.0f);
+            for (const attention::RowKernels* kernels : all_kernels()) EXPECT_EQ(rows_of(s, *kernels)[n - 1], 0.0f);
         }
     }
 }
 
 TEST(ExtremeScores, NothingButMinusInfinityIsNanAsInTheEngine) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         for (const float w : rows_of(with_scores({-infinity, -infinity}), *kernels)) EXPECT_TRUE(std::isnan(w));
     }
 }
 
 TEST(ExtremeScores, ASoftcapHoldsThem) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         Sample s = with_scores({1e30f, -1e30f, 0.0f, 1e-30f});
         s.layer.softcap = 1.0f;
         const auto rows = rows_of(s, *kernels);
@@ -107,29 +107,29 @@ TEST(ExtremeScores, RandomBytesAsKeysDoNoHarm) {
         }
         for (uint8_t& b : s.q) b = static_cast<uint8_t>(rng());
         s.lay_out(rng);
-        for (const RowKernels* kernels : all_kernels()) {
+        for (const attention::RowKernels* kernels : all_kernels()) {
             std::vector<float> rows(6 * 70);
             std::vector<float> lse(6);
-            EXPECT_TRUE(attention_rows_with(*kernels, s.request(), rows, lse));
+            EXPECT_TRUE(attention::attention_rows_with(*kernels, s.request(), rows, lse));
             for (const float w : rows) EXPECT_TRUE(std::isnan(w) || (w >= 0.0f && w <= 1.000001f));
         }
     }
 }
 
 TEST(ExtremeScores, ASinkFarAboveThemTakesEverything) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         Sample s = with_scores({1.0f, -2.0f, 3.0f});
         s.layer.sinks = {1e4f};
         std::vector<float> rows(3);
         std::vector<float> lse(1);
-        ASSERT_TRUE(attention_rows_with(*kernels, s.request(), rows, lse));
+        ASSERT_TRUE(attention::attention_rows_with(*kernels, s.request(), rows, lse));
         EXPECT_EQ(rows, (std::vector<float>{0.0f, 0.0f, 0.0f}));
         EXPECT_EQ(lse[0], 1e4f);
     }
 }
 
 TEST(ExtremeScores, ABrokenSinkShows) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         for (const float broken : {nan_value, infinity}) {
             Sample s = with_scores({1.0f, -2.0f, 3.0f});
             s.layer.sinks = {broken};

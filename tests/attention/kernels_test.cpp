@@ -26,7 +26,7 @@ double ulp_of(double x) {
 TEST(Kernels, HalvesConvertExactlyAllOfThem) {
     for (uint32_t h = 0; h < 65536; ++h) {
         const float want = ggml_fp16_to_fp32(static_cast<ggml_fp16_t>(h));
-        const float got = f16_to_float(static_cast<uint16_t>(h));
+        const float got = attention::f16_to_float(static_cast<uint16_t>(h));
         if (std::isnan(want)) {
             ASSERT_TRUE(std::isnan(got));
         } else {
@@ -36,7 +36,7 @@ TEST(Kernels, HalvesConvertExactlyAllOfThem) {
 }
 
 TEST(Kernels, ExponentialsAreWithinTwoUlp) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> x;
         for (float v = -87.3f; v < 0.0f; v += 0.00137f) x.push_back(v);
         x.push_back(0.0f);
@@ -54,7 +54,7 @@ TEST(Kernels, ExponentialsAreWithinTwoUlp) {
 }
 
 TEST(Kernels, ExponentialsUnderflowToZero) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> x{-infinity, -1e30f, -104.1f, -1000.0f, -infinity, -infinity, -infinity, -200.0f, -150.0f};
         EXPECT_EQ(kernels->exponentials(x.data(), static_cast<int64_t>(x.size()), 0.0f), 0.0);
         for (const float v : x) EXPECT_EQ(v, 0.0f);
@@ -62,7 +62,7 @@ TEST(Kernels, ExponentialsUnderflowToZero) {
 }
 
 TEST(Kernels, TanhIsAccurateEverywhere) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> x;
         for (float v = 1e-6f; v < 60.0f; v *= 1.003f) x.insert(x.end(), {v, -v});
         std::vector<float> y = x;
@@ -75,7 +75,7 @@ TEST(Kernels, TanhIsAccurateEverywhere) {
 }
 
 TEST(Kernels, TheLargestScoreIsFoundAmongNans) {
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         for (size_t n = 1; n < 20; ++n) {
             for (size_t at = 0; at < n; ++at) {
                 std::vector<float> x(n, std::nanf(""));
@@ -89,12 +89,12 @@ TEST(Kernels, TheLargestScoreIsFoundAmongNans) {
 TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
     std::mt19937 rng(12);
     std::normal_distribution<float> normal;
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         for (int trial = 0; trial < 200; ++trial) {
             const auto dim = static_cast<int32_t>(1 + rng() % 140);
             const auto n_q = static_cast<int32_t>(1 + rng() % 9);
             const auto n_tiles = static_cast<int64_t>(1 + rng() % 5);
-            const int64_t n = n_tiles * tile_columns;
+            const int64_t n = n_tiles * attention::tile_columns;
             const DType type = trial % 3 == 0 ? DType::f16 : trial % 3 == 1 ? DType::bf16 : DType::f32;
             const size_t size = type == DType::f32 ? 4 : 2;
             const auto stride = static_cast<size_t>(dim);
@@ -106,7 +106,9 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
             for (int64_t c = 0; c < n; ++c) {
                 for (int32_t d = 0; d < dim; ++d) {
                     const auto from = static_cast<size_t>(c * dim + d) * size;
-                    const auto to = static_cast<size_t>((c / tile_columns * dim + d) * tile_columns + c % tile_columns);
+                    const auto to =
+                        static_cast<size_t>((c / attention::tile_columns * dim + d) * attention::tile_columns +
+                                            c % attention::tile_columns);
                     std::copy_n(rows.begin() + static_cast<ptrdiff_t>(from), size,
                                 tiles.begin() + static_cast<ptrdiff_t>(to * size));
                 }
@@ -114,9 +116,9 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
             const auto width = static_cast<size_t>(n);
             std::vector<float> want(static_cast<size_t>(n_q) * width), got(want.size());
             const bool batched = rng() % 2 == 0;
-            const DotTask by_rows{q.data(),      stride, n_q,         dim,   rows.data(),
-                                  stride * size, n,      want.data(), width, batched};
-            TileTask by_tiles{q.data(), stride, n_q, dim, tiles.data(), n_tiles, got.data(), width, batched};
+            const attention::DotTask by_rows{q.data(),      stride, n_q,         dim,   rows.data(),
+                                             stride * size, n,      want.data(), width, batched};
+            attention::TileTask by_tiles{q.data(), stride, n_q, dim, tiles.data(), n_tiles, got.data(), width, batched};
             (type == DType::f16    ? kernels->dots_f16
              : type == DType::bf16 ? kernels->dots_bf16
                                    : kernels->dots_f32)(by_rows);
@@ -146,7 +148,7 @@ TEST(Kernels, TilesGiveTheBitsThatRowsGive) {
 
 TEST(Kernels, TheLargestOfTwoKeepsNans) {
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> max{1, nan, 3, 4, 5, 6, 7, 8, 1, nan, 3};
         const std::vector<float> x{2, 2, nan, 1, 9, 6, -1, 9, 2, 2, nan};
         kernels->largest(max.data(), x.data(), static_cast<int64_t>(x.size()));

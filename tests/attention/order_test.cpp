@@ -39,9 +39,9 @@ std::vector<float> decode(DType type, const std::vector<uint8_t>& bytes, size_t 
     std::vector<float> x(n);
     for (size_t i = 0; i < n; ++i) {
         const auto at = static_cast<int64_t>(i);
-        x[i] = type == DType::f16    ? F16Elements::at(bytes.data(), at)
-               : type == DType::bf16 ? Bf16Elements::at(bytes.data(), at)
-                                     : F32Elements::at(bytes.data(), at);
+        x[i] = type == DType::f16    ? attention::F16Elements::at(bytes.data(), at)
+               : type == DType::bf16 ? attention::Bf16Elements::at(bytes.data(), at)
+                                     : attention::F32Elements::at(bytes.data(), at);
     }
     return x;
 }
@@ -64,7 +64,7 @@ Operands make_operands(DType type, int32_t head_dim, int32_t n_q, int64_t n_k, u
 
 // (n_q, n_k)
 std::vector<float> our_dots(const Operands& o, bool batched) {
-    const RowKernels& kernels = row_kernels();
+    const attention::RowKernels& kernels = attention::row_kernels();
     auto* const dots = o.type == DType::f16    ? kernels.dots_f16
                        : o.type == DType::bf16 ? kernels.dots_bf16
                                                : kernels.dots_f32;
@@ -121,7 +121,7 @@ std::vector<float> engine_single_dots(const Operands& o) {
 void expect_same_bits(const Operands& o, const std::vector<float>& ours, const std::vector<float>& engine) {
     for (size_t i = 0; i < ours.size(); ++i) {
         ASSERT_EQ(std::bit_cast<uint32_t>(ours[i]), std::bit_cast<uint32_t>(engine[i]))
-            << row_kernels().name << " " << dtype_name(o.type) << " head_dim " << o.head_dim << ", " << o.n_q
+            << attention::row_kernels().name << " " << dtype_name(o.type) << " head_dim " << o.head_dim << ", " << o.n_q
             << " queries, at " << i << ": " << ours[i] << " and " << engine[i];
     }
 }
@@ -132,12 +132,12 @@ void expect_same_bits(const Operands& o, const std::vector<float>& ours, const s
 // get by with asking the engine for every single product, which is slower.
 TEST(EngineOrder, IsThatOfOurKernels) {
 #if defined(__x86_64__)
-    if (!avx2_kernels() || ggml_cpu_has_avx512_bf16()) GTEST_SKIP() << "another order may be in use";
+    if (!attention::avx2_kernels() || ggml_cpu_has_avx512_bf16()) GTEST_SKIP() << "another order may be in use";
     for (const DType type : {DType::f16, DType::bf16, DType::f32})
-        EXPECT_TRUE(adds_as_engine(type, 128)) << row_kernels().name << " " << dtype_name(type);
-    EXPECT_EQ(row_kernels().name, ggml_cpu_has_avx512() ? std::string("avx512") : std::string("avx2"));
+        EXPECT_TRUE(attention::adds_as_engine(type, 128)) << attention::row_kernels().name << " " << dtype_name(type);
+    EXPECT_EQ(attention::row_kernels().name, ggml_cpu_has_avx512() ? std::string("avx512") : std::string("avx2"));
     // what is left after whole steps is added as the compiler of ggml chose
-    EXPECT_FALSE(adds_as_engine(DType::f32, 72));
+    EXPECT_FALSE(attention::adds_as_engine(DType::f32, 72));
 #endif
 }
 
@@ -147,9 +147,9 @@ TEST(EngineOrder, LayersOfDevicesAreFloat32SumsOnEveryMachine) {
     layer.n_head = layer.n_head_kv = 1;
     layer.head_dim = layer.head_dim_v = 72; // no machine adds these as we do
     layer.q_type = layer.k_type = DType::f32;
-    EXPECT_EQ(plan_layer(layer, false).value().way, DotWay::engine);
+    EXPECT_EQ(attention::plan_layer(layer, false).value().way, attention::DotWay::engine);
     layer.on_device = true;
-    EXPECT_EQ(plan_layer(layer, false).value().way, DotWay::float32);
+    EXPECT_EQ(attention::plan_layer(layer, false).value().way, attention::DotWay::float32);
 }
 
 TEST(EngineOrder, DotsOfATokenAloneAreTheEnginesToTheLastBit) {
@@ -157,7 +157,7 @@ TEST(EngineOrder, DotsOfATokenAloneAreTheEnginesToTheLastBit) {
     uint32_t seed = 0;
     for (const DType type : {DType::f16, DType::bf16, DType::f32}) {
         for (const int32_t head_dim : {16, 32, 40, 64, 72, 80, 96, 112, 128, 192, 256, 576}) {
-            if (!adds_as_engine(type, head_dim)) continue; // then the engine is asked itself
+            if (!attention::adds_as_engine(type, head_dim)) continue; // then the engine is asked itself
             for (int32_t n_q = 1; n_q <= 9; ++n_q) {
                 const Operands o = make_operands(type, head_dim, n_q, 21, ++seed);
                 expect_same_bits(o, our_dots(o, false), engine_single_dots(o));

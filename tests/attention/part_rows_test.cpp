@@ -27,7 +27,7 @@ TEST(PartRows, KeysOfPartsAreEveryKeyOnce) {
         for (int64_t p = 0; p < n_parts; ++p) {
             std::vector<Range> part;
             const int64_t begin = n * p / n_parts;
-            keys_of_part(visible, begin, n * (p + 1) / n_parts - begin, part);
+            attention::keys_of_part(visible, begin, n * (p + 1) / n_parts - begin, part);
             for (const Range& r : part)
                 for (int64_t c = r.begin; c < r.end; ++c) got.push_back(c);
         }
@@ -55,28 +55,29 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
         std::vector<uint8_t> k;
         for (const std::vector<uint8_t>& key : sample.keys) k.insert(k.end(), key.begin(), key.end());
 
-        const auto plan = plan_layer(layer, false);
+        const auto plan = attention::plan_layer(layer, false);
         ASSERT_TRUE(plan);
         const int64_t n_parts = pick(1, 5), n_visible = ranges_count(sample.visible);
-        for (const RowKernels* kernels : all_kernels()) {
+        for (const attention::RowKernels* kernels : all_kernels()) {
             std::vector<float> numerators(expected.rows.size(), -1.0f);
-            std::vector<std::vector<PartShare>> parts(static_cast<size_t>(n_parts),
-                                                      std::vector<PartShare>(static_cast<size_t>(layer.n_head)));
+            std::vector<std::vector<attention::PartShare>> parts(
+                static_cast<size_t>(n_parts), std::vector<attention::PartShare>(static_cast<size_t>(layer.n_head)));
             std::vector<std::vector<Range>> keys(parts.size());
-            FloatQueries memory;
+            attention::FloatQueries memory;
             for (size_t p = 0; p < parts.size(); ++p) {
                 const int64_t begin = n_visible * static_cast<int64_t>(p) / n_parts;
-                keys_of_part(sample.visible, begin, n_visible * static_cast<int64_t>(p + 1) / n_parts - begin, keys[p]);
-                PartRequest r;
+                attention::keys_of_part(sample.visible, begin,
+                                        n_visible * static_cast<int64_t>(p + 1) / n_parts - begin, keys[p]);
+                attention::PartRequest r;
                 r.layer = &layer, r.plan = &*plan, r.q = sample.q.data(), r.k = k.data(),
                 r.k_stride = sample.keys[0].size();
                 r.keys = keys[p], r.numerators = numerators.data(), r.stride = static_cast<size_t>(n);
-                part_rows(*kernels, r, parts[p], memory);
+                attention::part_rows(*kernels, r, parts[p], memory);
             }
             std::vector<float> got(expected.rows.size(), 0.0f);
             size_t n_written = 0;
             for (size_t h = 0; h < static_cast<size_t>(layer.n_head); ++h) {
-                PartSum sum(layer.sinks.empty() ? nullptr : &layer.sinks[h]);
+                attention::PartSum sum(layer.sinks.empty() ? nullptr : &layer.sinks[h]);
                 for (const auto& p : parts) sum.add(p[h]);
                 for (size_t p = 0; p < parts.size(); ++p) {
                     for (const Range& r : keys[p]) {
@@ -99,10 +100,10 @@ TEST(PartRows, AreTheWholeRowsOnceTheyAreBroughtTogether) {
 }
 
 TEST(PartRows, NothingSeenWeighsNothing) {
-    EXPECT_EQ(PartSum().factor(-std::numeric_limits<float>::infinity()), 0.0f);
-    PartSum only_a_sink = [] {
+    EXPECT_EQ(attention::PartSum().factor(-std::numeric_limits<float>::infinity()), 0.0f);
+    attention::PartSum only_a_sink = [] {
         const float sink = 2;
-        return PartSum(&sink);
+        return attention::PartSum(&sink);
     }();
     EXPECT_EQ(only_a_sink.factor(-std::numeric_limits<float>::infinity()), 0.0f);
     EXPECT_FLOAT_EQ(only_a_sink.factor(2.0f), 1.0f);

@@ -90,7 +90,7 @@ TEST(Reduce, EntropyOfKnownRows) {
 
 TEST(Reduce, EntropyEqualsTheReferenceWithEveryKernel) {
     std::mt19937 rng(2);
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         for (size_t n = 1; n < 400; n += 13) {
             const auto row = random_rows(1, n, rng);
             double want = 0;

@@ -180,10 +180,10 @@ LayerInfo make_layer(DType k_type, int32_t n_head_kv, int32_t group, int32_t hea
     return l;
 }
 
-std::vector<const RowKernels*> all_kernels() {
-    std::vector<const RowKernels*> all{&scalar_kernels()};
-    if (avx2_kernels()) all.push_back(avx2_kernels());
-    if (avx512_kernels()) all.push_back(avx512_kernels());
+std::vector<const attention::RowKernels*> all_kernels() {
+    std::vector<const attention::RowKernels*> all{&attention::scalar_kernels()};
+    if (attention::avx2_kernels()) all.push_back(attention::avx2_kernels());
+    if (attention::avx512_kernels()) all.push_back(attention::avx512_kernels());
     return all;
 }
 
@@ -191,10 +191,10 @@ std::vector<const RowKernels*> all_kernels() {
 // what is masked must be exactly 0 whatever the memory held before.
 void expect_reference(const Sample& s) {
     const ReferenceRows want = reference_rows(s);
-    for (const RowKernels* kernels : all_kernels()) {
+    for (const attention::RowKernels* kernels : all_kernels()) {
         std::vector<float> rows(want.rows.size(), 7.0f);
         std::vector<float> lse(want.lse.size(), 7.0f);
-        const auto ok = attention_rows_with(*kernels, s.request(), rows, lse);
+        const auto ok = attention::attention_rows_with(*kernels, s.request(), rows, lse);
         ASSERT_TRUE(ok) << ok.error().message;
         std::vector<bool> seen(s.keys.size());
         for (const Range& r : s.visible) {

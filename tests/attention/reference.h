@@ -45,7 +45,7 @@ LayerInfo make_layer(DType k_type, int32_t n_head_kv, int32_t group, int32_t hea
 // Ascending ranges with gaps inside [0, n).
 Ranges random_ranges(int64_t n, std::mt19937& rng);
 // Every set of kernels this machine can run.
-std::vector<const RowKernels*> all_kernels();
+std::vector<const attention::RowKernels*> all_kernels();
 // Fails the test unless every set of kernels gives the reference's rows within 1e-6, its denominators within
 // float32 rounding, and exact zeros where nothing is visible.
 void expect_reference(const Sample& sample);

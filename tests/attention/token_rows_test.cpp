@@ -81,14 +81,14 @@ struct Group {
         r.batched = batched;
         return r;
     }
-    void together(const RowKernels& kernels, TokenRows& rows) const {
+    void together(const attention::RowKernels& kernels, attention::TokenRows& rows) const {
         const LayerInfo& layer = keys.layer;
-        const Result<RowsPlan> plan = plan_layer(layer, batched);
+        const Result<attention::RowsPlan> plan = attention::plan_layer(layer, batched);
         ASSERT_TRUE(plan.ok());
-        std::vector<TokenRowsRequest::Token> tokens;
+        std::vector<attention::TokenRowsRequest::Token> tokens;
         for (size_t t = 0; t < q.size(); ++t)
             tokens.push_back({q[t].data() + size_t(head) * plan->q_head_bytes, visible[t], positions[t]});
-        TokenRowsRequest r;
+        attention::TokenRowsRequest r;
         r.layer = &layer;
         r.plan = &*plan;
         r.tokens = tokens;
@@ -98,7 +98,7 @@ struct Group {
         r.n_columns = keys.n_columns();
         r.positions = keys.positions;
         r.batched = batched;
-        token_rows(kernels, r, rows);
+        attention::token_rows(kernels, r, rows);
     }
 };
 
@@ -120,17 +120,17 @@ LayerInfo random_layer(std::mt19937& rng) {
 
 TEST(TokenRows, AreBitForBitThoseOfEachTokenAlone) {
     std::mt19937 rng(11);
-    TokenRows rows; // kept from group to group, as a thread keeps it
+    attention::TokenRows rows; // kept from group to group, as a thread keeps it
     for (int i = 0; i < 150; ++i) {
         const auto n_tokens = static_cast<size_t>(pick(rng, 1, 16));
         const int64_t n = i % 10 == 0 ? 1024 : pick(rng, 1, 400);
         const Group group(random_layer(rng), n_tokens, n, rng);
         const KeyBlock block{group.k.data(), 0, n, group.keys.layer.k_bytes()};
-        for (const RowKernels* kernels : all_kernels()) {
+        for (const attention::RowKernels* kernels : all_kernels()) {
             group.together(*kernels, rows);
             for (size_t t = 0; t < n_tokens; ++t) {
                 std::vector<float> row(static_cast<size_t>(n));
-                ASSERT_TRUE(attention_rows_with(*kernels, group.alone(t, block), row).ok());
+                ASSERT_TRUE(attention::attention_rows_with(*kernels, group.alone(t, block), row).ok());
                 ASSERT_EQ(std::memcmp(row.data(), rows.row(t), row.size() * sizeof(float)), 0)
                     << kernels->name << ", " << dtype_name(group.keys.layer.k_type) << " of "
                     << group.keys.layer.head_dim << ", token " << t << " of " << n_tokens << ", " << n << " columns"
@@ -152,10 +152,10 @@ TEST(TokenRows, SharedColumnsAreThoseOfTheirTokensAndNoOthers) {
                 for (int64_t j = r.begin; j < r.end; ++j) expected[size_t(j)] |= uint32_t{1} << t;
             }
         }
-        std::vector<SharedColumns> shared;
-        share_columns(std::vector<std::span<const Range>>(visible.begin(), visible.end()), shared);
+        std::vector<attention::SharedColumns> shared;
+        attention::share_columns(std::vector<std::span<const Range>>(visible.begin(), visible.end()), shared);
         int64_t before = 0;
-        for (const SharedColumns& s : shared) {
+        for (const attention::SharedColumns& s : shared) {
             EXPECT_GE(s.begin, before);
             EXPECT_LT(s.begin, s.end);
             EXPECT_NE(s.tokens, 0u);
@@ -170,7 +170,7 @@ namespace {
 
 // V of one head, along dims or along cells, between values of others.
 struct Values {
-    TokenValues view;
+    attention::TokenValues view;
     std::vector<uint8_t> bytes;
     std::vector<double> x; // (cells, dim)
 
@@ -186,9 +186,9 @@ struct Values {
                 const std::vector<uint8_t> element = encode(type, normal_numbers(1, rng));
                 std::memcpy(bytes.data() + size_t(j) * view.cell_stride + size_t(d) * view.dim_stride, element.data(),
                             size);
-                x.push_back(static_cast<double>(type == DType::f16    ? F16Elements::at(element.data(), 0)
-                                                : type == DType::bf16 ? Bf16Elements::at(element.data(), 0)
-                                                                      : F32Elements::at(element.data(), 0)));
+                x.push_back(static_cast<double>(type == DType::f16    ? attention::F16Elements::at(element.data(), 0)
+                                                : type == DType::bf16 ? attention::Bf16Elements::at(element.data(), 0)
+                                                                      : attention::F32Elements::at(element.data(), 0)));
             }
         }
         view.v = bytes.data();
@@ -199,8 +199,8 @@ struct Values {
 
 TEST(TokenRows, WeighValuesAsFloat64Does) {
     std::mt19937 rng(13);
-    TokenRows rows;
-    TokenSums sums;
+    attention::TokenRows rows;
+    attention::TokenSums sums;
     for (int i = 0; i < 60; ++i) {
         const auto n_tokens = static_cast<size_t>(pick(rng, 1, 16));
         const int64_t n = i % 10 == 0 ? 2100 : pick(rng, 1, 300);
@@ -208,10 +208,10 @@ TEST(TokenRows, WeighValuesAsFloat64Does) {
         const Group group(make_layer(DType::f16, 1, 1, 64), n_tokens, n, rng);
         constexpr DType types[] = {DType::f16, DType::bf16, DType::f32};
         const Values v(types[i % 3], dim, n, i % 2 == 0, rng);
-        ASSERT_TRUE(values_readable(v.view));
-        for (const RowKernels* kernels : all_kernels()) {
+        ASSERT_TRUE(attention::values_readable(v.view));
+        for (const attention::RowKernels* kernels : all_kernels()) {
             group.together(*kernels, rows);
-            weigh_tokens(*kernels, v.view, rows, n_tokens, true, sums);
+            attention::weigh_tokens(*kernels, v.view, rows, n_tokens, true, sums);
             for (size_t t = 0; t < n_tokens; ++t) {
                 double largest = 0;
                 std::vector<double> sum(static_cast<size_t>(dim)), magnitude(static_cast<size_t>(dim));
@@ -245,17 +245,17 @@ TEST(TokenRows, ValuesThatATokenDoesNotSeeDoNotReachIt) {
     Values v(DType::f32, 64, n, true, rng);
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(v.bytes.data() + size_t(n - 1) * v.view.cell_stride, &nan, sizeof nan); // the last token's own
-    TokenRows rows;
-    TokenSums sums;
-    for (const RowKernels* kernels : all_kernels()) {
+    attention::TokenRows rows;
+    attention::TokenSums sums;
+    for (const attention::RowKernels* kernels : all_kernels()) {
         group.together(*kernels, rows);
-        weigh_tokens(*kernels, v.view, rows, n_tokens, true, sums);
+        attention::weigh_tokens(*kernels, v.view, rows, n_tokens, true, sums);
         for (size_t t = 0; t < n_tokens; ++t) EXPECT_EQ(std::isnan(sums.sum(t)[0]), t == n_tokens - 1) << kernels->name;
     }
 }
 
 TEST(TokenRows, OtherLayoutsOfValuesAreNotRead) {
-    EXPECT_FALSE(values_readable({nullptr, 8, 4, DType::f16, 64}));
-    EXPECT_FALSE(values_readable({nullptr, 34, 0, DType::q8_0, 40})); // no whole blocks
-    EXPECT_TRUE(values_readable({nullptr, 34, 34, DType::q8_0, 32}));
+    EXPECT_FALSE(attention::values_readable({nullptr, 8, 4, DType::f16, 64}));
+    EXPECT_FALSE(attention::values_readable({nullptr, 34, 0, DType::q8_0, 40})); // no whole blocks
+    EXPECT_TRUE(attention::values_readable({nullptr, 34, 34, DType::q8_0, 32}));
 }

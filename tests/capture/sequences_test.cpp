@@ -66,7 +66,7 @@ class Sequences : public testing::TestWithParam<Way> {
 protected:
     void start(bool flash) {
         const std::string path = dir_.file("model.gguf");
-        ASSERT_TRUE(make_model(ModelShape{}, path));
+        ASSERT_TRUE(models::make_model(models::ModelShape{}, path));
         llama_model_params mp = llama_model_default_params();
         ggml_backend_dev_t none[] = {nullptr};
         mp.devices = none;

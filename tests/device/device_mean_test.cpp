@@ -88,12 +88,12 @@ TEST(Gpus, PromptRowsThatAreNotKeptLeaveTheOthersAsTheyWere) {
     if (devices.empty()) GTEST_SKIP() << "no GPU on this machine";
     for (const char* k_type : {"f16", "q8_0"}) {
         TempDir dir;
-        ModelShape shape;
+        models::ModelShape shape;
         shape.arch = "qwen2";
         shape.n_head = 8, shape.n_head_kv = 2, shape.head_dim = 64;
         SessionOptions o;
         o.model_path = dir.file("model.gguf");
-        ASSERT_TRUE(make_model(shape, o.model_path));
+        ASSERT_TRUE(models::make_model(shape, o.model_path));
         o.n_ctx = 512, o.n_batch = 64;
         o.devices = devices;
         o.cache_type_k = k_type;

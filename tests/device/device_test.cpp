@@ -25,14 +25,14 @@ std::vector<std::string> gpus() {
 
 // Many heads on few KV heads, as in the 7B shape, and small otherwise.
 std::string model(const TempDir& dir) {
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = "qwen2";
     shape.n_layer = 6;
     shape.n_head = 14;
     shape.n_head_kv = 2;
     shape.head_dim = 64;
     std::string path = dir.file("model.gguf");
-    const Result<void> made = make_model(shape, path);
+    const Result<void> made = models::make_model(shape, path);
     EXPECT_TRUE(made) << made.error().message;
     return path;
 }

@@ -98,11 +98,11 @@ std::string text_of(const std::string& path) {
 }
 
 std::string model(const TempDir& dir) {
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = "llama";
     shape.n_layer = 6;
     std::string path = dir.file("model.gguf");
-    EXPECT_TRUE(make_model(shape, path));
+    EXPECT_TRUE(models::make_model(shape, path));
     return path;
 }
 

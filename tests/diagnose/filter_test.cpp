@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 void write_folder(const std::string& folder, const SyntheticCapture& capture, bool json_form = false) {
-    auto writer = HaloWeaveFolderWriter::create(folder, capture.info.model, json_form);
+    auto writer = formats::HaloWeaveFolderWriter::create(folder, capture.info.model, json_form);
     ASSERT_TRUE(writer) << writer.error().message;
     for (size_t i = 0; i < capture.tokens.size(); ++i) {
         auto done = (*writer)->add(capture.tokens[i].view(int64_t(i)));

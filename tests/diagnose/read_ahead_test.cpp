@@ -47,7 +47,7 @@ private:
 TEST(ReadAhead, YieldsTokensAndErrorsInOrderWhileTheirMemoryHolds) {
     constexpr int64_t n = 500;
     CountingReader reader(n);
-    ReadAhead ahead(reader);
+    diagnose::ReadAhead ahead(reader);
     for (int64_t i = 0; i < n; ++i) {
         auto token = ahead.next();
         if (i % 3 == 2) {
@@ -70,7 +70,7 @@ TEST(ReadAhead, YieldsTokensAndErrorsInOrderWhileTheirMemoryHolds) {
 
 TEST(ReadAhead, ReadsBeforeItIsAsked) {
     CountingReader reader(10);
-    ReadAhead ahead(reader);
+    diagnose::ReadAhead ahead(reader);
     ASSERT_TRUE(ahead.next());
     for (int i = 0; i < 5000 && reader.calls() < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_EQ(reader.calls(), 2);
@@ -78,7 +78,7 @@ TEST(ReadAhead, ReadsBeforeItIsAsked) {
 
 TEST(ReadAhead, HandsOnWhatTheReaderThrows) {
     CountingReader reader(10, 1);
-    ReadAhead ahead(reader);
+    diagnose::ReadAhead ahead(reader);
     ASSERT_TRUE(ahead.next());
     EXPECT_THROW((void)ahead.next(), std::bad_alloc);
     auto end = ahead.next();
@@ -88,7 +88,7 @@ TEST(ReadAhead, HandsOnWhatTheReaderThrows) {
 TEST(ReadAhead, CanBeLeftAtAnyMoment) {
     for (int64_t taken = 0; taken < 6; ++taken) {
         CountingReader reader(5);
-        ReadAhead ahead(reader);
+        diagnose::ReadAhead ahead(reader);
         for (int64_t i = 0; i < taken; ++i) (void)ahead.next();
     }
 }

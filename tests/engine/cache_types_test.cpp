@@ -45,11 +45,11 @@ class CacheTypes : public testing::TestWithParam<int> {};
 
 TEST_P(CacheTypes, GiveGoodRowsOrASentence) {
     TempDir dir;
-    ModelShape shape;
+    models::ModelShape shape;
     shape.n_layer = 2;
     shape.head_dim = GetParam();
     const std::string path = dir.file("model.gguf");
-    const Result<void> made = make_model(shape, path);
+    const Result<void> made = models::make_model(shape, path);
     ASSERT_TRUE(made) << made.error().message;
     for (const Types& types : all_types()) {
         for (const Entry entry : {Entry::interposed, Entry::callback}) {

@@ -21,7 +21,7 @@ class Captures : public testing::TestWithParam<capture::Options::Entry> {
 protected:
     void SetUp() override {
         const std::string path = dir_.file("model.gguf");
-        ASSERT_TRUE(make_model(ModelShape{}, path));
+        ASSERT_TRUE(models::make_model(models::ModelShape{}, path));
         llama_model_params mp = llama_model_default_params();
         ggml_backend_dev_t none[] = {nullptr};
         mp.devices = none;

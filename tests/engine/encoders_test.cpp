@@ -44,11 +44,11 @@ SessionOptions options(const std::string& path, FlashAttention flash = FlashAtte
 }
 
 std::string made_bert(const TempDir& dir) {
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = "bert";
     shape.n_ctx_train = 512;
     const std::string path = dir.file("bert.gguf");
-    const auto made = make_model(shape, path);
+    const auto made = models::make_model(shape, path);
     EXPECT_TRUE(made) << made.error().message;
     return path;
 }
@@ -206,9 +206,9 @@ TEST(Encoders, ARecordingOfOneKeepsWhatItSees) {
 TEST(Encoders, EmbeddingsOfACausalModelAreReadAsItsTextIs) {
     const TempDir dir;
     const std::string path = dir.file("qwen2.gguf");
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = "qwen2";
-    ASSERT_TRUE(make_model(shape, path));
+    ASSERT_TRUE(models::make_model(shape, path));
     for (const uint32_t pooling : {1u, 3u}) {
         const std::string pooled = dir.file("pooled.gguf");
         set_u32(path, "qwen2.pooling_type", pooling, pooled);
@@ -223,7 +223,7 @@ TEST(Encoders, EmbeddingsOfACausalModelAreReadAsItsTextIs) {
 TEST(Encoders, ATextModelThatLooksBothWaysIsReadInOneBatch) {
     const TempDir dir;
     const std::string path = dir.file("llama.gguf"), both = dir.file("both.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     set_bool(path, "llama.attention.causal", false, both);
     expect_engines_rows(both, 4, KeySource::cache);
     auto session = Session::open(options(both));
@@ -251,15 +251,15 @@ TEST(Encoders, ExportedRowsAreAsWideAsWhatTheySee) {
     const auto bytes = [&](const std::string& name) {
         return static_cast<int64_t>(std::filesystem::file_size(dir.file(name)));
     };
-    ExportSelection selection;
+    formats::ExportSelection selection;
     selection.tokens = {3}; // the first of the text: it sees all that is behind it
-    ASSERT_TRUE(export_npy(**recording, selection, dir.file("one.npy"), {}));
+    ASSERT_TRUE(formats::export_npy(**recording, selection, dir.file("one.npy"), {}));
     EXPECT_EQ(bytes("one.npy") / row_bytes, 1);
     EXPECT_LT(bytes("one.npy") % row_bytes, 200); // the header
-    ASSERT_TRUE(export_safetensors(**recording, selection, dir.file("one.safetensors"), {}));
+    ASSERT_TRUE(formats::export_safetensors(**recording, selection, dir.file("one.safetensors"), {}));
     EXPECT_EQ(bytes("one.safetensors") / row_bytes, 1);
     selection.tokens = {3, 4};
-    ASSERT_TRUE(export_npy(**recording, selection, dir.file("two.npy"), {}));
+    ASSERT_TRUE(formats::export_npy(**recording, selection, dir.file("two.npy"), {}));
     EXPECT_EQ(bytes("two.npy") / row_bytes, 2);
 }
 

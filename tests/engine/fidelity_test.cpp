@@ -51,11 +51,11 @@ class Fidelity : public testing::TestWithParam<Case> {};
 TEST_P(Fidelity, RowsAreTheEnginesOwn) {
     const Case& c = GetParam();
     TempDir dir;
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = c.arch;
     shape.n_layer = 4;
     const std::string path = dir.file("model.gguf");
-    const Result<void> made = make_model(shape, path);
+    const Result<void> made = models::make_model(shape, path);
     ASSERT_TRUE(made) << made.error().message;
     SessionOptions o;
     o.model_path = path;
@@ -89,7 +89,7 @@ TEST_P(Fidelity, RowsAreTheEnginesOwn) {
 INSTANTIATE_TEST_SUITE_P(Kinds, Fidelity, testing::ValuesIn(cases()), name_of);
 
 TEST(FidelityOfTheRealModel, EveryRowOfEveryLayerIsTheEnginesOwn) {
-    const Result<std::string> model = find_model("");
+    const Result<std::string> model = models::find_model("");
     if (!model) GTEST_SKIP() << model.error().message;
     SessionOptions o;
     o.model_path = *model;
@@ -112,7 +112,7 @@ TEST(FidelityOfTheRealModel, EveryRowOfEveryLayerIsTheEnginesOwn) {
 TEST(Session, BothWaysInGiveTheSameFrames) {
     TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     std::vector<std::vector<Frame>> runs;
     for (const Entry entry : {Entry::interposed, Entry::callback}) {
         SessionOptions o;
@@ -160,7 +160,7 @@ TEST(Session, BothWaysInGiveTheSameFrames) {
 TEST(Session, WhatCannotBeDoneIsSaidInASentence) {
     TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 64;
@@ -183,7 +183,7 @@ TEST(Session, WhatCannotBeDoneIsSaidInASentence) {
 TEST(Session, PromptRowsAndStopAreHeeded) {
     TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 128;

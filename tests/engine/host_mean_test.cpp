@@ -70,10 +70,10 @@ INSTANTIATE_TEST_SUITE_P(Kinds, HostMeans,
 // Graphs are used again from token to token: one that was built while nobody wanted a mean must give one, and the other way round.
 TEST(HostMean, ComesAndGoesWithTheRequest) {
     TempDir dir;
-    ModelShape shape;
+    models::ModelShape shape;
     SessionOptions o;
     o.model_path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model(shape, o.model_path));
+    ASSERT_TRUE(models::make_model(shape, o.model_path));
     o.n_ctx = 256, o.devices = "none", o.device_mean = true;
     auto session = Session::open(o);
     ASSERT_TRUE(session) << session.error().message;
@@ -103,7 +103,7 @@ TEST(HostMean, IsOfTheFramesItIsWantedOf) {
     TempDir dir;
     SessionOptions o;
     o.model_path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model(ModelShape{}, o.model_path));
+    ASSERT_TRUE(models::make_model(models::ModelShape{}, o.model_path));
     o.n_ctx = 256, o.devices = "none", o.device_mean = true;
     auto session = Session::open(o);
     ASSERT_TRUE(session) << session.error().message;
@@ -122,12 +122,12 @@ TEST(HostMean, IsOfTheFramesItIsWantedOf) {
 
 TEST(HostMean, IsLeftToOthersWhereDistancesAreWeighed) { // ALiBi
     TempDir dir;
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = "bloom";
     shape.n_head_kv = 0;
     SessionOptions o;
     o.model_path = dir.file("model.gguf");
-    const auto made = make_model(shape, o.model_path);
+    const auto made = models::make_model(shape, o.model_path);
     ASSERT_TRUE(made) << made.error().message;
     o.n_ctx = 256, o.devices = "none", o.device_mean = true;
     auto session = Session::open(o);

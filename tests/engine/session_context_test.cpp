@@ -16,11 +16,11 @@ using namespace attnscope::test;
 namespace {
 
 std::unique_ptr<Session> open_tiny(const TempDir& dir, const std::string& arch, int32_t n_ctx = 1024) {
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = arch;
     shape.n_layer = 4;
     const std::string path = dir.file(arch + ".gguf");
-    if (!make_model(shape, path)) return nullptr;
+    if (!models::make_model(shape, path)) return nullptr;
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = n_ctx;

@@ -17,7 +17,7 @@ namespace {
 
 std::unique_ptr<Session> open_tiny(const TempDir& dir) {
     const std::string path = dir.file("tiny.gguf");
-    if (!make_model(ModelShape{}, path)) return nullptr;
+    if (!models::make_model(models::ModelShape{}, path)) return nullptr;
     SessionOptions o;
     o.model_path = path;
     o.n_ctx = 256;

@@ -34,7 +34,7 @@ TEST(SessionRefuses, ModelsWithoutAttention) {
 TEST(SessionRefuses, TextThatTheVocabularyCannotWrite) {
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     std::string bytes = test::read_bytes(path);
     bytes[bytes.find("<0x71>") + 1] = '_'; // no token for the letter q is left
     test::write_bytes(path, bytes);

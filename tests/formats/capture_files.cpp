@@ -87,7 +87,7 @@ void write_npz(const std::string& path, const std::vector<std::pair<std::string,
 }
 
 void write_halo_weave(const std::string& folder, const SyntheticCapture& capture, bool json_form) {
-    auto writer = HaloWeaveFolderWriter::create(folder, capture.info.model, json_form);
+    auto writer = formats::HaloWeaveFolderWriter::create(folder, capture.info.model, json_form);
     if (!writer) throw std::runtime_error(writer.error().message);
     for (size_t i = 0; i < capture.tokens.size(); ++i) {
         if (auto done = (*writer)->add(capture.tokens[i].view(int64_t(i))); !done) {

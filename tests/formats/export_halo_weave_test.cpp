@@ -29,7 +29,7 @@ TEST(ExportHaloWeave, GivesBackTheRowsOfTheRecordingInBothForms) {
     ASSERT_GT(positions.size(), 5u);
     for (const bool json : {false, true}) {
         const std::string folder = dir.file(json ? "json" : "binary");
-        auto written = export_halo_weave(**recording, {}, folder, json);
+        auto written = formats::export_halo_weave(**recording, {}, folder, json);
         ASSERT_TRUE(written) << written.error().message;
         auto reader = CaptureReader::open(folder);
         ASSERT_TRUE(reader) << reader.error().message;
@@ -77,7 +77,7 @@ TEST(ExportHaloWeave, RefusesAFolderThatHoldsSomething) {
     write_recording(dir.file("x.attn"), uniform_geometry({}), 2);
     auto recording = Recording::open(dir.file("x.attn"));
     ASSERT_TRUE(recording);
-    auto written = export_halo_weave(**recording, {}, dir.path().string(), false);
+    auto written = formats::export_halo_weave(**recording, {}, dir.path().string(), false);
     ASSERT_FALSE(written);
     EXPECT_EQ(written.error().kind, ErrorKind::invalid_argument);
 }

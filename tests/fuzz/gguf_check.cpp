@@ -8,7 +8,7 @@
 #include <cstdlib>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    const auto summary = attnscope::check_gguf_bytes({data, size}, "fuzz.gguf");
+    const auto summary = attnscope::gguf::check_gguf_bytes({data, size}, "fuzz.gguf");
     if (!summary) {
         if (summary.error().message.empty()) std::abort();
         return 0;
@@ -16,10 +16,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     // What passes must be what llama.cpp and the tap may rely on.
     if (summary->n_tensors < 1 || summary->file_bytes != size || summary->n_layer < 0 || summary->n_layer > 512)
         std::abort();
-    const auto source = attnscope::memory_gguf_source({data, size});
-    const auto file = attnscope::read_gguf(*source, "fuzz.gguf");
+    const auto source = attnscope::gguf::memory_gguf_source({data, size});
+    const auto file = attnscope::gguf::read_gguf(*source, "fuzz.gguf");
     if (!file) std::abort();
-    for (const attnscope::GgufTensor& t : file->tensors) {
+    for (const attnscope::gguf::GgufTensor& t : file->tensors) {
         if (t.offset > size || t.bytes > size - t.offset) std::abort();
     }
     return 0;

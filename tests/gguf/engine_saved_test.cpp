@@ -14,9 +14,9 @@ namespace {
 using test::GgufBuilder;
 using test::TempDir;
 
-Result<GgufSummary> check(const GgufBuilder& b) {
+Result<gguf::GgufSummary> check(const GgufBuilder& b) {
     const std::string bytes = b.bytes();
-    return check_gguf_bytes({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m.gguf");
+    return gguf::check_gguf_bytes({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m.gguf");
 }
 
 TEST(GgufCheck, AcceptsEveryModelThatLlamaCppSaved) {
@@ -25,7 +25,7 @@ TEST(GgufCheck, AcceptsEveryModelThatLlamaCppSaved) {
     ASSERT_TRUE(test::make_arch_models(ATTNSCOPE_ARCH_MODELS, dir.file(""), ""));
     int n = 0;
     for (const auto& entry : std::filesystem::directory_iterator(dir.file(""))) {
-        const auto summary = check_gguf(entry.path());
+        const auto summary = gguf::check_gguf(entry.path());
         EXPECT_TRUE(summary) << summary.error().message;
         ++n;
     }

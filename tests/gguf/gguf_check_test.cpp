@@ -22,8 +22,8 @@ namespace {
 using test::GgufBuilder;
 using test::TempDir;
 
-Result<GgufSummary> check(const std::string& bytes) {
-    return check_gguf_bytes({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m.gguf");
+Result<gguf::GgufSummary> check(const std::string& bytes) {
+    return gguf::check_gguf_bytes({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, "m.gguf");
 }
 
 // ---- models that are good
@@ -33,10 +33,10 @@ class MadeModel : public testing::TestWithParam<std::string_view> {};
 TEST_P(MadeModel, PassesWithItsNumbers) {
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = GetParam();
-    ASSERT_TRUE(make_model(shape, path));
-    const auto summary = check_gguf(path);
+    ASSERT_TRUE(models::make_model(shape, path));
+    const auto summary = gguf::check_gguf(path);
     ASSERT_TRUE(summary) << summary.error().message;
     EXPECT_EQ(summary->architecture, GetParam());
     EXPECT_EQ(summary->n_layer, 4);
@@ -49,19 +49,19 @@ TEST_P(MadeModel, PassesWithItsNumbers) {
     EXPECT_FALSE(summary->embedding_only);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MadeModel, testing::ValuesIn(made_text_architectures()), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(All, MadeModel, testing::ValuesIn(models::made_text_architectures()), [](const auto& param) {
     std::string name(param.param);
     for (char& c : name) c = c == '-' ? '_' : c;
     return name;
 });
 
 TEST(GgufCheck, AcceptsEncodersAndSaysThatTheyDoNotGenerate) {
-    for (const std::string_view arch : made_encoders()) {
+    for (const std::string_view arch : models::made_encoders()) {
         const TempDir dir;
-        ModelShape shape;
+        models::ModelShape shape;
         shape.arch = arch;
-        ASSERT_TRUE(make_model(shape, dir.file("model.gguf")));
-        const auto summary = check_gguf(dir.file("model.gguf"));
+        ASSERT_TRUE(models::make_model(shape, dir.file("model.gguf")));
+        const auto summary = gguf::check_gguf(dir.file("model.gguf"));
         ASSERT_TRUE(summary) << summary.error().message;
         EXPECT_EQ(summary->no_text_reason, "it turns text into embeddings");
         EXPECT_TRUE(summary->reads_texts);
@@ -72,9 +72,9 @@ TEST(GgufCheck, AcceptsEncodersAndSaysThatTheyDoNotGenerate) {
 }
 
 TEST(GgufCheck, AcceptsTheKnownModels) {
-    for (const StoredModel& stored : stored_models()) {
+    for (const models::StoredModel& stored : models::stored_models()) {
         if (!stored.present) GTEST_SKIP() << "attnscope models get " << stored.model->name;
-        const auto summary = check_gguf(stored.path);
+        const auto summary = gguf::check_gguf(stored.path);
         ASSERT_TRUE(summary) << summary.error().message;
         EXPECT_EQ(summary->file_bytes, stored.model->bytes);
     }
@@ -124,18 +124,18 @@ TEST(GgufCheck, ReadsAllPartsOfASplitModel) {
         part->key("split.count", 2, GgufBuilder::raw(uint16_t(2)));
     }
     test::write_bytes(first, a.bytes());
-    auto summary = check_gguf(first);
+    auto summary = gguf::check_gguf(first);
     ASSERT_FALSE(summary);
     EXPECT_EQ(summary.error().kind, ErrorKind::not_found);
     test::write_bytes(second, b.bytes());
-    summary = check_gguf(first);
+    summary = gguf::check_gguf(first);
     ASSERT_TRUE(summary) << summary.error().message;
     EXPECT_EQ(summary->n_parts, 2);
     EXPECT_EQ(summary->n_tensors, 3);
     EXPECT_EQ(summary->file_bytes, a.bytes().size() + b.bytes().size());
     b.key("split.no", 2, GgufBuilder::raw(uint16_t(5)));
     test::write_bytes(second, b.bytes());
-    summary = check_gguf(first);
+    summary = gguf::check_gguf(first);
     ASSERT_FALSE(summary);
     EXPECT_NE(summary.error().message.find("says it is part 6, where part 2 belongs"), std::string::npos);
 }
@@ -144,13 +144,13 @@ TEST(GgufCheck, ReadsAllPartsOfASplitModel) {
 
 TEST(GgufCheck, NamesWhatIsNotAFile) {
     const TempDir dir;
-    EXPECT_EQ(check_gguf(dir.file("nothing.gguf")).error().kind, ErrorKind::not_found);
-    EXPECT_EQ(check_gguf(dir.path().string()).error().kind, ErrorKind::not_ours);
-    EXPECT_EQ(check_gguf("/dev/zero").error().kind, ErrorKind::not_ours);
+    EXPECT_EQ(gguf::check_gguf(dir.file("nothing.gguf")).error().kind, ErrorKind::not_found);
+    EXPECT_EQ(gguf::check_gguf(dir.path().string()).error().kind, ErrorKind::not_ours);
+    EXPECT_EQ(gguf::check_gguf("/dev/zero").error().kind, ErrorKind::not_ours);
     ASSERT_EQ(mkfifo(dir.file("pipe").c_str(), 0600), 0);
-    EXPECT_EQ(check_gguf(dir.file("pipe")).error().kind, ErrorKind::not_ours);
+    EXPECT_EQ(gguf::check_gguf(dir.file("pipe")).error().kind, ErrorKind::not_ours);
     test::write_bytes(dir.file("empty"), "");
-    EXPECT_EQ(check_gguf(dir.file("empty")).error().kind, ErrorKind::not_ours);
+    EXPECT_EQ(gguf::check_gguf(dir.file("empty")).error().kind, ErrorKind::not_ours);
 }
 
 // ---- damage, each with the sentence it gets
@@ -347,13 +347,13 @@ TEST(GgufCheck, ShowsNoControlCharactersFromTheFile) {
 TEST(GgufArchitectures, AreThoseOfThePinnedSources) {
     const std::string source = test::read_bytes(ATTNSCOPE_LLAMA_DIR "/src/llama-arch.cpp");
     ASSERT_FALSE(source.empty());
-    for (const Architecture& arch : architectures()) {
+    for (const gguf::Architecture& arch : gguf::architectures()) {
         EXPECT_NE(source.find('"' + std::string(arch.name) + '"'), std::string::npos) << arch.name;
     }
     size_t n = 0;
     for (size_t at = source.find("{ LLM_ARCH_"); at != std::string::npos; at = source.find("{ LLM_ARCH_", at + 1)) ++n;
     // two have a name but no implementation: gptj and "(unknown)"
-    EXPECT_EQ(n, architectures().size() + 2) << "run scripts/list-architectures.py";
+    EXPECT_EQ(n, gguf::architectures().size() + 2) << "run scripts/list-architectures.py";
 }
 
 } // namespace

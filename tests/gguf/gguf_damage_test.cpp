@@ -24,26 +24,26 @@ std::span<const uint8_t> as_bytes(const std::string& s) {
     return {reinterpret_cast<const uint8_t*>(s.data()), s.size()};
 }
 
-Result<GgufSummary> check(const std::string& bytes) {
-    return check_gguf_bytes(as_bytes(bytes), "model.gguf");
+Result<gguf::GgufSummary> check(const std::string& bytes) {
+    return gguf::check_gguf_bytes(as_bytes(bytes), "model.gguf");
 }
 
 std::string tiny_model(const std::string& arch) {
     const TempDir dir;
-    ModelShape shape;
+    models::ModelShape shape;
     shape.arch = arch;
     shape.n_layer = 2;
     shape.head_dim = 16;
     shape.n_head = 2;
     shape.n_head_kv = 1;
-    if (!make_model(shape, dir.file("model.gguf"))) return {};
+    if (!models::make_model(shape, dir.file("model.gguf"))) return {};
     return test::read_bytes(dir.file("model.gguf"));
 }
 
 // Where the weights begin.
 uint64_t data_start(const std::string& bytes) {
-    const auto source = memory_gguf_source(as_bytes(bytes));
-    const auto file = read_gguf(*source, "model.gguf");
+    const auto source = gguf::memory_gguf_source(as_bytes(bytes));
+    const auto file = gguf::read_gguf(*source, "model.gguf");
     return file && !file->tensors.empty() ? file->tensors.front().offset : 0;
 }
 
@@ -127,25 +127,25 @@ void put(std::string& bytes, uint64_t at, const void* value, size_t n) {
 
 TEST_P(DamagedKeys, DoNotCrashTheEngine) {
     const std::string whole = tiny_model(std::string(GetParam()));
-    const auto source = memory_gguf_source(as_bytes(whole));
-    const auto file = read_gguf(*source, "model.gguf");
+    const auto source = gguf::memory_gguf_source(as_bytes(whole));
+    const auto file = gguf::read_gguf(*source, "model.gguf");
     ASSERT_TRUE(file);
     Passed passed;
-    for (const GgufKey& key : file->keys) {
+    for (const gguf::GgufKey& key : file->keys) {
         std::string bytes = whole;
-        if (key.type == GgufType::uint32) {
+        if (key.type == gguf::GgufType::uint32) {
             for (const uint32_t value :
                  {0u, 1u, 2u, 3u, 5u, 31u, 64u, 1000u, 65536u, 1u << 24, 0x7FFFFFFFu, 0xFFFFFFFFu}) {
                 put(bytes, key.offset, &value, 4);
                 passed.add_some(bytes, key.name + " = " + std::to_string(value), sample(2));
             }
-        } else if (key.type == GgufType::float32) {
+        } else if (key.type == gguf::GgufType::float32) {
             for (const float value : {0.0f, -1.0f, 1e-30f, 1e30f, std::numeric_limits<float>::infinity(),
                                       std::numeric_limits<float>::quiet_NaN()}) {
                 put(bytes, key.offset, &value, 4);
                 passed.add_some(bytes, key.name + " = " + std::to_string(value), sample(2));
             }
-        } else if (key.type == GgufType::array && key.element == GgufType::int32 && key.count <= 16) {
+        } else if (key.type == gguf::GgufType::array && key.element == gguf::GgufType::int32 && key.count <= 16) {
             for (const int32_t value : {0, 1, 2, 3, 7, -1, 1 << 24}) {
                 put(bytes, key.offset, &value, 4);
                 passed.add_some(bytes, key.name + "[0] = " + std::to_string(value), sample(2));
@@ -154,9 +154,9 @@ TEST_P(DamagedKeys, DoNotCrashTheEngine) {
         // The key under another name is the key missing.
         std::string without = whole;
         without[size_t(key.offset) -
-                (key.type == GgufType::array    ? 16
-                 : key.type == GgufType::string ? 12
-                                                : 4) -
+                (key.type == gguf::GgufType::array    ? 16
+                 : key.type == gguf::GgufType::string ? 12
+                                                      : 4) -
                 1] = '_';
         passed.add_some(without, "no " + key.name, sample(2));
     }
@@ -168,10 +168,10 @@ TEST_P(DamagedKeys, WrongTensorTypesDoNotCrashTheEngine) {
     const uint64_t start = data_start(whole);
     Passed passed;
     // A tensor's type follows its name and shape: n_dims (u32), n_dims dimensions (u64 each).
-    const auto source = memory_gguf_source(as_bytes(whole));
-    const auto file = read_gguf(*source, "model.gguf");
+    const auto source = gguf::memory_gguf_source(as_bytes(whole));
+    const auto file = gguf::read_gguf(*source, "model.gguf");
     ASSERT_TRUE(file);
-    for (const GgufTensor& t : file->tensors) {
+    for (const gguf::GgufTensor& t : file->tensors) {
         const size_t at = whole.rfind(t.name, size_t(start)) + t.name.size() + 4 + 8 * size_t(t.n_dims);
         for (const int32_t type : {0, 1, 2, 8, 9, 15, 24, 25, 26, 27, 28, 30}) {
             std::string bytes = whole;
@@ -183,7 +183,7 @@ TEST_P(DamagedKeys, WrongTensorTypesDoNotCrashTheEngine) {
     passed.expect_no_crash();
 }
 
-INSTANTIATE_TEST_SUITE_P(All, DamagedKeys, testing::ValuesIn(made_architectures()), [](const auto& param) {
+INSTANTIATE_TEST_SUITE_P(All, DamagedKeys, testing::ValuesIn(models::made_architectures()), [](const auto& param) {
     std::string name(param.param);
     for (char& c : name) c = c == '-' ? '_' : c;
     return name;

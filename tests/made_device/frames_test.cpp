@@ -135,7 +135,7 @@ TEST_F(OnMadeDevices, MeansAreThoseOfTheRowsInAnyOrder) {
 
 // An encoder has no cache: its keys and values come in the same block as its queries, all of them.
 TEST_F(OnMadeDevices, AnEncodersFramesAreThoseOfTheCpu) {
-    ModelShape shape = shape_of(Model::plain);
+    models::ModelShape shape = shape_of(Model::plain);
     shape.arch = "bert";
     shape.n_ctx_train = 512;
     const Sessions sessions(shape);

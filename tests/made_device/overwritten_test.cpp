@@ -116,7 +116,7 @@ TEST_F(OnMadeDevices, KeysAreThoseFromBeforeTheEngineMovesThem) {
 // A ring as small as the engine makes it: a token's window and one batch. What a token saw is overwritten five tokens later, when
 // its proof, which reads copies in host memory, may still wait for a core.
 TEST_F(OnMadeDevices, ProofsThatWaitReadWhatTheirTokenSaw) {
-    ModelShape shape = shape_of(Model::windows);
+    models::ModelShape shape = shape_of(Model::windows);
     shape.window = 252;
     const Sessions sessions(shape);
     SessionOptions cpu = sessions.options("none"), device = sessions.options("TEST0");

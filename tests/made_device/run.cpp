@@ -11,18 +11,18 @@
 
 namespace attnscope::test {
 
-ModelShape shape_of(Model model) {
-    ModelShape shape;
+models::ModelShape shape_of(Model model) {
+    models::ModelShape shape;
     shape.arch = model == Model::windows ? "gemma3" : "qwen2";
     shape.n_layer = 3;
     shape.n_head = 4, shape.n_head_kv = 2, shape.head_dim = 32;
     shape.window = 48;
-    shape.type = WeightType::f32;
+    shape.type = models::WeightType::f32;
     return shape;
 }
 
-Sessions::Sessions(const ModelShape& shape) : path_(dir_.file("model.gguf")) {
-    const Result<void> made = make_model(shape, path_);
+Sessions::Sessions(const models::ModelShape& shape) : path_(dir_.file("model.gguf")) {
+    const Result<void> made = models::make_model(shape, path_);
     EXPECT_TRUE(made) << made.error().message;
 }
 
@@ -122,7 +122,7 @@ void expect_rows_are_those_proven(const Outcome& outcome) {
     for (size_t i = 0; i < outcome.frames.size(); ++i) {
         if (outcome.frames[i].q.empty()) continue;
         for (const Witness& w : outcome.frames[i].witnesses) {
-            const double again = row_fingerprint(rows_of(outcome, i, w.layer, w.head, w.head + 1));
+            const double again = attention::row_fingerprint(rows_of(outcome, i, w.layer, w.head, w.head + 1));
             EXPECT_NEAR(again / w.fingerprint, 1, 1e-5)
                 << "frame " << i << ", layer " << w.layer << ", head " << w.head;
         }

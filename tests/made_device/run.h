@@ -20,11 +20,11 @@ namespace attnscope::test {
 // Layers that see everything; layers with windows of 48 positions between others, in a ring of 256 cells that comes round.
 enum class Model { plain, windows };
 // Weights are f32: other types have kernels of their own in memory that is the CPU's.
-ModelShape shape_of(Model model);
+models::ModelShape shape_of(Model model);
 
 class Sessions {
 public:
-    explicit Sessions(const ModelShape& shape);
+    explicit Sessions(const models::ModelShape& shape);
     SessionOptions options(const std::string& devices, FlashAttention flash = FlashAttention::on) const;
 
 private:

@@ -37,7 +37,7 @@ TEST(ModelIdentityOf, HashesBothEndsAndTheSize) {
         for (size_t i = 0; i < size; ++i) bytes[i] = char(i * 7 + i / 1000);
         test::write_bytes(path, bytes);
         const size_t n = std::min(size, size_t(1) << 20);
-        const auto sum = model_sha256(path);
+        const auto sum = models::model_sha256(path);
         ASSERT_TRUE(sum);
         EXPECT_EQ(*sum, sha256(bytes.substr(0, n) + bytes.substr(size - n) + little_endian(size)));
     }
@@ -46,12 +46,12 @@ TEST(ModelIdentityOf, HashesBothEndsAndTheSize) {
 TEST(ModelIdentityOf, NamesTheModel) {
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ModelShape shape;
+    models::ModelShape shape;
     shape.name = "my model";
-    ASSERT_TRUE(make_model(shape, path));
-    const auto summary = check_gguf(path);
+    ASSERT_TRUE(models::make_model(shape, path));
+    const auto summary = gguf::check_gguf(path);
     ASSERT_TRUE(summary);
-    const auto id = model_identity(path, *summary);
+    const auto id = models::model_identity(path, *summary);
     ASSERT_TRUE(id);
     EXPECT_EQ(id->path, "model.gguf");
     EXPECT_EQ(id->name, "my model");
@@ -61,7 +61,7 @@ TEST(ModelIdentityOf, NamesTheModel) {
 }
 
 TEST(ModelIdentityOf, SaysThatAFileIsMissing) {
-    const auto sum = model_sha256("/nonexistent/model.gguf");
+    const auto sum = models::model_sha256("/nonexistent/model.gguf");
     ASSERT_FALSE(sum);
     EXPECT_EQ(sum.error().kind, ErrorKind::not_found);
 }

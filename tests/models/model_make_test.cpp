@@ -16,8 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 using test::TempDir;
 
-ModelShape tiny(const std::string& arch) {
-    ModelShape shape;
+models::ModelShape tiny(const std::string& arch) {
+    models::ModelShape shape;
     shape.arch = arch;
     return shape;
 }
@@ -38,7 +38,7 @@ TEST_P(MadeArchitecture, LoadsInTheEngineAndDecodes) {
     test::quiet_engine();
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    const auto made = make_model(tiny(std::string(GetParam())), path);
+    const auto made = models::make_model(tiny(std::string(GetParam())), path);
     ASSERT_TRUE(made) << made.error().message;
     EXPECT_LT(fs::file_size(path), 3u << 20);
     const auto model = test::load_engine_model(path);
@@ -59,7 +59,7 @@ TEST_P(MadeArchitecture, LooksAtEarlierTokens) {
     test::quiet_engine();
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model(tiny(std::string(GetParam())), path));
+    ASSERT_TRUE(models::make_model(tiny(std::string(GetParam())), path));
     const auto model = test::load_engine_model(path);
     ASSERT_TRUE(model);
     auto changed = some_tokens;
@@ -78,15 +78,15 @@ std::string test_name(const testing::TestParamInfo<std::string_view>& info) {
     return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MadeArchitecture, testing::ValuesIn(made_text_architectures()), test_name);
+INSTANTIATE_TEST_SUITE_P(All, MadeArchitecture, testing::ValuesIn(models::made_text_architectures()), test_name);
 
 TEST(ModelMake, SameShapeAndSeedGiveTheSameFile) {
     const TempDir dir;
-    ModelShape shape;
-    ASSERT_TRUE(make_model(shape, dir.file("a.gguf")));
-    ASSERT_TRUE(make_model(shape, dir.file("b.gguf")));
+    models::ModelShape shape;
+    ASSERT_TRUE(models::make_model(shape, dir.file("a.gguf")));
+    ASSERT_TRUE(models::make_model(shape, dir.file("b.gguf")));
     shape.seed = 2;
-    ASSERT_TRUE(make_model(shape, dir.file("c.gguf")));
+    ASSERT_TRUE(models::make_model(shape, dir.file("c.gguf")));
     EXPECT_EQ(test::read_bytes(dir.file("a.gguf")), test::read_bytes(dir.file("b.gguf")));
     EXPECT_NE(test::read_bytes(dir.file("a.gguf")), test::read_bytes(dir.file("c.gguf")));
 }
@@ -94,11 +94,12 @@ TEST(ModelMake, SameShapeAndSeedGiveTheSameFile) {
 TEST(ModelMake, QuantisedTypesDecode) {
     test::quiet_engine();
     const TempDir dir;
-    for (const WeightType type : {WeightType::f32, WeightType::q8_0, WeightType::q4_0}) {
-        ModelShape shape;
+    for (const models::WeightType type :
+         {models::WeightType::f32, models::WeightType::q8_0, models::WeightType::q4_0}) {
+        models::ModelShape shape;
         shape.type = type;
         const std::string path = dir.file("quantised.gguf");
-        ASSERT_TRUE(make_model(shape, path));
+        ASSERT_TRUE(models::make_model(shape, path));
         const auto model = test::load_engine_model(path);
         ASSERT_TRUE(model);
         const auto logits = test::decode_logits(model.get(), some_tokens, true);
@@ -112,7 +113,7 @@ TEST(ModelMake, TinyVocabularyGivesTextBack) {
     test::quiet_engine();
     const TempDir dir;
     const std::string path = dir.file("model.gguf");
-    ASSERT_TRUE(make_model({}, path));
+    ASSERT_TRUE(models::make_model({}, path));
     const auto model = test::load_engine_model(path);
     ASSERT_TRUE(model);
     const llama_vocab* vocab = llama_model_get_vocab(model.get());
@@ -129,12 +130,12 @@ TEST(ModelMake, TinyVocabularyGivesTextBack) {
 TEST(ModelMake, CopiesARealTokeniser) {
     test::quiet_engine();
     const TempDir dir;
-    ModelShape shape = tiny("qwen2");
+    models::ModelShape shape = tiny("qwen2");
     shape.vocab = "qwen2";
     shape.n_layer = 1;
     shape.n_vocab = 152064;
     const std::string path = dir.file("model.gguf");
-    const auto made = make_model(shape, path);
+    const auto made = models::make_model(shape, path);
     ASSERT_TRUE(made) << made.error().message;
     const auto model = test::load_engine_model(path);
     ASSERT_TRUE(model);
@@ -149,21 +150,22 @@ TEST(ModelMake, CopiesARealTokeniser) {
 TEST(ModelMake, RefusesShapesThatCannotBe) {
     const TempDir dir;
     const auto refusal = [&](auto change) {
-        ModelShape shape;
+        models::ModelShape shape;
         change(shape);
-        const auto r = make_model(shape, dir.file("model.gguf"));
+        const auto r = models::make_model(shape, dir.file("model.gguf"));
         return r ? std::string("accepted") : r.error().message;
     };
-    EXPECT_EQ(refusal([](ModelShape& s) { s.n_head_kv = 3; }), "--kv-heads 3 does not divide --heads 4");
-    EXPECT_EQ(refusal([](ModelShape& s) { s.n_layer = 0; }), "--layers is 0; it must be from 1 to 512");
-    EXPECT_NE(refusal([](ModelShape& s) { s.arch = "nope"; }).find("cannot be made"), std::string::npos);
-    EXPECT_NE(refusal([](ModelShape& s) { s.arch = "qwen2", s.n_embd = 64; }).find("--embd is 64"), std::string::npos);
-    EXPECT_NE(refusal([](ModelShape& s) { s.vocab = "nope"; }).find("no tokeniser nope"), std::string::npos);
+    EXPECT_EQ(refusal([](models::ModelShape& s) { s.n_head_kv = 3; }), "--kv-heads 3 does not divide --heads 4");
+    EXPECT_EQ(refusal([](models::ModelShape& s) { s.n_layer = 0; }), "--layers is 0; it must be from 1 to 512");
+    EXPECT_NE(refusal([](models::ModelShape& s) { s.arch = "nope"; }).find("cannot be made"), std::string::npos);
+    EXPECT_NE(refusal([](models::ModelShape& s) { s.arch = "qwen2", s.n_embd = 64; }).find("--embd is 64"),
+              std::string::npos);
+    EXPECT_NE(refusal([](models::ModelShape& s) { s.vocab = "nope"; }).find("no tokeniser nope"), std::string::npos);
     EXPECT_TRUE(fs::is_empty(dir.path())) << "a refused model leaves a file behind";
 }
 
 TEST(ModelMake, SaysWhereItCannotWrite) {
-    const auto r = make_model({}, "/nonexistent/folder/model.gguf");
+    const auto r = models::make_model({}, "/nonexistent/folder/model.gguf");
     ASSERT_FALSE(r);
     EXPECT_EQ(r.error().kind, ErrorKind::io);
 }

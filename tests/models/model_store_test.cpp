@@ -47,7 +47,7 @@ protected:
         path_.emplace("PATH", dir_.file("bin") + ":/usr/bin:/bin");
     }
     std::string refusal() {
-        const auto fetched = fetch_model("smollm2");
+        const auto fetched = models::fetch_model("smollm2");
         return fetched ? "fetched" : fetched.error().message;
     }
     // What lies in the store, the lock aside.
@@ -62,40 +62,40 @@ protected:
 };
 
 TEST_F(ModelStore, LiesWhereTheEnvironmentSays) {
-    EXPECT_EQ(model_store_folder(), dir_.file("store"));
+    EXPECT_EQ(models::model_store_folder(), dir_.file("store"));
     unsetenv("ATTNSCOPE_MODELS");
     const Variable cache("XDG_CACHE_HOME", "/cache"), home("HOME", "/home/me");
-    EXPECT_EQ(model_store_folder(), "/cache/attnscope/models");
+    EXPECT_EQ(models::model_store_folder(), "/cache/attnscope/models");
     unsetenv("XDG_CACHE_HOME");
-    EXPECT_EQ(model_store_folder(), "/home/me/.cache/attnscope/models");
+    EXPECT_EQ(models::model_store_folder(), "/home/me/.cache/attnscope/models");
 }
 
 TEST_F(ModelStore, FindsFilesFirstThenNames) {
     const std::string file = dir_.file("smollm2");
     test::write_bytes(file, "x");
-    EXPECT_EQ(*find_model(file), file);
+    EXPECT_EQ(*models::find_model(file), file);
 
-    auto missing = find_model("");
+    auto missing = models::find_model("");
     ASSERT_FALSE(missing);
     EXPECT_NE(missing.error().message.find("attnscope models get smollm2"), std::string::npos);
-    missing = find_model("gemma3-270m");
+    missing = models::find_model("gemma3-270m");
     ASSERT_FALSE(missing);
     EXPECT_NE(missing.error().message.find("attnscope models get gemma3-270m"), std::string::npos);
-    missing = find_model("nothing.gguf");
+    missing = models::find_model("nothing.gguf");
     ASSERT_FALSE(missing);
     EXPECT_EQ(missing.error().kind, ErrorKind::not_found);
-    EXPECT_EQ(find_model(dir_.path().string()).error().kind, ErrorKind::invalid_argument);
+    EXPECT_EQ(models::find_model(dir_.path().string()).error().kind, ErrorKind::invalid_argument);
 }
 
 TEST_F(ModelStore, TakesOnlyFilesOfTheRightSizeForModels) {
-    const KnownModel& model = known_models().front();
+    const models::KnownModel& model = models::known_models().front();
     fs::create_directory(dir_.path() / "store");
     const std::string path = dir_.file("store/" + std::string(model.file));
     test::write_bytes(path, "half a model");
-    EXPECT_FALSE(find_model(model.name));
+    EXPECT_FALSE(models::find_model(model.name));
     fs::resize_file(path, model.bytes); // sparse
-    EXPECT_EQ(*find_model(model.name), path);
-    EXPECT_TRUE(stored_models().front().present);
+    EXPECT_EQ(*models::find_model(model.name), path);
+    EXPECT_TRUE(models::stored_models().front().present);
 }
 
 TEST_F(ModelStore, SaysWhatIsMissing) {
@@ -125,7 +125,7 @@ TEST_F(ModelStore, RefusesOtherWheelsThanThePinnedOnes) {
 }
 
 TEST_F(ModelStore, KnowsOnlyWhatIsInItsTable) {
-    const auto fetched = fetch_model("gpt-5");
+    const auto fetched = models::fetch_model("gpt-5");
     ASSERT_FALSE(fetched);
     EXPECT_EQ(fetched.error().kind, ErrorKind::not_found);
     EXPECT_NE(fetched.error().message.find("smollm2"), std::string::npos);
@@ -133,7 +133,7 @@ TEST_F(ModelStore, KnowsOnlyWhatIsInItsTable) {
 
 TEST_F(ModelStore, SaysWhereItCannotWrite) {
     const Variable store("ATTNSCOPE_MODELS", "/proc/store");
-    EXPECT_EQ(fetch_model("smollm2").error().kind, ErrorKind::io);
+    EXPECT_EQ(models::fetch_model("smollm2").error().kind, ErrorKind::io);
 }
 
 } // namespace

@@ -63,7 +63,7 @@ void expect_as_then(Recording& recording, const json& then, int version) {
         double sum = 0;
         const auto n = size_t(rows->n_columns);
         for (size_t at = 0; at < rows->weights.size(); at += n)
-            sum += row_fingerprint(std::span(rows->weights).subspan(at, n));
+            sum += attention::row_fingerprint(std::span(rows->weights).subspan(at, n));
         // which instruction set adds the products is the machine's choice
         EXPECT_NEAR(sum, rows_then[size_t(i)].get<double>(), 1e-5 * sum) << "token " << i;
         ++compared;

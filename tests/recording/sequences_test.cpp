@@ -321,7 +321,7 @@ TEST(Sequences, AreVerifiedEach) {
     const std::vector<int32_t> layer{1}, head{2};
     const auto rows = write(0)->rows({35, 1}, {layer, head});
     ASSERT_TRUE(rows) << rows.error().message;
-    const double fingerprint = row_fingerprint(rows->weights);
+    const double fingerprint = attention::row_fingerprint(rows->weights);
 
     const auto good = verify_recording(*write(fingerprint), {.proofs = -1, .progress = {}});
     ASSERT_TRUE(good) << good.error().message;

@@ -13,7 +13,7 @@ namespace attnscope::test {
 
 ServedModel::ServedModel(const std::function<void(server::ServerOptions&)>& adjust, int32_t n_ctx) {
     SessionOptions o;
-    const auto path = find_model("smollm2");
+    const auto path = models::find_model("smollm2");
     if (!path) {
         error_ = path.error().message;
         return;

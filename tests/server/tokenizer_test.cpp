@@ -14,10 +14,10 @@ TEST(Tokenizer, LongRunsOfLettersDoNotOverflowTheStack) {
     // Vocabularies that llama.cpp cuts with std::regex, and one that it cuts itself.
     for (const char* vocab : {"deepseek-llm", "command-r", "qwen2"}) {
         TempDir dir;
-        ModelShape shape;
+        models::ModelShape shape;
         shape.n_layer = 1;
         shape.vocab = vocab;
-        const Result<void> made = make_model(shape, dir.file("m.gguf"));
+        const Result<void> made = models::make_model(shape, dir.file("m.gguf"));
         ASSERT_TRUE(made) << made.error().message;
         SessionOptions o;
         o.model_path = dir.file("m.gguf");

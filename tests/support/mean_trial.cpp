@@ -16,7 +16,7 @@ Result<MeanOutcome> try_means(MeanTrial trial) {
     SessionOptions& o = trial.session;
     o.model_path = dir.file("model.gguf");
     o.device_mean = true;
-    if (auto made = make_model(trial.shape, o.model_path); !made) return made.error();
+    if (auto made = models::make_model(trial.shape, o.model_path); !made) return made.error();
     auto session = Session::open(o);
     if (!session) return session.error();
     GenerateOptions g;

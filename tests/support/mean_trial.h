@@ -11,7 +11,7 @@
 namespace attnscope::test {
 
 struct MeanTrial {
-    ModelShape shape;
+    models::ModelShape shape;
     SessionOptions session;             // the model's path and device_mean are set here
     std::vector<int32_t> layers, heads; // GenerateOptions::mean_rows
     size_t n_prompt = 300;

@@ -14,7 +14,7 @@ using namespace attnscope;
 using namespace attnscope::test;
 
 TEST(RealFrames, RowsEqualTheRecordingsAndTheMeanIsWithinAMillionth) {
-    const auto path = find_model("smollm2");
+    const auto path = models::find_model("smollm2");
     ASSERT_TRUE(path) << path.error().message;
     SessionOptions options;
     options.model_path = *path;

@@ -339,7 +339,7 @@ void use_ggml(link_map* caller, const Probed& probed) {
     if (const auto init = reinterpret_cast<Init>(find_function(caller, "ggml_cpu_init"))) init();
     for (int32_t number = 0; number < 64; ++number) {
         if (!dtype_known(number)) continue;
-        TypeArithmetic& type = foreign_arithmetic(static_cast<DType>(number));
+        attention::TypeArithmetic& type = attention::foreign_arithmetic(static_cast<DType>(number));
         const auto id = static_cast<ggml_type>(number);
         if (traits && !type.to_float) type.to_float = traits(id)->to_float;
         if (!cpu_traits) continue;

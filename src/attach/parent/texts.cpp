@@ -14,7 +14,7 @@ Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files
     std::string why = "the program has no GGUF file open";
     for (const std::string& file : files) {
         // Damaged files would end us inside llama.cpp.
-        Result<GgufSummary> summary = check_gguf(file);
+        Result<gguf::GgufSummary> summary = gguf::check_gguf(file);
         if (!summary) {
             why = summary.error().message;
             continue;
@@ -23,7 +23,7 @@ Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files
             why = file + " has a vocabulary of another size";
             continue;
         }
-        Result<ModelIdentity> identity = model_identity(file, *summary);
+        Result<ModelIdentity> identity = models::model_identity(file, *summary);
         if (!identity) {
             why = identity.error().message;
             continue;

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Dot products of queries with keys in tiles (TileTask: (tile, head_dim, tile_columns) elements).
 struct BlockTask {
@@ -44,4 +44,4 @@ const BlockKernels* avx2_block_kernels();   // null where the machine or the bui
 const BlockKernels* avx512_block_kernels(); // null where the machine has no AVX-512 (F, BW, DQ and VL)
 const BlockKernels& block_kernels();        // the fastest
 
-} // namespace attnscope
+} // namespace attnscope::attention

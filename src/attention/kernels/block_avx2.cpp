@@ -14,7 +14,7 @@
 #define ATTNSCOPE_TARGET __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -95,14 +95,14 @@ const BlockKernels* avx2_block_kernels() {
     return avx2_kernels() ? &kernels : nullptr;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #else
 
-namespace attnscope {
+namespace attnscope::attention {
 const BlockKernels* avx2_block_kernels() {
     return nullptr;
 }
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

@@ -18,7 +18,7 @@
 #define ATTNSCOPE_TARGET __attribute__((target("avx512f,avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx512f,avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -69,14 +69,14 @@ const BlockKernels* avx512_block_kernels() {
     return avx512_kernels() ? &kernels : nullptr;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #else
 
-namespace attnscope {
+namespace attnscope::attention {
 const BlockKernels* avx512_block_kernels() {
     return nullptr;
 }
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

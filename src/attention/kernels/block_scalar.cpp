@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -71,4 +71,4 @@ const BlockKernels& block_kernels() {
     return chosen;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -17,7 +17,7 @@
 #define ATTNSCOPE_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -231,14 +231,14 @@ const RowKernels* avx2_kernels() {
     return usable ? &kernels : nullptr;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #else
 
-namespace attnscope {
+namespace attnscope::attention {
 const RowKernels* avx2_kernels() {
     return nullptr;
 }
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

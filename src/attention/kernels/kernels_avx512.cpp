@@ -18,7 +18,7 @@
 #define ATTNSCOPE_AVX512_INLINE                                                                                        \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -271,14 +271,14 @@ const RowKernels* avx512_kernels() {
     return &kernels;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #else
 
-namespace attnscope {
+namespace attnscope::attention {
 const RowKernels* avx512_kernels() {
     return nullptr;
 }
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

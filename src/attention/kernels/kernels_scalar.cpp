@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -144,4 +144,4 @@ const RowKernels& scalar_kernels() {
     return kernels;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -5,7 +5,7 @@
 
 #include <immintrin.h>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #define ATTNSCOPE_KEYS_INLINE __attribute__((target("avx512f,avx2,fma,f16c"), always_inline)) inline
 
@@ -30,4 +30,4 @@ struct F32Keys : F32Elements {
 
 #undef ATTNSCOPE_KEYS_INLINE
 
-} // namespace attnscope
+} // namespace attnscope::attention

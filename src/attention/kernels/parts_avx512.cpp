@@ -17,7 +17,7 @@
 #define ATTNSCOPE_TARGET_INLINE                                                                                        \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -217,6 +217,6 @@ ATTNSCOPE_TARGET void avx512_add_rows(const float* rows, size_t stride, const fl
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

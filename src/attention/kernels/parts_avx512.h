@@ -3,7 +3,7 @@
 
 #include "attention/kernels/simd.h"
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #if defined(__x86_64__)
 // DotTask::any_order. head_dim is a multiple of 16.
@@ -16,4 +16,4 @@ double avx512_numerators(float* x, int64_t n, float scale, float* max);
 void avx512_add_rows(const float* rows, size_t stride, const float* factors, int32_t n_rows, int64_t n, double* sums);
 #endif
 
-} // namespace attnscope
+} // namespace attnscope::attention

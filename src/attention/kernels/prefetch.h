@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Before rows [row, row + n) of the task are multiplied.
 [[gnu::always_inline]] inline void prefetch_keys(const DotTask& t, size_t element_size, int64_t row, int64_t n) {
@@ -27,4 +27,4 @@ namespace attnscope {
     }
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

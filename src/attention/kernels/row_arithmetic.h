@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #if defined(__x86_64__)
 float avx2_scores(float* x, int64_t n, float scale, float softcap, float post_scale);
@@ -14,4 +14,4 @@ void avx2_add(float* sum, const float* x, int64_t n);
 void avx2_largest(float* max, const float* x, int64_t n);
 #endif
 
-} // namespace attnscope
+} // namespace attnscope::attention

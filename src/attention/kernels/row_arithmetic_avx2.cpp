@@ -11,7 +11,7 @@
 #define ATTNSCOPE_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_AVX2_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -198,6 +198,6 @@ ATTNSCOPE_AVX2 void avx2_largest(float* max, const float* x, int64_t n) {
     for (; i < n; ++i) max[i] = !(x[i] <= max[i]) && max[i] == max[i] ? x[i] : max[i];
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

@@ -10,6 +10,8 @@
 
 namespace attnscope {
 
+using namespace attention;
+
 namespace {
 
 constexpr int32_t probe_dim = 256;
@@ -79,12 +81,12 @@ const RowKernels& choose() {
 
 } // namespace
 
-const RowKernels& row_kernels() {
+const RowKernels& attention::row_kernels() {
     static const RowKernels& chosen = choose();
     return chosen;
 }
 
-bool adds_as_engine(DType type, int32_t head_dim) {
+bool attention::adds_as_engine(DType type, int32_t head_dim) {
     static const bool f16 = same_bits(row_kernels(), DType::f16);
     static const bool bf16 = same_bits(row_kernels(), DType::bf16);
     static const bool f32 = same_bits(row_kernels(), DType::f32);

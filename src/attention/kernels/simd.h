@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 // Dot products of a group of query heads with consecutive keys of the KV head they share.
 struct DotTask {
@@ -102,4 +102,4 @@ bool adds_as_engine(DType type, int32_t head_dim);
 Result<void> attention_rows_with(const RowKernels& kernels, const RowsRequest& request, std::span<float> out,
                                  std::span<float> lse = {});
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -3,7 +3,7 @@
 
 #include "attention/kernels/simd.h"
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #if defined(__x86_64__)
 void avx2_tiles_f16(const TileTask& task);
@@ -14,4 +14,4 @@ void avx512_tiles_bf16(const TileTask& task);
 void avx512_tiles_f32(const TileTask& task);
 #endif
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -11,7 +11,7 @@
 #define ATTNSCOPE_TARGET __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -76,6 +76,6 @@ void avx2_tiles_f32(const TileTask& task) {
     tiles<F32Keys, Single, Batched>(task);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -45,14 +45,14 @@ inline void along_cells(const float* row, const uint8_t* v, int64_t n, double& s
 
 } // namespace
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #define ATTNSCOPE_AVX2 __attribute__((target("avx2,fma,f16c")))
 
-namespace attnscope {
+namespace attnscope::attention {
 namespace {
 
 bool has_avx2() {
@@ -122,10 +122,10 @@ ATTNSCOPE_AVX2 void f16_along_dims(const float* row, const uint8_t* v, size_t ce
 }
 
 } // namespace
-} // namespace attnscope
+} // namespace attnscope::attention
 #endif
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -213,4 +213,4 @@ float weigh_values(const WeighTask& t, std::span<double> sum, std::span<double> 
     return largest;
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention

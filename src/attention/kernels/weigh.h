@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-namespace attnscope {
+namespace attnscope::attention {
 
 struct WeighTask {
     const float* row = nullptr;             // weights by cell; NaN is carried through
@@ -22,4 +22,4 @@ struct WeighTask {
 // False through `done` when the type or the layout has no kernel here.
 float weigh_values(const WeighTask& task, std::span<double> sum, std::span<double> magnitude, bool* done);
 
-} // namespace attnscope
+} // namespace attnscope::attention

@@ -11,7 +11,7 @@
 #define ATTNSCOPE_TARGET __attribute__((target("avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -44,6 +44,6 @@ void avx2_read_f16(const uint8_t* from, size_t from_stride, int64_t n, int32_t d
     read_rows_f16(from, from_stride, n, dim, to, to_stride);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

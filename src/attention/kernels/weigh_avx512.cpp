@@ -16,7 +16,7 @@
 #define ATTNSCOPE_TARGET __attribute__((target("avx512f,avx2,fma,f16c")))
 #define ATTNSCOPE_TARGET_INLINE __attribute__((target("avx512f,avx2,fma,f16c"), always_inline)) inline
 
-namespace attnscope {
+namespace attnscope::attention {
 
 namespace {
 
@@ -49,6 +49,6 @@ void avx512_read_f16(const uint8_t* from, size_t from_stride, int64_t n, int32_t
     read_rows_f16(from, from_stride, n, dim, to, to_stride);
 }
 
-} // namespace attnscope
+} // namespace attnscope::attention
 
 #endif

@@ -3,7 +3,7 @@
 
 #include "attention/kernels/simd.h"
 
-namespace attnscope {
+namespace attnscope::attention {
 
 #if defined(__x86_64__)
 void avx2_weigh(const WeighBlock& block);
@@ -12,4 +12,4 @@ void avx512_weigh(const WeighBlock& block);
 void avx512_read_f16(const uint8_t* from, size_t from_stride, int64_t n, int32_t dim, float* to, size_t to_stride);
 #endif
 
-} // namespace attnscope
+} // namespace attnscope::attention

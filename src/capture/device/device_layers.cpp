@@ -41,7 +41,7 @@ void store_f32_row(DType type, const float* from, int64_t n, uint8_t* to) {
     if (type == DType::f32) {
         std::memcpy(to, from, size_t(n) * sizeof(float));
     } else {
-        engine_arithmetic(type).from_float(from, to, n);
+        attention::engine_arithmetic(type).from_float(from, to, n);
     }
 }
 

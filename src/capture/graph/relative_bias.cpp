@@ -40,7 +40,7 @@ bool read_relative_bias(const AttentionNode& node, LayerInfo& info) {
     std::vector<uint8_t> bytes(nbytes(node.bias));
     ggml().backend_tensor_get(node.bias, bytes.data(), 0, bytes.size());
     std::vector<float> rows(n_head * n_bucket);
-    const auto to_float = engine_arithmetic(static_cast<DType>(kind)).to_float;
+    const auto to_float = attention::engine_arithmetic(static_cast<DType>(kind)).to_float;
     for (size_t b = 0; b < n_bucket; ++b) {
         const uint8_t* row = bytes.data() + b * nb(node.bias, 1);
         if (kind == GGML_TYPE_F32)

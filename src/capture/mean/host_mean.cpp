@@ -96,7 +96,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
         return false;
     while (plans_.size() < geometry.layers.size()) {
         const LayerInfo& info = geometry.layers[plans_.size()];
-        Result<RowsPlan> plan = info.captured() ? plan_layer(info, false) : RowsPlan();
+        Result<attention::RowsPlan> plan = info.captured() ? attention::plan_layer(info, false) : attention::RowsPlan();
         if (!plan) return false;
         plans_.push_back(std::move(*plan));
     }
@@ -127,7 +127,7 @@ bool HostMean::prepare(const GraphAttention& found, const Geometry& geometry) {
     for (auto& n : numerators_) {
         if (n.size() < size_t(most_heads) * stride_) n.resize(size_t(most_heads) * stride_);
     }
-    constexpr size_t lines = 128 / sizeof(PartShare); // neighbouring lines come together
+    constexpr size_t lines = 128 / sizeof(attention::PartShare); // neighbouring lines come together
     shares_stride_ = (size_t(most_heads) + lines - 1) / lines * lines;
     for (auto& s : shares_) {
         if (s.size() < parts_.size() * shares_stride_) s.resize(parts_.size() * shares_stride_);
@@ -180,16 +180,17 @@ void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
     Part& p = parts_[part];
     const int64_t begin = seen.n * int64_t(part) / int64_t(n_parts),
                   end = seen.n * int64_t(part + 1) / int64_t(n_parts);
-    keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
+    attention::keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
     p.q.resize(w.plan->q_head_bytes * size_t(w.info->n_head));
     convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
-    PartRequest request;
+    attention::PartRequest request;
     request.layer = w.info, request.plan = w.plan;
     request.q = p.q.data();
     request.k = w.data.k, request.k_stride = w.data.k_cell;
     request.keys = p.keys[index % 2];
     request.numerators = numerators_[index % 2].data(), request.stride = stride_;
-    part_rows(row_kernels(), request, shares(index, part).first(size_t(w.info->n_head)), p.float_q);
+    attention::part_rows(attention::row_kernels(), request, shares(index, part).first(size_t(w.info->n_head)),
+                         p.float_q);
 }
 
 void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
@@ -198,7 +199,7 @@ void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
     Part& mine = parts_[part];
     mine.factors.resize(n_head);
     for (size_t h = 0; h < n_head; ++h) {
-        PartSum all(w.info->sinks.empty() ? nullptr : &w.info->sinks[h]);
+        attention::PartSum all(w.info->sinks.empty() ? nullptr : &w.info->sinks[h]);
         for (size_t p = 0; p < n_parts; ++p) all.add(shares(index, p)[h]);
         mine.factors[h] = all.factor(shares(index, part)[h].max);
     }
@@ -209,8 +210,9 @@ void HostMean::add_part(size_t index, size_t part, size_t n_parts) {
         if (!chosen_[begin]) continue;
         for (const Range& r : mine.keys[index % 2]) {
             const float* rows = numerators_[index % 2].data() + begin * stride_ + size_t(r.begin);
-            add_rows(row_kernels(), rows, stride_, std::span(mine.factors).subspan(begin, end - begin),
-                     sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
+            attention::add_rows(attention::row_kernels(), rows, stride_,
+                                std::span(mine.factors).subspan(begin, end - begin),
+                                sums.subspan(size_t(r.begin), size_t(r.end - r.begin)));
         }
     }
 }

@@ -43,7 +43,7 @@ private:
     };
     struct Work { // one of the layers chosen
         const LayerInfo* info = nullptr;
-        const RowsPlan* plan = nullptr;
+        const attention::RowsPlan* plan = nullptr;
         HostAttention data;
         size_t visibility = 0; // place in visible_
     };
@@ -58,10 +58,10 @@ private:
     struct alignas(128) Part {      // one thread's
         std::vector<Range> keys[2]; // of a layer and of the one before it
         std::vector<uint8_t> q;
-        FloatQueries float_q;
+        attention::FloatQueries float_q;
         std::vector<float> factors; // (n_head)
     };
-    std::span<PartShare> shares(size_t work, size_t part) {
+    std::span<attention::PartShare> shares(size_t work, size_t part) {
         return std::span(shares_[work % 2]).subspan(part * shares_stride_, shares_stride_);
     }
     bool prepare(const GraphAttention& found, const Geometry& geometry);
@@ -72,7 +72,7 @@ private:
 
     ContextPtr ctx_; // of the nodes
     std::vector<std::unique_ptr<Node>> nodes_;
-    std::vector<RowsPlan> plans_; // one a layer of the geometry, once it is known
+    std::vector<attention::RowsPlan> plans_; // one a layer of the geometry, once it is known
     std::vector<Work> work_;
     std::vector<Visibility> visible_;
     RowSelection rows_;           // chosen, as given
@@ -80,9 +80,9 @@ private:
     std::vector<uint8_t> chosen_; // (n_head): heads of each layer
     size_t n_rows_ = 0;
     std::vector<Part> parts_;
-    std::vector<PartShare> shares_[2]; // (parts, shares_stride_)
-    size_t shares_stride_ = 0;         // heads, rounded up so that parts share no cache line
-    std::vector<float> numerators_[2]; // (n_head, stride_), of a layer and of the one before it
+    std::vector<attention::PartShare> shares_[2]; // (parts, shares_stride_)
+    size_t shares_stride_ = 0;                    // heads, rounded up so that parts share no cache line
+    std::vector<float> numerators_[2];            // (n_head, stride_), of a layer and of the one before it
     size_t stride_ = 0;
     std::atomic<size_t> n_parts_{0};
     std::atomic<bool> failed_{false};

@@ -35,7 +35,7 @@ uint64_t coprime_step(uint64_t n) {
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to) {
     if (stride == size_t(dim) * sizeof(float)) dim *= n, n = 1; // one behind the other
     const size_t row = dtype_row_bytes(type, dim);
-    const auto from_float = engine_arithmetic(type).from_float;
+    const auto from_float = attention::engine_arithmetic(type).from_float;
     for (int32_t h = 0; h < n; ++h) {
         const uint8_t* head = from + size_t(h) * stride;
         if (type == DType::f32) {

@@ -11,7 +11,7 @@ namespace attnscope::capture {
 
 namespace {
 
-static_assert(capture::max_proofs_together <= max_tokens_together);
+static_assert(capture::max_proofs_together <= attention::max_tokens_together);
 
 bool same_head(const capture::HeadSample& a, const capture::HeadSample& b) {
     return a.layer == b.layer && a.layer_index == b.layer_index && a.head == b.head && a.k == b.k &&
@@ -22,7 +22,7 @@ bool same_head(const capture::HeadSample& a, const capture::HeadSample& b) {
            a.positions.size() == b.positions.size();
 }
 
-TokenValues values_of(const capture::HeadSample& s) {
+attention::TokenValues values_of(const capture::HeadSample& s) {
     return {s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, s.layer->head_dim_v};
 }
 
@@ -40,16 +40,16 @@ bool computable(const capture::HeadSample& s, std::span<const int32_t> positions
     request.batched = s.batched;
     request.head_begin = s.head;
     request.head_end = s.head + 1;
-    return plan_rows(request, size_t(s.n_cells), 0).ok();
+    return attention::plan_rows(request, size_t(s.n_cells), 0).ok();
 }
 
 // Sums and fingerprints of several rows. Each row adds its columns in ascending order, as witness_head does; the rows
 // take turns, so that an addition need not wait for the one before it.
 struct RowSums {
-    std::array<double, max_tokens_together> sum{}, fingerprint{};
+    std::array<double, attention::max_tokens_together> sum{}, fingerprint{};
 
     template <size_t R>
-    void add(const TokenRows& rows, const size_t* tokens, int64_t at, std::span<const double> weights) {
+    void add(const attention::TokenRows& rows, const size_t* tokens, int64_t at, std::span<const double> weights) {
         double s[R], f[R];
         const float* row[R];
         for (size_t r = 0; r < R; ++r) {
@@ -70,18 +70,18 @@ struct RowSums {
         }
     }
 
-    void add(const TokenRows& rows, const capture::HeadSample& sample) {
+    void add(const attention::TokenRows& rows, const capture::HeadSample& sample) {
         std::array<double, 256> weights{};
-        std::array<size_t, max_tokens_together> tokens{};
-        for (const SharedColumns& s : rows.shared) {
+        std::array<size_t, attention::max_tokens_together> tokens{};
+        for (const attention::SharedColumns& s : rows.shared) {
             size_t n_tokens = 0;
-            for (size_t t = 0; t < max_tokens_together; ++t) {
+            for (size_t t = 0; t < attention::max_tokens_together; ++t) {
                 if (s.tokens >> t & 1) tokens[n_tokens++] = t;
             }
             for (int64_t at = s.begin; at < s.end;) {
                 const auto n = static_cast<size_t>(std::min(s.end - at, static_cast<int64_t>(weights.size())));
                 for (size_t j = 0; j < n; ++j)
-                    weights[j] = fingerprint_weight(sample.column(at + static_cast<int64_t>(j)));
+                    weights[j] = attention::fingerprint_weight(sample.column(at + static_cast<int64_t>(j)));
                 size_t t = 0;
                 for (; t + 4 <= n_tokens; t += 4) add<4>(rows, &tokens[t], at, std::span(weights).first(n));
                 for (; t < n_tokens; ++t) add<1>(rows, &tokens[t], at, std::span(weights).first(n));
@@ -93,14 +93,14 @@ struct RowSums {
 
 } // namespace
 
-void Prover::prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan,
+void Prover::prove_together(std::span<const capture::HeadSample> samples, const attention::RowsPlan& plan,
                             std::span<Witness> witnesses) {
     const capture::HeadSample& first = samples.front();
     const LayerInfo& layer = *first.layer;
     tokens_.clear();
     for (const capture::HeadSample& s : samples)
         tokens_.push_back({s.q + size_t(s.head) * plan.q_head_bytes, s.visible, s.position});
-    TokenRowsRequest request;
+    attention::TokenRowsRequest request;
     request.layer = &layer;
     request.plan = &plan;
     request.tokens = tokens_;
@@ -110,12 +110,12 @@ void Prover::prove_together(std::span<const capture::HeadSample> samples, const 
     request.n_columns = first.n_cells;
     request.positions = positions_;
     request.batched = first.batched;
-    token_rows(row_kernels(), request, rows_);
+    attention::token_rows(attention::row_kernels(), request, rows_);
     RowSums row_sums;
     row_sums.add(rows_, first);
     const bool with_largest = std::any_of(samples.begin(), samples.end(), takes_largest);
-    weigh_tokens(row_kernels(), values_of(first), rows_, samples.size(), with_largest, sums_);
-    std::array<const float*, max_tokens_together> rows{};
+    attention::weigh_tokens(attention::row_kernels(), values_of(first), rows_, samples.size(), with_largest, sums_);
+    std::array<const float*, attention::max_tokens_together> rows{};
     for (size_t i = 0; i < samples.size(); ++i) rows[i] = rows_.row(i);
     const std::span<const double> errors = scores_.of(samples, std::span(rows).first(samples.size()));
     for (size_t i = 0; i < samples.size(); ++i) {
@@ -135,13 +135,13 @@ void Prover::operator()(std::span<const capture::HeadSample> samples, std::span<
     const capture::HeadSample& first = samples.front();
     const bool together =
         std::all_of(samples.begin(), samples.end(), [&](const capture::HeadSample& s) { return same_head(s, first); });
-    if (!together || !values_readable(values_of(first))) return alone();
+    if (!together || !attention::values_readable(values_of(first))) return alone();
     positions_.clear();
     if (first.layer->by_distance()) {
         positions_.assign(first.positions.begin(), first.positions.end());
         positions_.resize(size_t(first.n_cells), 0); // of cells that nothing was written to
     }
-    const Result<RowsPlan> plan = plan_layer(*first.layer, first.batched);
+    const Result<attention::RowsPlan> plan = attention::plan_layer(*first.layer, first.batched);
     const auto can_compute = [&](const capture::HeadSample& s) { return computable(s, positions_); };
     if (!plan || !std::all_of(samples.begin(), samples.end(), can_compute)) return alone();
     prove_together(samples, *plan, witnesses);

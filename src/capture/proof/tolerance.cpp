@@ -36,7 +36,7 @@ void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
         uint16_t scale;
         std::memcpy(&scale, from, sizeof scale);
         float d = 0;
-        f16_to_f32(&scale, &d, 1);
+        attention::f16_to_f32(&scale, &d, 1);
         for (int64_t i = 0; i < block; ++i) {
             to[at + i] = d * static_cast<float>(static_cast<int8_t>(from[2 * sizeof scale + size_t(i)]));
         }
@@ -45,11 +45,11 @@ void q8_1_to_floats(const uint8_t* from, float* to, int64_t n) {
 
 void row_to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
     if (type == DType::f32 || type == DType::f16 || type == DType::bf16)
-        to_floats(type, from, to, n);
+        attention::to_floats(type, from, to, n);
     else if (type == DType::q8_1)
         q8_1_to_floats(from, to, n);
     else
-        engine_arithmetic(type).to_float(from, to, n);
+        attention::engine_arithmetic(type).to_float(from, to, n);
 }
 
 void square(float* x, size_t n) {
@@ -130,7 +130,7 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
             row_to_floats(layer.k_type, keys + size_t(cells_[at + c]) * first.k_stride, k_.data() + c * dim,
                           layer.head_dim);
         square(k_.data(), n * dim);
-        DotTask task;
+        attention::DotTask task;
         task.q = q_.head(0);
         task.q_stride = q_.stride();
         task.n_q = static_cast<int32_t>(samples.size());
@@ -141,7 +141,7 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
         task.out = dots_.data();
         task.out_stride = cells_at_once;
         task.batched = true;
-        row_kernels().dots_f32(task);
+        attention::row_kernels().dots_f32(task);
         for (size_t c = 0; c < n; ++c) {
             const int64_t cell = cells_[at + c];
             for (uint32_t& tokens = tokens_[size_t(cell)]; tokens != 0; tokens &= tokens - 1) {

@@ -24,7 +24,7 @@ private:
     std::vector<int64_t> cells_;   // whose keys matter to some token
     std::vector<uint32_t> tokens_; // (n_cells): to which, as bits; 0 between calls
     std::vector<float> q_squares_; // (tokens, head_dim)
-    FloatQueries q_;               // the same, aligned
+    attention::FloatQueries q_;    // the same, aligned
     std::vector<float> k_;         // (some cells, head_dim): squares of the keys
     std::vector<float> dots_;      // (tokens, some cells)
 };

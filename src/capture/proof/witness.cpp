@@ -18,15 +18,15 @@ namespace {
 
 // One head's V at one cell as floats, contiguous along dim.
 void read_v(const capture::HeadSample& s, int64_t cell, int32_t dim, std::vector<float>& out) {
-    engine_arithmetic(s.v_type).to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
+    attention::engine_arithmetic(s.v_type).to_float(s.v + size_t(cell) * s.v_cell_stride, out.data(), dim);
 }
 
 // P.V and |P|.|V|.
 void weigh(const capture::HeadSample& s, const std::vector<float>& row, int32_t dim, std::vector<double>& sum,
            std::vector<double>& magnitude, double& v_max) {
-    const WeighTask task{row.data(), s.visible, s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, dim};
+    const attention::WeighTask task{row.data(), s.visible, s.v, s.v_cell_stride, s.v_dim_stride, s.v_type, dim};
     bool done = false;
-    v_max = static_cast<double>(weigh_values(task, sum, magnitude, &done));
+    v_max = static_cast<double>(attention::weigh_values(task, sum, magnitude, &done));
     if (done) return;
     std::vector<float> v(static_cast<size_t>(dim)); // quantised V
     for (const Range& r : s.visible) {
@@ -78,7 +78,7 @@ Witness witness_head(const capture::HeadSample& s) {
         for (int64_t j = r.begin; j < r.end; ++j) {
             const auto p = static_cast<double>(row[size_t(j)]);
             row_sum += p;
-            fingerprint += p * fingerprint_weight(s.column(j));
+            fingerprint += p * attention::fingerprint_weight(s.column(j));
         }
     }
     w.row_sum = static_cast<float>(row_sum);

@@ -25,13 +25,13 @@ public:
     void operator()(std::span<const capture::HeadSample> samples, std::span<Witness> witnesses);
 
 private:
-    void prove_together(std::span<const capture::HeadSample> samples, const RowsPlan& plan,
+    void prove_together(std::span<const capture::HeadSample> samples, const attention::RowsPlan& plan,
                         std::span<Witness> witnesses);
 
-    TokenRows rows_;
-    TokenSums sums_;
+    attention::TokenRows rows_;
+    attention::TokenSums sums_;
     ScoreErrors scores_;
-    std::vector<TokenRowsRequest::Token> tokens_;
+    std::vector<attention::TokenRowsRequest::Token> tokens_;
     std::vector<int32_t> positions_;
 };
 

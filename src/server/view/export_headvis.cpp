@@ -173,7 +173,7 @@ Result<HeadvisSummary> export_headvis(Recording& recording, const std::string& p
         const LayerInfo& info = t.geometry().layers[static_cast<size_t>(layer)];
         std::vector<std::vector<Kept>> kept(static_cast<size_t>(info.n_head));
         std::mutex mutex;
-        const auto take = [&](int32_t head, int64_t first, size_t n, const BlockRows& rows) {
+        const auto take = [&](int32_t head, int64_t first, size_t n, const attention::BlockRows& rows) {
             std::vector<float> row;
             std::vector<Kept> own;
             for (size_t r = 0; r < n; ++r) {

@@ -41,7 +41,8 @@ std::vector<Block> blocks_of(const RecordedTensors& t, Range tokens, int64_t mos
 Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Range tokens, const TakeBlock& take,
                         const std::function<bool()>& go_on) try {
     const LayerInfo& info = t.geometry().layers[static_cast<size_t>(layer)];
-    const Result<RowsPlan> single = plan_layer(info, false), batched = plan_layer(info, true);
+    const Result<attention::RowsPlan> single = attention::plan_layer(info, false),
+                                      batched = attention::plan_layer(info, true);
     int64_t n_columns = 0;
     bool any_batched = false, any_single = false;
     for (int64_t i = tokens.begin; i < tokens.end; ++i) {
@@ -53,18 +54,19 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
     if (any_single && !single) return single.error();
     if (any_batched && !batched) return batched.error();
     const LayerTiles& keys = t.tiles(layer);
-    const std::vector<Block> blocks = blocks_of(t, tokens, static_cast<int64_t>(block_queries(n_columns, false)));
+    const std::vector<Block> blocks =
+        blocks_of(t, tokens, static_cast<int64_t>(attention::block_queries(n_columns, false)));
     std::mutex mutex;
     Result<void> status;
     std::atomic<bool> stop{false};
     base::parallel_for_all(blocks.size(), [&](size_t b) {
         if (stop) return;
         try {
-            thread_local BlockRows rows;
-            std::vector<BlockQuery> queries(static_cast<size_t>(blocks[b].n));
+            thread_local attention::BlockRows rows;
+            std::vector<attention::BlockQuery> queries(static_cast<size_t>(blocks[b].n));
             const Block& block = blocks[blocks.size() - 1 - b]; // short rows last, for whoever waits for the others
             queries.resize(static_cast<size_t>(block.n));
-            BlockRequest r;
+            attention::BlockRequest r;
             r.layer = &info;
             r.batched = t.frame(block.first).batched;
             r.plan = r.batched ? &*batched : &*single;
@@ -85,7 +87,7 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
                     queries[i].q = t.query(block.first + static_cast<int64_t>(i), layer) +
                                    static_cast<size_t>(r.head) * r.plan->q_head_bytes;
                 }
-                block_rows(row_kernels(), block_kernels(), r, rows);
+                attention::block_rows(attention::row_kernels(), attention::block_kernels(), r, rows);
                 take(r.head, block.first, queries.size(), rows);
             }
         } catch (const std::bad_alloc&) {
@@ -104,11 +106,11 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
     return Error{ErrorKind::io, "there is no memory for the rows of this recording"};
 }
 
-double denominator(const BlockRows& rows, size_t i, size_t n) {
-    const BlockRows::Part* best = nullptr;
+double denominator(const attention::BlockRows& rows, size_t i, size_t n) {
+    const attention::BlockRows::Part* best = nullptr;
     float factor = 0;
     for (size_t p = 0; p < rows.pieces.size(); ++p) {
-        const BlockRows::Part& part = rows.parts[p * n + i];
+        const attention::BlockRows::Part& part = rows.parts[p * n + i];
         if (part.n_seen == 0 || (best && !(part.max > best->max))) continue;
         best = &part;
         factor = rows.factors[p * n + i];
@@ -116,15 +118,15 @@ double denominator(const BlockRows& rows, size_t i, size_t n) {
     return best ? double(best->max) - std::log(double(factor)) : std::numeric_limits<double>::quiet_NaN();
 }
 
-void copy_row(const BlockRows& rows, size_t i, std::span<float> out) {
+void copy_row(const attention::BlockRows& rows, size_t i, std::span<float> out) {
     size_t written = 0;
-    for (const BlockPiece& piece : rows.pieces) {
+    for (const attention::BlockPiece& piece : rows.pieces) {
         const auto begin = std::min(out.size(), static_cast<size_t>(piece.begin));
         const auto end = std::min(out.size(), static_cast<size_t>(piece.end));
         std::fill(out.begin() + static_cast<ptrdiff_t>(written), out.begin() + static_cast<ptrdiff_t>(begin), 0.0f);
         if (begin < end) {
-            block_kernels().scale(rows.row(i) + begin, piece.factors[i], static_cast<int64_t>(end - begin),
-                                  out.data() + begin);
+            attention::block_kernels().scale(rows.row(i) + begin, piece.factors[i], static_cast<int64_t>(end - begin),
+                                             out.data() + begin);
         }
         written = end;
     }

@@ -194,7 +194,7 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
         std::vector<std::vector<double>> denominators(static_cast<size_t>(n_head));
         for (auto& d : denominators) d.assign(static_cast<size_t>(tensors.size()), nan);
         std::atomic<bool> whole_rows{false};
-        const auto add = [&](int32_t head, int64_t first, size_t n, const BlockRows& rows) {
+        const auto add = [&](int32_t head, int64_t first, size_t n, const attention::BlockRows& rows) {
             if (!rows.has_parts) whole_rows = true;
             for (size_t r = 0; r < n && rows.has_parts; ++r) {
                 denominators[static_cast<size_t>(head)][static_cast<size_t>(first) + r] = denominator(rows, r, n);

@@ -19,9 +19,9 @@ constexpr size_t page = 4096;
 LayerTiles::LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys) {
     const auto n = static_cast<int64_t>(keys.size() / info.k_bytes());
     const size_t head_bytes = info.k_bytes() / static_cast<size_t>(info.n_head_kv);
-    head_stride_ = head_bytes * static_cast<size_t>(chunk_columns);
+    head_stride_ = head_bytes * static_cast<size_t>(attention::chunk_columns);
     const size_t chunk_bytes = head_stride_ * static_cast<size_t>(info.n_head_kv);
-    const int64_t n_chunks = (n + chunk_columns - 1) / chunk_columns;
+    const int64_t n_chunks = (n + attention::chunk_columns - 1) / attention::chunk_columns;
     n_bytes_ = static_cast<size_t>(n_chunks) * chunk_bytes;
     bytes_.reset(static_cast<uint8_t*>(::operator new[](std::max<size_t>(n_bytes_, 1), alignment)));
 #if defined(MADV_HUGEPAGE)
@@ -30,12 +30,13 @@ LayerTiles::LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys) {
 #endif
     for (int64_t c = 0; c < n_chunks; ++c) {
         uint8_t* const chunk = bytes_.get() + static_cast<size_t>(c) * chunk_bytes;
-        const int64_t begin = c * chunk_columns, here = std::min(chunk_columns, n - begin);
-        if (here < chunk_columns) std::memset(chunk, 0, chunk_bytes); // tiles are multiplied as wholes
+        const int64_t begin = c * attention::chunk_columns, here = std::min(attention::chunk_columns, n - begin);
+        if (here < attention::chunk_columns) std::memset(chunk, 0, chunk_bytes); // tiles are multiplied as wholes
         for (int32_t head = 0; head < info.n_head_kv; ++head) {
-            put_keys(info,
-                     keys.data() + static_cast<size_t>(begin) * info.k_bytes() + static_cast<size_t>(head) * head_bytes,
-                     info.k_bytes(), 0, here, chunk + static_cast<size_t>(head) * head_stride_);
+            attention::put_keys(info,
+                                keys.data() + static_cast<size_t>(begin) * info.k_bytes() +
+                                    static_cast<size_t>(head) * head_bytes,
+                                info.k_bytes(), 0, here, chunk + static_cast<size_t>(head) * head_stride_);
         }
         chunks_.push_back(chunk);
     }
@@ -43,14 +44,14 @@ LayerTiles::LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys) {
 
 void LayerTiles::key(const LayerInfo& info, int32_t kv_head, int64_t column, uint8_t* out) const {
     const uint8_t* const head =
-        chunks_[static_cast<size_t>(column / chunk_columns)] + static_cast<size_t>(kv_head) * head_stride_;
-    const auto at = static_cast<size_t>(column % chunk_columns);
+        chunks_[static_cast<size_t>(column / attention::chunk_columns)] + static_cast<size_t>(kv_head) * head_stride_;
+    const auto at = static_cast<size_t>(column % attention::chunk_columns);
     const size_t head_bytes = dtype_row_bytes(info.k_type, info.head_dim);
-    if (!keys_in_tiles(info.k_type)) {
+    if (!attention::keys_in_tiles(info.k_type)) {
         std::memcpy(out, head + at * head_bytes, head_bytes);
         return;
     }
-    constexpr auto wide = static_cast<size_t>(tile_columns);
+    constexpr auto wide = static_cast<size_t>(attention::tile_columns);
     const size_t element = dtype_row_bytes(info.k_type, 1);
     const uint8_t* from = head + at / wide * wide * head_bytes + at % wide * element;
     for (int32_t d = 0; d < info.head_dim; ++d, from += wide * element, out += element) std::memcpy(out, from, element);

@@ -61,7 +61,7 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
         };
         double done = double(begin) * double(begin) * double(layers.size());
         for (const int32_t layer : layers) {
-            const auto add = [&](int32_t, int64_t first, size_t n_tokens, const BlockRows& rows) {
+            const auto add = [&](int32_t, int64_t first, size_t n_tokens, const attention::BlockRows& rows) {
                 std::vector<float> row;
                 for (size_t r = 0; r < n_tokens; ++r) {
                     const std::span<float> to = row_of(first + static_cast<int64_t>(r));

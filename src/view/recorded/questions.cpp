@@ -40,7 +40,7 @@ public:
         for (int32_t head = 0; head < info_.n_head_kv; ++head)
             t.tiles(layer).key(info_, head, token, bytes.data() + static_cast<size_t>(head) * head_bytes);
         key_.resize(n);
-        to_floats(info_.k_type, bytes.data(), key_.data(), static_cast<int64_t>(n));
+        attention::to_floats(info_.k_type, bytes.data(), key_.data(), static_cast<int64_t>(n));
     }
     bool plain() const { return plain_; }
 
@@ -56,8 +56,8 @@ public:
         const auto dim = static_cast<size_t>(info_.head_dim);
         const size_t q_head_bytes = info_.q_bytes() / static_cast<size_t>(info_.n_head);
         q.resize(of_heads.size() * dim);
-        to_floats(info_.q_type, t.query(i, layer_) + static_cast<size_t>(heads.begin) * q_head_bytes, q.data(),
-                  static_cast<int64_t>(q.size()));
+        attention::to_floats(info_.q_type, t.query(i, layer_) + static_cast<size_t>(heads.begin) * q_head_bytes,
+                             q.data(), static_cast<int64_t>(q.size()));
         const int32_t group = info_.n_head / info_.n_head_kv;
         for (size_t h = 0; h < of_heads.size(); ++h) {
             const float* const k =
@@ -245,7 +245,7 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
     std::vector<Part> parts;
     std::vector<size_t> free;
     std::mutex mutex;
-    const auto add = [&](int32_t, int64_t first_token, size_t n_tokens, const BlockRows& rows) {
+    const auto add = [&](int32_t, int64_t first_token, size_t n_tokens, const attention::BlockRows& rows) {
         size_t mine = 0;
         {
             const std::lock_guard lock(mutex);

@@ -157,7 +157,7 @@ Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range 
     const auto width = static_cast<size_t>(part.end - part.begin);
     std::fill(out.begin(), out.end(), 0.0f);
     // Columns are counted from the beginning of the part's first chunk, so that what is written is not much wider than it.
-    const int64_t base = part.begin / chunk_columns * chunk_columns;
+    const int64_t base = part.begin / attention::chunk_columns * attention::chunk_columns;
     Frame cut;
     cut.index = i;
     cut.position = frame(i).position;
@@ -174,7 +174,7 @@ Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range 
     const auto n_heads = static_cast<size_t>(heads.end - heads.begin), n = static_cast<size_t>(token.n_columns);
     std::vector<float> rows(n_heads * n), of_part(n_heads);
     if (Result<void> r = layer_rows(geometry_, tiles(layer), token, layer, heads, rows, of_part,
-                                    static_cast<size_t>(base / chunk_columns));
+                                    static_cast<size_t>(base / attention::chunk_columns));
         !r) {
         return r;
     }
@@ -211,7 +211,7 @@ Result<std::span<const double>> RecordedTensors::denominators(int32_t layer, int
             d.values[static_cast<size_t>(i)] = double(lse);
         };
         d.status = each_block(*this, layer, {head, head + 1}, {first_new, size()},
-                              [&](int32_t, int64_t first, size_t n, const BlockRows& block) {
+                              [&](int32_t, int64_t first, size_t n, const attention::BlockRows& block) {
                                   for (size_t i = 0; i < n; ++i) {
                                       if (block.has_parts)
                                           d.values[static_cast<size_t>(first) + i] = denominator(block, i, n);

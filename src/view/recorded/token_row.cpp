@@ -72,9 +72,10 @@ namespace {
 
 // Rows of the heads [begin, end) that share a KV head, in `rows`. `each` gets (head, its row, the logarithm of its denominator).
 template <class Each>
-void group_of_rows(const LayerInfo& info, const RowsPlan& plan, const LayerTiles& tiles, const TokenAt& token,
-                   const uint8_t* q, Range heads, size_t first_chunk, GroupRows& rows, const Each& each) {
-    GroupRequest r;
+void group_of_rows(const LayerInfo& info, const attention::RowsPlan& plan, const LayerTiles& tiles,
+                   const TokenAt& token, const uint8_t* q, Range heads, size_t first_chunk, attention::GroupRows& rows,
+                   const Each& each) {
+    attention::GroupRequest r;
     r.layer = &info;
     r.plan = &plan;
     r.q = q;
@@ -87,16 +88,16 @@ void group_of_rows(const LayerInfo& info, const RowsPlan& plan, const LayerTiles
     r.head_begin = static_cast<int32_t>(heads.begin);
     r.head_end = static_cast<int32_t>(heads.end);
     r.chunk_offset = static_cast<size_t>(r.head_begin / plan.group) * tiles.head_stride();
-    group_dots(row_kernels(), r, rows);
-    const SoftmaxTask task{&info, r.visible, r.n_columns, r.position, r.positions};
+    attention::group_dots(attention::row_kernels(), r, rows);
+    const attention::SoftmaxTask task{&info, r.visible, r.n_columns, r.position, r.positions};
     for (int32_t h = r.head_begin; h < r.head_end; ++h) {
         float* const row = rows.values.data() + static_cast<size_t>(h - r.head_begin) * rows.stride;
-        each(h, row, softmax_row(row_kernels(), task, h, row));
+        each(h, row, attention::softmax_row(attention::row_kernels(), task, h, row));
     }
 }
 
 // Heads from `begin` on that share its KV head.
-int64_t group_end(const RowsPlan& plan, Range heads, int64_t begin) {
+int64_t group_end(const attention::RowsPlan& plan, Range heads, int64_t begin) {
     return std::min(heads.end, (begin / plan.group + 1) * plan.group);
 }
 
@@ -105,9 +106,9 @@ int64_t group_end(const RowsPlan& plan, Range heads, int64_t begin) {
 Result<void> layer_rows(const Geometry& geometry, const LayerTiles& tiles, const TokenAt& token, int32_t layer,
                         Range heads, std::span<float> out, std::span<float> lse, size_t first_chunk) {
     const LayerInfo& info = geometry.layers[static_cast<size_t>(layer)];
-    const Result<RowsPlan> plan = plan_layer(info, token.frame->batched);
+    const Result<attention::RowsPlan> plan = attention::plan_layer(info, token.frame->batched);
     if (!plan) return plan.error();
-    thread_local GroupRows rows;
+    thread_local attention::GroupRows rows;
     for (int64_t h = heads.begin; h < heads.end;) {
         const Range group{h, group_end(*plan, heads, h)};
         group_of_rows(info, *plan, tiles, token, token.q + geometry.q_offset(layer), group, first_chunk, rows,
@@ -127,10 +128,11 @@ Result<void> reduced_row(const Geometry& geometry, RecordedKeys& keys, const Tok
         size_t layer; // its place in `plans`
         Range heads;
     };
-    std::vector<RowsPlan> plans;
+    std::vector<attention::RowsPlan> plans;
     std::vector<Group> groups;
     for (const LayerHeads& l : layers) {
-        Result<RowsPlan> plan = plan_layer(geometry.layers[static_cast<size_t>(l.layer)], token.frame->batched);
+        Result<attention::RowsPlan> plan =
+            attention::plan_layer(geometry.layers[static_cast<size_t>(l.layer)], token.frame->batched);
         if (!plan) return plan.error();
         for (int64_t h = l.heads.begin; h < l.heads.end; h = group_end(*plan, l.heads, h))
             groups.push_back({plans.size(), {h, group_end(*plan, l.heads, h)}});
@@ -142,7 +144,7 @@ Result<void> reduced_row(const Geometry& geometry, RecordedKeys& keys, const Tok
         const Group& group = groups[place];
         const int32_t layer = layers[group.layer].layer;
         const LayerInfo& info = geometry.layers[static_cast<size_t>(layer)];
-        thread_local GroupRows rows;
+        thread_local attention::GroupRows rows;
         try {
             const Result<const LayerTiles*> tiles = keys.layer(info.k_layer);
             if (tiles) {
