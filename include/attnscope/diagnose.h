@@ -1,8 +1,8 @@
-// What is wrong with a capture of attention, what shows it, what can be kept and how to capture it rightly.
-// docs/diagnose.md describes every cause and its signal. Knows tensors only: CaptureReader brings them.
+// What is wrong with a dump of attention, what shows it, what can be kept and how to capture it rightly.
+// docs/diagnose.md describes every cause and its signal. Knows tensors only: DumpReader brings them.
 #pragma once
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 
 #include <algorithm>
 #include <array>
@@ -58,7 +58,7 @@ enum class TokenKind {
 };
 const char* token_kind_name(TokenKind kind);
 
-// Facts of one token, in the order of the capture.
+// Facts of one token, in the order of the dump.
 struct TokenFacts {
     int64_t index = 0;
     int64_t number = 0;
@@ -126,7 +126,7 @@ struct Finding {
     int64_t n_tokens = 0;              // tokens concerned
     std::vector<std::string> evidence; // sentences with numbers
     std::string keep;                  // what can be kept, and as what
-    std::string fix;                   // what to change where the capture is made
+    std::string fix;                   // what to change where the dump is made
     std::string undecided;             // what the data alone cannot decide, and which fact would; empty: nothing
 };
 
@@ -141,7 +141,7 @@ struct Pattern {
     std::vector<Transition> transitions;
     int64_t period = 0;                  // tokens after which good and bad repeat; 0: no period
     double period_strength = 0;          // autocorrelation at that lag
-    double correlation_with_index = 0;   // of "bad" with the place in the capture, -1 to 1
+    double correlation_with_index = 0;   // of "bad" with the place in the dump, -1 to 1
     double correlation_with_context = 0; // of "bad" with the context length
     std::string sentence;                // all that in words
 };
@@ -161,7 +161,7 @@ enum class Keep {
 const char* keep_name(Keep keep);
 
 struct Diagnosis {
-    CaptureInfo capture;
+    DumpInfo dump;
     std::vector<Finding> findings; // most important first; never empty
     Pattern pattern;
     std::vector<TokenFacts> tokens;
@@ -178,9 +178,9 @@ struct Diagnosis {
 // Takes tokens one after another. Keeps facts, not tensors.
 class Diagnoser {
 public:
-    explicit Diagnoser(CaptureInfo capture);
+    explicit Diagnoser(DumpInfo dump);
     ~Diagnoser();
-    void add(const CaptureToken& token);
+    void add(const DumpToken& token);
     void add_unreadable(const Error& error);
     Diagnosis finish();
 
@@ -189,7 +189,7 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// Reads a capture to its end. `progress` gets tokens done. Fails only where there is nothing to diagnose.
-Result<Diagnosis> diagnose_capture(CaptureReader& reader, const std::function<void(int64_t)>& progress = {});
+// Reads a dump to its end. `progress` gets tokens done. Fails only where there is nothing to diagnose.
+Result<Diagnosis> diagnose_dump(DumpReader& reader, const std::function<void(int64_t)>& progress = {});
 
 } // namespace attnscope

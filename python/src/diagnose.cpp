@@ -2,8 +2,8 @@
 #include "bindings.h"
 #include "errors.h"
 
-#include <attnscope/capture_reader.h>
 #include <attnscope/diagnose.h>
+#include <attnscope/dump_reader.h>
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
@@ -53,9 +53,9 @@ nb::dict as_dict(const Diagnosis& diagnosis) {
     d["conclusion"] = diagnosis.conclusion;
     d["pattern"] = diagnosis.pattern.sentence;
     d["period"] = diagnosis.pattern.period;
-    d["format"] = diagnosis.capture.format;
-    d["storage"] = diagnosis.capture.storage;
-    d["notes"] = diagnosis.capture.notes;
+    d["format"] = diagnosis.dump.format;
+    d["storage"] = diagnosis.dump.storage;
+    d["notes"] = diagnosis.dump.notes;
     nb::list findings;
     for (const Finding& f : diagnosis.findings) {
         nb::dict finding;
@@ -83,8 +83,8 @@ nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shap
         CaptureOptions options;
         options.shape = shape;
         options.array = name;
-        const auto reader = value(CaptureReader::open(path, options));
-        diagnosis = value(diagnose_capture(*reader, [](int64_t) { check_signals(); }));
+        const auto reader = value(DumpReader::open(path, options));
+        diagnosis = value(diagnose_dump(*reader, [](int64_t) { check_signals(); }));
     }
     return as_dict(diagnosis);
 }
@@ -92,7 +92,7 @@ nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shap
 // Tokens of an iterable of (layers, heads, columns) arrays, one in memory at a time.
 nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, bool rectangular, int64_t n_tokens,
                          bool learned_sinks) {
-    CaptureInfo info;
+    DumpInfo info;
     info.path = "arrays";
     info.format = "arrays";
     info.storage = storage;
@@ -108,7 +108,7 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
             throw Failure{
                 {ErrorKind::unsupported, "token " + std::to_string(index) + " is too large: at most 2^31 elements"}};
         }
-        CaptureToken token;
+        DumpToken token;
         token.index = token.number = index;
         token.source = "token " + std::to_string(index);
         token.n_layer = static_cast<int32_t>(tensor.shape(0));

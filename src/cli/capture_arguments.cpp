@@ -2,7 +2,7 @@
 
 namespace attnscope::cli {
 
-void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments) {
+void add_dump_arguments(CLI::App& verb, DumpArguments& arguments) {
     verb.add_option("path", arguments.path,
                     "A Halo Weave capture folder, a folder of .npy, .npy, .npz, .safetensors (also in shards), .attn, "
                     "or raw float32 "
@@ -21,7 +21,7 @@ void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments) {
         ->option_text("layer,head,query,key");
 }
 
-Result<std::unique_ptr<CaptureReader>> open_capture(const CaptureArguments& arguments) {
+Result<std::unique_ptr<DumpReader>> open_dump(const DumpArguments& arguments) {
     CaptureOptions options;
     options.array = arguments.array;
     options.axes = arguments.axes;
@@ -40,13 +40,13 @@ Result<std::unique_ptr<CaptureReader>> open_capture(const CaptureArguments& argu
         options.shape.push_back(extent);
         ++at;
     }
-    return CaptureReader::open(arguments.path, options);
+    return DumpReader::open(arguments.path, options);
 }
 
-Result<Diagnosis> diagnose_path(const CaptureArguments& arguments) {
-    auto reader = open_capture(arguments);
+Result<Diagnosis> diagnose_path(const DumpArguments& arguments) {
+    auto reader = open_dump(arguments);
     if (!reader) return reader.error();
-    return diagnose_capture(**reader);
+    return diagnose_dump(**reader);
 }
 
 } // namespace attnscope::cli

@@ -9,15 +9,15 @@
 
 namespace attnscope::cli {
 
-struct CaptureArguments {
+struct DumpArguments {
     std::string path;
     std::string shape; // "28,28,512"
     std::string array;
     std::string axes; // "layer,head,query,key"
 };
 
-void add_capture_arguments(CLI::App& verb, CaptureArguments& arguments);
-Result<std::unique_ptr<CaptureReader>> open_capture(const CaptureArguments& arguments);
-Result<Diagnosis> diagnose_path(const CaptureArguments& arguments);
+void add_dump_arguments(CLI::App& verb, DumpArguments& arguments);
+Result<std::unique_ptr<DumpReader>> open_dump(const DumpArguments& arguments);
+Result<Diagnosis> diagnose_path(const DumpArguments& arguments);
 
 } // namespace attnscope::cli

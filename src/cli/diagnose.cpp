@@ -15,7 +15,7 @@ namespace attnscope::cli {
 namespace {
 
 struct Options {
-    CaptureArguments capture;
+    DumpArguments capture;
     std::string html;
     bool json = false;
     bool all = false;
@@ -42,7 +42,7 @@ int run(const Options& options) {
 void add_diagnose(CLI::App& app, Action& action) {
     auto options = std::make_shared<Options>();
     CLI::App* verb = app.add_subcommand("diagnose", "Say what is wrong with a capture of attention that anybody made");
-    add_capture_arguments(*verb, options->capture);
+    add_dump_arguments(*verb, options->capture);
     verb->add_flag("--json", options->json, "Print a JSON object");
     verb->add_option("--html", options->html, "Also write a page that needs nothing else")->option_text("OUT");
     verb->add_flag("--all", options->all, "A line for every token, not for every run of equal ones");

@@ -90,12 +90,11 @@ std::string diagnosis_html(const Diagnosis& d) {
         "padding-left:1rem}svg{width:100%;height:120px;background:#f4f4f4}.table{overflow-x:auto}"
         "@media(prefers-color-scheme:dark){body{background:#181818;color:#e6e6e6}svg{background:#262626}"
         "td,th{border-color:#444}}</style></head><body>\n";
-    out += "<h1>Diagnosis of " + escaped(d.capture.path) + "</h1>\n";
-    out += fmt::format("<p>{}, {}, {} tokens</p>\n", escaped(d.capture.format), escaped(d.capture.storage),
-                       d.tokens.size());
-    out += "<p>Axes: " + escaped(d.capture.axes) + " (" + escaped(d.capture.axes_why) + ")</p>\n";
-    for (const std::string& label : d.capture.labels) out += "<p>Label: " + escaped(label) + "</p>\n";
-    for (const std::string& note : d.capture.notes) out += "<p>Note: " + escaped(note) + "</p>\n";
+    out += "<h1>Diagnosis of " + escaped(d.dump.path) + "</h1>\n";
+    out += fmt::format("<p>{}, {}, {} tokens</p>\n", escaped(d.dump.format), escaped(d.dump.storage), d.tokens.size());
+    out += "<p>Axes: " + escaped(d.dump.axes) + " (" + escaped(d.dump.axes_why) + ")</p>\n";
+    for (const std::string& label : d.dump.labels) out += "<p>Label: " + escaped(label) + "</p>\n";
+    for (const std::string& note : d.dump.notes) out += "<p>Note: " + escaped(note) + "</p>\n";
     for (const Finding& f : d.findings) {
         out += fmt::format("<section class='{}'><h2>{}</h2><p>{} of {} tokens <code>{}</code></p><dl>",
                            cause_is_damage(f.cause) ? "bad" : "good", escaped(cause_title(f.cause)), f.n_tokens,

@@ -67,7 +67,7 @@ std::vector<TokenRun> token_runs(const Diagnosis& diagnosis, bool all) {
 
 std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
     std::string out;
-    const CaptureInfo& capture = diagnosis.capture;
+    const DumpInfo& capture = diagnosis.dump;
     out += fmt::format("{}: {}, {}, {} tokens\n", printable(capture.path), capture.format, capture.storage,
                        diagnosis.tokens.size());
     out += labelled("axes", printable(capture.axes + (capture.axes_why.empty() ? "" : " (" + capture.axes_why + ")")));
@@ -124,7 +124,7 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
 
 nlohmann::json diagnosis_json(const Diagnosis& diagnosis) {
     using nlohmann::json;
-    const CaptureInfo& capture = diagnosis.capture;
+    const DumpInfo& capture = diagnosis.dump;
     json body = {{"path", capture.path},
                  {"format", capture.format},
                  {"storage", capture.storage},

@@ -16,7 +16,7 @@ namespace attnscope::cli {
 namespace {
 
 struct Options {
-    CaptureArguments capture;
+    DumpArguments capture;
     std::string out;
     bool json = false;
 };
@@ -28,7 +28,7 @@ struct Filtered {
 
 // Labels of the whole folder: what an earlier filter said stays, what this one found is added.
 std::vector<std::string> folder_labels(const Diagnosis& diagnosis, int64_t kept) {
-    std::vector<std::string> labels = diagnosis.capture.labels;
+    std::vector<std::string> labels = diagnosis.dump.labels;
     for (const Finding& finding : diagnosis.findings) {
         if (!cause_is_damage(finding.cause)) continue;
         std::string label = fmt::format("{}: {} of {} tokens affected, {} kept ({})", cause_name(finding.cause),
@@ -39,9 +39,9 @@ std::vector<std::string> folder_labels(const Diagnosis& diagnosis, int64_t kept)
 }
 
 Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) {
-    auto reader = open_capture(options.capture);
+    auto reader = open_dump(options.capture);
     if (!reader) return reader.error();
-    StatedModel model = diagnosis.capture.model;
+    StatedModel model = diagnosis.dump.model;
     auto writer = formats::HaloWeaveFolderWriter::create(options.out, model, false);
     if (!writer) return writer.error();
     for (size_t i = 0; i < diagnosis.keep.size() && !(*reader)->at_end(); ++i) {
@@ -50,7 +50,7 @@ Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) 
         if (!*token) break;
         auto kept = diagnose::keep_token(**token, diagnosis.tokens[i], diagnosis.keep[i]);
         if (!kept) continue;
-        CaptureToken out = **token;
+        DumpToken out = **token;
         out.n_layer = kept->n_layer;
         out.n_head = kept->n_head;
         out.n_context = kept->n_context;
@@ -102,7 +102,7 @@ int run(const Options& options) {
 void add_filter(CLI::App& app, Action& action) {
     auto options = std::make_shared<Options>();
     CLI::App* verb = app.add_subcommand("filter", "Keep what is sound of a capture, labelled as what it is");
-    add_capture_arguments(*verb, options->capture);
+    add_dump_arguments(*verb, options->capture);
     verb->add_option("-o,--output", options->out, "Halo Weave folder to write")->required()->option_text("FOLDER");
     verb->add_flag("--json", options->json, "Print a JSON object");
     verb->footer("Exit code: 0 something was kept, 1 nothing can be, 2 it could not be done.");

@@ -83,7 +83,7 @@ Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& 
             if (!created) return created.error();
             writer = std::move(*created);
         }
-        CaptureToken token;
+        DumpToken token;
         token.index = token.number = static_cast<int64_t>(pairs.size());
         token.n_layer = t.n_layer;
         token.n_head = t.n_head;
@@ -108,7 +108,7 @@ Result<std::vector<Pair>> wrong_way(const Flags& f, const std::vector<int32_t>& 
 
 // Whether the first layer of the wrong capture is the last one of the right capture. Both were computed by the engine in
 // float32, in runs of their own.
-bool is_last_layer(const CaptureToken& wrong, const FrameRows& right) {
+bool is_last_layer(const DumpToken& wrong, const FrameRows& right) {
     const size_t n = static_cast<size_t>(wrong.n_head) * static_cast<size_t>(wrong.n_context);
     if (static_cast<size_t>(right.n_columns) * right.heads.size() != n || right.weights.size() < n) return false;
     const float* last = right.weights.data() + right.weights.size() - n;
@@ -140,7 +140,7 @@ Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, uint3
     if (Result<void> r = recorder.close(); !r) return r;
     auto recording = Recording::open(path);
     if (!recording) return recording.error();
-    auto wrong = CaptureReader::open(folder);
+    auto wrong = DumpReader::open(folder);
     if (!wrong) return wrong.error();
     for (size_t i = 0; i < pairs.size(); ++i) {
         Result<FrameRows> rows = (*recording)->rows(static_cast<int64_t>(prompt.size() + i));
@@ -154,9 +154,9 @@ Result<void> right_way(const Flags& f, const std::vector<int32_t>& prompt, uint3
 }
 
 Result<Diagnosis> diagnose_folder(const std::string& folder) {
-    auto reader = CaptureReader::open(folder);
+    auto reader = DumpReader::open(folder);
     if (!reader) return reader.error();
-    return diagnose_capture(**reader);
+    return diagnose_dump(**reader);
 }
 
 void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>& texts, const Flags& f) {

@@ -18,7 +18,7 @@ struct UnreadableTokens {
 // Of a prompt's square maps: sums over the queries, for each layer, head and column.
 class ColumnSums {
 public:
-    void add(const CaptureToken& token);
+    void add(const DumpToken& token);
     int64_t columns() const { return static_cast<int64_t>(sums_.size()); } // that have a sum
     int64_t ones() const;                                                  // whose sum is 1
 

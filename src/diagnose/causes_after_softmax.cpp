@@ -176,7 +176,7 @@ void CauseFinder::quantised() {
 
 // A row holds its positions, nothing after them, and one number more in the very last column.
 void CauseFinder::sink_column() {
-    if (!d_.capture.rectangular || readable_ < enough_pairs + 3) return;
+    if (!d_.dump.rectangular || readable_ < enough_pairs + 3) return;
     const auto lone = [](const TokenFacts& t) {
         return is_attention(t) && t.lone_last_layers > 0 && t.lone_last_layers == t.n_layer - t.zero_layers;
     };

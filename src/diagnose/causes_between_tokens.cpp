@@ -102,7 +102,7 @@ void CauseFinder::stale() {
 // few rows alone can underflow at the newest position.
 bool CauseFinder::lags(const TokenFacts& t) const {
     if (!is_attention(t) || t.trivial || t.padding == 0 || t.padding > 8 || t.n_layer * t.n_head < 8) return false;
-    if (d_.capture.rectangular || t.wrapped_layers > 0) return false;
+    if (d_.dump.rectangular || t.wrapped_layers > 0) return false;
     const size_t i = static_cast<size_t>(t.index);
     const auto follows = [&](size_t a, size_t b) { return tokens_[b].n_context == tokens_[a].n_context + 1; };
     return (i > 0 && follows(i - 1, i)) || (i + 1 < tokens_.size() && follows(i, i + 1));

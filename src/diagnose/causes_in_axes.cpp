@@ -19,7 +19,7 @@ void CauseFinder::transposed() {
 }
 
 void CauseFinder::kv_heads() {
-    const StatedModel& model = d_.capture.model;
+    const StatedModel& model = d_.dump.model;
     const auto grouped = [](const TokenFacts& t) { return t.head_group > 1; };
     const auto informative = [](const TokenFacts& t) { return t.kind != TokenKind::unreadable && !t.trivial; };
     const int64_t n = count(tokens_, grouped);
@@ -155,11 +155,11 @@ void CauseFinder::padding() {
     }
     const TokenFacts& last = last_readable();
     bool yes = stated > 0;
-    if (d_.capture.rectangular) {
+    if (d_.dump.rectangular) {
         // stacked tokens share the width of the longest, so the last one has to reach the end
         // (a last token that cannot be read is no evidence), and a prompt's queries end where they are
-        yes = yes ||
-              (padded(last) && last.padding >= 2 && last.index + 1 == int64_t(tokens_.size()) && !d_.capture.prompt);
+        yes =
+            yes || (padded(last) && last.padding >= 2 && last.index + 1 == int64_t(tokens_.size()) && !d_.dump.prompt);
     } else {
         const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), padded);
         yes = yes || (pairs >= enough_pairs && filling * 10 >= pairs * 9) ||

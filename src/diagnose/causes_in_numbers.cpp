@@ -61,7 +61,7 @@ void CauseFinder::scores() {
     };
     const double peak = middle(peaks), spread = middle(spreads);
     // stacked tokens need a mask for the columns after each token
-    const bool stacked_unmasked = d_.capture.rectangular && tokens_.size() > 1 && masked == 0;
+    const bool stacked_unmasked = d_.dump.rectangular && tokens_.size() > 1 && masked == 0;
     const bool before_scale = peak > early_peak && spread > early_spread;
     const bool before_mask = unmasked > 0 || stacked_unmasked;
     Finding& f = found(before_scale || before_mask ? Cause::early_scores : Cause::raw_scores, n);
@@ -142,9 +142,9 @@ bool CauseFinder::torn(const TokenFacts& t) const {
     if (t.kind == TokenKind::unreadable || t.kind == TokenKind::padding || t.zero_tail_rows == 0) return false;
     if (has(Cause::dropout)) return false; // rows of zeros by chance
     // A map lies head by head in its file: where writing stopped, it stopped before the last query.
-    if (d_.capture.prompt && tokens_.back().zero_tail_rows < t.zero_tail_rows) return false;
+    if (d_.dump.prompt && tokens_.back().zero_tail_rows < t.zero_tail_rows) return false;
     if (t.kind == TokenKind::zeros) return true;
-    if (readable_ == 1) return t.zero_tail_in_layer && d_.capture.format != "attn";
+    if (readable_ == 1) return t.zero_tail_in_layer && d_.dump.format != "attn";
     return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {
         return other.kind != TokenKind::unreadable && other.zero_tail_rows < t.zero_tail_rows;
     });
@@ -160,7 +160,7 @@ void CauseFinder::sinks() {
         fmt::format("in {} of {} tokens rows sum to less than 1 and none to more; token {}: {} of {} rows, "
                     "the least {:.3f}",
                     n, readable_, t.number, t.sub_rows, t.n_layer * t.n_head, t.row_sum_min));
-    if (d_.capture.model.learned_sinks)
+    if (d_.dump.model.learned_sinks)
         f.evidence.push_back("the recording holds the model's sink logits");
     else
         f.undecided = "columns that were cut off would look alike; whether the model has learned sinks "
@@ -195,7 +195,7 @@ void CauseFinder::unknown() {
     const auto sub = [this](const TokenFacts& t) { return t.kind == TokenKind::sub_probabilities && !torn(t); };
     const auto whole = [](const TokenFacts& t) { return t.kind == TokenKind::probabilities; };
     const int64_t n_sub = count(tokens_, sub), n_whole = count(tokens_, whole);
-    if (!d_.good() || d_.capture.model.learned_sinks || n_sub == 0) return;
+    if (!d_.good() || d_.dump.model.learned_sinks || n_sub == 0) return;
     int64_t changes = 0;
     for (size_t i = 1; i < tokens_.size(); ++i) changes += sub(tokens_[i]) != sub(tokens_[i - 1]);
     const int64_t shares = most_sub_rows() * 4;

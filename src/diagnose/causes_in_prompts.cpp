@@ -10,7 +10,7 @@
 
 namespace attnscope::diagnose {
 
-void ColumnSums::add(const CaptureToken& token) {
+void ColumnSums::add(const DumpToken& token) {
     if (token.own_column < 0 || over_) return;
     if (token.own_column == 0 && sums_.empty()) {
         n_layer_ = token.n_layer, n_head_ = token.n_head, n_context_ = token.n_context;
@@ -29,7 +29,7 @@ int64_t ColumnSums::ones() const {
 
 // Queries before the first sound one, or behind the last: the same ones in every layer and head.
 void CauseFinder::padding_queries() {
-    if (!d_.capture.prompt) return;
+    if (!d_.dump.prompt) return;
     const auto rows = [](const TokenFacts& t) { return t.n_layer * t.n_head; };
     const auto blank = [&](const TokenFacts& t) {
         if (t.kind == TokenKind::unreadable || t.own_column < 0) return false;
@@ -122,7 +122,7 @@ void CauseFinder::other_axis() {
         empty += t.empty_rows;
     }
     if (heads.size() != 1 || empty > 0 || (widths.size() == 1 && *widths.begin() <= *heads.begin())) return;
-    if (widths.size() == 1 && !d_.capture.rectangular) return;
+    if (widths.size() == 1 && !d_.dump.rectangular) return;
     for (TokenFacts& t : d_.tokens) {
         if (over_heads(t)) t.kind = TokenKind::weights;
     }
@@ -137,7 +137,7 @@ void CauseFinder::other_axis() {
 }
 
 void CauseFinder::not_causal() {
-    if (!d_.capture.prompt || exchanged_) return;
+    if (!d_.dump.prompt || exchanged_) return;
     int64_t rows = 0, ahead = 0, tokens = 0, whole = 0;
     double weight = 0;
     for (const TokenFacts& t : tokens_) {

@@ -15,13 +15,13 @@ struct Diagnoser::State {
     ColumnSums columns;
 };
 
-Diagnoser::Diagnoser(CaptureInfo capture) : state_(std::make_unique<State>()) {
-    state_->diagnosis.capture = std::move(capture);
+Diagnoser::Diagnoser(DumpInfo dump) : state_(std::make_unique<State>()) {
+    state_->diagnosis.dump = std::move(dump);
 }
 
 Diagnoser::~Diagnoser() = default;
 
-void Diagnoser::add(const CaptureToken& token) {
+void Diagnoser::add(const DumpToken& token) {
     TokenFacts facts = state_->maker.make(token);
     state_->columns.add(token);
     facts.index = static_cast<int64_t>(state_->diagnosis.tokens.size());
@@ -45,7 +45,7 @@ Diagnosis Diagnoser::finish() {
     return std::move(state_->diagnosis);
 }
 
-Result<Diagnosis> diagnose_capture(CaptureReader& reader, const std::function<void(int64_t)>& progress) {
+Result<Diagnosis> diagnose_dump(DumpReader& reader, const std::function<void(int64_t)>& progress) {
     Diagnoser diagnoser(reader.info());
     int64_t done = 0, readable = 0;
     Error last;

@@ -9,12 +9,12 @@ namespace attnscope::diagnose {
 
 namespace {
 
-KeptToken whole(const CaptureToken& token, std::string label) {
+KeptToken whole(const DumpToken& token, std::string label) {
     return {token.n_layer, token.n_head, token.n_context, {token.values.begin(), token.values.end()}, std::move(label)};
 }
 
 // Rows of some heads and columns: `head_step` 1 keeps all heads.
-KeptToken part(const CaptureToken& token, int32_t first_layer, int32_t head_step, int64_t columns, std::string label) {
+KeptToken part(const DumpToken& token, int32_t first_layer, int32_t head_step, int64_t columns, std::string label) {
     KeptToken kept{token.n_layer - first_layer, token.n_head / head_step, columns, {}, std::move(label)};
     for (int32_t l = first_layer; l < token.n_layer; ++l) {
         for (int32_t h = 0; h < token.n_head; h += head_step) {
@@ -27,7 +27,7 @@ KeptToken part(const CaptureToken& token, int32_t first_layer, int32_t head_step
 
 // The numbers lie as (layer, position, head). Either the stated shape says so, or it was stated the other way
 // round.
-KeptToken exchanged(const CaptureToken& token) {
+KeptToken exchanged(const DumpToken& token) {
     const int64_t size = int64_t(token.n_head) * token.n_context;
     const auto back = [&](int64_t heads, int64_t positions) {
         KeptToken kept{token.n_layer, static_cast<int32_t>(heads), positions, {}, "heads and positions exchanged back"};
@@ -49,7 +49,7 @@ KeptToken exchanged(const CaptureToken& token) {
 
 } // namespace
 
-std::optional<KeptToken> keep_token(const CaptureToken& token, const TokenFacts& facts, Keep keep) {
+std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& facts, Keep keep) {
     switch (keep) {
     case Keep::nothing: return std::nullopt;
     case Keep::all: return whole(token, "");

@@ -18,6 +18,6 @@ struct KeptToken {
 };
 
 // Nothing where `keep` is Keep::nothing. `facts` are those of this token.
-std::optional<KeptToken> keep_token(const CaptureToken& token, const TokenFacts& facts, Keep keep);
+std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& facts, Keep keep);
 
 } // namespace attnscope::diagnose

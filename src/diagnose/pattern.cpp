@@ -1,4 +1,4 @@
-// Does damage come and go with a rhythm, with the place in the capture, or with the length of the context?
+// Does damage come and go with a rhythm, with the place in the dump, or with the length of the context?
 #include "diagnose/causes.h"
 
 #include <fmt/format.h>

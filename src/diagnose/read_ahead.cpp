@@ -5,7 +5,7 @@
 
 namespace attnscope::diagnose {
 
-ReadAhead::ReadAhead(CaptureReader& reader) : reader_(reader) {
+ReadAhead::ReadAhead(DumpReader& reader) : reader_(reader) {
     try {
         thread_ = std::thread([this] { run(); });
     } catch (const std::system_error&) {
@@ -47,8 +47,8 @@ void ReadAhead::run() {
     }
 }
 
-Result<const CaptureToken*> ReadAhead::next() {
-    if (ended_) return static_cast<const CaptureToken*>(nullptr);
+Result<const DumpToken*> ReadAhead::next() {
+    if (ended_) return static_cast<const DumpToken*>(nullptr);
     Item item;
     if (thread_.joinable()) {
         base::Lock lock(mutex_);

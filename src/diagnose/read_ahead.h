@@ -1,9 +1,9 @@
-// Reads the next token of a capture while somebody looks at the one before.
+// Reads the next token of a dump while somebody looks at the one before.
 #pragma once
 
 #include "base/mutex.h"
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 
 #include <exception>
 #include <optional>
@@ -14,25 +14,25 @@ namespace attnscope::diagnose {
 // The reader belongs to the thread inside until this is destroyed. It stays one token ahead, never more.
 class ReadAhead {
 public:
-    explicit ReadAhead(CaptureReader& reader);
+    explicit ReadAhead(DumpReader& reader);
     ~ReadAhead();
     ReadAhead(const ReadAhead&) = delete;
     ReadAhead& operator=(const ReadAhead&) = delete;
 
     // What reader.next() gave: a token, valid until this is called again, an error, or null at the end. Throws what
     // reader.next() threw.
-    Result<const CaptureToken*> next();
+    Result<const DumpToken*> next();
 
 private:
     struct Item {
-        Result<const CaptureToken*> token = static_cast<const CaptureToken*>(nullptr);
+        Result<const DumpToken*> token = static_cast<const DumpToken*>(nullptr);
         std::exception_ptr thrown;
         bool last = false; // the reader is at its end
     };
     Item read() const;
     void run();
 
-    CaptureReader& reader_;
+    DumpReader& reader_;
     base::Mutex mutex_;
     base::Condition changed_;
     std::optional<Item> ready_ GUARDED_BY(mutex_); // read, and not yet taken

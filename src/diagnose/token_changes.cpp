@@ -19,7 +19,7 @@ bool is_empty_row(const RowStatistics& row, int64_t n) {
 
 } // namespace
 
-void TokenFactsMaker::look_at_changes(const CaptureToken& token, TokenFacts& facts) const {
+void TokenFactsMaker::look_at_changes(const DumpToken& token, TokenFacts& facts) const {
     const size_t n = static_cast<size_t>(token.n_context);
     facts.whole_sum_min = std::numeric_limits<double>::infinity();
     facts.whole_sum_max = -std::numeric_limits<double>::infinity();
@@ -61,7 +61,7 @@ void TokenFactsMaker::look_at_changes(const CaptureToken& token, TokenFacts& fac
 }
 
 // Zeros where another row of the layer is not 0. Rows of few columns are left out: chance rules there.
-void TokenFactsMaker::look_at_dropout(const CaptureToken& token, TokenFacts& facts) const {
+void TokenFactsMaker::look_at_dropout(const DumpToken& token, TokenFacts& facts) const {
     if (facts.min < 0 || facts.n_masked + facts.n_not_finite > 0) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     if (heads < 2) return;
@@ -86,7 +86,7 @@ void TokenFactsMaker::look_at_dropout(const CaptureToken& token, TokenFacts& fac
 
 // Which columns each layer uses, against the token before: a cache that drops positions never uses one again, and
 // always uses the newest; a ring of cells does neither.
-void TokenFactsMaker::look_at_columns(const CaptureToken& token, TokenFacts& facts) {
+void TokenFactsMaker::look_at_columns(const DumpToken& token, TokenFacts& facts) {
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     const size_t n_layer = static_cast<size_t>(token.n_layer);
     std::swap(used_, previous_used_);

@@ -43,7 +43,7 @@ constexpr int64_t informative_enough = 8;
 
 } // namespace
 
-TokenFacts TokenFactsMaker::make(const CaptureToken& token) {
+TokenFacts TokenFactsMaker::make(const DumpToken& token) {
     TokenFacts facts;
     facts.index = token.index;
     facts.number = token.number;
@@ -64,7 +64,7 @@ TokenFacts TokenFactsMaker::make(const CaptureToken& token) {
     return facts;
 }
 
-void TokenFactsMaker::look_at_rows(const CaptureToken& token, TokenFacts& facts) {
+void TokenFactsMaker::look_at_rows(const DumpToken& token, TokenFacts& facts) {
     const size_t n_rows = static_cast<size_t>(token.n_layer) * static_cast<size_t>(token.n_head);
     const size_t n = static_cast<size_t>(token.n_context);
     const size_t head = n / hash_grid * hash_grid;
@@ -100,7 +100,7 @@ void TokenFactsMaker::look_at_rows(const CaptureToken& token, TokenFacts& facts)
     facts.padding = last < 0 ? 0 : token.n_context - 1 - last;
 }
 
-void TokenFactsMaker::look_at_layers(const CaptureToken& token, TokenFacts& facts) {
+void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) {
     const size_t heads = static_cast<size_t>(token.n_head), n_layer = static_cast<size_t>(token.n_layer);
     layers_.assign(n_layer, {});
     facts.trivial = true;
@@ -177,7 +177,7 @@ void TokenFactsMaker::look_at_layers(const CaptureToken& token, TokenFacts& fact
 }
 
 // The hash that the layer would have if its rows ended at `width`.
-uint64_t TokenFactsMaker::layer_hash_at(const CaptureToken& token, int32_t layer, int64_t width) const {
+uint64_t TokenFactsMaker::layer_hash_at(const DumpToken& token, int32_t layer, int64_t width) const {
     const size_t n = static_cast<size_t>(token.n_context), cut = static_cast<size_t>(width);
     const size_t head = cut / hash_grid * hash_grid;
     const bool shared = head == n / hash_grid * hash_grid;
@@ -191,7 +191,7 @@ uint64_t TokenFactsMaker::layer_hash_at(const CaptureToken& token, int32_t layer
     return hash_bytes(hashes.data(), hashes.size() * sizeof(uint64_t));
 }
 
-void TokenFactsMaker::look_at_kind(const CaptureToken& token, TokenFacts& facts) const {
+void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) const {
     int64_t probability = 0, sub = 0, over = 0, zero = 0, score = 0, wild = 0, not_finite = 0;
     for (const RowStatistics& row : rows_) {
         switch (row_kind(row, token.n_context)) {

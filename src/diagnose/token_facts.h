@@ -19,7 +19,7 @@ constexpr int64_t hash_grid = 64;
 
 class TokenFactsMaker {
 public:
-    TokenFacts make(const CaptureToken& token);
+    TokenFacts make(const DumpToken& token);
 
 private:
     struct LayerFacts {
@@ -28,16 +28,16 @@ private:
         bool zero = true;
     };
 
-    void look_at_rows(const CaptureToken& token, TokenFacts& facts);
-    void look_at_layers(const CaptureToken& token, TokenFacts& facts);
-    void look_at_kind(const CaptureToken& token, TokenFacts& facts) const;
-    void look_at_support(const CaptureToken& token, TokenFacts& facts) const;
-    void look_at_scores(const CaptureToken& token, TokenFacts& facts) const;
-    void look_at_profile(const CaptureToken& token, TokenFacts& facts);
-    void look_at_changes(const CaptureToken& token, TokenFacts& facts) const;
-    void look_at_dropout(const CaptureToken& token, TokenFacts& facts) const;
-    void look_at_columns(const CaptureToken& token, TokenFacts& facts);
-    uint64_t layer_hash_at(const CaptureToken& token, int32_t layer, int64_t width) const;
+    void look_at_rows(const DumpToken& token, TokenFacts& facts);
+    void look_at_layers(const DumpToken& token, TokenFacts& facts);
+    void look_at_kind(const DumpToken& token, TokenFacts& facts) const;
+    void look_at_support(const DumpToken& token, TokenFacts& facts) const;
+    void look_at_scores(const DumpToken& token, TokenFacts& facts) const;
+    void look_at_profile(const DumpToken& token, TokenFacts& facts);
+    void look_at_changes(const DumpToken& token, TokenFacts& facts) const;
+    void look_at_dropout(const DumpToken& token, TokenFacts& facts) const;
+    void look_at_columns(const DumpToken& token, TokenFacts& facts);
+    uint64_t layer_hash_at(const DumpToken& token, int32_t layer, int64_t width) const;
 
     std::vector<RowStatistics> rows_;   // (n_layer, n_head)
     std::vector<uint64_t> row_hashes_;  // (n_layer, n_head)

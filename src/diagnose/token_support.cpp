@@ -16,7 +16,7 @@ constexpr size_t sampled_rows = 64;
 
 // A layer whose rows all leave the same hole, or all end before the newest position, was masked by cells: a
 // position further on is visible again, or the newest one is not.
-void TokenFactsMaker::look_at_support(const CaptureToken& token, TokenFacts& facts) const {
+void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts) const {
     if (facts.kind != TokenKind::probabilities && facts.kind != TokenKind::sub_probabilities) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     const int64_t newest = token.n_context - 1 - facts.padding;
@@ -63,7 +63,7 @@ void TokenFactsMaker::look_at_support(const CaptureToken& token, TokenFacts& fac
 
 // Of scores: how far apart the entries of a row lie, and how much a softmax of them would give to the
 // largest.
-void TokenFactsMaker::look_at_scores(const CaptureToken& token, TokenFacts& facts) const {
+void TokenFactsMaker::look_at_scores(const DumpToken& token, TokenFacts& facts) const {
     if (facts.kind != TokenKind::scores) return;
     const size_t n = static_cast<size_t>(token.n_context), step = std::max<size_t>(1, rows_.size() / sampled_rows);
     std::vector<double> peaks, spreads;
@@ -94,7 +94,7 @@ void TokenFactsMaker::look_at_scores(const CaptureToken& token, TokenFacts& fact
 }
 
 // The column that grew most since a token of the same width is where the newest token's key lies.
-void TokenFactsMaker::look_at_profile(const CaptureToken& token, TokenFacts& facts) {
+void TokenFactsMaker::look_at_profile(const DumpToken& token, TokenFacts& facts) {
     const size_t n = static_cast<size_t>(token.n_context), step = std::max<size_t>(1, rows_.size() / sampled_rows);
     const bool usable = facts.kind == TokenKind::probabilities || facts.kind == TokenKind::sub_probabilities;
     std::swap(profile_, previous_profile_);

@@ -57,13 +57,13 @@ bool asked_for(const std::string& name, const std::string& wanted) {
     return wanted.empty() || name == wanted || fnmatch(wanted.c_str(), name.c_str(), 0) == 0;
 }
 
-Error nothing_there(const CaptureInfo& info) {
+Error nothing_there(const DumpInfo& info) {
     return {ErrorKind::unsupported,
             info.path + " holds no array of attention" + (info.notes.empty() ? "" : ": " + info.notes.front())};
 }
 
 // What is not attention beside what is: hidden states, logits, positions.
-void leave_out_others(CaptureInfo& info, std::vector<Candidate>& candidates) {
+void leave_out_others(DumpInfo& info, std::vector<Candidate>& candidates) {
     const bool any_wide =
         std::any_of(candidates.begin(), candidates.end(), [](const Candidate& c) { return c.shape().size() > 1; });
     if (any_wide) {
@@ -97,7 +97,7 @@ void leave_out_others(CaptureInfo& info, std::vector<Candidate>& candidates) {
     candidates = std::move(left);
 }
 
-// Two sets of attention in one file (an encoder's and a decoder's) are not one capture.
+// Two sets of attention in one file (an encoder's and a decoder's) are not one dump.
 std::string several_sets(const std::vector<Candidate>& candidates) {
     std::map<std::string, std::vector<const Candidate*>> sets;
     for (const Candidate& c : candidates) sets[c.stem].push_back(&c);
@@ -182,7 +182,7 @@ std::string range(int64_t low, int64_t high) {
     return low == high ? std::to_string(low) : fmt::format("{} to {}", low, high);
 }
 
-void state_axes(CaptureInfo& info, const std::vector<Candidate>& candidates,
+void state_axes(DumpInfo& info, const std::vector<Candidate>& candidates,
                 const std::vector<std::vector<size_t>>& groups, bool layers) {
     const Candidate& first = candidates[groups.front().front()];
     if (candidates.size() == 1) {
@@ -209,7 +209,7 @@ void state_axes(CaptureInfo& info, const std::vector<Candidate>& candidates,
 
 } // namespace
 
-OpenedCapture plan_arrays(CaptureInfo info, std::vector<StoredArray> arrays, const CaptureOptions& options) {
+OpenedDump plan_arrays(DumpInfo info, std::vector<StoredArray> arrays, const CaptureOptions& options) {
     std::vector<Axis> stated;
     if (!options.axes.empty()) {
         auto parsed = parse_axes(options.axes);

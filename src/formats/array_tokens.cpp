@@ -2,7 +2,7 @@
 
 #include "base/bounded_json.h"
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 
 #include <algorithm>
 

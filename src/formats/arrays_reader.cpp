@@ -6,20 +6,19 @@ namespace attnscope::formats {
 
 namespace {
 
-class ArraysReader final : public CaptureReader {
+class ArraysReader final : public DumpReader {
 public:
-    ArraysReader(CaptureInfo info, std::vector<ArrayGroup> groups)
-        : info_(std::move(info)), groups_(std::move(groups)) {}
-    const CaptureInfo& info() const override { return info_; }
+    ArraysReader(DumpInfo info, std::vector<ArrayGroup> groups) : info_(std::move(info)), groups_(std::move(groups)) {}
+    const DumpInfo& info() const override { return info_; }
     bool at_end() const override { return group_ >= groups_.size(); }
 
-    Result<const CaptureToken*> next() override {
-        if (at_end()) return static_cast<const CaptureToken*>(nullptr);
+    Result<const DumpToken*> next() override {
+        if (at_end()) return static_cast<const DumpToken*>(nullptr);
         ArrayGroup& group = groups_[group_];
         const ArrayTokens& first = *group.front();
         turn_ ^= 1;
         auto& [token, values] = slots_[turn_];
-        token = CaptureToken{};
+        token = DumpToken{};
         token.index = token.number = index_++;
         token.source = first.stacked() ? first.name() + "[" + std::to_string(in_group_) + "]" : first.name();
         token.n_head = first.n_head();
@@ -53,13 +52,13 @@ public:
     }
 
 private:
-    CaptureInfo info_;
+    DumpInfo info_;
     std::vector<ArrayGroup> groups_;
     size_t group_ = 0;
     int64_t in_group_ = 0;
     int64_t index_ = 0;
     struct Slot {
-        CaptureToken token;
+        DumpToken token;
         base::TokenBuffer values;
     };
     std::array<Slot, 2> slots_; // in turns: the token before is still looked at
@@ -68,7 +67,7 @@ private:
 
 } // namespace
 
-std::unique_ptr<CaptureReader> read_arrays(CaptureInfo info, std::vector<ArrayGroup> groups) {
+std::unique_ptr<DumpReader> read_arrays(DumpInfo info, std::vector<ArrayGroup> groups) {
     info.n_tokens = 0;
     for (const ArrayGroup& group : groups) {
         info.n_tokens += group.front()->n_tokens();

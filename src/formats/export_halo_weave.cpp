@@ -77,7 +77,7 @@ void HaloWeaveFolderWriter::add_prompt_token(int32_t token_id, const std::string
     prompt_.push_back({token_id, text, position, sentence});
 }
 
-Result<void> HaloWeaveFolderWriter::add(const CaptureToken& token, int64_t position) {
+Result<void> HaloWeaveFolderWriter::add(const DumpToken& token, int64_t position) {
     const std::string stem = fmt::format("token_{:05}", token.number);
     const int64_t context = token.stated_context >= 0 ? token.stated_context : token.n_context;
     const std::vector<int64_t> shape = {token.n_layer, token.n_head, token.n_context};
@@ -181,7 +181,7 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
         }
         auto rows = recording.rows(index - 1, selection.rows);
         if (!rows) return rows.error();
-        CaptureToken token;
+        DumpToken token;
         token.number = step++;
         token.token_id = frame->token;
         token.text = recording.token_text(frame->token);

@@ -2,7 +2,7 @@
 // read.
 #pragma once
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 #include <attnscope/error.h>
 
 #include "formats/export_arrays.h"
@@ -22,7 +22,7 @@ public:
                                                                  bool json_form);
     // Uses number, token_id, text, kept_as, stated_context (n_context where it is -1), shape and values. `position` of the
     // token in the text; -1: its number, which is its step.
-    Result<void> add(const CaptureToken& token, int64_t position = -1);
+    Result<void> add(const DumpToken& token, int64_t position = -1);
     // A token of the prompt: it has no file, metadata.json lists it.
     void add_prompt_token(int32_t token_id, const std::string& text, int64_t position);
     // Said of the whole folder, kept by `filter` and shown by `diagnose`.

@@ -65,9 +65,9 @@ private:
     int64_t begin_ = 0, at_ = 0;
 };
 
-OpenedCapture open_npy_files(const std::string& folder, const std::vector<std::string>& names,
-                             const CaptureOptions& options) {
-    CaptureInfo info;
+OpenedDump open_npy_files(const std::string& folder, const std::vector<std::string>& names,
+                          const CaptureOptions& options) {
+    DumpInfo info;
     info.path = folder;
     info.format = "npy folder";
     std::vector<StoredArray> arrays;
@@ -96,8 +96,8 @@ OpenedCapture open_npy_files(const std::string& folder, const std::vector<std::s
     return plan_arrays(std::move(info), std::move(arrays), options);
 }
 
-OpenedCapture open_shards(const std::string& folder, std::vector<std::string> names, CaptureInfo info,
-                          const CaptureOptions& options) {
+OpenedDump open_shards(const std::string& folder, std::vector<std::string> names, DumpInfo info,
+                       const CaptureOptions& options) {
     if (names.size() > most_open)
         return Error{ErrorKind::unsupported,
                      info.path + " is in " + std::to_string(names.size()) + " files: too many to open at once"};
@@ -122,7 +122,7 @@ OpenedCapture open_shards(const std::string& folder, std::vector<std::string> na
     return plan_arrays(std::move(info), std::move(arrays), options);
 }
 
-OpenedCapture open_index(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_index(const std::string& path, const CaptureOptions& options) {
     auto file = base::InputFile::open(path);
     if (!file) return file.error();
     auto text = file->read_text(index_limit);
@@ -140,7 +140,7 @@ OpenedCapture open_index(const std::string& path, const CaptureOptions& options)
         names.insert(name.get<std::string>());
     }
     const size_t slash = path.find_last_of('/');
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "safetensors";
     return open_shards(slash == std::string::npos ? "." : path.substr(0, slash + 1), {names.begin(), names.end()},
@@ -155,14 +155,14 @@ bool is_array_folder(const std::string& path) {
     return !names_in(path, ".npy").empty() || !names_in(path, ".safetensors").empty();
 }
 
-OpenedCapture open_array_folder(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_array_folder(const std::string& path, const CaptureOptions& options) {
     std::error_code failed;
     if (!fs::is_directory(path, failed)) return open_index(path, options);
     const std::vector<std::string> indexes = names_in(path, ".safetensors.index.json");
     if (indexes.size() == 1) return open_index(path + "/" + indexes[0], options);
     std::vector<std::string> npy = names_in(path, ".npy");
     if (!npy.empty()) return open_npy_files(path, npy, options);
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "safetensors";
     return open_shards(path, names_in(path, ".safetensors"), std::move(info), options);

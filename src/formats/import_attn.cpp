@@ -10,7 +10,7 @@ namespace attnscope::formats {
 
 namespace {
 
-class AttnReader final : public CaptureReader {
+class AttnReader final : public DumpReader {
 public:
     explicit AttnReader(std::unique_ptr<Recording> recording, const std::string& path)
         : recording_(std::move(recording)) {
@@ -35,10 +35,10 @@ public:
             info_.notes.push_back("the recording holds " + std::to_string(n) + " sequences: the first is read");
     }
 
-    const CaptureInfo& info() const override { return info_; }
+    const DumpInfo& info() const override { return info_; }
     bool at_end() const override { return at_ >= info_.n_tokens; }
 
-    Result<const CaptureToken*> next() override {
+    Result<const DumpToken*> next() override {
         while (!at_end()) {
             const int64_t index = at_++;
             auto frame = recording_->frame(index, /*with_q=*/true);
@@ -49,7 +49,7 @@ public:
             turn_ ^= 1;
             auto& [token, kept] = slots_[turn_];
             kept = std::move(*rows);
-            token = CaptureToken{};
+            token = DumpToken{};
             token.index = yielded_++;
             token.number = index;
             token.source = "frame " + std::to_string(index);
@@ -62,15 +62,15 @@ public:
             token.values = kept.weights;
             return &token;
         }
-        return static_cast<const CaptureToken*>(nullptr);
+        return static_cast<const DumpToken*>(nullptr);
     }
 
 private:
     std::unique_ptr<Recording> recording_;
-    CaptureInfo info_;
+    DumpInfo info_;
     int64_t at_ = 0, yielded_ = 0;
     struct Slot {
-        CaptureToken token;
+        DumpToken token;
         FrameRows rows;
     };
     std::array<Slot, 2> slots_; // in turns: the token before is still looked at
@@ -79,10 +79,10 @@ private:
 
 } // namespace
 
-OpenedCapture open_attn(const std::string& path) {
+OpenedDump open_attn(const std::string& path) {
     auto recording = Recording::open(path);
     if (!recording) return recording.error();
-    return std::unique_ptr<CaptureReader>(std::make_unique<AttnReader>(std::move(*recording), path));
+    return std::unique_ptr<DumpReader>(std::make_unique<AttnReader>(std::move(*recording), path));
 }
 
 } // namespace attnscope::formats

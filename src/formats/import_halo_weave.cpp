@@ -93,9 +93,9 @@ Result<std::vector<TokenFiles>> list_tokens(int folder, const std::string& path)
     return tokens;
 }
 
-class HaloWeaveReader final : public CaptureReader {
+class HaloWeaveReader final : public DumpReader {
 public:
-    static OpenedCapture open(const std::string& path) {
+    static OpenedDump open(const std::string& path) {
         std::unique_ptr<HaloWeaveReader> reader(new HaloWeaveReader);
         reader->folder_.fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (reader->folder_.fd < 0) {
@@ -119,14 +119,14 @@ public:
         reader->info_.format = json ? "halo-weave-json" : "halo-weave";
         reader->info_.storage = json ? "json" : "float32";
         reader->info_.n_tokens = static_cast<int64_t>(reader->files_.size());
-        return std::unique_ptr<CaptureReader>(std::move(reader));
+        return std::unique_ptr<DumpReader>(std::move(reader));
     }
 
-    const CaptureInfo& info() const override { return info_; }
+    const DumpInfo& info() const override { return info_; }
     bool at_end() const override { return next_ >= files_.size(); }
 
-    Result<const CaptureToken*> next() override {
-        if (at_end()) return static_cast<const CaptureToken*>(nullptr);
+    Result<const DumpToken*> next() override {
+        if (at_end()) return static_cast<const DumpToken*>(nullptr);
         const TokenFiles files = files_[next_];
         // a labelled folder holds what was kept of another: its gaps are meant
         if (info_.labels.empty() && next_ > 0 && !gap_told_ && files.number > files_[next_ - 1].number + 1) {
@@ -138,7 +138,7 @@ public:
         }
         gap_told_ = false;
         turn_ ^= 1;
-        now().token = CaptureToken{};
+        now().token = DumpToken{};
         now().token.index = static_cast<int64_t>(next_++);
         now().token.number = files.number;
         auto done = files.parts & (part_meta | part_data) ? read_binary(files) : read_json(files);
@@ -185,7 +185,7 @@ private:
     Result<void> read_binary(const TokenFiles& files) {
         const std::string meta_name = token_stem(files) + "_meta.json", data_name = token_stem(files) + "_attn.bin";
         Slot& slot = now();
-        CaptureToken& token = slot.token;
+        DumpToken& token = slot.token;
         token.source = data_name;
         auto meta_file = base::InputFile::open_in(folder_.fd, meta_name, shown(meta_name));
         if (!meta_file) return meta_file.error();
@@ -239,12 +239,12 @@ private:
     }
 
     Folder folder_;
-    CaptureInfo info_;
+    DumpInfo info_;
     std::vector<TokenFiles> files_;
     size_t next_ = 0;
     bool gap_told_ = false;
     struct Slot {
-        CaptureToken token;
+        DumpToken token;
         base::TokenBuffer buffer;  // of the binary form
         std::vector<float> values; // of the JSON form
     };
@@ -255,7 +255,7 @@ private:
 
 } // namespace
 
-OpenedCapture open_halo_weave(const std::string& folder) {
+OpenedDump open_halo_weave(const std::string& folder) {
     return HaloWeaveReader::open(folder);
 }
 

@@ -11,7 +11,7 @@ namespace {
 
 class TokenEvents final : public nlohmann::json_sax<nlohmann::json> {
 public:
-    TokenEvents(std::vector<float>& values, CaptureToken& token) : values_(values), token_(token) {}
+    TokenEvents(std::vector<float>& values, DumpToken& token) : values_(values), token_(token) {}
     std::vector<int64_t> shape;
     std::string problem;
 
@@ -87,7 +87,7 @@ private:
 
     enum class Array { other, shape, data };
     std::vector<float>& values_;
-    CaptureToken& token_;
+    DumpToken& token_;
     int depth_ = 0;
     Array array_ = Array::other;
     std::string key_, top_;
@@ -95,7 +95,7 @@ private:
 
 } // namespace
 
-Result<void> parse_halo_weave_json(const std::string& text, const std::string& name, CaptureToken& token,
+Result<void> parse_halo_weave_json(const std::string& text, const std::string& name, DumpToken& token,
                                    std::vector<float>& values) {
     values.clear();
     TokenEvents events(values, token);

@@ -158,14 +158,14 @@ Result<NpyHeader> read_npy_header(base::ByteStream& bytes, const std::string& na
     return header;
 }
 
-OpenedCapture open_npy(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_npy(const std::string& path, const CaptureOptions& options) {
     auto opened = base::InputFile::open(path);
     if (!opened) return opened.error();
     const auto file = std::make_shared<base::InputFile>(std::move(*opened));
     auto whole = file_stretch(file, 0, file->size());
     auto header = read_npy_header(*whole, path);
     if (!header) return header.error();
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "npy";
     const std::string name = path.substr(path.find_last_of('/') + 1);

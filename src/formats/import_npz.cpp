@@ -92,7 +92,7 @@ bool size_is_possible(const zip_stat_t& status, int64_t needed) {
 
 } // namespace
 
-OpenedCapture open_npz(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_npz(const std::string& path, const CaptureOptions& options) {
     // libzip follows what it is given; that it is a regular file is checked here
     auto file = base::InputFile::open(path);
     if (!file) return file.error();
@@ -111,7 +111,7 @@ OpenedCapture open_npz(const std::string& path, const CaptureOptions& options) {
         zip_error_fini(&error);
         return Error{ErrorKind::damaged, std::move(message)};
     }
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "npz";
     std::vector<StoredArray> arrays;

@@ -3,14 +3,14 @@
 
 namespace attnscope::formats {
 
-OpenedCapture open_raw(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_raw(const std::string& path, const CaptureOptions& options) {
     auto opened = base::InputFile::open(path);
     if (!opened) return opened.error();
     const auto file = std::make_shared<base::InputFile>(std::move(*opened));
     ArrayLayout layout;
     layout.shape = options.shape;
     const auto elements = base::shape_elements(layout.shape, INT64_MAX / 16);
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "raw";
     const bool half = elements && *elements * 2 == file->size(), twice = elements && *elements * 8 == file->size();

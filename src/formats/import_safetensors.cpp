@@ -70,10 +70,10 @@ Result<std::vector<StoredArray>> safetensors_arrays(std::shared_ptr<base::InputF
     return arrays;
 }
 
-OpenedCapture open_safetensors(const std::string& path, const CaptureOptions& options) {
+OpenedDump open_safetensors(const std::string& path, const CaptureOptions& options) {
     auto opened = base::InputFile::open(path);
     if (!opened) return opened.error();
-    CaptureInfo info;
+    DumpInfo info;
     info.path = path;
     info.format = "safetensors";
     auto arrays = safetensors_arrays(std::make_shared<base::InputFile>(std::move(*opened)), info.notes);

@@ -1,6 +1,6 @@
 // Files as other programs write them, read as what they are.
-#include <attnscope/capture_reader.h>
 #include <attnscope/diagnose.h>
+#include <attnscope/dump_reader.h>
 
 #include <gtest/gtest.h>
 
@@ -39,10 +39,10 @@ constexpr Case cases[] = {
 
 TEST(Cases, AreReadAndNamedAsWhatTheyAre) {
     for (const Case& c : cases) {
-        auto reader = CaptureReader::open(std::string(ATTNSCOPE_SOURCE_DIR "/tests/data/cases/") + c.file);
+        auto reader = DumpReader::open(std::string(ATTNSCOPE_SOURCE_DIR "/tests/data/cases/") + c.file);
         ASSERT_TRUE(reader) << c.file << ": " << reader.error().message;
         EXPECT_EQ((*reader)->info().axes, c.axes) << c.file;
-        auto diagnosis = diagnose_capture(**reader);
+        auto diagnosis = diagnose_dump(**reader);
         ASSERT_TRUE(diagnosis) << c.file << ": " << diagnosis.error().message;
         EXPECT_EQ(diagnosis->cause(), c.cause) << c.file << ": " << diagnosis->conclusion;
         EXPECT_EQ(diagnosis->findings.size(), 1u) << c.file << ": " << diagnosis->conclusion;

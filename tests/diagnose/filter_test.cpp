@@ -63,7 +63,7 @@ TEST(Filter, KeepsOneLayerOfAnAliasedCaptureAndSaysSo) {
     write_folder(dir.file("in"), capture);
     const Ran ran = run(program + " filter " + dir.file("in") + " -o " + dir.file("out"));
     EXPECT_EQ(ran.code, 0) << ran.output;
-    auto reader = CaptureReader::open(dir.file("out"));
+    auto reader = DumpReader::open(dir.file("out"));
     ASSERT_TRUE(reader) << reader.error().message;
     ASSERT_EQ((*reader)->info().labels.size(), 1u);
     EXPECT_NE((*reader)->info().labels[0].find("aliasing"), std::string::npos);
@@ -74,7 +74,7 @@ TEST(Filter, KeepsOneLayerOfAnAliasedCaptureAndSaysSo) {
     // filtered again: the labels stay
     const Ran again = run(program + " filter " + dir.file("out") + " -o " + dir.file("twice"));
     EXPECT_EQ(again.code, 0) << again.output;
-    auto twice = CaptureReader::open(dir.file("twice"));
+    auto twice = DumpReader::open(dir.file("twice"));
     ASSERT_TRUE(twice);
     EXPECT_EQ((*twice)->info().labels, (*reader)->info().labels);
 }
@@ -99,9 +99,9 @@ TEST(Filter, WhatIsKeptIsClean) {
         write_folder(in, damaged(name, 5));
         const Ran ran = run(program + " filter '" + in + "' -o '" + out + "'");
         EXPECT_EQ(ran.code, 0) << name << ran.output;
-        auto reader = CaptureReader::open(out);
+        auto reader = DumpReader::open(out);
         ASSERT_TRUE(reader) << name;
-        auto diagnosis = diagnose_capture(**reader);
+        auto diagnosis = diagnose_dump(**reader);
         ASSERT_TRUE(diagnosis) << name;
         EXPECT_EQ(diagnosis->cause(), Cause::clean) << name << ": " << diagnosis->conclusion;
     }

@@ -13,12 +13,12 @@ using namespace attnscope;
 namespace {
 
 // Yields 0, 1, 2, ... in memory that it writes again two calls later; every third call is an error.
-class CountingReader final : public CaptureReader {
+class CountingReader final : public DumpReader {
 public:
     explicit CountingReader(int64_t n, int64_t throws_at = -1) : n_(n), throws_at_(throws_at) {}
-    const CaptureInfo& info() const override { return info_; }
+    const DumpInfo& info() const override { return info_; }
     bool at_end() const override { return calls_ >= n_; }
-    Result<const CaptureToken*> next() override {
+    Result<const DumpToken*> next() override {
         const int64_t call = calls_++;
         if (call == throws_at_) throw std::bad_alloc();
         if (call % 3 == 2) return Error{ErrorKind::damaged, std::to_string(call)};
@@ -32,12 +32,12 @@ public:
 
 private:
     struct Slot {
-        CaptureToken token;
+        DumpToken token;
         std::array<float, 1000> values;
     };
     std::array<Slot, 2> slots_;
     int turn_ = 0;
-    CaptureInfo info_;
+    DumpInfo info_;
     int64_t n_, throws_at_;
     std::atomic<int64_t> calls_{0};
 };

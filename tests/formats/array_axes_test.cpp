@@ -1,9 +1,9 @@
 // What the axes of an array are taken for, stated, and refused where there are two readings.
-#include "formats/capture_files.h"
+#include "formats/dump_files.h"
 #include "support/temp_dir.h"
 
-#include <attnscope/capture_reader.h>
 #include <attnscope/diagnose.h>
+#include <attnscope/dump_reader.h>
 
 #include <gtest/gtest.h>
 
@@ -49,7 +49,7 @@ Prompt make_prompt() {
 // Each token of the prompt, in the order of the queries.
 void expect_prompt(const std::string& path, const Prompt& prompt, int32_t layers = int32_t(n_layer),
                    const CaptureOptions& options = {}) {
-    auto reader = CaptureReader::open(path, options);
+    auto reader = DumpReader::open(path, options);
     ASSERT_TRUE(reader) << path << ": " << reader.error().message;
     EXPECT_EQ((*reader)->info().n_tokens, n_query) << path;
     EXPECT_NE((*reader)->info().axes.find("query 24, key 24"), std::string::npos) << (*reader)->info().axes;
@@ -72,15 +72,15 @@ void expect_prompt(const std::string& path, const Prompt& prompt, int32_t layers
 }
 
 std::string error_of(const std::string& path, const CaptureOptions& options = {}) {
-    auto reader = CaptureReader::open(path, options);
+    auto reader = DumpReader::open(path, options);
     return reader ? "" : reader.error().message;
 }
 
 Diagnosis diagnosed(const std::string& path, const CaptureOptions& options = {}) {
-    auto reader = CaptureReader::open(path, options);
+    auto reader = DumpReader::open(path, options);
     EXPECT_TRUE(reader) << path << ": " << (reader ? "" : reader.error().message);
     if (!reader) return {};
-    auto diagnosis = diagnose_capture(**reader);
+    auto diagnosis = diagnose_dump(**reader);
     EXPECT_TRUE(diagnosis);
     return diagnosis ? *diagnosis : Diagnosis{};
 }
@@ -138,7 +138,7 @@ TEST(ArrayAxes, ReadsAnyOrderThatIsStated) {
     CaptureOptions options;
     options.axes = "query,key,head,layer";
     write_bytes(dir.file("x.npy"), npy_bytes({n_query, n_query, n_head, n_layer}, swapped));
-    auto reader = CaptureReader::open(dir.file("x.npy"), options);
+    auto reader = DumpReader::open(dir.file("x.npy"), options);
     ASSERT_TRUE(reader) << reader.error().message;
     for (int64_t q = 0; q < n_query; ++q) {
         auto token = (*reader)->next();
@@ -180,7 +180,7 @@ TEST(ArrayAxes, ReadsThePromptAndTheStepsOfGenerate) {
         }
     }
     write_npz(dir.file("steps.npz"), members);
-    auto reader = CaptureReader::open(dir.file("steps.npz"));
+    auto reader = DumpReader::open(dir.file("steps.npz"));
     ASSERT_TRUE(reader) << reader.error().message;
     EXPECT_EQ((*reader)->info().n_tokens, n_query + steps);
     for (int64_t i = 0; i < n_query + steps; ++i) {
@@ -241,7 +241,7 @@ TEST(ArrayAxes, ReadsStacksOfMeans) {
     d = diagnosed(dir.file("tail.npy"));
     EXPECT_EQ(d.cause(), Cause::clean) << d.conclusion;
     EXPECT_EQ(d.tokens.size(), size_t(n_query - 10));
-    EXPECT_NE(d.capture.axes.find("token 14, key 24"), std::string::npos) << d.capture.axes;
+    EXPECT_NE(d.dump.axes.find("token 14, key 24"), std::string::npos) << d.dump.axes;
 }
 
 TEST(ArrayAxes, LeavesOtherArraysOutAndNamesThem) {
@@ -256,9 +256,8 @@ TEST(ArrayAxes, LeavesOtherArraysOutAndNamesThem) {
     const Diagnosis d = diagnosed(dir.file("x.npz"));
     EXPECT_EQ(d.cause(), Cause::clean) << d.conclusion;
     EXPECT_EQ(d.tokens.size(), size_t(n_query));
-    ASSERT_EQ(d.capture.notes.size(), 3u);
-    EXPECT_NE((d.capture.notes[0] + d.capture.notes[1] + d.capture.notes[2]).find("--array hidden_states"),
-              std::string::npos);
+    ASSERT_EQ(d.dump.notes.size(), 3u);
+    EXPECT_NE((d.dump.notes[0] + d.dump.notes[1] + d.dump.notes[2]).find("--array hidden_states"), std::string::npos);
     CaptureOptions options;
     options.array = "nothing";
     EXPECT_NE(error_of(dir.file("x.npz"), options).find("it has attentions, hidden_states, logits"), std::string::npos);
@@ -300,8 +299,8 @@ TEST(ArrayAxes, ReadsFoldersOfArraysAndShards) {
     expect_prompt(dir.file("shards"), prompt);
     expect_prompt(index, prompt);
     d = diagnosed(dir.file("shards/attn-00002-of-00004.safetensors"));
-    ASSERT_FALSE(d.capture.notes.empty());
-    EXPECT_NE(d.capture.notes[0].find("one file of several"), std::string::npos);
+    ASSERT_FALSE(d.dump.notes.empty());
+    EXPECT_NE(d.dump.notes[0].find("one file of several"), std::string::npos);
     fs::remove(dir.file("shards/attn-00002-of-00004.safetensors"));
     EXPECT_NE(error_of(index).find("belong together"), std::string::npos) << error_of(index);
     write_bytes(index, "{\"weight_map\": {\"a\": \"../../etc/passwd\"}}");
@@ -315,7 +314,7 @@ TEST(ArrayAxes, ReadsEveryElementTypeOfNumPy) {
         std::string text = npy_bytes(shape, {});
         text.replace(text.find("<f4"), 3, type);
         write_bytes(dir.file("x.npy"), text + bytes);
-        auto reader = CaptureReader::open(dir.file("x.npy"));
+        auto reader = DumpReader::open(dir.file("x.npy"));
         EXPECT_TRUE(reader) << type << ": " << (reader ? "" : reader.error().message);
         if (!reader) return std::vector<float>{};
         auto token = (*reader)->next();

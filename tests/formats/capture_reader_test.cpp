@@ -1,7 +1,7 @@
-#include "formats/capture_files.h"
+#include "formats/dump_files.h"
 #include "support/temp_dir.h"
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 
 #include <gtest/gtest.h>
 
@@ -34,7 +34,7 @@ struct Read {
 
 Read read_all(const std::string& path, const CaptureOptions& options = {}) {
     Read read;
-    auto reader = CaptureReader::open(path, options);
+    auto reader = DumpReader::open(path, options);
     if (!reader) {
         read.open_error = reader.error().message;
         return read;
@@ -78,7 +78,7 @@ SyntheticCapture small_capture() {
 
 } // namespace
 
-TEST(CaptureReader, ReadsArraysInEitherOrderAndEveryContainer) {
+TEST(DumpReader, ReadsArraysInEitherOrderAndEveryContainer) {
     TempDir dir;
     const auto values = counting_values();
     write_bytes(dir.file("c.npy"), npy_bytes(stacked, values));
@@ -99,7 +99,7 @@ TEST(CaptureReader, ReadsArraysInEitherOrderAndEveryContainer) {
     expect_counting(read_all(dir.file("x.bin"), options));
 }
 
-TEST(CaptureReader, ReadsBothFormsOfAHaloWeaveFolderExactly) {
+TEST(DumpReader, ReadsBothFormsOfAHaloWeaveFolderExactly) {
     TempDir dir;
     const SyntheticCapture capture = small_capture();
     for (const bool json : {false, true}) {
@@ -114,7 +114,7 @@ TEST(CaptureReader, ReadsBothFormsOfAHaloWeaveFolderExactly) {
 }
 
 // diagnose looks at a token while the next one is read.
-TEST(CaptureReader, ATokenStaysWhileTheNextOneIsRead) {
+TEST(DumpReader, ATokenStaysWhileTheNextOneIsRead) {
     TempDir dir;
     const auto values = counting_values();
     std::vector<std::string> paths;
@@ -126,12 +126,12 @@ TEST(CaptureReader, ATokenStaysWhileTheNextOneIsRead) {
     write_halo_weave(path("binary"), small_capture(), false);
     write_halo_weave(path("json"), small_capture(), true);
     for (const std::string& file : paths) {
-        auto reader = CaptureReader::open(file);
+        auto reader = DumpReader::open(file);
         ASSERT_TRUE(reader) << reader.error().message;
         auto token = (*reader)->next();
         ASSERT_TRUE(token && *token);
         for (int64_t i = 0; i < 3; ++i) {
-            const CaptureToken& now = **token;
+            const DumpToken& now = **token;
             const std::vector<float> before(now.values.begin(), now.values.end());
             auto next = (*reader)->next();
             ASSERT_TRUE(next && *next);
@@ -143,7 +143,7 @@ TEST(CaptureReader, ATokenStaysWhileTheNextOneIsRead) {
 }
 
 // What a folder's own metadata.json may be without spoiling the tokens beside it.
-TEST(CaptureReader, ReadsTokensBesideABrokenMetadataFile) {
+TEST(DumpReader, ReadsTokensBesideABrokenMetadataFile) {
     TempDir dir;
     const std::string folder = dir.file("capture"), metadata = folder + "/metadata.json";
     write_halo_weave(folder, small_capture(), false);
@@ -171,7 +171,7 @@ TEST(CaptureReader, ReadsTokensBesideABrokenMetadataFile) {
     expect_tokens("a link in a circle");
 }
 
-TEST(CaptureReader, RefusesShapesThatAreNoAttention) {
+TEST(DumpReader, RefusesShapesThatAreNoAttention) {
     TempDir dir;
     const std::string folder = dir.file("capture"), meta = folder + "/token_00001_meta.json";
     write_halo_weave(folder, small_capture(), false);
@@ -186,7 +186,7 @@ TEST(CaptureReader, RefusesShapesThatAreNoAttention) {
     }
 }
 
-TEST(CaptureReader, RefusesBrokenTokensOfTheOlderForm) {
+TEST(DumpReader, RefusesBrokenTokensOfTheOlderForm) {
     TempDir dir;
     const std::string folder = dir.file("capture"), file = folder + "/token_00001.json";
     write_halo_weave(folder, small_capture(), true);
@@ -203,7 +203,7 @@ TEST(CaptureReader, RefusesBrokenTokensOfTheOlderForm) {
     }
 }
 
-TEST(CaptureReader, StepsOverBrokenTokensOfAFolderAndSaysWhatIsWrong) {
+TEST(DumpReader, StepsOverBrokenTokensOfAFolderAndSaysWhatIsWrong) {
     TempDir dir;
     const std::string folder = dir.file("capture");
     write_halo_weave(folder, make_clean({}, 3, 8, 1), false);
@@ -225,7 +225,7 @@ TEST(CaptureReader, StepsOverBrokenTokensOfAFolderAndSaysWhatIsWrong) {
     EXPECT_NE(read.errors[5].find("symbolic link"), std::string::npos) << read.errors[5];
 }
 
-TEST(CaptureReader, SaysWhichTokensAreMissingBetweenOthers) {
+TEST(DumpReader, SaysWhichTokensAreMissingBetweenOthers) {
     TempDir dir;
     const std::string folder = dir.file("capture");
     write_halo_weave(folder, make_clean({}, 3, 6, 1), false);
@@ -239,7 +239,7 @@ TEST(CaptureReader, SaysWhichTokensAreMissingBetweenOthers) {
     EXPECT_EQ(read.errors[0], "tokens 2 to 3 are missing");
 }
 
-TEST(CaptureReader, RefusesFoldersWithoutTokens) {
+TEST(DumpReader, RefusesFoldersWithoutTokens) {
     TempDir dir;
     fs::create_directory(dir.file("empty"));
     EXPECT_NE(read_all(dir.file("empty")).open_error.find("not a capture folder"), std::string::npos);
@@ -248,7 +248,7 @@ TEST(CaptureReader, RefusesFoldersWithoutTokens) {
     EXPECT_NE(read_all(dir.file("nowhere")).open_error.find("No such file"), std::string::npos);
 }
 
-TEST(CaptureReader, DoesNotWaitForPipesOrReadDevices) {
+TEST(DumpReader, DoesNotWaitForPipesOrReadDevices) {
     TempDir dir;
     const std::string folder = dir.file("capture");
     write_halo_weave(folder, small_capture(), false);
@@ -260,7 +260,7 @@ TEST(CaptureReader, DoesNotWaitForPipesOrReadDevices) {
     EXPECT_NE(read_all("/dev/zero").open_error, "");
 }
 
-TEST(CaptureReader, BoundsTheDepthOfJson) {
+TEST(DumpReader, BoundsTheDepthOfJson) {
     TempDir dir;
     const std::string folder = dir.file("capture");
     write_halo_weave(folder, small_capture(), false);
@@ -276,7 +276,7 @@ TEST(CaptureReader, BoundsTheDepthOfJson) {
     EXPECT_NE(read_all(older).errors.at(0).find("nests deeper"), std::string::npos);
 }
 
-TEST(CaptureReader, RefusesArraysThatClaimMoreThanTheyHold) {
+TEST(DumpReader, RefusesArraysThatClaimMoreThanTheyHold) {
     TempDir dir;
     const auto values = counting_values();
     const std::string whole = npy_bytes(stacked, values);
@@ -295,7 +295,7 @@ TEST(CaptureReader, RefusesArraysThatClaimMoreThanTheyHold) {
 }
 
 // Every cut and many flipped bytes: an error or a token, never more.
-TEST(CaptureReader, SurvivesCutAndFlippedBytes) {
+TEST(DumpReader, SurvivesCutAndFlippedBytes) {
     TempDir dir;
     const auto values = counting_values();
     write_npz(dir.file("seed.npz"), "x", npy_bytes(stacked, values), true);

@@ -31,7 +31,7 @@ TEST(ExportHaloWeave, GivesBackTheRowsOfTheRecordingInBothForms) {
         const std::string folder = dir.file(json ? "json" : "binary");
         auto written = formats::export_halo_weave(**recording, {}, folder, json);
         ASSERT_TRUE(written) << written.error().message;
-        auto reader = CaptureReader::open(folder);
+        auto reader = DumpReader::open(folder);
         ASSERT_TRUE(reader) << reader.error().message;
         EXPECT_EQ((*reader)->info().n_tokens, *written);
         int64_t n = 0;
@@ -90,9 +90,9 @@ TEST(DiagnoseRecording, FindsNothingWrongInOurOwn) {
         WriterOptions options;
         options.overwrite = true;
         write_recording(path, geometry, 40, options);
-        auto reader = CaptureReader::open(path);
+        auto reader = DumpReader::open(path);
         ASSERT_TRUE(reader) << reader.error().message;
-        auto diagnosis = diagnose_capture(**reader);
+        auto diagnosis = diagnose_dump(**reader);
         ASSERT_TRUE(diagnosis) << diagnosis.error().message;
         EXPECT_TRUE(diagnosis->good()) << diagnosis->conclusion;
     }

@@ -24,9 +24,9 @@ inline void write_file(const std::string& path, const uint8_t* data, size_t size
 }
 
 inline void diagnose(const std::string& path, const CaptureOptions& options = {}) {
-    auto reader = CaptureReader::open(path, options);
+    auto reader = DumpReader::open(path, options);
     if (!reader) return;
-    auto diagnosis = diagnose_capture(**reader);
+    auto diagnosis = diagnose_dump(**reader);
     if (diagnosis && diagnosis->keep.size() != diagnosis->tokens.size()) __builtin_trap();
 }
 

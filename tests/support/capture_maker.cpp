@@ -33,8 +33,8 @@ float round_to_half(float x) {
     return std::ldexp(std::nearbyint(std::ldexp(x, -bits)), bits);
 }
 
-CaptureToken SyntheticToken::view(int64_t index) const {
-    CaptureToken token;
+DumpToken SyntheticToken::view(int64_t index) const {
+    DumpToken token;
     token.index = token.number = index;
     token.source = "synthetic";
     token.n_layer = n_layer;

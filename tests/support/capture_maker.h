@@ -2,8 +2,8 @@
 // names. Deterministic: the same seed makes the same capture on every machine up to floating-point rounding.
 #pragma once
 
-#include <attnscope/capture_reader.h>
 #include <attnscope/diagnose.h>
+#include <attnscope/dump_reader.h>
 
 #include <cstdint>
 #include <random>
@@ -35,12 +35,12 @@ struct SyntheticToken {
     int64_t own_column = -1;   // of a prompt's query
     std::vector<float> values; // (n_layer, n_head, n_context)
 
-    CaptureToken view(int64_t index) const;
+    DumpToken view(int64_t index) const;
     float* row(int32_t layer, int32_t head) { return values.data() + (int64_t(layer) * n_head + head) * n_context; }
 };
 
 struct SyntheticCapture {
-    CaptureInfo info;
+    DumpInfo info;
     std::vector<SyntheticToken> tokens;
     Diagnosis diagnose() const;
 };

@@ -194,9 +194,9 @@ Result<Json> recording_health(Recording& recording) {
 }
 
 Result<Json> capture_health(const std::string& path) {
-    Result<std::unique_ptr<CaptureReader>> reader = CaptureReader::open(path);
+    Result<std::unique_ptr<DumpReader>> reader = DumpReader::open(path);
     if (!reader) return reader.error();
-    Result<Diagnosis> d = diagnose_capture(**reader);
+    Result<Diagnosis> d = diagnose_dump(**reader);
     if (!d) return d.error();
     Json tokens = Json::array(), findings = Json::array();
     for (size_t i = 0; i < d->tokens.size(); ++i) {

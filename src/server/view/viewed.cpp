@@ -1,6 +1,6 @@
 #include "server/view/viewed.h"
 
-#include <attnscope/capture_reader.h>
+#include <attnscope/dump_reader.h>
 #include <attnscope/rows.h>
 
 #include <algorithm>
@@ -60,7 +60,7 @@ Result<std::shared_ptr<Viewed>> Viewed::open(const std::string& path) {
     const ErrorKind why = recording.error().kind;
     std::error_code ec;
     if (why != ErrorKind::not_ours && !std::filesystem::is_directory(path, ec)) return recording.error();
-    Result<std::unique_ptr<CaptureReader>> capture = CaptureReader::open(path);
+    Result<std::unique_ptr<DumpReader>> capture = DumpReader::open(path);
     if (!capture) return capture.error();
     return std::shared_ptr<Viewed>(new Viewed(path, Kind::capture));
 }

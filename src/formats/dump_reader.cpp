@@ -17,7 +17,7 @@ bool ends_with(const std::string& text, const char* end) {
 
 } // namespace
 
-Result<std::unique_ptr<CaptureReader>> CaptureReader::open(const std::string& path, const CaptureOptions& options) {
+Result<std::unique_ptr<DumpReader>> DumpReader::open(const std::string& path, const CaptureOptions& options) {
     std::error_code failed;
     if (std::filesystem::is_directory(path, failed)) {
         auto folder = open_halo_weave(path);

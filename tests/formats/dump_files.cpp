@@ -1,4 +1,4 @@
-#include "formats/capture_files.h"
+#include "formats/dump_files.h"
 
 #include "formats/export_halo_weave.h"
 

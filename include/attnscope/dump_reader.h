@@ -1,10 +1,10 @@
 // Captures of attention as anybody made them: Halo Weave folders (both forms), .npy, .npz, .safetensors, raw
 // float32, and our own recordings. Nothing in them is trusted; nothing but two tokens is kept in memory.
 //
-// A capture yields tensors of [layers, heads, context]: row (l, h) is what query head h of layer l is said to give to
+// A dump yields tensors of [layers, heads, context]: row (l, h) is what query head h of layer l is said to give to
 // each place of the context when the model had read that token. Arrays may lie otherwise: a prompt's maps
 // [layer, head, query, key] (stacked, or one array a layer), with axes of 1, in any order that `axes` states. Which
-// axes were read as what is said in CaptureInfo::axes; a shape that can be read in two ways is refused with the question.
+// axes were read as what is said in DumpInfo::axes; a shape that can be read in two ways is refused with the question.
 #pragma once
 
 #include <attnscope/error.h>
@@ -19,7 +19,7 @@ namespace attnscope {
 
 class Recording;
 
-// What a capture says of the model it came from; 0 where it says nothing.
+// What a dump says of the model it came from; 0 where it says nothing.
 struct StatedModel {
     std::string name;
     int32_t n_layer = 0;
@@ -30,11 +30,11 @@ struct StatedModel {
     bool learned_sinks = false; // known from a recording's geometry only
 };
 
-struct CaptureInfo {
+struct DumpInfo {
     std::string path;
     std::string format;       // "halo-weave", "halo-weave-json", "npy", "npz", "safetensors", "raw", "attn"
     std::string storage;      // element type as stored: "float32", "float16", "bfloat16", "float64", "json"
-    int64_t n_tokens = 0;     // tokens the capture claims to hold; next() yields at most as many
+    int64_t n_tokens = 0;     // tokens the dump claims to hold; next() yields at most as many
     bool rectangular = false; // tokens are stacked in one array, so that all have the width of the longest
     StatedModel model;
     std::vector<std::string> labels; // what an earlier `filter` said of the data, in its words
@@ -46,14 +46,14 @@ struct CaptureInfo {
 
 // One token's tensor, (n_layer, n_head, n_context) float32, C order. Borrowed until the second call of next() after
 // the one that yielded it: one token can be looked at while another is read.
-struct CaptureToken {
-    int64_t index = 0;  // place in the capture: 0, 1, 2, ...
-    int64_t number = 0; // the number the capture itself gives the token (file names); == index elsewhere
+struct DumpToken {
+    int64_t index = 0;  // place in the dump: 0, 1, 2, ...
+    int64_t number = 0; // the number the dump itself gives the token (file names); == index elsewhere
     std::string source; // file, or array, the tensor came from
     int32_t n_layer = 0;
     int32_t n_head = 0;
     int64_t n_context = 0;
-    int64_t stated_context = -1; // context length that the capture states for this token; -1: none
+    int64_t stated_context = -1; // context length that the dump states for this token; -1: none
     int64_t own_column = -1;     // the column of the token itself, where a prompt's map says it; -1: the last used one
     int32_t token_id = -1;
     std::string text;
@@ -68,18 +68,18 @@ struct CaptureOptions {
 };
 
 // Used by one thread at a time. Reads forwards once; open again to read again.
-class CaptureReader {
+class DumpReader {
 public:
     // Finds the format from the path and the first bytes. Errors: not_found, io, not_ours (nothing we know),
     // damaged (a known format with a broken header), unsupported (a shape or type that is no attention).
-    static Result<std::unique_ptr<CaptureReader>> open(const std::string& path, const CaptureOptions& options = {});
-    virtual ~CaptureReader() = default;
+    static Result<std::unique_ptr<DumpReader>> open(const std::string& path, const CaptureOptions& options = {});
+    virtual ~DumpReader() = default;
 
-    virtual const CaptureInfo& info() const = 0;
+    virtual const DumpInfo& info() const = 0;
     // The next token, or nullptr after the last. An error of kind damaged or not_found concerns this token
     // alone: the reader has stepped over it and may be asked again, unless at_end(). Other errors end the
     // capture.
-    virtual Result<const CaptureToken*> next() = 0;
+    virtual Result<const DumpToken*> next() = 0;
     // Nothing more can be read: all was yielded, or what is left is out of reach.
     virtual bool at_end() const = 0;
 };
