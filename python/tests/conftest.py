@@ -13,7 +13,8 @@ import pytest  # noqa: E402
 
 import attnscope as at  # noqa: E402
 
-PROMPT = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in Kyoto. Who repairs clocks, and in which city?"
+QUESTION = "Anna keeps bees in Oslo. Boris bakes bread in Lisbon. Chen repairs clocks in Kyoto. Who repairs clocks, and in which city?"
+PROMPT = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def command(*args: object, check: bool = True) -> subprocess.CompletedProcess:
@@ -45,7 +46,7 @@ def smollm2(folder):
     """43 tokens of a real model: 37 of the prompt, decoded together, and 6 generated."""
     path = folder / "smollm2.attn"
     known_model("smollm2")
-    command("capture", "-m", "smollm2", "--chat", "--temp", "0", "-n", "24", "-p", PROMPT, "-o", path)
+    command("capture", "-m", "smollm2", "--temp", "0", "-n", "24", "-p", PROMPT, "-o", path)
     return path
 
 

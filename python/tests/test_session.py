@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import PROMPT, command, known_model
+from conftest import QUESTION, command, known_model
 
 import attnscope as at
 
@@ -23,12 +23,20 @@ def tiny(tmp_path_factory):
 
 def test_a_captured_run_is_what_the_command_captures(full, run):
     known_model("smollm2")
-    again = at.capture("smollm2", PROMPT, chat=True, temperature=0, n_predict=24, progress=False)
+    again = at.capture("smollm2", [int(t) for t in run.tokens[: run.n_prompt]], temperature=0, n_predict=24, progress=False)
     assert np.array_equal(again.tokens, run.tokens)
     assert again.text == run.text
     assert np.array_equal(again[:], full)
     assert again.verify().good
     assert again.info["entry"] == "interposed"
+
+
+def test_a_chat_is_what_the_model_s_own_template_makes_of_it():
+    known_model("smollm2")
+    chat = at.capture("smollm2", QUESTION, chat=True, temperature=0, n_predict=1, progress=False)
+    with at.Session("smollm2") as s:
+        assert list(chat.tokens[: chat.n_prompt]) == list(s.tokenize(s.chat_prompt(QUESTION), parse_special=True))
+        assert s.chat_prompt(QUESTION).startswith("<|im_start|>system\n") and QUESTION in s.chat_prompt(QUESTION)
 
 
 def test_a_temporary_recording_lives_as_long_as_its_run(tiny, tmp_path):

@@ -94,8 +94,9 @@ template <typename Set> void copy_with(const std::string& from, const std::strin
     const std::unique_ptr<gguf_context, decltype(&gguf_free)> copy(gguf_init_empty(), gguf_free);
     gguf_set_kv(copy.get(), file.get());
     set(copy.get());
-    for (ggml_tensor* t = ggml_get_first_tensor(weights); t; t = ggml_get_next_tensor(weights, t))
-        gguf_add_tensor(copy.get(), t);
+    for (ggml_tensor* t = ggml_get_first_tensor(weights); t; t = ggml_get_next_tensor(weights, t)) {
+        if (gguf_find_tensor(file.get(), ggml_get_name(t)) >= 0) gguf_add_tensor(copy.get(), t); // not the blob of all
+    }
     ASSERT_TRUE(gguf_write_to_file(copy.get(), to.c_str(), false));
 }
 void set_u32(const std::string& from, const char* key, uint32_t value, const std::string& to) {

@@ -167,7 +167,7 @@ async function slowAnswers() {
         }));
         const agree = ({ token, rows }) => shown(token).forEach(({ column, weight }, i) => {
             assert.equal(Number(rows[i][1]), column, `token ${token}`);
-            assert.ok(Math.abs(percentOf(rows[i][0]) - weight) < 1e-3 * weight + 1e-7, `token ${token}: ${rows[i][0]} is not ${weight}`);
+            assert.ok(prints(rows[i][0], weight), `token ${token}: ${rows[i][0]} is not ${weight}`);
         });
         const before = await stands();
         agree(before);
