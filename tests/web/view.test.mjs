@@ -244,8 +244,11 @@ async function long() {
             await page.evaluate((t) => { location.hash = `token=${t}`; }, token);
             await page.waitForSelector(`.text-place[data-ready="${token}"]`, { timeout: 60000 });
             assert.ok(await page.locator('.tok.selected').isVisible(), `token ${token} is not in sight`);
-            const [place, box] = [await page.locator('.text-place').boundingBox(), await page.locator('.tok.selected').boundingBox()];
-            assert.ok(box.y >= place.y - 4 && box.y + box.height <= place.y + place.height + 4, `token ${token} lies outside`);
+            // The pieces around it may be laid out a frame later.
+            await page.waitForFunction(() => {
+                const [place, box] = ['.text-place', '.tok.selected'].map((at) => document.querySelector(at)?.getBoundingClientRect());
+                return box && box.top >= place.top - 4 && box.bottom <= place.bottom + 4;
+            }, null, { timeout: 10000 }).catch(() => assert.fail(`token ${token} lies outside`));
         }
         const shown = JSON.parse(run(binary, ['show', path, '--token', '500', '--json', '--hide-first', '--top', '8']));
         await page.waitForFunction((column) => document.querySelector('.side table.reads tr td:nth-child(2)')?.textContent === String(column), shown.top[0].column);
