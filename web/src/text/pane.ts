@@ -58,6 +58,7 @@ export class TextPane {
     private body = document.createElement('div');
     private resized: ResizeObserver;
     private ended = false;
+    private brought?: HTMLElement; // kept in sight while the blocks around it get their real heights
 
     constructor(private root: HTMLElement, private on: { hover: (token: number) => void; select: (token: number) => void }) {
         root.classList.add('pane');
@@ -81,6 +82,7 @@ export class TextPane {
             if (token >= 0) this.on.select(token);
         });
         root.addEventListener('scroll', () => this.draw_lines(), { passive: true });
+        for (const by of ['wheel', 'pointerdown', 'touchstart']) root.addEventListener(by, () => { this.brought = undefined; }, { passive: true });
         this.resized = new ResizeObserver(() => this.draw_lines());
         this.resized.observe(root);
     }
@@ -205,6 +207,18 @@ export class TextPane {
         }
     }
 
+    // Heights of blocks that were never in sight are estimates: what they turn out to be moves the rest.
+    private bring(span: HTMLElement) {
+        this.brought = span;
+        let frames = 60;
+        const step = () => {
+            if (this.ended || this.brought !== span || frames-- === 0) return;
+            span.scrollIntoView({ block: 'nearest' });
+            requestAnimationFrame(step);
+        };
+        step();
+    }
+
     mark(token: number, scroll: boolean) {
         for (const span of this.marked) span.classList.remove('selected');
         const block = this.blocks[this.block_of[this.run_of[token]]];
@@ -212,7 +226,7 @@ export class TextPane {
         const span = this.spans[this.run_of[token]];
         this.marked = span ? [span] : [];
         span?.classList.add('selected');
-        if (span && scroll) span.scrollIntoView({ block: 'nearest' });
+        if (span && scroll) this.bring(span);
     }
 
     draw(lines: Line[]) {
