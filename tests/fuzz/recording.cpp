@@ -65,7 +65,7 @@ void read_everything() {
             auto frame = recording.frame({i, int64_t(s)}, true, true);
             if (fine(frame)) require(frame->k.size() == geometry.k_bytes() && frame->sequence <= int64_t(s));
             if (geometry.max_heads() > 0)
-                (void)fine(recording.rows({i, int64_t(s)}, std::vector<int32_t>{0}, std::vector<int32_t>{0}));
+                (void)fine(recording.rows({i, int64_t(s)}, RowSelection{{0}, {0}}));
         }
         (void)fine(recording.keys(0, 0, columns, int64_t(s)));
     }
