@@ -64,8 +64,7 @@ void read_everything() {
         for (int64_t i = std::max<int64_t>(0, columns - 6); i < columns; ++i) {
             auto frame = recording.frame({i, int64_t(s)}, true, true);
             if (fine(frame)) require(frame->k.size() == geometry.k_bytes() && frame->sequence <= int64_t(s));
-            if (geometry.max_heads() > 0)
-                (void)fine(recording.rows({i, int64_t(s)}, RowSelection{{0}, {0}}));
+            if (geometry.max_heads() > 0) (void)fine(recording.rows({i, int64_t(s)}, RowSelection{{0}, {0}}));
         }
         (void)fine(recording.keys(0, 0, columns, int64_t(s)));
     }

@@ -40,7 +40,6 @@ int main(int argc, char** argv) {
     std::mt19937 random(1);
     int n = 0;
     for (const auto& path : seeds) {
-
         std::fprintf(stderr, "%s\n", path.filename().c_str()); // the last line before an abort names the input
         std::ifstream in(path, std::ios::binary);
         const Bytes bytes{std::istreambuf_iterator<char>(in), {}};
