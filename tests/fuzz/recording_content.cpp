@@ -109,7 +109,9 @@ void fill_sequences(Input& in, Database& db, int64_t n, const auto& put_meta) {
         s.parent = i == 0 ? -1 : number(in, -1, i - 1);
         s.n_shared = s.parent < 0 ? 0 : number(in, 0, n);
         const int64_t n_own = i == 0 ? n : in.ConsumeBool() ? 0 : number(in, 0, 1);
-        s.n_frames = static_cast<int64_t>(static_cast<uint64_t>(s.n_shared) + static_cast<uint64_t>(n_own));
+        // what is out of bounds is refused before its checksum is looked at, and has no sum that a number could hold
+        const bool in_bounds = std::min(s.n_shared, n_own) >= 0 && std::max(s.n_shared, n_own) < max_index;
+        s.n_frames = in_bounds ? s.n_shared + n_own : 0;
         s.keys_of = number(in, -1, i - 1);
         s.geometry = static_cast<int32_t>(number(in, 0, 0));
         s.ended = in.ConsumeBool();
@@ -117,7 +119,7 @@ void fill_sequences(Input& in, Database& db, int64_t n, const auto& put_meta) {
         const auto columns = {s.id, s.parent, s.n_shared, n_own, s.keys_of, int64_t(s.geometry), int64_t(s.ended)};
         int column = 0;
         for (const int64_t value : columns) sequence_row->bind(++column, value);
-        must(sequence_row->bind(8, sequence_checksum(s))
+        must(sequence_row->bind(8, in_bounds ? sequence_checksum(s) : 0)
                  .bind(9, std::string_view(s.label))
                  .bind(10, std::string_view(""))
                  .run());
