@@ -30,6 +30,7 @@ if ! cat "${requirements[@]}" | cmp -s - "$venv/installed.txt"; then
     cat "${requirements[@]}" >"$venv/installed.txt"
 fi
 "$venv/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps "$work"/dist/attnscope-*.whl
+export ATTNSCOPE_MADE_RECORDING=$built/bin/made_recording # makes what a real model takes long to write
 # From elsewhere, so that nothing of the tree can be imported.
 tests=$PWD/python/tests
 config=$PWD/pyproject.toml

@@ -69,20 +69,29 @@ class Session:
     at a time; it runs on a thread of its own, without the GIL.
     """
 
-    def __init__(self, model: str | os.PathLike[str] = "", **options: Any):
+    def __init__(self, model: str | os.PathLike[str] = "", *, _only_read: bool = False, **options: Any):
         session, generate = _split(options)
         if generate:
             raise InvalidArgument(f"{', '.join(generate)}: an option of generate(), not of the session")
-        self._core = _core.Session(find_model(model), session)
+        # Models that write no text are read into a file only: their tokens see each other, so that no row is there before the last.
+        self._core = _core.Session(find_model(model), {**session, "only_read": _only_read})
         self._running: Generation | None = None
 
     def generate(
-        self, prompt: Any, *, chat: bool = False, prompt_frames: bool = False, on_text: Callable[[str], Any] | None = None, **options: Any
+        self,
+        prompt: Any,
+        *,
+        chat: bool = False,
+        parse_special: bool = True,
+        prompt_frames: bool = False,
+        on_text: Callable[[str], Any] | None = None,
+        **options: Any,
     ) -> Generation:
         """Reads ``prompt`` after what the context holds, then generates; iterate over what this returns.
 
         ``prompt``: text, token ids, or messages ``[{"role", "content"}]`` for the model's chat template (``chat=True``
-        makes a text the user's message). Yields a Frame for each generated token, and before them one for each token of
+        makes a text the user's message). Control tokens written out in a text are those tokens, as for ``attnscope capture``;
+        ``parse_special=False`` reads them as text. Yields a Frame for each generated token, and before them one for each token of
         the prompt with ``prompt_frames``. ``on_text`` receives pieces of text as they are chosen, on another thread.
         Options: n_predict (128; -1: until the model stops), temperature (0: greedy), top_k, top_p, min_p, seed, ...;
         prompt_rows ('all', 'none', or how many of the last tokens of the prompt keep their queries).
@@ -92,11 +101,13 @@ class Session:
             raise InvalidArgument(f"{', '.join(session)}: an option of the session, not of generate()")
         if self._running is not None:
             self._running.close()
-        self._running = Generation(self._core, self._tokens(prompt, chat), generate, bool(prompt_frames), function(on_text, "on_text"))
+        self._running = Generation(self._core, self._tokens(prompt, chat, bool(parse_special)), generate, bool(prompt_frames), function(on_text, "on_text"))
         return self._running
 
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """The model's own token ids of a text."""
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        """The model's own token ids of a text. ``add_special``: with the tokens that the model wants at the beginning and the
+        end. ``parse_special``: ``"<|im_start|>"`` and the like are the model's control tokens, as everywhere in attnscope; False
+        reads them as text."""
         return self._core.tokenize(text_of(text, "a text"), bool(add_special), bool(parse_special))
 
     def chat_prompt(self, messages: str | Sequence[Mapping[str, str]]) -> str:
@@ -110,15 +121,15 @@ class Session:
             turns.append((text_of(message["role"], "a message's role"), text_of(message["content"], "a message's content")))
         return self._core.chat_prompt(turns)
 
-    def _tokens(self, prompt: Any, chat: bool) -> list[int]:
+    def _tokens(self, prompt: Any, chat: bool, parse_special: bool) -> list[int]:
         if isinstance(prompt, str) and not chat:
-            tokens = self.tokenize(prompt)
+            tokens = self.tokenize(prompt, parse_special=parse_special)
         elif isinstance(prompt, str):
-            tokens = self.tokenize(self.chat_prompt(prompt), parse_special=True)
+            tokens = self.tokenize(self.chat_prompt(prompt))
         else:
             given = items(prompt, "a prompt that is no text")
             if given and isinstance(given[0], Mapping):
-                tokens = self.tokenize(self.chat_prompt(given), parse_special=True)
+                tokens = self.tokenize(self.chat_prompt(given))
             else:
                 tokens = [whole(t, "a token of the prompt", -(2**31), 2**31 - 1) for t in given]
         if not tokens:
@@ -236,6 +247,7 @@ def capture(
     path: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     chat: bool = False,
+    parse_special: bool = True,
     progress: bool | None = None,
     **options: Any,
 ) -> Run:
@@ -243,15 +255,16 @@ def capture(
 
     >>> run = at.capture("model.gguf", "Why is the sky blue?", chat=True, n_predict=64)
 
-    ``model``: a GGUF file, or a name that ``attnscope models`` knows. ``prompt`` and the options: as Session and
+    ``model``: a GGUF file, or a name that ``attnscope models`` knows. ``n_predict=0`` only reads the prompt, which embedding models,
+    encoders and diffusion writers do as well: their rows look both ways. ``prompt`` and the options: as Session and
     Session.generate. ``path``: the file to write; without it a temporary one that lives as long as the Run does
     (``run.save(path)`` keeps it). ``progress``: None shows it where somebody looks (a terminal or a notebook). A
     control-C raises KeyboardInterrupt; a file that was asked for then holds what was captured until then, marked incomplete.
     """
     session_options, generate_options = _split(options)
     path = None if path is None else path_of(path)
-    with Session(model, **session_options) as session:
-        tokens = session._tokens(prompt, chat)
+    with Session(model, _only_read=generate_options.get("n_predict") == 0, **session_options) as session:
+        tokens = session._tokens(prompt, chat, bool(parse_special))
         folder = None
         if path is None:
             folder = tempfile.mkdtemp(prefix="attnscope-")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _core
-from .arguments import path as path_of
+from .arguments import path as path_of, whole
 from .errors import OutOfRange
 from .exports import Exports
 from .indexing import axis, checked, chosen, number, select
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from ._core import LayerInfo
 
 
-def open(path: str | os.PathLike[str]) -> Run:
+def open(path: str | os.PathLike[str], *, sequence: int = 0) -> Run:
     """Opens a recording, complete or still being written. Reads its header only.
 
+    ``sequence``: which one, where the recording holds several (a server's requests): :attr:`Run.sequences` lists them.
     Raises NotFound, NotARecording, TooNew or Damaged, with a sentence that says what to do.
     """
-    return Run(path)
+    return Run(path, sequence=sequence)
 
 
 class Run(Questions, Exports):
@@ -45,8 +46,8 @@ class Run(Questions, Exports):
     by its path.
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
-        self._core = _core.Recording(path_of(path))
+    def __init__(self, path: str | os.PathLike[str], *, sequence: int = 0):
+        self._core = _core.Recording(path_of(path), whole(sequence, "sequence", 0))
 
     # ---- what it is -------------------------------------------------------------------------------------------------
 
@@ -56,8 +57,19 @@ class Run(Questions, Exports):
         return self._core.path
 
     @property
+    def sequence(self) -> int:
+        """Which of the recording's sequences this is; 0 where there is one."""
+        return self._core.sequence
+
+    @property
+    def sequences(self) -> list[dict[str, Any]]:
+        """All sequences of the file, as it is now: ``id``, ``label`` (the captured program's name for it, or ''), ``n_tokens`` (with
+        the shared ones), ``parent`` (the sequence whose first ``n_shared`` tokens it shares; -1: none), ``ended``, ``end_reason``."""
+        return self._core.sequences
+
+    @property
     def n_tokens(self) -> int:
-        """Tokens in the recording, prompt and generated."""
+        """Tokens in the sequence, prompt and generated."""
         return self._core.n_tokens
 
     @property
@@ -256,4 +268,9 @@ class Run(Questions, Exports):
         self.close()
 
     def __reduce__(self) -> tuple:
-        return (Run, (os.path.abspath(self.path),))
+        return (_again, (os.path.abspath(self.path), self.sequence))
+
+
+def _again(path: str, sequence: int) -> Run:
+    """What a pickle calls."""
+    return Run(path, sequence=sequence)

@@ -181,18 +181,41 @@ nb::list witnesses(RecordingPool& pool, int64_t index) {
     return list;
 }
 
+nb::list sequences(const RecordingPool& pool) {
+    std::vector<Sequence> all;
+    {
+        const nb::gil_scoped_release unlocked;
+        all = pool.sequences();
+    }
+    nb::list list;
+    for (const Sequence& s : all) {
+        nb::dict d;
+        d["id"] = s.id;
+        d["label"] = s.label;
+        d["n_tokens"] = s.n_frames;
+        d["parent"] = s.parent;
+        d["n_shared"] = s.n_shared;
+        d["ended"] = s.ended;
+        d["end_reason"] = s.end_reason;
+        list.append(d);
+    }
+    return list;
+}
+
 } // namespace
 
 void bind_recording(nb::module_& m) {
     nb::class_<RecordingPool>(m, "Recording", "A recording on disk, for any number of threads.")
         .def(
             "__init__",
-            [](RecordingPool* self, std::string path) {
+            [](RecordingPool* self, std::string path, int64_t sequence) {
                 const nb::gil_scoped_release unlocked;
-                new (self) RecordingPool(std::move(path));
+                new (self) RecordingPool(std::move(path), sequence);
             },
-            nb::arg("path"))
+            nb::arg("path"), nb::arg("sequence") = 0)
         .def_prop_ro("path", &RecordingPool::path)
+        .def_prop_ro("sequence", &RecordingPool::sequence)
+        .def_prop_ro("sequences", &sequences)
         .def_prop_ro("n_tokens", [](const RecordingPool& p) { return p.info()->n_frames; })
         .def_prop_ro("complete", [](const RecordingPool& p) { return p.info()->complete; })
         .def_prop_ro("format_version", [](const RecordingPool& p) { return p.info()->format_version; })

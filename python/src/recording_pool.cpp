@@ -36,8 +36,9 @@ void set_threads(int n) {
     threads().store(std::clamp(n, 1, 1024), std::memory_order_relaxed);
 }
 
-RecordingPool::RecordingPool(std::string path) : path_(std::move(path)), process_(getpid()) {
-    free_.push_back(value(Recording::open(path_)));
+RecordingPool::RecordingPool(std::string path, int64_t sequence)
+    : path_(std::move(path)), sequence_(sequence), process_(getpid()) {
+    free_.push_back(value(Recording::open_sequence(path_, sequence_)));
     info_ = std::make_shared<const RecordingInfo>(free_.back()->info());
 }
 
@@ -66,7 +67,7 @@ RecordingPool::Lease RecordingPool::lease() {
             free_.pop_back();
         }
     }
-    if (!reader) reader = value(Recording::open(path_));
+    if (!reader) reader = value(Recording::open_sequence(path_, sequence_));
     if (reader->info().n_frames < n_known) {
         value(reader->refresh());
         // Somebody replaced the file while it was open.
@@ -86,6 +87,11 @@ void RecordingPool::give_back(std::unique_ptr<Recording> reader) {
 std::shared_ptr<const RecordingInfo> RecordingPool::info() const {
     const std::scoped_lock lock(mutex_);
     return info_;
+}
+
+std::vector<Sequence> RecordingPool::sequences() const {
+    if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
+    return value(Recording::open(path_))->sequences();
 }
 
 void RecordingPool::refresh() {

@@ -12,8 +12,8 @@ namespace attnscope::python {
 
 class RecordingPool {
 public:
-    // Throws Failure.
-    explicit RecordingPool(std::string path);
+    // One sequence of a file (0: the first, and mostly the only one). Throws Failure.
+    explicit RecordingPool(std::string path, int64_t sequence = 0);
     ~RecordingPool();
     RecordingPool(const RecordingPool&) = delete;
     RecordingPool& operator=(const RecordingPool&) = delete;
@@ -36,6 +36,9 @@ public:
     Lease lease();
 
     const std::string& path() const { return path_; }
+    int64_t sequence() const { return sequence_; }
+    // All sequences that lie in the file, as it is now.
+    std::vector<Sequence> sequences() const;
     // As of the opening, or of the last refresh().
     std::shared_ptr<const RecordingInfo> info() const;
     // Looks again at a file that is still being written.
@@ -49,6 +52,7 @@ private:
     void leave_to_parent();
 
     const std::string path_;
+    const int64_t sequence_;
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Recording>> free_;
     std::shared_ptr<const RecordingInfo> info_;

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUESTION, command, known_model
+from conftest import PROMPT, QUESTION, command, known_model
 
 import attnscope as at
 
@@ -37,6 +37,29 @@ def test_a_chat_is_what_the_model_s_own_template_makes_of_it():
     with at.Session("smollm2") as s:
         assert list(chat.tokens[: chat.n_prompt]) == list(s.tokenize(s.chat_prompt(QUESTION), parse_special=True))
         assert s.chat_prompt(QUESTION).startswith("<|im_start|>system\n") and QUESTION in s.chat_prompt(QUESTION)
+
+
+def test_control_tokens_in_a_text_are_what_the_command_reads(smollm2, run):
+    known_model("smollm2")
+    text = "<|im_start|>user\nHi<|im_end|>"
+    with at.Session("smollm2") as s:
+        marked = s.tokenize(text)
+        plain = s.tokenize(text, parse_special=False)
+        assert marked[0] == s.tokenize("<|im_start|>")[0] and len(s.tokenize("<|im_start|>")) == 1
+        assert len(plain) > len(marked)
+        assert list(s.tokenize(PROMPT)) == run.tokens[: run.n_prompt].tolist()
+    read = at.capture("smollm2", text, n_predict=1, temperature=0, progress=False)
+    assert read.tokens[: read.n_prompt].tolist() == marked
+    as_text = at.capture("smollm2", text, parse_special=False, n_predict=1, temperature=0, progress=False)
+    assert as_text.tokens[: as_text.n_prompt].tolist() == plain
+
+
+def test_an_encoder_s_rows_look_both_ways(made_model):
+    model = made_model("bert", "--arch", "bert")
+    run = at.capture(model, "some text to embed", n_predict=0, progress=False)
+    assert len(run) > 2 and run.verify().good
+    row = run[0, 0, 0]
+    assert row.shape == (len(run),) and row.sum() == pytest.approx(1, abs=1e-5) and (row[1:] > 0).all()
 
 
 def test_a_temporary_recording_lives_as_long_as_its_run(tiny, tmp_path):

@@ -1,7 +1,8 @@
 // Recordings for the tests of the page.
 //   made_recording hostile OUT        token texts of somebody who means no good
 //   made_recording long OUT [tokens]  30 layers x 9 heads, random queries and keys (32,768 tokens)
-#include "recording/synthetic.h"
+//   made_recording tree OUT           several sequences that share beginnings
+#include "recording/tree.h"
 
 #include <cmath>
 #include <cstdio>
@@ -75,14 +76,26 @@ int write(const std::string& path, const Geometry& geometry, int64_t n, bool hos
     return 0;
 }
 
+int write_tree(const std::string& path) {
+    const Geometry geometry = test::uniform_geometry({});
+    Result<std::unique_ptr<RecordingWriter>> writer =
+        RecordingWriter::create(path, test::make_info(), {.overwrite = true});
+    if (!writer) return fail(writer.error());
+    if (Result<void> r = (*writer)->begin(geometry); !r) return fail(r.error());
+    test::push_tree(**writer, geometry, test::make_tree(), test::make_media());
+    if (Result<void> r = (*writer)->close(); !r) return fail(r.error());
+    return 0;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     if (argc < 3) {
-        std::fprintf(stderr, "usage: made_recording hostile|long OUT [tokens]\n");
+        std::fprintf(stderr, "usage: made_recording hostile|long|tree OUT [tokens]\n");
         return 2;
     }
     if (std::strcmp(argv[1], "hostile") == 0)
         return write(argv[2], test::uniform_geometry({}), 2 * int64_t(hostile_pieces().size()), true);
+    if (std::strcmp(argv[1], "tree") == 0) return write_tree(argv[2]);
     return write(argv[2], test::smollm2_geometry(), argc > 3 ? std::atoll(argv[3]) : 32768, false);
 }
