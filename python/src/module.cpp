@@ -44,6 +44,7 @@ NB_MODULE(_core, m) {
                                 ", which this one has not; build it here: pip install --no-binary attnscope .")
                                    .c_str());
     }
+    nb::set_leak_warnings(false); // what somebody still holds when Python ends is freed with the process
     python::bind_errors(m);
     python::bind_geometry(m);
     python::bind_recording(m);
