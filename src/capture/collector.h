@@ -128,6 +128,10 @@ struct Batch {
         return stream(token) * groups[size_t(group)].stream_cells;
     }
     int64_t most_columns() const; // of any of its frames
+    // The first reason stays.
+    void fail(const std::string& why) {
+        if (error.empty()) error = why;
+    }
 };
 
 // The streams that a graph's tokens are in, from one of its attentions; empty where caches have one.

@@ -1,0 +1,239 @@
+// What a graph shows of its attention: the layers, the groups that share a mask, who sees whom, and whether all that is what it
+// was before.
+#include "attention/engine_arithmetic.h"
+#include "capture/collector.h"
+#include "capture/graph/relative_bias.h"
+
+#include <cstring>
+
+namespace attnscope::capture {
+
+namespace {
+
+bool same_shape(const LayerInfo& a, const LayerInfo& b) {
+    return a.layer == b.layer && a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.head_dim == b.head_dim &&
+           a.k_type == b.k_type && a.q_type == b.q_type && a.key_source == b.key_source &&
+           a.mask_group == b.mask_group && a.k_layer == b.k_layer && a.absent == b.absent;
+}
+
+bool is_float(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
+
+// Whatever a graph holds, functions are asked for before they are called: not every type has every one.
+bool can_be_multiplied(const AttentionNode& node) {
+    const ggml_type k = type(node.k);
+    if (!dtype_known(k)) return false;
+    const ggml_type q = Collector::q_type_of(node);
+    if (!dtype_known(q)) return false;
+    const bool q_made = q == GGML_TYPE_F32 || attention::engine_arithmetic(static_cast<DType>(q)).from_float;
+    return q_made && (is_float(k) || attention::engine_arithmetic(static_cast<DType>(k)).vec_dot);
+}
+
+bool can_be_read(ggml_type v) {
+    return dtype_known(v) && (is_float(v) || attention::engine_arithmetic(static_cast<DType>(v)).to_float);
+}
+
+// A layer of which nothing is kept but its number and the reason.
+LayerInfo refused(const LayerInfo& info, const char* why) {
+    LayerInfo absent;
+    absent.layer = info.layer;
+    absent.k_layer = info.k_layer;
+    absent.absent = why;
+    return absent;
+}
+
+Ranges moved(Ranges ranges, int64_t by) {
+    for (Range& r : ranges) r.begin += by, r.end += by;
+    return ranges;
+}
+
+} // namespace
+
+ggml_type Collector::q_type_of(const AttentionNode& node) {
+    return static_cast<ggml_type>(attention::engine_arithmetic(static_cast<DType>(type(node.k))).vec_dot_type);
+}
+
+std::vector<int32_t> streams_of(const AttentionNode& node) {
+    std::vector<int32_t> streams;
+    if (node.cache_streams == 1) return streams;
+    for (int64_t s = 0; s < node.n_stream; ++s) {
+        streams.insert(streams.end(), size_t(ne(node.q, 1)), static_cast<int32_t>(node.first_stream + s));
+    }
+    return streams;
+}
+
+int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
+    const ggml_tensor* k_cells = node.k_cells;
+    int64_t first = node.k_copy ? first_cell(node.k_copy, node) : -1;
+    if (!stores_keys(node) && !node.graph_keys) {
+        const Batch::Group& lent = batch.groups[size_t(lender(batch, node)->written_group)];
+        k_cells = lent.k_cells, first = lent.first_cell;
+    }
+    for (size_t g = 0; g < batch.groups.size(); ++g) {
+        const Batch::Group& group = batch.groups[g];
+        if (group.mask == node.mask && group.k_cells == k_cells && group.first_cell == first)
+            return static_cast<int32_t>(g);
+    }
+    batch.groups.emplace_back();
+    batch.groups.back().mask = node.mask;
+    batch.groups.back().k_cells = k_cells;
+    batch.groups.back().first_cell = first;
+    if (maps_.size() < batch.groups.size()) {
+        maps_.emplace_back();
+        stream_cells_.push_back(0);
+    }
+    return static_cast<int32_t>(batch.groups.size()) - 1;
+}
+
+LayerInfo Collector::describe(const AttentionNode& node) const {
+    LayerInfo info;
+    info.layer = node.layer;
+    info.absent = node.refusal;
+    if (!node.refusal.empty()) return info;
+    if (!can_be_multiplied(node)) {
+        info.absent = std::string("keys of type ") + ggml().type_name(type(node.k)) + " are not supported";
+        return info;
+    }
+    if (!can_be_read(type(node.v))) {
+        info.absent = std::string("values of type ") + ggml().type_name(type(node.v)) + " are not supported";
+        return info;
+    }
+    info.n_head = static_cast<int32_t>(ne(node.q, 2));
+    info.n_head_kv = static_cast<int32_t>(ne(node.k, 2));
+    info.head_dim = static_cast<int32_t>(ne(node.k, 0));
+    info.head_dim_v = static_cast<int32_t>(ne(node.out, 0));
+    info.q_type = static_cast<DType>(q_type_of(node));
+    info.k_type = static_cast<DType>(type(node.k));
+    info.scale = node.scale;
+    info.softcap = node.softcap;
+    info.post_scale = node.post_scale;
+    info.max_bias = node.max_bias;
+    info.on_device = !is_host(node.k_cache);
+    if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
+        info.sinks.resize(size_t(info.n_head));
+        ggml().backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
+    }
+    if (node.bias && !geometry_known_ && !read_relative_bias(node, info))
+        return refused(info, "its added bias is of a type that is not supported");
+    return info;
+}
+
+// The layer whose keys `node` reads, seen before; none where nobody stores them.
+const Batch::Layer* Collector::lender(const Batch& batch, const AttentionNode& node) {
+    for (const Batch::Layer& earlier : batch.layers) {
+        if (earlier.info.captured() && earlier.k_cache == node.k_cache) return &earlier;
+    }
+    return nullptr;
+}
+
+// What each token of a batch wrote, and sees, in the cells of a group that is met for the first time.
+void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs,
+                          Batch* unfinished) {
+    Batch::Group& group = batch.groups[index];
+    CellMap& map = maps_[index];
+    group.written.assign(size_t(batch.n_query), 0);
+    group.cells.resize(size_t(batch.n_query));
+    group.columns.resize(size_t(batch.n_query));
+    const uint8_t* cells = group.k_cells ? inputs.data(group.k_cells) : nullptr;
+    if ((group.k_cells && !cells) || !inputs.knows(group.mask))
+        return batch.fail("what layer " + std::to_string(node.layer) + " was given was not seen");
+    const bool in_cache = !node.graph_keys;
+    const int64_t n_cells =
+        in_cache ? static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1)) : std::min(batch.n_query, ne(node.k, 1));
+    group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
+    stream_cells_[index] = group.stream_cells;
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        int64_t cell = in_cache ? group.first_cell + i : i;
+        if (cells) std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
+        if (cell < 0 || cell >= n_cells) return batch.fail("a key is stored outside of its cache");
+        group.written[size_t(i)] = cell;
+        const bool taken = in_cache && map.column(cell) != CellMap::unknown;
+        batch.overwrites = batch.overwrites || taken;
+        if (taken && unfinished && index < unfinished->groups.size())
+            unfinished->groups[index].before.push_back(map.entry(cell));
+        const Frame& frame = batch.frames[size_t(i)];
+        map.assign(cell, frame.sequence == Tokens::nobody ? CellMap::unknown : frame.index, batch.positions[size_t(i)]);
+    }
+    for (int64_t i = 0; i < batch.n_query; ++i) {
+        group.cells[size_t(i)] = inputs.visible(group.mask, i);
+        const int64_t first = batch.first_cell(static_cast<int32_t>(index), i), unknown = batch.n_unknown;
+        const Ranges& seen = group.cells[size_t(i)];
+        if (batch.frames[size_t(i)].sequence == Tokens::nobody) continue;
+        Ranges& columns = group.columns[size_t(i)];
+        columns = map.columns_of(first == 0 ? seen : moved(seen, first), &batch.n_unknown);
+        // Of one sequence no two cells hold the same column: else the mask shows cells of another one, or what was forgotten.
+        if (unknown == batch.n_unknown && ranges_count(columns) != ranges_count(seen))
+            batch.fail("the mask shows two cells that hold the same place of a sequence");
+    }
+}
+
+// What is added to the scores must be what the table by distance says.
+void Collector::see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const {
+    const uint8_t* buckets = inputs.data(node.buckets);
+    if (!buckets) return batch.fail("what layer " + std::to_string(node.layer) + " adds to its scores was not seen");
+    const std::vector<Ranges>& cells = batch.groups[size_t(group)].cells;
+    if (!buckets_fit(node, buckets, batch.positions, cells, maps_[size_t(group)].positions())) {
+        batch.fail("what layer " + std::to_string(node.layer) + " adds to its scores is no bias by distance");
+    }
+}
+
+void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
+    const auto index = static_cast<int32_t>(batch.layers.size());
+    Batch::Layer layer;
+    layer.info = describe(node);
+    layer.info.k_layer = index;
+    if (layer.info.captured() && node.graph_keys) {
+        layer.info.key_source = KeySource::graph;
+    } else if (layer.info.captured() && !stores_keys(node)) { // keys of an earlier layer
+        const Batch::Layer* owner = lender(batch, node);
+        if (!owner)
+            layer.info = refused(layer.info, "its keys are not written by this graph");
+        else if (owner->info.k_bytes() != layer.info.k_bytes()) {
+            layer.info = refused(layer.info, "it reads the keys of another layer in another shape");
+        } else
+            layer.info.k_layer = owner->info.k_layer;
+    }
+    if (layer.info.captured()) {
+        const size_t groups_before = batch.groups.size();
+        layer.group = group_of(batch, node);
+        layer.info.mask_group = layer.group;
+        if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
+        if (geometry_known_ && index < geometry_.n_layer()) {
+            const LayerInfo& known = geometry_.layers[size_t(index)];
+            layer.info.sinks = known.sinks;
+            layer.info.bias = known.bias, layer.info.bias_reach = known.bias_reach;
+        }
+        if (node.bias) see_bias(batch, node, layer.group, inputs);
+        layer.n_cells = ne(node.k, 1);
+        layer.v_type = static_cast<DType>(type(node.v));
+        layer.v_used = static_cast<DType>(node.v_used);
+        layer.flash = node.flash;
+        layer.k_cache = node.k_cache;
+        layer.written_group = layer.group;
+    }
+    batch.layers.push_back(std::move(layer));
+}
+
+void Collector::check(Batch& batch) const {
+    if (!geometry_known_ || !batch.error.empty()) return;
+    if (geometry_.layers.size() != batch.layers.size()) return batch.fail("the number of attention layers changed");
+    for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
+        const LayerInfo& known = geometry_.layers[i];
+        const LayerInfo& now = batch.layers[i].info;
+        if (known.captured() && !now.captured()) {
+            batch.fail("layer " + std::to_string(known.layer) + ": " + now.absent);
+        } else if (!same_shape(known, now)) {
+            batch.fail("the shape of layer " + std::to_string(now.layer) + " changed between two graphs");
+        }
+    }
+}
+
+void Collector::know_layers(const Batch& batch) {
+    if (geometry_known_) return;
+    for (const Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
+    geometry_.n_mask_groups = std::max(static_cast<int32_t>(batch.groups.size()), 1);
+    geometry_known_ = true;
+}
+
+} // namespace attnscope::capture
