@@ -24,20 +24,6 @@ bool serves(const StagedToken& token) {
     });
 }
 
-MeanLayer layer_of(const LayerSource& s, const Batch::Layer& layer, const uint8_t* staged) {
-    const LayerInfo& info = layer.info;
-    MeanLayer m;
-    m.k = s.device()->k;
-    m.k_cell = s.device()->k_cell;
-    m.q = staged + s.q.offset;
-    m.q_head = s.q.head_stride;
-    m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
-    m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;
-    m.group = layer.group;
-    m.sinks = info.sinks.empty() ? nullptr : info.sinks.data();
-    return m;
-}
-
 } // namespace
 
 std::unique_ptr<MeanOnDevice> KernelMean::create(ggml_backend_dev_t device, const StagedToken& token) {
@@ -61,8 +47,13 @@ MeanOnDevice::Started KernelMean::start(int slot, const StagedToken& token) {
         }
     }
     std::vector<MeanLayer> layers;
-    for (const size_t l : token.layers)
-        layers.push_back(layer_of(*token.sources[l], token.batch.layers[l], token.fetch.staged_block(slot)));
+    for (const size_t l : token.layers) {
+        const LayerSource& source = *token.sources[l];
+        MeanLayer layer{mean_shape(source, token.batch.layers[l])};
+        layer.k = source.device()->k;
+        layer.q = token.fetch.staged_block(slot) + source.q.offset;
+        layers.push_back(layer);
+    }
     n_groups_[slot] = groups.size();
     return kernel_->start(slot, token.fetch.staged_event(), layers, visible, token.weights) ? Started::yes
                                                                                             : Started::not_this_token;

@@ -4,6 +4,7 @@
 
 #include "capture/collector.h"
 #include "capture/device/device_layers.h"
+#include "capture/mean/mean_shape.h"
 
 #include <span>
 #include <vector>
@@ -18,6 +19,9 @@ struct StagedToken {
     std::vector<size_t> layers; // places in `sources`, all on this device
     std::vector<float> weights; // one a row, in the order of these layers and their heads
 };
+
+// Of a layer on a device. Its sinks are the batch's.
+MeanShape mean_shape(const LayerSource& source, const Batch::Layer& layer);
 
 // Not thread-safe; a token a slot may be under way.
 class MeanOnDevice {

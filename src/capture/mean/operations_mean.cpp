@@ -171,29 +171,18 @@ const MeanOnDevice::Sums& OperationsMean::wait(int index) {
     return sums_;
 }
 
-namespace {
-
-OperationsMean::Layer layer_of(const LayerSource& s, const Batch::Layer& layer, const ggml_tensor* staged) {
-    const LayerInfo& info = layer.info;
-    OperationsMean::Layer m;
-    m.k_cache = s.device()->k_cache;
-    m.k_offset = s.device()->k_offset, m.k_cell = s.device()->k_cell;
-    m.n_cells = layer.n_cells;
-    m.q_buffer = buffer(staged);
-    m.q_offset = s.q.offset, m.q_head = s.q.head_stride; // what is staged begins where its buffer does
-    m.n_head = info.n_head, m.n_head_kv = info.n_head_kv, m.head_dim = info.head_dim;
-    m.scale = info.scale, m.softcap = info.softcap, m.post_scale = info.post_scale;
-    m.group = layer.group;
-    m.sinks = info.sinks.empty() ? nullptr : info.sinks.data();
-    return m;
-}
-
-} // namespace
-
 MeanOnDevice::Started OperationsMean::start(int slot, const StagedToken& token) {
     std::vector<Layer> layers;
-    for (const size_t l : token.layers)
-        layers.push_back(layer_of(*token.sources[l], token.batch.layers[l], token.fetch.staged(slot)));
+    for (const size_t l : token.layers) {
+        const LayerSource& source = *token.sources[l];
+        Layer layer{mean_shape(source, token.batch.layers[l])};
+        layer.k_cache = source.device()->k_cache;
+        layer.k_offset = source.device()->k_offset;
+        layer.n_cells = token.batch.layers[l].n_cells;
+        layer.q_buffer = buffer(token.fetch.staged(slot));
+        layer.q_offset = source.q.offset; // what is staged begins where its buffer does
+        layers.push_back(layer);
+    }
     std::vector<std::span<const Range>> visible;
     for (const Batch::Group& g : token.batch.groups) visible.emplace_back(g.cells[0]);
     const bool started = start(slot, token.fetch.staged_event(), layers, visible, token.weights);

@@ -7,6 +7,7 @@
 
 #include "capture/graph/ggml_abi.h"
 #include "capture/mean/mean_on_device.h"
+#include "capture/mean/mean_shape.h"
 
 #include <cstdint>
 #include <memory>
@@ -18,16 +19,12 @@ namespace attnscope::capture {
 class OperationsMean : public MeanOnDevice {
 public:
     // One layer of the token. Tensors and buffers are borrowed until wait().
-    struct Layer {
-        ggml_tensor* k_cache = nullptr;  // owner of the keys' memory
-        size_t k_offset = 0, k_cell = 0; // bytes, of (cell, n_head_kv, head_dim)
+    struct Layer : MeanShape {
+        ggml_tensor* k_cache = nullptr; // owner of the keys' memory
+        size_t k_offset = 0;            // bytes
         int64_t n_cells = 0;
         ggml_backend_buffer_t q_buffer = nullptr;
-        size_t q_offset = 0, q_head = 0; // f32, bytes from the buffer's base; from head to head
-        int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
-        float scale = 1, softcap = 0, post_scale = 1; // as in LayerInfo
-        int32_t group = 0;
-        const float* sinks = nullptr; // host, (n_head), or null
+        size_t q_offset = 0; // bytes from the buffer's base
     };
 
     // Null where the device has no back end of its own.

@@ -4,7 +4,8 @@
 // Knows numbers and device pointers only. C++17, which every nvcc and CMake understands.
 #pragma once
 
-#include <cstddef>
+#include "capture/mean/mean_shape.h"
+
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -15,15 +16,9 @@ constexpr int mean_max_ranges = 8;
 constexpr int mean_max_groups = 4;
 
 // One layer of the token. Device pointers are borrowed until the token's event has passed.
-struct MeanLayer {
+struct MeanLayer : MeanShape {
     const void* k = nullptr; // f16 (cell, n_head_kv, head_dim)
-    size_t k_cell = 0;       // bytes from cell to cell
     const void* q = nullptr; // f32; head h at q + h * q_head bytes
-    size_t q_head = 0;
-    int32_t n_head = 0, n_head_kv = 0, head_dim = 0;
-    float scale = 1, softcap = 0, post_scale = 1; // as in LayerInfo
-    int32_t group = 0;                            // which of the visible ranges apply
-    const float* sinks = nullptr;                 // host, (n_head), or null
 };
 
 // The cells that a group of layers sees.
