@@ -67,58 +67,83 @@ struct TokenFacts {
     int32_t n_head = 0;
     int64_t n_context = 0;
     int64_t stated_context = -1;
-    float min = 0;
-    float max = 0;
-    double sum = 0; // over the tensor
-    double row_sum_min = 0;
-    double row_sum_max = 0;
-    int64_t n_not_finite = 0;        // NaN and infinities, without the -inf of a mask
-    int64_t n_masked = 0;            // -inf, or the large negative numbers that frameworks use for it
-    int64_t n_half_limit = 0;        // exactly +-65504, the largest half-precision number
-    int32_t distinct_layers = 0;     // layers that differ bitwise
-    int32_t equal_layers = 0;        // layers that are not trivial and equal another layer of this token
-    int32_t stale_layers = 0;        // layers that repeat the previous token's
-    int64_t repeats = -1;            // index of the earlier token whose tensor this is; -1: none
-    int64_t padding = 0;             // columns at the end that are zero in every row
-    int32_t head_group = 1;          // heads come in runs of this many equal ones; 1: they do not
-    int32_t zero_layers = 0;         // layers of zeros only
-    int32_t wrapped_layers = 0;      // layers whose weights leave a hole, or end before the newest position
-    int64_t wrap_edge = -1;          // column before that hole or end, in the first such layer
-    int32_t wild_rows = 0;           // rows that are neither probabilities nor plausible scores
-    int32_t zero_tail_rows = 0;      // rows of zeros at the end of the tensor
-    int32_t sub_rows = 0;            // rows that sum to less than 1
-    int32_t score_rows = 0;          // rows that are scores
-    bool zero_tail_in_layer = false; // those rows begin inside a layer
-    bool trivial = false;            // too little in it to tell layers apart: one position, or only one-hot rows
-    int32_t layer_partition = 0;     // which layers equal which, as a number: equal numbers, equal partitions
-    int64_t newest_column = -1;      // column that grew most since a previous token of equal width; -1: cannot be told
-    int64_t own_column = -1;         // of a prompt's query: its own position
-    int32_t n_rows = 0;              // rows with a number that is not 0
-    int32_t empty_rows = 0;          // rows of NaN, of a mask, or of 0 only
-    int32_t uniform_rows = 0;        // rows of one number in every column
-    int32_t ahead_rows = 0;          // rows with weight beyond own_column
-    double ahead_weight = 0;         // that weight, summed over the rows
-    int32_t behind_rows = 0;         // rows that begin at own_column, or later
-    int32_t behind_layers = 0;       // layers that leave the newest positions out while others use them
-    int32_t reused_layers = 0;       // layers that use a column again that the token before did not use
-    int32_t lone_last_layers = 0;    // layers whose only column after a hole is the last one
-    float mask_low = 0, mask_high = 0;           // range of the finite numbers that are there for a mask; 0: none
-    double whole_sum_min = 0, whole_sum_max = 0; // row sums of the rows that are not empty
-    int32_t max_one_rows = 0;                    // rows whose largest number is exactly row_top
-    float row_top = 0;                           // 1, 100 or 255, where the first row's largest number is that
+    std::string error; // of an unreadable token
+
+    struct Numbers { // of the whole tensor
+        float min = 0;
+        float max = 0;
+        double sum = 0;
+        double row_sum_min = 0;
+        double row_sum_max = 0;
+        int64_t n_not_finite = 0; // NaN and infinities, without the -inf of a mask
+        int64_t n_masked = 0;     // -inf, or the large negative numbers that frameworks use for it
+        int64_t n_half_limit = 0; // exactly +-65504, the largest half-precision number
+        float mask_low = 0;       // range of the finite numbers that are there for a mask; 0: none
+        float mask_high = 0;
+    } numbers;
+
+    struct Layers {             // how many
+        int32_t distinct = 0;   // differ bitwise
+        int32_t equal = 0;      // are not trivial and equal another layer of this token
+        int32_t stale = 0;      // repeat the previous token's
+        int32_t zero = 0;       // hold zeros only
+        int32_t partition = 0;  // which layers equal which, as a number: equal numbers, equal partitions
+        int32_t head_group = 1; // heads come in runs of this many equal ones; 1: they do not
+        int64_t repeats = -1;   // index of the earlier token whose tensor this is; -1: none
+        bool trivial = false;   // too little in it to tell layers apart: one position, or only one-hot rows
+    } layers;
+
+    struct Rows {                        // how many
+        int32_t n = 0;                   // have a number that is not 0
+        int32_t empty = 0;               // are NaN, a mask, or 0 only
+        int32_t uniform = 0;             // hold one number in every column
+        int32_t sub = 0;                 // sum to less than 1
+        int32_t score = 0;               // are scores
+        int32_t wild = 0;                // are neither probabilities nor plausible scores
+        int32_t zero_tail = 0;           // are zeros at the end of the tensor
+        bool zero_tail_in_layer = false; // those begin inside a layer
+        double sum_min = 0, sum_max = 0; // row sums of those that are not empty
+    } rows;
+
+    struct Columns {
+        int64_t padding = 0;        // at the end, zero in every row
+        int64_t newest = -1;        // the one that grew most since a previous token of equal width; -1: cannot be told
+        int32_t wrapped_layers = 0; // layers whose weights leave a hole, or end before the newest position
+        int64_t wrap_edge = -1;     // column before that hole or end, in the first such layer
+        int32_t behind_layers = 0;  // layers that leave the newest positions out while others use them
+        int32_t reused_layers = 0;  // layers that use a column again that the token before did not use
+        int32_t lone_last_layers = 0; // layers whose only column after a hole is the last one
+    } columns;
+
+    struct Prompt {              // of a prompt's query
+        int64_t own_column = -1; // its own position; -1: no such query
+        int32_t ahead_rows = 0;  // rows with weight beyond own_column
+        double ahead_weight = 0; // that weight, summed over the rows
+        int32_t behind_rows = 0; // rows that begin at own_column, or later
+    } prompt;
+
+    struct Steps {
+        float row_top = 0;              // 1, 100 or 255, where the first row's largest number is that
+        int32_t max_one_rows = 0;       // rows whose largest number is exactly row_top
+        int32_t rows = 0;               // rows with enough numbers to see a step
+        std::array<int32_t, 15> fits{}; // how many of them are whole multiples, step by step (row_steps.h)
+        int32_t even_rows = 0; // the same of rows of one number, which say nothing of steps of a row's own maximum
+        std::array<int32_t, 15> even_fits{};
+    } steps;
+
     // Zeros among the columns that their layer uses: what dropout leaves. Sums over rows of n, k and k * k / n, where k
     // of n columns are 0.
-    int64_t dropout_rows = 0;
-    double dropout_n = 0, dropout_k = 0, dropout_kk = 0;
-    double dropout_sum = 0;              // of those rows' sums
-    int32_t step_rows = 0;               // rows with enough numbers to see a step
-    std::array<int32_t, 15> step_fits{}; // how many of them are whole multiples, step by step (row_steps.h)
-    int32_t even_rows = 0; // the same of rows of one number, which say nothing of steps of a row's own maximum
-    std::array<int32_t, 15> even_fits{};
-    double heads_share = 0; // share of columns whose sum over the heads is 1
-    double peakedness = 0;  // of scores: median weight of a row's largest entry after softmax
-    double spread = 0;      // of scores: median standard deviation of a row
-    std::string error;      // of an unreadable token
+    struct Dropout {
+        int64_t rows = 0;
+        double n = 0, k = 0, kk = 0;
+        double sum = 0; // of those rows' sums
+    } dropout;
+
+    struct Scores {
+        double heads_share = 0; // share of columns whose sum over the heads is 1
+        double peakedness = 0;  // median weight of a row's largest entry after softmax
+        double spread = 0;      // median standard deviation of a row
+    } scores;
 };
 
 struct Finding {

@@ -27,7 +27,8 @@ std::string escaped(const std::string& text) {
 
 const char* colour(const TokenFacts& t) {
     switch (t.kind) {
-    case TokenKind::probabilities: return t.n_layer > 1 && !t.trivial && t.distinct_layers == 1 ? "#d98e04" : "#2a7f62";
+    case TokenKind::probabilities:
+        return t.n_layer > 1 && !t.layers.trivial && t.layers.distinct == 1 ? "#d98e04" : "#2a7f62";
     case TokenKind::sub_probabilities: return "#5aa98f";
     case TokenKind::scores: return "#b3261e";
     case TokenKind::mixed: return "#8e44ad";
@@ -57,13 +58,13 @@ std::string strip(const Diagnosis& d) {
             if (d.keep[i] == Keep::nothing && d.keep[worst] != Keep::nothing) worst = i;
         }
         const TokenFacts& t = d.tokens[worst];
-        const double share = t.n_layer > 0 ? static_cast<double>(t.distinct_layers) / t.n_layer : 1.0;
+        const double share = t.n_layer > 0 ? static_cast<double>(t.layers.distinct) / t.n_layer : 1.0;
         const double height = 15 + 100 * share;
         svg += fmt::format("<rect x='{:.2f}' y='{:.1f}' width='{:.2f}' height='{:.1f}' "
                            "fill='{}'><title>token {}: {}, {} of {} "
                            "layers distinct</title></rect>",
                            static_cast<double>(bar) * width, 120 - height, std::max(0.5, width - 0.3), height,
-                           colour(t), t.number, token_kind_name(t.kind), t.distinct_layers, t.n_layer);
+                           colour(t), t.number, token_kind_name(t.kind), t.layers.distinct, t.n_layer);
     }
     return svg + "</svg>";
 }
@@ -127,9 +128,10 @@ std::string diagnosis_html(const Diagnosis& d) {
         out += fmt::format("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{} of "
                            "{}</td><td>{}</td>"
                            "<td>{}</td><td>{}</td></tr>\n",
-                           name, token_kind_name(t.kind), number(static_cast<double>(t.min)),
-                           number(static_cast<double>(t.max)), number(t.row_sum_min), number(t.row_sum_max),
-                           t.distinct_layers, t.n_layer, t.stale_layers, t.padding, keep_name(d.keep[run.begin]));
+                           name, token_kind_name(t.kind), number(static_cast<double>(t.numbers.min)),
+                           number(static_cast<double>(t.numbers.max)), number(t.numbers.row_sum_min),
+                           number(t.numbers.row_sum_max), t.layers.distinct, t.n_layer, t.layers.stale,
+                           t.columns.padding, keep_name(d.keep[run.begin]));
     }
     return out + "</table></div></body></html>\n";
 }

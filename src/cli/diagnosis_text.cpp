@@ -47,9 +47,9 @@ std::string printable(std::string text) {
 bool alike(const TokenFacts& a, const TokenFacts& b) {
     const auto like = [](int64_t x, int64_t y) { return (x > 0) == (y > 0); };
     return a.kind == b.kind && a.n_layer == b.n_layer && a.n_head == b.n_head &&
-           a.distinct_layers == b.distinct_layers && (a.repeats >= 0) == (b.repeats >= 0) &&
-           like(a.stale_layers, b.stale_layers) && like(a.padding, b.padding) &&
-           like(a.wrapped_layers, b.wrapped_layers);
+           a.layers.distinct == b.layers.distinct && (a.layers.repeats >= 0) == (b.layers.repeats >= 0) &&
+           like(a.layers.stale, b.layers.stale) && like(a.columns.padding, b.columns.padding) &&
+           like(a.columns.wrapped_layers, b.columns.wrapped_layers);
 }
 
 } // namespace
@@ -86,29 +86,29 @@ std::string diagnosis_text(const Diagnosis& diagnosis, bool all) {
         }
         const std::string name = run.end - run.begin == 1 ? fmt::format("{}", first.number)
                                                           : fmt::format("{}-{}", first.number, last.number);
-        float min = first.min, max = first.max;
-        double low = first.row_sum_min, high = first.row_sum_max;
+        float min = first.numbers.min, max = first.numbers.max;
+        double low = first.numbers.row_sum_min, high = first.numbers.row_sum_max;
         for (size_t i = run.begin; i < run.end; ++i) {
-            min = std::min(min, diagnosis.tokens[i].min);
-            max = std::max(max, diagnosis.tokens[i].max);
-            low = std::min(low, diagnosis.tokens[i].row_sum_min);
-            high = std::max(high, diagnosis.tokens[i].row_sum_max);
+            min = std::min(min, diagnosis.tokens[i].numbers.min);
+            max = std::max(max, diagnosis.tokens[i].numbers.max);
+            low = std::min(low, diagnosis.tokens[i].numbers.row_sum_min);
+            high = std::max(high, diagnosis.tokens[i].numbers.row_sum_max);
         }
         std::string remarks;
         const auto remark = [&](const std::string& text) {
             if (!remarks.empty()) remarks += ", ";
             remarks += text;
         };
-        if (first.repeats >= 0)
-            remark(run.end - run.begin == 1 ? fmt::format("is {}", first.repeats) : "repeats");
-        else if (first.stale_layers > 0)
-            remark(fmt::format("{} stale", first.stale_layers));
-        if (first.padding > 0) remark("padded");
-        if (first.wrapped_layers > 0) remark("wrapped");
-        if (first.head_group > 1) remark(fmt::format("heads x{}", first.head_group));
+        if (first.layers.repeats >= 0)
+            remark(run.end - run.begin == 1 ? fmt::format("is {}", first.layers.repeats) : "repeats");
+        else if (first.layers.stale > 0)
+            remark(fmt::format("{} stale", first.layers.stale));
+        if (first.columns.padding > 0) remark("padded");
+        if (first.columns.wrapped_layers > 0) remark("wrapped");
+        if (first.layers.head_group > 1) remark(fmt::format("heads x{}", first.layers.head_group));
         out += fmt::format("{:>11} {:<13} {:>8.3g} {:>8.3g} {:>8.3g} {:>8.3g} {:>3}/{:<3}{}\n", name,
                            token_kind_name(first.kind), static_cast<double>(min), static_cast<double>(max), low, high,
-                           first.distinct_layers, first.n_layer, remarks);
+                           first.layers.distinct, first.n_layer, remarks);
     }
     out += fmt::format("\n{}\n", wrapped(diagnosis.pattern.sentence, 0));
     for (const Finding& finding : diagnosis.findings) {
@@ -166,17 +166,17 @@ nlohmann::json diagnosis_json(const Diagnosis& diagnosis) {
             token["error"] = t.error;
         } else {
             token["shape"] = {t.n_layer, t.n_head, t.n_context};
-            token["min"] = t.min;
-            token["max"] = t.max;
-            token["sum"] = t.sum;
-            token["row_sums"] = {t.row_sum_min, t.row_sum_max};
-            token["distinct_layers"] = t.distinct_layers;
-            token["stale_layers"] = t.stale_layers;
-            token["repeats"] = t.repeats >= 0 ? json(t.repeats) : json(nullptr);
-            token["padding"] = t.padding;
-            token["wrapped_layers"] = t.wrapped_layers;
-            token["head_group"] = t.head_group;
-            token["not_finite"] = t.n_not_finite;
+            token["min"] = t.numbers.min;
+            token["max"] = t.numbers.max;
+            token["sum"] = t.numbers.sum;
+            token["row_sums"] = {t.numbers.row_sum_min, t.numbers.row_sum_max};
+            token["distinct_layers"] = t.layers.distinct;
+            token["stale_layers"] = t.layers.stale;
+            token["repeats"] = t.layers.repeats >= 0 ? json(t.layers.repeats) : json(nullptr);
+            token["padding"] = t.columns.padding;
+            token["wrapped_layers"] = t.columns.wrapped_layers;
+            token["head_group"] = t.layers.head_group;
+            token["not_finite"] = t.numbers.n_not_finite;
         }
         body["tokens"].push_back(std::move(token));
     }

@@ -29,26 +29,26 @@ std::string which(Tokens tokens, const TokenTest& test) {
 }
 
 bool all_one(const TokenFacts& t) {
-    return t.n_layer > 1 && !t.trivial && t.distinct_layers == 1;
+    return t.n_layer > 1 && !t.layers.trivial && t.layers.distinct == 1;
 }
 bool some_one(const TokenFacts& t) {
-    return t.equal_layers > 0 && t.distinct_layers > 1;
+    return t.layers.equal > 0 && t.layers.distinct > 1;
 }
 bool is_stale(const TokenFacts& t) {
-    return t.repeats >= 0;
+    return t.layers.repeats >= 0;
 }
 bool partly_stale(const TokenFacts& t) {
-    return t.stale_layers > 0 && t.repeats < 0 && !all_one(t);
+    return t.layers.stale > 0 && t.layers.repeats < 0 && !all_one(t);
 }
 bool is_wild(const TokenFacts& t) {
-    return t.wild_rows > 0;
+    return t.rows.wild > 0;
 }
 bool overflowed(const TokenFacts& t) {
-    return !is_wild(t) && t.kind != TokenKind::padding && (t.n_not_finite > 0 || t.n_half_limit > 0);
+    return !is_wild(t) && t.kind != TokenKind::padding && (t.numbers.n_not_finite > 0 || t.numbers.n_half_limit > 0);
 }
 
 bool is_scores(const TokenFacts& t) {
-    return t.kind == TokenKind::scores && (t.min < 0 || t.n_masked > 0);
+    return t.kind == TokenKind::scores && (t.numbers.min < 0 || t.numbers.n_masked > 0);
 }
 
 CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadable, const ColumnSums& columns)
@@ -97,9 +97,9 @@ void CauseFinder::clean() {
     int64_t rows = 0;
     double off = 0;
     for (const TokenFacts& token : tokens_) {
-        if (token.n_rows == 0) continue;
-        rows += token.n_rows;
-        off = std::max({off, 1 - token.whole_sum_min, token.whole_sum_max - 1});
+        if (token.rows.n == 0) continue;
+        rows += token.rows.n;
+        off = std::max({off, 1 - token.rows.sum_min, token.rows.sum_max - 1});
     }
     f.evidence.push_back(fmt::format("all {} rows of {} tokens are non-negative and sum to 1 (off by {:.1e} at most)",
                                      rows, readable_, off));
@@ -135,7 +135,7 @@ Keep CauseFinder::keep_of(const TokenFacts& t) const {
     if (has(Cause::kv_heads)) return Keep::kv_heads;
     if (has(Cause::sink_column)) return Keep::without_last;
     if (has(Cause::rescaled)) return t.kind == TokenKind::weights ? Keep::normalised : Keep::nothing;
-    if (has(Cause::padding) && t.padding > 0) return Keep::cropped;
+    if (has(Cause::padding) && t.columns.padding > 0) return Keep::cropped;
     return Keep::all;
 }
 

@@ -37,7 +37,7 @@ Pattern find_pattern(std::span<const TokenFacts> tokens, const std::vector<bool>
 
 // Columns move on with the tokens: of consecutive pairs, the share in which `column` grows by exactly one (or
 // returns to a low one, for rings). Pairs where either is -1 do not count; `pairs` gets how many did.
-double share_advancing(std::span<const TokenFacts> tokens, int64_t TokenFacts::*column, int64_t& pairs);
+double share_advancing(std::span<const TokenFacts> tokens, int64_t TokenFacts::Columns::*column, int64_t& pairs);
 
 // The last sentence: what happened, in plain words.
 std::string conclude(const Diagnosis& diagnosis);

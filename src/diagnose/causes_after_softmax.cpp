@@ -11,8 +11,8 @@
 namespace attnscope::diagnose {
 
 bool only_weights(const TokenFacts& t) {
-    return t.kind != TokenKind::unreadable && t.kind != TokenKind::padding && t.min >= 0 &&
-           t.n_masked + t.n_not_finite + t.n_half_limit == 0 && t.n_rows > 0;
+    return t.kind != TokenKind::unreadable && t.kind != TokenKind::padding && t.numbers.min >= 0 &&
+           t.numbers.n_masked + t.numbers.n_not_finite + t.numbers.n_half_limit == 0 && t.rows.n > 0;
 }
 
 namespace {
@@ -36,12 +36,12 @@ void CauseFinder::dropout() {
     int64_t off = 0;
     for (const TokenFacts& t : tokens_) {
         if (!only_weights(t)) continue;
-        rows += static_cast<double>(t.dropout_rows);
-        n += t.dropout_n;
-        k += t.dropout_k;
-        kk += t.dropout_kk;
-        sums += t.dropout_sum;
-        max = std::max(max, t.max);
+        rows += static_cast<double>(t.dropout.rows);
+        n += t.dropout.n;
+        k += t.dropout.k;
+        kk += t.dropout.kk;
+        sums += t.dropout.sum;
+        max = std::max(max, t.numbers.max);
         off += t.kind != TokenKind::probabilities;
     }
     if (rows < enough_rows || off * 2 < readable_ || has(Cause::other_axis)) return;
@@ -77,17 +77,17 @@ void CauseFinder::rescaled() {
     for (const TokenFacts& t : tokens_) {
         if (!only_weights(t)) continue;
         ++tokens;
-        sums.push_back((t.whole_sum_min + t.whole_sum_max) / 2);
-        rows += t.n_rows;
-        if (top == 0) top = t.row_top;
-        if (t.row_top == top) topped += t.max_one_rows;
-        exceeding += t.whole_sum_max > 1.02 * double(t.row_top);
+        sums.push_back((t.rows.sum_min + t.rows.sum_max) / 2);
+        rows += t.rows.n;
+        if (top == 0) top = t.steps.row_top;
+        if (t.steps.row_top == top) topped += t.steps.max_one_rows;
+        exceeding += t.rows.sum_max > 1.02 * double(t.steps.row_top);
     }
     if (sums.empty()) return;
     std::nth_element(sums.begin(), sums.begin() + int64_t(sums.size() / 2), sums.end());
     const double c = sums[sums.size() / 2];
     const auto constant = [&](const TokenFacts& t) {
-        return only_weights(t) && t.whole_sum_min >= 0.99 * c && t.whole_sum_max <= 1.01 * c;
+        return only_weights(t) && t.rows.sum_min >= 0.99 * c && t.rows.sum_max <= 1.01 * c;
     };
     const int64_t n = count(tokens_, constant);
     const auto explain_all = [&](const TokenTest& test) {
@@ -100,9 +100,9 @@ void CauseFinder::rescaled() {
         int64_t n_rows = 0;
         for (const TokenFacts& t : tokens_) {
             if (!constant(t)) continue;
-            low = std::min(low, t.whole_sum_min);
-            high = std::max(high, t.whole_sum_max);
-            n_rows += t.n_rows;
+            low = std::min(low, t.rows.sum_min);
+            high = std::max(high, t.rows.sum_max);
+            n_rows += t.rows.n;
         }
         const TokenFacts& t = first_readable();
         const char* what = std::abs(c - 100) < 1 ? ": percent"
@@ -123,8 +123,8 @@ void CauseFinder::rescaled() {
     double low = sums.front(), high = 0;
     for (const TokenFacts& t : tokens_) {
         if (!only_weights(t)) continue;
-        low = std::min(low, t.whole_sum_min);
-        high = std::max(high, t.whole_sum_max);
+        low = std::min(low, t.rows.sum_min);
+        high = std::max(high, t.rows.sum_max);
     }
     f.evidence.push_back(
         fmt::format("the largest number of {} of {} rows is exactly {}, and rows sum to {:.3g} up to {:.3g}: each was "
@@ -140,8 +140,8 @@ void CauseFinder::quantised() {
         if (!only_weights(t)) continue;
         for (size_t i = 0; i < n_steps; ++i) {
             const bool own = row_step_list[i].of_row_max;
-            all[i] += t.step_rows + (own ? 0 : t.even_rows);
-            fits[i] += t.step_fits[i] + (own ? 0 : t.even_fits[i]);
+            all[i] += t.steps.rows + (own ? 0 : t.steps.even_rows);
+            fits[i] += t.steps.fits[i] + (own ? 0 : t.steps.even_fits[i]);
         }
     }
     size_t step = 0;
@@ -152,12 +152,13 @@ void CauseFinder::quantised() {
     int64_t n = 0, within = 0;
     double low = std::numeric_limits<double>::infinity(), high = 0;
     for (TokenFacts& t : d_.tokens) {
-        if (!only_weights(t) || t.step_fits[step] + t.even_fits[step] == 0) continue;
+        if (!only_weights(t) || t.steps.fits[step] + t.steps.even_fits[step] == 0) continue;
         ++n;
-        const double bound = 0.5 * chosen.size * double(chosen.of_row_max ? t.max : 1.0f) * double(t.n_context) + 0.01;
-        low = std::min(low, t.whole_sum_min);
-        high = std::max(high, t.whole_sum_max);
-        if (has(Cause::rescaled) || (1 - t.whole_sum_min <= bound && t.whole_sum_max - 1 <= bound)) {
+        const double bound =
+            0.5 * chosen.size * double(chosen.of_row_max ? t.numbers.max : 1.0f) * double(t.n_context) + 0.01;
+        low = std::min(low, t.rows.sum_min);
+        high = std::max(high, t.rows.sum_max);
+        if (has(Cause::rescaled) || (1 - t.rows.sum_min <= bound && t.rows.sum_max - 1 <= bound)) {
             ++within;
             t.kind = TokenKind::weights;
         }
@@ -178,13 +179,14 @@ void CauseFinder::quantised() {
 void CauseFinder::sink_column() {
     if (!d_.dump.rectangular || readable_ < enough_pairs + 3) return;
     const auto lone = [](const TokenFacts& t) {
-        return is_attention(t) && t.lone_last_layers > 0 && t.lone_last_layers == t.n_layer - t.zero_layers;
+        return is_attention(t) && t.columns.lone_last_layers > 0 &&
+               t.columns.lone_last_layers == t.n_layer - t.layers.zero;
     };
     // the last tokens' positions reach the last column
     const int64_t n = count(tokens_, lone);
     if (n < enough_pairs || n + 4 < readable_) return;
     int64_t pairs = 0;
-    const double advancing = share_advancing(tokens_, &TokenFacts::wrap_edge, pairs);
+    const double advancing = share_advancing(tokens_, &TokenFacts::Columns::wrap_edge, pairs);
     if (pairs < enough_pairs || advancing < 0.8) return;
     Finding& f = found(Cause::sink_column, readable_);
     const TokenFacts& t = *std::find_if(tokens_.begin(), tokens_.end(), lone);

@@ -13,7 +13,7 @@ void CauseFinder::race() {
     const int64_t good = count(tokens_, is_attention);
     std::set<int32_t> partitions;
     for (const TokenFacts& t : tokens_) {
-        if (some_one(t)) partitions.insert(t.layer_partition);
+        if (some_one(t)) partitions.insert(t.layers.partition);
     }
     // The same layers equal in every token: memory shared by plan, not by chance.
     fixed_partition_ = some >= enough_pairs && partitions.size() == 1 && partly == 0;
@@ -25,8 +25,8 @@ void CauseFinder::race() {
         int32_t least = INT32_MAX, most = 0;
         for (const TokenFacts& t : tokens_) {
             if (!some_one(t)) continue;
-            least = std::min(least, t.distinct_layers);
-            most = std::max(most, t.distinct_layers);
+            least = std::min(least, t.layers.distinct);
+            most = std::max(most, t.layers.distinct);
         }
         f.evidence.push_back(
             fmt::format("in {} tokens some layers equal others bit by bit: {} to {} distinct layers of "
@@ -66,7 +66,7 @@ void CauseFinder::aliasing() {
             f.evidence.push_back(
                 fmt::format("the tensor sums to {:.1f}, as {} layers x {} heads should: sums cannot show "
                             "this",
-                            t.sum, t.n_layer, t.n_head));
+                            t.numbers.sum, t.n_layer, t.n_head));
         }
         if (racing_) f.keep = "nothing: without synchronisation it is not even known which layer it is";
     } else if (fixed_partition_) {
@@ -75,7 +75,7 @@ void CauseFinder::aliasing() {
         f.evidence.push_back(
             fmt::format("{} of {} layers equal others bit by bit ({} distinct), the same ones in every "
                         "token: they share memory",
-                        t.equal_layers, t.n_layer, t.distinct_layers));
+                        t.layers.equal, t.n_layer, t.layers.distinct));
         f.keep = "the layers that equal no other; of each group of equal layers the last one that was "
                  "computed";
     }
@@ -101,8 +101,10 @@ void CauseFinder::stale() {
 // The width follows the tokens, but the weights end before it: the frame is that of an earlier token. A
 // few rows alone can underflow at the newest position.
 bool CauseFinder::lags(const TokenFacts& t) const {
-    if (!is_attention(t) || t.trivial || t.padding == 0 || t.padding > 8 || t.n_layer * t.n_head < 8) return false;
-    if (d_.dump.rectangular || t.wrapped_layers > 0) return false;
+    if (!is_attention(t) || t.layers.trivial || t.columns.padding == 0 || t.columns.padding > 8 ||
+        t.n_layer * t.n_head < 8)
+        return false;
+    if (d_.dump.rectangular || t.columns.wrapped_layers > 0) return false;
     const size_t i = static_cast<size_t>(t.index);
     const auto follows = [&](size_t a, size_t b) { return tokens_[b].n_context == tokens_[a].n_context + 1; };
     return (i > 0 && follows(i - 1, i)) || (i + 1 < tokens_.size() && follows(i, i + 1));

@@ -19,7 +19,9 @@ constexpr double early_spread = 5.5;
 } // namespace
 
 void CauseFinder::mixture() {
-    const auto test = [](const TokenFacts& t) { return t.kind == TokenKind::mixed && (t.min < 0 || t.n_masked > 0); };
+    const auto test = [](const TokenFacts& t) {
+        return t.kind == TokenKind::mixed && (t.numbers.min < 0 || t.numbers.n_masked > 0);
+    };
     const int64_t n = count(tokens_, test);
     if (n == 0) return;
     Finding& f = found(Cause::mixture, n);
@@ -27,7 +29,7 @@ void CauseFinder::mixture() {
     f.evidence.push_back(
         fmt::format("in {} tokens some rows sum to 1 and others are scores; in token {} {} of {} rows are "
                     "scores (from {:.4g} to {:.4g})",
-                    n, t.number, t.score_rows, t.n_layer * t.n_head, double(t.min), double(t.max)));
+                    n, t.number, t.rows.score, t.n_layer * t.n_head, double(t.numbers.min), double(t.numbers.max)));
 }
 
 void CauseFinder::scores() {
@@ -40,19 +42,19 @@ void CauseFinder::scores() {
     float mask_low = 0, mask_high = 0;
     for (const TokenFacts& t : tokens_) {
         if (!test(t)) continue;
-        if (t.mask_low < 0) {
-            mask_low = std::min(mask_low, t.mask_low);
-            mask_high = mask_high == 0 ? t.mask_high : std::max(mask_high, t.mask_high);
+        if (t.numbers.mask_low < 0) {
+            mask_low = std::min(mask_low, t.numbers.mask_low);
+            mask_high = mask_high == 0 ? t.numbers.mask_high : std::max(mask_high, t.numbers.mask_high);
         }
-        if (t.spread > 0) {
-            peaks.push_back(t.peakedness);
-            spreads.push_back(t.spread);
+        if (t.scores.spread > 0) {
+            peaks.push_back(t.scores.peakedness);
+            spreads.push_back(t.scores.spread);
         }
-        masked += t.n_masked > 0;
+        masked += t.numbers.n_masked > 0;
         const bool beyond = t.stated_context >= 0 && t.stated_context < t.n_context;
-        unmasked += t.n_masked == 0 && (t.padding > 0 || beyond);
-        min = std::min(min, double(t.min));
-        max = std::max(max, double(t.max));
+        unmasked += t.numbers.n_masked == 0 && (t.columns.padding > 0 || beyond);
+        min = std::min(min, double(t.numbers.min));
+        max = std::max(max, double(t.numbers.max));
     }
     const auto middle = [](std::vector<double>& v) {
         if (v.empty()) return 0.0;
@@ -103,8 +105,8 @@ void CauseFinder::overflow() {
     int64_t bad = 0, limit = 0;
     for (const TokenFacts& t : tokens_) {
         if (!overflowed(t)) continue;
-        bad += t.n_not_finite;
-        limit += t.n_half_limit;
+        bad += t.numbers.n_not_finite;
+        limit += t.numbers.n_half_limit;
     }
     f.evidence.push_back(
         fmt::format("{} NaN or infinite numbers and {} of exactly 65504 (the largest in half precision) in {} "
@@ -139,14 +141,14 @@ void CauseFinder::corrupt() {
 // Zeros from somewhere to the end of the tensor. Where they are there in every token alike, the model has
 // layers without attention, or with fewer heads than others, at its end.
 bool CauseFinder::torn(const TokenFacts& t) const {
-    if (t.kind == TokenKind::unreadable || t.kind == TokenKind::padding || t.zero_tail_rows == 0) return false;
+    if (t.kind == TokenKind::unreadable || t.kind == TokenKind::padding || t.rows.zero_tail == 0) return false;
     if (has(Cause::dropout)) return false; // rows of zeros by chance
     // A map lies head by head in its file: where writing stopped, it stopped before the last query.
-    if (d_.dump.prompt && tokens_.back().zero_tail_rows < t.zero_tail_rows) return false;
+    if (d_.dump.prompt && tokens_.back().rows.zero_tail < t.rows.zero_tail) return false;
     if (t.kind == TokenKind::zeros) return true;
-    if (readable_ == 1) return t.zero_tail_in_layer && d_.dump.format != "attn";
+    if (readable_ == 1) return t.rows.zero_tail_in_layer && d_.dump.format != "attn";
     return std::any_of(tokens_.begin(), tokens_.end(), [&](const TokenFacts& other) {
-        return other.kind != TokenKind::unreadable && other.zero_tail_rows < t.zero_tail_rows;
+        return other.kind != TokenKind::unreadable && other.rows.zero_tail < t.rows.zero_tail;
     });
 }
 
@@ -159,7 +161,7 @@ void CauseFinder::sinks() {
     f.evidence.push_back(
         fmt::format("in {} of {} tokens rows sum to less than 1 and none to more; token {}: {} of {} rows, "
                     "the least {:.3f}",
-                    n, readable_, t.number, t.sub_rows, t.n_layer * t.n_head, t.row_sum_min));
+                    n, readable_, t.number, t.rows.sub, t.n_layer * t.n_head, t.numbers.row_sum_min));
     if (d_.dump.model.learned_sinks)
         f.evidence.push_back("the recording holds the model's sink logits");
     else
@@ -170,16 +172,17 @@ void CauseFinder::sinks() {
 // Numbers that no cause predicts; and sums below 1 that come and go between tokens, which is no property of a model.
 void CauseFinder::unknown() {
     const auto unexplained = [](const TokenFacts& t) {
-        return (t.kind == TokenKind::scores || t.kind == TokenKind::mixed) && t.min >= 0 && t.n_masked == 0;
+        return (t.kind == TokenKind::scores || t.kind == TokenKind::mixed) && t.numbers.min >= 0 &&
+               t.numbers.n_masked == 0;
     };
     if (const int64_t n = count(tokens_, unexplained); n > 0) {
         double low = std::numeric_limits<double>::infinity(), high = 0;
         float max = 0;
         for (const TokenFacts& t : tokens_) {
             if (!unexplained(t)) continue;
-            low = std::min(low, t.whole_sum_min);
-            high = std::max(high, t.whole_sum_max);
-            max = std::max(max, t.max);
+            low = std::min(low, t.rows.sum_min);
+            high = std::max(high, t.rows.sum_max);
+            max = std::max(max, t.numbers.max);
         }
         Finding& f = found(Cause::unknown, n);
         f.evidence.push_back(fmt::format(
@@ -212,7 +215,7 @@ void CauseFinder::unknown() {
 
 int64_t CauseFinder::most_sub_rows() const {
     int64_t most = 0;
-    for (const TokenFacts& t : tokens_) most = std::max<int64_t>(most, t.sub_rows);
+    for (const TokenFacts& t : tokens_) most = std::max<int64_t>(most, t.rows.sub);
     return most;
 }
 

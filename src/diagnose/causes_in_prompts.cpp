@@ -32,13 +32,14 @@ void CauseFinder::padding_queries() {
     if (!d_.dump.prompt) return;
     const auto rows = [](const TokenFacts& t) { return t.n_layer * t.n_head; };
     const auto blank = [&](const TokenFacts& t) {
-        if (t.kind == TokenKind::unreadable || t.own_column < 0) return false;
-        return (t.empty_rows == rows(t) && t.n_not_finite + t.n_masked > 0) || t.kind == TokenKind::zeros ||
-               (t.uniform_rows == rows(t) && t.padding == 0 && t.own_column + 1 < t.n_context);
+        if (t.kind == TokenKind::unreadable || t.prompt.own_column < 0) return false;
+        return (t.rows.empty == rows(t) && t.numbers.n_not_finite + t.numbers.n_masked > 0) ||
+               t.kind == TokenKind::zeros ||
+               (t.rows.uniform == rows(t) && t.columns.padding == 0 && t.prompt.own_column + 1 < t.n_context);
     };
     int64_t first = -1, last = -1;
     for (const TokenFacts& t : tokens_) {
-        if (t.own_column < 0 || t.kind == TokenKind::unreadable || blank(t)) continue;
+        if (t.prompt.own_column < 0 || t.kind == TokenKind::unreadable || blank(t)) continue;
         if (first < 0) first = t.index;
         last = t.index;
     }
@@ -52,7 +53,7 @@ void CauseFinder::padding_queries() {
         if (outside && !(t.kind == TokenKind::zeros && t.index > last)) {
             blanks.push_back(&t);
         } else {
-            not_finite += t.n_not_finite > 0;
+            not_finite += t.numbers.n_not_finite > 0;
         }
     }
     const auto n = static_cast<int64_t>(blanks.size());
@@ -60,7 +61,7 @@ void CauseFinder::padding_queries() {
     int64_t n_rows = 0, zeros = 0, uniform = 0;
     for (TokenFacts* const t : blanks) {
         zeros += t->kind == TokenKind::zeros;
-        uniform += t->uniform_rows == rows(*t);
+        uniform += t->rows.uniform == rows(*t);
         t->kind = TokenKind::padding;
         n_rows += rows(*t);
     }
@@ -84,8 +85,8 @@ void CauseFinder::other_axis() {
     if (columns_.columns() > 0 && columns_.ones() * 20 >= columns_.columns() * 19) {
         int64_t behind = 0, rows = 0;
         for (const TokenFacts& t : tokens_) {
-            behind += t.behind_rows;
-            rows += t.n_rows;
+            behind += t.prompt.behind_rows;
+            rows += t.rows.n;
         }
         const bool exchanged = behind * 20 >= rows * 19;
         for (TokenFacts& t : d_.tokens) {
@@ -94,7 +95,7 @@ void CauseFinder::other_axis() {
         Finding& f = found(exchanged ? Cause::transposed : Cause::other_axis, readable_);
         f.evidence.push_back(fmt::format(
             "{} of {} columns sum to 1 over the queries, but rows sum to {:.3g} up to {:.3g}", columns_.ones(),
-            columns_.columns(), first_readable().whole_sum_min, first_readable().whole_sum_max));
+            columns_.columns(), first_readable().rows.sum_min, first_readable().rows.sum_max));
         if (exchanged) {
             f.evidence.push_back(
                 fmt::format("{} of {} rows begin at the diagonal: queries and keys are exchanged", behind, rows));
@@ -108,7 +109,7 @@ void CauseFinder::other_axis() {
     }
     // over the heads: their number stays while the columns grow; heads and columns exchanged, it is the other way round
     const auto over_heads = [](const TokenFacts& t) {
-        return t.kind == TokenKind::transposed && t.heads_share > 0.999;
+        return t.kind == TokenKind::transposed && t.scores.heads_share > 0.999;
     };
     const int64_t n = count(tokens_, over_heads);
     if (n < 2) return;
@@ -119,7 +120,7 @@ void CauseFinder::other_axis() {
         if (!over_heads(t)) continue;
         heads.insert(t.n_head);
         widths.insert(t.n_context);
-        empty += t.empty_rows;
+        empty += t.rows.empty;
     }
     if (heads.size() != 1 || empty > 0 || (widths.size() == 1 && *widths.begin() <= *heads.begin())) return;
     if (widths.size() == 1 && !d_.dump.rectangular) return;
@@ -128,11 +129,11 @@ void CauseFinder::other_axis() {
     }
     Finding& f = found(Cause::other_axis, n);
     const TokenFacts& t =
-        *std::find_if(tokens_.begin(), tokens_.end(), [](const TokenFacts& x) { return x.heads_share > 0.999; });
+        *std::find_if(tokens_.begin(), tokens_.end(), [](const TokenFacts& x) { return x.scores.heads_share > 0.999; });
     f.evidence.push_back(fmt::format(
         "in {} of {} tokens every column sums to 1 over the {} heads of its layer, and rows to {:.3g} up to "
         "{:.3g} (token {}); the number of heads stays while the columns change",
-        n, readable_, t.n_head, t.whole_sum_min, t.whole_sum_max, t.number));
+        n, readable_, t.n_head, t.rows.sum_min, t.rows.sum_max, t.number));
     f.fix = "take the softmax over the last axis, the keys: dim=-1, not the heads' axis";
 }
 
@@ -142,11 +143,11 @@ void CauseFinder::not_causal() {
     double weight = 0;
     for (const TokenFacts& t : tokens_) {
         const bool weights = is_attention(t) || t.kind == TokenKind::weights;
-        if (!weights || t.own_column < 0 || t.own_column + 1 >= t.n_context) continue;
-        rows += t.n_rows;
-        ahead += t.ahead_rows;
-        weight += t.ahead_weight;
-        tokens += t.ahead_rows > 0;
+        if (!weights || t.prompt.own_column < 0 || t.prompt.own_column + 1 >= t.n_context) continue;
+        rows += t.rows.n;
+        ahead += t.prompt.ahead_rows;
+        weight += t.prompt.ahead_weight;
+        tokens += t.prompt.ahead_rows > 0;
         ++whole;
     }
     if (rows == 0 || ahead * 50 < rows) return;

@@ -33,7 +33,7 @@ void Diagnoser::add_unreadable(const Error& error) {
     facts.index = static_cast<int64_t>(state_->diagnosis.tokens.size());
     facts.number = -1;
     facts.kind = TokenKind::unreadable;
-    facts.trivial = true;
+    facts.layers.trivial = true;
     facts.error = error.message;
     state_->diagnosis.tokens.push_back(std::move(facts));
     ++state_->unreadable.count;

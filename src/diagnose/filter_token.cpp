@@ -59,8 +59,8 @@ std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& fa
             token, token.n_layer - 1, 1, token.n_context,
             fmt::format("the last layer only; the capture held it {} times and lost the others", token.n_layer));
     case Keep::cropped:
-        return part(token, 0, 1, token.n_context - facts.padding,
-                    fmt::format("without {} columns of padding", facts.padding));
+        return part(token, 0, 1, token.n_context - facts.columns.padding,
+                    fmt::format("without {} columns of padding", facts.columns.padding));
     case Keep::transposed: return exchanged(token);
     case Keep::normalised: {
         KeptToken kept = whole(token, "each row divided by its sum");
@@ -76,7 +76,8 @@ std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& fa
         if (token.n_context < 2) return std::nullopt;
         return part(token, 0, 1, token.n_context - 1, "without the last column, a sink's");
     case Keep::kv_heads:
-        return part(token, 0, facts.head_group, token.n_context, "one row for each KV head, not for each query head");
+        return part(token, 0, facts.layers.head_group, token.n_context,
+                    "one row for each KV head, not for each query head");
     }
     return std::nullopt;
 }

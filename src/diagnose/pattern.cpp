@@ -92,11 +92,11 @@ Pattern find_pattern(std::span<const TokenFacts> tokens, const std::vector<bool>
     return pattern;
 }
 
-double share_advancing(std::span<const TokenFacts> tokens, int64_t TokenFacts::*column, int64_t& pairs) {
+double share_advancing(std::span<const TokenFacts> tokens, int64_t TokenFacts::Columns::*column, int64_t& pairs) {
     int64_t advancing = 0;
     pairs = 0;
     for (size_t i = 1; i < tokens.size(); ++i) {
-        const int64_t before = tokens[i - 1].*column, now = tokens[i].*column;
+        const int64_t before = tokens[i - 1].columns.*column, now = tokens[i].columns.*column;
         if (before < 0 || now < 0) continue;
         ++pairs;
         advancing += now == before + 1 || (now < before && now <= 4);

@@ -21,48 +21,48 @@ bool is_empty_row(const RowStatistics& row, int64_t n) {
 
 void TokenFactsMaker::look_at_changes(const DumpToken& token, TokenFacts& facts) const {
     const size_t n = static_cast<size_t>(token.n_context);
-    facts.whole_sum_min = std::numeric_limits<double>::infinity();
-    facts.whole_sum_max = -std::numeric_limits<double>::infinity();
+    facts.rows.sum_min = std::numeric_limits<double>::infinity();
+    facts.rows.sum_max = -std::numeric_limits<double>::infinity();
     for (size_t r = 0; r < rows_.size(); ++r) {
         const RowStatistics& row = rows_[r];
         if (is_empty_row(row, token.n_context)) {
-            ++facts.empty_rows;
+            ++facts.rows.empty;
             continue;
         }
-        ++facts.n_rows;
-        facts.whole_sum_min = std::min(facts.whole_sum_min, row.sum);
-        facts.whole_sum_max = std::max(facts.whole_sum_max, row.sum);
+        ++facts.rows.n;
+        facts.rows.sum_min = std::min(facts.rows.sum_min, row.sum);
+        facts.rows.sum_max = std::max(facts.rows.sum_max, row.sum);
         const bool uniform = row.min == row.max && row.not_finite + row.masked == 0 && row.max > 0;
-        facts.uniform_rows += uniform;
+        facts.rows.uniform += uniform;
         const float* values = token.values.data() + r * n;
         if (token.own_column >= 0 && row.not_finite == 0) {
             const size_t own = static_cast<size_t>(token.own_column);
-            facts.behind_rows += row.masked == 0 && first_nonzero(values, n) >= token.own_column;
+            facts.prompt.behind_rows += row.masked == 0 && first_nonzero(values, n) >= token.own_column;
             double ahead = 0;
             for (size_t c = own + 1; c < n; ++c)
                 ahead += values[c] > mask_begin ? std::abs(static_cast<double>(values[c])) : 0.0;
-            facts.ahead_rows += ahead > 0;
-            facts.ahead_weight += ahead;
+            facts.prompt.ahead_rows += ahead > 0;
+            facts.prompt.ahead_weight += ahead;
         }
         if (row.min < 0 || row.masked + row.not_finite > 0) continue;
-        if (facts.row_top == 0)
-            facts.row_top = row.max == 1.0f || row.max == 100.0f || row.max == 255.0f ? row.max : -1.0f;
-        facts.max_one_rows += row.max == facts.row_top;
+        if (facts.steps.row_top == 0)
+            facts.steps.row_top = row.max == 1.0f || row.max == 100.0f || row.max == 255.0f ? row.max : -1.0f;
+        facts.steps.max_one_rows += row.max == facts.steps.row_top;
         if (token.n_context - row.zeros < step_numbers) continue;
         float least = row.max;
         for (size_t c = 0; c < n; ++c) least = values[c] > 0 ? std::min(least, values[c]) : least;
         const bool even = least > 0.9f * row.max; // a multiple of any part of its largest number
-        auto& counts = even ? facts.even_fits : facts.step_fits;
-        ++(even ? facts.even_rows : facts.step_rows);
+        auto& counts = even ? facts.steps.even_fits : facts.steps.fits;
+        ++(even ? facts.steps.even_rows : facts.steps.rows);
         for (uint32_t fits = fitting_steps(values, n, row.max); fits != 0; fits &= fits - 1)
             ++counts[static_cast<size_t>(std::countr_zero(fits))];
     }
-    if (facts.n_rows == 0) facts.whole_sum_min = facts.whole_sum_max = 0;
+    if (facts.rows.n == 0) facts.rows.sum_min = facts.rows.sum_max = 0;
 }
 
 // Zeros where another row of the layer is not 0. Rows of few columns are left out: chance rules there.
 void TokenFactsMaker::look_at_dropout(const DumpToken& token, TokenFacts& facts) const {
-    if (facts.min < 0 || facts.n_masked + facts.n_not_finite > 0) return;
+    if (facts.numbers.min < 0 || facts.numbers.n_masked + facts.numbers.n_not_finite > 0) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     if (heads < 2) return;
     for (size_t l = 0; l < static_cast<size_t>(token.n_layer); ++l) {
@@ -75,11 +75,11 @@ void TokenFactsMaker::look_at_dropout(const DumpToken& token, TokenFacts& facts)
         for (size_t h = 0; h < heads; ++h) {
             const RowStatistics& row = rows_[l * heads + h];
             const double k = static_cast<double>(columns - (token.n_context - row.zeros));
-            ++facts.dropout_rows;
-            facts.dropout_n += static_cast<double>(columns);
-            facts.dropout_k += k;
-            facts.dropout_kk += k * k / static_cast<double>(columns);
-            facts.dropout_sum += row.sum;
+            ++facts.dropout.rows;
+            facts.dropout.n += static_cast<double>(columns);
+            facts.dropout.k += k;
+            facts.dropout.kk += k * k / static_cast<double>(columns);
+            facts.dropout.sum += row.sum;
         }
     }
 }
@@ -97,7 +97,7 @@ void TokenFactsMaker::look_at_columns(const DumpToken& token, TokenFacts& facts)
             for (size_t c = 0; c < n; ++c) used_[l * n + c] |= row[c] != 0.0f;
         }
     }
-    const int64_t newest = token.n_context - 1 - facts.padding;
+    const int64_t newest = token.n_context - 1 - facts.columns.padding;
     const bool usable = facts.kind == TokenKind::probabilities || facts.kind == TokenKind::sub_probabilities;
     if (usable) {
         const bool comparable = previous_used_context_ > 0 && previous_used_layers_ == token.n_layer;
@@ -107,16 +107,16 @@ void TokenFactsMaker::look_at_columns(const DumpToken& token, TokenFacts& facts)
             if (std::count(used, used + n, 1) < dropout_columns) continue; // too few to say anything
             int64_t last = token.n_context - 1;
             while (last >= 0 && !used[last]) --last;
-            facts.behind_layers += last < newest - 1;
+            facts.columns.behind_layers += last < newest - 1;
             int64_t hole_end = last - 1;
             while (hole_end >= 0 && !used[hole_end]) --hole_end;
-            facts.lone_last_layers += last == token.n_context - 1 && last - hole_end > 2;
+            facts.columns.lone_last_layers += last == token.n_context - 1 && last - hole_end > 2;
             if (!comparable) continue;
             const uint8_t* before = previous_used_.data() + l * static_cast<size_t>(previous_used_context_);
             bool reused = false;
             for (int64_t c = 0; c <= std::min(previous_newest_, token.n_context - 1); ++c)
                 reused = reused || (used[c] && !before[c]);
-            facts.reused_layers += reused;
+            facts.columns.reused_layers += reused;
         }
     }
     previous_used_context_ = usable ? token.n_context : 0;

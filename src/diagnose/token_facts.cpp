@@ -51,7 +51,7 @@ TokenFacts TokenFactsMaker::make(const DumpToken& token) {
     facts.n_head = token.n_head;
     facts.n_context = token.n_context;
     facts.stated_context = token.stated_context;
-    facts.own_column = token.own_column;
+    facts.prompt.own_column = token.own_column;
     look_at_rows(token, facts);
     look_at_layers(token, facts);
     look_at_kind(token, facts);
@@ -71,39 +71,40 @@ void TokenFactsMaker::look_at_rows(const DumpToken& token, TokenFacts& facts) {
     rows_.resize(n_rows);
     row_hashes_.resize(n_rows);
     head_hashes_.resize(n_rows);
-    facts.min = std::numeric_limits<float>::infinity();
-    facts.max = -std::numeric_limits<float>::infinity();
-    facts.row_sum_min = std::numeric_limits<double>::infinity();
-    facts.row_sum_max = -std::numeric_limits<double>::infinity();
+    facts.numbers.min = std::numeric_limits<float>::infinity();
+    facts.numbers.max = -std::numeric_limits<float>::infinity();
+    facts.numbers.row_sum_min = std::numeric_limits<double>::infinity();
+    facts.numbers.row_sum_max = -std::numeric_limits<double>::infinity();
     int64_t last = -1;
     for (size_t r = 0; r < n_rows; ++r) {
         const float* row = token.values.data() + r * n;
         RowStatistics& s = rows_[r] = row_statistics(row, n);
         head_hashes_[r] = hash_bytes(row, head * sizeof(float));
         row_hashes_[r] = combine(head_hashes_[r], hash_bytes(row + head, (n - head) * sizeof(float)));
-        facts.min = std::min(facts.min, s.min);
-        facts.max = std::max(facts.max, s.max);
-        facts.sum += s.sum;
-        facts.row_sum_min = std::min(facts.row_sum_min, s.sum);
-        facts.row_sum_max = std::max(facts.row_sum_max, s.sum);
-        facts.n_not_finite += s.not_finite;
-        facts.n_masked += s.masked;
+        facts.numbers.min = std::min(facts.numbers.min, s.min);
+        facts.numbers.max = std::max(facts.numbers.max, s.max);
+        facts.numbers.sum += s.sum;
+        facts.numbers.row_sum_min = std::min(facts.numbers.row_sum_min, s.sum);
+        facts.numbers.row_sum_max = std::max(facts.numbers.row_sum_max, s.sum);
+        facts.numbers.n_not_finite += s.not_finite;
+        facts.numbers.n_masked += s.masked;
         if (s.mask_low < 0) {
-            facts.mask_low = std::min(facts.mask_low, s.mask_low);
-            facts.mask_high = facts.mask_high == 0 ? s.mask_high : std::max(facts.mask_high, s.mask_high);
+            facts.numbers.mask_low = std::min(facts.numbers.mask_low, s.mask_low);
+            facts.numbers.mask_high =
+                facts.numbers.mask_high == 0 ? s.mask_high : std::max(facts.numbers.mask_high, s.mask_high);
         }
-        facts.n_half_limit += s.half_limit;
+        facts.numbers.n_half_limit += s.half_limit;
         // looks only at columns that no earlier row has filled
         const size_t seen = static_cast<size_t>(last + 1);
         last = std::max(last, last_nonzero(row + seen, n - seen) + static_cast<int64_t>(seen));
     }
-    facts.padding = last < 0 ? 0 : token.n_context - 1 - last;
+    facts.columns.padding = last < 0 ? 0 : token.n_context - 1 - last;
 }
 
 void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) {
     const size_t heads = static_cast<size_t>(token.n_head), n_layer = static_cast<size_t>(token.n_layer);
     layers_.assign(n_layer, {});
-    facts.trivial = true;
+    facts.layers.trivial = true;
     int32_t group = 0;
     for (size_t l = 0; l < n_layer; ++l) {
         LayerFacts& layer = layers_[l];
@@ -115,8 +116,8 @@ void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) 
         }
         layer.hash = hash_bytes(row_hashes_.data() + l * heads, heads * sizeof(uint64_t));
         layer.trivial = information < informative_enough;
-        facts.zero_layers += layer.zero;
-        facts.trivial = facts.trivial && layer.trivial;
+        facts.layers.zero += layer.zero;
+        facts.layers.trivial = facts.layers.trivial && layer.trivial;
         if (layer.trivial) continue;
         // the longest run length of equal heads that divides every run of this layer
         int32_t run = 0, length = 1;
@@ -131,7 +132,7 @@ void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) 
         }
         group = std::gcd(group, run);
     }
-    facts.head_group = group > 1 ? group : 1;
+    facts.layers.head_group = group > 1 ? group : 1;
 
     // which layers equal which: each layer is written as the number of the first layer it equals
     std::unordered_map<uint64_t, int32_t> first;
@@ -140,11 +141,11 @@ void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) 
         partition[l] = first.emplace(layers_[l].hash, static_cast<int32_t>(l)).first->second;
         ++members[static_cast<size_t>(partition[l])];
     }
-    facts.distinct_layers = static_cast<int32_t>(first.size());
+    facts.layers.distinct = static_cast<int32_t>(first.size());
     for (size_t l = 0; l < n_layer; ++l) {
-        if (!layers_[l].trivial && members[static_cast<size_t>(partition[l])] > 1) ++facts.equal_layers;
+        if (!layers_[l].trivial && members[static_cast<size_t>(partition[l])] > 1) ++facts.layers.equal;
     }
-    facts.layer_partition = static_cast<int32_t>(hash_bytes(partition.data(), partition.size() * sizeof(int32_t)));
+    facts.layers.partition = static_cast<int32_t>(hash_bytes(partition.data(), partition.size() * sizeof(int32_t)));
 
     if (previous_context_ > 0 && previous_context_ <= token.n_context && previous_heads_ == token.n_head) {
         for (size_t l = 0; l < n_layer; ++l) {
@@ -152,18 +153,18 @@ void TokenFactsMaker::look_at_layers(const DumpToken& token, TokenFacts& facts) 
             const uint64_t hash = previous_context_ == token.n_context
                                       ? layers_[l].hash
                                       : layer_hash_at(token, static_cast<int32_t>(l), previous_context_);
-            facts.stale_layers += std::binary_search(previous_layers_.begin(), previous_layers_.end(), hash);
+            facts.layers.stale += std::binary_search(previous_layers_.begin(), previous_layers_.end(), hash);
         }
     }
-    if (!facts.trivial) {
+    if (!facts.layers.trivial) {
         uint64_t whole = static_cast<uint64_t>(token.n_context);
         for (const LayerFacts& layer : layers_) whole = combine(whole, layer.hash);
         const auto [at, is_new] = seen_.emplace(whole, token.index);
-        if (!is_new) facts.repeats = at->second;
+        if (!is_new) facts.layers.repeats = at->second;
         const auto informative_layers =
             std::count_if(layers_.begin(), layers_.end(), [](const LayerFacts& layer) { return !layer.trivial; });
-        if (facts.repeats < 0 && facts.stale_layers > 0 && facts.stale_layers == informative_layers) {
-            facts.repeats = previous_index_;
+        if (facts.layers.repeats < 0 && facts.layers.stale > 0 && facts.layers.stale == informative_layers) {
+            facts.layers.repeats = previous_index_;
         }
     }
     previous_layers_.clear();
@@ -204,13 +205,13 @@ void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) co
         case RowKind::not_finite: ++not_finite; break;
         }
     }
-    facts.sub_rows = static_cast<int32_t>(sub);
-    facts.wild_rows = static_cast<int32_t>(wild);
-    facts.score_rows = static_cast<int32_t>(score);
+    facts.rows.sub = static_cast<int32_t>(sub);
+    facts.rows.wild = static_cast<int32_t>(wild);
+    facts.rows.score = static_cast<int32_t>(score);
     int64_t tail = 0;
     for (size_t r = rows_.size(); r-- > 0 && rows_[r].zeros == token.n_context;) ++tail;
-    facts.zero_tail_rows = static_cast<int32_t>(tail);
-    facts.zero_tail_in_layer = tail % token.n_head != 0;
+    facts.rows.zero_tail = static_cast<int32_t>(tail);
+    facts.rows.zero_tail_in_layer = tail % token.n_head != 0;
     const int64_t n_rows = static_cast<int64_t>(rows_.size());
     if (not_finite > 0 || wild > 0)
         facts.kind = TokenKind::not_finite;
@@ -228,8 +229,9 @@ void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) co
     // The other axis. Either the shape was stated the wrong way round, so that heads and context change
     // places, or the numbers lie as (context, heads) under the right shape. Rows of few heads can each sum to
     // less than 1.
-    const double layer_sum = facts.sum / token.n_layer;
-    const bool maybe = facts.min >= 0 && facts.n_masked == 0 && not_finite + wild == 0 && probability < n_rows &&
+    const double layer_sum = facts.numbers.sum / token.n_layer;
+    const bool maybe = facts.numbers.min >= 0 && facts.numbers.n_masked == 0 && not_finite + wild == 0 &&
+                       probability < n_rows &&
                        (over > 0 || score > 0 || std::abs(layer_sum / static_cast<double>(token.n_context) - 1) < 0.01);
     if (!maybe) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
@@ -259,8 +261,8 @@ void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) co
         stated_all += n;
         lying_all += heads;
     }
-    const bool rows_exceed = facts.row_sum_max > 1 + sum_tolerance;
-    facts.heads_share = static_cast<double>(stated_ones) / static_cast<double>(std::max<size_t>(1, stated_all));
+    const bool rows_exceed = facts.numbers.row_sum_max > 1 + sum_tolerance;
+    facts.scores.heads_share = static_cast<double>(stated_ones) / static_cast<double>(std::max<size_t>(1, stated_all));
     const bool across = stated_ones == stated_all || (rows_exceed && stated_most_one);
     const bool along = lying_ones == lying_all || (rows_exceed && lying_most_one);
     if (across || along)

@@ -19,7 +19,7 @@ constexpr size_t sampled_rows = 64;
 void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts) const {
     if (facts.kind != TokenKind::probabilities && facts.kind != TokenKind::sub_probabilities) return;
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
-    const int64_t newest = token.n_context - 1 - facts.padding;
+    const int64_t newest = token.n_context - 1 - facts.columns.padding;
     std::vector<float> most(n);
     for (size_t l = 0; l < static_cast<size_t>(token.n_layer); ++l) {
         if (layers_[l].trivial || layers_[l].zero) continue;
@@ -30,7 +30,7 @@ void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts)
             const RowStatistics& row = rows_[l * heads + h];
             const float* values = token.values.data() + (l * heads + h) * n;
             const int64_t before = row.zeros == 0 ? 0 : std::max<int64_t>(0, first_nonzero(values, n));
-            suspicious = row.zeros - before - facts.padding >= shortest_hole;
+            suspicious = row.zeros - before - facts.columns.padding >= shortest_hole;
         }
         if (!suspicious) continue;
         std::fill(most.begin(), most.end(), 0.0f);
@@ -56,7 +56,8 @@ void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts)
         if (used < broad_support) continue;
         const bool ends_early = last <= newest - shortest_hole;
         if (hole >= shortest_hole || ends_early) {
-            if (facts.wrapped_layers++ == 0) facts.wrap_edge = hole >= shortest_hole ? hole_begin - 1 : last;
+            if (facts.columns.wrapped_layers++ == 0)
+                facts.columns.wrap_edge = hole >= shortest_hole ? hole_begin - 1 : last;
         }
     }
 }
@@ -89,8 +90,8 @@ void TokenFactsMaker::look_at_scores(const DumpToken& token, TokenFacts& facts) 
         std::nth_element(v.begin(), v.begin() + static_cast<int64_t>(v.size() / 2), v.end());
         return v[v.size() / 2];
     };
-    facts.peakedness = middle(peaks);
-    facts.spread = middle(spreads);
+    facts.scores.peakedness = middle(peaks);
+    facts.scores.spread = middle(spreads);
 }
 
 // The column that grew most since a token of the same width is where the newest token's key lies.
@@ -104,14 +105,14 @@ void TokenFactsMaker::look_at_profile(const DumpToken& token, TokenFacts& facts)
         const float* row = token.values.data() + r * n;
         for (size_t c = 0; c < n; ++c) profile_[c] += row[c];
     }
-    if (previous_profile_.size() != n || n < 8 || facts.repeats >= 0) return;
+    if (previous_profile_.size() != n || n < 8 || facts.layers.repeats >= 0) return;
     const float floor = 0.05f * static_cast<float>(rows_.size() / step) / static_cast<float>(n);
     float largest = 0;
     for (size_t c = 0; c < n; ++c) {
         const float growth = (profile_[c] + floor) / (previous_profile_[c] + floor);
         if (growth > largest) {
             largest = growth;
-            facts.newest_column = static_cast<int64_t>(c);
+            facts.columns.newest = static_cast<int64_t>(c);
         }
     }
 }

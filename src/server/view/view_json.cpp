@@ -203,13 +203,13 @@ Result<Json> capture_health(const std::string& path) {
         const TokenFacts& t = d->tokens[i];
         tokens.push_back({{"number", t.number},
                           {"kind", token_kind_name(t.kind)},
-                          {"min", number(double(t.min))},
-                          {"max", number(double(t.max))},
-                          {"sum", number(t.sum)},
-                          {"distinct_layers", t.distinct_layers},
+                          {"min", number(double(t.numbers.min))},
+                          {"max", number(double(t.numbers.max))},
+                          {"sum", number(t.numbers.sum)},
+                          {"distinct_layers", t.layers.distinct},
                           {"n_layer", t.n_layer},
                           {"keep", i < d->keep.size() ? keep_name(d->keep[i]) : ""},
-                          {"repeat", t.repeats}});
+                          {"repeat", t.layers.repeats}});
     }
     for (const Finding& f : d->findings) {
         findings.push_back({{"cause", cause_title(f.cause)}, {"text", f.evidence}, {"keep", f.keep}, {"fix", f.fix}});
