@@ -34,30 +34,170 @@ int64_t number_behind(const std::string& name, std::initializer_list<std::string
     return -1;
 }
 
-std::string extents_text(const std::vector<int64_t>& shape) {
-    return base::shape_text(shape);
-}
+// Tries one sign after another. Each step either settles the matter, by names or by a question, or says false.
+class Guesser {
+public:
+    Guesser(const std::vector<int64_t>& shape, const ArrayProbe& probe, bool one_of_layers)
+        : shape_(shape), probe_(probe), one_of_layers_(one_of_layers), n_(shape.size()) {
+        guess_.axes.assign(n_, Axis::one);
+        guess_.axes[n_ - 1] = Axis::key;
+        for (size_t i = 0; i + 1 < n_; ++i) {
+            if (shape[i] != 1) wide_.push_back(i);
+        }
+    }
 
-// Names the axes that are left, in order: layers, then heads; and says so where there is only one.
-bool name_rest(std::vector<Axis>& axes, const std::vector<size_t>& rest, const std::vector<int64_t>& shape,
-               bool one_of_layers, std::string& why) {
-    if (rest.size() == 2 && !one_of_layers) {
-        axes[rest[0]] = Axis::layer;
-        axes[rest[1]] = Axis::head;
+    AxesGuess guess() {
+        if (!by_growth() && !by_square() && !within_layer()) by_number();
+        return std::move(guess_);
+    }
+
+private:
+    // An axis along which rows are used one column further at each step is one of tokens, or of a prompt's queries.
+    bool by_growth() {
+        const size_t growing = growing_axis();
+        if (growing == n_) return false;
+        const bool equal = shape_[growing] == shape_[n_ - 1];
+        const bool query = growing == wide_.back() && (equal || (growing + 2 == n_ && n_ > 2));
+        guess_.axes[growing] = query ? Axis::query : Axis::token;
+        guess_.why =
+            query && equal
+                ? "the last two axes are equal, and each row is used one column further than the row before"
+                : fmt::format("rows are used one column further at each step along the axis of {}", shape_[growing]);
+        name_rest(without(growing));
         return true;
     }
-    if (rest.size() > 1) return false;
-    if (rest.empty()) return true;
-    const size_t i = rest[0];
-    // [batch, head, query, key]: an axis of 1 before it; [layer, query, key]: none
-    const bool ones_before = std::count(shape.begin(), shape.begin() + int64_t(i), 1) > 0;
-    const bool head = one_of_layers || (ones_before && shape.size() >= 4);
-    axes[i] = head ? Axis::head : Axis::layer;
-    if (!head)
-        why += "; the axis of " + std::to_string(shape[i]) +
-               " may be layers (means over heads) or the heads of one layer: read as layers";
-    return true;
-}
+
+    size_t growing_axis() const {
+        size_t growing = n_;
+        for (const size_t i : wide_) {
+            if (probe_.grows[i] >= most_steps && (growing == n_ || probe_.grows[i] > probe_.grows[growing]))
+                growing = i;
+        }
+        if (growing == n_ && wide_.size() == 3 && n_ == 4 && probe_.varies[wide_[0]] >= most_steps &&
+            probe_.varies[wide_[1]] < 0.3 && probe_.varies[wide_[2]] < 0.3) {
+            return wide_[0]; // tokens that were picked out of a text
+        }
+        return growing;
+    }
+
+    bool by_square() {
+        if (n_ < 2 || wide_.empty() || wide_.back() != n_ - 2 || shape_[n_ - 2] != shape_[n_ - 1]) return false;
+        if (n_ == 3 && !one_of_layers_) {
+            ask("[layer, head, context] of one token or as [layer, query, key] of a prompt",
+                "--axes layer,head,key or --axes layer,query,key");
+            return true;
+        }
+        guess_.axes[n_ - 2] = Axis::query;
+        guess_.why =
+            fmt::format("the last two axes are equal; {:.0f}% of the rows that were looked at are used beyond the "
+                        "diagonal: a map that is not causal",
+                        100 * probe_.beyond_diagonal);
+        name_rest(without(n_ - 2));
+        return true;
+    }
+
+    bool within_layer() {
+        if (!one_of_layers_) return false;
+        if (wide_.size() > 1) {
+            ask("one layer's [token, head, key] or [head, query, key]",
+                "--axes token,head,key or --axes head,query,key");
+            return true;
+        }
+        if (wide_.size() == 1) guess_.axes[wide_[0]] = Axis::head;
+        guess_.why = "one layer of several, by its name or its neighbours";
+        return true;
+    }
+
+    // Without any other sign: how many axes are wider than 1.
+    void by_number() {
+        switch (wide_.size()) {
+        case 0: guess_.why = "one row: a mean over layers and heads"; return;
+        case 1: return one_wide();
+        case 2:
+            guess_.axes[wide_[0]] = Axis::layer;
+            guess_.axes[wide_[1]] = Axis::head;
+            guess_.why =
+                n_ == 3 ? "[layers, heads, context] is the form of one token" : "the other axes have the extent 1";
+            if (n_ > 3 && wide_[0] == 0)
+                guess_.why += "; tokens that follow one another would be used one column further each time";
+            return;
+        case 3: return three_wide();
+        default: too_many();
+        }
+    }
+
+    void one_wide() {
+        if (n_ == 2) {
+            return ask("one row for each token, head or layer",
+                       "--axes token,key, --axes head,key or --axes layer,key");
+        }
+        guess_.why = "the other axes have the extent 1";
+        if (n_ == 3 && wide_[0] == 1)
+            guess_.axes[1] = Axis::head;
+        else
+            name_rest(wide_);
+    }
+
+    void three_wide() {
+        if (n_ > 4) { // an axis of 1 between: a batch, as torch.stack over layers leaves it
+            guess_.axes[wide_[0]] = Axis::layer;
+            guess_.axes[wide_[1]] = Axis::head;
+            guess_.axes[wide_[2]] = Axis::query;
+            guess_.why = "five axes of which one is a batch of 1: [layers, batch, heads, queries, keys]";
+            return;
+        }
+        if (probe_.probabilities()) {
+            return ask("[token, layer, head, context] or as [layer, head, query, key]",
+                       "--axes token,layer,head,key or --axes layer,head,query,key");
+        }
+        guess_.axes[0] = Axis::token;
+        guess_.axes[1] = Axis::layer;
+        guess_.axes[2] = Axis::head;
+        guess_.why = "[tokens, layers, heads, context] is what four axes are without a sign of something else";
+    }
+
+    // Names the axes that are left, in order: layers, then heads; and says so where there is only one.
+    void name_rest(const std::vector<size_t>& rest) {
+        if (rest.size() == 2 && !one_of_layers_) {
+            guess_.axes[rest[0]] = Axis::layer;
+            guess_.axes[rest[1]] = Axis::head;
+            return;
+        }
+        if (rest.size() > 1) return too_many();
+        if (rest.empty()) return;
+        const size_t i = rest[0];
+        // [batch, head, query, key]: an axis of 1 before it; [layer, query, key]: none
+        const bool ones_before = std::count(shape_.begin(), shape_.begin() + int64_t(i), 1) > 0;
+        const bool head = one_of_layers_ || (ones_before && n_ >= 4);
+        guess_.axes[i] = head ? Axis::head : Axis::layer;
+        if (!head)
+            guess_.why += "; the axis of " + std::to_string(shape_[i]) +
+                          " may be layers (means over heads) or the heads of one layer: read as layers";
+    }
+
+    std::vector<size_t> without(size_t axis) const {
+        std::vector<size_t> rest = wide_;
+        std::erase(rest, axis);
+        return rest;
+    }
+
+    void ask(const std::string& readings, const std::string& options) {
+        guess_.question = "the shape " + base::shape_text(shape_) + " can be read as " + readings +
+                          ", and nothing in the numbers decides: pass " + options;
+    }
+    void too_many() {
+        guess_.question = "the shape " + base::shape_text(shape_) +
+                          " has too many axes for [layer, head, query, key]: save one prompt of the batch, or one "
+                          "step, as an array of its own (x[:, 0] in NumPy), or name the axes with --axes";
+    }
+
+    const std::vector<int64_t>& shape_;
+    const ArrayProbe& probe_;
+    const bool one_of_layers_;
+    const size_t n_;
+    std::vector<size_t> wide_; // axes of more than 1 before the last
+    AxesGuess guess_;
+};
 
 } // namespace
 
@@ -67,114 +207,13 @@ NamedPlace named_place(const std::string& name) {
 }
 
 AxesGuess guess_axes(const std::vector<int64_t>& shape, const ArrayProbe& probe, bool one_of_layers) {
-    AxesGuess guess;
-    const size_t n = shape.size();
-    guess.axes.assign(n, Axis::one);
-    if (n == 0) {
+    if (shape.empty()) {
+        AxesGuess guess;
         guess.question = "it has no axis";
         return guess;
     }
-    guess.axes[n - 1] = Axis::key;
-    std::vector<size_t> wide; // axes of more than 1 before the last
-    for (size_t i = 0; i + 1 < n; ++i) {
-        if (shape[i] != 1) wide.push_back(i);
-    }
-    const auto ask = [&](const std::string& readings, const std::string& options) {
-        guess.question = "the shape " + extents_text(shape) + " can be read as " + readings +
-                         ", and nothing in the numbers decides: pass " + options;
-        return guess;
-    };
-    const auto without = [&](size_t axis) {
-        std::vector<size_t> rest = wide;
-        std::erase(rest, axis);
-        return rest;
-    };
-    const auto too_many = [&]() {
-        guess.question = "the shape " + extents_text(shape) +
-                         " has too many axes for [layer, head, query, key]: save one prompt of the batch, or one step, "
-                         "as an array of its own (x[:, 0] in NumPy), or name the axes with --axes";
-        return guess;
-    };
-    // An axis along which rows are used one column further at each step is one of tokens, or of a prompt's queries.
-    size_t growing = n;
-    for (const size_t i : wide) {
-        if (probe.grows[i] >= most_steps && (growing == n || probe.grows[i] > probe.grows[growing])) growing = i;
-    }
-    if (growing == n && wide.size() == 3 && n == 4 && probe.varies[wide[0]] >= most_steps &&
-        probe.varies[wide[1]] < 0.3 && probe.varies[wide[2]] < 0.3) {
-        growing = wide[0]; // tokens that were picked out of a text
-    }
-    if (growing < n) {
-        const bool query = growing == wide.back() && (shape[growing] == shape[n - 1] || (growing + 2 == n && n > 2));
-        guess.axes[growing] = query ? Axis::query : Axis::token;
-        guess.why =
-            query && shape[growing] == shape[n - 1]
-                ? "the last two axes are equal, and each row is used one column further than the row before"
-                : fmt::format("rows are used one column further at each step along the axis of {}", shape[growing]);
-        if (!name_rest(guess.axes, without(growing), shape, one_of_layers, guess.why)) return too_many();
-        return guess;
-    }
-    const size_t n_wide = wide.size();
-    const bool square = n >= 2 && n_wide > 0 && wide.back() == n - 2 && shape[n - 2] == shape[n - 1];
-    if (square && n == 3 && !one_of_layers) {
-        return ask("[layer, head, context] of one token or as [layer, query, key] of a prompt",
-                   "--axes layer,head,key or --axes layer,query,key");
-    }
-    if (square) {
-        guess.axes[n - 2] = Axis::query;
-        guess.why =
-            fmt::format("the last two axes are equal; {:.0f}% of the rows that were looked at are used beyond the "
-                        "diagonal: a map that is not causal",
-                        100 * probe.beyond_diagonal);
-        if (!name_rest(guess.axes, without(n - 2), shape, one_of_layers, guess.why)) return too_many();
-        return guess;
-    }
-    if (one_of_layers) {
-        if (n_wide > 1)
-            return ask("one layer's [token, head, key] or [head, query, key]",
-                       "--axes token,head,key or --axes head,query,key");
-        if (n_wide == 1) guess.axes[wide[0]] = Axis::head;
-        guess.why = "one layer of several, by its name or its neighbours";
-        return guess;
-    }
-    switch (n_wide) {
-    case 0: guess.why = "one row: a mean over layers and heads"; return guess;
-    case 1:
-        if (n == 2)
-            return ask("one row for each token, head or layer",
-                       "--axes token,key, --axes head,key or --axes layer,key");
-        guess.why = "the other axes have the extent 1";
-        if (n == 3 && wide[0] == 1)
-            guess.axes[1] = Axis::head;
-        else if (!name_rest(guess.axes, wide, shape, false, guess.why))
-            return too_many();
-        return guess;
-    case 2:
-        guess.axes[wide[0]] = Axis::layer;
-        guess.axes[wide[1]] = Axis::head;
-        guess.why = n == 3 ? "[layers, heads, context] is the form of one token" : "the other axes have the extent 1";
-        if (n > 3 && wide[0] == 0)
-            guess.why += "; tokens that follow one another would be used one column further each time";
-        return guess;
-    case 3:
-        if (n > 4) { // an axis of 1 between: a batch, as torch.stack over layers leaves it
-            guess.axes[wide[0]] = Axis::layer;
-            guess.axes[wide[1]] = Axis::head;
-            guess.axes[wide[2]] = Axis::query;
-            guess.why = "five axes of which one is a batch of 1: [layers, batch, heads, queries, keys]";
-            return guess;
-        }
-        if (probe.probabilities()) {
-            return ask("[token, layer, head, context] or as [layer, head, query, key]",
-                       "--axes token,layer,head,key or --axes layer,head,query,key");
-        }
-        guess.axes[0] = Axis::token;
-        guess.axes[1] = Axis::layer;
-        guess.axes[2] = Axis::head;
-        guess.why = "[tokens, layers, heads, context] is what four axes are without a sign of something else";
-        return guess;
-    default: return too_many();
-    }
+    Guesser guesser(shape, probe, one_of_layers);
+    return guesser.guess();
 }
 
 } // namespace attnscope::formats
