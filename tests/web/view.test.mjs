@@ -142,6 +142,9 @@ async function onARecording() {
         assert.equal(await answer({}), 200);
         assert.equal(await answer({ Origin: 'http://evil.example' }), 403);
         assert.equal(await answer({ 'Sec-Fetch-Site': 'cross-site' }), 403);
+        for (const path of ['sources', 'compare?a=0&b=1', 'heads?r=0']) {
+            assert.equal((await fetch(`${origin}/view/api/${path}`, { headers: { 'Sec-Fetch-Site': 'cross-site' } })).status, 403, path);
+        }
         for (const r of ['../../etc/passwd', '..%2fa.attn', '7', '-1', '']) {
             assert.ok((await fetch(`${origin}/view/api/info?r=${r}`)).status >= 400, r);
         }

@@ -9,23 +9,22 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
-#include <numeric>
 
 namespace attnscope::server {
 
 namespace {
 
+using Request = httplib::Request;
+using Response = httplib::Response;
+
 constexpr Dialect dialect = Dialect::openai; // {"error": {"message", ...}}
 constexpr int32_t window_rows = 32;
-constexpr size_t most_opened = 8;
 
 Error bad(const std::string& why) {
     return {ErrorKind::invalid_argument, why};
 }
 
-Result<int64_t> integer(const httplib::Request& request, const char* name, int64_t otherwise, int64_t low,
-                        int64_t high) {
+Result<int64_t> integer(const Request& request, const char* name, int64_t otherwise, int64_t low, int64_t high) {
     if (!request.has_param(name)) return otherwise;
     const std::string text = request.get_param_value(name);
     int64_t value = 0;
@@ -36,7 +35,7 @@ Result<int64_t> integer(const httplib::Request& request, const char* name, int64
     return value;
 }
 
-Result<view::Selection> selection(const httplib::Request& request) {
+Result<view::Selection> selection(const Request& request) {
     view::Selection s;
     const Result<int64_t> layer = integer(request, "layer", -1, 0, 1 << 16),
                           head = integer(request, "head", -1, 0, 1 << 16);
@@ -50,26 +49,29 @@ Result<view::Selection> selection(const httplib::Request& request) {
     return s;
 }
 
-template <typename T> void binary(httplib::Response& response, const std::vector<T>& values) {
+template <typename T> void binary(Response& response, const std::vector<T>& values) {
     response.set_content(std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)),
                          "application/octet-stream");
 }
 
-void give(httplib::Response& response, const Result<std::vector<float>>& values) {
+void give(Response& response, const Result<std::vector<float>>& values) {
     if (values)
         binary(response, *values);
     else
         refuse(response, dialect, values.error());
 }
-void give(httplib::Response& response, const Result<Json>& body) {
+void give(Response& response, const Result<Json>& body) {
     if (body)
         reply(response, *body);
     else
         refuse(response, dialect, body.error());
 }
-void give(httplib::Response& response, const std::optional<Result<Json>>& body, double progress) {
-    if (body) return give(response, *body);
+void not_yet(Response& response, double progress) {
     reply(response, {{"progress", progress}}, 202);
+}
+void give(Response& response, const std::optional<Result<Json>>& body, double progress) {
+    if (body) return give(response, *body);
+    not_yet(response, progress);
 }
 
 Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection& s, const std::string& policy_text,
@@ -100,81 +102,146 @@ Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection&
     return Json{{"n_tokens", t.size()}, {"kept", result->kept_tokens}, {"fits", result->fits}};
 }
 
+void give_info(const Request&, Response& response, Viewed& viewed) {
+    const Result<RecordingInfo> info = viewed.info();
+    if (!info) return refuse(response, dialect, info.error());
+    const Result<Json> tokens = viewed.tokens();
+    if (!tokens) return refuse(response, dialect, tokens.error());
+    Json body = info_json(viewed.name(), *info, (*tokens)["n_prompt"].get<int64_t>());
+    if (!(*tokens)["damage"].get<std::string>().empty()) {
+        const std::string notice = body["notice"].get<std::string>();
+        body["notice"] = (notice.empty() ? "" : notice + "; ") + "damaged: " + (*tokens)["damage"].get<std::string>() +
+                         "; the rest is shown";
+    }
+    reply(response, body);
+}
+
+void give_tokens(const Request&, Response& response, Viewed& viewed) {
+    give(response, viewed.tokens());
+}
+
+void give_health(const Request&, Response& response, Viewed& viewed) {
+    give(response, viewed.health());
+}
+
+void give_heads(const Request&, Response& response, Viewed& viewed) {
+    double progress = 0;
+    const auto body = viewed.heads(progress);
+    give(response, body, progress);
+}
+
+void give_row(const Request& request, Response& response, Viewed& viewed) {
+    const Result<view::Selection> s = selection(request);
+    const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
+    if (!s) return refuse(response, dialect, s.error());
+    if (!token) return refuse(response, dialect, token.error());
+    give(response, viewed.row(*token, *s));
+}
+
+void give_tile(const Request& request, Response& response, Viewed& viewed) {
+    const Result<view::Selection> s = selection(request);
+    const Result<int64_t> level = integer(request, "level", 0, 0, 40), x = integer(request, "x", 0, 0, 1 << 24),
+                          y = integer(request, "y", 0, 0, 1 << 24);
+    if (!s) return refuse(response, dialect, s.error());
+    for (const auto* n : {&level, &x, &y}) {
+        if (!*n) return refuse(response, dialect, n->error());
+    }
+    double progress = 0;
+    const auto picture = viewed.picture(*s, progress);
+    if (!picture) return not_yet(response, progress);
+    if (!*picture) return refuse(response, dialect, picture->error());
+    const auto tile = (**picture)->tile(static_cast<int32_t>(*level), *x, *y);
+    if (!tile) return refuse(response, dialect, tile.error());
+    binary(response, *tile);
+}
+
+void give_column(const Request& request, Response& response, Viewed& viewed) {
+    const Result<view::Selection> s = selection(request);
+    const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
+    if (!s) return refuse(response, dialect, s.error());
+    if (!token) return refuse(response, dialect, token.error());
+    double progress = 0;
+    const auto ready = viewed.denominators(*s, progress);
+    if (!ready) return not_yet(response, progress);
+    if (!*ready) return refuse(response, dialect, ready->error());
+    const auto t = viewed.tensors();
+    if (!t) return refuse(response, dialect, t.error());
+    give(response, view::column(**t, *token, *s));
+}
+
+void give_scores(const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+    const Result<PositionScores> scores = view::position_scores(t, s, window_rows);
+    if (!scores) return refuse(response, dialect, scores.error());
+    reply(response, scores_json(*scores));
+}
+
+void give_prune(const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+    const Result<int64_t> budget = integer(request, "budget", t.size(), 0, int64_t(1) << 40);
+    if (!budget) return refuse(response, dialect, budget.error());
+    give(response, prune_answer(t, s, request.get_param_value("policy"), *budget));
+}
+
+void give_head(const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+    const Result<view::HeadDetail> d = view::head_detail(t, s.layer, s.head);
+    if (!d) return refuse(response, dialect, d.error());
+    reply(response, detail_json(*d));
+}
+
+template <bool rolled>
+void give_flow(const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
+    const Result<int64_t> begin = integer(request, "begin", 1, 1, int64_t(1) << 40),
+                          end = integer(request, "end", t.size(), 1, int64_t(1) << 40);
+    if (!begin) return refuse(response, dialect, begin.error());
+    if (!end) return refuse(response, dialect, end.error());
+    give(response, rolled ? view::rollout(t, *begin, *end) : view::flow(t, s, *begin, *end));
+}
+
+// A question about the tensors in memory, under the selection that the request names.
+template <auto question> void ask(const Request& request, Response& response, Viewed& viewed) {
+    const Result<view::Selection> s = selection(request);
+    if (!s) return refuse(response, dialect, s.error());
+    const auto t = viewed.tensors();
+    if (!t) return refuse(response, dialect, t.error());
+    question(request, response, **t, *s);
+}
+
+struct Route {
+    const char* path;
+    void (*answer)(const Request&, Response&, Viewed&);
+};
+
+constexpr Route of_a_recording[] = {
+    {"info", give_info},
+    {"tokens", give_tokens},
+    {"health", give_health},
+    {"heads", give_heads},
+    {"row", give_row},
+    {"tile", give_tile},
+    {"column", give_column},
+    {"scores", ask<give_scores>},
+    {"prune", ask<give_prune>},
+    {"head", ask<give_head>},
+    {"flow", ask<give_flow<false>>},
+    {"rollout", ask<give_flow<true>>},
+};
+
+Json list_json(ViewSources& sources) {
+    Json list = Json::array();
+    for (const ViewSources::Named& s : sources.list())
+        list.push_back({{"id", s.id},
+                        {"name", s.name},
+                        {"kind", s.capture ? "capture" : "recording"},
+                        {"of_server", s.of_server}});
+    return list;
+}
+
+// A browser says whether a page of another site asks; such a page could not read the answer, but could make us work.
+bool from_another_site(const Request& request) {
+    const std::string site = request.get_header_value("Sec-Fetch-Site");
+    return !site.empty() && site != "same-origin" && site != "none";
+}
+
 } // namespace
-
-Result<void> ViewSources::add(const std::string& path) {
-    Result<std::shared_ptr<Viewed>> viewed = Viewed::open(path);
-    if (!viewed) return viewed.error();
-    const std::lock_guard lock(mutex_);
-    named_.push_back(*viewed);
-    return {};
-}
-
-std::vector<ViewSources::Named> ViewSources::list() {
-    std::vector<Named> out;
-    const std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < named_.size(); ++i)
-        out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture});
-    if (folder_.empty()) return out;
-    std::error_code ec;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
-        const std::string name = entry.path().filename().string();
-        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))
-            out.push_back({name, name, false, true});
-    }
-    std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(),
-              [](const Named& a, const Named& b) { return a.name > b.name; });
-    return out;
-}
-
-Result<std::shared_ptr<Viewed>> ViewSources::find(const std::string& id) {
-    const Error none{ErrorKind::not_found, "there is no such recording"};
-    const std::lock_guard lock(mutex_);
-    size_t number = 0;
-    const auto [end, ec] = std::from_chars(id.data(), id.data() + id.size(), number);
-    if (ec == std::errc() && end == id.data() + id.size()) {
-        if (number >= named_.size()) return none;
-        return named_[number];
-    }
-    // A name, never a path: nothing outside the folder of recordings is opened.
-    const bool plain = std::all_of(id.begin(), id.end(),
-                                   [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
-    if (folder_.empty() || !plain || id.empty() || id.front() == '.' || !id.ends_with(".attn")) return none;
-    if (const auto it = opened_.find(id); it != opened_.end()) return it->second;
-    Result<std::shared_ptr<Viewed>> viewed = Viewed::open((std::filesystem::path(folder_) / id).string());
-    if (!viewed) return viewed.error();
-    if (opened_.size() >= most_opened) opened_.erase(opened_.begin());
-    opened_[id] = *viewed;
-    return *viewed;
-}
-
-std::optional<Result<Json>> ViewSources::compare(const std::string& a, const std::string& b, double& progress) {
-    Result<std::shared_ptr<Viewed>> first = find(a), second = find(b);
-    if (!first) return Result<Json>(first.error());
-    if (!second) return Result<Json>(second.error());
-    const std::lock_guard lock(mutex_);
-    std::unique_ptr<Job>& job = comparisons_[{a, b}];
-    if (!job) {
-        if (comparisons_.size() > most_opened) {
-            comparisons_.erase(comparisons_.begin()->first == std::pair(a, b) ? std::next(comparisons_.begin())
-                                                                              : comparisons_.begin());
-        }
-        std::unique_ptr<Job>& own = comparisons_[{a, b}];
-        own = std::make_unique<Job>([x = *first, y = *second](const view::Progress& said) -> Result<Json> {
-            const auto of_x = x->tensors();
-            if (!of_x) return of_x.error();
-            const auto of_y = y->tensors();
-            if (!of_y) return of_y.error();
-            const Result<view::Difference> d = view::difference(**of_x, **of_y, said);
-            if (!d) return d.error();
-            return difference_json(*d);
-        });
-        progress = 0;
-        return std::nullopt;
-    }
-    progress = job->progress();
-    return job->result();
-}
 
 bool is_view_page(const std::string& path) {
     return path == "/view/" || path == "/view/viewer.js" || path == "/view/viewer.css";
@@ -204,133 +271,28 @@ void add_view_page(httplib::Server& http) {
 
 ViewRoutes view_routes(ViewSources& sources, bool live) {
     ViewRoutes routes;
-    using Request = httplib::Request;
-    using Response = httplib::Response;
-    using Answer = std::function<void(const Request&, Response&, Viewed&)>;
-    const auto get = [&](const std::string& path, Answer answer) {
-        routes.emplace(path, [&sources, answer](const Request& request, Response& response) {
-            // A browser says whether a page of another site asks; such a page could not read the answer, but could make us work.
-            const std::string site = request.get_header_value("Sec-Fetch-Site");
-            if (!site.empty() && site != "same-origin" && site != "none") {
+    const auto add = [&](const char* path, httplib::Server::Handler answer) {
+        routes.emplace(path, [answer = std::move(answer)](const Request& request, Response& response) {
+            if (from_another_site(request))
                 return refuse(response, dialect, 403, "only this server's own page may ask");
-            }
             response.set_header("X-Content-Type-Options", "nosniff");
             response.set_header("Cache-Control", "no-store");
             response.set_header("Cross-Origin-Resource-Policy", "same-origin");
+            answer(request, response);
+        });
+    };
+    for (const auto& [path, answer] : of_a_recording) {
+        add(path, [&sources, answer = answer](const Request& request, Response& response) {
             Result<std::shared_ptr<Viewed>> viewed = sources.find(request.get_param_value("r"));
             if (!viewed) return refuse(response, dialect, viewed.error());
             answer(request, response, **viewed);
         });
-    };
-    // With the tensors in memory, the selection read.
-    using Question =
-        std::function<void(const Request&, Response&, const view::RecordedTensors&, const view::Selection&)>;
-    const auto ask = [&](const std::string& path, Question question) {
-        get(path, [question](const Request& request, Response& response, Viewed& viewed) {
-            const Result<view::Selection> s = selection(request);
-            if (!s) return refuse(response, dialect, s.error());
-            const auto t = viewed.tensors();
-            if (!t) return refuse(response, dialect, t.error());
-            question(request, response, **t, *s);
-        });
-    };
-    routes.emplace("sources", [&sources, live](const Request&, Response& response) {
-        Json list = Json::array();
-        for (const ViewSources::Named& s : sources.list())
-            list.push_back({{"id", s.id},
-                            {"name", s.name},
-                            {"kind", s.capture ? "capture" : "recording"},
-                            {"of_server", s.of_server}});
-        response.set_header("Cache-Control", "no-store");
-        response.set_header("Cross-Origin-Resource-Policy", "same-origin");
-        reply(response, {{"sources", list}, {"live", live}});
-    });
-    get("info", [](const Request&, Response& response, Viewed& viewed) {
-        const Result<RecordingInfo> info = viewed.info();
-        if (!info) return refuse(response, dialect, info.error());
-        const Result<Json> tokens = viewed.tokens();
-        if (!tokens) return refuse(response, dialect, tokens.error());
-        Json body = info_json(viewed.name(), *info, (*tokens)["n_prompt"].get<int64_t>());
-        if (!(*tokens)["damage"].get<std::string>().empty()) {
-            const std::string notice = body["notice"].get<std::string>();
-            body["notice"] = (notice.empty() ? "" : notice + "; ") +
-                             "damaged: " + (*tokens)["damage"].get<std::string>() + "; the rest is shown";
-        }
-        reply(response, body);
-    });
-    get("tokens", [](const Request&, Response& response, Viewed& viewed) { give(response, viewed.tokens()); });
-    get("health", [](const Request&, Response& response, Viewed& viewed) { give(response, viewed.health()); });
-    get("heads", [](const Request&, Response& response, Viewed& viewed) {
-        double progress = 0;
-        const auto body = viewed.heads(progress);
-        give(response, body, progress);
-    });
-    get("row", [](const Request& request, Response& response, Viewed& viewed) {
-        const Result<view::Selection> s = selection(request);
-        const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
-        if (!s) return refuse(response, dialect, s.error());
-        if (!token) return refuse(response, dialect, token.error());
-        give(response, viewed.row(*token, *s));
-    });
-    get("tile", [](const Request& request, Response& response, Viewed& viewed) {
-        const Result<view::Selection> s = selection(request);
-        const Result<int64_t> level = integer(request, "level", 0, 0, 40), x = integer(request, "x", 0, 0, 1 << 24),
-                              y = integer(request, "y", 0, 0, 1 << 24);
-        if (!s) return refuse(response, dialect, s.error());
-        for (const auto* n : {&level, &x, &y}) {
-            if (!*n) return refuse(response, dialect, n->error());
-        }
-        double progress = 0;
-        const auto picture = viewed.picture(*s, progress);
-        if (!picture) return reply(response, {{"progress", progress}}, 202);
-        if (!*picture) return refuse(response, dialect, picture->error());
-        const auto tile = (**picture)->tile(static_cast<int32_t>(*level), *x, *y);
-        if (!tile) return refuse(response, dialect, tile.error());
-        binary(response, *tile);
-    });
-    get("column", [](const Request& request, Response& response, Viewed& viewed) {
-        const Result<view::Selection> s = selection(request);
-        const Result<int64_t> token = integer(request, "t", 0, 0, int64_t(1) << 40);
-        if (!s) return refuse(response, dialect, s.error());
-        if (!token) return refuse(response, dialect, token.error());
-        double progress = 0;
-        const auto ready = viewed.denominators(*s, progress);
-        if (!ready) return reply(response, {{"progress", progress}}, 202);
-        if (!*ready) return refuse(response, dialect, ready->error());
-        const auto t = viewed.tensors();
-        if (!t) return refuse(response, dialect, t.error());
-        give(response, view::column(**t, *token, *s));
-    });
-    ask("scores", [](const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-        const Result<PositionScores> scores = view::position_scores(t, s, window_rows);
-        if (!scores) return refuse(response, dialect, scores.error());
-        reply(response, scores_json(*scores));
-    });
-    ask("prune",
-        [](const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-            const Result<int64_t> budget = integer(request, "budget", t.size(), 0, int64_t(1) << 40);
-            if (!budget) return refuse(response, dialect, budget.error());
-            give(response, prune_answer(t, s, request.get_param_value("policy"), *budget));
-        });
-    ask("head", [](const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-        const Result<view::HeadDetail> d = view::head_detail(t, s.layer, s.head);
-        if (!d) return refuse(response, dialect, d.error());
-        reply(response, detail_json(*d));
-    });
-    for (const bool rolled : {false, true}) {
-        ask(rolled ? "rollout" : "flow", [rolled](const Request& request, Response& response,
-                                                  const view::RecordedTensors& t, const view::Selection& s) {
-            const Result<int64_t> begin = integer(request, "begin", 1, 1, int64_t(1) << 40),
-                                  end = integer(request, "end", t.size(), 1, int64_t(1) << 40);
-            if (!begin) return refuse(response, dialect, begin.error());
-            if (!end) return refuse(response, dialect, end.error());
-            give(response, rolled ? view::rollout(t, *begin, *end) : view::flow(t, s, *begin, *end));
-        });
     }
-    routes.emplace("compare", [&sources](const Request& request, Response& response) {
+    add("sources", [&sources, live](const Request&, Response& response) {
+        reply(response, {{"sources", list_json(sources)}, {"live", live}});
+    });
+    add("compare", [&sources](const Request& request, Response& response) {
         double progress = 0;
-        response.set_header("Cache-Control", "no-store");
-        response.set_header("Cross-Origin-Resource-Policy", "same-origin");
         const auto body = sources.compare(request.get_param_value("a"), request.get_param_value("b"), progress);
         give(response, body, progress);
     });

@@ -1,0 +1,89 @@
+#include "server/view/sources.h"
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr size_t most_opened = 8;
+
+} // namespace
+
+Result<void> ViewSources::add(const std::string& path) {
+    Result<std::shared_ptr<Viewed>> viewed = Viewed::open(path);
+    if (!viewed) return viewed.error();
+    const std::lock_guard lock(mutex_);
+    named_.push_back(*viewed);
+    return {};
+}
+
+std::vector<ViewSources::Named> ViewSources::list() {
+    std::vector<Named> out;
+    const std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < named_.size(); ++i)
+        out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture});
+    if (folder_.empty()) return out;
+    std::error_code ec;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
+        const std::string name = entry.path().filename().string();
+        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))
+            out.push_back({name, name, false, true});
+    }
+    std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(),
+              [](const Named& a, const Named& b) { return a.name > b.name; });
+    return out;
+}
+
+Result<std::shared_ptr<Viewed>> ViewSources::find(const std::string& id) {
+    const Error none{ErrorKind::not_found, "there is no such recording"};
+    const std::lock_guard lock(mutex_);
+    size_t number = 0;
+    const auto [end, ec] = std::from_chars(id.data(), id.data() + id.size(), number);
+    if (ec == std::errc() && end == id.data() + id.size()) {
+        if (number >= named_.size()) return none;
+        return named_[number];
+    }
+    // A name, never a path: nothing outside the folder of recordings is opened.
+    const bool plain = std::all_of(id.begin(), id.end(),
+                                   [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
+    if (folder_.empty() || !plain || id.empty() || id.front() == '.' || !id.ends_with(".attn")) return none;
+    if (const auto it = opened_.find(id); it != opened_.end()) return it->second;
+    Result<std::shared_ptr<Viewed>> viewed = Viewed::open((std::filesystem::path(folder_) / id).string());
+    if (!viewed) return viewed.error();
+    if (opened_.size() >= most_opened) opened_.erase(opened_.begin());
+    opened_[id] = *viewed;
+    return *viewed;
+}
+
+std::optional<Result<Json>> ViewSources::compare(const std::string& a, const std::string& b, double& progress) {
+    Result<std::shared_ptr<Viewed>> first = find(a), second = find(b);
+    if (!first) return Result<Json>(first.error());
+    if (!second) return Result<Json>(second.error());
+    const std::lock_guard lock(mutex_);
+    std::unique_ptr<Job>& job = comparisons_[{a, b}];
+    if (!job) {
+        if (comparisons_.size() > most_opened) {
+            comparisons_.erase(comparisons_.begin()->first == std::pair(a, b) ? std::next(comparisons_.begin())
+                                                                              : comparisons_.begin());
+        }
+        std::unique_ptr<Job>& own = comparisons_[{a, b}];
+        own = std::make_unique<Job>([x = *first, y = *second](const view::Progress& said) -> Result<Json> {
+            const auto of_x = x->tensors();
+            if (!of_x) return of_x.error();
+            const auto of_y = y->tensors();
+            if (!of_y) return of_y.error();
+            const Result<view::Difference> d = view::difference(**of_x, **of_y, said);
+            if (!d) return d.error();
+            return difference_json(*d);
+        });
+        progress = 0;
+        return std::nullopt;
+    }
+    progress = job->progress();
+    return job->result();
+}
+
+} // namespace attnscope::server

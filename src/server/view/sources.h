@@ -1,0 +1,42 @@
+// What the page can look at.
+#pragma once
+
+#include "server/view/viewed.h"
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace attnscope::server {
+
+// Files that were named, or the recordings of a folder.
+class ViewSources {
+public:
+    // Named by whoever started the program: any path.
+    Result<void> add(const std::string& path);
+    // Recordings in this folder, by name, as they come. Empty: none.
+    void watch(const std::string& folder) { folder_ = folder; }
+    struct Named {
+        std::string id, name;
+        bool capture = false;
+        bool of_server = false; // recorded by this server, for whichever client asked
+    };
+    std::vector<Named> list();
+    // not_found: no such id. An id is never a path.
+    Result<std::shared_ptr<Viewed>> find(const std::string& id);
+    // Asked for again until it is there.
+    std::optional<Result<Json>> compare(const std::string& a, const std::string& b, double& progress);
+
+private:
+    std::mutex mutex_;
+    std::vector<std::shared_ptr<Viewed>> named_;
+    std::string folder_;
+    std::map<std::string, std::shared_ptr<Viewed>> opened_; // of the folder
+    std::map<std::pair<std::string, std::string>, std::unique_ptr<Job>> comparisons_;
+};
+
+} // namespace attnscope::server
