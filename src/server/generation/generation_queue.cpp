@@ -15,6 +15,49 @@ namespace {
 constexpr size_t most_ended = 16;  // generations that can still be asked for after their end
 constexpr size_t most_lagging = 4; // contexts of ended generations kept for clients that have not read all
 
+// What the engine is asked for. The first `kept` tokens of the prompt are in its context already.
+GenerateOptions engine_options(Generation& generation, int64_t kept) {
+    const GenerationRequest& request = generation.request;
+    const bool rows = request.attention.has_value();
+    GenerateOptions o = request.options;
+    o.stop = &generation.stop_flag();
+    o.keep_rows = rows || request.record;
+    // a client's rows are of the queries that chose tokens: nobody asks for the last token's
+    o.read_last = request.record;
+    o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
+    o.device_mean = rows && needs_mean(*request.attention);
+    if (rows && request.attention->every > 1 && request.attention->accumulate.empty()) {
+        const int64_t first = request.prompt_rows
+                                  ? kept
+                                  : static_cast<int64_t>(request.tokens.size()) - 1; // the first frame that is answered
+        o.mean_wanted = [first, every = request.attention->every](int64_t index) {
+            return (index - first) % every == 0;
+        };
+    }
+    if (rows) o.mean_rows = request.attention->rows;
+    return o;
+}
+
+// How a generation ended: `result`, or the first `failure`.
+void tell_end(GenerationSummary& summary, const Generation& generation, const Result<GenerateResult>& result,
+              const std::optional<Error>& failure, bool late) {
+    if (failure) {
+        summary.finish_reason = "error";
+        summary.error = failure->message;
+    } else if (result->finish_reason == "stopped") {
+        summary.finish_reason = late                     ? "timeout"
+                                : generation.stalled()   ? "stalled"
+                                : generation.cancelled() ? "aborted"
+                                                         : "stop";
+        if (summary.finish_reason == "stop") summary.stop_reason = "stop_sequence";
+    } else if (result->finish_reason == "eos") {
+        summary.finish_reason = "stop";
+        summary.stop_reason = "eos";
+    } else {
+        summary.finish_reason = result->finish_reason;
+    }
+}
+
 } // namespace
 
 GenerationQueue::GenerationQueue(Session& session, QueueOptions options)
@@ -196,21 +239,8 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         return summary;
     }
 
-    GenerateOptions o = request.options;
+    GenerateOptions o = engine_options(generation, kept);
     const bool rows = request.attention.has_value();
-    o.stop = &generation.stop_flag();
-    o.keep_rows = rows || request.record;
-    // a client's rows are of the queries that chose tokens: nobody asks for the last token's
-    o.read_last = request.record;
-    o.prompt_rows.last = request.record || request.prompt_rows ? INT64_MAX : rows ? 1 : 0;
-    o.device_mean = rows && needs_mean(*request.attention);
-    if (rows && request.attention->every > 1 && request.attention->accumulate.empty()) {
-        const int64_t first = request.prompt_rows ? kept : n_prompt - 1; // the first frame that is answered
-        o.mean_wanted = [first, every = request.attention->every](int64_t index) {
-            return (index - first) % every == 0;
-        };
-    }
-    if (rows) o.mean_rows = request.attention->rows;
     std::vector<float> hidden_state;
     if (request.hidden_state)
         o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
@@ -278,21 +308,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
         summary.seed = result->seed;
     }
     if (!result && !failure) failure = result.error();
-    if (failure) {
-        summary.finish_reason = "error";
-        summary.error = failure->message;
-    } else if (result->finish_reason == "stopped") {
-        summary.finish_reason = late                     ? "timeout"
-                                : generation.stalled()   ? "stalled"
-                                : generation.cancelled() ? "aborted"
-                                                         : "stop";
-        if (summary.finish_reason == "stop") summary.stop_reason = "stop_sequence";
-    } else if (result->finish_reason == "eos") {
-        summary.finish_reason = "stop";
-        summary.stop_reason = "eos";
-    } else {
-        summary.finish_reason = result->finish_reason;
-    }
+    tell_end(summary, generation, result, failure, late);
     // The context is used again only where it is known.
     if (failure || session_.n_past() != static_cast<int64_t>(context_.size())) forget_context();
     return summary;

@@ -143,6 +143,82 @@ Result<Heads> pack_heads(const view::RecordedTensors& t, size_t budget, const vi
     return out;
 }
 
+// What one file cannot hold.
+Result<void> check_exportable(const view::RecordedTensors& t) {
+    if (Result<void> r = t.check({}); !r) return r;
+    for (int64_t i = 0; i < t.size(); ++i) {
+        if (t.has_rows(i) && t.n_columns(i) > i + 1)
+            return Error{
+                ErrorKind::unsupported,
+                "tokens of this recording see later ones, and the file holds only what lies before each token; "
+                "look at it with: attnscope view"};
+    }
+    return {};
+}
+
+// The page's answers, but for what depends on how the heads were packed.
+Result<Json> page_answers(Recording& recording, const view::RecordedTensors& t, const std::string& name) {
+    Result<Json> tokens = tokens_json(recording);
+    if (!tokens) return tokens.error();
+    Result<view::HeadMetrics> metrics = view::head_metrics(t);
+    if (!metrics) return metrics.error();
+    Result<PositionScores> scores = view::position_scores(t, {}, 32);
+    if (!scores) return scores.error();
+    Result<Json> health = recording_health(recording);
+    if (!health) return health.error();
+    Json details = Json::array();
+    for (int32_t l = 0; l < t.geometry().n_layer(); ++l) {
+        for (int32_t h = 0; h < t.geometry().max_heads(); ++h) {
+            Result<view::HeadDetail> d = view::head_detail(t, l, h, 8);
+            details.push_back(d ? detail_json(*d) : Json());
+        }
+    }
+    Json info = info_json(name, recording.info(), (*tokens)["n_prompt"].get<int64_t>());
+    return Json{{"info", std::move(info)},       {"tokens", std::move(*tokens)},   {"heads", heads_json(*metrics)},
+                {"details", std::move(details)}, {"scores", scores_json(*scores)}, {"health", std::move(*health)}};
+}
+
+// Row after row of the lower triangle, float32: the mean over all layers and heads.
+Result<std::string> pack_mean(const view::RecordedTensors& t) {
+    std::vector<uint8_t> mean;
+    std::vector<float> row;
+    for (int64_t q = 0; q < t.size(); ++q) {
+        row.assign(static_cast<size_t>(q) + 1, 0.0f);
+        if (t.has_rows(q)) {
+            if (Result<void> r = t.reduced(q, {}, row); !r) return r.error();
+        }
+        const auto* bytes = reinterpret_cast<const uint8_t*>(row.data());
+        mean.insert(mean.end(), bytes, bytes + (static_cast<size_t>(q) + 1) * sizeof(float));
+    }
+    return packed(mean);
+}
+
+std::string pack_answers(Json body, const Heads& heads) {
+    body["packing"] = {{"least", heads.least}, {"levels", levels}};
+    body["info"]["weights"] =
+        fmt::format("An exported file: means over all layers and heads are exact; weights of single heads and "
+                    "layers are rounded to within {:.1f} % of "
+                    "themselves, and those below {} % are left out ({:.1f} % of all weight is kept).",
+                    50 * (std::pow(1 / heads.least, 1.0 / levels) - 1), 100 * heads.least, 100 * heads.kept_share);
+    const std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+    return packed(std::vector<uint8_t>(text.begin(), text.end()));
+}
+
+std::string page_with(const std::string& script, const std::string& style, const std::string& parts) {
+    return fmt::format(
+               "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
+               "http-equiv=\"Content-Security-Policy\" content=\"default-src "
+               "'none'; script-src {}; style-src {}; img-src data: blob:; base-uri 'none'; form-action 'none'\">\n"
+               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta "
+               "name=\"color-scheme\" content=\"light dark\">\n"
+               "<title>attnscope</title>\n<link rel=\"icon\" href=\"data:,\">\n",
+               policy_hash(script), policy_hash(style)) +
+           "<style>" + style +
+           "</style>\n</head>\n<body><div id=\"app\"></div>\n<noscript>This page computes what it shows; it needs "
+           "JavaScript.</noscript>\n" +
+           parts + "<script type=\"module\">" + script + "</script>\n</body>\n</html>\n";
+}
+
 } // namespace
 
 Result<HtmlSummary> export_html(Recording& recording, const std::string& name, const std::string& path,
@@ -162,82 +238,25 @@ Result<HtmlSummary> export_html(Recording& recording, const std::string& name, c
         view::RecordedTensors::load(recording, most_tensor_bytes);
     if (!tensors) return tensors.error();
     const view::RecordedTensors& t = **tensors;
-    const view::Selection everything;
-    if (Result<void> r = t.check(everything); !r) return r.error();
-    for (int64_t i = 0; i < t.size(); ++i) {
-        if (t.has_rows(i) && t.n_columns(i) > i + 1)
-            return Error{
-                ErrorKind::unsupported,
-                "tokens of this recording see later ones, and the file holds only what lies before each token; "
-                "look at it with: attnscope view"};
-    }
+    if (Result<void> r = check_exportable(t); !r) return r.error();
+    Result<Json> answers = page_answers(recording, t, name);
+    if (!answers) return answers.error();
+    Result<std::string> mean = pack_mean(t);
+    if (!mean) return mean.error();
 
-    Result<Json> tokens = tokens_json(recording);
-    if (!tokens) return tokens.error();
-    Result<view::HeadMetrics> metrics = view::head_metrics(t);
-    if (!metrics) return metrics.error();
-    Result<PositionScores> scores = view::position_scores(t, everything, 32);
-    if (!scores) return scores.error();
-    Result<Json> health = recording_health(recording);
-    if (!health) return health.error();
-    Json details = Json::array();
-    for (int32_t l = 0; l < t.geometry().n_layer(); ++l) {
-        for (int32_t h = 0; h < t.geometry().max_heads(); ++h) {
-            Result<view::HeadDetail> d = view::head_detail(t, l, h, 8);
-            details.push_back(d ? detail_json(*d) : Json());
-        }
-    }
-    std::vector<uint8_t> mean;
-    std::vector<float> row;
-    for (int64_t q = 0; q < t.size(); ++q) {
-        row.assign(static_cast<size_t>(q) + 1, 0.0f);
-        if (t.has_rows(q)) {
-            if (Result<void> r = t.reduced(q, everything, row); !r) return r.error();
-        }
-        const auto* bytes = reinterpret_cast<const uint8_t*>(row.data());
-        mean.insert(mean.end(), bytes, bytes + (static_cast<size_t>(q) + 1) * sizeof(float));
-    }
-    const std::string script = inline_script(), style(page_style()), mean_text = packed(mean);
-    const auto body_of = [&](const Heads& heads) {
-        Json body = {{"info", info_json(name, info, (*tokens)["n_prompt"].get<int64_t>())},
-                     {"tokens", *tokens},
-                     {"heads", heads_json(*metrics)},
-                     {"details", details},
-                     {"scores", scores_json(*scores)},
-                     {"health", *health},
-                     {"packing", {{"least", heads.least}, {"levels", levels}}}};
-        body["info"]["weights"] =
-            fmt::format("An exported file: means over all layers and heads are exact; weights of single heads and "
-                        "layers are rounded to within {:.1f} % of "
-                        "themselves, and those below {} % are left out ({:.1f} % of all weight is kept).",
-                        50 * (std::pow(1 / heads.least, 1.0 / levels) - 1), 100 * heads.least, 100 * heads.kept_share);
-        const std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
-        return packed(std::vector<uint8_t>(text.begin(), text.end()));
-    };
-    const size_t fixed = script.size() + style.size() + mean_text.size() + body_of({}).size() + 2000;
+    const std::string script = inline_script(), style(page_style());
+    const size_t fixed = script.size() + style.size() + mean->size() + pack_answers(*answers, {}).size() + 2000;
     Result<Heads> heads =
         pack_heads(t, std::max(least_head_bytes, options.bytes > fixed ? options.bytes - fixed : 0), options.progress);
     if (!heads) return heads.error();
-
-    std::string html =
-        fmt::format("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
-                    "http-equiv=\"Content-Security-Policy\" content=\"default-src "
-                    "'none'; script-src {}; style-src {}; img-src data: blob:; base-uri 'none'; form-action 'none'\">\n"
-                    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<meta "
-                    "name=\"color-scheme\" content=\"light dark\">\n"
-                    "<title>attnscope</title>\n<link rel=\"icon\" href=\"data:,\">\n",
-                    policy_hash(script), policy_hash(style));
-    html += "<style>" + style +
-            "</style>\n</head>\n<body><div id=\"app\"></div>\n<noscript>This page computes what it shows; it needs "
-            "JavaScript.</noscript>\n";
-    html += part("file", body_of(*heads)) + part("mean", mean_text);
+    std::string parts = part("file", pack_answers(*answers, *heads)) + part("mean", *mean);
     int64_t n_heads = 0;
     for (size_t i = 0; i < heads->text.size(); ++i) {
         if (heads->text[i].empty()) continue;
-        html += part(fmt::format("head-{}", i), heads->text[i]);
+        parts += part(fmt::format("head-{}", i), heads->text[i]);
         ++n_heads;
     }
-    html += "<script type=\"module\">" + script + "</script>\n</body>\n</html>\n";
+    const std::string html = page_with(script, style, parts);
     std::ofstream file(path, std::ios::binary);
     file << html;
     file.flush();
