@@ -8,10 +8,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <mutex>
 
 namespace attnscope::view {
@@ -228,103 +226,6 @@ Result<PositionScores> position_scores(const RecordedTensors& t, const Selection
         scores.add(row);
     }
     return scores;
-}
-
-Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t head, size_t n_best) {
-    const Selection s{layer, head, false};
-    if (layer < 0 || head < 0) return Error{ErrorKind::invalid_argument, "a layer and a head are needed"};
-    if (Result<void> r = t.check(s); !r) return r.error();
-    struct Part {
-        std::vector<WeightAt> strongest, strongest_but_first; // one a query
-        std::vector<double> received;
-        std::array<double, n_distance_bins> distance{};
-        double first = 0;
-        int64_t n = 0;
-    };
-    // As many parts as hands: a block takes one that is free, whatever tokens it had before.
-    std::vector<Part> parts;
-    std::vector<size_t> free;
-    std::mutex mutex;
-    const auto add = [&](int32_t, int64_t first_token, size_t n_tokens, const attention::BlockRows& rows) {
-        size_t mine = 0;
-        {
-            const std::lock_guard lock(mutex);
-            if (free.empty()) {
-                free.push_back(parts.size());
-                parts.emplace_back();
-                parts.back().received.assign(static_cast<size_t>(t.size()), 0.0);
-            }
-            mine = free.back();
-            free.pop_back();
-        }
-        Part part;
-        {
-            const std::lock_guard lock(mutex);
-            part = std::move(parts[mine]);
-        }
-        std::vector<float> row;
-        for (size_t r = 0; r < n_tokens; ++r) {
-            const int64_t i = first_token + static_cast<int64_t>(r);
-            row.resize(static_cast<size_t>(t.n_columns(i)));
-            copy_row(rows, r, row);
-            WeightAt best{i, 0, row[0]}, best_but_first{i, -1, 0};
-            for (size_t j = 0; j < row.size(); ++j) {
-                if (row[j] > best.weight) best = {i, int64_t(j), row[j]};
-                if (j > 0 && row[j] > best_but_first.weight) best_but_first = {i, int64_t(j), row[j]};
-                part.received[j] += double(row[j]);
-                const auto gap = static_cast<uint64_t>(std::abs(i - static_cast<int64_t>(j)));
-                part.distance[std::min<size_t>(n_distance_bins - 1, size_t(std::bit_width(gap)))] += double(row[j]);
-            }
-            part.strongest.push_back(best);
-            if (best_but_first.key > 0) part.strongest_but_first.push_back(best_but_first);
-            part.first += double(row[0]);
-            ++part.n;
-        }
-        const std::lock_guard lock(mutex);
-        parts[mine] = std::move(part);
-        free.push_back(mine);
-    };
-    if (Result<void> r = each_block(t, layer, {head, head + 1}, {0, t.size()}, add); !r) return r.error();
-    HeadDetail d;
-    std::vector<double> received(static_cast<size_t>(t.size()), 0.0);
-    double first = 0;
-    int64_t n = 0;
-    for (const Part& part : parts) {
-        first += part.first;
-        n += part.n;
-        for (size_t j = 0; j < part.received.size(); ++j) received[j] += part.received[j];
-        for (size_t b = 0; b < n_distance_bins; ++b) d.distance[b] += part.distance[b];
-    }
-    if (n == 0) return Error{ErrorKind::not_found, "no token was recorded with its queries"};
-    for (double& share : d.distance) share /= double(n);
-    d.skips_first = first > 0.5 * double(n);
-    std::map<int32_t, std::pair<double, int64_t>> by_query;
-    std::map<int32_t, double> by_key;
-    for (const Part& part : parts) {
-        for (const WeightAt& w : d.skips_first ? part.strongest_but_first : part.strongest) {
-            d.strongest.push_back(w);
-            auto& [sum, count] = by_query[t.frame(w.query).token];
-            sum += double(w.weight);
-            ++count;
-        }
-    }
-    double all = 0;
-    for (size_t j = d.skips_first ? 1 : 0; j < received.size(); ++j) {
-        by_key[t.frame(int64_t(j)).token] += received[j];
-        all += received[j];
-    }
-    std::stable_sort(d.strongest.begin(), d.strongest.end(), [](const WeightAt& a, const WeightAt& b) {
-        return a.weight != b.weight ? a.weight > b.weight : a.query < b.query;
-    });
-    d.strongest.resize(std::min(n_best, d.strongest.size()));
-    for (const auto& [token, sum] : by_query) d.queries.push_back({token, sum.first / double(sum.second)});
-    for (const auto& [token, sum] : by_key) d.keys.push_back({token, all > 0 ? sum / all : 0});
-    for (std::vector<TokenShare>* list : {&d.queries, &d.keys}) {
-        std::stable_sort(list->begin(), list->end(),
-                         [](const TokenShare& a, const TokenShare& b) { return a.weight > b.weight; });
-        list->resize(std::min(n_best, list->size()));
-    }
-    return d;
 }
 
 Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b, const Progress& progress) {
