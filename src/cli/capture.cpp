@@ -90,28 +90,89 @@ struct Tally {
     int64_t frames = 0, ok = 0, witnesses = 0;
     double worst = 0;
     uint32_t bits = 0;
+
+    void add(const Frame& frame) {
+        ++frames;
+        ok += frame.verdict == verdict_ok;
+        bits |= frame.verdict;
+        witnesses += static_cast<int64_t>(frame.witnesses.size());
+        for (const Witness& w : frame.witnesses)
+            worst = std::max(worst, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
+    }
 };
+
+// What was recorded, once the file is closed.
+struct Captured {
+    const std::string& path;
+    const Geometry& geometry;
+    const GenerateResult& result;
+    const Tally& tally;
+    int64_t recorded = 0;
+    uintmax_t bytes = 0;
+};
+
+void print_json(const Captured& c, const std::string& text) {
+    const nlohmann::json body = {{"recording", c.path},
+                                 {"bytes", c.bytes},
+                                 {"n_prompt", c.result.n_prompt},
+                                 {"n_generated", c.result.n_generated},
+                                 {"recorded", c.recorded},
+                                 {"finish_reason", c.result.finish_reason},
+                                 {"text", text},
+                                 {"layers", c.geometry.n_layer()},
+                                 {"rows_per_token", c.geometry.n_rows()},
+                                 {"frames_ok", c.tally.ok},
+                                 {"verdict", verdict_text(c.tally.bits)},
+                                 {"witnesses", c.tally.witnesses},
+                                 {"worst_witness", c.tally.worst},
+                                 {"prompt_seconds", c.result.prompt_seconds},
+                                 {"generate_seconds", c.result.generate_seconds}};
+    fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+void print_summary(const Captured& c) {
+    const GenerateResult& r = c.result;
+    const Tally& tally = c.tally;
+    const double rate = r.generate_seconds > 0 ? double(r.n_generated) / r.generate_seconds : 0;
+    fmt::print("\n");
+    std::fflush(stdout);
+    fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
+               c.recorded, c.geometry.n_rows(), r.n_prompt, r.n_generated, rate,
+               r.finish_reason == "stopped" ? ", stopped" : "");
+    fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
+               tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
+               100 * tally.worst);
+    fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", c.path, double(c.bytes) / 1e6, c.path);
+}
+
+Result<std::unique_ptr<Session>> open_session(CaptureFlags& f, bool tty) {
+    f.session.only_read = f.generate.n_predict == 0;
+    if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
+    Result<std::unique_ptr<Session>> opened = Session::open(f.session);
+    if (tty) fmt::print(stderr, "\x1b[K");
+    return opened;
+}
+
+void stop_when_asked(GenerateOptions& options) {
+    std::signal(SIGINT, on_interrupt);
+    std::signal(SIGTERM, on_interrupt);
+    std::signal(SIGHUP, on_interrupt);
+    options.stop = &stop_requested;
+}
 
 int run(CaptureFlags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     if (f.output.empty()) f.output = default_output(f.session.model_path);
     if (Result<void> r = check_output(f.output, f.force); !r) return report(r.error(), f.json);
 
-    f.session.only_read = f.generate.n_predict == 0;
     const bool tty = isatty(STDERR_FILENO) != 0 && !f.json;
-    if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
-    Result<std::unique_ptr<Session>> opened = Session::open(f.session);
-    if (tty) fmt::print(stderr, "\x1b[K");
+    Result<std::unique_ptr<Session>> opened = open_session(f, tty);
     if (!opened) return report(opened.error(), f.json);
     Session& session = **opened;
     Result<std::vector<int32_t>> prompt = read_prompt(f, session);
     if (!prompt) return report(prompt.error(), f.json);
 
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
-    std::signal(SIGHUP, on_interrupt);
-    f.generate.stop = &stop_requested;
-
+    stop_when_asked(f.generate);
     WriterOptions writing;
     writing.overwrite = f.force;
     std::optional<SessionRecorder> recorder(std::in_place, session, f.output, writing);
@@ -120,13 +181,7 @@ int run(CaptureFlags& f) {
     std::string text;
     const auto n_prompt = static_cast<int64_t>(prompt->size());
     const auto sink = [&](Frame&& frame) -> Result<void> {
-        ++tally.frames;
-        tally.ok += frame.verdict == verdict_ok;
-        tally.bits |= frame.verdict;
-        tally.witnesses += static_cast<int64_t>(frame.witnesses.size());
-        for (const Witness& w : frame.witnesses) {
-            tally.worst = std::max(tally.worst, static_cast<double>(w.error) / static_cast<double>(w.tolerance));
-        }
+        tally.add(frame);
         if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
             fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
         }
@@ -162,37 +217,12 @@ int run(CaptureFlags& f) {
         return exit_failed;
     }
     std::error_code ec;
-    const auto bytes = std::filesystem::file_size(f.output, ec);
-    const double rate = result->generate_seconds > 0 ? double(result->n_generated) / result->generate_seconds : 0;
-    if (f.json) {
-        const nlohmann::json body = {{"recording", f.output},
-                                     {"bytes", bytes},
-                                     {"n_prompt", result->n_prompt},
-                                     {"n_generated", result->n_generated},
-                                     {"recorded", recorded},
-                                     {"finish_reason", result->finish_reason},
-                                     {"text", text},
-                                     {"layers", session.geometry().n_layer()},
-                                     {"rows_per_token", session.geometry().n_rows()},
-                                     {"frames_ok", tally.ok},
-                                     {"verdict", verdict_text(tally.bits)},
-                                     {"witnesses", tally.witnesses},
-                                     {"worst_witness", tally.worst},
-                                     {"prompt_seconds", result->prompt_seconds},
-                                     {"generate_seconds", result->generate_seconds}};
-        fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
-    } else {
-        fmt::print("\n");
-        std::fflush(stdout);
-        fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
-                   recorded, session.geometry().n_rows(), result->n_prompt, result->n_generated, rate,
-                   result->finish_reason == "stopped" ? ", stopped" : "");
-        fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
-                   tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
-                   100 * tally.worst);
-        fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", f.output, double(bytes) / 1e6,
-                   f.output);
-    }
+    const Captured captured{f.output, session.geometry(), *result,
+                            tally,    recorded,           std::filesystem::file_size(f.output, ec)};
+    if (f.json)
+        print_json(captured, text);
+    else
+        print_summary(captured);
     return tally.bits == 0 ? exit_good : exit_no;
 }
 
