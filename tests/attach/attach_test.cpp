@@ -1,5 +1,5 @@
 // A program that knows nothing of us runs as it did, and its attention is there: proven, and that of our own capture bit for bit.
-#include "attach/shell.h"
+#include "attach/host_output.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/recording.h>

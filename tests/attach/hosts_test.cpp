@@ -1,5 +1,5 @@
 // Programs that link, store and restore in other ways than our own: what they decoded is there, and nothing else is.
-#include "attach/shell.h"
+#include "attach/host_output.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/recording.h>

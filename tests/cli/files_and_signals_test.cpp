@@ -1,57 +1,39 @@
 // What the system does to a program that writes: closed pipes, limits, signals, names that are no files. What is good
 // stays, a sentence says what happened, and the exit code is right.
+#include "support/shell.h"
 #include "support/temp_dir.h"
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include <array>
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 using namespace attnscope::test;
 namespace fs = std::filesystem;
 
 namespace {
 
-struct Answer {
-    int code = -1;
-    std::string output;
-};
-
-Answer shell(const std::string& command) {
-    Answer answer;
-    FILE* pipe = popen(("exec 2>&1; " + command).c_str(), "r");
-    if (!pipe) return answer;
-    std::array<char, 4096> buffer{};
-    while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) answer.output.append(buffer.data(), n);
-    const int status = pclose(pipe);
-    answer.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return answer;
-}
-
 class FilesAndSignals : public testing::Test {
 protected:
     void SetUp() override {
-        const Answer made = shell(program + " models make --layers 3 -o " + dir.file("m.gguf"));
+        const Answer made = shell_all(program + " models make --layers 3 -o " + dir.file("m.gguf"));
         ASSERT_EQ(made.code, 0) << made.output;
     }
     std::string capture(const std::string& rest) const {
         return program + " capture -m " + dir.file("m.gguf") + " -t 1 --ignore-eos " + rest;
     }
     void expect_good(const std::string& recording, bool complete) const {
-        const Answer info = shell(program + " info --json " + recording);
+        const Answer info = shell_all(program + " info --json " + recording);
         ASSERT_EQ(info.code, 0) << info.output;
         const auto facts = nlohmann::json::parse(info.output);
         EXPECT_EQ(facts["complete"], complete) << info.output;
-        EXPECT_EQ(shell(program + " verify " + recording).code, 0);
+        EXPECT_EQ(shell_all(program + " verify " + recording).code, 0);
     }
     const std::string program = ATTNSCOPE_BIN;
     TempDir dir;
@@ -61,7 +43,7 @@ protected:
 
 TEST_F(FilesAndSignals, NoWriterReplacesWhatIsNoRegularFile) {
     const std::string recording = dir.file("x.attn"), pipe = dir.file("pipe"), link = dir.file("link");
-    ASSERT_EQ(shell(capture("-p 'abc' -n 4 -o " + recording)).code, 0);
+    ASSERT_EQ(shell_all(capture("-p 'abc' -n 4 -o " + recording)).code, 0);
     ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
     fs::create_symlink("/dev/null", link);
     for (const std::string& path : {pipe, link}) {
@@ -72,7 +54,7 @@ TEST_F(FilesAndSignals, NoWriterReplacesWhatIsNoRegularFile) {
               program + " export " + recording + " --to halo-weave -o " + path,
               program + " diagnose " + recording + " --html " + path, program + " filter " + recording + " -o " + path,
               program + " models make -o " + path}) {
-            const Answer answer = shell(command);
+            const Answer answer = shell_all(command);
             EXPECT_EQ(answer.code, 2) << command << "\n" << answer.output;
         }
     }
@@ -85,8 +67,9 @@ TEST_F(FilesAndSignals, NoWriterReplacesWhatIsNoRegularFile) {
 TEST_F(FilesAndSignals, TwoCapturesToOneNameOneWins) {
     const std::string recording = dir.file("x.attn");
     const std::string one = capture("-p 'abc def' -n 120 --force -o " + recording);
-    const Answer both = shell("(" + one + " > " + dir.file("a") + " 2>&1; echo $? > " + dir.file("a.code") + ") & (" +
-                              one + " > " + dir.file("b") + " 2>&1; echo $? > " + dir.file("b.code") + ") & wait");
+    const Answer both =
+        shell_all("(" + one + " > " + dir.file("a") + " 2>&1; echo $? > " + dir.file("a.code") + ") & (" + one + " > " +
+                  dir.file("b") + " 2>&1; echo $? > " + dir.file("b.code") + ") & wait");
     ASSERT_EQ(both.code, 0);
     int good = 0;
     for (const char* name : {"a", "b"}) {
@@ -107,24 +90,24 @@ TEST_F(FilesAndSignals, TwoCapturesToOneNameOneWins) {
 TEST_F(FilesAndSignals, AClosedOutputStopsWithASentenceAndKeepsTheRecording) {
     const std::string recording = dir.file("x.attn");
     const Answer closed =
-        shell("{ " + capture("-p 'abc' -n 4000 -o " + recording) + "; echo code $? >&2; } | head -c 1 > /dev/null");
+        shell_all("{ " + capture("-p 'abc' -n 4000 -o " + recording) + "; echo code $? >&2; } | head -c 1 > /dev/null");
     EXPECT_NE(closed.output.find("standard output was closed"), std::string::npos) << closed.output;
     EXPECT_NE(closed.output.find("code 2"), std::string::npos) << closed.output;
     expect_good(recording, true);
     // none from the start: the recording must not become standard output
     const std::string other = dir.file("y.attn");
-    const Answer none = shell(capture("-p 'abc' -n 4 -o " + other) + " >&-");
+    const Answer none = shell_all(capture("-p 'abc' -n 4 -o " + other) + " >&-");
     EXPECT_EQ(none.code, 2) << none.output;
     expect_good(other, true);
     const Answer shown =
-        shell("{ " + program + " show " + recording + " --token 3 --top 50; echo code $? >&2; } | true");
+        shell_all("{ " + program + " show " + recording + " --token 3 --top 50; echo code $? >&2; } | true");
     EXPECT_TRUE(shown.output.find("code 0") != std::string::npos || shown.output.find("code 2") != std::string::npos)
         << shown.output;
 }
 
 TEST_F(FilesAndSignals, ALimitOfFileSizeKeepsWhatFitted) {
     const std::string recording = dir.file("x.attn");
-    const Answer limited = shell("ulimit -f 1200; " + capture("-p 'abc' -n 4000 -o " + recording));
+    const Answer limited = shell_all("ulimit -f 1200; " + capture("-p 'abc' -n 4000 -o " + recording));
     EXPECT_EQ(limited.code, 2) << limited.output;
     EXPECT_NE(limited.output.find("error:"), std::string::npos) << limited.output;
     EXPECT_NE(limited.output.find("tokens are recorded in"), std::string::npos) << limited.output;
@@ -136,10 +119,10 @@ TEST_F(FilesAndSignals, SigHupEndsACaptureAsControlCDoes) {
         const std::string recording = dir.file(std::string(signal) + ".attn");
         // the shell of popen ignores SIGINT in what it runs in the background; env lifts that
         const Answer stopped =
-            shell("env --default-signal=INT,HUP " + capture("-p 'abc' -n 3900 -o " + recording) +
-                  " > /dev/null & p=$!; "
-                  "while [ ! -s " +
-                  recording + " ]; do sleep 0.05; done; sleep 0.3; kill -" + signal + " $p; wait $p");
+            shell_all("env --default-signal=INT,HUP " + capture("-p 'abc' -n 3900 -o " + recording) +
+                      " > /dev/null & p=$!; "
+                      "while [ ! -s " +
+                      recording + " ]; do sleep 0.05; done; sleep 0.3; kill -" + signal + " $p; wait $p");
         EXPECT_EQ(stopped.code, 0) << signal << ": " << stopped.output;
         EXPECT_NE(stopped.output.find("stopped"), std::string::npos) << stopped.output;
         expect_good(recording, true);
@@ -149,8 +132,8 @@ TEST_F(FilesAndSignals, SigHupEndsACaptureAsControlCDoes) {
 TEST_F(FilesAndSignals, AModelThatIsCutInUseIsASentence) {
     const std::string recording = dir.file("x.attn");
     const Answer cut =
-        shell(capture("-p 'abc' -n 3900 -o " + recording) + " > /dev/null & p=$!; while [ ! -s " + recording +
-              " ]; do sleep 0.05; done; sleep 0.3; truncate -s 4096 " + dir.file("m.gguf") + "; wait $p");
+        shell_all(capture("-p 'abc' -n 3900 -o " + recording) + " > /dev/null & p=$!; while [ ! -s " + recording +
+                  " ]; do sleep 0.05; done; sleep 0.3; truncate -s 4096 " + dir.file("m.gguf") + "; wait $p");
     EXPECT_EQ(cut.code, 2) << cut.output;
     EXPECT_NE(cut.output.find("was cut short"), std::string::npos) << cut.output;
     expect_good(recording, false);
@@ -158,13 +141,13 @@ TEST_F(FilesAndSignals, AModelThatIsCutInUseIsASentence) {
 
 TEST_F(FilesAndSignals, PromptsComeFromStandardInputAndSpecialTokensAreRead) {
     const Answer piped =
-        shell("printf 'abc def' | " + capture("-f - -n 2 --json -o " + dir.file("a.attn") + " 2>/dev/null"));
+        shell_all("printf 'abc def' | " + capture("-f - -n 2 --json -o " + dir.file("a.attn") + " 2>/dev/null"));
     ASSERT_EQ(piped.code, 0) << piped.output;
-    const Answer given = shell(capture("-p 'abc def' -n 2 --json -o " + dir.file("b.attn") + " 2>/dev/null"));
+    const Answer given = shell_all(capture("-p 'abc def' -n 2 --json -o " + dir.file("b.attn") + " 2>/dev/null"));
     EXPECT_EQ(nlohmann::json::parse(piped.output)["n_prompt"], nlohmann::json::parse(given.output)["n_prompt"]);
-    const Answer doubled = shell(capture("-p '<s>abc' -n 2 -o " + dir.file("c.attn")));
+    const Answer doubled = shell_all(capture("-p '<s>abc' -n 2 -o " + dir.file("c.attn")));
     EXPECT_NE(doubled.output.find("two tokens that begin a text"), std::string::npos) << doubled.output;
-    const Answer plain = shell(capture("-p '<s>abc' --no-parse-special -n 2 --json -o " + dir.file("d.attn")));
+    const Answer plain = shell_all(capture("-p '<s>abc' --no-parse-special -n 2 --json -o " + dir.file("d.attn")));
     ASSERT_EQ(plain.code, 0) << plain.output;
     EXPECT_EQ(plain.output.find("two tokens that begin a text"), std::string::npos) << plain.output;
 }
@@ -172,8 +155,9 @@ TEST_F(FilesAndSignals, PromptsComeFromStandardInputAndSpecialTokensAreRead) {
 TEST_F(FilesAndSignals, AWebPageOrAPointerInAModelsPlaceIsNamed) {
     std::ofstream(dir.file("page.gguf")) << "<!DOCTYPE html>\n<html><body>Hugging Face</body></html>\n"
                                          << std::string(200, ' ');
-    EXPECT_NE(shell(program + " capture -p a -m " + dir.file("page.gguf")).output.find("HTML page"), std::string::npos);
+    EXPECT_NE(shell_all(program + " capture -p a -m " + dir.file("page.gguf")).output.find("HTML page"),
+              std::string::npos);
     std::ofstream(dir.file("lfs.gguf")) << "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100\n";
-    EXPECT_NE(shell(program + " capture -p a -m " + dir.file("lfs.gguf")).output.find("Git LFS pointer"),
+    EXPECT_NE(shell_all(program + " capture -p a -m " + dir.file("lfs.gguf")).output.find("Git LFS pointer"),
               std::string::npos);
 }

@@ -1,4 +1,5 @@
 // The command line as a person meets it: exit codes, sentences, and the whole path on a tiny model.
+#include "support/shell.h"
 #include "support/temp_dir.h"
 
 #include <gtest/gtest.h>
@@ -6,28 +7,15 @@
 
 #include <cstdio>
 #include <fstream>
+#include <sstream>
 #include <string>
-
-#include <sys/wait.h>
 
 using namespace attnscope::test;
 
 namespace {
 
-struct Answer {
-    int code = -1;
-    std::string output; // standard output and standard error
-};
-
 Answer run(const std::string& arguments) {
-    Answer r;
-    const std::string command = std::string(ATTNSCOPE_BIN) + " " + arguments + " 2>&1";
-    FILE* pipe = popen(command.c_str(), "r");
-    char buffer[4096];
-    while (const size_t n = std::fread(buffer, 1, sizeof buffer, pipe)) r.output.append(buffer, n);
-    const int status = pclose(pipe);
-    r.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return r;
+    return shell_all(ATTNSCOPE_BIN " " + arguments);
 }
 
 class CommandLine : public testing::Test {
@@ -91,18 +79,20 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
     for (const std::string& folder : {wrong, right, dir.file("older")}) {
         const std::string reader =
             "/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder;
-        FILE* pipe = popen((reader + " 2>&1").c_str(), "r");
-        char line[4096];
+        const Answer read = shell_all(reader);
+        EXPECT_EQ(read.code, 0) << read.output;
+        std::istringstream lines(read.output);
+        std::string line;
         int n_tokens = 0, stated = -1, n_lines = 0;
-        ASSERT_NE(std::fgets(line, sizeof line, pipe), nullptr) << folder;
-        ASSERT_EQ(std::sscanf(line, "tokens %d stated %d", &n_tokens, &stated), 2) << folder << ": " << line;
+        ASSERT_TRUE(std::getline(lines, line)) << folder;
+        ASSERT_EQ(std::sscanf(line.c_str(), "tokens %d stated %d", &n_tokens, &stated), 2) << folder << ": " << line;
         EXPECT_EQ(n_tokens, stated) << folder;
         EXPECT_GE(n_tokens, 5) << folder;
-        for (; std::fgets(line, sizeof line, pipe); ++n_lines) {
+        for (; std::getline(lines, line); ++n_lines) {
             int number = 0, layers = 0, heads = 0, columns = 0, context = 0;
             double sum = 0, row_error = 1;
-            ASSERT_EQ(std::sscanf(line, "%d %d %d %d %d %lf %lf", &number, &layers, &heads, &columns, &context, &sum,
-                                  &row_error),
+            ASSERT_EQ(std::sscanf(line.c_str(), "%d %d %d %d %d %lf %lf", &number, &layers, &heads, &columns, &context,
+                                  &sum, &row_error),
                       7)
                 << folder << ": " << line;
             EXPECT_EQ(layers, 3) << folder;
@@ -110,7 +100,6 @@ TEST_F(CommandLine, FoldersOfReproduceAndExportOpenInAReaderOfTheFormatsDescript
             EXPECT_NEAR(sum, layers * heads, 1e-4) << folder;
             EXPECT_LT(row_error, 1e-5) << folder;
         }
-        EXPECT_EQ(pclose(pipe), 0) << folder;
         EXPECT_EQ(n_lines, n_tokens) << folder;
     }
 }

@@ -1,14 +1,13 @@
 #include "diagnose/filter_token.h"
 #include "formats/export_halo_weave.h"
 #include "support/capture_maker.h"
+#include "support/shell.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/diagnose.h>
 
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -29,22 +28,6 @@ void write_folder(const std::string& folder, const SyntheticCapture& capture, bo
     ASSERT_TRUE((*writer)->close());
 }
 
-struct Ran {
-    int code = -1;
-    std::string output;
-};
-
-Ran run(const std::string& command) {
-    Ran ran;
-    FILE* pipe = popen((command + " 2>&1").c_str(), "r");
-    if (!pipe) return ran;
-    std::array<char, 4096> buffer{};
-    while (const size_t n = fread(buffer.data(), 1, buffer.size(), pipe)) ran.output.append(buffer.data(), n);
-    const int status = pclose(pipe);
-    ran.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return ran;
-}
-
 const std::string program = ATTNSCOPE_BIN;
 
 SyntheticCapture damaged(const std::string& name, uint64_t seed = 3) {
@@ -61,7 +44,7 @@ TEST(Filter, KeepsOneLayerOfAnAliasedCaptureAndSaysSo) {
     TempDir dir;
     const SyntheticCapture capture = damaged("every layer the last");
     write_folder(dir.file("in"), capture);
-    const Ran ran = run(program + " filter " + dir.file("in") + " -o " + dir.file("out"));
+    const Answer ran = shell_all(program + " filter " + dir.file("in") + " -o " + dir.file("out"));
     EXPECT_EQ(ran.code, 0) << ran.output;
     auto reader = DumpReader::open(dir.file("out"));
     ASSERT_TRUE(reader) << reader.error().message;
@@ -72,7 +55,7 @@ TEST(Filter, KeepsOneLayerOfAnAliasedCaptureAndSaysSo) {
     EXPECT_EQ((*token)->n_layer, 1);
     EXPECT_NE((*token)->kept_as.find("last layer"), std::string::npos);
     // filtered again: the labels stay
-    const Ran again = run(program + " filter " + dir.file("out") + " -o " + dir.file("twice"));
+    const Answer again = shell_all(program + " filter " + dir.file("out") + " -o " + dir.file("twice"));
     EXPECT_EQ(again.code, 0) << again.output;
     auto twice = DumpReader::open(dir.file("twice"));
     ASSERT_TRUE(twice);
@@ -84,7 +67,7 @@ TEST(Filter, RefusesToLaunderWhatCannotBeKept) {
     for (const char* name : {"tokens flip to scores", "ring with room", "some layers the last"}) {
         const std::string in = dir.file(std::string(name) + ".in"), out = dir.file(std::string(name) + ".out");
         write_folder(in, damaged(name));
-        const Ran ran = run(program + " filter '" + in + "' -o '" + out + "'");
+        const Answer ran = shell_all(program + " filter '" + in + "' -o '" + out + "'");
         EXPECT_EQ(ran.code, 1) << name << ran.output;
         EXPECT_FALSE(fs::exists(out)) << name;
     }
@@ -97,7 +80,7 @@ TEST(Filter, WhatIsKeptIsClean) {
                              "NaN rows", "a block of garbage"}) {
         const std::string in = dir.file(std::string(name) + ".in"), out = dir.file(std::string(name) + ".out");
         write_folder(in, damaged(name, 5));
-        const Ran ran = run(program + " filter '" + in + "' -o '" + out + "'");
+        const Answer ran = shell_all(program + " filter '" + in + "' -o '" + out + "'");
         EXPECT_EQ(ran.code, 0) << name << ran.output;
         auto reader = DumpReader::open(out);
         ASSERT_TRUE(reader) << name;
@@ -113,17 +96,17 @@ TEST(Diagnose, HasExitCodesAndWritesAPageThatEscapesWhatItShows) {
     fs::create_directories(fs::path(in).parent_path());
     write_folder(in, damaged("nothing"));
     const std::string page = dir.file("page.html");
-    EXPECT_EQ(run(program + " diagnose '" + in + "' --html " + page).code, 0);
+    EXPECT_EQ(shell_all(program + " diagnose '" + in + "' --html " + page).code, 0);
     std::ifstream file(page);
     const std::string html((std::istreambuf_iterator<char>(file)), {});
     EXPECT_NE(html.find("&lt;script&gt;"), std::string::npos);
     EXPECT_EQ(html.find("<script"), std::string::npos);
     EXPECT_EQ(html.find("http://"), std::string::npos);
     write_folder(dir.file("bad"), damaged("every layer the last"));
-    const Ran bad = run(program + " diagnose " + dir.file("bad"));
+    const Answer bad = shell_all(program + " diagnose " + dir.file("bad"));
     EXPECT_EQ(bad.code, 1);
     EXPECT_NE(bad.output.find("1 of "), std::string::npos) << bad.output;
-    EXPECT_EQ(run(program + " diagnose " + dir.file("nowhere")).code, 2);
+    EXPECT_EQ(shell_all(program + " diagnose " + dir.file("nowhere")).code, 2);
 }
 
 // Nothing of ours but the folder reaches that reader.
@@ -133,7 +116,8 @@ TEST(HaloWeaveFolder, OpensInAReaderWrittenFromTheFormatsDescription) {
     for (const bool json : {false, true}) {
         const std::string folder = dir.file(json ? "json" : "binary");
         write_folder(folder, capture, json);
-        const Ran ran = run("/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder);
+        const Answer ran =
+            shell_all("/usr/bin/python3 " ATTNSCOPE_SOURCE_DIR "/tests/diagnose/halo_weave_reader.py " + folder);
         ASSERT_EQ(ran.code, 0) << ran.output;
         const std::string n = std::to_string(capture.tokens.size());
         EXPECT_EQ(ran.output.find("tokens " + n + " stated " + n), 0u) << ran.output;

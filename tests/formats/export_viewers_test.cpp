@@ -1,6 +1,7 @@
 // What `attnscope export --to headvis|bertviz|circuitsvis|attnview` writes, read back as those programs read it: shapes, texts, and
 // every weight against the recording's own rows and `attnscope show`.
 #include "recording/synthetic.h"
+#include "support/shell.h"
 #include "support/temp_dir.h"
 
 #include <fmt/format.h>
@@ -8,12 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-
-#include <sys/wait.h>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -23,13 +21,9 @@ namespace {
 
 // What the program prints; its exit code must be `code`.
 std::string run(const std::string& arguments, int code = 0) {
-    FILE* pipe = popen(("'" ATTNSCOPE_BIN "' " + arguments + " 2>/dev/null").c_str(), "r");
-    std::string text;
-    char block[4096];
-    for (size_t n = 0; (n = fread(block, 1, sizeof block, pipe)) > 0;) text.append(block, n);
-    const int status = pclose(pipe);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == code) << arguments;
-    return text;
+    const Answer answer = shell("'" ATTNSCOPE_BIN "' " + arguments + " 2>/dev/null");
+    EXPECT_EQ(answer.code, code) << arguments;
+    return answer.output;
 }
 
 std::string bytes_of(const std::string& path) {

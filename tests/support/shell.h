@@ -1,23 +1,20 @@
 // Commands as a person types them.
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
-#include <filesystem>
-#include <sstream>
 #include <string>
-#include <vector>
 
 #include <sys/wait.h>
 
 namespace attnscope::test {
 
 struct Answer {
-    int code = -1;
+    int code = -1; // as a shell says it: 128 and the signal, where one ended the command
     std::string output;
 };
 
+// What the command prints; what it says on standard error goes where the test's goes.
 inline Answer shell(const std::string& command) {
     Answer answer;
     FILE* pipe = popen(command.c_str(), "r");
@@ -29,20 +26,9 @@ inline Answer shell(const std::string& command) {
     return answer;
 }
 
-inline std::vector<int32_t> numbers(const std::string& text) {
-    std::istringstream in(text);
-    std::vector<int32_t> all;
-    for (int32_t n = 0; in >> n;) all.push_back(n);
-    return all;
-}
-
-inline std::vector<std::string> recordings(const std::filesystem::path& folder) {
-    std::vector<std::string> all;
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        if (entry.path().extension() == ".attn") all.push_back(entry.path().string());
-    }
-    std::sort(all.begin(), all.end());
-    return all;
+// The same with standard error among the output.
+inline Answer shell_all(const std::string& command) {
+    return shell("exec 2>&1; " + command);
 }
 
 } // namespace attnscope::test
