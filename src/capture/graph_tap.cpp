@@ -239,7 +239,7 @@ void GraphTap::complete() {
     std::unique_ptr<Arriving> arriving = std::move(state.arriving);
     Batch& batch = *arriving->batch;
     if (!batch.error.empty()) {
-        deliver_proven(0);
+        deliver_proven(0); // nothing is delivered after an error
         deliver(batch);
         return;
     }
@@ -250,8 +250,7 @@ void GraphTap::complete() {
         take(*arriving);
         if (state.host_mean) state.host_mean->finish(batch, collector_);
         collector_.prove(batch); // with the engine's own K and V, which the next graph changes
-        deliver_proven(0);
-        deliver(batch);
+        deliver(batch); // none waits before it: where a layer lies does not change, so no batch goes the other way
         return;
     }
     // The thread that decodes a prompt must not wait for a core; where proofs do not keep up it had better share than wait.

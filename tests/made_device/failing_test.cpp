@@ -1,11 +1,15 @@
 // A device that fails, or has no memory left: a sentence, no frame that is wrong, and a session that can be used again.
+#include "capture/capture.h"
+#include "made_device/proofs_held.h"
 #include "made_device/run.h"
 
 #include <gtest/gtest.h>
+#include <llama-cpp.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <span>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -58,6 +62,57 @@ TEST_F(OnMadeDevices, AfterADecodeThatFailedAllFramesHaveComeAndTheSessionGoesOn
             expect_same(first, failed, 70);
             expect_same(joined(first, second), joined(failed, run(**device, some_tokens(40, 9), greedy(20))), 130);
         }
+    }
+}
+
+// A program decodes more than it announced while earlier tokens still wait for their proofs: their frames come before the error.
+TEST_F(OnMadeDevices, AnErrorComesBehindTheFramesOfTokensThatWait) {
+    const Sessions sessions(shape_of(Model::plain));
+    const std::string path = sessions.options("TEST0").model_path;
+    llama_model_params mp = llama_model_default_params();
+    mp.n_gpu_layers = 99;
+    ggml_backend_dev_t devices[] = {ggml_backend_dev_by_name("TEST0"), nullptr};
+    mp.devices = devices;
+    const llama_model_ptr model(llama_model_load_from_file(path.c_str(), mp));
+    ASSERT_TRUE(model);
+    llama_context_params cp = llama_context_default_params();
+    cp.n_ctx = 256;
+    cp.n_batch = cp.n_ubatch = 32;
+    cp.n_threads = cp.n_threads_batch = 1;
+    cp.type_k = GGML_TYPE_Q4_0, cp.type_v = GGML_TYPE_Q8_0; // what ProofsHeld needs
+    cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    const llama_context_ptr context(llama_init_from_model(model.get(), cp));
+    ASSERT_TRUE(context);
+    std::vector<Frame> frames;
+    const auto capture = capture::Capture::make({}, [&](CapturedFrame&& f) -> Result<void> {
+        frames.push_back(std::move(f.frame));
+        return {};
+    });
+    const std::vector<int32_t> tokens = some_tokens(14);
+    size_t at = 0;
+    const auto decode = [&](size_t n, size_t announced) {
+        const auto ids = std::span(tokens).subspan(at, n);
+        capture::Capture::Decode scope(*capture, {.ids = ids.first(announced), .positions = {}});
+        llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(ids.data()), static_cast<int32_t>(n));
+        at += n;
+        return scope.end(llama_decode(context.get(), batch) == 0);
+    };
+    ASSERT_TRUE(decode(8, 8));
+    ASSERT_TRUE(capture->flush());
+    ProofsHeld held;
+    held.until_nothing_moves();
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(decode(1, 1)) << i;
+    Result<void> told = decode(2, 1);
+    if (told) told = capture->flush();
+    held.release();
+    EXPECT_GT(held.n_waited(), 0);
+    ASSERT_FALSE(told);
+    EXPECT_NE(told.error().message.find("the engine's graph has 2 tokens, and the decode only 1"), std::string::npos)
+        << told.error().message;
+    ASSERT_EQ(frames.size(), 12u);
+    for (size_t i = 8; i < frames.size(); ++i) {
+        EXPECT_EQ(frames[i].index, static_cast<int64_t>(i));
+        EXPECT_EQ(frames[i].verdict, verdict_ok) << i << ": " << verdict_text(frames[i].verdict);
     }
 }
 
