@@ -108,13 +108,18 @@ def main():
     random.seed(int(sys.argv[3]) if len(sys.argv) > 3 else 1)
     with tempfile.TemporaryDirectory() as folder:
         k = Kills(binary, folder)
-        for i in range(times):
-            for name in ("x.attn", "moved.attn"):
-                for end in ENDS:
-                    if os.path.exists(k.at(name + end)):
-                        os.unlink(k.at(name + end))
-            (k.alone, k.two, k.moved)[i % 3](k.at("x.attn"), k.at("log"))
-        print(f"{times} kills (alone, two writers, moved files in turns): {k.before} before anything was recorded, {k.refused} second "
+        done = 0
+        try:
+            for i in range(times):
+                for name in ("x.attn", "moved.attn"):
+                    for end in ENDS:
+                        if os.path.exists(k.at(name + end)):
+                            os.unlink(k.at(name + end))
+                (k.alone, k.two, k.moved)[i % 3](k.at("x.attn"), k.at("log"))
+                done = i + 1
+        except KeyboardInterrupt:
+            pass  # what was found so far is told
+        print(f"{done} kills (alone, two writers, moved files in turns): {k.before} before anything was recorded, {k.refused} second "
               f"writers refused, {k.lost} lost a reported token, {k.bad.total()} not as they should be")
         for what, n in k.bad.items():
             if n:

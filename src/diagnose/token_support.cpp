@@ -76,7 +76,8 @@ void TokenFactsMaker::look_at_scores(const DumpToken& token, TokenFacts& facts) 
         const double mean = row.sum / std::max(1.0, static_cast<double>(token.n_context - row.masked - row.zeros));
         for (size_t c = 0; c < n; ++c) {
             const double x = static_cast<double>(values[c]);
-            if (values[c] <= mask_limit || values[c] == 0.0f) continue;
+            const bool masked = values[c] <= mask_limit || (row.mask_high < 0 && values[c] <= row.mask_high);
+            if (masked || values[c] == 0.0f) continue;
             exponentials += std::exp(x - static_cast<double>(row.max));
             squares += (x - mean) * (x - mean);
             ++count;

@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,8 +51,7 @@ void write_all(int fd, const std::string& text) {
     }
 }
 
-// The first byte says what follows: 'g' the text, 'e' what was thrown.
-[[noreturn]] void be_child(int fd, const std::function<std::string()>& work) {
+[[noreturn]] void be_child(int fd, size_t memory, const std::function<void(int)>& work) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (const int s : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGTERM, SIGHUP}) std::signal(s, SIG_DFL);
     const int nothing = open("/dev/null", O_RDWR); // an abort of the engine prints pages
@@ -64,32 +64,48 @@ void write_all(int fd, const std::string& text) {
             if (std::fscanf(f, "%zu", &pages) != 1) pages = 0;
             std::fclose(f);
         }
-        if (pages > 0) limit(RLIMIT_AS, pages * size_t(sysconf(_SC_PAGESIZE)) + stack_bytes + memory_bytes);
+        if (pages > 0) limit(RLIMIT_AS, pages * size_t(sysconf(_SC_PAGESIZE)) + stack_bytes + memory);
     }
+    // Connections and locks of the parent would otherwise stay open as long as we do.
+    dup2(fd, 3);
+    syscall(SYS_close_range, 4U, ~0U, 0U);
     const Result<void> ran = run_on_deep_stack(stack_bytes / 1024, [&] {
-        std::string out;
-        bool good = false;
         try {
-            out = work();
-            good = true;
-        } catch (const std::exception& e) {
-            out = e.what();
-        } catch (...) {
-            out = "an unknown error";
+            work(3);
+        } catch (...) { // the parent sees that no answer came
         }
-        write_all(fd, good ? "g" : "e");
-        write_all(fd, out);
     });
     _exit(ran ? 0 : 1);
 }
 
+// The first byte says what follows: 'g' the text, 'e' what was thrown.
+void tell(int fd, const std::function<std::string()>& work) {
+    std::string out;
+    bool good = false;
+    try {
+        out = work();
+        good = true;
+    } catch (const std::exception& e) {
+        out = e.what();
+    } catch (...) {
+        out = "an unknown error";
+    }
+    write_all(fd, good ? "g" : "e");
+    write_all(fd, out);
+}
+
 } // namespace
+
+pid_t fork_limited(int end, size_t memory, const std::function<void(int)>& work) {
+    const pid_t child = fork();
+    if (child == 0) be_child(end, memory, work);
+    return child;
+}
 
 Result<std::string> run_limited(const std::string& name, const std::function<std::string()>& work) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return Error{ErrorKind::io, "no pipe could be made: too many open files"};
-    const pid_t child = fork();
-    if (child == 0) be_child(ends[1], work);
+    const pid_t child = fork_limited(ends[1], memory_bytes, [&](int end) { tell(end, work); });
     close(ends[1]);
     if (child < 0) {
         close(ends[0]);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "capture/capture.h"
+#include "engine/sampler.h"
 
 #include <attnscope/session.h>
 
@@ -21,6 +22,8 @@ public:
     using Session::chat_prompt;
     Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const override;
     Result<std::string> chat_prompt_json(const std::string& request) const override;
+    Result<void> check_grammar(const std::string& grammar) const override;
+    Result<std::string> grammar_of_schema(const std::string& json_schema) const override;
     ModelInfo model_info() const override;
     Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                     const FrameSink& frames, const TextSink& text) override;
@@ -41,7 +44,7 @@ private:
     Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits);
     // Reads the tokens and generates. `begun`: when the first token was chosen; unchanged where it came to none.
     Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text,
-                     llama_sampler* sampler, GenerateResult& result, double& begun);
+                     TokenChooser& chooser, GenerateResult& result, double& begun);
     capture::Wanted wanted(const GenerateOptions& options, int64_t n_prompt) const;
     Result<void> can_read(size_t n_tokens, const GenerateOptions& options) const;
     Result<void> hand_over(CapturedFrame&& frame);

@@ -1,7 +1,7 @@
 #include "engine/engine_log.h"
 #include "engine/hidden_states.h"
-#include "engine/sampler.h"
 #include "engine/session_impl.h"
+#include "engine/token_probabilities.h"
 
 #include <fmt/format.h>
 
@@ -101,14 +101,15 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
                         result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
     }
     sampling_ = o.sampling;
-    llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
+    Result<std::unique_ptr<TokenChooser>> chooser = TokenChooser::create(o.sampling, vocab_, &seed_);
+    if (!chooser) return chooser.error();
     result.seed = seed_;
     if (capture_) capture_->want(wanted(o, result.n_prompt));
     sink_seconds_ = 0;
     double begun = 0;
     {
         const FramesTo to(frames_, frames);
-        Result<void> ran = run(tokens, o, text, sampler.get(), result, begun);
+        Result<void> ran = run(tokens, o, text, **chooser, result, begun);
         // Of a token that could not be decoded there is no frame; those before it are as good as ever.
         if (Result<void> flushed = capture_ ? capture_->flush() : Result<void>(); ran && !flushed) ran = flushed;
         if (!ran) return ran.error();
@@ -131,7 +132,7 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
 }
 
 Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text,
-                              llama_sampler* sampler, GenerateResult& result, double& begun) {
+                              TokenChooser& chooser, GenerateResult& result, double& begun) {
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     const double start = now_seconds();
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
@@ -144,7 +145,7 @@ Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOpt
         hidden.enable(at + n == tokens.size());
         if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r;
     }
-    for (const int32_t token : tokens) llama_sampler_accept(sampler, token);
+    for (const int32_t token : tokens) chooser.read(token);
     begun = now_seconds();
     result.prompt_seconds = begun - start;
     while (o.n_predict < 0 || result.n_generated < o.n_predict) {
@@ -153,12 +154,19 @@ Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOpt
             result.finish_reason = "context";
             return {};
         }
-        const int32_t token = llama_sampler_sample(sampler, context_.get(), -1);
-        if (!o.ignore_eos && llama_vocab_is_eog(vocab_, token)) {
+        const Result<int32_t> chosen = chooser.choose(context_.get());
+        if (!chosen) return chosen.error();
+        const int32_t token = *chosen;
+        const bool must_end = !o.ignore_eos || !o.sampling.grammar.empty();
+        if (must_end && llama_vocab_is_eog(vocab_, token)) {
             result.finish_reason = "eos";
             return {};
         }
         hidden.deliver();
+        if (o.probabilities) {
+            const std::span<const float> logits(llama_get_logits_ith(context_.get(), -1), size_t(n_vocab_));
+            o.probabilities(token_probabilities(logits, token, o.n_probs));
+        }
         const bool go_on = !text || text(token, piece(token));
         ++result.n_generated;
         const bool last = !go_on || result.n_generated == o.n_predict || stopped();

@@ -2,6 +2,7 @@
 // thread may ask while another decodes.
 #include "engine/chat_template.h"
 #include "engine/deep_stack.h"
+#include "engine/grammar.h"
 #include "engine/session_impl.h"
 
 #include <fmt/format.h>
@@ -74,6 +75,14 @@ Result<std::string> SessionImpl::chat_prompt(std::span<const ChatMessage> messag
 
 Result<std::string> SessionImpl::chat_prompt_json(const std::string& request) const {
     return render_chat({model_.get(), {}, {}, {}}, request);
+}
+
+Result<void> SessionImpl::check_grammar(const std::string& grammar) const {
+    return engine::check_grammar(vocab_, grammar);
+}
+
+Result<std::string> SessionImpl::grammar_of_schema(const std::string& json_schema) const {
+    return engine::grammar_of_schema(json_schema);
 }
 
 ModelInfo SessionImpl::model_info() const {

@@ -28,6 +28,7 @@ constexpr Case cases[] = {
     {"dropout_tokens.npy", Cause::dropout, "token 20, layer 6, head 8, key 40", 20, "rate 0.1:"},
     {"snapkv_tokens.npy", Cause::evicted, "token 20, layer 6, head 8, key 40", 20, "no column that a token left out"},
     {"scores_m1e4_tokens.npy", Cause::raw_scores, "token 20, layer 6, head 8, key 40", 20, "-10000"},
+    {"scores_m1e4_tokens.npy", Cause::raw_scores, "token 20, layer 6, head 8, key 40", 20, "lie 1.3 apart"},
     // GPT-2 in train mode whose heads look at one position each: rows of zeros by chance are no file's end
     {"torch_dropout_one_hot.npy", Cause::unknown, "layer 2, head 4, query 16, key 16", 16, "none negative"},
     // and scores in float16, NaN in whole queries as well as between them

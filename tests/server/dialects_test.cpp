@@ -267,8 +267,8 @@ TEST(Dialects, NoFieldIsIgnoredInSilence) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     auto client = served.client();
-    for (const char* field : {R"("echo":true)", R"("suffix":"x")", R"("best_of":3)", R"("grammar":"root ::= \"a\"")",
-                              R"("json_schema":{"type":"object"})", R"("n":2)", R"("logprobs":1)"}) {
+    for (const char* field : {R"("suffix":"x")", R"("post_sampling_probs":true)", R"("tools":[{"type":"function"}])",
+                              R"("functions":[{"name":"f"}])", R"("modalities":["audio"])", R"("n":33)"}) {
         const std::string name = std::string(field).substr(0, std::string(field).find(':'));
         Json answer;
         const std::string body = std::string(R"({"prompt":"Hi","max_tokens":1,)") + field + "}";

@@ -57,7 +57,8 @@ TEST(LlamaCompletion, SaysWhichWordStoppedItAndTakesPromptsInParts) {
     for (const char* wrong : {R"(["a",-1])", R"(["a",1.5])", R"(["a",99999999])", R"(["a",[1]])", R"(["a","b"])"}) {
         EXPECT_EQ(served.status("/completion", std::string("{\"prompt\":") + wrong + "}"), 400) << wrong;
     }
-    for (const char* field : {R"("n_probs":2)", R"("grammar":"root ::= \"a\"")", R"("lora":[{"id":0,"scale":1}])"}) {
+    for (const char* field :
+         {R"("post_sampling_probs":true)", R"("grammar":"root ::= \"a")", R"("lora":[{"id":0,"scale":1}])"}) {
         EXPECT_EQ(served.status("/completion", std::string(R"({"prompt":"a",)") + field + "}"), 400) << field;
     }
 }

@@ -49,18 +49,25 @@ Json settings(const GenerationRequest& g, const GenerationSummary& s, int32_t n_
             {"presence_penalty", number(o.presence_penalty)},
             {"frequency_penalty", number(o.frequency_penalty)},
             {"mirostat", o.mirostat},
+            {"n_probs", g.n_probs.value_or(0)},
+            {"grammar", o.grammar},
             {"stop", g.stops},
             {"ignore_eos", g.options.ignore_eos}};
 }
 
 class CompletionFormat : public EventFormat {
 public:
-    CompletionFormat(const Service& service, std::string prompt) : service_(service), prompt_(std::move(prompt)) {}
+    CompletionFormat(const Service& service, std::string prompt)
+        : service_(service), prompt_(std::move(prompt)), trace_(service.session) {}
 
     std::string token(const GenerationEvent& event, const std::string& attention) override {
         ++n_;
+        trace_.add(event);
+        shown_ += event.text.size();
         Json body = {{"index", 0},    {"content", event.text}, {"tokens", Json::array({event.token})},
                      {"stop", false}, {"id_slot", 0},          {"tokens_predicted", n_}};
+        if (event.probabilities)
+            body["completion_probabilities"] = completion_probabilities(trace_.take(shown_), service_.session);
         return data(body, event.frame() ? attention : "");
     }
     std::string prompt_row(const GenerationEvent& event, const std::string& attention) override {
@@ -68,6 +75,9 @@ public:
     }
     std::string done(const std::string& text, const Generation& generation) override {
         Json body = last(text, generation);
+        if (generation.request.n_probs)
+            body["completion_probabilities"] =
+                completion_probabilities(trace_.take(shown_ + text.size()), service_.session);
         if (generation.request.attention || generation.request.record) body["summary"] = summary_json(generation);
         return data(body, "");
     }
@@ -108,23 +118,29 @@ private:
     const Service& service_;
     const std::string prompt_;
     int64_t n_ = 0;
+    TokenTrace trace_;
+    size_t shown_ = 0; // bytes of text
 };
 
 void complete(Service& service, const httplib::Request& request, httplib::Response& response) {
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<ReadRequest> read = read_llama_completion(*body, service);
+    Result<ReadRequest> read = read_llama_completion(*body, request.body, service);
     if (!read) return refuse(response, openai, read.error());
     name_ignored(response, read->ignored);
     const bool with_tokens = read->return_tokens;
     auto format = std::make_shared<CompletionFormat>(service, text_of(service.session, read->generation.tokens));
     auto generation = service.queue.submit(std::move(read->generation));
     if (!generation) return refuse_busy(response, openai);
-    if (read->stream) return stream_events(request, response, std::move(generation), std::move(format));
+    if (read->stream) return stream_events(request, response, {std::move(generation)}, std::move(format));
     Collected all;
-    if (!collect(request, *generation, all)) return;
-    if (all.summary.finish_reason == "error") return refuse(response, openai, 500, all.summary.error);
+    if (!collect(request, *generation, service.session, all)) return;
+    if (all.summary.finish_reason == "error")
+        return refuse(response, openai, {all.summary.error_kind, all.summary.error});
     Json out = format->last(all.text, *generation);
+    if (generation->request.n_probs)
+        out["completion_probabilities"] = completion_probabilities(all.told, service.session);
+    if (all.n_top_omitted > 0) out["top_logprobs_omitted"] = all.n_top_omitted;
     if (with_tokens) out["tokens"] = all.tokens;
     response.set_content(with_attention(out, all, *generation), "application/json");
 }

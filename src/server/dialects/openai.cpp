@@ -1,12 +1,13 @@
 // OpenAI's API: models, completions and chat completions, streaming and not.
-#include "server/generation/generation_fields.h"
-#include "server/http/event_stream.h"
+#include "server/dialects/openai_format.h"
 #include "server/http/reply.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <ctime>
+#include <limits>
 
 namespace attnscope::server {
 
@@ -14,124 +15,78 @@ namespace {
 
 constexpr Dialect openai = Dialect::openai;
 
-const char* reason(const std::string& finish_reason) {
-    return finish_reason == "length" || finish_reason == "context" ? "length" : "stop";
+using Generations = std::vector<std::shared_ptr<Generation>>;
+
+void abandon(const Generations& generations) {
+    for (const auto& g : generations) g->abandon();
 }
 
-Json usage(const GenerationSummary& s) {
-    return {{"prompt_tokens", s.n_prompt},
-            {"completion_tokens", s.n_generated},
-            {"total_tokens", s.n_prompt + s.n_generated},
-            {"prompt_tokens_details", {{"cached_tokens", s.n_reused}}}};
+// The request so many times, each with a seed of its own; none where not all can wait.
+Generations submit(Service& service, GenerationRequest request, int32_t n) {
+    constexpr uint32_t any = std::numeric_limits<uint32_t>::max();
+    const uint32_t seed = request.options.sampling.seed;
+    Generations out;
+    for (int32_t i = 0; i < n; ++i) {
+        if (seed != any) request.options.sampling.seed = (seed + static_cast<uint32_t>(i)) % any;
+        out.push_back(service.queue.submit(i + 1 < n ? request : std::move(request)));
+        if (out.back()) continue;
+        out.pop_back();
+        abandon(out);
+        return {};
+    }
+    return out;
 }
 
-// The envelope that all objects of one answer share.
-struct Envelope {
-    bool chat = false;
-    std::string id, model;
-    std::time_t created = 0;
-
-    Json object(const char* completion_name, Json choices) const {
-        return {{"id", id},
-                {"object", completion_name},
-                {"created", created},
-                {"model", model},
-                {"choices", std::move(choices)}};
+Json choice_of(const OpenAiAnswer& answer, const Collected& one, size_t index) {
+    Json choice = {{"index", index},
+                   {"finish_reason", openai_reason(one.summary.finish_reason)},
+                   {"logprobs", answer.logprobs_of(one.told)}};
+    if (answer.chat) {
+        choice["message"] = {{"role", "assistant"}, {"content", one.text}};
+    } else {
+        choice["text"] = answer.echo + one.text;
     }
-    Json chunk(Json choices) const {
-        return object(chat ? "chat.completion.chunk" : "text_completion", std::move(choices));
-    }
-};
-
-class OpenAiFormat : public EventFormat {
-public:
-    OpenAiFormat(Envelope envelope, bool with_usage) : envelope_(std::move(envelope)), usage_(with_usage) {}
-
-    std::string token(const GenerationEvent& event, const std::string& attention) override {
-        // A chunk without text and attention says nothing: part of a character, or of what may be a stop sequence.
-        if (event.text.empty() && !event.frame()) return {};
-        std::string text = json_text(envelope_.chunk(Json::array({choice(event.text, nullptr)})));
-        if (event.frame()) {
-            text.pop_back();
-            text += ",\"attention\":" + attention + "}";
-        }
-        return "data: " + text + "\n\n";
-    }
-    std::string prompt_row(const GenerationEvent& event, const std::string& attention) override {
-        Json body = envelope_.chunk(Json::array());
-        body["prompt_token"] = event.token;
-        std::string text = json_text(body);
-        text.pop_back();
-        return "data: " + text + ",\"attention\":" + attention + "}\n\n";
-    }
-    std::string done(const std::string& text, const Generation& generation) override {
-        const GenerationSummary s = generation.summary();
-        std::string out;
-        if (!text.empty()) out += "data: " + json_text(envelope_.chunk(Json::array({choice(text, nullptr)}))) + "\n\n";
-        Json last = envelope_.chunk(Json::array({choice("", reason(s.finish_reason))}));
-        if (envelope_.chat) last["choices"][0]["delta"] = Json::object();
-        if (generation.request.attention || generation.request.record) last["summary"] = summary_json(generation);
-        out += "data: " + json_text(last) + "\n\n";
-        if (usage_) {
-            Json body = envelope_.chunk(Json::array());
-            body["usage"] = usage(s);
-            out += "data: " + json_text(body) + "\n\n";
-        }
-        return out + "data: [DONE]\n\n";
-    }
-    std::string failed(const std::string& message) override {
-        return "data: " + json_text(error_body(openai, 500, message)) + "\n\ndata: [DONE]\n\n";
-    }
-
-private:
-    Json choice(const std::string& text, const char* finish_reason) {
-        Json out = {{"index", 0}, {"finish_reason", nullptr}, {"logprobs", nullptr}};
-        if (finish_reason) out["finish_reason"] = finish_reason;
-        if (!envelope_.chat) {
-            out["text"] = text;
-            return out;
-        }
-        out["delta"] = {{"content", text}};
-        if (first_) out["delta"]["role"] = "assistant";
-        first_ = false;
-        return out;
-    }
-
-    Envelope envelope_;
-    bool usage_;
-    bool first_ = true;
-};
+    if (one.n_top_omitted > 0) choice["top_logprobs_omitted"] = one.n_top_omitted;
+    return choice;
+}
 
 void complete(Service& service, const httplib::Request& request, httplib::Response& response, bool chat) {
     static std::atomic<uint64_t> numbers{0};
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<ReadRequest> read = chat ? read_chat(*body, request.body, service) : read_completion(*body, service);
+    Result<ReadRequest> read =
+        chat ? read_chat(*body, request.body, service) : read_completion(*body, request.body, service);
     if (!read) return refuse(response, openai, read.error());
     name_ignored(response, read->ignored);
-    Envelope envelope;
-    envelope.chat = chat;
-    envelope.created = std::time(nullptr);
-    envelope.id = fmt::format("{}-{}-{}", chat ? "chatcmpl" : "cmpl", envelope.created, ++numbers);
-    envelope.model = service.model.name;
-    auto generation = service.queue.submit(std::move(read->generation));
-    if (!generation) return refuse_busy(response, openai);
-    if (read->stream) {
-        return stream_events(request, response, std::move(generation),
-                             std::make_shared<OpenAiFormat>(envelope, read->usage));
+    const std::time_t now = std::time(nullptr);
+    const OpenAiAnswer answer{
+        service.session,    chat,        fmt::format("{}-{}-{}", chat ? "chatcmpl" : "cmpl", now, ++numbers),
+        service.model.name, now,         read->n,
+        read->logprobs,     read->usage, read->prompt};
+    Generations generations = submit(service, std::move(read->generation), read->best_of);
+    if (generations.empty()) return refuse_busy(response, openai);
+    if (read->stream)
+        return stream_events(request, response, std::move(generations), std::make_shared<OpenAiFormat>(answer));
+    std::vector<Collected> all(generations.size());
+    std::vector<GenerationSummary> summaries;
+    for (size_t i = 0; i < all.size(); ++i) {
+        if (!collect(request, *generations[i], service.session, all[i])) return abandon(generations);
+        summaries.push_back(all[i].summary);
+        if (all[i].summary.finish_reason != "error") continue;
+        abandon(generations);
+        return refuse(response, openai, {all[i].summary.error_kind, all[i].summary.error});
     }
-    Collected all;
-    if (!collect(request, *generation, all)) return;
-    if (all.summary.finish_reason == "error") return refuse(response, openai, 500, all.summary.error);
-    Json choice = {{"index", 0}, {"finish_reason", reason(all.summary.finish_reason)}, {"logprobs", nullptr}};
-    if (chat) {
-        choice["message"] = {{"role", "assistant"}, {"content", all.text}};
-    } else {
-        choice["text"] = all.text;
+    if (all.size() > size_t(read->n)) {
+        std::stable_sort(all.begin(), all.end(), [](const Collected& a, const Collected& b) {
+            return mean_log_probability(a.told) > mean_log_probability(b.told);
+        });
+        all.resize(size_t(read->n));
     }
-    Json out = envelope.object(chat ? "chat.completion" : "text_completion", Json::array({choice}));
-    out["usage"] = usage(all.summary);
-    response.set_content(with_attention(out, all, *generation), "application/json");
+    Json choices = Json::array();
+    for (size_t i = 0; i < all.size(); ++i) choices.push_back(choice_of(answer, all[i], i));
+    Json out = answer.object(chat ? "chat.completion" : "text_completion", std::move(choices));
+    out["usage"] = openai_usage(summaries);
+    response.set_content(with_attention(out, all.front(), *generations.front()), "application/json");
 }
 
 } // namespace

@@ -2,12 +2,12 @@
 
 #include "server/dialects/attention_fields.h"
 #include "server/dialects/tokenizer.h"
+#include "server/generation/output_fields.h"
 #include "server/http/reply.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -17,7 +17,6 @@ namespace {
 
 constexpr size_t max_stops = 64, max_stop_bytes = 1024;
 constexpr int64_t max_n = int64_t(1) << 31;
-constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
 
 // Sampling fields that several dialects share, under their common names.
 void read_common_sampling(RequestFields& f, const Service& service, SamplingOptions& s) {
@@ -39,28 +38,6 @@ void read_common_sampling(RequestFields& f, const Service& service, SamplingOpti
     s.dynatemp_exponent = static_cast<float>(f.number("dynatemp_exponent", 1, 0, 100));
 }
 
-// {"15043": -100}: added to the logit of that token; -100 and less forbids it, as OpenAI says.
-void read_logit_bias(RequestFields& f, int32_t n_vocab, SamplingOptions& s) {
-    const Json* biases = f.find("logit_bias");
-    if (!biases || biases->empty()) return;
-    if (!biases->is_object() || biases->size() > 4096) {
-        f.fail("\"logit_bias\" must be an object of at most 4096 token ids with their biases");
-        return;
-    }
-    for (const auto& [key, value] : biases->items()) {
-        int32_t token = -1;
-        const auto [end, ec] = std::from_chars(key.data(), key.data() + key.size(), token);
-        if (ec != std::errc() || end != key.data() + key.size() || token < 0 || token >= n_vocab ||
-            !value.is_number()) {
-            f.fail(fmt::format("\"logit_bias\" holds \"{:.40}\", which is not a token id from 0 to {} with a number",
-                               key, n_vocab - 1));
-            return;
-        }
-        const double bias = std::clamp(value.get<double>(), -100.0, 100.0);
-        s.logit_bias.emplace_back(token, bias <= -100 ? forbidden : static_cast<float>(bias));
-    }
-}
-
 uint32_t seed_of(int64_t given) {
     return given < 0 ? std::numeric_limits<uint32_t>::max() : static_cast<uint32_t>(given);
 }
@@ -68,18 +45,6 @@ uint32_t seed_of(int64_t given) {
 void note_ignored(const Json& body, const RequestFields& f, ReadRequest& out) {
     out.known.insert(f.known().begin(), f.known().end());
     for (std::string& name : unread_fields(body, out.known)) out.ignored.push_back(std::move(name));
-}
-
-// Fields that would make another answer of it: not ignored, refused.
-void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys) {
-    for (const char* key : keys) {
-        const Json* value = f.find(key);
-        if (!value || *value == Json(false) || *value == Json(0) || *value == Json("") ||
-            (value->is_structured() && value->empty())) {
-            continue;
-        }
-        f.fail(fmt::format("\"{}\" is not supported by this server", key));
-    }
 }
 
 // Cuts the prompt and the number of tokens to what the context holds. `may_cut`: a prompt that is too long loses its
@@ -104,7 +69,7 @@ Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_fi
 
 } // namespace
 
-Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
+Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, const Service& service) {
     ReadRequest out;
     GenerationRequest& g = out.generation;
     RequestFields f(body);
@@ -122,12 +87,14 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(f.integer("rep_pen_range", 320, 0, max_n), n_ctx));
     s.seed = seed_of(f.integer("sampler_seed", -1, -1, max_n * 2 - 1));
     read_common_sampling(f, service, s);
-    read_logit_bias(f, n_vocab, s);
+    read_logit_bias(f, service, s);
     g.stops = f.texts("stop_sequence", max_stops, max_stop_bytes);
     g.shown_stop = !f.flag("trim_stop", true);
     const std::string genkey = f.text("genkey", "", 256);
     g.id = f.text("request_id", genkey, 256);
-    refuse_unsupported(f, {"grammar", "images", "audio", "logprobs"});
+    refuse_unsupported(f, {"images", "audio"});
+    if (f.flag("logprobs", false)) g.n_probs = 5; // as many as KoboldCPP
+    out.logprobs = g.n_probs.has_value();
     if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
     if (const Json* tfs = f.find("tfs"); tfs && *tfs != Json(1)) out.ignored.emplace_back("tfs"); // 1: without effect
     for (const char* key : {"top_a", "rep_pen_slope", "smoothing_factor", "nsigma", "guidance_scale", "min_length"}) {
@@ -141,7 +108,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Service& service) {
     const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
     const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
-    if (Result<void> r = f.status(); !r) return r.error();
+    if (Result<void> r = read_grammar(f, as_text, service, s); !r) return r.error();
     note_ignored(body, f, out);
     const bool from_text = !ids;
     if (ids) {
@@ -171,11 +138,12 @@ SamplingOptions openai_defaults() {
     return s;
 }
 
-Result<ReadRequest> read_openai_fields(const Json& body, const Service& service, const SamplingOptions& defaults) {
+Result<ReadRequest> read_openai_fields(const Json& body, const std::string& as_text, const Service& service,
+                                       Shape shape, const SamplingOptions& defaults) {
     ReadRequest out;
     GenerationRequest& g = out.generation;
     RequestFields f(body);
-    const int32_t n_ctx = service.session.n_ctx(), n_vocab = service.session.n_vocab();
+    const int32_t n_ctx = service.session.n_ctx();
     SamplingOptions& s = g.options.sampling;
     s = defaults;
     const auto number = [&](const char* key, float otherwise, double lowest, double highest) {
@@ -193,7 +161,7 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service,
     if (s.repeat_last_n < 0) s.repeat_last_n = n_ctx;
     s.seed = seed_of(f.integer("seed", -1, -1, max_n * 2 - 1));
     read_common_sampling(f, service, s);
-    read_logit_bias(f, n_vocab, s);
+    read_logit_bias(f, service, s);
     g.stops = f.texts("stop", max_stops, max_stop_bytes);
     g.id = f.text("request_id", "", 256);
     out.stream = f.flag("stream", false);
@@ -201,21 +169,14 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Service& service,
         RequestFields inner(*options);
         out.usage = inner.flag("include_usage", false);
     }
-    if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
     if (const Json* tools = f.find("tools"); tools && !tools->empty())
         f.fail("\"tools\" are not supported by this server");
-    if (const Json* logprobs = f.find("logprobs"); logprobs && *logprobs != Json(false) && *logprobs != Json(0)) {
-        f.fail("\"logprobs\" are not supported by this server");
-    }
-    if (const Json* format = f.find("response_format")) {
-        if (!format->is_object() || format->value("type", Json("text")) != Json("text")) {
-            f.fail("\"response_format\" other than text is not supported by this server");
-        }
-    }
-    refuse_unsupported(f, {"grammar", "json_schema", "suffix", "echo", "functions", "audio", "modalities"});
-    if (f.integer("best_of", 1, 0, 1 << 20) > 1) f.fail("\"best_of\" must be 1: one answer is generated for a request");
+    refuse_unsupported(f, {"suffix", "functions", "audio", "modalities"});
+    read_probabilities(f, shape, out);
     if (Result<void> r = f.status(); !r) return r.error();
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
+    read_answers(f, shape, out);
+    if (Result<void> r = read_grammar(f, as_text, service, s); !r) return r.error();
     for (const char* key : {"max_completion_tokens", "max_tokens", "n_predict"}) { // the first that is given counts
         const Json* other = f.find(key);
         if (other && *other != *f.find(limit)) out.ignored.emplace_back(key);
@@ -274,23 +235,24 @@ Result<ReadRequest> with_prompt(const Json& body, const Service& service, ReadRe
     }
     note_ignored(body, f, *out);
     if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
+    if (out->echo) out->prompt = from_text ? text : text_of(service.session, g.tokens);
     if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
     return out;
 }
 
 } // namespace
 
-Result<ReadRequest> read_completion(const Json& body, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, service, openai_defaults());
+Result<ReadRequest> read_completion(const Json& body, const std::string& as_text, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::completion, openai_defaults());
     return out ? with_prompt(body, service, std::move(*out)) : out;
 }
 
-Result<ReadRequest> read_llama_completion(const Json& body, const Service& service) {
+Result<ReadRequest> read_llama_completion(const Json& body, const std::string& as_text, const Service& service) {
     RequestFields f(body);
-    refuse_unsupported(f, {"n_probs", "lora", "image_data", "multimodal_data", "n_indent", "t_max_predict_ms"});
+    refuse_unsupported(f, {"lora", "image_data", "multimodal_data", "n_indent", "t_max_predict_ms"});
     const bool return_tokens = f.flag("return_tokens", false);
     if (Result<void> r = f.status(); !r) return r.error();
-    Result<ReadRequest> out = read_openai_fields(body, service, {});
+    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::llama, {});
     if (!out) return out;
     out->return_tokens = return_tokens;
     out->known.insert(f.known().begin(), f.known().end());
@@ -329,7 +291,7 @@ Result<void> check_messages(const Json& body) {
 }
 
 Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, service, openai_defaults());
+    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::chat, openai_defaults());
     if (!out) return out;
     GenerationRequest& g = out->generation;
     if (Result<void> r = check_messages(body); !r) return r.error();

@@ -18,19 +18,24 @@ struct ReadRequest {
     bool stream = false;                 // of the OpenAI endpoints
     bool return_tokens = false;          // of /completion
     bool usage = false;                  // stream_options.include_usage
+    bool logprobs = false;               // probabilities are part of the answer
+    int32_t n = 1, best_of = 1;          // so many answers, the best of so many
+    bool echo = false;                   // the prompt is part of the answer:
+    std::string prompt;                  // its text, where `echo`
     bool halo_weave = false;             // output_attentions or output_hidden_states: tokens are objects
     std::vector<size_t> character_spans; // places in attention->spans that still count characters
     std::set<std::string> known;         // fields that have an effect here, or are refused where they would have one
     std::vector<std::string> ignored;    // fields that were given and have none
 };
 
+// `as_text`, of all: the same body as it came, for templates and grammars: tools and schemas keep the order of their fields.
+//
 // /api/v1/generate, /api/extra/generate/stream and its WebSocket.
-Result<ReadRequest> read_kobold(const Json& body, const Service& service);
+Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, const Service& service);
 // /v1/completions, and /v1/chat/completions.
-Result<ReadRequest> read_completion(const Json& body, const Service& service);
+Result<ReadRequest> read_completion(const Json& body, const std::string& as_text, const Service& service);
 // /completion, with llama-server's own defaults.
-Result<ReadRequest> read_llama_completion(const Json& body, const Service& service);
-// `as_text`: the same body as it came, for the template: tools and schemas keep the order of their fields.
+Result<ReadRequest> read_llama_completion(const Json& body, const std::string& as_text, const Service& service);
 Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service);
 
 // `messages` of a chat: roles and contents, as text or as text parts.

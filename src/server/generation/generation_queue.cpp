@@ -44,6 +44,7 @@ void tell_end(GenerationSummary& summary, const Generation& generation, const Re
     if (failure) {
         summary.finish_reason = "error";
         summary.error = failure->message;
+        summary.error_kind = failure->kind;
     } else if (result->finish_reason == "stopped") {
         summary.finish_reason = late                     ? "timeout"
                                 : generation.stalled()   ? "stalled"
@@ -106,12 +107,17 @@ std::shared_ptr<Generation> GenerationQueue::find(const std::string& id) const {
 }
 
 bool GenerationQueue::cancel(const std::string& id) {
-    const auto generation = find(id);
-    if (!generation || generation->finished()) return false;
-    generation->cancel();
     const base::Lock lock(mutex_);
+    bool any = false;
+    const auto end = [&](const std::shared_ptr<Generation>& g) {
+        if (!g || g->finished() || (!id.empty() && g->request.id != id)) return;
+        g->cancel();
+        any = true;
+    };
+    end(running_);
+    if (!id.empty()) std::for_each(waiting_.begin(), waiting_.end(), end);
     drop_cancelled();
-    return true;
+    return any;
 }
 
 void GenerationQueue::drop_cancelled() {
@@ -245,6 +251,12 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     if (request.hidden_state)
         o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
 
+    std::optional<TokenProbabilities> probabilities;
+    if (request.n_probs) {
+        o.n_probs = *request.n_probs;
+        o.probabilities = [&](TokenProbabilities&& p) { probabilities = std::move(p); };
+    }
+
     std::unique_ptr<GenerationRecorder> recorder;
     if (request.record) recorder = std::make_unique<GenerationRecorder>(options_.record_dir, n_recordings_++);
     const auto start = std::chrono::steady_clock::now();
@@ -285,7 +297,8 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
             watch();
         }
         const int64_t row = n_prompt - 1 + n_chosen++;
-        return generation.put_token(token, piece, row, std::exchange(hidden_state, {}));
+        return generation.put_token(token, piece, row, std::exchange(hidden_state, {}),
+                                    std::exchange(probabilities, {}));
     };
     const auto rest = std::span(request.tokens).subspan(size_t(kept));
     Result<GenerateResult> result = session_.generate(rest, o, on_frame, on_text);

@@ -54,7 +54,7 @@ public:
     // The newest generation of that name, running, waiting or among the last that ended; without a name the running
     // one, or the last. Null: there is none.
     std::shared_ptr<Generation> find(const std::string& id) const;
-    // Ends that generation, or the running one where no name is given; false: there is none such.
+    // Ends the generations of that name, or the running one where no name is given; false: there is none such.
     bool cancel(const std::string& id);
     EngineCounters counters() const;
     // Cancels everything, takes nothing more. Twice is once.

@@ -115,9 +115,11 @@ public:
         }
         if (sending_ && !sent_)
             return send_error(socket_, 400, "a generation is running on this connection; abort it first");
-        Result<ReadRequest> read = read_kobold(*body, service_);
+        Result<ReadRequest> read = read_kobold(*body, message, service_);
         if (!read) return send_error(socket_, 400, read.error().message);
         end();
+        if (read->logprobs) read->ignored.emplace_back("logprobs"); // its frames have no place for them
+        read->generation.n_probs.reset();
         ignored_ = std::move(read->ignored);
         std::erase_if(ignored_, [](const std::string& name) { return name == "type" || name == "api_key"; });
         generation_ = service_.queue.submit(std::move(read->generation));

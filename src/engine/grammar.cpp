@@ -1,0 +1,211 @@
+#include "engine/grammar.h"
+
+#include "engine/engine_log.h"
+#include "engine/limited_child.h"
+
+#include <json-schema-to-grammar.h>
+#include <llama-cpp.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <csignal>
+#include <ctime>
+#include <exception>
+#include <semaphore>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace attnscope::engine {
+
+namespace {
+
+constexpr size_t memory_bytes = size_t(512) << 20;
+constexpr std::chrono::milliseconds most_ahead{5000}, per_token{100};
+constexpr std::chrono::seconds silence{120}; // for one answer, of a child that does not even compute
+constexpr size_t most_reason = 300;
+// Grammars that are tried out at once, so that many requests take no more than so much memory.
+std::counting_semaphore<> trying(2);
+
+// The child's answers: one byte, and what it announces.
+constexpr char ready = 'r', // the grammar was read
+    unreadable = 'u',       // it cannot be; the reason, up to a NUL
+    taken = 't',            // the token fitted
+    refused = 'n';          // it did not; a byte of each token, whether it would
+
+bool send_all(int fd, const void* data, size_t size) {
+    const auto* at = static_cast<const char*>(data);
+    while (size > 0) {
+        const ssize_t n = send(fd, at, size, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= size_t(n);
+    }
+    return true;
+}
+
+// ---- in the child ------------------------------------------------------------------------------------------------
+
+// Why the engine could not read it: it prints that to standard error, and the whole grammar behind it.
+std::string reason_of(int printed) {
+    char text[4096];
+    const ssize_t n = read(printed, text, sizeof text);
+    std::string reason(text, size_t(std::max<ssize_t>(n, 0)));
+    const std::string words = "error parsing grammar: ";
+    if (const size_t at = reason.find(words); at != std::string::npos) {
+        reason = reason.substr(at + words.size());
+    } else {
+        reason = take_engine_complaint();
+    }
+    reason = reason.substr(0, std::min(reason.find("\n\n"), most_reason));
+    std::replace(reason.begin(), reason.end(), '\n', ' ');
+    reason.erase(std::remove(reason.begin(), reason.end(), '\0'), reason.end());
+    while (!reason.empty() && reason.back() == ' ') reason.pop_back();
+    return reason;
+}
+
+void answer_questions(int end, const llama_vocab* vocab, const std::string& text) {
+    int printed[2];
+    if (pipe2(printed, O_NONBLOCK) != 0 || dup2(printed[1], 2) < 0) return;
+    take_engine_complaint();
+    const llama_sampler_ptr grammar(llama_sampler_init_grammar(vocab, text.c_str(), "root"));
+    if (!grammar) {
+        const std::string reason = unreadable + reason_of(printed[0]);
+        send_all(end, reason.c_str(), reason.size() + 1);
+        return;
+    }
+    if (!send_all(end, &ready, 1)) return;
+    std::vector<llama_token_data> tokens(size_t(llama_vocab_n_tokens(vocab)));
+    int32_t token = -1;
+    while (recv(end, &token, sizeof token, MSG_WAITALL) == sizeof token) {
+        if (token >= 0) {
+            llama_token_data one{token, 1, 0};
+            llama_token_data_array array{&one, 1, -1, false};
+            llama_sampler_apply(grammar.get(), &array);
+            if (!std::isinf(one.logit)) {
+                llama_sampler_accept(grammar.get(), token);
+                if (!send_all(end, &taken, 1)) return;
+                continue;
+            }
+        }
+        for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = {static_cast<int32_t>(i), 1, 0};
+        llama_token_data_array array{tokens.data(), tokens.size(), -1, false};
+        llama_sampler_apply(grammar.get(), &array);
+        std::string answer(1, refused);
+        for (const llama_token_data& t : tokens) answer.push_back(std::isinf(t.logit) ? 0 : 1);
+        if (!send_all(end, answer.data(), answer.size())) return;
+    }
+}
+
+} // namespace
+
+// ---- in the parent -----------------------------------------------------------------------------------------------
+
+Result<std::unique_ptr<Grammar>> Grammar::start(const llama_vocab* vocab, const std::string& text) {
+    if (text.find('\0') != std::string::npos) return Error{ErrorKind::invalid_argument, "the grammar holds a NUL"};
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        return Error{ErrorKind::io, "no pair of sockets could be made: too many open files"};
+    const pid_t child = fork_limited(ends[1], memory_bytes, [&](int end) { answer_questions(end, vocab, text); });
+    close(ends[1]);
+    if (child < 0) {
+        close(ends[0]);
+        return Error{ErrorKind::io, "no process could be started: too many processes, or no memory"};
+    }
+    auto grammar = std::unique_ptr<Grammar>(new Grammar(ends[0], child, size_t(llama_vocab_n_tokens(vocab))));
+    char how = 0;
+    if (!grammar->receive(&how, 1)) return grammar->failure();
+    if (how == ready) return grammar;
+    std::string reason;
+    for (char c = 0; reason.size() <= most_reason && grammar->receive(&c, 1) && c != 0;) reason.push_back(c);
+    return Error{ErrorKind::invalid_argument, "the grammar cannot be read" + (reason.empty() ? reason : ": " + reason)};
+}
+
+Grammar::~Grammar() {
+    close(end_);
+    kill(child_, SIGKILL);
+    while (waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {}
+}
+
+std::chrono::milliseconds Grammar::used() const {
+    clockid_t clock;
+    timespec t{};
+    if (clock_getcpuclockid(child_, &clock) != 0 || clock_gettime(clock, &t) != 0) return {};
+    return std::chrono::seconds(t.tv_sec) + std::chrono::milliseconds(t.tv_nsec / 1000000);
+}
+
+bool Grammar::receive(void* data, size_t size) {
+    constexpr int look_every = 100; // milliseconds
+    const auto until = std::chrono::steady_clock::now() + silence;
+    auto* at = static_cast<char*>(data);
+    while (size > 0) {
+        pollfd p{end_, POLLIN, 0};
+        const int n_ready = poll(&p, 1, look_every);
+        if (n_ready < 0 && errno == EINTR) continue;
+        if (n_ready <= 0) {
+            too_long_ = used() > allowed_ || std::chrono::steady_clock::now() > until;
+            if (too_long_) return false;
+            continue;
+        }
+        const ssize_t n = recv(end_, at, size, 0);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        size -= size_t(n);
+    }
+    return true;
+}
+
+Error Grammar::failure() {
+    return {ErrorKind::invalid_argument,
+            too_long_ ? "the grammar takes too long to follow; make it less ambiguous"
+                      : "the grammar ends llama.cpp's engine (too much memory, or rules nested too deeply)"};
+}
+
+Result<bool> Grammar::take(int32_t token, std::vector<uint8_t>& fits) {
+    allowed_ = std::min(allowed_ + per_token, used() + most_ahead);
+    char how = 0;
+    if (!send_all(end_, &token, sizeof token) || !receive(&how, 1)) return failure();
+    if (how == taken) return true;
+    fits.resize(n_vocab_);
+    if (!receive(fits.data(), fits.size())) return failure();
+    if (std::find(fits.begin(), fits.end(), 1) == fits.end()) {
+        return Error{ErrorKind::invalid_argument, "the grammar cannot be followed: no token of the vocabulary fits"};
+    }
+    return false;
+}
+
+Result<void> check_grammar(const llama_vocab* vocab, const std::string& text) {
+    if (text.empty()) return Error{ErrorKind::invalid_argument, "the grammar is empty"};
+    trying.acquire();
+    const Result<void> checked = [&]() -> Result<void> {
+        Result<std::unique_ptr<Grammar>> grammar = Grammar::start(vocab, text);
+        if (!grammar) return grammar.error();
+        std::vector<uint8_t> fits;
+        const Result<bool> begun = (*grammar)->take(-1, fits);
+        if (!begun) return begun.error();
+        return {};
+    }();
+    trying.release();
+    return checked;
+}
+
+Result<std::string> grammar_of_schema(const std::string& json_schema) {
+    trying.acquire();
+    Result<std::string> grammar =
+        run_limited("the JSON schema", [&] { return json_schema_to_grammar(common_json::parse(json_schema), true); });
+    trying.release();
+    // What a schema makes the engine do is its writer's to mend.
+    if (!grammar && grammar.error().kind == ErrorKind::unsupported)
+        return Error{ErrorKind::invalid_argument, grammar.error().message};
+    return grammar;
+}
+
+} // namespace attnscope::engine

@@ -1,0 +1,173 @@
+#include "server/generation/output_fields.h"
+
+#include "server/dialects/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+namespace attnscope::server {
+
+namespace {
+
+using OrderedJson = nlohmann::ordered_json;
+
+constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
+constexpr size_t most_biases = 4096, most_grammar = size_t(1) << 20;
+constexpr int64_t most_probs = 1000, most_answers = 32;
+
+// A token id, or a text whose tokens are meant.
+Result<std::vector<int32_t>> biased_tokens(const Json& which, bool is_key, const Service& service) {
+    const int32_t n_vocab = service.session.n_vocab();
+    int64_t id = -1;
+    bool is_id = false;
+    if (which.is_string()) {
+        const auto& text = which.get_ref<const std::string&>();
+        if (is_key) { // of an object: JSON has no numbers there
+            const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), id);
+            is_id = end == text.data() + text.size() && !text.empty();
+            if (ec != std::errc()) id = -1;
+        }
+        if (!is_id && !text.empty() && text.size() <= 1024) return tokenize_text(service, text, false, false);
+    } else if (which.is_number_integer()) {
+        is_id = true;
+        id = which.is_number_unsigned() && which.get<uint64_t>() > uint64_t(INT64_MAX) ? -1 : which.get<int64_t>();
+    }
+    if (is_id && id >= 0 && id < n_vocab) return std::vector<int32_t>{static_cast<int32_t>(id)};
+    return Error{
+        ErrorKind::invalid_argument,
+        fmt::format(
+            "\"logit_bias\" holds {:.60}, which is neither a token id from 0 to {} nor a text of at most 1024 bytes",
+            json_text(which), n_vocab - 1)};
+}
+
+} // namespace
+
+void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& s) {
+    const Json* biases = f.find("logit_bias");
+    if (!biases || (biases->is_structured() && biases->empty())) return;
+    const auto add = [&](const Json& which, bool is_key, const Json& bias) {
+        if (f.failed()) return;
+        if (!bias.is_number() && bias != Json(false))
+            return f.fail(
+                fmt::format("\"logit_bias\" of {:.60} must be a number, or false to forbid it", json_text(which)));
+        const Result<std::vector<int32_t>> tokens = biased_tokens(which, is_key, service);
+        if (!tokens) return f.fail(tokens.error().message);
+        const double value = bias.is_number() ? std::clamp(bias.get<double>(), -1e6, 1e6) : -1e6;
+        for (const int32_t token : *tokens)
+            s.logit_bias.emplace_back(token, value <= -100 ? forbidden : static_cast<float>(value));
+        if (s.logit_bias.size() > most_biases)
+            f.fail(fmt::format("\"logit_bias\" holds more than {} tokens", most_biases));
+    };
+    if (biases->is_object() && biases->size() <= most_biases) {
+        for (const auto& [key, value] : biases->items()) add(key, true, value);
+    } else if (biases->is_array() && biases->size() <= most_biases) {
+        for (const Json& pair : *biases) {
+            if (!pair.is_array() || pair.size() != 2)
+                return f.fail("\"logit_bias\" as an array must hold pairs: [token id or text, bias]");
+            add(pair[0], false, pair[1]);
+        }
+    } else {
+        f.fail(fmt::format("\"logit_bias\" must be an object or an array of at most {} token ids with their biases",
+                           most_biases));
+    }
+}
+
+Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Service& service, SamplingOptions& s) {
+    const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
+    s.grammar = f.text("grammar", "", most_grammar);
+    const auto given = [&](const char* key) {
+        const Json* value = f.find(key);
+        return value && *value != Json("") && *value != Json(false);
+    };
+    OrderedJson schema;
+    const bool of_schema = given("json_schema"), of_format = given("response_format");
+    if (Result<void> r = f.status(); !r) return r;
+    if (of_schema || of_format) {
+        const OrderedJson body = OrderedJson::parse(as_text, nullptr, false);
+        const auto member = [](const OrderedJson& object, const char* key) {
+            return object.is_object() && object.contains(key) ? object[key] : OrderedJson();
+        };
+        if (of_schema) schema = member(body, "json_schema");
+        const OrderedJson format = member(body, "response_format");
+        const OrderedJson type = member(format, "type");
+        if (of_format && type == "json_object") {
+            schema = member(format, "schema");
+            if (schema.is_null()) schema = OrderedJson{{"type", "object"}};
+        } else if (of_format && type == "json_schema") {
+            schema = member(member(format, "json_schema"), "schema");
+            if (schema.is_null()) schema = member(format, "schema"); // llama-server's
+            if (schema.is_null())
+                return bad("\"response_format\" of type json_schema needs \"json_schema\": {\"schema\": {...}}");
+        } else if (of_format && type != "text") {
+            return bad(
+                "\"response_format\" must be an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
+        }
+        const bool two = of_schema && of_format && type != "text";
+        if (two || (!schema.is_null() && !s.grammar.empty()))
+            return bad("one of \"grammar\", \"json_schema\" and \"response_format\" can be given, not several");
+        if (!schema.is_null() && !schema.is_object()) return bad("a JSON schema must be an object");
+    }
+    if (!schema.is_null()) {
+        Result<std::string> grammar =
+            service.session.grammar_of_schema(schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
+        if (!grammar) return grammar.error();
+        s.grammar = std::move(*grammar);
+    }
+    return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar);
+}
+
+void read_probabilities(RequestFields& f, Shape shape, ReadRequest& out) {
+    std::optional<int32_t>& n = out.generation.n_probs;
+    const auto count = [&](const char* key) { return static_cast<int32_t>(f.integer(key, 0, 0, most_probs)); };
+    if (const int32_t n_probs = count("n_probs"); n_probs > 0) n = n_probs;
+    const Json* logprobs = f.find("logprobs");
+    const bool wanted = logprobs && *logprobs != Json(false);
+    if (shape == Shape::chat) {
+        const bool top = f.find("top_logprobs") != nullptr;
+        if (f.flag("logprobs", false)) {
+            n = std::max(n.value_or(0), count("top_logprobs"));
+        } else if (top) {
+            f.fail("\"top_logprobs\" needs \"logprobs\": true");
+        }
+    } else if (wanted) {
+        n = std::max(n.value_or(0), count("logprobs"));
+    }
+    refuse_unsupported(f, {"post_sampling_probs"});
+    out.logprobs = n.has_value();
+}
+
+void read_answers(RequestFields& f, Shape shape, ReadRequest& out) {
+    const bool completion = shape == Shape::completion;
+    out.n = static_cast<int32_t>(f.integer("n", 1, 1, shape == Shape::llama ? 1 : most_answers));
+    const Json* given = f.find("best_of");
+    out.best_of = out.n;
+    if (given && *given != Json(0))
+        out.best_of = static_cast<int32_t>(f.integer("best_of", 1, 1, completion ? most_answers : 1));
+    out.echo = completion && f.flag("echo", false);
+    if (!completion) refuse_unsupported(f, {"echo"});
+    if (given && completion && out.best_of < out.n) f.fail("\"best_of\" must not be less than \"n\"");
+    out.best_of = std::max(out.best_of, out.n);
+    if (out.best_of > out.n && out.stream) f.fail("\"best_of\" goes without \"stream\": the best is known at the end");
+    if (out.echo && out.logprobs)
+        f.fail("\"echo\" is not supported with \"logprobs\": the prompt's own are not computed");
+    const GenerationRequest& g = out.generation;
+    if (out.best_of > 1 && (g.attention || g.record || g.hidden_state))
+        f.fail("\"n\" and \"best_of\" above 1 go without attention, hidden states and recordings: ask once for each "
+               "answer");
+    if (out.best_of > out.n && !out.generation.n_probs) out.generation.n_probs = 0; // the best: by its own
+}
+
+void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys) {
+    for (const char* key : keys) {
+        const Json* value = f.find(key);
+        if (!value || *value == Json(false) || *value == Json(0) || *value == Json("") ||
+            (value->is_structured() && value->empty())) {
+            continue;
+        }
+        f.fail(fmt::format("\"{}\" is not supported by this server", key));
+    }
+}
+
+} // namespace attnscope::server
