@@ -111,6 +111,7 @@ struct FirstLook {
     bool ours = true;     // the header says so, or cannot be read
     bool logging = true;  // the header says that the writer keeps a log: it was not closed
     std::string identity; // what never changes in a recording; empty where it cannot be read
+    bool has_frames = false;
 };
 
 FirstLook look_first(const std::string& path) {
@@ -133,6 +134,8 @@ FirstLook look_first(const std::string& path) {
     look.ours = id == uint32_t(application_id);
     look.logging = header[18] == 2;
     look.identity = identity_of(**db);
+    const auto frames = (*db)->text("SELECT CAST(count(*) AS TEXT) FROM (SELECT 1 FROM frame LIMIT 1)");
+    look.has_frames = frames && *frames == "1";
     return look;
 }
 
@@ -145,7 +148,7 @@ bool began_empty(const std::string& path) {
 }
 
 constexpr const char* foreign_journal =
-    "the journal beside it (-journal) was not left by this recording and is not undone: remove it";
+    "the journal beside it (-journal) holds nothing of this recording's and is not undone: remove it";
 constexpr const char* foreign_log = "the log beside it (-wal) was not left by this recording and is not read: remove "
                                     "it, or put it back beside its own file";
 
@@ -184,8 +187,9 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
 
     // A writer that died before it had a log, or while it gave it up, left a transaction to undo.
     if (code == SQLITE_READONLY_ROLLBACK || code == SQLITE_READONLY_RECOVERY) {
-        // Undoing the making of another recording would empty this one.
-        if (!look.identity.empty() && began_empty(path + "-journal")) {
+        // A recording is written without a log only while it is made, before its first frame, and when it is marked as closed, which
+        // needs no undoing. So a journal beside frames is another recording's, and undoing that would empty or cut this one.
+        if (!look.identity.empty() && (look.has_frames || began_empty(path + "-journal"))) {
             db = open_with(immutable_uri(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, nullptr, false, doing, code);
             if (!db) return db.error();
             return OpenedFile{std::move(*db), foreign_journal};
