@@ -115,7 +115,7 @@ TEST(Grammar, HostileOnesAreRefusedInASentence) {
                  {"root ::= root \"a\" | \"b\"", "left recursion"},
                  {"root ::= (((\"a\"{1000}){1000}){1000}){1000}", "sane defaults"},
                  {"root ::= <[99999999999999999999]>", ""},
-                 {"root ::= [\\U00110000-\\U00120000]", "no token of the vocabulary fits"},
+                 {"root ::= [\\U00300000-\\U00400000]", "no token of the vocabulary fits"},
                  {std::string("root ::= \"a\0b\"", 14), "NUL"},
                  {"%llguidance {}\nstart: /a/", ""},
                  {doubling, ""},
@@ -143,7 +143,7 @@ TEST(Grammar, OneThatGoesWrongLaterEndsItsGenerationAlone) {
     ASSERT_TRUE(session);
     const std::string late = "root ::= \"a\" a0\n" + ambiguous_rules(); // begins well
     const auto tokens = session->tokenize("Hi", true, true);
-    for (const std::string& grammar : {late, std::string("root ::= \"a\" [\\U00110000-\\U00120000]")}) {
+    for (const std::string& grammar : {late, std::string("root ::= \"a\" [\\U00300000-\\U00400000]")}) {
         GenerateOptions o;
         o.sampling.grammar = grammar;
         session->reset();
@@ -168,8 +168,7 @@ TEST(Grammar, HostileSchemasAreRefusedInASentence) {
     const std::string deep = opened + "{}" + closed;
     for (const std::string& schema :
          {std::string("{"), std::string(R"({"type":"no such type"})"), std::string(R"({"$ref":"#/definitions/none"})"),
-          std::string(R"({"$ref":"https://example.invalid/schema"})"),
-          std::string(R"({"type":"string","pattern":"("})")}) {
+          std::string(R"({"$ref":"https://example.invalid/schema"})")}) {
         const auto grammar = session->grammar_of_schema(schema);
         ASSERT_FALSE(grammar) << schema.substr(0, 60) << "\n" << *grammar;
         EXPECT_EQ(grammar.error().kind, ErrorKind::invalid_argument);
