@@ -15,6 +15,7 @@
 #include <ctime>
 #include <exception>
 #include <semaphore>
+#include <stdexcept>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -199,8 +200,19 @@ Result<void> check_grammar(const llama_vocab* vocab, const std::string& text) {
 
 Result<std::string> grammar_of_schema(const std::string& json_schema) {
     trying.acquire();
-    Result<std::string> grammar =
-        run_limited("the JSON schema", [&] { return json_schema_to_grammar(common_json::parse(json_schema), true); });
+    // In the child: what the engine leaves out of a schema it says on standard error alone, and any string would be taken.
+    Result<std::string> grammar = run_limited("the JSON schema", [&] {
+        int printed[2];
+        const bool heard = pipe2(printed, O_NONBLOCK) == 0 && dup2(printed[1], 2) == 2;
+        std::string made = json_schema_to_grammar(common_json::parse(json_schema), true);
+        char text[1024];
+        const ssize_t n = heard ? read(printed[0], text, sizeof text) : 0;
+        const std::string said(text, size_t(std::max<ssize_t>(n, 0)));
+        const std::string words = "was incomplete: ";
+        if (const size_t at = said.find(words); at != std::string::npos)
+            throw std::invalid_argument(said.substr(at + words.size(), most_reason));
+        return made;
+    });
     trying.release();
     // What a schema makes the engine do is its writer's to mend.
     if (!grammar && grammar.error().kind == ErrorKind::unsupported)

@@ -108,7 +108,7 @@ Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, co
     const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
     const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
-    if (Result<void> r = read_grammar(f, as_text, service, s); !r) return r.error();
+    if (Result<void> r = read_grammar(f, as_text, service, out); !r) return r.error();
     note_ignored(body, f, out);
     const bool from_text = !ids;
     if (ids) {
@@ -176,7 +176,7 @@ Result<ReadRequest> read_openai_fields(const Json& body, const std::string& as_t
     if (Result<void> r = f.status(); !r) return r.error();
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
     read_answers(f, shape, out);
-    if (Result<void> r = read_grammar(f, as_text, service, s); !r) return r.error();
+    if (Result<void> r = read_grammar(f, as_text, service, out); !r) return r.error();
     for (const char* key : {"max_completion_tokens", "max_tokens", "n_predict"}) { // the first that is given counts
         const Json* other = f.find(key);
         if (other && *other != *f.find(limit)) out.ignored.emplace_back(key);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 namespace attnscope::server {
 
@@ -42,6 +43,39 @@ Result<std::vector<int32_t>> biased_tokens(const Json& which, bool is_key, const
             json_text(which), n_vocab - 1)};
 }
 
+// Words that would narrow what a schema allows and that the engine's converter does not know.
+void find_ignored_words(const OrderedJson& schema, std::set<std::string>& found) {
+    static const std::set<std::string> ignored{"not",
+                                               "if",
+                                               "then",
+                                               "else",
+                                               "uniqueItems",
+                                               "multipleOf",
+                                               "patternProperties",
+                                               "minProperties",
+                                               "propertyNames",
+                                               "maxProperties",
+                                               "dependentRequired",
+                                               "dependentSchemas",
+                                               "contains",
+                                               "unevaluatedProperties"};
+    static const std::set<std::string> values{"enum", "const", "default", "examples", "required"};
+    if (schema.is_array()) {
+        for (const OrderedJson& one : schema) find_ignored_words(one, found);
+    }
+    if (!schema.is_object()) return;
+    for (const auto& [key, value] : schema.items()) {
+        const bool names = key == "properties" || key == "$defs" || key == "definitions"; // of which each is a schema
+        if (names && value.is_object()) {
+            for (const auto& [name, one] : value.items()) find_ignored_words(one, found);
+        } else if (ignored.count(key)) {
+            found.insert("json_schema." + key);
+        } else if (!values.count(key)) {
+            find_ignored_words(value, found);
+        }
+    }
+}
+
 } // namespace
 
 void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& s) {
@@ -74,7 +108,8 @@ void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& 
     }
 }
 
-Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Service& service, SamplingOptions& s) {
+Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Service& service, ReadRequest& out) {
+    SamplingOptions& s = out.generation.options.sampling;
     const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
     s.grammar = f.text("grammar", "", most_grammar);
     const auto given = [&](const char* key) {
@@ -114,6 +149,9 @@ Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Se
             service.session.grammar_of_schema(schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
         if (!grammar) return grammar.error();
         s.grammar = std::move(*grammar);
+        std::set<std::string> ignored;
+        find_ignored_words(schema, ignored);
+        out.ignored.insert(out.ignored.end(), ignored.begin(), ignored.end());
     }
     return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar);
 }
