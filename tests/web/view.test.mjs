@@ -255,7 +255,77 @@ async function long() {
         }
         const shown = JSON.parse(run(binary, ['show', path, '--token', '500', '--json', '--hide-first', '--top', '8']));
         await page.waitForFunction((column) => document.querySelector('.side table.reads tr td:nth-child(2)')?.textContent === String(column), shown.top[0].column);
+        // Of a picture that is too large for the screen no cell falls between two pixels: a spike would be lost.
+        await page.evaluate(() => { location.hash = 'view=matrix&layer=3&head=1'; });
+        await matrixReady(page);
+        for (const press of ['', '+', '+', '-', '-', '0']) {
+            if (press) await page.keyboard.press(press);
+            await matrixReady(page);
+            const { level, pixels } = await page.evaluate(() => {
+                const canvas = document.querySelector('.matrix-main canvas');
+                const said = new URLSearchParams(location.hash.slice(1)).get('camera');
+                const step = said ? Number(said.split(',')[2]) : 2000 / Math.min(canvas.clientWidth - 46, canvas.clientHeight - 18);
+                return { level: window.attnscope_matrix.level, pixels: 2 ** window.attnscope_matrix.level / step };
+            });
+            assert.ok(pixels >= 1 - 1e-6, `after "${press}": a cell of level ${level} is ${pixels} pixels wide`);
+        }
         fine(page, 'a long recording');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// Whatever a link says: the page shows something or says what is wrong, breaks nowhere, and goes on by its keys.
+async function oddLinks() {
+    const server = await startView(binary, [a, b]);
+    const odd = ['token=1.5', 'token=-99', 'token=1e99', 'token=NaN', 'token=', 'token=99999999', 'layer=999', 'layer=2&head=999', 'head=-7', 'layer=1.5', 'view=nothing', 'view=live',
+        'view=heads&x=__proto__&y=constructor&c=toString', 'view=heads&layer=1e9&head=1e9', 'view=matrix&camera=NaN,0,1', 'view=matrix&camera=1e300,1e300,1e-300',
+        'view=matrix&camera=-1e300,0,1e5', 'view=matrix&camera=,,', 'view=matrix&layer=77', 'view=matrix&map=warm', 'view=flow&span=5-5', 'view=flow&span=0-1', 'view=flow&span=9-2',
+        'view=flow&span=1-99999999999999999999', 'view=flow&span=<img src=x onerror=attacked=1>', 'tint=__proto__', 'tint=h2o&budget=NaN', 'tint=tova&budget=-5', 'tint=snapkv&budget=1e9',
+        'view=compare&other=<script>', 'view=compare&other=0&source=0', 'source=../../etc/passwd', 'theme=<x>', 'reduce=median', '%', '%E0%A4%A', '&&&===', '#'.repeat(50), `token=${'9'.repeat(9000)}`];
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        for (const words of odd) {
+            await page.evaluate((hash) => { location.hash = hash; }, words);
+            await page.waitForFunction(() => document.querySelector('main > *, main .failure')?.textContent.trim().length > 0, null, { timeout: 20000 });
+            await page.waitForTimeout(150);
+            assert.equal(await page.evaluate(() => window.attacked), undefined, words);
+            fine(page, words);
+            for (const key of ['1', 'a', 'End']) await page.keyboard.press(key);
+            await page.evaluate(() => { location.hash = ''; });
+            await page.waitForSelector(`.text-place[data-ready="${(await page.$$('.tok')).length - 1}"]`, { timeout: 20000 }).catch(async () => {
+                await textReady(page); // texts whose characters lie in two tokens have fewer elements
+            });
+            assert.equal(await page.$('.failure'), null, `${words}: it does not go away`);
+        }
+        // Every key that "?" lists, in every view, in windows of odd sizes.
+        for (const [width, height] of [[1280, 800], [320, 480], [1900, 260], [200, 200]]) {
+            await page.setViewportSize({ width, height });
+            for (const view of ['text', 'heads', 'matrix', 'flow', 'health', 'compare']) {
+                await page.evaluate((v) => { location.hash = `view=${v}`; }, view);
+                await page.waitForSelector('main > div', { timeout: 20000 });
+                for (const key of ['j', 'k', 'Shift+J', 'g', 'G', ']', '}', '[', '{', 'm', 'l', 'h', 'ArrowUp', 'ArrowLeft', 'ArrowDown', 'ArrowRight', '+', '-', '0', 'x', 'r', 't', 'a', '?', 'Escape'])
+                    await page.keyboard.press(key);
+                await page.waitForTimeout(150);
+                assert.equal(await page.$('.failure'), null, `${view}, ${width} x ${height}`);
+                if (width >= 320) assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${view} is wider than ${width}`);
+                fine(page, `${view}, ${width} x ${height}`);
+            }
+        }
+        // By keys alone: everything that can be clicked is reached by Tab, and the list of keys closes again.
+        await page.setViewportSize({ width: 1280, height: 800 });
+        await page.evaluate(() => { location.hash = ''; });
+        await textReady(page);
+        const reached = new Set();
+        for (let i = 0; i < 60; ++i) {
+            await page.keyboard.press('Tab');
+            reached.add(await page.evaluate(() => { const e = document.activeElement; return `${e.tagName} ${e.getAttribute('aria-label') ?? e.closest('label')?.textContent.slice(0, 12) ?? e.textContent.slice(0, 12)}`; }));
+        }
+        for (const [what, like] of [['views', /BUTTON Matrix/], ['saving', /BUTTON CSV/], ['tint', /SELECT Tint/], ['layer', /SELECT Layer/], ['the text', /DIV Text/], ['switches', /INPUT Log scale/]])
+            assert.ok([...reached].some((r) => like.test(r)), `Tab does not reach ${what}: ${[...reached].join(', ')}`);
+        fine(page, 'keys alone');
         await page.context().close();
     } finally {
         await server.stop();
@@ -581,7 +651,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, saved, long, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, saved, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && part.name !== only) continue;
         const start = Date.now();
         await part();

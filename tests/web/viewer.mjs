@@ -28,6 +28,7 @@ export async function startView(binary, files, options = []) {
     });
     return {
         url,
+        pid: child.pid,
         async stop() {
             child.kill('SIGTERM');
             const [code] = child.exitCode === null ? await once(child, 'exit') : [child.exitCode];
@@ -36,11 +37,12 @@ export async function startView(binary, files, options = []) {
     };
 }
 
-// The sandbox needs privileges that a container's root does not have; the pages are our own. WebGL2 without a GPU: SwiftShader.
+// The sandbox needs privileges that a container's root does not have; the pages are our own. As on a machine without a GPU: pages are
+// drawn by the processor, WebGL2 by SwiftShader.
 export function startBrowser() {
     return chromium.launch({
         executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-        args: ['--no-sandbox', '--disable-dev-shm-usage', '--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader', '--ignore-gpu-blocklist'],
+        args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu', '--enable-unsafe-swiftshader'],
     });
 }
 

@@ -1,6 +1,6 @@
 // The frame around the views: which recording, which view, help, theme, saving.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { open, use_loaded } from './data';
+import { open, open_ahead, use_loaded } from './data';
 import type { Opened } from './data';
 import { all_keys, listen, signs, use_keys } from './keys';
 import type { Key } from './keys';
@@ -25,16 +25,24 @@ const views: readonly (readonly [ViewName, string])[] = [
 ];
 
 export function App({ transport }: { transport: Transport }) {
-    const sources = use_loaded(() => transport.sources(), [transport]);
+    const sources = use_loaded(() => transport.sources().then((all) => {
+        const first = chosen(all, store.get().source);
+        if (first?.kind === 'recording' && store.get().view !== 'live') open_ahead(transport, first.id);
+        return all;
+    }), [transport]);
     if (sources.error) return <Shell transport={transport} sources={[]}><Failure message={sources.error} /></Shell>;
     if (!sources.value) return <Shell transport={transport} sources={[]}><Waiting what="Opening" /></Shell>;
     return <Main transport={transport} sources={sources.value} />;
 }
 
+// On a server that writes for many, nobody's recording is shown unless it was chosen.
+function chosen(sources: Source[], id: string): Source | undefined {
+    return sources.find((s) => s.id === id) ?? sources.find((s) => !s.of_server);
+}
+
 function Main({ transport, sources }: { transport: Transport; sources: Source[] }) {
     const state = use_state();
-    // On a server that writes for many, nobody's recording is shown unless it was chosen.
-    const source = sources.find((s) => s.id === state.source) ?? sources.find((s) => !s.of_server);
+    const source = chosen(sources, state.source);
     const wanted = source?.kind === 'recording' ? source.id : '';
     const [grown, set_grown] = useState(0);
     const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted, grown]);

@@ -2,9 +2,8 @@
 import { useLayoutEffect, useState } from 'preact/hooks';
 import { runs_of } from './text/pieces';
 import type { Run } from './text/pieces';
+import { unwanted } from './transport/transport';
 import type { Info, Selection, Tokens, Transport } from './transport/transport';
-
-const overtaken = 'overtaken';
 
 export class Opened {
     readonly runs: Run[];
@@ -34,15 +33,22 @@ export class Opened {
     column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
         return this.remember('c', token, s, () => this.next_column(token, s, progress));
     }
+    // Nobody looks at columns any more: a pass for one that is not there yet need not go on.
+    leave_columns() {
+        ++this.columns_asked;
+    }
     // One at a time, and of those that wait the newest: the first column of a long recording is a pass through all of it, and a
     // browser that waits for six of them asks for nothing else.
     private async next_column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
         const mine = ++this.columns_asked;
         while (this.column_in_hand) {
             await this.column_in_hand.catch(() => undefined);
-            if (mine !== this.columns_asked) throw new Error(overtaken);
+            if (mine !== this.columns_asked) throw new Error(unwanted);
         }
-        const asked = this.transport.column(this.id, token, s, progress);
+        const asked = this.transport.column(this.id, token, s, (fraction) => {
+            progress?.(fraction);
+            return mine === this.columns_asked;
+        });
         this.column_in_hand = asked;
         try {
             return await asked;
@@ -67,8 +73,19 @@ export class Opened {
 }
 
 export async function open(transport: Transport, id: string): Promise<Opened> {
+    const early = ahead?.transport === transport && ahead.id === id ? ahead.opened : undefined;
+    ahead = undefined;
+    if (early) return early;
     const [info, tokens] = await Promise.all([transport.info(id), transport.tokens(id)]);
     return new Opened(transport, id, info, tokens);
+}
+
+// What will be opened is asked for before there is a view to show it: the answer is on its way while the page is drawn.
+let ahead: { transport: Transport; id: string; opened: Promise<Opened> } | undefined;
+export function open_ahead(transport: Transport, id: string) {
+    const opened = open(transport, id);
+    opened.catch(() => undefined); // told to who opens it
+    ahead = { transport, id, opened };
 }
 
 export interface Loaded<T> {
@@ -96,7 +113,7 @@ export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: 
         set((before) => ({ value: before.value, of: before.of, loading: true }));
         asked.then(
             (value) => current && set({ value, of: inputs, loading: false }),
-            (error) => current && set(error?.message === overtaken ? { loading: true } : { error: String(error?.message ?? error), loading: false }),
+            (error) => current && set(error?.message === unwanted ? { loading: true } : { error: String(error?.message ?? error), loading: false }),
         );
         return () => {
             current = false;

@@ -6,9 +6,6 @@ const left_out = '.controls, .live-form, .tip';
 const ratio = 2;
 
 export function picture_of(root: HTMLElement): HTMLCanvasElement {
-    for (const running of root.getAnimations({ subtree: true })) { // colours on their way are at their end
-        try { running.finish(); } catch { /* one without an end */ }
-    }
     const whole = root.getBoundingClientRect();
     const above = root.querySelector('.controls')?.getBoundingClientRect();
     const top = above && above.bottom < whole.bottom ? above.bottom : whole.top;

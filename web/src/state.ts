@@ -1,5 +1,6 @@
 // What is shown, kept in the URL behind "#", so that a view can be linked and the back button works.
 import { useEffect, useState } from 'preact/hooks';
+import { metric_names } from './transport/transport';
 
 export type ViewName = 'text' | 'heads' | 'matrix' | 'flow' | 'health' | 'live' | 'compare';
 export type Tint = 'reads' | 'readers' | 'total' | 'brightness' | 'h2o' | 'snapkv' | 'tova';
@@ -35,13 +36,21 @@ const start: State = {
     theme: 'auto',
 };
 
+const metrics = metric_names as readonly string[];
 const allowed: Partial<Record<keyof State, readonly string[]>> = {
-    view: ['text', 'heads', 'matrix', 'flow', 'health', 'live', 'compare'],
+    x: metrics, y: metrics, c: metrics, view: ['text', 'heads', 'matrix', 'flow', 'health', 'live', 'compare'],
     reduce: ['mean', 'max'],
     tint: ['reads', 'readers', 'total', 'brightness', 'h2o', 'snapkv', 'tova'],
     theme: ['auto', 'light', 'dark'],
     map: ['viridis', 'cividis', 'grey', 'warm', 'cool'],
 };
+
+// Numbers: what `text` says, or undefined where it says nothing that such a number can be.
+function number_of(name: string, text: string): number | undefined {
+    const v = text.trim() === '' ? NaN : Number(text);
+    if (name === 'budget') return v >= 0 ? Math.max(0.02, Math.min(1, v)) : undefined;
+    return Number.isSafeInteger(v) && v >= -1 ? v : undefined;
+}
 
 // Anything may stand in a link: what does not fit is left as it was.
 export function parse(hash: string): State {
@@ -56,7 +65,7 @@ export function parse_words(hash: string): Partial<State> {
         const text = words.get(name);
         if (text === null) continue;
         if (typeof otherwise === 'boolean') state[name] = text === '1';
-        else if (typeof otherwise === 'number') state[name] = Number.isFinite(Number(text)) ? Number(text) : otherwise;
+        else if (typeof otherwise === 'number') state[name] = number_of(name, text) ?? otherwise;
         else if (!allowed[name as keyof State] || allowed[name as keyof State]!.includes(text)) state[name] = text.slice(0, 200);
     }
     return state;

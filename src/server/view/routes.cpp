@@ -150,6 +150,7 @@ void give_tile(const Request& request, Response& response, Viewed& viewed) {
     const auto picture = viewed.picture(*s, progress);
     if (!picture) return not_yet(response, progress);
     if (!*picture) return refuse(response, dialect, picture->error());
+    const view::AtWork at_work(viewed.courtesy());
     const auto tile = (**picture)->tile(static_cast<int32_t>(*level), *x, *y);
     if (!tile) return refuse(response, dialect, tile.error());
     binary(response, *tile);

@@ -20,6 +20,11 @@ Result<void> ViewSources::add(const std::string& path) {
     return {};
 }
 
+void ViewSources::begin() {
+    const std::lock_guard lock(mutex_);
+    if (!named_.empty()) named_.front()->begin();
+}
+
 std::vector<ViewSources::Named> ViewSources::list() {
     std::vector<Named> out;
     const std::lock_guard lock(mutex_);

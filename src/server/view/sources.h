@@ -18,6 +18,8 @@ class ViewSources {
 public:
     // Named by whoever started the program: any path.
     Result<void> add(const std::string& path);
+    // The first of them is what a page will open: it is read before anybody asks.
+    void begin();
     // Recordings in this folder, by name, as they come. Empty: none.
     void watch(const std::string& folder) { folder_ = folder; }
     struct Named {

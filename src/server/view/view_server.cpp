@@ -52,6 +52,7 @@ public:
         http_.Get("/", [](const httplib::Request&, httplib::Response& response) { response.set_redirect("/view/"); });
         add_view_page(http_);
         add_view_routes(http_, sources_, false);
+        sources_.begin();
         thread_ = std::thread([this] { http_.listen_after_bind(); });
         http_.wait_until_ready();
         return {};

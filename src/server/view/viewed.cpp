@@ -1,5 +1,8 @@
 #include "server/view/viewed.h"
 
+#include "base/parallel_for.h"
+#include "server/view/readers.h"
+
 #include <attnscope/dump_reader.h>
 #include <attnscope/rows.h>
 
@@ -13,13 +16,18 @@ namespace attnscope::server {
 
 namespace {
 constexpr size_t most_pictures = 6; // 22 MB each at most
-constexpr int background_niceness = 10;
+constexpr int picture_niceness = 5; // somebody looks at an empty screen; who reads a token stands beside what it reads
+constexpr int64_t patience_ms = 15000; // a page asks twice a second; in a browser's background once
+int64_t now_ms() {
+    const auto since = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
+}
 } // namespace
 
-Job::Job(Work work, bool background) {
-    thread_ = std::thread([this, work = std::move(work), background] {
+Job::Job(Work work, int niceness) {
+    thread_ = std::thread([this, work = std::move(work), niceness] {
         // Of this thread alone and of those it starts; a system that refuses loses nothing but its turn.
-        if (background) (void)setpriority(PRIO_PROCESS, 0, background_niceness);
+        if (niceness > 0) (void)setpriority(PRIO_PROCESS, 0, niceness);
         Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
         try {
             made = work([this](double fraction) {
@@ -115,14 +123,20 @@ Result<RecordingInfo> Viewed::info() {
 Result<std::shared_ptr<view::RecordedKeys>> Viewed::keys() {
     const std::lock_guard lock(keys_mutex_);
     if (keys_) return keys_;
-    Result<std::unique_ptr<Recording>> own = Recording::open(path_); // texts and queries are read meanwhile
-    if (!own) return own.error();
-    const std::shared_ptr<Recording> reader = std::move(*own);
-    const int64_t n = reader->info().n_frames;
-    const size_t each = reader->info().geometry.k_bytes();
-    if (each > 0 && static_cast<size_t>(n) > most_tensor_bytes / each) return std::shared_ptr<view::RecordedKeys>();
-    keys_ = std::make_shared<view::RecordedKeys>(reader->info().geometry, n,
-                                                 [reader, n](int32_t layer) { return reader->keys(layer, 0, n); });
+    const auto readers = std::make_shared<Readers>(path_);
+    const Result<Readers::Taken> reader = readers->take();
+    if (!reader) return reader.error();
+    const RecordingInfo& info = (*reader)->info();
+    const size_t each = info.geometry.k_bytes();
+    if (each > 0 && static_cast<size_t>(info.n_frames) > most_tensor_bytes / each)
+        return std::shared_ptr<view::RecordedKeys>();
+    keys_ = std::make_shared<view::RecordedKeys>(
+        info.geometry, info.n_frames,
+        [readers](int32_t layer, int64_t begin, int64_t end) -> Result<std::vector<uint8_t>> {
+            const Result<Readers::Taken> one = readers->take();
+            if (!one) return one.error();
+            return (*one)->keys(layer, begin, end);
+        });
     return keys_;
 }
 
@@ -136,12 +150,25 @@ void Viewed::read_ahead() {
         [keys = *keys](const view::Progress& said) -> Result<Json> {
             const Geometry& geometry = keys->geometry();
             if (geometry.k_bytes() * static_cast<size_t>(keys->size()) > most_bytes_ahead) return Json();
-            for (int32_t l = 0; l < geometry.n_layer() && said(double(l) / geometry.n_layer()); ++l) {
-                if (geometry.owns_k(l)) (void)keys->layer(l); // an error is told to whoever asks for a row
-            }
+            base::parallel_for_all(geometry.layers.size(), [&](size_t l) {
+                const auto layer = static_cast<int32_t>(l);
+                // An error is told to whoever asks for a row.
+                if (said(0) && geometry.owns_k(layer)) (void)keys->layer(layer);
+            });
             return Json();
         },
-        false);
+        0);
+}
+
+void Viewed::begin() {
+    if (kind_ != Kind::recording || beginning_) return;
+    beginning_ = std::make_unique<Job>(
+        [this](const view::Progress&) -> Result<Json> {
+            (void)info(); // errors are told to whoever asks
+            (void)tokens();
+            return Json();
+        },
+        0);
 }
 
 Result<Json> Viewed::tokens() {
@@ -155,6 +182,7 @@ Result<Json> Viewed::tokens() {
 }
 
 Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) {
+    const view::AtWork at_work(*courtesy_);
     std::vector<float> out;
     if (tensors_ready_) {
         Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
@@ -244,7 +272,7 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     if (!held) return held.error();
     const bool same = *held && (*held)->size() == (*own)->info().n_frames; // the file may have grown meanwhile
     Result<std::shared_ptr<const view::RecordedTensors>> loaded =
-        view::RecordedTensors::load(**own, most_tensor_bytes, {}, {same ? *held : nullptr, before_});
+        view::RecordedTensors::load(**own, most_tensor_bytes, {}, {same ? *held : nullptr, before_, courtesy_});
     before_ = nullptr;
     if (!loaded) return loaded.error();
     tensors_ = *loaded;
@@ -260,10 +288,24 @@ std::optional<Result<Json>> Viewed::pass(const view::Selection& s, bool of_pictu
     {
         const std::lock_guard lock(passes_mutex_);
         auto it = std::find_if(passes_.begin(), passes_.end(), is_it);
+        if (it != passes_.end() && it->asked->given_up) {
+            stopped.splice(stopped.end(), passes_, it);
+            it = passes_.end();
+        }
         if (it == passes_.end()) {
             while (passes_.size() >= most_passes) stopped.splice(stopped.end(), passes_, std::prev(passes_.end()));
-            it = passes_.insert(passes_.begin(), {s, of_picture, std::make_shared<Job>(std::move(work))});
+            const auto asked = std::make_shared<Pass::Asked>();
+            asked->last = now_ms();
+            const auto while_asked = [asked, work = std::move(work)](const view::Progress& said) {
+                return work([&](double done) {
+                    if (now_ms() - asked->last >= patience_ms) asked->given_up = true;
+                    return said(done) && !asked->given_up;
+                });
+            };
+            const int niceness = of_picture ? picture_niceness : 10;
+            it = passes_.insert(passes_.begin(), {s, of_picture, asked, std::make_shared<Job>(while_asked, niceness)});
         }
+        it->asked->last = now_ms();
         job = it->job;
     }
     // What takes a moment is answered at once: the page need not ask again.

@@ -2,6 +2,7 @@
 // From any thread.
 #pragma once
 
+#include "view/recorded/courtesy.h"
 #include "view/recorded/head_metrics.h"
 #include "view/recorded/keys.h"
 #include "view/recorded/picture.h"
@@ -30,8 +31,8 @@ using Json = nlohmann::json;
 class Job {
 public:
     using Work = std::function<Result<Json>(const view::Progress&)>;
-    // background: what somebody waits for comes first.
-    explicit Job(Work work, bool background = true);
+    // niceness: what somebody waits for comes first.
+    explicit Job(Work work, int niceness = 10);
     ~Job(); // stops it
     Job(const Job&) = delete;
     Job& operator=(const Job&) = delete;
@@ -56,11 +57,15 @@ public:
     const std::string& path() const { return path_; }
     const std::string& name() const { return name_; } // without folders
 
+    // Reads what whoever opens it will ask for first, before anybody does.
+    void begin();
     // Looks again at a file that grows. Only of a recording, as all below.
     Result<RecordingInfo> info();
     Result<Json> tokens();
     // The mean or maximum over the selected rows of one token: what `attnscope show` prints.
     Result<std::vector<float>> row(int64_t token, const view::Selection& selection);
+    // Passes rest while somebody waits for a row or a tile.
+    view::Courtesy& courtesy() { return *courtesy_; }
     // Waits until they are in memory.
     Result<std::shared_ptr<const view::RecordedTensors>> tensors();
     // Nothing while it is computed; `progress` says how far it is. What is quick is waited for.
@@ -95,11 +100,16 @@ private:
     std::shared_ptr<const view::RecordedTensors> tensors_, before_; // before it grew: what was computed then stays true
     std::atomic<bool> tensors_ready_{false};
 
-    // One pass over the rows of a selection: for a picture, or for their denominators. The newest is in hand; one that nobody
-    // asks for any more is stopped by the next.
+    // One pass over the rows of a selection: for a picture, or for their denominators. One that nobody asks for any more ends:
+    // the page that waited for it was closed, or shows something else.
     struct Pass {
         view::Selection selection;
         bool of_picture = false;
+        struct Asked {
+            std::atomic<int64_t> last; // ms
+            std::atomic<bool> given_up{false};
+        };
+        std::shared_ptr<Asked> asked;
         std::shared_ptr<Job> job;
     };
     std::optional<Result<Json>> pass(const view::Selection& selection, bool of_picture, Job::Work work,
@@ -109,10 +119,12 @@ private:
     std::list<std::pair<view::Selection, std::shared_ptr<const view::Picture>>> pictures_; // newest first
     std::mutex passes_mutex_;
     std::list<Pass> passes_; // newest first
+    const std::shared_ptr<view::Courtesy> courtesy_ = std::make_shared<view::Courtesy>();
     std::mutex heads_mutex_;
     std::unique_ptr<Job> heads_;
     std::mutex health_mutex_;
-    Json health_; // null: not looked at yet
+    Json health_;                    // null: not looked at yet
+    std::unique_ptr<Job> beginning_; // the last member: it uses the others
 };
 
 // The answers as JSON; also what an exported file holds.

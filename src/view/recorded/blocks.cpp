@@ -61,6 +61,7 @@ Result<void> each_block(const RecordedTensors& t, int32_t layer, Range heads, Ra
     std::atomic<bool> stop{false};
     base::parallel_for_all(blocks.size(), [&](size_t b) {
         if (stop) return;
+        t.give_way();
         try {
             thread_local attention::BlockRows rows;
             std::vector<attention::BlockQuery> queries(static_cast<size_t>(blocks[b].n));

@@ -20,8 +20,9 @@ namespace attnscope::view {
 // One layer's keys of all columns, in chunks of chunk_columns.
 class LayerTiles {
 public:
-    // `keys`: (n, n_head_kv, head_dim) as a recording has them.
-    LayerTiles(const LayerInfo& info, std::span<const uint8_t> keys);
+    LayerTiles(const LayerInfo& info, int64_t n_columns);
+    // `keys`: (n, n_head_kv, head_dim) as a recording has them, of columns from `begin` on, which is the first of a chunk.
+    void put(const LayerInfo& info, int64_t begin, std::span<const uint8_t> keys);
 
     std::span<const uint8_t* const> chunks() const { return chunks_; }
     size_t head_stride() const { return head_stride_; } // from one KV head to the next, in a chunk
@@ -36,14 +37,15 @@ private:
     };
     std::unique_ptr<uint8_t[], Free> bytes_;
     std::vector<const uint8_t*> chunks_;
+    size_t chunk_bytes_ = 0;
     size_t head_stride_ = 0, n_bytes_ = 0;
 };
 
 // Thread-safe.
 class RecordedKeys {
 public:
-    // Keys (n, k_bytes) of a layer that owns its keys. Called by one thread at a time, once a layer.
-    using Read = std::function<Result<std::vector<uint8_t>>(int32_t k_layer)>;
+    // Keys of columns [begin, end) of a layer that owns its keys. Called by as many threads as ask for layers.
+    using Read = std::function<Result<std::vector<uint8_t>>(int32_t k_layer, int64_t begin, int64_t end)>;
     RecordedKeys(const Geometry& geometry, int64_t n, Read read);
 
     const Geometry& geometry() const { return geometry_; }
@@ -55,6 +57,8 @@ public:
     size_t bytes() const; // of those that are there
 
 private:
+    Result<std::unique_ptr<const LayerTiles>> read(int32_t k_layer) const;
+
     struct Layer {
         std::once_flag once;
         std::unique_ptr<const LayerTiles> tiles;
@@ -64,7 +68,6 @@ private:
     const Geometry geometry_;
     const int64_t n_;
     const Read read_;
-    std::mutex reading_;
     std::vector<std::unique_ptr<Layer>> layers_;
 };
 

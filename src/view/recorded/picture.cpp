@@ -8,6 +8,8 @@
 #include <ggml.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 #include <mutex>
 #include <new>
 
@@ -48,6 +50,15 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
     const std::vector<int32_t> layers = t.layers_of(selection);
     const auto n_rows = static_cast<float>(t.n_rows(selection));
     std::vector<float> mean;
+    // Every row passes by: finer tiles, and whoever asks who reads a token, need not compute them again.
+    std::vector<std::vector<std::vector<double>>> denominators; // (layer, head, token)
+    std::atomic<bool> all_have_parts{true};
+    for (const int32_t layer : layers) {
+        const Range heads = t.heads_of(selection, layer);
+        denominators.emplace_back(
+            static_cast<size_t>(heads.end - heads.begin),
+            std::vector<double>(static_cast<size_t>(n), std::numeric_limits<double>::quiet_NaN()));
+    }
     const double whole = double(n) * double(n) * double(layers.size());
     for (int64_t begin = 0; begin < n; begin += n_at_once) {
         const Range tokens{begin, std::min(n, begin + n_at_once)};
@@ -60,8 +71,14 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
                                            static_cast<size_t>(t.n_columns(i)));
         };
         double done = double(begin) * double(begin) * double(layers.size());
-        for (const int32_t layer : layers) {
-            const auto add = [&](int32_t, int64_t first, size_t n_tokens, const attention::BlockRows& rows) {
+        for (size_t l = 0; l < layers.size(); ++l) {
+            const int32_t layer = layers[l];
+            const Range heads = t.heads_of(selection, layer);
+            const auto add = [&](int32_t head, int64_t first, size_t n_tokens, const attention::BlockRows& rows) {
+                if (!rows.has_parts) all_have_parts = false;
+                std::vector<double>& own = denominators[l][static_cast<size_t>(head - heads.begin)];
+                for (size_t r = 0; r < n_tokens && rows.has_parts; ++r)
+                    own[static_cast<size_t>(first) + r] = denominator(rows, r, n_tokens);
                 std::vector<float> row;
                 for (size_t r = 0; r < n_tokens; ++r) {
                     const std::span<float> to = row_of(first + static_cast<int64_t>(r));
@@ -76,7 +93,7 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
             done += double(tokens.end) * double(tokens.end) - double(begin) * double(begin);
             if (progress && !progress(std::min(1.0, done / whole)))
                 return Error{ErrorKind::io, "stopped before it was done"};
-            if (Result<void> r = each_block(t, layer, t.heads_of(selection, layer), tokens, add); !r) return r;
+            if (Result<void> r = each_block(t, layer, heads, tokens, add); !r) return r;
         }
         const int64_t first_line = begin / per_cell, end_line = (tokens.end + per_cell - 1) / per_cell;
         base::parallel_for_all(static_cast<size_t>(end_line - first_line), [&](size_t at) {
@@ -91,6 +108,11 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
                     selection.max ? line.max[cell] : line.max[cell] / n_rows);
             }
         });
+    }
+    for (size_t l = 0; l < layers.size() && all_have_parts; ++l) {
+        const auto first = static_cast<int32_t>(t.heads_of(selection, layers[l]).begin);
+        for (size_t h = 0; h < denominators[l].size(); ++h)
+            t.offer_denominators(layers[l], first + static_cast<int32_t>(h), std::move(denominators[l][h]));
     }
     return {};
 }

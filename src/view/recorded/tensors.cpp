@@ -50,9 +50,11 @@ Result<void> RecordedTensors::read(Recording& recording, const Held& held, const
     has_q_.assign(static_cast<size_t>(n), 0);
     q_.assign(static_cast<size_t>(n) * q_bytes, 0);
     keys_ = held.keys;
+    courtesy_ = held.courtesy;
     if (!keys_) { // all of them are read below, while `recording` is there
-        keys_ = std::make_shared<RecordedKeys>(geometry_, n,
-                                               [&recording, n](int32_t layer) { return recording.keys(layer, 0, n); });
+        keys_ = std::make_shared<RecordedKeys>(geometry_, n, [&recording](int32_t layer, int64_t begin, int64_t end) {
+            return recording.keys(layer, begin, end);
+        });
     }
     const auto hurt = [&](const Error& error) {
         if (damage_.empty()) damage_ = error.message;

@@ -5,6 +5,7 @@
 // rows, and damage() says what was wrong first.
 #pragma once
 
+#include "view/recorded/courtesy.h"
 #include "view/recorded/keys.h"
 #include "view/recorded/token_row.h"
 
@@ -41,6 +42,7 @@ public:
     struct Held {
         std::shared_ptr<RecordedKeys> keys;              // of as many tokens; null: they are read here
         std::shared_ptr<const RecordedTensors> previous; // of fewer tokens, before it grew; or null
+        std::shared_ptr<Courtesy> courtesy;              // to whom passes give way; or null
     };
     // unsupported: queries and keys take more than `most_bytes`; io: `progress` stopped it.
     static Result<std::shared_ptr<const RecordedTensors>> load(Recording& recording, size_t most_bytes,
@@ -76,6 +78,10 @@ public:
         return *keys_->there(geometry_.layers[static_cast<size_t>(layer)].k_layer);
     }
     std::span<const int32_t> positions() const { return positions_; }
+    // Of a pass, between two blocks of rows.
+    void give_way() const {
+        if (courtesy_) courtesy_->give_way();
+    }
 
     // Logarithms of the denominators of all rows of a head, (size()), computed when first asked for. NaN where a token has no
     // rows. Thread-safe.
@@ -103,6 +109,7 @@ private:
     std::vector<uint8_t> has_q_;
     std::vector<uint8_t> q_; // (frame, Geometry::q_bytes)
     std::shared_ptr<RecordedKeys> keys_;
+    std::shared_ptr<const Courtesy> courtesy_;
     std::string damage_;
 
     struct Denominators {

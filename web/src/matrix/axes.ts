@@ -13,10 +13,11 @@ export function draw_axes(canvas: HTMLCanvasElement, camera: Camera, opened: Ope
     span?: { begin: number; end: number; axis: 'key' | 'query' }) {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h]; // which empties it, and costs a frame
     const c = canvas.getContext('2d')!;
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, width, height);
     const n = opened.n;
     const to_x = (key: number) => (key - camera.x) / camera.step;
     const to_y = (query: number) => (query - camera.y) / camera.step;

@@ -53,6 +53,11 @@ interface Held {
     used: number;
 }
 
+// The finest level whose cells are no smaller than a pixel: every cell is drawn, so no spike falls between two pixels.
+export function level_of(tokens_a_pixel: number, levels: number): number {
+    return Math.max(0, Math.min(levels - 1, Math.ceil(Math.log2(Math.max(1, tokens_a_pixel)) - 1e-9)));
+}
+
 const most_tiles = 384; // 256 KB each on the card
 const most_pending = 6;
 
@@ -70,8 +75,9 @@ export class MatrixRenderer {
     readonly levels: number;
     private ended = false;
     frames = 0; // drawn so far
+    level = 0;  // of the last frame
 
-    constructor(private canvas: HTMLCanvasElement, private n: number, private ask: (level: number, x: number, y: number) => Promise<Tile>,
+    constructor(private canvas: HTMLCanvasElement, private n: number, private ask: (level: number, x: number, y: number, wanted: () => boolean) => Promise<Tile>,
         private on_error: (message: string) => void) {
         const gl = canvas.getContext('webgl2', { antialias: false, preserveDrawingBuffer: true });
         if (!gl) throw new Error('This browser has no WebGL2, which the matrix is drawn with.');
@@ -163,7 +169,7 @@ export class MatrixRenderer {
         gl.uniform1i(this.uniforms.peaks, this.look.peaks ? 1 : 0);
 
         const { x, y, step } = this.camera;
-        const level = Math.max(0, Math.min(this.levels - 1, Math.floor(Math.log2(Math.max(1, step / ratio)))));
+        const level = this.level = level_of(step / ratio, this.levels);
         const across = tile_size * 2 ** level;
         const [right, lower] = [x + canvas.clientWidth * step, y + canvas.clientHeight * step];
         const wanted: [number, number, number][] = [];
@@ -211,20 +217,26 @@ export class MatrixRenderer {
         // Nothing lies above the diagonal of a causal model; a tile wholly above it is asked for all the same, for models
         // whose prompts see later tokens: the answer of zeros is quick.
         if (this.pending >= most_pending) return;
-        held = { pending: true, failed: false, used: this.clock };
+        const asked: Held = { pending: true, failed: false, used: this.clock };
+        held = asked;
         this.tiles.set(key, held);
         ++this.pending;
-        this.ask(level, tx, ty).then((tile) => {
-            if (this.ended || this.tiles.get(key) !== held) return;
+        this.ask(level, tx, ty, () => this.wants(key, asked)).then((tile) => {
+            if (!this.wants(key, held)) return;
             held.texture = this.upload(tile);
         }, (error) => {
             held.failed = true;
-            if (!this.ended) this.on_error(String(error?.message ?? error));
+            if (this.wants(key, held)) this.on_error(String(error?.message ?? error));
         }).finally(() => {
             held.pending = false;
             --this.pending;
             this.schedule();
         });
+    }
+
+    // Does whoever asked for this tile still show it?
+    private wants(key: string, held: Held): boolean {
+        return !this.ended && this.tiles.get(key) === held;
     }
 
     private upload(tile: Tile): WebGLTexture {

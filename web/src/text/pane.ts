@@ -17,7 +17,18 @@ interface Block {
     painted: number; // which painting it shows
 }
 
+const texts = new Map<string, string>(); // a text that comes again need not be looked through again
+
 function text_of(run: Run): string {
+    let text = texts.get(run.text);
+    if (text === undefined) {
+        text = made_text(run);
+        if (texts.size < 20000 && run.text.length < 64) texts.set(run.text, text);
+    }
+    return text;
+}
+
+function made_text(run: Run): string {
     let text = visible(run.text);
     if (text.length > longest_text) {
         const all = [...run.text].length;
@@ -52,6 +63,8 @@ export class TextPane {
     private observer: IntersectionObserver;
     private painting?: Painting;
     private version = 0;
+    private pointed = -1; // token under the pointer: the only one whose number the browser can be asked to show
+    private looks: (string | undefined)[] = []; // run: how its element looks, so that what stays is not touched
     private marked: HTMLElement[] = [];
     private canvas = document.createElement('canvas');
     private lines: Line[] = [];
@@ -75,8 +88,16 @@ export class TextPane {
             }
             this.paint_in_sight();
         }, { root, rootMargin: '200px' });
-        this.body.addEventListener('mouseover', (event) => this.on.hover(this.token_at(event)));
-        this.body.addEventListener('mouseleave', () => this.on.hover(-1));
+        this.body.addEventListener('mouseover', (event) => {
+            const token = this.token_at(event);
+            this.pointed = token;
+            this.on.hover(token);
+            this.tell();
+        });
+        this.body.addEventListener('mouseleave', () => {
+            this.pointed = -1;
+            this.on.hover(-1);
+        });
         this.body.addEventListener('click', (event) => {
             const token = this.token_at(event);
             if (token >= 0) this.on.select(token);
@@ -98,6 +119,7 @@ export class TextPane {
         this.in_sight.clear();
         this.blocks = [];
         this.spans = [];
+        this.looks = [];
         this.filled = [];
         this.block_of = [];
         this.run_of = [];
@@ -145,6 +167,7 @@ export class TextPane {
         span.className = 'tok' + (this.generated(run.first) ? ' gen' : '') + (is_special(run.text) ? ' special' : '');
         span.dataset.run = String(r);
         this.spans[r] = span;
+        this.looks[r] = undefined;
         return span;
     }
 
@@ -181,6 +204,12 @@ export class TextPane {
         this.painting = painting;
         ++this.version;
         this.paint_in_sight();
+        this.tell();
+    }
+
+    private tell() {
+        const span = this.pointed >= 0 ? this.spans[this.run_of[this.pointed]] : undefined;
+        if (span && this.painting) span.title = this.painting.title(this.pointed);
     }
 
     private paint_in_sight() {
@@ -198,11 +227,14 @@ export class TextPane {
                     if (p.kept && p.kept[token]) struck = false;
                 }
                 const at = Math.round(255 * most);
+                const [ground, ink] = at > 0 ? [p.lut.css[at], p.lut.ink[at]] : ['', ''];
+                const look = `${ground}${ink}${struck}`;
+                if (this.looks[r] === look) continue;
+                this.looks[r] = look;
                 const span = this.spans[r]!;
-                span.style.backgroundColor = at > 0 ? p.lut.css[at] : '';
-                span.style.color = at > 0 ? p.lut.ink[at] : '';
+                span.style.backgroundColor = ground;
+                span.style.color = ink;
                 span.classList.toggle('struck', struck);
-                span.title = p.title(run.last);
             }
         }
     }
@@ -210,10 +242,12 @@ export class TextPane {
     // Heights of blocks that were never in sight are estimates: what they turn out to be moves the rest.
     private bring(span: HTMLElement) {
         this.brought = span;
-        let frames = 60;
+        let [frames, quiet] = [60, 0];
         const step = () => {
-            if (this.ended || this.brought !== span || frames-- === 0) return;
+            if (this.ended || this.brought !== span || frames-- === 0 || quiet > 8) return;
+            const before = this.root.scrollTop;
             span.scrollIntoView({ block: 'nearest' });
+            quiet = this.root.scrollTop === before ? quiet + 1 : 0;
             requestAnimationFrame(step);
         };
         step();

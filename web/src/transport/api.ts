@@ -1,9 +1,9 @@
 // The questions of a view as paths and words, and the answers' bytes as what they mean. Who carries them is another matter: HTTP, or
 // the messages of a notebook.
 import { bytes_of_base64 } from './base64';
-import { TransportError, metric_names } from './transport';
+import { TransportError, metric_names, unwanted } from './transport';
 import type {
-    Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Source, Tile, Tokens,
+    Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Source, Tile, Told, Tokens,
     Transport,
 } from './transport';
 
@@ -41,11 +41,11 @@ export abstract class ApiTransport implements Transport {
         return new Float32Array(await (await this.get(path, query)).arrayBuffer());
     }
     // Something that takes long is answered with 202 and how far it is until it is there.
-    private async waited(path: string, query: Query, progress?: (fraction: number) => void): Promise<Response> {
+    private async waited(path: string, query: Query, progress?: Told): Promise<Response> {
         for (let wait = 50; ; wait = Math.min(500, wait * 2)) {
             const answer = await this.get(path, query);
             if (answer.status !== 202) return answer;
-            progress?.((await answer.json()).progress ?? 0);
+            if (progress?.((await answer.json()).progress ?? 0) === false) throw new Error(unwanted);
             await new Promise((next) => setTimeout(next, wait));
         }
     }
@@ -70,7 +70,7 @@ export abstract class ApiTransport implements Transport {
     row(id: string, token: number, s: Selection) {
         return this.floats('row', with_selection({ r: id, t: token }, s));
     }
-    async column(id: string, token: number, s: Selection, progress?: (fraction: number) => void) {
+    async column(id: string, token: number, s: Selection, progress?: Told) {
         const answer = await this.waited('column', with_selection({ r: id, t: token }, s), progress);
         return new Float32Array(await answer.arrayBuffer());
     }
@@ -97,7 +97,7 @@ export abstract class ApiTransport implements Transport {
     head(id: string, layer: number, head: number): Promise<HeadDetail> {
         return this.json('head', { r: id, layer, head });
     }
-    async tile(id: string, s: Selection, level: number, x: number, y: number, progress?: (fraction: number) => void): Promise<Tile> {
+    async tile(id: string, s: Selection, level: number, x: number, y: number, progress?: Told): Promise<Tile> {
         const answer = await this.waited('tile', with_selection({ r: id, level, x, y }, s), progress);
         return { cells: new Uint16Array(await answer.arrayBuffer()) };
     }

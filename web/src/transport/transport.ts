@@ -138,6 +138,10 @@ export interface LiveEvent {
     pieces?: { id: number; text: string }[]; // of the prompt
 }
 
+// Told how far an answer is. What returns false wants it no more: the answer is then an Error `unwanted`.
+export type Told = (fraction: number) => boolean | void;
+export const unwanted = 'nobody waits for this any more';
+
 export interface Transport {
     readonly kind: 'server' | 'file' | 'widget';
     // False: needs a computation that this transport has nobody for (an exported file has no live view).
@@ -148,12 +152,12 @@ export interface Transport {
     row(id: string, token: number, selection: Selection): Promise<Float32Array>;
     // Element i: the weight that token `token` + i gives to `token`.
     // The first of a selection may be a pass through the recording.
-    column(id: string, token: number, selection: Selection, progress?: (fraction: number) => void): Promise<Float32Array>;
+    column(id: string, token: number, selection: Selection, progress?: Told): Promise<Float32Array>;
     scores(id: string, selection: Selection): Promise<Scores>;
     prune(id: string, selection: Selection, policy: Policy, budget: number): Promise<Uint8Array>; // 1: stays
     heads(id: string, progress: (fraction: number) => void): Promise<HeadMetrics>;
     head(id: string, layer: number, head: number): Promise<HeadDetail>;
-    tile(id: string, selection: Selection, level: number, x: number, y: number, progress?: (fraction: number) => void): Promise<Tile>;
+    tile(id: string, selection: Selection, level: number, x: number, y: number, progress?: Told): Promise<Tile>;
     health(id: string): Promise<Health>;
     // The mean of the rows that chose tokens [begin, end), summed over each source token; with `rollout`, through all layers.
     flow(id: string, selection: Selection, begin: number, end: number, rollout: boolean): Promise<Float32Array>;

@@ -46,7 +46,7 @@ export function FlowView({ opened }: { opened: Opened }) {
     const first_answer = n_prompt < opened.n ? n_prompt : Math.max(1, Math.floor(opened.n / 2));
     const answers = useMemo(() => spans_of(opened, first_answer, opened.n), [opened]);
     const asked = state.span.match(/^(\d+)-(\d+)$/);
-    const chosen = asked && Number(asked[1]) < Number(asked[2]) && Number(asked[2]) <= opened.n
+    const chosen = asked && Math.max(1, Number(asked[1])) < Number(asked[2]) && Number(asked[2]) <= opened.n
         ? { begin: Math.max(1, Number(asked[1])), end: Number(asked[2]) } : answers[0] ?? { begin: first_answer, end: opened.n };
     const sources = useMemo(() => [...spans_of(opened, 0, Math.min(first_answer, chosen.begin)),
         ...spans_of(opened, first_answer, Math.max(first_answer, chosen.begin))], [opened, chosen.begin]);

@@ -133,7 +133,7 @@ function CaptureHealth({ frames }: { frames: CaptureFrame[] }) {
                 : <span class="faint">{kinds.map((k) => `${frames.filter((f) => f.kind === k).length} ${k}`).join(', ')}; hover a token</span>}</p>
             <h3>Sum of all weights of a token: the number of rows, if they are weights (symmetric log scale)</h3>
             <Drawing class="small" label="Sum of each token" inputs={[frames, near]} draw={(c, width, height) => draw_sums(c, width, height, frames, near)} />
-            <h3>Layers that differ from one another (of {Math.max(...frames.map((f) => f.n_layer))}): fewer are copies</h3>
+            <h3>Layers that differ from one another (of {Math.max(...frames.map((f) => f.n_layer))}): the rest, grey, are copies</h3>
             <Drawing class="small" label="Distinct layers of each token" inputs={[frames, near]} draw={(c, width, height) => {
                 const most = Math.max(...frames.map((f) => f.n_layer), 1);
                 strip(c, width, height, frames, near, (f) => f.distinct_layers / most, (f) => f.distinct_layers < f.n_layer, String(most));
@@ -211,8 +211,10 @@ function strip(c: CanvasRenderingContext2D, width: number, height: number, frame
     c.fillText(most, 56, 14);
     c.fillText('0', 56, height - 4);
     frames.forEach((f, i) => {
+        const h = Math.max(3, share(f) * (height - 12));
+        c.fillStyle = colour('edge'); // as many as there should be
+        if (wrong(f)) c.fillRect(62 + i * w, 8, Math.max(0.7, w * 0.9), height - 12 - h);
         c.fillStyle = i === near ? colour('ink') : wrong(f) ? colour('warm') : colour('cool');
-        const h = Math.max(2, share(f) * (height - 12));
         c.fillRect(62 + i * w, height - 4 - h, Math.max(0.7, w * 0.9), h);
     });
 }

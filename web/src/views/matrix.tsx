@@ -37,12 +37,20 @@ export function MatrixView({ opened }: { opened: Opened }) {
         const step = Math.max(n / Math.max(1, width), n / Math.max(1, height), 1 / 12);
         return { x: -number_gutter * step, y: -gutter * step, step };
     };
-    const camera = () => parse_camera(store.get().camera) ?? fitted();
-    const move = (c: Camera) => {
+    // Some of the picture stays in sight, whatever a link says.
+    const clamped = (c: Camera): Camera => {
         const box = picture.current!;
         const step = Math.max(1 / 48, Math.min(c.step, 2 * fitted().step));
         const clamp = (at: number, size: number) => Math.max(-0.5 * size, Math.min(at, n - 0.5 * size));
-        store.set({ camera: [clamp(c.x, box.clientWidth * step), clamp(c.y, box.clientHeight * step), step].map((v) => +v.toPrecision(9)).join(',') });
+        return { x: clamp(c.x, box.clientWidth * step), y: clamp(c.y, box.clientHeight * step), step };
+    };
+    const camera = () => {
+        const said = parse_camera(store.get().camera);
+        return said ? clamped(said) : fitted();
+    };
+    const move = (to: Camera) => {
+        const c = clamped(to);
+        store.set({ camera: [c.x, c.y, c.step].map((v) => +v.toPrecision(9)).join(',') });
     };
     const zoom = (factor: number, px?: number, py?: number) => {
         const box = picture.current!;
@@ -67,8 +75,12 @@ export function MatrixView({ opened }: { opened: Opened }) {
     useEffect(() => {
         try {
             const made = new MatrixRenderer(picture.current!, n,
-                (level, x, y) => opened.transport.tile(opened.id, selection_of(store.get()), level, x, y, set_pass).then((tile) => {
-                    set_pass(1);
+                (level, x, y, wanted) => opened.transport.tile(opened.id, selection_of(store.get()), level, x, y, (fraction) => {
+                    if (!wanted()) return false;
+                    set_pass(fraction);
+                    return true;
+                }).then((tile) => {
+                    if (wanted()) set_pass(1);
                     return tile;
                 }), set_failure);
             renderer.current = made;

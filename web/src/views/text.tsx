@@ -62,7 +62,10 @@ export function TextView({ opened }: { opened: Opened }) {
     // What is made by hand is there in the same frame as the rest.
     useLayoutEffect(() => {
         pane.current = new TextPane(place.current!, { hover: set_hover, select: (token) => store.set({ token }) });
-        return () => pane.current!.end();
+        return () => {
+            pane.current!.end();
+            opened.leave_columns();
+        };
     }, []);
     useLayoutEffect(() => pane.current!.set(opened.runs, (token) => opened.tokens.generated[token] === 1), [opened]);
 
