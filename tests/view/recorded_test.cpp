@@ -237,7 +237,7 @@ TEST_F(Recorded, WhatWasComputedBeforeItGrewStays) {
     ASSERT_TRUE(before);
     const Selection s{2, 2, false};
     ASSERT_TRUE((*before)->prepare_denominators(s, {}));
-    auto grown = RecordedTensors::load(*recording_, size_t(1) << 30, {}, {nullptr, *before});
+    auto grown = RecordedTensors::load(*recording_, size_t(1) << 30, {}, {nullptr, *before, nullptr});
     ASSERT_TRUE(grown);
     EXPECT_FALSE((*grown)->has_denominators(s));
     for (const int32_t head : {2, 3}) { // of one there was a beginning

@@ -47,14 +47,17 @@ const heads = async (p) => { // the head that stands out
 async function picture(files, name, hash, ready, viewport = desk) {
     if (only && name !== only) return;
     const server = await startView(binary, files);
-    const page = await openPage(browser, `${server.url}${hash}`, { viewport });
-    await ready(page);
-    await page.waitForTimeout(500);
-    await page.screenshot({ path: join(out, `${name}.png`) });
-    wrong.push(...page.wrong.map((what) => `${name}: ${what}`));
-    if (await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)) wrong.push(`${name}: wider than its window`);
-    await page.context().close();
-    await server.stop();
+    try {
+        const page = await openPage(browser, `${server.url}${hash}`, { viewport });
+        await ready(page);
+        await page.waitForTimeout(500);
+        await page.screenshot({ path: join(out, `${name}.png`) });
+        wrong.push(...page.wrong.map((what) => `${name}: ${what}`));
+        if (await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)) wrong.push(`${name}: wider than its window`);
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
     console.log(join(out, `${name}.png`));
 }
 
@@ -74,7 +77,7 @@ async function all() {
         for (const theme of ['light', 'dark']) {
             const of = (view, files, words, ready) => picture(files, `${view}-${theme}-${size}`, `#theme=${theme}&${words}`, ready, viewport);
             for (const [view, ready] of Object.entries({ text: readers, heads, matrix: matrixReady, flow, health: verdict, compare: differences }))
-                await of(view, [recording, other], `view=${view}`, ready);
+                await of(view, [recording, other], `view=${view}&token=60`, ready);
             await of('h2o', [recording], 'tint=h2o&budget=0.4', textReady);
             await of('help', [recording], 'tint=readers&token=20', async (p) => { await textReady(p); await p.keyboard.press('?'); });
             await of('oscillation', [theirs], '', verdict);

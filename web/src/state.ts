@@ -49,7 +49,7 @@ const allowed: Partial<Record<keyof State, readonly string[]>> = {
 function number_of(name: string, text: string): number | undefined {
     const v = text.trim() === '' ? NaN : Number(text);
     if (name === 'budget') return v >= 0 ? Math.max(0.02, Math.min(1, v)) : undefined;
-    return Number.isSafeInteger(v) && v >= -1 ? v : undefined;
+    return Number.isSafeInteger(v) && (v >= -1 || name === 'token') ? v : undefined; // tokens count from the end as well
 }
 
 // Anything may stand in a link: what does not fit is left as it was.

@@ -153,6 +153,9 @@ void give_tile(const Request& request, Response& response, Viewed& viewed) {
     const view::AtWork at_work(viewed.courtesy());
     const auto tile = (**picture)->tile(static_cast<int32_t>(*level), *x, *y);
     if (!tile) return refuse(response, dialect, tile.error());
+    // Half of a causal model's picture is the future: of a tile in which nothing is nothing is sent.
+    if (std::all_of(tile->begin(), tile->end(), [](uint16_t half) { return half == 0; }))
+        return binary(response, std::vector<uint16_t>());
     binary(response, *tile);
 }
 

@@ -10,7 +10,7 @@
 #include <chrono>
 #include <filesystem>
 
-#include <sys/resource.h>
+#include <unistd.h>
 
 namespace attnscope::server {
 
@@ -27,7 +27,7 @@ int64_t now_ms() {
 Job::Job(Work work, int niceness) {
     thread_ = std::thread([this, work = std::move(work), niceness] {
         // Of this thread alone and of those it starts; a system that refuses loses nothing but its turn.
-        if (niceness > 0) (void)setpriority(PRIO_PROCESS, 0, niceness);
+        if (niceness > 0) (void)nice(niceness);
         Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
         try {
             made = work([this](double fraction) {

@@ -31,7 +31,7 @@ using Json = nlohmann::json;
 class Job {
 public:
     using Work = std::function<Result<Json>(const view::Progress&)>;
-    // niceness: what somebody waits for comes first.
+    // niceness, beside the program's own: what somebody waits for comes first.
     explicit Job(Work work, int niceness = 10);
     ~Job(); // stops it
     Job(const Job&) = delete;

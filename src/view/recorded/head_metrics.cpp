@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <mutex>
 #include <unordered_map>
@@ -16,36 +16,56 @@ namespace {
 
 constexpr int64_t local_columns = 8;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-constexpr size_t lanes = 8; // partial sums, so that the compiler may use vectors
-
-// -a ln a in float32, after Cephes' logf (public domain): relative error of the logarithm below 2e-7. 0 for a = 0.
-[[gnu::always_inline]] inline float minus_a_ln_a(float a) {
-    const auto bits = std::bit_cast<int32_t>(a < 1.1754944e-38f ? 1.1754944e-38f : a);
-    int32_t e = ((bits >> 23) & 0xff) - 126;
-    float m = std::bit_cast<float>((bits & 0x007fffff) | 0x3f000000); // [0.5, 1)
-    const bool low = m < 0.70710678f;
-    e -= low ? 1 : 0;
-    m = (low ? m + m : m) - 1.0f;
-    const float z = m * m;
-    float y = 7.0376836292E-2f;
-    y = y * m - 1.1514610310E-1f;
-    y = y * m + 1.1676998740E-1f;
-    y = y * m - 1.2420140846E-1f;
-    y = y * m + 1.4249322787E-1f;
-    y = y * m - 1.6668057665E-1f;
-    y = y * m + 2.0000714765E-1f;
-    y = y * m - 2.4999993993E-1f;
-    y = y * m + 3.3333331174E-1f;
-    y = y * m * z;
-    const auto fe = static_cast<float>(e);
-    y += -2.12194440e-4f * fe;
-    y += -0.5f * z;
-    return -a * (m + y + 0.693359375f * fe);
-}
+// Vectors of the compiler: which instructions they become is decided below.
+constexpr size_t lanes = 8;
+using Floats = float __attribute__((vector_size(32)));
+using Ints = int32_t __attribute__((vector_size(32)));
+using HalfFloats = float __attribute__((vector_size(16)));
+using Doubles = double __attribute__((vector_size(32)));
 
 struct Sums {
     double entropy = 0, mass = 0, first_moment = 0, second_moment = 0; // moments of the column
 };
+
+template <typename To, typename From> [[gnu::always_inline]] inline void copy_bits(To& to, const From& from) {
+    static_assert(sizeof to == sizeof from);
+    std::memcpy(&to, &from, sizeof to);
+}
+
+// Of the lanes before and behind the middle, as doubles.
+[[gnu::always_inline]] inline void widen(const Floats& v, Doubles& low, Doubles& high) {
+    const HalfFloats a = {v[0], v[1], v[2], v[3]}, b = {v[4], v[5], v[6], v[7]};
+    low = __builtin_convertvector(a, Doubles);
+    high = __builtin_convertvector(b, Doubles);
+}
+
+// -a ln a in float32, after Cephes' logf (public domain): relative error of the logarithm below 2e-7. 0 for a = 0.
+[[gnu::always_inline]] inline void minus_a_ln_a(const Floats& a, Floats& out) {
+    const Floats clipped = a < 1.1754944e-38f ? Floats{} + 1.1754944e-38f : a;
+    Ints bits, e;
+    copy_bits(bits, clipped);
+    e = ((bits >> 23) & 0xff) - 126;
+    const Ints mantissa = (bits & 0x007fffff) | 0x3f000000;
+    Floats m; // [0.5, 1)
+    copy_bits(m, mantissa);
+    const auto low = m < 0.70710678f; // -1 where it is
+    e += low;
+    m = (low ? m + m : m) - 1.0f;
+    const Floats z = m * m;
+    Floats y = m * 7.0376836292E-2f;
+    y = (y - 1.1514610310E-1f) * m;
+    y = (y + 1.1676998740E-1f) * m;
+    y = (y - 1.2420140846E-1f) * m;
+    y = (y + 1.4249322787E-1f) * m;
+    y = (y - 1.6668057665E-1f) * m;
+    y = (y + 2.0000714765E-1f) * m;
+    y = (y - 2.4999993993E-1f) * m;
+    y = (y + 3.3333331174E-1f) * m * z;
+    const Floats fe = __builtin_convertvector(e, Floats);
+    y += -2.12194440e-4f * fe;
+    y += -0.5f * z;
+    out = -a * (m + y + 0.693359375f * fe);
+}
 
 // Compiled for the vectors of newer processors as well; the loader chooses. Not under sanitizers, whose start comes after that.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) &&                           \
@@ -54,33 +74,33 @@ __attribute__((target_clones("arch=haswell", "default")))
 #endif
 Sums
 sums_of(std::span<const float> row) {
-    double e[lanes] = {}, w[lanes] = {}, m1[lanes] = {}, m2[lanes] = {};
-    const size_t n = row.size();
-    size_t j = 0;
-    for (; j + lanes <= n; j += lanes) {
-        for (size_t k = 0; k < lanes; ++k) {
-            const float a = row[j + k];
-            const double at = static_cast<double>(static_cast<int32_t>(j + k));
-            const double weighted = double(a) * at;
-            e[k] += double(minus_a_ln_a(a));
-            w[k] += double(a);
+    Doubles e[2] = {}, w[2] = {}, m1[2] = {}, m2[2] = {};
+    Doubles at[2] = {{0, 1, 2, 3}, {4, 5, 6, 7}};
+    for (size_t j = 0; j < row.size(); j += lanes) {
+        Floats a = {}, own;
+        if (j + lanes <= row.size())
+            std::memcpy(&a, row.data() + j, sizeof a);
+        else
+            std::memcpy(&a, row.data() + j, (row.size() - j) * sizeof(float)); // the rest weighs nothing
+        minus_a_ln_a(a, own);
+        Doubles weight[2], entropy[2];
+        widen(a, weight[0], weight[1]);
+        widen(own, entropy[0], entropy[1]);
+        for (size_t k = 0; k < 2; ++k) {
+            const Doubles weighted = weight[k] * at[k];
+            e[k] += entropy[k];
+            w[k] += weight[k];
             m1[k] += weighted;
-            m2[k] += weighted * at;
+            m2[k] += weighted * at[k];
+            at[k] += double(lanes);
         }
-    }
-    for (; j < n; ++j) {
-        const double weighted = double(row[j]) * double(j);
-        e[0] += double(minus_a_ln_a(row[j]));
-        w[0] += double(row[j]);
-        m1[0] += weighted;
-        m2[0] += weighted * double(j);
     }
     Sums s;
     for (size_t k = 0; k < lanes; ++k) {
-        s.entropy += e[k];
-        s.mass += w[k];
-        s.first_moment += m1[k];
-        s.second_moment += m2[k];
+        s.entropy += e[k / 4][k % 4];
+        s.mass += w[k / 4][k % 4];
+        s.first_moment += m1[k / 4][k % 4];
+        s.second_moment += m2[k / 4][k % 4];
     }
     return s;
 }

@@ -48,6 +48,7 @@ void main() {
 
 interface Held {
     texture?: WebGLTexture;
+    empty: boolean; // there, and nothing to draw
     pending: boolean;
     failed: boolean;
     used: number;
@@ -192,6 +193,7 @@ export class MatrixRenderer {
         for (let up = level; up < this.levels; ++up) {
             const scale = 2 ** (up - level);
             const held = this.tiles.get(`${up}/${Math.floor(tx / scale)}/${Math.floor(ty / scale)}`);
+            if (held?.empty) return;
             if (!held?.texture) continue;
             held.used = this.clock;
             const { gl } = this;
@@ -209,21 +211,21 @@ export class MatrixRenderer {
 
     private want(level: number, tx: number, ty: number) {
         const key = `${level}/${tx}/${ty}`;
-        let held = this.tiles.get(key);
-        if (held) {
-            held.used = this.clock;
+        const there = this.tiles.get(key);
+        if (there) {
+            there.used = this.clock;
             return;
         }
         // Nothing lies above the diagonal of a causal model; a tile wholly above it is asked for all the same, for models
-        // whose prompts see later tokens: the answer of zeros is quick.
+        // whose prompts see later tokens: the answer that nothing is there is quick.
         if (this.pending >= most_pending) return;
-        const asked: Held = { pending: true, failed: false, used: this.clock };
-        held = asked;
+        const held: Held = { empty: false, pending: true, failed: false, used: this.clock };
         this.tiles.set(key, held);
         ++this.pending;
-        this.ask(level, tx, ty, () => this.wants(key, asked)).then((tile) => {
+        this.ask(level, tx, ty, () => this.wants(key, held)).then((tile) => {
             if (!this.wants(key, held)) return;
-            held.texture = this.upload(tile);
+            if (tile.cells.length === 0) held.empty = true;
+            else held.texture = this.upload(tile);
         }, (error) => {
             held.failed = true;
             if (this.wants(key, held)) this.on_error(String(error?.message ?? error));

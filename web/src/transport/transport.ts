@@ -85,7 +85,7 @@ export type Policy = 'brightness' | 'h2o' | 'snapkv' | 'tova';
 
 // 256 x 256 cells, (query, key), each the mean and the maximum of 2^level x 2^level weights.
 export interface Tile {
-    cells: Uint16Array; // half floats: mean, max, mean, max, ...
+    cells: Uint16Array; // half floats: mean, max, mean, max, ...; empty where all of them are 0
 }
 export const tile_size = 256;
 

@@ -110,6 +110,11 @@ function draw_witnesses(c: CanvasRenderingContext2D, width: number, height: numb
     c.fillText(`token ${n - 1}`, width - 10, height - 3);
 }
 
+const most_of = (frames: CaptureFrame[], of: (f: CaptureFrame) => number) => frames.reduce((most, f) => Math.max(most, of(f)), -Infinity);
+
+// NaN and infinities come as null.
+const number = (v: number | null, digits: number) => (v === null || !Number.isFinite(v) ? 'no number' : v.toPrecision(digits));
+
 // What cannot be attention stands out by more than its colour: it is drawn below the line as well.
 const sound = (kind: string) => kind === 'probabilities';
 
@@ -122,22 +127,28 @@ function CaptureHealth({ frames }: { frames: CaptureFrame[] }) {
         set_near(i >= 0 && i < n ? i : -1);
     };
     const at = near >= 0 ? frames[near] : undefined;
+    const repeats = frames.filter((f) => f.repeat >= 0).length;
     const kinds = [...new Set(frames.map((f) => f.kind))];
     return (
         <>
             <h3>Smallest and largest value of each token (bars; symmetric log scale)</h3>
             <Drawing label="Smallest and largest value of each token" inputs={[frames, near]} on={{ move: pick, leave: () => set_near(-1) }}
                 draw={(c, width, height) => draw_values(c, width, height, frames, near)} />
-            <p>{at ? <>token {at.number}: <strong class={sound(at.kind) ? 'good' : 'bad'}>{at.kind}</strong>, {at.min.toPrecision(4)} to {at.max.toPrecision(4)},
-                sum {at.sum.toPrecision(6)}, {at.distinct_layers} of {at.n_layer} layers differ; keep: {at.keep}</>
+            <p>{at ? <>token {at.number}: <strong class={sound(at.kind) ? 'good' : 'bad'}>{at.kind}</strong>, {number(at.min, 4)} to {number(at.max, 4)},
+                sum {number(at.sum, 6)}, {at.distinct_layers} of {at.n_layer} layers differ{at.repeat >= 0 && <strong class="bad">, the numbers of token {frames[at.repeat]?.number} again</strong>}; keep: {at.keep}</>
                 : <span class="faint">{kinds.map((k) => `${frames.filter((f) => f.kind === k).length} ${k}`).join(', ')}; hover a token</span>}</p>
             <h3>Sum of all weights of a token: the number of rows, if they are weights (symmetric log scale)</h3>
             <Drawing class="small" label="Sum of each token" inputs={[frames, near]} draw={(c, width, height) => draw_sums(c, width, height, frames, near)} />
-            <h3>Layers that differ from one another (of {Math.max(...frames.map((f) => f.n_layer))}): the rest, grey, are copies</h3>
+            <h3>Layers that differ from one another (of {most_of(frames, (f) => f.n_layer)}): the rest, grey, are copies</h3>
             <Drawing class="small" label="Distinct layers of each token" inputs={[frames, near]} draw={(c, width, height) => {
-                const most = Math.max(...frames.map((f) => f.n_layer), 1);
+                const most = Math.max(1, most_of(frames, (f) => f.n_layer));
                 strip(c, width, height, frames, near, (f) => f.distinct_layers / most, (f) => f.distinct_layers < f.n_layer, String(most));
             }} />
+            {repeats > 0 && <>
+                <h3 class="repeats">{repeats === 1 ? 'One token has' : `${repeats} tokens have`} the numbers of an earlier one again (arcs lead to it)</h3>
+                <Drawing class="small" label={`Tokens that repeat an earlier one: ${repeats}`} inputs={[frames, near]} on={{ move: pick, leave: () => set_near(-1) }}
+                    draw={(c, width, height) => draw_repeats(c, width, height, frames, near)} />
+            </>}
         </>
     );
 }
@@ -183,15 +194,15 @@ function draw_values(c: CanvasRenderingContext2D, width: number, height: number,
 
 function draw_sums(c: CanvasRenderingContext2D, width: number, height: number, frames: CaptureFrame[], near: number) {
     const values = frames.map((f) => signed_log(f.sum));
-    const [low, high] = [Math.min(0, ...values), Math.max(1, ...values)];
+    const [low, high] = [values.reduce((a, b) => Math.min(a, b), 0), values.reduce((a, b) => Math.max(a, b), 1)];
     const y = (v: number) => 8 + (1 - (v - low) / (high - low)) * (height - 16);
     const w = (width - 72) / frames.length;
     c.font = '11px system-ui';
     c.textAlign = 'right';
     c.fillStyle = colour('faint');
-    const most = Math.max(...frames.map((f) => f.sum));
-    const least = Math.min(...frames.map((f) => f.sum));
-    c.fillText(most.toPrecision(3), 56, y(signed_log(most)) + 4);
+    const most = most_of(frames, (f) => f.sum);
+    const least = -most_of(frames, (f) => -f.sum);
+    c.fillText(number(most, 3), 56, y(signed_log(most)) + 4);
     if (least < 0) c.fillText(least.toExponential(1), 56, y(signed_log(least)));
     c.strokeStyle = colour('edge');
     c.strokeRect(62, y(0), width - 72, 0.5);
@@ -199,6 +210,25 @@ function draw_sums(c: CanvasRenderingContext2D, width: number, height: number, f
         c.fillStyle = i === near ? colour('ink') : sound(f.kind) ? colour('cool') : colour('warm');
         const at = y(values[i]);
         c.fillRect(62 + i * w, Math.min(at, y(0)), Math.max(0.7, w * 0.9), Math.max(1, Math.abs(at - y(0))));
+    });
+}
+
+function draw_repeats(c: CanvasRenderingContext2D, width: number, height: number, frames: CaptureFrame[], near: number) {
+    const w = (width - 72) / frames.length;
+    const ground = height - 8;
+    c.strokeStyle = colour('edge');
+    c.strokeRect(62, ground, width - 72, 0.5);
+    frames.forEach((f, i) => {
+        if (f.repeat < 0) return;
+        const from = 62 + (f.repeat + 0.5) * w;
+        const to = 62 + (i + 0.5) * w;
+        c.strokeStyle = i === near ? colour('ink') : colour('bad');
+        c.lineWidth = i === near ? 2 : 1;
+        c.beginPath();
+        c.ellipse((from + to) / 2, ground, Math.max(0.5, (to - from) / 2), Math.min(height - 16, 8 + (to - from) / 4), 0, Math.PI, 2 * Math.PI);
+        c.stroke();
+        c.fillStyle = c.strokeStyle;
+        c.fillRect(to - Math.max(1, w / 2), ground, Math.max(2, w), 6);
     });
 }
 
