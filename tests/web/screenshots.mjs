@@ -12,12 +12,13 @@ import { matrixReady, openPage, run, startBrowser, startView, textReady } from '
 const [binary, out, only] = process.argv.slice(2);
 const work = mkdtempSync(join(tmpdir(), 'pictures-'));
 mkdirSync(out, { recursive: true });
-const captured = (name, options) => {
+const captured = (name, prompt, options = []) => {
     const path = join(work, name);
-    run(binary, ['capture', '-m', 'smollm2', '--chat', '--temp', '0', '-n', '160', '-p', 'Why is the sky blue?', '-o', path, ...options]);
+    run(binary, ['capture', '-m', 'smollm2', '--chat', '--temp', '0', '-n', '160', '-p', prompt, '-o', path, ...options]);
     return path;
 };
-const recording = process.env.RECORDING ?? captured('sky.attn', []);
+const why = 'Why is the sky blue?';
+const recording = process.env.RECORDING ?? captured('sky.attn', why);
 const theirs = join(work, 'oscillation.npy');
 const oscillation = fileURLToPath(new URL('oscillation.mjs', import.meta.url));
 if (spawnSync(process.execPath, [oscillation, theirs], { stdio: 'inherit' }).status !== 0) throw new Error('oscillation.mjs failed');
@@ -62,16 +63,18 @@ async function picture(files, name, hash, ready, viewport = desk) {
 }
 
 async function documents() {
-    await picture([recording], 'view-text', '#token=-32&theme=light', readers);
-    await picture([recording], 'view-heads', '#view=heads&x=previous&y=induction&c=first&theme=dark', heads);
-    await picture([recording], 'view-matrix', '#view=matrix&theme=dark', matrixReady);
+    // An answer that says the same again and again: heads of induction find what stood there before.
+    const repeating = process.env.RECORDING ?? captured('lighthouses.attn', 'Tell me three facts about lighthouses. Say for each of them how people came to know it.');
+    await picture([recording], 'view-text', '#token=150&theme=light', readers);
+    await picture([repeating], 'view-heads', '#view=heads&x=previous&y=induction&c=first&theme=dark', heads);
+    await picture([repeating], 'view-matrix', '#view=matrix&theme=dark', matrixReady);
     await picture([recording], 'view-flow', '#view=flow&theme=light', flow);
-    await picture([recording], 'view-phone', '#token=-32&theme=dark', readers, phone);
+    await picture([recording], 'view-phone', '#token=150&theme=dark', readers, phone);
     await picture([theirs], 'view-oscillation', '#theme=light', verdict);
 }
 
 async function all() {
-    const other = captured('q8.attn', ['--cache-type-k', 'q8_0', '--flash-attn', 'on']);
+    const other = captured('q8.attn', why, ['--cache-type-k', 'q8_0', '--flash-attn', 'on']);
     const differences = (p) => p.waitForSelector('.differences td', { timeout: 60000 });
     for (const [size, viewport] of [['desk', desk], ['phone', phone]]) {
         for (const theme of ['light', 'dark']) {

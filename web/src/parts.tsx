@@ -12,7 +12,7 @@ export function is_dark(): boolean {
 }
 
 // A map's colours with the numbers they stand for.
-export function Legend({ map, scale, what }: { map: MapName; scale: Scale; what: string }) {
+export function Legend({ map, scale, what, number = percent }: { map: MapName; scale: Scale; what: string; number?: (v: number) => string }) {
     const ref = useRef<HTMLCanvasElement>(null);
     const dark = is_dark();
     useEffect(() => {
@@ -26,9 +26,9 @@ export function Legend({ map, scale, what }: { map: MapName; scale: Scale; what:
     return (
         <figure class="legend">
             <figcaption>{what}</figcaption>
-            <canvas ref={ref} width={256} height={1} role="img" aria-label={`colours from ${percent(unshade(0, scale))} to ${percent(scale.largest)}`} />
+            <canvas ref={ref} width={256} height={1} role="img" aria-label={`colours from ${number(unshade(0, scale))} to ${number(scale.largest)}`} />
             <div class="ticks">
-                {ticks.map((at) => <span key={at}>{at === 0 && scale.log ? '≤ ' : ''}{percent(unshade(at, scale))}</span>)}
+                {ticks.map((at) => <span key={at}>{at === 0 && scale.log ? '≤ ' : ''}{number(unshade(at, scale))}</span>)}
             </div>
         </figure>
     );

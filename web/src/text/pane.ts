@@ -153,31 +153,34 @@ export class TextPane {
             this.block_of.push(this.blocks.length - 1);
             block.last = at + 1;
             for (let token = run.first; token <= run.last; ++token) this.run_of[token] = at;
-            if (block.filled) block.element.append(this.element_of(at));
+            if (block.filled) block.element.append(...this.nodes_of(at));
             else texts.set(block, (texts.get(block) ?? '') + text_of(run));
             block.painted = 0;
         }
         for (const [block, text] of texts) (block.element.firstChild as Text).appendData(text);
     }
 
-    private element_of(r: number): HTMLElement {
+    // Its element, and behind it the line break that it ends with: inside, an outline would go on in the next line.
+    private nodes_of(r: number): Node[] {
         const run = this.runs[r];
+        const text = text_of(run);
+        const breaks = text.endsWith('\n');
         const span = document.createElement('span');
-        span.append(document.createTextNode(text_of(run)));
+        span.append(document.createTextNode(breaks ? text.slice(0, -1) : text));
         span.className = 'tok' + (this.generated(run.first) ? ' gen' : '') + (is_special(run.text) ? ' special' : '');
         span.dataset.run = String(r);
         this.spans[r] = span;
         this.looks[r] = undefined;
-        return span;
+        return breaks ? [span, document.createTextNode('\n')] : [span];
     }
 
     private fill(block: Block) {
         if (block.filled) return;
         block.filled = true;
         block.painted = 0;
-        const elements: HTMLElement[] = [];
-        for (let r = block.first; r < block.last; ++r) elements.push(this.element_of(r));
-        block.element.replaceChildren(...elements);
+        const nodes: Node[] = [];
+        for (let r = block.first; r < block.last; ++r) nodes.push(...this.nodes_of(r));
+        block.element.replaceChildren(...nodes);
         this.filled.push(block);
         this.empty_others();
     }

@@ -140,6 +140,7 @@ export function FlowView({ opened }: { opened: Opened }) {
             {flow.loading && !flow.fresh && <Waiting what="Computing" />}
             <div class="flow-main" ref={main}>
                 <div class="sources">
+                    <h3>What was read</h3>
                     {sources.map((span, i) => (
                         <div class="flow-span" key={span.begin} data-span={i}>
                             {shares && <span class="share warm-text">{percent(shares.each[i])}</span>}<bdi>{visible(span.text).slice(0, 2000)}</bdi>
@@ -148,6 +149,7 @@ export function FlowView({ opened }: { opened: Opened }) {
                 </div>
                 <div class="ribbons"><canvas ref={ribbons} role="img" aria-label="Ribbons from what was read to the chosen span; the numbers stand beside the spans" /></div>
                 <div class="answers">
+                    <h3>By which part of the answer: choose</h3>
                     {place < 0 && <div class="flow-span chosen"><bdi>{Array.from({ length: Math.min(400, chosen.end - chosen.begin) }, (_, i) => opened.run_of[chosen.begin + i])
                         .filter((r, i, all) => all.indexOf(r) === i).map((r) => visible(opened.runs[r].text)).join('')}</bdi></div>}
                     {answers.map((span, i) => (

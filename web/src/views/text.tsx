@@ -91,16 +91,17 @@ export function TextView({ opened }: { opened: Opened }) {
 
     const fresh = weights && (state.tint === 'reads' ? row.fresh : state.tint === 'readers' ? column.fresh : scores.fresh);
 
+    // Sums over many rows are no shares of one.
+    const sums = state.tint === 'brightness' || state.tint === 'total' || state.tint === 'h2o';
+    const unit = (w: number, digits: number) => (sums ? String(Number(w.toPrecision(digits))) : percent(w));
     const scale: Scale = { largest: weights ? largest(weights) : 0, log: state.log, decades: text_decades };
     const map: MapName = state.tint === 'readers' ? 'cool' : 'warm';
     useLayoutEffect(() => {
         if (!weights) return;
         const shades = new Float32Array(opened.n);
         for (let j = 0; j < weights.length && j < opened.n; ++j) shades[j] = shade(weights[j], scale);
-        const unit = state.tint === 'brightness' || state.tint === 'total' || state.tint === 'h2o'
-            ? (w: number) => w.toPrecision(5) : percent;
         pane.current!.paint({ shades, lut: lut(map, is_dark()), kept: by_policy ? kept.value : undefined,
-            title: (j) => `${j}: ${j < weights.length ? unit(weights[j]) : 'later'}` });
+            title: (j) => `${j}: ${j < weights.length ? unit(weights[j], 5) : 'later'}` });
     }, [weights, state.log, state.theme, kept.value, by_policy, opened]);
     useLayoutEffect(() => pane.current!.mark(focus, hover < 0), [focus, hover, opened]);
 
@@ -149,7 +150,7 @@ export function TextView({ opened }: { opened: Opened }) {
                 <aside class="side" aria-label="Selected token">
                     <Inspector opened={opened} token={read?.token ?? focus} reads={reads} readers={readers} column={later?.weights} pass={pass}
                         row={row.fresh || read?.token !== focus ? read?.weights : undefined} />
-                    {weights && <Legend map={map} scale={scale} what={tints.find(([t]) => t === state.tint)![1]} />}
+                    {weights && <Legend map={map} scale={scale} number={(w) => unit(w, 3)} what={tints.find(([t]) => t === state.tint)![1] + (sums ? ' (sum of weights)' : '')} />}
                 </aside>
             </div>
         </div>
