@@ -5,12 +5,15 @@ import type { Run } from './text/pieces';
 import { unwanted } from './transport/transport';
 import type { Info, Selection, Tokens, Transport } from './transport/transport';
 
+const key_of = (what: string, token: number, s: Selection) => `${what}${token}/${s.layer}/${s.head}/${s.reduce}`;
+
 export class Opened {
     readonly runs: Run[];
     readonly run_of: Int32Array; // token: its run
     private rows = new Map<string, Promise<Float32Array>>();
     private column_in_hand?: Promise<Float32Array>;
     private columns_asked = 0;
+    private column_awaited = ''; // the key of the one that is not there yet
 
     constructor(readonly transport: Transport, readonly id: string, readonly info: Info, readonly tokens: Tokens) {
         this.runs = runs_of(tokens.ids, tokens.pieces);
@@ -31,11 +34,20 @@ export class Opened {
         return this.remember('r', token, s, () => this.transport.row(this.id, token, s));
     }
     column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
-        return this.remember('c', token, s, () => this.next_column(token, s, progress));
+        const key = key_of('c', token, s);
+        if (key !== this.column_awaited && !this.rows.has(key)) {
+            this.leave_columns();
+            this.column_awaited = key;
+        }
+        const column = this.remember('c', token, s, () => this.next_column(token, s, progress));
+        column.then(() => { if (this.column_awaited === key) this.column_awaited = ''; }, () => undefined);
+        return column;
     }
-    // Nobody looks at columns any more: a pass for one that is not there yet need not go on.
+    // Nobody looks at the column that is not there yet: its pass need not go on, and whoever asks for it again asks anew.
     leave_columns() {
         ++this.columns_asked;
+        if (this.column_awaited !== '') this.rows.delete(this.column_awaited);
+        this.column_awaited = '';
     }
     // One at a time, and of those that wait the newest: the first column of a long recording is a pass through all of it, and a
     // browser that waits for six of them asks for nothing else.
@@ -58,13 +70,14 @@ export class Opened {
     }
     // At most 64 rows: memory stays where it is however long somebody looks.
     private remember(what: string, token: number, s: Selection, ask: () => Promise<Float32Array>): Promise<Float32Array> {
-        const key = `${what}${token}/${s.layer}/${s.head}/${s.reduce}`;
+        const key = key_of(what, token, s);
         let row = this.rows.get(key);
         if (row) {
             this.rows.delete(key);
         } else {
             row = ask();
-            row.catch(() => this.rows.delete(key));
+            const asked = row;
+            row.catch(() => { if (this.rows.get(key) === asked) this.rows.delete(key); });
         }
         this.rows.set(key, row);
         if (this.rows.size > 64) this.rows.delete(this.rows.keys().next().value!);
