@@ -1,5 +1,5 @@
 // Every view of the page on a real recording, live on a real server, and as a file from the disk; texts of strangers.
-//   node view.test.mjs ATTNSCOPE MADE_RECORDING
+//   node view.test.mjs ATTNSCOPE MADE_RECORDING [PART,PART]
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
@@ -674,7 +674,7 @@ async function widget() {
 const only = process.argv[4];
 try {
     for (const part of [onARecording, slowAnswers, saved, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
-        if (only && part.name !== only) continue;
+        if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();
         console.log(`${part.name}: good (${Date.now() - start} ms)`);
