@@ -225,7 +225,7 @@ private:
     void see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const;
     void take_token(Batch& batch, size_t layer, int64_t token) const;
     static void bring_keys_together(Batch& batch, size_t layer);
-    LayerInfo describe(const AttentionNode& node) const;
+    void describe(const AttentionNode& node, LayerInfo& info) const;
     void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 

@@ -86,18 +86,18 @@ int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
     return static_cast<int32_t>(batch.groups.size()) - 1;
 }
 
-LayerInfo Collector::describe(const AttentionNode& node) const {
-    LayerInfo info;
+// Into `info`, which is as it was made: this is done for every layer of every token.
+void Collector::describe(const AttentionNode& node, LayerInfo& info) const {
     info.layer = node.layer;
     info.absent = node.refusal;
-    if (!node.refusal.empty()) return info;
+    if (!node.refusal.empty()) return;
     if (!can_be_multiplied(node)) {
         info.absent = std::string("keys of type ") + ggml().type_name(type(node.k)) + " are not supported";
-        return info;
+        return;
     }
     if (!can_be_read(type(node.v))) {
         info.absent = std::string("values of type ") + ggml().type_name(type(node.v)) + " are not supported";
-        return info;
+        return;
     }
     info.n_head = static_cast<int32_t>(ne(node.q, 2));
     info.n_head_kv = static_cast<int32_t>(ne(node.k, 2));
@@ -115,8 +115,7 @@ LayerInfo Collector::describe(const AttentionNode& node) const {
         ggml().backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
     }
     if (node.bias && !geometry_known_ && !read_relative_bias(node, info))
-        return refused(info, "its added bias is of a type that is not supported");
-    return info;
+        info = refused(info, "its added bias is of a type that is not supported");
 }
 
 // The layer whose keys `node` reads, seen before; none where nobody stores them.
@@ -181,7 +180,7 @@ void Collector::see_bias(Batch& batch, const AttentionNode& node, int32_t group,
 void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
     const auto index = static_cast<int32_t>(batch.layers.size());
     Batch::Layer layer;
-    layer.info = describe(node);
+    describe(node, layer.info);
     layer.info.k_layer = index;
     if (layer.info.captured() && node.graph_keys) {
         layer.info.key_source = KeySource::graph;

@@ -120,6 +120,8 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
                                        device ? tokens_a_head : 1);
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
+    batch.layers.reserve(found.nodes.size());
+    arriving->sources.reserve(found.nodes.size());
     for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
     collector_.check(batch);
     bool some_on_device = false;

@@ -110,7 +110,7 @@ def llm_command(base):
         assert json.loads(ask("--schema", json.dumps(SCHEMA)))["city"]
 
 
-# What the pages of KoboldAI Lite and SillyTavern send, as their network panel shows it.
+# What the pages of KoboldAI Lite and SillyTavern send, as far as their fields are known.
 LITE = {"n": 1, "max_context_length": 1024, "max_length": 12, "rep_pen": 1.05, "temperature": 0.75, "top_p": 0.92, "top_k": 100, "top_a": 0,
         "typical": 1, "tfs": 1, "rep_pen_range": 360, "rep_pen_slope": 0.7, "sampler_order": [6, 0, 1, 3, 4, 2, 5], "memory": "",
         "trim_stop": True, "genkey": "KCPP7391", "min_p": 0, "dynatemp_range": 0, "dynatemp_exponent": 1, "smoothing_factor": 0,
