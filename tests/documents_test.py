@@ -53,7 +53,7 @@ for page in pages:
                 continue
             if not re.search(r"[A-Z]{4}", path) and not list(root.glob(path)) and not list(root.glob(path + ".*")):
                 said(page, f"no file {path}")
-        for verb in re.findall(r"(?:^|\n|&& |\$ |bin/)attnscope ([a-z]+)\b", piece):
+        for verb in re.findall(r"(?:^|\n|&& |\$ |bin/)attnscope ([a-z]+)\b(?!/)", piece):  # bin/attnscope FOLDER/... is an argument
             if verb not in verbs:
                 said(page, f"no verb {verb}")
         for target in re.findall(r"(?:^|\n|&& )make ([a-z-]+)\b", piece):
