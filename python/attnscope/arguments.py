@@ -35,9 +35,13 @@ def text(value: Any, name: str) -> str:
 
 def path(value: Any, name: str = "a path") -> str:
     try:
-        return os.fsdecode(value)
+        decoded = os.fsdecode(value)
+        decoded.encode()
     except TypeError:
         raise WrongType(f"{name} must be a text or a pathlib.Path, not {reprlib.repr(value)}") from None
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{name} must be UTF-8, which {reprlib.repr(value)} is not: rename the file") from None
+    return decoded
 
 
 def items(value: Any, name: str) -> list:

@@ -32,6 +32,11 @@ def diagnose(capture: Any, *, shape: Sequence[int] = (), array: str = "", learne
         return Diagnosis(_core.diagnose_path(path_of(capture), sizes, text(array, "array")))
     core = getattr(capture, "_core", None)
     if isinstance(core, _core.Recording):
+        if core.sequence != 0:
+            raise Unsupported(
+                f"sequence {core.sequence} of {core.path}: diagnose() reads a recording's first one. "
+                f"`attnscope export --sequence {core.sequence} --to npy` writes a folder that it reads"
+            )
         return Diagnosis(_core.diagnose_path(core.path, [], ""))
     if isinstance(capture, tuple) and capture and all(getattr(c, "ndim", 0) == 4 for c in capture):
         return _of_tokens(_from_layers([_numpy(c) for c in capture]), "float32", True, capture[0].shape[2], learned_sinks)

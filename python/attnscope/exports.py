@@ -52,16 +52,27 @@ class Exports:
         interchange.to_zarr(self, path, layers, overwrite)
 
     def save(self: Run, path: str | os.PathLike[str], *, overwrite: bool = False) -> Run:
-        """Copies the recording to ``path``, which stays; the copy, open."""
+        """Copies the recording, with all its sequences, to ``path``, which stays; the copy, open at the same sequence.
+
+        The copy is written beside ``path`` and takes its place when it is whole and opens.
+        """
         if not self.complete:
             raise InvalidArgument(f"{self.path} is not complete: its newest tokens may lie beside it, and a copy would lack them")
         path = path_of(path)
         if os.path.exists(path) and not overwrite:
             raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise InvalidArgument(f"{path} is no regular file")
+        beside = f"{path}.{os.getpid()}.part"
         try:
-            shutil.copyfile(self.path, path)
-        except shutil.SameFileError:
-            raise InvalidArgument(f"{path} is this recording itself") from None
+            if os.path.exists(path) and os.path.samefile(self.path, path):
+                raise InvalidArgument(f"{path} is this recording itself")
+            shutil.copyfile(self.path, beside)
+            type(self)(beside, sequence=self.sequence).close()
+            os.replace(beside, path)
         except OSError as e:
-            raise IOFailed(f"cannot copy {self.path} to {path}: {e.strerror}") from e
-        return type(self)(path)
+            raise IOFailed(f"cannot copy {self.path} to {path}: {e.strerror or e}") from e
+        finally:
+            if os.path.exists(beside):
+                os.unlink(beside)
+        return type(self)(path, sequence=self.sequence)

@@ -7,6 +7,7 @@ booleans, ``...`` and ``None`` means what it means there.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ def _as_array(part: Any) -> Any:
     array = as_array(part, "an index")
     if array.size == 0 and not isinstance(part, np.ndarray):
         array = array.astype(np.intp)
-    if array.dtype == bool or np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind in "biu":  # np.timedelta64 calls itself an integer, too
         return array
     if array.dtype == object and all(isinstance(n, int) for n in array.flat):
         raise OutOfRange("the numbers of an index must be below 2^63")
@@ -192,3 +193,13 @@ def checked(part: Any, size: int, name: str) -> Any:
     if array.dtype != bool and array.size and (array.min() < -size or array.max() >= size):
         raise InvalidArgument(f"there are {size} {name}s; {name}={part!r} is out of range")
     return array
+
+
+def plain(part: Any) -> Any:
+    """What says that it is a number (``__index__``) as an int; everything else as it is."""
+    if part is None or isinstance(part, (bool, np.bool_, np.ndarray)):
+        return part
+    try:
+        return operator.index(part)
+    except TypeError:
+        return part

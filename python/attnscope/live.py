@@ -49,6 +49,9 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         options = {**options, "prompt_rows": None if rows == "all" else 0}
     elif rows is not None:
         options = {**options, "prompt_rows": whole(rows, "prompt_rows", 0)}
+    for name, low, high in (("n_threads", 0, 1024), ("n_ctx", 0, 1 << 24), ("n_batch", 1, 1 << 16)):  # as the command's
+        if options.get(name) is not None:
+            options = {**options, name: whole(options[name], name, low, high)}
     if options.get("n_predict") is not None:
         options = {**options, "n_predict": whole(options["n_predict"], "n_predict", -1, 2**31 - 1)}
     return (
@@ -75,7 +78,7 @@ class Session:
             raise InvalidArgument(f"{', '.join(generate)}: an option of generate(), not of the session")
         # Models that write no text are read into a file only: their tokens see each other, so that no row is there before the last.
         self._core = _core.Session(find_model(model), {**session, "only_read": _only_read})
-        self._running: Generation | None = None
+        self._running: _Engine | None = None
 
     def generate(
         self,
@@ -99,10 +102,25 @@ class Session:
         session, generate = _split(options)
         if session:
             raise InvalidArgument(f"{', '.join(session)}: an option of the session, not of generate()")
-        if self._running is not None:
-            self._running.close()
-        self._running = Generation(self._core, self._tokens(prompt, chat, bool(parse_special)), generate, bool(prompt_frames), function(on_text, "on_text"))
-        return self._running
+        self._end("generate()")
+        tokens = self._tokens(prompt, chat, bool(parse_special))
+        self._running = _Engine(self._core, tokens, generate, bool(prompt_frames), function(on_text, "on_text"))
+        return Generation(self._running)
+
+    def _end(self, what: str) -> None:
+        """Ends what is generating; returns when it has ended."""
+        if self._running is None:
+            return
+        if self._running.is_here():
+            raise InvalidArgument(f"{what} in a callback of a generation: one at a time. Stop that one first, by leaving the loop over its frames")
+        self._running.stop()
+        self._running.thread.join()
+        self._running = None
+
+    def _left(self) -> None:
+        """Waits for a generation that somebody has left and that is about to end."""
+        if self._running is not None and self._running.closed.is_set() and not self._running.is_here():
+            self._running.thread.join()
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
         """The model's own token ids of a text. ``add_special``: with the tokens that the model wants at the beginning and the
@@ -138,10 +156,12 @@ class Session:
 
     def reset(self) -> None:
         """Empties the context."""
+        self._left()
         self._core.reset()
 
     def truncate(self, n: int) -> int:
         """Forgets all but the first ``n`` tokens of the context; how many are kept (0 where the model cannot be cut)."""
+        self._left()
         return self._core.truncate(whole(n, "n", 0))
 
     @property
@@ -166,9 +186,7 @@ class Session:
 
     def close(self) -> None:
         """Ends a running generation and frees the model."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        self._end("close()")
         self._core.close()
 
     def __enter__(self) -> Session:
@@ -178,66 +196,98 @@ class Session:
         self.close()
 
 
-class Generation:
-    """Frames as they come. ``result`` is there after the last: n_prompt, n_generated, finish_reason, seconds, seed."""
+class _Engine:
+    """A generation on its thread, and what the two sides of it share. Knows no Generation, so that one can be let go of."""
 
     def __init__(self, core: Any, tokens: list[int], options: dict[str, Any], prompt_frames: bool, on_text: Callable[[str], Any] | None):
-        self._core = core
-        self._frames: queue.Queue = queue.Queue(maxsize=64)  # the engine waits for a reader that is slower
-        self._closed = threading.Event()
-        self._error: BaseException | None = None
-        self._done = False
+        self.core = core
+        self.frames: queue.Queue = queue.Queue(maxsize=64)  # the engine waits for a reader that is slower
+        self.closed = threading.Event()
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
         self.result: dict[str, Any] | None = None
-        self._thread = threading.Thread(
-            target=self._run, args=(tokens, options, prompt_frames, on_text), name="attnscope generation", daemon=False
-        )
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, args=(tokens, options, prompt_frames, on_text), name="attnscope generation", daemon=False)
+        self.thread.start()
 
     def _run(self, tokens: list[int], options: dict[str, Any], prompt_frames: bool, on_text: Callable[[str], Any] | None) -> None:
         text = (lambda _, piece: on_text(piece.decode("utf-8", "replace"))) if on_text else None
         try:
-            self.result = self._core.stream(tokens, options, prompt_frames, self._put, text)
+            self.result = self.core.stream(tokens, options, prompt_frames, self._put, text)
         except BaseException as e:  # noqa: BLE001  raised again where the frames are read
-            self._error = e
-        self._put(None, last=True)
+            self.error = e
+        self.ended.set()
 
-    def _put(self, frame: Any, last: bool = False) -> None:
-        while not self._closed.is_set() and threading.main_thread().is_alive():
+    def _put(self, frame: Any) -> None:
+        while not self.closed.is_set() and threading.main_thread().is_alive():
             try:
-                return self._frames.put(frame, timeout=0.1)
+                return self.frames.put(frame, timeout=0.1)
             except queue.Full:
                 continue
-        if not last:
-            raise Cancelled("nobody reads the frames any more")
+        raise Cancelled("nobody reads the frames any more")
+
+    def next(self) -> Any:
+        """The next frame; None after the last, and after stop() from another thread."""
+        while not self.closed.is_set():
+            ended = self.ended.is_set()  # before looking: what ended has put all that it had
+            try:
+                return self.frames.get_nowait() if ended else self.frames.get(timeout=0.05)
+            except queue.Empty:
+                if ended:
+                    return None
+        return None
+
+    def stop(self) -> None:
+        self.closed.set()
+        if not self.ended.is_set():
+            self.core.stop()
+
+    def is_here(self) -> bool:
+        """Is this the thread that generates, in a callback?"""
+        return self.thread is threading.current_thread()
+
+
+class Generation:
+    """Frames as they come. ``result`` is there after the last: n_prompt, n_generated, finish_reason, seconds, seed.
+
+    Ends within a token when it is closed, from whatever thread, and when nobody holds it any more.
+    """
+
+    def __init__(self, engine: _Engine):
+        self._engine = engine
+        self._done = False
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        return self._engine.result
 
     def __iter__(self) -> Iterator[_core.Frame]:
         return self
 
     def __next__(self) -> _core.Frame:
-        if self._done or self._closed.is_set():
+        if self._done:
             raise StopIteration
         try:
-            frame = self._frames.get()
+            frame = self._engine.next()
         except BaseException:  # a control-C
             self.close()
             raise
         if frame is not None:
             return frame
         self._done = True
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        if not self._engine.closed.is_set():
+            self._engine.thread.join()
+            if self._engine.error is not None:
+                raise self._engine.error
         raise StopIteration
 
     def close(self) -> None:
         """Ends the generation within a token."""
-        self._closed.set()
-        self._core.stop()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        self._engine.stop()
+        if not self._engine.is_here():
+            self._engine.thread.join()
 
     def __del__(self) -> None:
-        self._closed.set()
+        self._engine.stop()
 
 
 def capture(

@@ -14,7 +14,7 @@ from . import _core
 from .arguments import path as path_of, whole
 from .errors import OutOfRange
 from .exports import Exports
-from .indexing import axis, checked, chosen, number, select
+from .indexing import axis, checked, chosen, number, plain, select
 from .questions import Questions
 
 if TYPE_CHECKING:
@@ -225,12 +225,14 @@ class Run(Questions, Exports):
         return self[:] if dtype is None else self[:].astype(dtype, copy=False)
 
     def pattern(self, layer: int, *, token: Any = None, head: Any = None) -> np.ndarray:
-        """The attention pattern of one layer: (heads, query, key) float32, zero above the diagonal.
+        """The attention pattern of one layer: (heads, query, key) float32, 0 where a token does not see a key: above the diagonal, where
+        the model looks back only.
 
         ``token`` and ``head`` narrow the queries and the heads: a number, a slice, a list or booleans. A number keeps its
         axis away: ``pattern(3, head=5)`` is (query, key). Computed from each query and the layer's keys, which are read
         once; a view of (query, heads, key) memory.
         """
+        token, head = plain(token), plain(head)
         tokens = slice(None) if token is None else token
         rows = self[axis(tokens), number(layer, self.n_layers, "layer")]  # (query, heads, key)
         pattern = rows.transpose(1, 0, 2)

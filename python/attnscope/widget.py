@@ -46,6 +46,11 @@ def _widget_class() -> type:
 
 
 def _path(run: Any) -> str:
+    if isinstance(run, Run) and run.sequence != 0:
+        raise Unsupported(
+            f"sequence {run.sequence} of {run.path}: the viewer shows a recording's first one. "
+            f"`attnscope export --sequence {run.sequence} --to html` writes a page of it"
+        )
     return run.path if isinstance(run, Run) else path_of(run, "what is shown")
 
 

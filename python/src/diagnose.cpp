@@ -108,6 +108,10 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
             throw Failure{
                 {ErrorKind::unsupported, "token " + std::to_string(index) + " is too large: at most 2^31 elements"}};
         }
+        if (tensor.size() == 0) {
+            throw Failure{{ErrorKind::unsupported, "token " + std::to_string(index) +
+                                                       " is empty: there are no layers, heads or columns in it"}};
+        }
         DumpToken token;
         token.index = token.number = index;
         token.source = "token " + std::to_string(index);

@@ -131,7 +131,8 @@ nb::dict verify(RecordingPool& pool, int64_t proofs, bool file_check, const nb::
             const nb::gil_scoped_acquire locked;
             if (!progress.is_none()) progress(step, fraction);
         };
-        const RecordingPool::Lease reader = pool.lease();
+        const std::unique_ptr<Recording> reader =
+            pool.open_again(); // others remember pages that may have changed since
         report = value(verify_recording(*reader, options));
     }
     nb::dict d;

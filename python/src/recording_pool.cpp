@@ -89,6 +89,11 @@ std::shared_ptr<const RecordingInfo> RecordingPool::info() const {
     return info_;
 }
 
+std::unique_ptr<Recording> RecordingPool::open_again() const {
+    if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
+    return value(Recording::open_sequence(path_, sequence_));
+}
+
 std::vector<Sequence> RecordingPool::sequences() const {
     if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
     return value(Recording::open(path_))->sequences();

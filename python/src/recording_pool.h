@@ -35,6 +35,9 @@ public:
     // Opens another reader when none is free; throws Failure when the file cannot be opened any more.
     Lease lease();
 
+    // A reader that has read nothing of the file before.
+    std::unique_ptr<Recording> open_again() const;
+
     const std::string& path() const { return path_; }
     int64_t sequence() const { return sequence_; }
     // All sequences that lie in the file, as it is now.

@@ -169,3 +169,30 @@ def test_a_fork_inherits_an_open_run(run):
 def test_pickled_by_path(run):
     again = pickle.loads(pickle.dumps(run))
     assert np.array_equal(again[5], run[5])
+
+
+def test_verify_reads_the_file_as_it_is_now(smollm2, tmp_path):
+    path = tmp_path / "damaged.attn"
+    shutil.copy(smollm2, path)
+    run = at.open(path)
+    assert run.verify() and run[-1].size
+    data = bytearray(path.read_bytes())
+    with open(path, "r+b") as file:  # the same file, and its header as it was
+        file.seek(len(data) // 2)
+        file.write(bytes(b ^ 0x5A for b in data[len(data) // 2 : len(data) // 2 + 30000]))
+    try:
+        assert not run.verify()
+    except at.Error:
+        pass
+
+
+def test_a_copy_that_fails_leaves_what_was_there(smollm2, tmp_path):
+    source, target = tmp_path / "source.attn", tmp_path / "target.attn"
+    shutil.copy(smollm2, source)
+    shutil.copy(smollm2, target)
+    run = at.open(source)
+    os.truncate(source, 3000)
+    with pytest.raises(at.Error):
+        run.save(target, overwrite=True)
+    assert at.open(target).verify()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source.attn", "target.attn"]

@@ -79,3 +79,17 @@ def test_one_that_is_not_there(tree, smollm2):
 def test_the_command_agrees_on_which_there_are(tree):
     shown = command("info", tree).stdout
     assert "7 sequences" in shown or "slot 0" in shown
+
+
+def test_a_copy_is_open_at_the_same_sequence(tree, tmp_path):
+    copy = at.open(tree, sequence=3).save(tmp_path / "copy.attn")
+    assert (copy.sequence, len(copy), len(copy.sequences)) == (3, 90, 7)
+
+
+def test_what_knows_the_first_sequence_alone_says_so(tree):
+    run = at.open(tree, sequence=3)
+    with pytest.raises(at.Unsupported, match="sequence 3"):
+        run.diagnose()
+    pytest.importorskip("anywidget")
+    with pytest.raises(at.Unsupported, match="sequence 3"):
+        at.show(run)

@@ -212,3 +212,59 @@ def test_the_gil_is_free_while_a_model_computes(tiny):
     done.set()
     thread.join()
     assert np.diff(ticks).max() < 1.0
+
+
+def ended(session, seconds=20):
+    """Waits until the session generates no more."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = session.n_past
+        time.sleep(0.3)
+        if session.n_past == before:
+            return True
+    return False
+
+
+def test_leaving_the_loop_ends_the_generation(tiny):
+    with at.Session(tiny, n_ctx=4096) as s:
+        for _ in s.generate("hello", n_predict=-1, ignore_eos=True):
+            break
+        assert ended(s) and s.n_past < 1000
+        s.reset()
+        assert s.n_past == 0
+
+
+def test_nothing_is_left_of_a_session_that_nobody_holds(tiny):
+    s = at.Session(tiny, n_ctx=4096)
+    frames = s.generate("hello", n_predict=-1, ignore_eos=True)
+    next(frames)
+    thread = frames._engine.thread
+    del s, frames
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("way", ["session", "generation", "another"])
+def test_a_reader_is_told_when_another_thread_closes(tiny, way):
+    s = at.Session(tiny, n_ctx=4096)
+    frames = s.generate("hello", n_predict=-1, ignore_eos=True)
+    reader = threading.Thread(target=lambda: list(frames))
+    reader.start()
+    time.sleep(0.3)
+    if way == "session":
+        s.close()
+    elif way == "generation":
+        frames.close()
+    else:
+        assert len(list(s.generate("b", n_predict=2, ignore_eos=True))) == 2
+    reader.join(20)
+    assert not reader.is_alive()
+    s.close()
+
+
+@pytest.mark.parametrize("call", ["s.generate('b')", "s.close()"])
+def test_a_callback_cannot_use_the_session_that_calls_it(tiny, call):
+    with at.Session(tiny) as s:
+        with pytest.raises(at.InvalidArgument, match="in a callback"):
+            list(s.generate("a", n_predict=3, ignore_eos=True, on_text=lambda _: eval(call, {"s": s})))
+        assert len(list(s.generate("a", n_predict=3, ignore_eos=True))) == 3

@@ -131,3 +131,33 @@ def test_no_folder_is_left_behind_by_what_fails(model, tmp_path, monkeypatch):
     with pytest.raises(at.Error):
         at.capture(model, "a" * 5000, n_ctx=256)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 0, 0), (2, 3, 0, 5), (2, 3, 2, 0), (0, 3, 2, 4)])
+def test_an_empty_array_is_no_capture(shape):
+    with pytest.raises(at.Error, match="empty|no tokens"):
+        at.diagnose(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("name", [b"\xff.attn", "\ud800.attn"])
+def test_a_name_that_is_no_utf_8(name, run, tmp_path):
+    for call in (at.open, at.find_model, at.diagnose, run.save):
+        with pytest.raises(at.InvalidArgument, match="UTF-8"):
+            call(name)
+
+
+class Three:
+    def __index__(self):
+        return 3
+
+
+def test_what_says_that_it_is_a_number_is_one(run):
+    assert np.array_equal(run.pattern(1, token=Three(), head=Three()), run.pattern(1, token=3, head=3))
+    with pytest.raises(at.OutOfRange, match="integers"):
+        run[np.array([1], "m8[s]")]
+
+
+def test_threads_and_sizes_that_no_machine_has():
+    for options in ({"n_threads": 10**6}, {"n_threads": -3}, {"n_ctx": -1}, {"n_ctx": 2**40}, {"n_batch": 0}):
+        with pytest.raises(at.InvalidArgument, match="must be from"):
+            at.Session("smollm2", **options)
