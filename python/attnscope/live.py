@@ -258,6 +258,7 @@ class Generation:
 
     @property
     def result(self) -> dict[str, Any] | None:
+        """After the last frame: n_prompt, n_generated, finish_reason, prompt_seconds, generate_seconds, seed; None before."""
         return self._engine.result
 
     def __iter__(self) -> Iterator[_core.Frame]:
