@@ -21,9 +21,11 @@ def diagnose(capture: Any, *, shape: Sequence[int] = (), array: str = "", learne
 
     - a path: a Halo Weave folder, .npy, .npz, .safetensors, raw float32 (with ``shape``), an .attn recording; ``array``
       names the array in an .npz or .safetensors
-    - an array (token, layer, head, column), or (layer, head, column) of one token; any float dtype
+    - an array (token, layer, head, column), or (layer, head, column) of one token; any float dtype. Where it may be
+      (layer, head, query, key) as well, which one is asked for
     - a list or iterator of (layer, head, column) arrays, one a token, which may differ in width
-    - what a model of transformers returned as ``attentions``: a tuple of (batch, head, query, key), one a layer
+    - what a model of transformers returned as ``attentions``: a tuple of (batch, head, query, key), one a layer; or that
+      stacked: (layer, 1, head, query, key)
 
     ``learned_sinks``: the model is one whose rows rightly sum to less than 1. Arrays in float32 are not copied.
     """
@@ -44,8 +46,15 @@ def diagnose(capture: Any, *, shape: Sequence[int] = (), array: str = "", learne
         all_tokens = _numpy(capture)
         if all_tokens.ndim == 3:
             all_tokens = all_tokens[None]
+        if all_tokens.ndim == 5 and all_tokens.shape[1] == 1 and all_tokens.shape[3] == all_tokens.shape[4]:
+            return diagnose(tuple(all_tokens), learned_sinks=learned_sinks)  # numpy.stack(outputs.attentions)
         if all_tokens.ndim != 4:
             raise Unsupported(f"an array of shape {all_tokens.shape} is no attention: (token, layer, head, column) is")
+        if all_tokens.shape[2] == all_tokens.shape[3] > 1:
+            raise Unsupported(
+                f"an array of shape {all_tokens.shape} may be (layer, head, query, key) or (token, layer, head, column): give "
+                "tuple(array[:, None]) for the first, list(array) for the second"
+            )
         return _of_tokens(iter(all_tokens), str(all_tokens.dtype), True, len(all_tokens), learned_sinks)
     if isinstance(capture, Iterable):
         n = len(capture) if hasattr(capture, "__len__") else 0

@@ -100,3 +100,12 @@ def test_files(tmp_path, scores, smollm2, run):
 def test_what_is_no_capture(what):
     with pytest.raises(at.Error):
         at.diagnose(what)
+
+
+def test_maps_of_a_prompt_are_read_as_such_or_asked_about(run):
+    maps = [np.asarray(m) for m in run.to_transformers()]
+    one = at.diagnose(tuple(maps))
+    stacked = at.diagnose(np.stack(maps))
+    assert (stacked.cause, stacked.good, len(stacked.tokens)) == (one.cause, one.good, len(one.tokens)) and stacked.good
+    with pytest.raises(at.Unsupported, match="may be"):
+        at.diagnose(np.concatenate(maps))
