@@ -27,7 +27,7 @@ int64_t now_ms() {
 Job::Job(Work work, int niceness) {
     thread_ = std::thread([this, work = std::move(work), niceness] {
         // Of this thread alone and of those it starts; a system that refuses loses nothing but its turn.
-        if (niceness > 0) (void)nice(niceness);
+        [[maybe_unused]] const int now = niceness > 0 ? nice(niceness) : 0;
         Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
         try {
             made = work([this](double fraction) {
