@@ -39,6 +39,7 @@ struct RecordingInfo {
     bool complete = false; // closed properly; filled by the reader
     int64_t n_frames = 0;  // frames of sequence 0, as sequences()[0] says; filled by the reader
     std::string text_json; // pieces of text by token id that occur: a JSON object {"id": "piece"}
+    std::string identity;  // of this recording alone, the same as long as it is written to; filled by the reader
     std::string notice;    // what of the file cannot be seen and why, in words; filled by the reader
 };
 

@@ -34,6 +34,8 @@ std::string reason_of(int code, sqlite3* db) {
     case SQLITE_CANTOPEN: reason = "it cannot be opened"; break;
     case SQLITE_IOERR: reason = "the system reported an input/output error"; break;
     case SQLITE_NOMEM: reason = "not enough memory"; break;
+    // our statements are constant
+    case SQLITE_ERROR: reason = "its tables are not as they were written: " + std::string(sqlite3_errmsg(db)); break;
     default: reason = db ? sqlite3_errmsg(db) : sqlite3_errstr(code); break;
     }
     if (system != 0 && (code & 0xff) != SQLITE_CORRUPT) reason += fmt::format(": {}", std::strerror(system));

@@ -1,6 +1,7 @@
 #include "recording/reader.h"
 #include "recording/checksum.h"
 #include "recording/geometry_json.h"
+#include "recording/identity.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
@@ -168,6 +169,7 @@ Result<void> Reader::load_info(const Meta& meta) {
     auto identity = model ? model_from_json(*model) : std::nullopt;
     if (!identity) return damaged("table meta: model is not readable");
     info_.model = std::move(*identity);
+    info_.identity = identity_of(*db_);
     return {};
 }
 
