@@ -270,7 +270,7 @@ class Run(Questions, Exports):
         self.close()
 
     def __reduce__(self) -> tuple:
-        return (_again, (os.path.abspath(self.path), self.sequence))
+        return (_again, (self._core.file, self.sequence))
 
 
 def _again(path: str, sequence: int) -> Run:

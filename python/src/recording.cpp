@@ -215,6 +215,7 @@ void bind_recording(nb::module_& m) {
             },
             nb::arg("path"), nb::arg("sequence") = 0)
         .def_prop_ro("path", &RecordingPool::path)
+        .def_prop_ro("file", &RecordingPool::file)
         .def_prop_ro("sequence", &RecordingPool::sequence)
         .def_prop_ro("sequences", &sequences)
         .def_prop_ro("n_tokens", [](const RecordingPool& p) { return p.info()->n_frames; })

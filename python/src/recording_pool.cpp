@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <thread>
 
 #include <sched.h>
@@ -24,6 +25,13 @@ std::atomic<int>& threads() {
     return n;
 }
 
+// As it was given where the working directory is gone.
+std::string absolute(const std::string& path) {
+    std::error_code error;
+    const auto file = std::filesystem::absolute(path, error);
+    return error || path.empty() ? path : file.string();
+}
+
 // Readers that are kept for the next call: more than the threads that compute at once would only hold memory.
 constexpr size_t max_free = 16;
 
@@ -37,7 +45,7 @@ void set_threads(int n) {
 }
 
 RecordingPool::RecordingPool(std::string path, int64_t sequence)
-    : path_(std::move(path)), sequence_(sequence), process_(getpid()) {
+    : path_(std::move(path)), file_(absolute(path_)), sequence_(sequence), process_(getpid()) {
     free_.push_back(value(Recording::open_sequence(path_, sequence_)));
     info_ = std::make_shared<const RecordingInfo>(free_.back()->info());
 }
@@ -67,7 +75,7 @@ RecordingPool::Lease RecordingPool::lease() {
             free_.pop_back();
         }
     }
-    if (!reader) reader = value(Recording::open_sequence(path_, sequence_));
+    if (!reader) reader = open_again();
     if (reader->info().n_frames < n_known) {
         value(reader->refresh());
         // Somebody replaced the file while it was open.
@@ -91,12 +99,15 @@ std::shared_ptr<const RecordingInfo> RecordingPool::info() const {
 
 std::unique_ptr<Recording> RecordingPool::open_again() const {
     if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
-    return value(Recording::open_sequence(path_, sequence_));
+    auto reader = value(Recording::open_sequence(file_, sequence_));
+    if (reader->info().identity != info()->identity)
+        throw Failure{{ErrorKind::damaged, path_ + " was replaced by another recording: open it again"}};
+    return reader;
 }
 
 std::vector<Sequence> RecordingPool::sequences() const {
     if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
-    return value(Recording::open(path_))->sequences();
+    return value(Recording::open(file_))->sequences();
 }
 
 void RecordingPool::refresh() {

@@ -35,10 +35,11 @@ public:
     // Opens another reader when none is free; throws Failure when the file cannot be opened any more.
     Lease lease();
 
-    // A reader that has read nothing of the file before.
+    // A reader that has read nothing of the file before. Throws Failure where another recording lies there now.
     std::unique_ptr<Recording> open_again() const;
 
     const std::string& path() const { return path_; }
+    const std::string& file() const { return file_; } // absolute
     int64_t sequence() const { return sequence_; }
     // All sequences that lie in the file, as it is now.
     std::vector<Sequence> sequences() const;
@@ -54,7 +55,8 @@ private:
     void give_back(std::unique_ptr<Recording> reader);
     void leave_to_parent();
 
-    const std::string path_;
+    const std::string path_; // as it was given
+    const std::string file_; // the same wherever this process's working directory goes
     const int64_t sequence_;
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Recording>> free_;

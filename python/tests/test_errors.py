@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import attnscope as at
+from conftest import PROMPT, command
 
 
 def test_kinds(tmp_path, smollm2):
@@ -89,6 +90,26 @@ def test_a_recording_that_is_replaced_while_open(tmp_path, smollm2):
     os.truncate(path, 8192)
     with pytest.raises(at.Error):
         run[:]
+
+
+def test_another_recording_takes_the_place_of_an_open_one(tmp_path, smollm2, full):
+    path, other = tmp_path / "here.attn", tmp_path / "other.attn"
+    shutil.copy(smollm2, path)
+    command("capture", "-m", "smollm2", "--temp", "0", "-n", "24", "-p", PROMPT, "-o", other)
+    run = at.open(path)
+    os.replace(other, path)
+    assert np.array_equal(run[40], full[40, ..., :41])  # the open file lives on
+    with pytest.raises(at.Damaged, match="was replaced by another recording"):
+        run.verify()
+
+
+def test_the_working_directory_changes(tmp_path, smollm2, full, monkeypatch):
+    shutil.copy(smollm2, tmp_path / "here.attn")
+    monkeypatch.chdir(tmp_path)
+    run = at.open("here.attn")
+    monkeypatch.chdir("/")
+    assert run.path == "here.attn" and np.array_equal(run[:], full) and run.verify() and run.sequences
+    assert np.array_equal(pickle.loads(pickle.dumps(run))[40], full[40, ..., :41])
 
 
 def test_closed(smollm2):
