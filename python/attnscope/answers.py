@@ -25,6 +25,12 @@ class Answer:
         self.first_column: int = fields["first_column"]
         self.reduce: str = fields["reduce"]
 
+    def __getitem__(self, name: str) -> Any:
+        """``answer["values"]`` is ``answer.values``."""
+        if name not in ("values", "token", "columns", "n_columns", "first_column", "reduce"):
+            raise KeyError(f"an answer has no {name!r}: there are values, token, columns, n_columns, first_column and reduce")
+        return getattr(self, name)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.values, dtype=dtype, copy=True) if copy else np.asarray(self.values, dtype=dtype)
 

@@ -65,7 +65,7 @@ class Session:
 
     >>> with at.Session("model.gguf") as s:
     ...     for frame in s.generate("The capital of France is", n_predict=8, temperature=0):
-    ...         print(frame.text, frame.answer({"reduce": "top_k", "top_k": 3}))
+    ...         print(frame.text, frame.answer(reduce="top_k", top_k=3).columns)
 
     Options carry llama.cpp's names: n_ctx (4096), n_batch, n_threads (0: all cores), n_gpu_layers, devices, rpc_servers,
     flash_attention ('auto', 'on', 'off'), cache_type_k, cache_type_v ('f16', 'q8_0', ...), witness, quiet. One generation

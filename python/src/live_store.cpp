@@ -5,11 +5,13 @@
 #include "errors.h"
 #include "recording_pool.h"
 
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace nb = nanobind;
 
@@ -83,17 +85,27 @@ void bind_live_frame(nb::module_& m) {
             "'ok', or what is wrong with it.")
         .def(
             "answer",
-            [](const LiveFrame& f, const nb::dict& fields) {
-                const AttentionRequest request = attention_request(fields);
+            [](const LiveFrame& f, const std::optional<nb::dict>& fields, const nb::kwargs& named) {
+                nb::dict all;
+                if (fields) all.update(*fields);
+                all.update(named);
+                const AttentionRequest request = attention_request(all);
                 AttentionAnswer answer;
                 {
                     const nb::gil_scoped_release unlocked;
                     value(check_request(request, f.store->geometry()));
                     answer = value(f.store->answer(f.frame, f.life, request, f.n_prompt));
                 }
-                return answer_dict(std::move(answer));
+                return nb::module_::import_("attnscope.answers").attr("Answer")(answer_dict(std::move(answer)));
             },
-            nb::arg("fields"));
+            nb::arg("fields") = nb::none(), nb::arg("named"),
+            nb::sig("def answer(self, fields: dict[str, object] | None = None, **named: object) -> "
+                    "attnscope.answers.Answer"),
+            "What the row of this token answers: ``frame.answer(reduce=\"top_k\", top_k=3)``, with the names of "
+            "Run.answer() "
+            "(reduce, layers, heads, window, top_k, spans), or the same in a dictionary. Without any: the whole row, "
+            "(layers, "
+            "heads, columns) float32. It can be asked as long as the session has the token in its context.");
 }
 
 } // namespace attnscope::python
