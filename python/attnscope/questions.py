@@ -80,14 +80,18 @@ class Questions:
         ``largest`` weight in it. One map of the mean over the selected layers and heads, or with ``each_row`` one for each:
         (layers, heads, tiles, tiles). ``exact``: from the very weights that ``run[...]`` gives; otherwise sums may be
         ordered for speed, and differ by some units in the last place.
+
+        Tokens whose query was not kept (``prompt_rows``) have no rows: they count for nothing in a tile's mean, and a line
+        of tiles that has no other token is nan.
         """
         by_token, by_column = pairs([tile], "tile")[0] if isinstance(tile, (tuple, list)) else (whole(tile, "tile"),) * 2
         t = span(tokens, self.n_tokens, "tokens")
         c = span(columns, self.shape[3], "columns") if columns is not None else range(0)
-        values, _, _ = _core.attention_map(
+        values, _, n_tokens = _core.attention_map(
             self._core, numbers(layers, self.n_layers, "layer"), numbers(heads, self.n_heads, "head"), (t.start, t.stop), (c.start, c.stop),
             by_token, by_column, bool(each_row), bool(largest), bool(exact),
         )
+        values[..., n_tokens == 0, :] = np.nan
         return values
 
     def prune(self: Run, policy: str, budget: int, *, chunks: Any = (), pinned: Any = (), recent: int = 0, pool: int = 5, window_rows: int = 32) -> Pruning:

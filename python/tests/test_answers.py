@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import attnscope as at
+from conftest import PROMPT, command
 
 TOKEN = 41
 
@@ -102,6 +103,18 @@ def test_maps(run, full):
     assert np.allclose(tiles.sum(1), 1, atol=1e-5)
     part = run.map(slice(10, 20), slice(5, 15), layers=7, heads=2)
     assert np.allclose(part, full[10:20, 7, 2, 5:15], atol=1e-6)
+
+
+def test_maps_of_tokens_without_queries(folder):
+    path = folder / "few.attn"
+    command("capture", "-m", "smollm2", "--temp", "0", "-n", "4", "-p", PROMPT, "--prompt-rows", "last:5", "-o", path)
+    run = at.open(path)
+    rows = run.map()
+    n = run.n_prompt - 5
+    assert np.isnan(rows[:n]).all() and np.allclose(rows[n:].sum(1), 1, atol=1e-5)
+    assert np.isnan(run.map(tile=n, each_row=True)[:, :, 0]).all()
+    tile = run.map(slice(n - 2, n + 2), tile=(4, 1))[0]  # those without count for nothing
+    assert np.allclose(tile, rows[n : n + 2, : len(tile)].mean(0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
