@@ -98,12 +98,12 @@ class Server:
             if not isinstance(attention, Mapping):
                 raise InvalidArgument(f"attention must be a dict, as {{'reduce': 'mean'}}, not {attention!r}")
             request["attention"] = dict(attention)
+        if self._key:
+            request["api_key"] = self._key
         try:
             message = json.dumps(request)
         except (TypeError, ValueError) as e:
             raise InvalidArgument(f"this cannot be sent as JSON: {e}") from None
-        if self._key:
-            request["api_key"] = self._key
         self.last = None
         address = "ws" + self.url[len("http") :] + "/api/extra/generate/stream/ws"
         try:

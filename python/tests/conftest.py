@@ -76,19 +76,29 @@ def made_model(folder):
 
 
 @pytest.fixture(scope="session")
-def server():
-    """`attnscope serve` on a free port."""
+def start_server():
+    """A function that starts `attnscope serve` on a free port, and returns its address."""
     pytest.importorskip("websockets")
     known_model("smollm2")
     program = os.path.join(os.path.dirname(sys.executable), "attnscope")
-    process = subprocess.Popen([program, "serve", "-m", "smollm2", "--port", "0", "-c", "512"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    said = ""
-    for line in process.stdout:
-        said += line
-        if found := re.search(r"http://[\w.:]+", line):
-            yield at.connect(found.group())
-            break
-    else:
+    running = []
+
+    def start(*options: str) -> str:
+        words = [program, "serve", "-m", "smollm2", "--port", "0", "-c", "512", *options]
+        running.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        said = ""
+        for line in running[-1].stdout:
+            said += line
+            if found := re.search(r"http://[\w.:]+", line):
+                return found.group()
         pytest.fail(said)
-    process.terminate()
-    process.wait(30)
+
+    yield start
+    for process in running:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def server(start_server):
+    return at.connect(start_server())

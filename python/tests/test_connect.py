@@ -53,6 +53,13 @@ def test_refusals(server):
         at.connect("ftp://somewhere")
 
 
+def test_a_server_that_asks_for_a_key(start_server):
+    address = start_server("--api-key", "secret")
+    with pytest.raises(at.ServerError, match="401|key"):
+        list(at.connect(address).generate("a", n_predict=1))
+    assert len(list(at.connect(address, api_key="secret").generate("The", n_predict=2))) == 2
+
+
 def test_what_a_server_could_send(server):
     from attnscope.connect import decode
 
