@@ -35,10 +35,8 @@ def test_without_that_library_it_says_what_to_do(tmp_path):
     package = os.path.dirname(at.__file__)
     (tmp_path / "bin").mkdir()
     alone = shutil.copy(os.path.join(package, "bin", "attnscope"), tmp_path / "bin")
-    (tmp_path / "lib").mkdir() # the engine's libraries without it
-    for name in os.listdir(os.path.join(package, "lib")):
-        if "attach" not in name:
-            shutil.copy(os.path.join(package, "lib", name), tmp_path / "lib")
+    # the engine's libraries without it
+    shutil.copytree(os.path.join(package, "lib"), tmp_path / "lib", ignore=shutil.ignore_patterns("*attach*"))
     environment = {**os.environ, "LD_LIBRARY_PATH": f"{tmp_path}/lib:{package}.libs"}
     said = subprocess.run([alone, "attach", "-o", tmp_path / "out", "--", "true"], env=environment, capture_output=True, text=True)
     assert said.returncode == 2 and "libattnscope_attach.so is not beside" in said.stderr and "ATTNSCOPE_ATTACH_LIBRARY" in said.stderr
