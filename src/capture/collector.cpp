@@ -182,8 +182,7 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
         } else {
             const size_t at = f.q.size();
             f.q.resize(at + info.q_bytes());
-            convert_heads(info.q_type, data.q_of(size_t(i), 0), data.q_head, info.n_head, info.head_dim,
-                          f.q.data() + at);
+            convert_queries(info, layer.q_used, data.q_of(size_t(i), 0), data.q_head, info.n_head, f.q.data() + at);
         }
     }
     if (info.k_layer == static_cast<int32_t>(index)) {

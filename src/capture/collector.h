@@ -88,6 +88,7 @@ struct Batch {
         int64_t n_cells = 0;
         DType v_type = DType::f16;
         DType v_used = DType::f16; // what the kernel is given of it
+        DType q_used = DType::f16; // what it multiplies of Q
         bool flash = false;
         const ggml_tensor* k_cache = nullptr; // an identity only
     };
@@ -143,6 +144,9 @@ struct FrameName {
 
 // `n` heads of one token, f32 and `stride` bytes apart, into rows of `type`.
 void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, int32_t dim, uint8_t* to);
+
+// The same into the layer's q_type, rounded to `used` on the way.
+void convert_queries(const LayerInfo& layer, DType used, const uint8_t* from, size_t stride, int32_t n, uint8_t* to);
 
 // The (layer, head) pair, of `n_pairs`, that is proven with `run`, a token or run of neighbours, of a batch that begins
 // at `first_sample` of the sampling order. It is proof `w` of the `now` that this token gets; the order counts `each` a

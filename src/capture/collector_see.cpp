@@ -4,7 +4,10 @@
 #include "capture/collector.h"
 #include "capture/graph/relative_bias.h"
 
+#include <attnscope/rows.h>
+
 #include <cstring>
+#include <string_view>
 
 namespace attnscope::capture {
 
@@ -29,6 +32,21 @@ bool can_be_multiplied(const AttentionNode& node) {
     const bool q_made = q == GGML_TYPE_F32 || attention::engine_arithmetic(static_cast<DType>(q)).from_float;
     return q_made && (is_float(k) || attention::engine_arithmetic(static_cast<DType>(k)).vec_dot);
 }
+
+// Can the CPU's flash attention multiply the queries of many tokens as they are? As ggml_compute_forward_flash_attn_ext_f16
+// asks, but for their number. What the kernels of another ggml do is not known: with them queries stay as one token's are.
+bool can_be_tiled(const AttentionNode& node) {
+#if defined(ATTNSCOPE_FOREIGN_GGML)
+    (void)node;
+    return false;
+#else
+    const int64_t lanes = attention_simd_name() == std::string_view("avx512") ? 16 : 8; // GGML_F32_EPR
+    return node.flash && type(node.k) == GGML_TYPE_F16 && node.v_used == GGML_TYPE_F16 && is_host(node.k_cache) &&
+           ne(node.out, 0) % lanes == 0;
+#endif
+}
+
+constexpr int64_t tile_queries = 64; // GGML_FA_TILE_Q: fewer are rounded one by one
 
 bool can_be_read(ggml_type v) {
     return dtype_known(v) && (is_float(v) || attention::engine_arithmetic(static_cast<DType>(v)).to_float);
@@ -103,7 +121,7 @@ void Collector::describe(const AttentionNode& node, LayerInfo& info) const {
     info.n_head_kv = static_cast<int32_t>(ne(node.k, 2));
     info.head_dim = static_cast<int32_t>(ne(node.k, 0));
     info.head_dim_v = static_cast<int32_t>(ne(node.out, 0));
-    info.q_type = static_cast<DType>(q_type_of(node));
+    info.q_type = can_be_tiled(node) ? DType::f32 : static_cast<DType>(q_type_of(node));
     info.k_type = static_cast<DType>(type(node.k));
     info.scale = node.scale;
     info.softcap = node.softcap;
@@ -207,6 +225,7 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
         layer.n_cells = ne(node.k, 1);
         layer.v_type = static_cast<DType>(type(node.v));
         layer.v_used = static_cast<DType>(node.v_used);
+        layer.q_used = can_be_tiled(node) && ne(node.q, 1) < tile_queries ? DType::f16 : layer.info.q_type;
         layer.flash = node.flash;
         layer.k_cache = node.k_cache;
         layer.written_group = layer.group;

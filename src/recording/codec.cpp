@@ -1,8 +1,13 @@
 #include "recording/codec.h"
+
+#include "attention/dots.h"
+#include "attention/engine_arithmetic.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -129,6 +134,61 @@ std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> by
         witnesses.push_back(w);
     }
     return witnesses;
+}
+
+bool queries_may_narrow(const LayerInfo& layer) {
+    return layer.captured() && layer.q_type == DType::f32 && layer.k_type == DType::f16 && !layer.on_device;
+}
+
+size_t narrow_q_bytes(const Geometry& geometry) {
+    size_t bytes = 0;
+    for (const LayerInfo& l : geometry.layers) bytes += queries_may_narrow(l) ? l.q_bytes() / 2 : l.q_bytes();
+    return bytes;
+}
+
+std::vector<uint8_t> narrow_q(const Geometry& geometry, std::span<const uint8_t> q) {
+    if (q.empty() || narrow_q_bytes(geometry) == geometry.q_bytes()) return {};
+    std::vector<uint8_t> stored(narrow_q_bytes(geometry));
+    uint8_t* to = stored.data();
+    std::vector<float> again;
+    for (const LayerInfo& l : geometry.layers) {
+        const auto from = q.first(l.q_bytes());
+        q = q.subspan(from.size());
+        if (!queries_may_narrow(l)) {
+            to = std::copy(from.begin(), from.end(), to);
+            continue;
+        }
+        std::vector<float> floats(from.size() / sizeof(float));
+        std::memcpy(floats.data(), from.data(), from.size());
+        const auto n = static_cast<int64_t>(floats.size());
+        attention::engine_arithmetic(DType::f16).from_float(floats.data(), to, n);
+        again.resize(floats.size());
+        attention::to_floats(DType::f16, to, again.data(), n);
+        for (size_t i = 0; i < floats.size(); ++i) {
+            if (floats[i] != again[i] && !(std::isnan(floats[i]) && std::isnan(again[i]))) return {};
+        }
+        to += from.size() / 2;
+    }
+    return stored;
+}
+
+std::vector<uint8_t> widen_q(const Geometry& geometry, std::span<const uint8_t> stored) {
+    std::vector<uint8_t> q(geometry.q_bytes());
+    uint8_t* to = q.data();
+    std::vector<float> floats;
+    for (const LayerInfo& l : geometry.layers) {
+        const auto from = stored.first(queries_may_narrow(l) ? l.q_bytes() / 2 : l.q_bytes());
+        stored = stored.subspan(from.size());
+        if (queries_may_narrow(l)) {
+            floats.resize(from.size() / sizeof(uint16_t));
+            attention::to_floats(DType::f16, from.data(), floats.data(), static_cast<int64_t>(floats.size()));
+            std::memcpy(to, floats.data(), l.q_bytes());
+        } else {
+            std::copy(from.begin(), from.end(), to);
+        }
+        to += l.q_bytes();
+    }
+    return q;
 }
 
 std::string frame_problem(const Frame& frame, const Geometry& geometry) {

@@ -22,6 +22,15 @@ std::optional<std::vector<Ranges>> decode_visible(std::span<const uint8_t> bytes
 void encode_witnesses(const std::vector<Witness>& witnesses, std::vector<uint8_t>& out);
 std::optional<std::vector<Witness>> decode_witnesses(std::span<const uint8_t> bytes, const Geometry& geometry);
 
+// A CPU's flash attention multiplies queries in float32 where many tokens are decoded together, and rounded to f16 where few are:
+// a frame whose queries of such layers are all numbers of f16 lies in half the bytes.
+bool queries_may_narrow(const LayerInfo& layer);
+size_t narrow_q_bytes(const Geometry& geometry); // Geometry::q_bytes() where no layer is such
+// Frame::q in narrow_q_bytes(); empty where a number would be lost, or nothing is saved.
+std::vector<uint8_t> narrow_q(const Geometry& geometry, std::span<const uint8_t> q);
+// The way back; `stored` has narrow_q_bytes().
+std::vector<uint8_t> widen_q(const Geometry& geometry, std::span<const uint8_t> stored);
+
 // What is wrong with a frame of this geometry, in words; empty: nothing. The writer refuses what the reader
 // would.
 std::string frame_problem(const Frame& frame, const Geometry& geometry);

@@ -1,5 +1,6 @@
 #include "recording/geometry_json.h"
 #include "base/bounded_json.h"
+#include "recording/codec.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
@@ -158,6 +159,8 @@ std::optional<LayerInfo> layer_from_json(const json& object, std::string& unknow
     m.reals("sinks", layer.sinks, max_heads);
     m.text("absent", layer.absent);
     m.flag("on_device", layer.on_device);
+    bool may_narrow = false; // follows from the types; readers that do not know it must refuse the file
+    m.flag("f16_queries", may_narrow);
     if (m.has("key_source")) {
         int32_t source = 0;
         m.integer("key_source", source);
@@ -235,6 +238,7 @@ std::string geometry_to_json(const Geometry& geometry) {
                           {"sinks", std::move(sinks)},
                           {"absent", layer.absent}});
         if (layer.on_device) layers.back()["on_device"] = true;
+        if (queries_may_narrow(layer)) layers.back()["f16_queries"] = true;
         if (layer.key_source != KeySource::cache) layers.back()["key_source"] = static_cast<int32_t>(layer.key_source);
         if (!layer.bias.empty()) {
             layers.back()["bias_reach"] = layer.bias_reach;

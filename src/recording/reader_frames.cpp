@@ -44,7 +44,8 @@ Result<Frame> Reader::frame_fields(Statement& row, const FramePlace& expected, i
     frame.verdict = static_cast<uint32_t>(row.integer(5));
     q_checksum = row.integer(7);
     const int64_t q_size = row.is_null(10) ? 0 : row.integer(10);
-    if (q_size != 0 && q_size != static_cast<int64_t>(info_.geometry.q_bytes())) {
+    if (q_size != 0 && q_size != static_cast<int64_t>(info_.geometry.q_bytes()) &&
+        q_size != static_cast<int64_t>(narrow_q_bytes(info_.geometry))) {
         return damaged(place() + fmt::format("its q has {} bytes", q_size));
     }
     const auto visible = row.blob(8);
@@ -77,10 +78,14 @@ Result<Frame> Reader::read_frame(const FramePlace& place, bool with_q) {
     row = select_q_.bind(1, id).step();
     if (!row) return row.error();
     const auto q = *row ? select_q_.blob(0) : std::span<const uint8_t>();
-    if (q.size() != info_.geometry.q_bytes() || checksum(Summed::q, id, q) != q_checksum) {
+    const bool narrow = q.size() == narrow_q_bytes(info_.geometry) && q.size() != info_.geometry.q_bytes();
+    if ((!narrow && q.size() != info_.geometry.q_bytes()) || checksum(Summed::q, id, q) != q_checksum) {
         return damaged(fmt::format("table frame, row {}: checksum of q", id));
     }
-    frame->q.assign(q.begin(), q.end());
+    if (narrow)
+        frame->q = widen_q(info_.geometry, q);
+    else
+        frame->q.assign(q.begin(), q.end());
     return frame;
 }
 

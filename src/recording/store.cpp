@@ -201,21 +201,23 @@ Result<void> Store::put(Frame&& frame) {
     const int64_t id = row_number(frame.sequence, frame.index);
     encode_visible(frame.visible, visible_);
     encode_witnesses(frame.witnesses, witnesses_);
-    const int64_t q_checksum = frame.q.empty() ? 0 : checksum(Summed::q, id, frame.q);
+    const std::vector<uint8_t> narrow = narrow_q(geometry_, frame.q);
+    const std::span<const uint8_t> q = narrow.empty() ? std::span<const uint8_t>(frame.q) : narrow;
+    const int64_t q_checksum = q.empty() ? 0 : checksum(Summed::q, id, q);
     insert_frame_.bind(1, id)
         .bind(2, int64_t(frame.token))
         .bind(3, int64_t(frame.position))
         .bind(4, int64_t(frame.kind))
         .bind(5, int64_t(frame.batched))
         .bind(6, int64_t(frame.verdict))
-        .bind(7, frame_checksum(frame, frame.q.size(), q_checksum, visible_, witnesses_, format_version))
+        .bind(7, frame_checksum(frame, q.size(), q_checksum, visible_, witnesses_, format_version))
         .bind(8, q_checksum)
         .bind(9, std::span<const uint8_t>(visible_))
         .bind(10, std::span<const uint8_t>(witnesses_));
-    if (frame.q.empty())
+    if (q.empty())
         insert_frame_.bind_null(11);
     else
-        insert_frame_.bind(11, std::span<const uint8_t>(frame.q));
+        insert_frame_.bind(11, q);
     if (auto r = insert_frame_.run(); !r) return with_rollback(r.error());
 
     line.chunk.resize(geometry_.k_bytes() * static_cast<size_t>(layout_.chunk_frames));
@@ -228,7 +230,7 @@ Result<void> Store::put(Frame&& frame) {
         std::memcpy(layer + row_in_chunk * bytes, frame.k.data() + from, bytes);
         from += bytes;
     }
-    uncommitted_bytes_ += frame.q.size() + frame.k.size();
+    uncommitted_bytes_ += q.size() + frame.k.size();
     if (from > 0) line.tail.emplace_back(frame.index, std::move(frame.k));
     sequence.n_frames = frame.index + 1;
     line.changed = true;

@@ -99,6 +99,66 @@ void expect_engine(const LayerInfo& layer, int64_t n_columns, uint32_t seed) {
 
 } // namespace
 
+// The weights of flash attention itself: with values that are the columns' unit vectors its output is its weights.
+TEST(EngineRows, TiledFlashAttentionMultipliesFloat32Queries) {
+    constexpr int64_t n_query = 64, n_kv = 128, dim = 128, n_head = 4, n_head_kv = 2;
+    std::mt19937 rng(23);
+    std::normal_distribution<float> normal(0.0f, 2.0f);
+    LayerInfo layer = make_layer(DType::f16, n_head_kv, n_head / n_head_kv, dim);
+    const Sample s = make_sample(layer, n_kv, rng);
+    std::vector<float> q(size_t(n_head * n_query * dim)); // (head, token, dim)
+    for (float& x : q) x = normal(rng);
+    Owned<ggml_context> ctx(ggml_init({64 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true}));
+    Owned<ggml_backend> cpu(ggml_backend_cpu_init());
+    ggml_backend_cpu_set_n_threads(cpu.get(), 1);
+    ggml_tensor* tq = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F32, dim, n_query, n_head);
+    ggml_tensor* k = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, dim, n_head_kv, n_kv);
+    ggml_tensor* v = ggml_new_tensor_3d(ctx.get(), GGML_TYPE_F16, dim, n_kv, n_head_kv);
+    ggml_tensor* mask = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F16, n_kv, n_query);
+    ggml_tensor* out =
+        ggml_flash_attn_ext(ctx.get(), tq, ggml_permute(ctx.get(), k, 0, 2, 1, 3), v, mask, layer.scale, 0, 0);
+    ggml_cgraph* graph = ggml_new_graph(ctx.get());
+    ggml_build_forward_expand(graph, out);
+    Owned<ggml_backend_buffer> buffer(ggml_backend_alloc_ctx_tensors(ctx.get(), cpu.get()));
+    set(tq, q);
+    std::vector<uint8_t> keys;
+    for (const auto& row : s.keys) keys.insert(keys.end(), row.begin(), row.end());
+    set(k, keys);
+    std::vector<float> unit(size_t(dim * n_kv * n_head_kv), 0.0f);
+    for (int64_t h = 0; h < n_head_kv; ++h)
+        for (int64_t c = 0; c < n_kv; ++c) unit[size_t((h * n_kv + c) * dim + c)] = 1;
+    set(v, encode(DType::f16, unit));
+    set(mask, encode(DType::f16, std::vector<float>(size_t(n_kv * n_query), 0.0f)));
+    ASSERT_EQ(ggml_backend_graph_compute(cpu.get(), graph), GGML_STATUS_SUCCESS);
+    std::vector<float> theirs(size_t(n_kv * n_head * n_query)); // (token, head, column)
+    ggml_backend_tensor_get(out, theirs.data(), 0, theirs.size() * sizeof(float));
+
+    double largest[2] = {0, 0};
+    for (const DType type : {DType::f16, DType::f32}) {
+        for (int64_t i = 0; i < n_query; ++i) {
+            std::vector<float> own;
+            for (int64_t h = 0; h < n_head; ++h) {
+                const auto from = q.begin() + (h * n_query + i) * dim;
+                own.insert(own.end(), from, from + dim);
+            }
+            layer.q_type = type;
+            const std::vector<uint8_t> bytes = encode(type, own);
+            RowsRequest r = s.request();
+            r.layer = &layer;
+            r.q = bytes.data();
+            r.batched = true;
+            std::vector<float> rows(size_t(n_head * n_kv));
+            ASSERT_TRUE(attention_rows(r, rows));
+            for (size_t j = 0; j < rows.size(); ++j) {
+                const double d = std::fabs(double(rows[j]) - double(theirs[size_t(i * n_head * n_kv) + j]));
+                largest[type == DType::f32] = std::max(largest[type == DType::f32], d);
+            }
+        }
+    }
+    EXPECT_LE(largest[1], 1e-6);
+    EXPECT_GT(largest[0], 1e-5); // what keeping them in half precision would cost
+}
+
 TEST(EngineRows, AreOursForEveryTypeOfKey) {
     uint32_t seed = 1;
     for (const DType type : {DType::f32, DType::f16, DType::bf16, DType::q8_0, DType::q4_0, DType::q4_1, DType::q5_0,

@@ -14,6 +14,8 @@
 #include <gguf.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <memory>
 
@@ -262,6 +264,34 @@ TEST(Encoders, ExportedRowsAreAsWideAsWhatTheySee) {
     selection.tokens = {3, 4};
     ASSERT_TRUE(formats::export_npy(**recording, selection, dir.file("two.npy"), {}));
     EXPECT_EQ(bytes("two.npy") / row_bytes, 2);
+}
+
+// 64 tokens and more together: their queries are multiplied as they are, and kept so; alone they are rounded.
+TEST(FlashAttention, QueriesAreKeptAsTheKernelMultipliesThem) {
+    const TempDir dir;
+    const std::string path = dir.file("llama.gguf");
+    ASSERT_TRUE(models::make_model({}, path));
+    for (const Entry entry : {Entry::interposed, Entry::callback}) {
+        SessionOptions o = options(path, FlashAttention::on, entry);
+        o.only_read = false;
+        o.n_batch = 70;
+        auto session = Session::open(o);
+        ASSERT_TRUE(session) << session.error().message;
+        EXPECT_EQ((*session)->geometry().layers[0].q_type, DType::f32);
+        GenerateOptions generate;
+        generate.n_predict = 3;
+        generate.ignore_eos = true;
+        const auto read = (*session)->generate(some_tokens(75), generate, [](Frame&& f) -> Result<void> {
+            std::vector<float> q(f.q.size() / sizeof(float));
+            std::memcpy(q.data(), f.q.data(), f.q.size());
+            const bool whole =
+                std::any_of(q.begin(), q.end(), [](float x) { return ggml_fp16_to_fp32(ggml_fp32_to_fp16(x)) != x; });
+            EXPECT_EQ(whole, f.index < 70) << f.index; // then 5 together, then alone
+            EXPECT_EQ(f.verdict, verdict_ok) << f.index;
+            return {};
+        });
+        EXPECT_TRUE(read) << read.error().message;
+    }
 }
 
 class EncoderKinds : public testing::TestWithParam<Kind> {};

@@ -5,9 +5,11 @@
 
 #include <attnscope/rows.h>
 
+#include <ggml.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 namespace attnscope::test {
 
@@ -51,6 +53,31 @@ GenerateOptions greedy(int32_t n) {
     return g;
 }
 
+void round_queries(Outcome& outcome) {
+    for (Frame& f : outcome.frames) {
+        std::vector<uint8_t> rounded;
+        for (int32_t l = 0; !f.q.empty() && l < outcome.geometry.n_layer(); ++l) {
+            const LayerInfo& layer = outcome.geometry.layers[size_t(l)];
+            const uint8_t* q = f.q.data() + outcome.geometry.q_offset(l);
+            if (layer.q_type != DType::f32 || layer.k_type != DType::f16) {
+                rounded.insert(rounded.end(), q, q + layer.q_bytes());
+                continue;
+            }
+            for (size_t i = 0; i < layer.q_bytes(); i += sizeof(float)) {
+                float x = 0;
+                std::memcpy(&x, q + i, sizeof x);
+                const ggml_fp16_t half = ggml_fp32_to_fp16(x);
+                const auto* bytes = static_cast<const uint8_t*>(static_cast<const void*>(&half));
+                rounded.insert(rounded.end(), bytes, bytes + sizeof half);
+            }
+        }
+        f.q = std::move(rounded);
+    }
+    for (LayerInfo& layer : outcome.geometry.layers) {
+        if (layer.k_type == DType::f16) layer.q_type = DType::f16;
+    }
+}
+
 Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options,
             const std::function<void(Session&)>& text) {
     Outcome outcome;
@@ -66,6 +93,7 @@ Outcome run(Session& session, const std::vector<int32_t>& prompt, const Generate
     });
     if (!result) outcome.error = result.error().message;
     outcome.geometry = session.geometry();
+    round_queries(outcome);
     return outcome;
 }
 

@@ -45,6 +45,9 @@ std::vector<int32_t> some_tokens(size_t n, int32_t first = 5);
 // `n` tokens, greedily.
 GenerateOptions greedy(int32_t n);
 
+// A CPU's flash attention multiplies queries unrounded, and they are kept so; a device's are f16: so that both can be compared.
+void round_queries(Outcome& outcome);
+
 // Generates in an open session. `text` is told of every token, before it is decoded.
 Outcome run(Session& session, const std::vector<int32_t>& prompt, const GenerateOptions& options,
             const std::function<void(Session&)>& text = {});

@@ -47,6 +47,7 @@ Outcome decode(const SessionOptions& o, const std::vector<size_t>& sizes) {
     }
     note(capture->flush());
     outcome.geometry = capture->geometry();
+    round_queries(outcome);
     return outcome;
 }
 

@@ -5,7 +5,9 @@
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <sqlite3.h>
 
+#include <cstring>
 #include <filesystem>
 #include <functional>
 
@@ -157,6 +159,49 @@ TEST(Recording, KeepsRulesOfEncoders) {
         ASSERT_TRUE(writer);
         EXPECT_FALSE((*writer)->begin(wrong));
     }
+}
+
+// Queries in float32 that are numbers of f16, as of tokens decoded alone, lie in half the bytes; nothing is lost of others.
+TEST(Recording, KeepsQueriesThatAreOfHalfPrecisionInHalf) {
+    const TempDir dir;
+    Geometry geometry = uniform_geometry({.n_layer = 2});
+    for (LayerInfo& l : geometry.layers) l.q_type = DType::f32;
+    geometry.layers[1].k_type = DType::f32; // of this one all bytes are kept
+    const size_t half = geometry.layers[0].q_bytes() / 2;
+    auto writer = RecordingWriter::create(dir.file("a.attn"), make_info(), {});
+    ASSERT_TRUE(writer) << writer.error().message;
+    ASSERT_TRUE((*writer)->begin(geometry));
+    std::vector<std::vector<uint8_t>> queries;
+    for (int64_t i = 0; i < 4; ++i) {
+        Frame f = make_frame(geometry, i);
+        f.q.resize(geometry.q_bytes());
+        std::vector<float> q(geometry.q_bytes() / sizeof(float));
+        for (size_t j = 0; j < q.size(); ++j)
+            q[j] = i < 2 ? 0.1f * float(j) + float(i) : 0.25f * float(j % 64) - float(i);
+        std::memcpy(f.q.data(), q.data(), f.q.size());
+        queries.push_back(f.q);
+        ASSERT_TRUE((*writer)->push(std::move(f)));
+    }
+    ASSERT_TRUE((*writer)->close());
+    auto recording = Recording::open(dir.file("a.attn"));
+    ASSERT_TRUE(recording) << recording.error().message;
+    expect_same_geometry((*recording)->info().geometry, geometry);
+    EXPECT_TRUE((*recording)->check());
+    for (int64_t i = 0; i < 4; ++i) {
+        const auto frame = (*recording)->frame(i, true);
+        ASSERT_TRUE(frame) << frame.error().message;
+        EXPECT_EQ(frame->q, queries[size_t(i)]) << i;
+    }
+    sqlite3* db = nullptr;
+    ASSERT_EQ(sqlite3_open_v2(dir.file("a.attn").c_str(), &db, SQLITE_OPEN_READONLY, nullptr), SQLITE_OK);
+    sqlite3_stmt* sizes = nullptr;
+    ASSERT_EQ(sqlite3_prepare_v2(db, "SELECT length(q) FROM frame ORDER BY id", -1, &sizes, nullptr), SQLITE_OK);
+    for (int64_t i = 0; i < 4; ++i) {
+        ASSERT_EQ(sqlite3_step(sizes), SQLITE_ROW);
+        EXPECT_EQ(size_t(sqlite3_column_int64(sizes, 0)), geometry.q_bytes() - (i < 2 ? 0 : half)) << i;
+    }
+    sqlite3_finalize(sizes);
+    sqlite3_close(db);
 }
 
 TEST(Recording, RowsAreThoseOfTheMathematics) {

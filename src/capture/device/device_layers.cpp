@@ -159,6 +159,13 @@ bool pick(const Placed& p, int64_t width, int64_t n_head, const Batch& batch, si
 
 } // namespace
 
+namespace {
+// Can the device convert the layer's queries into what is kept? Blocks no, and what may have to be rounded on the way neither.
+bool converts_there(const LayerInfo& info) {
+    return dtype_block(info.q_type) == 1 && !(info.q_type == DType::f32 && info.k_type == DType::f16);
+}
+} // namespace
+
 bool BlockGather::make(size_t block, const LayerSources& sources, const Batch& batch, int64_t first_kept) {
     block_ = block;
     plan_ = {};
@@ -187,7 +194,7 @@ bool BlockGather::make(size_t block, const LayerSources& sources, const Batch& b
             return true;
         };
         if (!pick_into(s.q, info.head_dim, q_) || !pick_into(s.out, info.head_dim_v, out_)) return false;
-        if (s.q.block == block && dtype_block(info.q_type) == 1) kept_token_ += info.q_bytes();
+        if (s.q.block == block && converts_there(info)) kept_token_ += info.q_bytes();
     }
     if (first_kept >= batch.n_query) return true;
     size_t at = plan_.room(kept_token_ * size_t(batch.n_query - first_kept));
@@ -195,7 +202,7 @@ bool BlockGather::make(size_t block, const LayerSources& sources, const Batch& b
         if (!sources[l] || sources[l]->q.block != block) continue;
         const LayerSource& s = *sources[l];
         const LayerInfo& info = batch.layers[l].info;
-        if (dtype_block(info.q_type) > 1) { // not every back end that says it can copies into blocks with strides
+        if (!converts_there(info)) { // not every back end that says it can copies into blocks with strides
             const size_t bytes = extent(s.q, info.head_dim, info.n_head, batch.n_query);
             const size_t to = plan_.room(bytes);
             plan_.whole.push_back({s.q.offset, to, bytes});

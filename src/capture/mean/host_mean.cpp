@@ -182,7 +182,9 @@ void HostMean::compute_part(size_t index, size_t part, size_t n_parts) {
                   end = seen.n * int64_t(part + 1) / int64_t(n_parts);
     attention::keys_of_part(seen.cells, begin, end - begin, p.keys[index % 2]);
     p.q.resize(w.plan->q_head_bytes * size_t(w.info->n_head));
-    convert_heads(w.info->q_type, w.data.q, w.data.q_head, w.info->n_head, w.info->head_dim, p.q.data());
+    // of one token: beside such keys they are rounded, whatever they are kept in
+    convert_queries(*w.info, w.info->k_type == DType::f16 ? DType::f16 : w.info->q_type, w.data.q, w.data.q_head,
+                    w.info->n_head, p.q.data());
     attention::PartRequest request;
     request.layer = w.info, request.plan = w.plan;
     request.q = p.q.data();

@@ -1,6 +1,7 @@
 // The proofs of a batch: which heads, with what, and on which threads.
 #include "capture/collector.h"
 
+#include "attention/dots.h"
 #include "attention/engine_arithmetic.h"
 #include "base/parallel_for.h"
 
@@ -43,6 +44,21 @@ void convert_heads(DType type, const uint8_t* from, size_t stride, int32_t n, in
         } else {
             from_float(reinterpret_cast<const float*>(head), to + size_t(h) * row, dim);
         }
+    }
+}
+
+void convert_queries(const LayerInfo& layer, DType used, const uint8_t* from, size_t stride, int32_t n, uint8_t* to) {
+    convert_heads(layer.q_type, from, stride, n, layer.head_dim, to);
+    if (used == layer.q_type) return;
+    // a head at a time through the narrower type, in place
+    thread_local std::vector<uint8_t> rounded;
+    rounded.resize(dtype_row_bytes(used, layer.head_dim));
+    const auto narrow = attention::engine_arithmetic(used).from_float;
+    const size_t row = dtype_row_bytes(layer.q_type, layer.head_dim);
+    for (int32_t h = 0; h < n; ++h) {
+        auto* const head = static_cast<float*>(static_cast<void*>(to + size_t(h) * row));
+        narrow(head, rounded.data(), layer.head_dim);
+        attention::to_floats(used, rounded.data(), head, layer.head_dim);
     }
 }
 
@@ -127,7 +143,7 @@ void Collector::proof_query(const Batch& batch, const Batch::Proof& proof, std::
     q.resize(info.q_bytes());
     const uint8_t* from =
         proof.q ? reinterpret_cast<const uint8_t*>(proof.q) : data.q_of(size_t(proof.token), size_t(proof.head));
-    convert_heads(info.q_type, from, 0, 1, info.head_dim, q.data() + size_t(proof.head) * row);
+    convert_queries(info, batch.layers[size_t(proof.layer)].q_used, from, 0, 1, q.data() + size_t(proof.head) * row);
 }
 
 namespace {
