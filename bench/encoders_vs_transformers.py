@@ -19,11 +19,13 @@ BOUND = 1e-5
 SHAPE = dict(layers=3, heads=4, head_dim=32)
 
 
-def engine_gelu(x):
+class EngineGelu(torch.nn.Module):
     """ggml_vec_gelu_f32 with GGML_GELU_FP16: the tanh form, argument and result rounded to half precision."""
-    half = x.half().float()
-    y = 0.5 * half * (1 + torch.tanh(0.79788456080286535587989211986876 * half * (1 + 0.044715 * half * half)))
-    return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, y.half().float()))
+
+    def forward(self, x):
+        half = x.half().float()
+        y = 0.5 * half * (1 + torch.tanh(0.79788456080286535587989211986876 * half * (1 + 0.044715 * half * half)))
+        return torch.where(x <= -10, torch.zeros_like(x), torch.where(x >= 10, x, y.half().float()))
 
 
 def read_weights(path, gguf_py):
@@ -54,7 +56,7 @@ def bert(weights, ids):
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and all("position_ids" in m or "token_type_ids" in m for m in missing), (missing, unexpected)
     for layer in model.encoder.layer:
-        layer.intermediate.intermediate_act_fn = engine_gelu
+        layer.intermediate.intermediate_act_fn = EngineGelu()
     return model(ids, output_attentions=True).attentions
 
 
