@@ -44,7 +44,8 @@ bool is_at(int fd, const std::string& path) {
            open.st_ino == named.st_ino;
 }
 
-// A log without its file may hold somebody's frames.
+// A log without its file may hold somebody's frames. Only under the lock of the file at `path`: until then they may be those of whoever
+// has just begun to write it.
 Result<void> clear_logs(const std::string& path, bool overwrite) {
     for (const char* suffix : log_suffixes) {
         const std::string name = path + suffix;
@@ -66,6 +67,7 @@ Result<void> make_way(const std::string& path, bool overwrite) {
     if (auto free = base::may_replace(path); !free) return free;
     if (NameClaim::held_here(path)) return another_writes(path);
     const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) return {}; // gone meanwhile: what comes there next is somebody's
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         ::close(fd);
         return another_writes(path);
@@ -85,8 +87,6 @@ Result<NameClaim> NameClaim::take(const std::string& path, bool overwrite) {
     std::error_code failed;
     if (fs::symlink_status(path, failed).type() != fs::file_type::not_found) {
         if (auto way = make_way(path, overwrite); !way) return way.error();
-    } else if (auto logs = clear_logs(path, overwrite); !logs) {
-        return logs.error();
     }
     NameClaim claim;
     claim.fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -97,6 +97,10 @@ Result<NameClaim> NameClaim::take(const std::string& path, bool overwrite) {
     // Between the two calls another may have taken the new file for an old one.
     if ((flock(claim.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || !is_at(claim.fd_, path))
         return another_writes(path);
+    if (auto logs = clear_logs(path, overwrite); !logs) {
+        ::unlink(path.c_str());
+        return logs.error();
+    }
     struct stat named {};
     if (fstat(claim.fd_, &named) == 0) {
         claim.file_ = {named.st_dev, named.st_ino};

@@ -1,4 +1,5 @@
 // Names that others use at the same time, logs that are another file's, and files that are not ours.
+#include "recording/name_claim.h"
 #include "support/temp_dir.h"
 #include "synthetic.h"
 
@@ -7,7 +8,9 @@
 #include <gtest/gtest.h>
 #include <sqlite3.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -85,6 +88,31 @@ TEST(Names, OneOfTwoWritersWinsAndTheOtherSaysSo) {
     ASSERT_TRUE(third->close());
     third.reset();
     expect_frames(path, 5, 2);
+}
+
+// The log of whoever has just begun is not one that was left behind.
+TEST(Names, WhoComesSecondRemovesNoLogOfTheFirst) {
+    TempDir dir;
+    const std::string path = dir.file("x.attn"), log = path + "-wal";
+    std::atomic<int> n_taken{0}, n_lost{0};
+    const auto writer = [&] {
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+        while (n_taken < 100 && std::chrono::steady_clock::now() < until) {
+            auto claim = recording::NameClaim::take(path, true);
+            if (!claim) continue;
+            ++n_taken;
+            { std::ofstream out(log); }
+            for (int i = 0; i < 20; ++i) std::this_thread::yield();
+            n_lost += !fs::exists(log);
+            fs::remove(log);
+            fs::remove(path); // the name is free for a moment, with nothing there
+        }
+    };
+    std::thread one(writer), other(writer);
+    one.join();
+    other.join();
+    EXPECT_GT(n_taken, 0);
+    EXPECT_EQ(n_lost, 0) << "of " << n_taken;
 }
 
 TEST(Names, NothingButARegularFileIsReplaced) {
