@@ -150,6 +150,9 @@ struct ModelInfo {
     std::string chat_template; // empty: none
 };
 
+// Asked every 50 ms of somebody for whom something takes long, on the thread that waits: true ends it, with an error. Empty: never.
+using GivenUp = std::function<bool()>;
+
 // One thread at a time, except for tokenize(), piece(), chat_prompt(), check_grammar(), grammar_of_schema(), model_info(), n_ctx()
 // and n_vocab(): they only read the model, and may be called from any thread while another generates.
 class Session {
@@ -167,16 +170,17 @@ public:
     virtual Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const = 0;
     // The same of a JSON object as OpenAI's chat API takes it: messages, tools, tool_choice, chat_template_kwargs,
     // reasoning_effort, add_generation_prompt, continue_final_message.
-    virtual Result<std::string> chat_prompt_json(const std::string& request) const = 0;
+    virtual Result<std::string> chat_prompt_json(const std::string& request, const GivenUp& given_up = {}) const = 0;
     Result<std::string> chat_prompt(const std::string& user_message) const {
         const ChatMessage message{"user", user_message};
         return chat_prompt({&message, 1});
     }
     // Whether SamplingOptions::grammar can be this one: it can be read, and some token of the vocabulary can begin it.
     // invalid_argument where not, with the engine's reason; also where it takes too much time or memory to be of use.
-    virtual Result<void> check_grammar(const std::string& grammar) const = 0;
+    virtual Result<void> check_grammar(const std::string& grammar, const GivenUp& given_up = {}) const = 0;
     // The grammar of all JSON texts of a JSON schema, by the engine's json-schema-to-grammar; properties keep their order.
-    virtual Result<std::string> grammar_of_schema(const std::string& json_schema) const = 0;
+    virtual Result<std::string> grammar_of_schema(const std::string& json_schema,
+                                                  const GivenUp& given_up = {}) const = 0;
     virtual ModelInfo model_info() const = 0;
 
     // Reads `tokens` after what the context holds already, then generates. The last generated token is read too, so

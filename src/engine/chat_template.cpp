@@ -69,8 +69,9 @@ std::string render(const ChatTemplate& t, const std::string& request) {
 
 } // namespace
 
-Result<std::string> render_chat(const ChatTemplate& t, const std::string& request) {
-    return run_limited("the chat template", [&] { return render(t, request); });
+Result<std::string> render_chat(const ChatTemplate& t, const std::string& request, const GivenUp& given_up) {
+    return run_limited(
+        "the chat template", [&] { return render(t, request); }, {}, given_up);
 }
 
 } // namespace attnscope::engine

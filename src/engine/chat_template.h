@@ -2,6 +2,7 @@
 #pragma once
 
 #include <attnscope/error.h>
+#include <attnscope/session.h>
 
 #include <llama.h>
 
@@ -18,6 +19,7 @@ struct ChatTemplate {
 // chat_template_kwargs, reasoning_effort, add_generation_prompt and continue_final_message are read. A last message of the
 // assistant is continued. A model without a template gets ChatML. A template is a program of whoever made the model: it runs in
 // a process of its own with limits (limited_child.h).
-Result<std::string> render_chat(const ChatTemplate& chat_template, const std::string& request);
+Result<std::string> render_chat(const ChatTemplate& chat_template, const std::string& request,
+                                const GivenUp& given_up = {});
 
 } // namespace attnscope::engine

@@ -12,13 +12,12 @@
 #include <cerrno>
 #include <cmath>
 #include <csignal>
-#include <ctime>
 #include <exception>
+#include <functional>
 #include <semaphore>
 #include <stdexcept>
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,11 +27,48 @@ namespace attnscope::engine {
 namespace {
 
 constexpr size_t memory_bytes = size_t(512) << 20;
-constexpr std::chrono::milliseconds most_ahead{5000}, per_token{100};
-constexpr std::chrono::seconds silence{120}; // for one answer, of a child that does not even compute
+constexpr std::chrono::milliseconds per_token{100};
 constexpr size_t most_reason = 300;
-// Grammars that are tried out at once, so that many requests take no more than so much memory.
-std::counting_semaphore<> trying(2);
+
+// Where grammars are tried out. Nearly all are done in the first line; one that is not begins again in the second, where only such as
+// it wait for one another.
+struct Line {
+    std::counting_semaphore<> places;
+    const std::chrono::milliseconds cpu;
+};
+Line short_line{std::counting_semaphore<>(2), std::chrono::milliseconds(250)};
+Line long_line{std::counting_semaphore<>(1), ChildLimits().cpu};
+
+class Place {
+public:
+    Place(Line& line, const GivenUp& given_up) : line_(line) {
+        while (!(taken_ = line.places.try_acquire_for(std::chrono::milliseconds(50))) && !(given_up && given_up())) {}
+    }
+    ~Place() {
+        if (taken_) line_.places.release();
+    }
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+    bool taken() const { return taken_; }
+
+private:
+    Line& line_;
+    bool taken_ = false;
+};
+
+// What `attempt` says within the time of a line, where it says how it was waited for.
+template <class T>
+Result<T> in_line(const GivenUp& given_up,
+                  const std::function<Result<T>(std::chrono::milliseconds cpu, Waited& waited)>& attempt) {
+    for (Line* line : {&short_line, &long_line}) {
+        const Place place(*line, given_up);
+        if (!place.taken()) break;
+        Waited waited = Waited::answered;
+        Result<T> result = attempt(line->cpu, waited);
+        if (waited != Waited::too_much_cpu || line == &long_line) return result;
+    }
+    return Error{ErrorKind::engine, "the grammar was given up"};
+}
 
 // The child's answers: one byte, and what it announces.
 constexpr char ready = 'r', // the grammar was read
@@ -109,7 +145,8 @@ void answer_questions(int end, const llama_vocab* vocab, const std::string& text
 
 // ---- in the parent -----------------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<Grammar>> Grammar::start(const llama_vocab* vocab, const std::string& text) {
+Result<std::unique_ptr<Grammar>> Grammar::start(const llama_vocab* vocab, const std::string& text, GivenUp given_up,
+                                                std::chrono::milliseconds cpu) {
     if (text.find('\0') != std::string::npos) return Error{ErrorKind::invalid_argument, "the grammar holds a NUL"};
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
@@ -120,12 +157,18 @@ Result<std::unique_ptr<Grammar>> Grammar::start(const llama_vocab* vocab, const 
         close(ends[0]);
         return Error{ErrorKind::io, "no process could be started: too many processes, or no memory"};
     }
-    auto grammar = std::unique_ptr<Grammar>(new Grammar(ends[0], child, size_t(llama_vocab_n_tokens(vocab))));
+    return std::unique_ptr<Grammar>(
+        new Grammar(ends[0], child, size_t(llama_vocab_n_tokens(vocab)), cpu, std::move(given_up)));
+}
+
+Result<void> Grammar::wait_until_ready() {
     char how = 0;
-    if (!grammar->receive(&how, 1)) return grammar->failure();
-    if (how == ready) return grammar;
+    if (ready_) return {};
+    if (!receive(&how, 1)) return failure();
+    ready_ = how == ready;
+    if (ready_) return {};
     std::string reason;
-    for (char c = 0; reason.size() <= most_reason && grammar->receive(&c, 1) && c != 0;) reason.push_back(c);
+    for (char c = 0; reason.size() <= most_reason && receive(&c, 1) && c != 0;) reason.push_back(c);
     return Error{ErrorKind::invalid_argument, "the grammar cannot be read" + (reason.empty() ? reason : ": " + reason)};
 }
 
@@ -135,26 +178,12 @@ Grammar::~Grammar() {
     while (waitpid(child_, nullptr, 0) < 0 && errno == EINTR) {}
 }
 
-std::chrono::milliseconds Grammar::used() const {
-    clockid_t clock;
-    timespec t{};
-    if (clock_getcpuclockid(child_, &clock) != 0 || clock_gettime(clock, &t) != 0) return {};
-    return std::chrono::seconds(t.tv_sec) + std::chrono::milliseconds(t.tv_nsec / 1000000);
-}
-
 bool Grammar::receive(void* data, size_t size) {
-    constexpr int look_every = 100; // milliseconds
-    const auto until = std::chrono::steady_clock::now() + silence;
+    const auto until = std::chrono::steady_clock::now() + ChildLimits().wall;
     auto* at = static_cast<char*>(data);
     while (size > 0) {
-        pollfd p{end_, POLLIN, 0};
-        const int n_ready = poll(&p, 1, look_every);
-        if (n_ready < 0 && errno == EINTR) continue;
-        if (n_ready <= 0) {
-            too_long_ = used() > allowed_ || std::chrono::steady_clock::now() > until;
-            if (too_long_) return false;
-            continue;
-        }
+        waited_ = wait_for_child(end_, child_, allowed_, until, given_up_);
+        if (waited_ != Waited::answered) return false;
         const ssize_t n = recv(end_, at, size, 0);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;
@@ -164,14 +193,25 @@ bool Grammar::receive(void* data, size_t size) {
     return true;
 }
 
-Error Grammar::failure() {
-    return {ErrorKind::invalid_argument,
-            too_long_ ? "the grammar takes too long to follow; make it less ambiguous"
-                      : "the grammar ends llama.cpp's engine (too much memory, or rules nested too deeply)"};
+Error Grammar::failure() const {
+    const auto no = [](const std::string& why) { return Error{ErrorKind::invalid_argument, "the grammar " + why}; };
+    switch (waited_) {
+    case Waited::given_up: return Error{ErrorKind::engine, "the grammar was given up"};
+    case Waited::too_much_cpu:
+        return no(
+            fmt::format("takes too long to follow (more than {} seconds of processor time); make it less ambiguous",
+                        seconds_text(ahead_)));
+    case Waited::too_long:
+        return no(fmt::format("takes too long to follow (no answer within {} seconds, after {} of processor time)",
+                              seconds_text(ChildLimits().wall), seconds_text(cpu_used(child_))));
+    case Waited::answered: break;
+    }
+    return no("ends llama.cpp's engine (too much memory, or rules nested too deeply)");
 }
 
 Result<bool> Grammar::take(int32_t token, std::vector<uint8_t>& fits) {
-    allowed_ = std::min(allowed_ + per_token, used() + most_ahead);
+    if (Result<void> r = wait_until_ready(); !r) return r.error();
+    allowed_ = std::min(allowed_ + per_token, cpu_used(child_) + ahead_);
     char how = 0;
     if (!send_all(end_, &token, sizeof token) || !receive(&how, 1)) return failure();
     if (how == taken) return true;
@@ -183,25 +223,21 @@ Result<bool> Grammar::take(int32_t token, std::vector<uint8_t>& fits) {
     return false;
 }
 
-Result<void> check_grammar(const llama_vocab* vocab, const std::string& text) {
+Result<void> check_grammar(const llama_vocab* vocab, const std::string& text, const GivenUp& given_up) {
     if (text.empty()) return Error{ErrorKind::invalid_argument, "the grammar is empty"};
-    trying.acquire();
-    const Result<void> checked = [&]() -> Result<void> {
-        Result<std::unique_ptr<Grammar>> grammar = Grammar::start(vocab, text);
+    return in_line<void>(given_up, [&](std::chrono::milliseconds cpu, Waited& waited) -> Result<void> {
+        Result<std::unique_ptr<Grammar>> grammar = Grammar::start(vocab, text, given_up, cpu);
         if (!grammar) return grammar.error();
         std::vector<uint8_t> fits;
         const Result<bool> begun = (*grammar)->take(-1, fits);
-        if (!begun) return begun.error();
-        return {};
-    }();
-    trying.release();
-    return checked;
+        waited = (*grammar)->waited();
+        return begun ? Result<void>() : begun.error();
+    });
 }
 
-Result<std::string> grammar_of_schema(const std::string& json_schema) {
-    trying.acquire();
+Result<std::string> grammar_of_schema(const std::string& json_schema, const GivenUp& given_up) {
     // In the child: what the engine leaves out of a schema it says on standard error alone, and any string would be taken.
-    Result<std::string> grammar = run_limited("the JSON schema", [&] {
+    const auto make = [&] {
         int printed[2];
         const bool heard = pipe2(printed, O_NONBLOCK) == 0 && dup2(printed[1], 2) == 2;
         std::string made = json_schema_to_grammar(common_json::parse(json_schema), true);
@@ -212,8 +248,10 @@ Result<std::string> grammar_of_schema(const std::string& json_schema) {
         if (const size_t at = said.find(words); at != std::string::npos)
             throw std::invalid_argument(said.substr(at + words.size(), most_reason));
         return made;
+    };
+    Result<std::string> grammar = in_line<std::string>(given_up, [&](std::chrono::milliseconds cpu, Waited& waited) {
+        return run_limited("the JSON schema", make, {cpu, ChildLimits().wall}, given_up, &waited);
     });
-    trying.release();
     // What a schema makes the engine do is its writer's to mend.
     if (!grammar && grammar.error().kind == ErrorKind::unsupported)
         return Error{ErrorKind::invalid_argument, grammar.error().message};

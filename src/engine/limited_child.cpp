@@ -4,10 +4,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ctime>
 #include <exception>
 
 #include <fcntl.h>
@@ -22,7 +24,7 @@ namespace attnscope::engine {
 
 namespace {
 
-constexpr std::chrono::seconds patience{10};
+constexpr std::chrono::milliseconds look_every{50}; // after limits, and whether anybody still waits
 constexpr size_t stack_bytes = size_t(64) << 20, memory_bytes = size_t(1) << 30, most_bytes = size_t(64) << 20;
 
 // Sanitizers reserve so much address space that a limit of it says nothing.
@@ -102,7 +104,35 @@ pid_t fork_limited(int end, size_t memory, const std::function<void(int)>& work)
     return child;
 }
 
-Result<std::string> run_limited(const std::string& name, const std::function<std::string()>& work) {
+std::chrono::milliseconds cpu_used(pid_t child) {
+    clockid_t clock;
+    timespec t{};
+    if (clock_getcpuclockid(child, &clock) != 0 || clock_gettime(clock, &t) != 0) return {};
+    return std::chrono::seconds(t.tv_sec) + std::chrono::milliseconds(t.tv_nsec / 1000000);
+}
+
+std::string seconds_text(std::chrono::milliseconds time) {
+    return time.count() % 1000 == 0 ? fmt::format("{}", time.count() / 1000)
+                                    : fmt::format("{:.1f}", static_cast<double>(time.count()) / 1000);
+}
+
+Waited wait_for_child(int end, pid_t child, std::chrono::milliseconds cpu, std::chrono::steady_clock::time_point until,
+                      const GivenUp& given_up) {
+    while (true) {
+        if (given_up && given_up()) return Waited::given_up;
+        const auto left =
+            std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+        pollfd p{end, POLLIN, 0};
+        const int n = poll(&p, 1, static_cast<int>(std::clamp(left, std::chrono::milliseconds(0), look_every).count()));
+        if (n > 0) return Waited::answered;
+        if (n < 0 && errno != EINTR) return Waited::too_long;
+        if (cpu_used(child) > cpu) return Waited::too_much_cpu;
+        if (std::chrono::steady_clock::now() >= until) return Waited::too_long;
+    }
+}
+
+Result<std::string> run_limited(const std::string& name, const std::function<std::string()>& work,
+                                const ChildLimits& limits, const GivenUp& given_up, Waited* waited) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return Error{ErrorKind::io, "no pipe could be made: too many open files"};
     const pid_t child = fork_limited(ends[1], memory_bytes, [&](int end) { tell(end, work); });
@@ -112,18 +142,12 @@ Result<std::string> run_limited(const std::string& name, const std::function<std
         return Error{ErrorKind::io, "no process could be started: too many processes, or no memory"};
     }
     std::string out;
-    bool too_long = false, too_large = false;
-    const auto until = std::chrono::steady_clock::now() + patience;
+    bool too_large = false;
+    Waited how = Waited::answered;
+    const auto until = std::chrono::steady_clock::now() + limits.wall;
     while (true) {
-        const auto left =
-            std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-        pollfd p{ends[0], POLLIN, 0};
-        const int ready = left.count() > 0 ? poll(&p, 1, static_cast<int>(left.count())) : 0;
-        if (ready < 0 && errno == EINTR) continue;
-        if (ready <= 0) {
-            too_long = true;
-            break;
-        }
+        how = wait_for_child(ends[0], child, limits.cpu, until, given_up);
+        if (how != Waited::answered) break;
         char buffer[65536];
         const ssize_t n = read(ends[0], buffer, sizeof buffer);
         if (n < 0 && errno == EINTR) continue;
@@ -135,11 +159,18 @@ Result<std::string> run_limited(const std::string& name, const std::function<std
         }
     }
     close(ends[0]);
-    if (too_long || too_large) kill(child, SIGKILL);
+    const std::chrono::milliseconds used = cpu_used(child);
+    if (how != Waited::answered || too_large) kill(child, SIGKILL);
+    if (waited) *waited = how;
     int status = 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
     const auto no = [&](const std::string& why) { return Error{ErrorKind::unsupported, name + " " + why}; };
-    if (too_long) return no(fmt::format("does not end within {} seconds", patience.count()));
+    if (how == Waited::given_up) return Error{ErrorKind::engine, name + " was given up"};
+    if (how == Waited::too_much_cpu)
+        return no(fmt::format("takes more than {} seconds of processor time", seconds_text(limits.cpu)));
+    if (how == Waited::too_long)
+        return no(fmt::format("does not end within {} seconds, in which it computed for {}", seconds_text(limits.wall),
+                              seconds_text(used)));
     if (too_large) return no(fmt::format("writes more than {} MiB", most_bytes >> 20));
     if (out.empty()) return no("ends llama.cpp's engine (endless recursion, or too much memory)");
     if (out.front() == 'e') return Error{ErrorKind::invalid_argument, name + " fails: " + out.substr(1)};

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <random>
 #include <span>
+#include <utility>
 
 namespace attnscope::engine {
 
@@ -72,12 +73,12 @@ int32_t choose_by(llama_sampler* chain, std::span<const float> logits, const std
 } // namespace
 
 Result<std::unique_ptr<TokenChooser>> TokenChooser::create(const SamplingOptions& options, const llama_vocab* vocab,
-                                                           uint32_t* seed) {
+                                                           uint32_t* seed, GivenUp given_up) {
     auto chooser = std::make_unique<TokenChooser>();
     chooser->n_vocab_ = llama_vocab_n_tokens(vocab);
     chooser->chain_ = make_chain(options, vocab, seed);
     if (!options.grammar.empty()) {
-        Result<std::unique_ptr<Grammar>> grammar = Grammar::start(vocab, options.grammar);
+        Result<std::unique_ptr<Grammar>> grammar = Grammar::start(vocab, options.grammar, std::move(given_up));
         if (!grammar) return grammar.error();
         chooser->grammar_ = std::move(*grammar);
     }

@@ -14,9 +14,9 @@ namespace attnscope::engine {
 
 class TokenChooser {
 public:
-    // `seed` receives the seed in use, also when a random one was asked for.
+    // `seed` receives the seed in use, also when a random one was asked for. Once `given_up` nobody waits for a grammar.
     static Result<std::unique_ptr<TokenChooser>> create(const SamplingOptions& options, const llama_vocab* vocab,
-                                                        uint32_t* seed);
+                                                        uint32_t* seed, GivenUp given_up = {});
 
     // A token of the prompt: repetition counts it, the grammar does not.
     void read(int32_t token) { llama_sampler_accept(chain_.get(), token); }

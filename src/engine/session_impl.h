@@ -21,9 +21,9 @@ public:
     std::string piece(int32_t token) const override;
     using Session::chat_prompt;
     Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const override;
-    Result<std::string> chat_prompt_json(const std::string& request) const override;
-    Result<void> check_grammar(const std::string& grammar) const override;
-    Result<std::string> grammar_of_schema(const std::string& json_schema) const override;
+    Result<std::string> chat_prompt_json(const std::string& request, const GivenUp& given_up) const override;
+    Result<void> check_grammar(const std::string& grammar, const GivenUp& given_up) const override;
+    Result<std::string> grammar_of_schema(const std::string& json_schema, const GivenUp& given_up) const override;
     ModelInfo model_info() const override;
     Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                     const FrameSink& frames, const TextSink& text) override;

@@ -101,7 +101,8 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
                         result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
     }
     sampling_ = o.sampling;
-    Result<std::unique_ptr<TokenChooser>> chooser = TokenChooser::create(o.sampling, vocab_, &seed_);
+    Result<std::unique_ptr<TokenChooser>> chooser = TokenChooser::create(
+        o.sampling, vocab_, &seed_, [stop = o.stop] { return stop && stop->load(std::memory_order_relaxed); });
     if (!chooser) return chooser.error();
     result.seed = seed_;
     if (capture_) capture_->want(wanted(o, result.n_prompt));
@@ -155,6 +156,7 @@ Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOpt
             return {};
         }
         const Result<int32_t> chosen = chooser.choose(context_.get());
+        if (!chosen && stopped()) return {};
         if (!chosen) return chosen.error();
         const int32_t token = *chosen;
         const bool must_end = !o.ignore_eos || !o.sampling.grammar.empty();

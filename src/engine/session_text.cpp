@@ -70,19 +70,20 @@ Result<std::string> SessionImpl::chat_prompt(std::span<const ChatMessage> messag
     nlohmann::json list = nlohmann::json::array();
     for (const ChatMessage& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
     return chat_prompt_json(
-        nlohmann::json{{"messages", std::move(list)}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+        nlohmann::json{{"messages", std::move(list)}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+        {});
 }
 
-Result<std::string> SessionImpl::chat_prompt_json(const std::string& request) const {
-    return render_chat({model_.get(), {}, {}, {}}, request);
+Result<std::string> SessionImpl::chat_prompt_json(const std::string& request, const GivenUp& given_up) const {
+    return render_chat({model_.get(), {}, {}, {}}, request, given_up);
 }
 
-Result<void> SessionImpl::check_grammar(const std::string& grammar) const {
-    return engine::check_grammar(vocab_, grammar);
+Result<void> SessionImpl::check_grammar(const std::string& grammar, const GivenUp& given_up) const {
+    return engine::check_grammar(vocab_, grammar, given_up);
 }
 
-Result<std::string> SessionImpl::grammar_of_schema(const std::string& json_schema) const {
-    return engine::grammar_of_schema(json_schema);
+Result<std::string> SessionImpl::grammar_of_schema(const std::string& json_schema, const GivenUp& given_up) const {
+    return engine::grammar_of_schema(json_schema, given_up);
 }
 
 ModelInfo SessionImpl::model_info() const {

@@ -107,6 +107,21 @@ TEST(Http, WhatIsWrongWithABodyIsSaidAndWhere) {
     EXPECT_TRUE(holds(packed->body, "Content-Encoding gzip is not supported")) << packed->body;
 }
 
+// curl -d calls a body a form, and some call it multipart or plain text.
+TEST(Http, BodiesAreReadWhateverTheyAreCalled) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const std::string body =
+        Json{{"prompt", "Hi"}, {"max_tokens", 1}, {"note", std::string(100000, 'a') + "&b=%41+"}}.dump();
+    for (const char* type :
+         {"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "-"}) {
+        const auto answer = served.client().Post("/v1/completions", body, type);
+        ASSERT_TRUE(answer) << type;
+        EXPECT_EQ(answer->status, 200) << type << ": " << answer->body;
+        EXPECT_EQ(answer->get_header_value("X-Ignored-Fields"), "note") << type;
+    }
+}
+
 TEST(Http, APortIsOneServers) {
     ServedModel first;
     ASSERT_TRUE(first.ok()) << first.error();

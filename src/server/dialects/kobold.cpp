@@ -58,7 +58,7 @@ std::shared_ptr<Generation> submit(Service& service, const httplib::Request& req
                                    bool streams, bool* halo_weave) {
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, kobold, body.error()), nullptr;
-    Result<ReadRequest> read = read_kobold(*body, request.body, service);
+    Result<ReadRequest> read = read_kobold(*body, {request.body, gone(request, service)}, service);
     if (!read) return refuse(response, kobold, read.error()), nullptr;
     if (halo_weave) *halo_weave = read->halo_weave;
     if (streams && read->logprobs) { // its events have no place for them

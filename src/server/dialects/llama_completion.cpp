@@ -125,7 +125,7 @@ private:
 void complete(Service& service, const httplib::Request& request, httplib::Response& response) {
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<ReadRequest> read = read_llama_completion(*body, request.body, service);
+    Result<ReadRequest> read = read_llama_completion(*body, {request.body, gone(request, service)}, service);
     if (!read) return refuse(response, openai, read.error());
     name_ignored(response, read->ignored);
     const bool with_tokens = read->return_tokens;

@@ -44,7 +44,7 @@ void apply_template(Service& service, const httplib::Request& request, httplib::
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
     if (Result<void> r = check_messages(*body); !r) return refuse(response, openai, r.error());
-    Result<std::string> prompt = service.session.chat_prompt_json(request.body);
+    Result<std::string> prompt = service.session.chat_prompt_json(request.body, gone(request, service));
     if (!prompt) return refuse(response, openai, prompt.error());
     name_ignored(response,
                  unread_fields(*body, {"messages", "tools", "tool_choice", "chat_template_kwargs", "reasoning_effort",

@@ -54,8 +54,8 @@ void complete(Service& service, const httplib::Request& request, httplib::Respon
     static std::atomic<uint64_t> numbers{0};
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, openai, body.error());
-    Result<ReadRequest> read =
-        chat ? read_chat(*body, request.body, service) : read_completion(*body, request.body, service);
+    const Asked asked{request.body, gone(request, service)};
+    Result<ReadRequest> read = chat ? read_chat(*body, asked, service) : read_completion(*body, asked, service);
     if (!read) return refuse(response, openai, read.error());
     name_ignored(response, read->ignored);
     const std::time_t now = std::time(nullptr);

@@ -69,7 +69,7 @@ Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_fi
 
 } // namespace
 
-Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, const Service& service) {
+Result<ReadRequest> read_kobold(const Json& body, const Asked& asked, const Service& service) {
     ReadRequest out;
     GenerationRequest& g = out.generation;
     RequestFields f(body);
@@ -108,7 +108,7 @@ Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, co
     const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
     const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
-    if (Result<void> r = read_grammar(f, as_text, service, out); !r) return r.error();
+    if (Result<void> r = read_grammar(f, asked, service, out); !r) return r.error();
     note_ignored(body, f, out);
     const bool from_text = !ids;
     if (ids) {
@@ -138,8 +138,8 @@ SamplingOptions openai_defaults() {
     return s;
 }
 
-Result<ReadRequest> read_openai_fields(const Json& body, const std::string& as_text, const Service& service,
-                                       Shape shape, const SamplingOptions& defaults) {
+Result<ReadRequest> read_openai_fields(const Json& body, const Asked& asked, const Service& service, Shape shape,
+                                       const SamplingOptions& defaults) {
     ReadRequest out;
     GenerationRequest& g = out.generation;
     RequestFields f(body);
@@ -168,6 +168,8 @@ Result<ReadRequest> read_openai_fields(const Json& body, const std::string& as_t
     if (const Json* options = f.find("stream_options"); options && options->is_object()) {
         RequestFields inner(*options);
         out.usage = inner.flag("include_usage", false);
+        for (const std::string& name : unread_fields(*options, inner.known()))
+            out.ignored.push_back("stream_options." + name);
     }
     if (const Json* tools = f.find("tools"); tools && !tools->empty())
         f.fail("\"tools\" are not supported by this server");
@@ -176,7 +178,7 @@ Result<ReadRequest> read_openai_fields(const Json& body, const std::string& as_t
     if (Result<void> r = f.status(); !r) return r.error();
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
     read_answers(f, shape, out);
-    if (Result<void> r = read_grammar(f, as_text, service, out); !r) return r.error();
+    if (Result<void> r = read_grammar(f, asked, service, out); !r) return r.error();
     for (const char* key : {"max_completion_tokens", "max_tokens", "n_predict"}) { // the first that is given counts
         const Json* other = f.find(key);
         if (other && *other != *f.find(limit)) out.ignored.emplace_back(key);
@@ -242,17 +244,17 @@ Result<ReadRequest> with_prompt(const Json& body, const Service& service, ReadRe
 
 } // namespace
 
-Result<ReadRequest> read_completion(const Json& body, const std::string& as_text, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::completion, openai_defaults());
+Result<ReadRequest> read_completion(const Json& body, const Asked& asked, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, asked, service, Shape::completion, openai_defaults());
     return out ? with_prompt(body, service, std::move(*out)) : out;
 }
 
-Result<ReadRequest> read_llama_completion(const Json& body, const std::string& as_text, const Service& service) {
+Result<ReadRequest> read_llama_completion(const Json& body, const Asked& asked, const Service& service) {
     RequestFields f(body);
     refuse_unsupported(f, {"lora", "image_data", "multimodal_data", "n_indent", "t_max_predict_ms"});
     const bool return_tokens = f.flag("return_tokens", false);
     if (Result<void> r = f.status(); !r) return r.error();
-    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::llama, {});
+    Result<ReadRequest> out = read_openai_fields(body, asked, service, Shape::llama, {});
     if (!out) return out;
     out->return_tokens = return_tokens;
     out->known.insert(f.known().begin(), f.known().end());
@@ -290,8 +292,8 @@ Result<void> check_messages(const Json& body) {
     return {};
 }
 
-Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service) {
-    Result<ReadRequest> out = read_openai_fields(body, as_text, service, Shape::chat, openai_defaults());
+Result<ReadRequest> read_chat(const Json& body, const Asked& asked, const Service& service) {
+    Result<ReadRequest> out = read_openai_fields(body, asked, service, Shape::chat, openai_defaults());
     if (!out) return out;
     GenerationRequest& g = out->generation;
     if (Result<void> r = check_messages(body); !r) return r.error();
@@ -301,7 +303,7 @@ Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, cons
         f.find(key); // the template's
     }
     note_ignored(body, f, *out);
-    Result<std::string> text = service.session.chat_prompt_json(as_text);
+    Result<std::string> text = service.session.chat_prompt_json(asked.text, asked.gone);
     if (!text) return text.error();
     Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);
     if (!tokens) return tokens.error();

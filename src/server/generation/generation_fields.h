@@ -28,15 +28,19 @@ struct ReadRequest {
     std::vector<std::string> ignored;    // fields that were given and have none
 };
 
-// `as_text`, of all: the same body as it came, for templates and grammars: tools and schemas keep the order of their fields.
-//
+struct Asked {
+    const std::string&
+        text; // the same body as it came, for templates and grammars: tools and schemas keep the order of their fields
+    GivenUp gone; // whoever asked: what takes long ends
+};
+
 // /api/v1/generate, /api/extra/generate/stream and its WebSocket.
-Result<ReadRequest> read_kobold(const Json& body, const std::string& as_text, const Service& service);
+Result<ReadRequest> read_kobold(const Json& body, const Asked& asked, const Service& service);
 // /v1/completions, and /v1/chat/completions.
-Result<ReadRequest> read_completion(const Json& body, const std::string& as_text, const Service& service);
+Result<ReadRequest> read_completion(const Json& body, const Asked& asked, const Service& service);
 // /completion, with llama-server's own defaults.
-Result<ReadRequest> read_llama_completion(const Json& body, const std::string& as_text, const Service& service);
-Result<ReadRequest> read_chat(const Json& body, const std::string& as_text, const Service& service);
+Result<ReadRequest> read_llama_completion(const Json& body, const Asked& asked, const Service& service);
+Result<ReadRequest> read_chat(const Json& body, const Asked& asked, const Service& service);
 
 // `messages` of a chat: roles and contents, as text or as text parts.
 Result<void> check_messages(const Json& body);

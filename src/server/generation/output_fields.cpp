@@ -108,7 +108,7 @@ void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& 
     }
 }
 
-Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Service& service, ReadRequest& out) {
+Result<void> read_grammar(RequestFields& f, const Asked& asked, const Service& service, ReadRequest& out) {
     SamplingOptions& s = out.generation.options.sampling;
     const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
     s.grammar = f.text("grammar", "", most_grammar);
@@ -120,7 +120,7 @@ Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Se
     const bool of_schema = given("json_schema"), of_format = given("response_format");
     if (Result<void> r = f.status(); !r) return r;
     if (of_schema || of_format) {
-        const OrderedJson body = OrderedJson::parse(as_text, nullptr, false);
+        const OrderedJson body = OrderedJson::parse(asked.text, nullptr, false);
         const auto member = [](const OrderedJson& object, const char* key) {
             return object.is_object() && object.contains(key) ? object[key] : OrderedJson();
         };
@@ -145,15 +145,15 @@ Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Se
         if (!schema.is_null() && !schema.is_object()) return bad("a JSON schema must be an object");
     }
     if (!schema.is_null()) {
-        Result<std::string> grammar =
-            service.session.grammar_of_schema(schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
+        Result<std::string> grammar = service.session.grammar_of_schema(
+            schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), asked.gone);
         if (!grammar) return grammar.error();
         s.grammar = std::move(*grammar);
         std::set<std::string> ignored;
         find_ignored_words(schema, ignored);
         out.ignored.insert(out.ignored.end(), ignored.begin(), ignored.end());
     }
-    return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar);
+    return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar, asked.gone);
 }
 
 void read_probabilities(RequestFields& f, Shape shape, ReadRequest& out) {

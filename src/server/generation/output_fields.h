@@ -16,9 +16,8 @@ enum class Shape { completion, chat, llama }; // /v1/completions, /v1/chat/compl
 // less, or false, forbids it.
 void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& s);
 
-// `grammar`, `json_schema`, `response_format`: into a grammar, which is tried out. `as_text`: the body as it came, whose properties have
-// an order. Words of a schema that the engine's converter passes over are noted as ignored.
-Result<void> read_grammar(RequestFields& f, const std::string& as_text, const Service& service, ReadRequest& out);
+// `grammar`, `json_schema`, `response_format`: into a grammar, which is tried out. Words of a schema that the engine's converter passes over are noted as ignored.
+Result<void> read_grammar(RequestFields& f, const Asked& asked, const Service& service, ReadRequest& out);
 
 // `logprobs`, `top_logprobs`, `n_probs`.
 void read_probabilities(RequestFields& f, Shape shape, ReadRequest& out);

@@ -79,7 +79,10 @@ public:
         access_.emplace(options_, port_);
         http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
             // httplib routes by this very object, which is not const where it is made
-            const_cast<httplib::Request&>(request).path = canonical_path(request.path);
+            auto& routed = const_cast<httplib::Request&>(request);
+            routed.path = canonical_path(request.path);
+            // Bodies are JSON whatever they are called: curl calls them a form, of which httplib would read 8 KB.
+            routed.headers.erase("Content-Type");
             return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled
                                                     : httplib::Server::HandlerResponse::Unhandled;
         });

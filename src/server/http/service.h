@@ -26,6 +26,11 @@ struct Service {
     std::chrono::steady_clock::time_point started;
 };
 
+// Whether nobody is left to read the answer to `request`; borrows both.
+inline GivenUp gone(const httplib::Request& request, const Service& service) {
+    return [&] { return service.closing || request.is_connection_closed(); };
+}
+
 // The text of tokens, as bytes.
 inline std::string text_of(const Session& session, std::span<const int32_t> tokens) {
     std::string text;

@@ -1,6 +1,7 @@
 // The binary stream: the client sends its request as one JSON text frame; for each token the server sends a JSON text
 // frame, and behind it the tensors that the frame lists under "binary", each a binary frame of its own. Another request
 // may follow on the same connection.
+#include "base/mutex.h"
 #include "server/dialects/halo_weave.h"
 #include "server/generation/generation_fields.h"
 #include "server/http/access.h"
@@ -110,45 +111,79 @@ public:
         }
         const std::string type = f.text("type", "generate", 64);
         if (type == "abort") {
-            if (generation_) generation_->cancel();
+            give_up();
             return true;
         }
         if (sending_ && !sent_)
             return send_error(socket_, 400, "a generation is running on this connection; abort it first");
-        Result<ReadRequest> read = read_kobold(*body, message, service_);
-        if (!read) return send_error(socket_, 400, read.error().message);
         end();
-        if (read->logprobs) read->ignored.emplace_back("logprobs"); // its frames have no place for them
-        read->generation.n_probs.reset();
-        ignored_ = std::move(read->ignored);
-        std::erase_if(ignored_, [](const std::string& name) { return name == "type" || name == "api_key"; });
-        generation_ = service_.queue.submit(std::move(read->generation));
-        if (!generation_)
-            return send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
-        sent_ = false;
+        given_up_ = sent_ = false;
         sending_ = true;
-        sender_ = std::thread([this] {
-            send_generation(socket_, *generation_, ignored_, sent_);
+        sender_ = std::thread([this, request = std::move(*body), message] {
+            answer(request, message);
             sent_ = true;
         });
         return true;
     }
 
 private:
+    // On the sender's thread: reading a request may take seconds (a grammar is tried out), in which its client may say "abort".
+    void answer(const Json& body, const std::string& message) {
+        const GivenUp gone = [this] {
+            return given_up_ || service_.closing || !socket_.is_open() || socket_.request().is_connection_closed();
+        };
+        Result<ReadRequest> read = read_kobold(body, {message, gone}, service_);
+        if (!read) {
+            sent_ = true;
+            if (!given_up_) {
+                send_error(socket_, 400, read.error().message);
+                return;
+            }
+            RequestFields f(body);
+            socket_.send(json_text({{"type", "done"},
+                                    {"finish_reason", "aborted"},
+                                    {"request_id", f.text("request_id", "", 256)},
+                                    {"total_tokens", 0}}));
+            return;
+        }
+        if (read->logprobs) read->ignored.emplace_back("logprobs"); // its frames have no place for them
+        read->generation.n_probs.reset();
+        std::vector<std::string> ignored = std::move(read->ignored);
+        std::erase_if(ignored, [](const std::string& name) { return name == "type" || name == "api_key"; });
+        const std::shared_ptr<Generation> generation = service_.queue.submit(std::move(read->generation));
+        if (!generation) {
+            sent_ = true;
+            send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
+            return;
+        }
+        {
+            const base::Lock lock(mutex_);
+            generation_ = generation;
+        }
+        if (given_up_) generation->cancel();
+        send_generation(socket_, *generation, ignored, sent_);
+    }
+    void give_up() {
+        given_up_ = true;
+        const base::Lock lock(mutex_);
+        if (generation_) generation_->cancel();
+    }
     void end() {
         if (!sender_.joinable()) return;
-        if (!sent_) generation_->cancel();
+        if (!sent_) give_up();
         sender_.join();
         sending_ = false;
+        const base::Lock lock(mutex_);
+        generation_.reset();
     }
 
     Service& service_;
     httplib::ws::WebSocket& socket_;
     bool known_;
     bool sending_ = false;
-    std::atomic<bool> sent_{false};
-    std::shared_ptr<Generation> generation_;
-    std::vector<std::string> ignored_; // fields of its request
+    std::atomic<bool> sent_{false}, given_up_{false}; // the sender's last frame goes out; nobody waits for it
+    base::Mutex mutex_;
+    std::shared_ptr<Generation> generation_ GUARDED_BY(mutex_); // null until it was submitted
     std::thread sender_;
 };
 
