@@ -6,50 +6,13 @@
 #include <attnscope/dump_reader.h>
 #include <attnscope/rows.h>
 
-#include <algorithm>
-#include <chrono>
 #include <filesystem>
-
-#include <unistd.h>
 
 namespace attnscope::server {
 
 namespace {
 constexpr size_t most_pictures = 6; // 22 MB each at most
-constexpr int picture_niceness = 5; // somebody looks at an empty screen; who reads a token stands beside what it reads
-constexpr int64_t patience_ms = 15000; // a page asks twice a second; in a browser's background once
-int64_t now_ms() {
-    const auto since = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::milliseconds>(since).count();
-}
 } // namespace
-
-Job::Job(Work work, int niceness) {
-    thread_ = std::thread([this, work = std::move(work), niceness] {
-        // Of this thread alone and of those it starts; a system that refuses loses nothing but its turn.
-        [[maybe_unused]] const int now = niceness > 0 ? nice(niceness) : 0;
-        Result<Json> made = Error{ErrorKind::io, "there is no memory for this"};
-        try {
-            made = work([this](double fraction) {
-                progress_ = fraction;
-                return !stop_;
-            });
-        } catch (const std::bad_alloc&) { // as it was said above
-        }
-        const std::lock_guard lock(mutex_);
-        result_ = std::move(made);
-    });
-}
-
-Job::~Job() {
-    stop_ = true;
-    thread_.join();
-}
-
-std::optional<Result<Json>> Job::result() const {
-    const std::lock_guard lock(mutex_);
-    return result_;
-}
 
 Viewed::Viewed(std::string path, Kind kind) : path_(std::move(path)), kind_(kind) {
     std::filesystem::path p(path_);
@@ -89,12 +52,7 @@ Result<RecordingInfo> Viewed::info() {
         if (grown) tokens_ = nullptr;
     }
     if (grown) {
-        std::list<Pass> stopped; // over what was there before: not to be put beside what is there now
-        {
-            const std::lock_guard lock(passes_mutex_);
-            stopped.swap(passes_);
-        }
-        stopped.clear();
+        passes_.end_all(); // over what was there before: not to be put beside what is there now
         std::unique_ptr<Job> ahead;
         {
             const std::lock_guard lock(keys_mutex_);
@@ -280,49 +238,6 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     return tensors_;
 }
 
-std::optional<Result<Json>> Viewed::pass(const view::Selection& s, bool of_picture, Job::Work work, double& progress) {
-    constexpr size_t most_passes = 2;
-    const auto is_it = [&](const Pass& p) { return p.selection == s && p.of_picture == of_picture; };
-    std::list<Pass> stopped; // their threads are waited for without the lock
-    std::shared_ptr<Job> job;
-    {
-        const std::lock_guard lock(passes_mutex_);
-        auto it = std::find_if(passes_.begin(), passes_.end(), is_it);
-        if (it != passes_.end() && it->asked->given_up) {
-            stopped.splice(stopped.end(), passes_, it);
-            it = passes_.end();
-        }
-        if (it == passes_.end()) {
-            while (passes_.size() >= most_passes) stopped.splice(stopped.end(), passes_, std::prev(passes_.end()));
-            const auto asked = std::make_shared<Pass::Asked>();
-            asked->last = now_ms();
-            const auto while_asked = [asked, work = std::move(work)](const view::Progress& said) {
-                return work([&](double done) {
-                    if (now_ms() - asked->last >= patience_ms) asked->given_up = true;
-                    return said(done) && !asked->given_up;
-                });
-            };
-            const int niceness = of_picture ? picture_niceness : 10;
-            it = passes_.insert(passes_.begin(), {s, of_picture, asked, std::make_shared<Job>(while_asked, niceness)});
-        }
-        it->asked->last = now_ms();
-        job = it->job;
-    }
-    // What takes a moment is answered at once: the page need not ask again.
-    std::optional<Result<Json>> result = job->result();
-    for (int tries = 0; tries < 20 && !result; ++tries) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        result = job->result();
-    }
-    progress = job->progress();
-    if (result) {
-        const std::lock_guard lock(passes_mutex_);
-        const auto it = std::find_if(passes_.begin(), passes_.end(), is_it);
-        if (it != passes_.end() && it->job == job) stopped.splice(stopped.end(), passes_, it);
-    }
-    return result;
-}
-
 std::optional<Result<std::shared_ptr<const view::Picture>>> Viewed::picture(const view::Selection& s,
                                                                             double& progress) {
     using Made = Result<std::shared_ptr<const view::Picture>>;
@@ -336,8 +251,8 @@ std::optional<Result<std::shared_ptr<const view::Picture>>> Viewed::picture(cons
         return nullptr;
     };
     if (auto picture = held()) return Made(picture);
-    const auto done = pass(
-        s, true,
+    const auto done = passes_.ask(
+        s, Passes::For::picture,
         [this, s](const view::Progress& said) -> Result<Json> {
             Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
             if (!t) return t.error();
@@ -361,8 +276,8 @@ std::optional<Result<void>> Viewed::denominators(const view::Selection& s, doubl
         if (!t) return Result<void>(t.error());
         if ((*t)->has_denominators(s)) return Result<void>();
     }
-    const auto done = pass(
-        s, false,
+    const auto done = passes_.ask(
+        s, Passes::For::denominators,
         [this, s](const view::Progress& said) -> Result<Json> {
             Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
             if (!t) return t.error();

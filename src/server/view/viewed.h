@@ -2,6 +2,8 @@
 // From any thread.
 #pragma once
 
+#include "server/view/job.h"
+#include "server/view/passes.h"
 #include "view/recorded/courtesy.h"
 #include "view/recorded/head_metrics.h"
 #include "view/recorded/keys.h"
@@ -11,41 +13,15 @@
 
 #include <attnscope/recording.h>
 
-#include <nlohmann/json.hpp>
-
 #include <atomic>
-#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace attnscope::server {
-
-using Json = nlohmann::json;
-
-// Work that takes longer than a request may wait: asked for again and again until it is there.
-class Job {
-public:
-    using Work = std::function<Result<Json>(const view::Progress&)>;
-    // niceness, beside the program's own: what somebody waits for comes first.
-    explicit Job(Work work, int niceness = 10);
-    ~Job(); // stops it
-    Job(const Job&) = delete;
-    Job& operator=(const Job&) = delete;
-    double progress() const { return progress_; }
-    std::optional<Result<Json>> result() const;
-
-private:
-    std::atomic<double> progress_{0};
-    std::atomic<bool> stop_{false};
-    mutable std::mutex mutex_;
-    std::optional<Result<Json>> result_;
-    std::thread thread_;
-};
 
 class Viewed {
 public:
@@ -100,25 +76,9 @@ private:
     std::shared_ptr<const view::RecordedTensors> tensors_, before_; // before it grew: what was computed then stays true
     std::atomic<bool> tensors_ready_{false};
 
-    // One pass over the rows of a selection: for a picture, or for their denominators. One that nobody asks for any more ends:
-    // the page that waited for it was closed, or shows something else.
-    struct Pass {
-        view::Selection selection;
-        bool of_picture = false;
-        struct Asked {
-            std::atomic<int64_t> last; // ms
-            std::atomic<bool> given_up{false};
-        };
-        std::shared_ptr<Asked> asked;
-        std::shared_ptr<Job> job;
-    };
-    std::optional<Result<Json>> pass(const view::Selection& selection, bool of_picture, Job::Work work,
-                                     double& progress);
-
     std::mutex pictures_mutex_;
     std::list<std::pair<view::Selection, std::shared_ptr<const view::Picture>>> pictures_; // newest first
-    std::mutex passes_mutex_;
-    std::list<Pass> passes_; // newest first
+    Passes passes_;
     const std::shared_ptr<view::Courtesy> courtesy_ = std::make_shared<view::Courtesy>();
     std::mutex heads_mutex_;
     std::unique_ptr<Job> heads_;
