@@ -11,6 +11,9 @@ export class Opened {
     readonly runs: Run[];
     readonly run_of: Int32Array; // token: its run
     private rows = new Map<string, Promise<Float32Array>>();
+    private row_in_hand?: Promise<Float32Array>;
+    private rows_asked = 0;
+    private row_that_waits = ''; // its key
     private column_in_hand?: Promise<Float32Array>;
     private columns_asked = 0;
     private column_awaited = ''; // the key of the one that is not there yet
@@ -32,6 +35,30 @@ export class Opened {
     }
     row(token: number, s: Selection): Promise<Float32Array> {
         return this.remember('r', token, s, () => this.transport.row(this.id, token, s));
+    }
+    // For who runs through a text: one row at a time, and of those that wait the newest. Rows that were passed by are not asked for, so
+    // that what is shown is never further behind than the row in hand and one more.
+    newest_row(token: number, s: Selection): Promise<Float32Array> {
+        const key = key_of('r', token, s);
+        if (!this.rows.has(key)) {
+            this.rows.delete(this.row_that_waits); // whoever comes back to it asks anew
+            this.row_that_waits = key;
+        }
+        return this.remember('r', token, s, () => this.next_row(token, s));
+    }
+    private async next_row(token: number, s: Selection): Promise<Float32Array> {
+        const mine = ++this.rows_asked;
+        while (this.row_in_hand) {
+            await this.row_in_hand.catch(() => undefined);
+            if (mine !== this.rows_asked) throw new Error(unwanted);
+        }
+        this.row_that_waits = '';
+        this.row_in_hand = this.transport.row(this.id, token, s);
+        try {
+            return await this.row_in_hand;
+        } finally {
+            this.row_in_hand = undefined;
+        }
     }
     column(token: number, s: Selection, progress?: (fraction: number) => void): Promise<Float32Array> {
         const key = key_of('c', token, s);

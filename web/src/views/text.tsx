@@ -36,7 +36,7 @@ export function TextView({ opened }: { opened: Opened }) {
     const rows_key = [opened, state.layer, state.head, state.reduce];
     const by_policy = policies.includes(state.tint);
 
-    const row = use_loaded(() => opened.row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus]);
+    const row = use_loaded(() => opened.newest_row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus]);
     // After the row: the first column of a long recording is a pass through it, and what is read comes first.
     const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass).then((weights) => ({ token: focus, weights }))),
         [...rows_key, focus, row.loading]);
@@ -51,7 +51,7 @@ export function TextView({ opened }: { opened: Opened }) {
     useEffect(() => {
         if (row.loading || hover >= 0) return;
         const next = focus + direction.current;
-        if (next >= 0 && next < opened.n) opened.row(next, s).catch(() => undefined);
+        if (next >= 0 && next < opened.n) opened.newest_row(next, s).catch(() => undefined);
     }, [...rows_key, focus, row.loading, hover]);
     const scores = use_loaded(() => state.tint === 'total' || by_policy ? opened.transport.scores(opened.id, s) : undefined,
         [...rows_key, state.tint === 'total' || by_policy]);
