@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { startAttnscope } from './serve.mjs';
-import { capture, matrixReady, openPage, run, startBrowser, startView, textReady } from './viewer.mjs';
+import { capture, matrixReady, openPage, percentOf, prints, run, startBrowser, startView, textReady } from './viewer.mjs';
 
 const [binary, made] = process.argv.slice(2);
 const work = mkdtempSync(join(tmpdir(), 'view-'));
@@ -26,12 +26,6 @@ async function accessible(page, what) {
     assert.deepEqual(violations, [], `${what}: axe`);
 }
 
-// Whether the page's percentage is that of the value, to half a unit of the last digit that it prints.
-const prints = (text, value) => {
-    const [, decimals = '', exponent = '0'] = text.match(/^\d+(?:\.(\d+))?(?:e(-?\d+))?/);
-    return Math.abs(percentOf(text) - value) <= 0.50005 * 10 ** (Number(exponent) - decimals.length) / 100;
-};
-const percentOf = (text) => Number(text.replace(/[^\d.e-]/g, '')) / 100;
 const fine = (page, what) => assert.deepEqual(page.wrong, [], what);
 
 async function onARecording() {
@@ -74,7 +68,7 @@ async function onARecording() {
 
         await page.keyboard.press('3');
         await matrixReady(page);
-        const colours = await page.evaluate(() => {
+        const colours = () => page.evaluate(() => {
             const canvas = document.querySelector('.matrix-main canvas');
             const copy = document.createElement('canvas');
             copy.width = canvas.width;
@@ -86,7 +80,7 @@ async function onARecording() {
             for (let i = 0; i < data.length; i += 4 * 97) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
             return seen.size;
         });
-        assert.ok(colours > 20, `the matrix has ${colours} colours`);
+        assert.ok(await colours() > 20, `the matrix has ${await colours()} colours`);
         await page.mouse.move(box.x + 30, 300);
         await page.waitForFunction(() => /%/.test(document.querySelector('.matrix-hover output')?.textContent ?? ''), null, { timeout: 10000 });
         const hover = await page.textContent('.matrix-hover');
@@ -94,6 +88,13 @@ async function onARecording() {
         const hash = new URLSearchParams(new URL(page.url()).hash.slice(1));
         const values = JSON.parse(run(binary, ['show', a, '--json', '--values', '--token', query, '--layer', hash.get('layer'), '--head', hash.get('head') ?? '0'])).values;
         assert.ok(Math.abs(percentOf(await page.textContent('.matrix-hover output')) - (values[key] ?? 0)) < 1e-3 * (values[key] ?? 0) + 1e-6);
+        // By keys one comes closer to something, not to the empty half of the picture.
+        await page.keyboard.press('0');
+        for (let i = 0; i < 5; ++i) {
+            await page.keyboard.press('+');
+            await matrixReady(page);
+            assert.ok(await colours() > 3, `after ${i + 1} times "+" nothing is in sight`);
+        }
         for (const press of ['+', '+', 'ArrowRight', '0', 'x']) await page.keyboard.press(press);
         await matrixReady(page);
         fine(page, 'matrix');
@@ -189,6 +190,39 @@ async function slowAnswers() {
     }
 }
 
+// Who runs through the text is shown the token he is at, not those that he has passed: rows that nobody waits for are not asked for.
+async function passedBy() {
+    const server = await startView(binary, [a]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        await page.waitForSelector('.side table.readers td');
+        const from = Number(await page.getAttribute('.text-place', 'data-ready'));
+        let asked = 0;
+        await page.evaluate(() => {
+            window.shown = new Set();
+            const place = document.querySelector('.text-place');
+            new MutationObserver(() => window.shown.add(place.dataset.shown)).observe(place, { attributes: true, attributeFilter: ['data-shown'] });
+        });
+        await page.route('**/api/row*', async (route) => { ++asked; await new Promise((r) => setTimeout(r, 400)); await route.continue(); });
+        for (let i = 0; i < 30; ++i) await page.evaluate(() => new Promise((r) => {
+            window.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }));
+            requestAnimationFrame(() => requestAnimationFrame(r));
+        }));
+        const start = Date.now();
+        await page.waitForFunction((token) => document.querySelector('.text-place').dataset.ready === String(token), from - 30, { timeout: 20000 });
+        assert.ok(asked <= 3 + (Date.now() - start + 30 * 100) / 400 && asked < 25, `${asked} rows were asked for on the way over 30 tokens`);
+        assert.ok(await page.evaluate(() => window.shown.size) >= 3, 'nothing was shown on the way');
+        // Whoever turns round meets tokens that were passed by.
+        for (const key of ['ArrowRight', 'ArrowRight', 'ArrowLeft', 'ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
+        await page.waitForFunction((token) => document.querySelector('.text-place').dataset.ready === String(token), from - 27, { timeout: 20000 });
+        fine(page, 'rows that were passed by');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
 // What is shown, as files: each view's CSV has rows, and its picture is not empty.
 async function saved() {
     const server = await startView(binary, [a, b]);
@@ -226,6 +260,37 @@ async function saved() {
             fine(page, view);
             await page.context().close();
         }
+    } finally {
+        await server.stop();
+    }
+}
+
+// The program is stopped and started again while somebody looks: every view says so, and goes on.
+async function stoppedAndStarted() {
+    const port = String(20000 + (process.pid % 10000));
+    let server = await startView(binary, [a], ['--port', port]);
+    const page = await openPage(browser, `${server.url}#view=matrix&layer=3&head=1`);
+    try {
+        await matrixReady(page);
+        const views = [['text', 'ArrowLeft'], ['matrix&layer=4&head=2', '+'], ['heads&layer=9&head=1', 'ArrowUp'], ['flow&span=70-75', 'ArrowDown'], ['health', 'a']];
+        for (const [view, key] of views) {
+            await server.stop();
+            await page.evaluate((v) => { location.hash = `view=${v}`; }, view);
+            await page.waitForSelector('.failure:has-text("Was attnscope stopped?")', { timeout: 20000 });
+            server = await startView(binary, [a], ['--port', port]);
+            await page.waitForTimeout(1100);
+            await page.keyboard.press(key);
+            if (view.startsWith('matrix')) await matrixReady(page);
+            if (/heads|flow|health/.test(view)) { // asked anew by who comes back
+                await page.keyboard.press('1');
+                await textReady(page);
+                await page.evaluate((v) => { location.hash = `view=${v}`; }, view);
+            }
+            await page.waitForFunction(() => !document.querySelector('.failure'), null, { timeout: 20000 }).catch(() => assert.fail(`${view}: the sentence stays`));
+        }
+        page.wrong = page.wrong.filter((text) => !/ERR_CONNECTION_REFUSED/.test(text));
+        fine(page, 'a program that was stopped and started');
+        await page.context().close();
     } finally {
         await server.stop();
     }
@@ -313,6 +378,15 @@ async function oddLinks() {
             await page.waitForSelector(`.text-place[data-ready="${last}"]`, { timeout: 20000 });
             assert.equal(await page.$('.failure'), null, `${words}: it does not go away`);
         }
+        // A link that is followed right after a key, whose place in the address is still to be written.
+        await page.evaluate(async () => {
+            window.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }));
+            await new Promise((r) => setTimeout(r, 140));
+            location.hash = 'token=12';
+            for (const end = performance.now() + 30; performance.now() < end;); // the event of it waits
+        });
+        await page.waitForSelector('.text-place[data-ready="12"]', { timeout: 5000 });
+        await page.evaluate(() => { location.hash = ''; });
         // Every key that "?" lists, in every view, in windows of odd sizes.
         for (const [width, height] of [[1280, 800], [320, 480], [1900, 260], [200, 200]]) {
             await page.setViewportSize({ width, height });
@@ -438,6 +512,11 @@ async function live() {
         assert.match(await page.textContent('.pane-text'), /assistant[^]*The treasure is buried under the old oak tree/);
         assert.match(await page.textContent('.controls'), /every token proven/);
         assert.ok(await page.$$eval('.tok', (all) => all.filter((t) => t.style.backgroundColor !== '').length) > 3);
+        for (const theme of ['light', 'dark']) {
+            await page.evaluate((name) => { location.hash = `view=live&theme=${name}`; }, theme);
+            await page.waitForFunction((name) => document.documentElement.dataset.theme === name, theme);
+            await accessible(page, `live, ${theme}`);
+        }
         // Stop ends the generation; pausing the view does not.
         await page.fill('.live-form textarea', 'Write a long story about a lighthouse.');
         await page.fill('.live-form label:has-text("Tokens") input', '700');
@@ -673,7 +752,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, saved, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();

@@ -38,11 +38,12 @@ export async function startView(binary, files, options = []) {
 }
 
 // The sandbox needs privileges that a container's root does not have; the pages are our own. As on a machine without a GPU: pages are
-// drawn by the processor, WebGL2 by SwiftShader.
+// drawn by the processor, WebGL2 by SwiftShader. CHROMIUM_DRAWS: other words about that, for a machine with a GPU.
 export function startBrowser() {
+    const draws = process.env.CHROMIUM_DRAWS?.split(' ') ?? ['--disable-gpu', '--enable-unsafe-swiftshader'];
     return chromium.launch({
         executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-        args: ['--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu', '--enable-unsafe-swiftshader'],
+        args: ['--no-sandbox', '--disable-dev-shm-usage', ...draws],
     });
 }
 
@@ -68,4 +69,11 @@ export async function openPage(browser, url, options = {}) {
 export const textReady = (page) => page.waitForSelector('.text-place[data-ready]:not([data-ready=""])', { timeout: 60000 });
 export async function matrixReady(page) {
     await page.waitForFunction(() => window.attnscope_matrix?.settled && window.attnscope_matrix.frames > 1, null, { timeout: 60000 });
+}
+
+// Whether the page's percentage is that of the value, to half a unit of the last digit that it prints.
+export const percentOf = (text) => Number(text.replace(/[^\d.e-]/g, '')) / 100;
+export function prints(text, value) {
+    const [, decimals = '', exponent = '0'] = text.match(/^\d+(?:\.(\d+))?(?:e(-?\d+))?/);
+    return Math.abs(percentOf(text) - value) <= 0.50005 * 10 ** (Number(exponent) - decimals.length) / 100;
 }

@@ -1,5 +1,5 @@
 // A recording as the views see it: opened once, its texts decoded, its rows remembered while they are of use.
-import { useLayoutEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { runs_of } from './text/pieces';
 import type { Run } from './text/pieces';
 import { unwanted } from './transport/transport';
@@ -135,12 +135,17 @@ export interface Loaded<T> {
     loading: boolean;
 }
 
-// The newest answer to what `ask` asks for, whenever one of `inputs` changes; answers that were overtaken are dropped.
+// The newest answer to what `ask` asks for, whenever one of `inputs` changes; answers that were overtaken are dropped, or with `passing`
+// shown on the way to the next, as not fresh, where only the last input has changed since: who runs through a text sees where he runs.
 // The value before stays until the new one is there. `ask` may say undefined: nothing is wanted; or null: not yet.
-export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: unknown[]): Loaded<T> {
+export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: unknown[], passing = false): Loaded<T> {
     const [state, set] = useState<Omit<Loaded<T>, 'fresh'> & { of?: unknown[] }>({ loading: true });
+    const now = useRef({ inputs, asked: 0, shown: 0 }); // the newest question, and how many there were; which one's answer is shown
+    useLayoutEffect(() => () => { now.current.inputs = []; }, []);
     useLayoutEffect(() => { // asked at once, not after the next frame
         let current = true;
+        const mine = ++now.current.asked;
+        now.current.inputs = inputs;
         const asked = ask();
         if (asked === null) {
             set((before) => ({ value: before.value, of: before.of, loading: true }));
@@ -152,7 +157,13 @@ export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: 
         }
         set((before) => ({ value: before.value, of: before.of, loading: true }));
         asked.then(
-            (value) => current && set({ value, of: inputs, loading: false }),
+            (value) => {
+                const { shown, inputs: newest } = now.current;
+                const on_the_way = passing && mine > shown && newest.length > 0 && inputs.slice(0, -1).every((input, i) => Object.is(input, newest[i]));
+                if (!current && !on_the_way) return;
+                now.current.shown = mine;
+                set((before) => (current ? { value, of: inputs, loading: false } : { ...before, value, of: inputs }));
+            },
             (error) => current && set(error?.message === unwanted ? { loading: true } : { error: String(error?.message ?? error), loading: false }),
         );
         return () => {

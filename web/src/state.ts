@@ -108,7 +108,12 @@ class Store {
         clearTimeout(this.timer);
         if (!this.in_address) return this.tell();
         if (step) history.pushState(null, '', format(this.state));
-        else this.timer = window.setTimeout(() => history.replaceState(null, '', format(this.state)), 150);
+        else {
+            const before = location.hash;
+            this.timer = window.setTimeout(() => { // a link that was followed meanwhile, and is not looked at yet, stays
+                if (location.hash === before) history.replaceState(null, '', format(this.state));
+            }, 150);
+        }
         this.tell();
     }
     subscribe(listener: () => void): () => void {

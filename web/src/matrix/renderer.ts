@@ -50,7 +50,7 @@ interface Held {
     texture?: WebGLTexture;
     empty: boolean; // there, and nothing to draw
     pending: boolean;
-    failed: boolean;
+    failed?: number; // ms: when its answer was an error; asked for again once somebody moves a moment later
     used: number;
 }
 
@@ -212,22 +212,23 @@ export class MatrixRenderer {
     private want(level: number, tx: number, ty: number) {
         const key = `${level}/${tx}/${ty}`;
         const there = this.tiles.get(key);
-        if (there) {
+        if (there && (there.failed === undefined || performance.now() - there.failed < 1000)) {
             there.used = this.clock;
             return;
         }
         // Nothing lies above the diagonal of a causal model; a tile wholly above it is asked for all the same, for models
         // whose prompts see later tokens: the answer that nothing is there is quick.
         if (this.pending >= most_pending) return;
-        const held: Held = { empty: false, pending: true, failed: false, used: this.clock };
+        const held: Held = { empty: false, pending: true, used: this.clock };
         this.tiles.set(key, held);
         ++this.pending;
         this.ask(level, tx, ty, () => this.wants(key, held)).then((tile) => {
             if (!this.wants(key, held)) return;
+            this.on_error('');
             if (tile.cells.length === 0) held.empty = true;
             else held.texture = this.upload(tile);
         }, (error) => {
-            held.failed = true;
+            held.failed = performance.now();
             if (this.wants(key, held)) this.on_error(String(error?.message ?? error));
         }).finally(() => {
             held.pending = false;

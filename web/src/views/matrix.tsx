@@ -54,8 +54,12 @@ export function MatrixView({ opened }: { opened: Opened }) {
     };
     const zoom = (factor: number, px?: number, py?: number) => {
         const box = picture.current!;
-        const [ax, ay] = [px ?? box.clientWidth / 2, py ?? box.clientHeight / 2];
         const c = camera();
+        // By keys: about the middle of what is in sight of the picture, and no point of the future, where there is nothing to see.
+        const middle = (at: number, size: number) => (Math.max(0, at) + Math.min(n, at + size * c.step)) / 2;
+        const query = middle(c.y, box.clientHeight);
+        const key = Math.max(c.x, Math.min(middle(c.x, box.clientWidth), query));
+        const [ax, ay] = [px ?? (key - c.x) / c.step, py ?? (query - c.y) / c.step];
         const step = Math.max(1 / 48, Math.min(c.step * factor, 2 * fitted().step));
         move({ x: c.x + ax * (c.step - step), y: c.y + ay * (c.step - step), step });
     };

@@ -36,7 +36,7 @@ export function TextView({ opened }: { opened: Opened }) {
     const rows_key = [opened, state.layer, state.head, state.reduce];
     const by_policy = policies.includes(state.tint);
 
-    const row = use_loaded(() => opened.newest_row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus]);
+    const row = use_loaded(() => opened.newest_row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus], true);
     // After the row: the first column of a long recording is a pass through it, and what is read comes first.
     const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass).then((weights) => ({ token: focus, weights }))),
         [...rows_key, focus, row.loading]);
@@ -146,7 +146,7 @@ export function TextView({ opened }: { opened: Opened }) {
             </div>
             {error && <Failure message={error} />}
             <div class="text-main">
-                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={fresh ? focus : ''} />
+                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={fresh ? focus : ''} data-shown={row.value?.token} />
                 <aside class="side" aria-label="Selected token">
                     <Inspector opened={opened} token={read?.token ?? focus} reads={reads} readers={readers} column={later?.weights} pass={pass}
                         row={row.fresh || read?.token !== focus ? read?.weights : undefined} />
