@@ -120,6 +120,7 @@ Waited wait_for_child(int end, pid_t child, std::chrono::milliseconds cpu, std::
                       const GivenUp& given_up) {
     while (true) {
         if (given_up && given_up()) return Waited::given_up;
+        if (std::chrono::steady_clock::now() >= until) return Waited::too_long;
         const auto left =
             std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
         pollfd p{end, POLLIN, 0};
@@ -127,7 +128,6 @@ Waited wait_for_child(int end, pid_t child, std::chrono::milliseconds cpu, std::
         if (n > 0) return Waited::answered;
         if (n < 0 && errno != EINTR) return Waited::too_long;
         if (cpu_used(child) > cpu) return Waited::too_much_cpu;
-        if (std::chrono::steady_clock::now() >= until) return Waited::too_long;
     }
 }
 

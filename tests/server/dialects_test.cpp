@@ -284,6 +284,9 @@ TEST(Dialects, NoFieldIsIgnoredInSilence) {
               "samplers, zzz");
     EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"temperature":0,"n":1,"echo":false})"), "");
     EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"n_predict":2})"), "n_predict");
+    EXPECT_EQ(ignored("/v1/completions",
+                      R"({"prompt":"Hi","max_tokens":1,"stream":true,"stream_options":{"include_obfuscation":true}})"),
+              "stream_options.include_obfuscation");
     EXPECT_EQ(ignored("/v1/chat/completions",
                       R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":1,"parallel_tool_calls":true})"),
               "parallel_tool_calls");

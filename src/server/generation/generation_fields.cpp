@@ -165,7 +165,8 @@ Result<ReadRequest> read_openai_fields(const Json& body, const Asked& asked, con
     g.stops = f.texts("stop", max_stops, max_stop_bytes);
     g.id = f.text("request_id", "", 256);
     out.stream = f.flag("stream", false);
-    if (const Json* options = f.find("stream_options"); options && options->is_object()) {
+    const Json* options = shape == Shape::llama ? nullptr : f.find("stream_options");
+    if (options && options->is_object()) {
         RequestFields inner(*options);
         out.usage = inner.flag("include_usage", false);
         for (const std::string& name : unread_fields(*options, inner.known()))

@@ -123,11 +123,20 @@ std::optional<std::vector<int32_t>> RequestFields::token_ids(const char* key, in
 }
 
 std::vector<std::string> unread_fields(const Json& body, const std::set<std::string>& known) {
-    static const std::set<std::string> harmless{"model", "user", "metadata", "store", "service_tier", "quiet"};
+    static const std::set<std::string> harmless{"model", "user", "metadata", "quiet"};
+    // Of these false, or nothing, is not what they are when they are absent.
+    static const std::set<std::string> telling{"add_generation_prompt",
+                                               "cache_prompt",
+                                               "dry_sequence_breakers",
+                                               "parallel_tool_calls",
+                                               "parse_tool_calls",
+                                               "sampler_order",
+                                               "samplers",
+                                               "trim_stop"};
     std::vector<std::string> out;
     for (const auto& [key, value] : body.items()) {
-        const bool says_nothing =
-            value.is_null() || value == Json(false) || value == Json("") || (value.is_structured() && value.empty());
+        const bool empty = value == Json(false) || value == Json("") || (value.is_structured() && value.empty());
+        const bool says_nothing = value.is_null() || (empty && !telling.count(key));
         if (!says_nothing && !known.count(key) && !harmless.count(key)) out.push_back(key);
     }
     return out;

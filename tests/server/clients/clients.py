@@ -71,6 +71,7 @@ def litellm(base):
 
 
 def langchain(base):
+    import openai
     from langchain_openai import ChatOpenAI
     chat = ChatOpenAI(base_url=base + "/v1", api_key="none", model="local", temperature=0, max_tokens=40)
     whole = chat.invoke(QUESTION)
@@ -80,8 +81,12 @@ def langchain(base):
     longer = ChatOpenAI(base_url=base + "/v1", api_key="none", model="local", temperature=0, max_tokens=200)
     answer = longer.with_structured_output(schema, method="json_schema").invoke("A city as a JSON object, please.")
     assert set(answer) == {"city", "sure"}, answer
-    answer = chat.with_structured_output(schema, method="json_mode", include_raw=True).invoke("A city as a JSON object, please.")
-    assert answer["raw"].content.startswith("{"), answer  # of any form, and perhaps longer than this
+    try:
+        answer = longer.with_structured_output(schema, method="json_mode", include_raw=True).invoke("A city as a JSON object, please.")
+        text = answer["raw"].content
+    except openai.LengthFinishReasonError as e:  # of any form, and perhaps longer than this: then the client says so
+        text = e.completion.choices[0].message.content
+    assert text.startswith("{"), text
     told = chat.bind(logprobs=True).invoke(QUESTION)
     assert told.response_metadata["logprobs"]["content"], told
 
