@@ -3,6 +3,7 @@
 #include "synthetic.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,6 +56,8 @@ TEST(Kill, EveryCommittedFrameSurvives) {
             write_forever(path, geometry, ends[1], round % 2 == 0 ? 300 : 0);
         }
         close(ends[1]);
+        pollfd promise{ends[0], POLLIN, 0};
+        if (round % 2 == 1) poll(&promise, 1, 10000); // however busy the machine is, some have begun
         usleep(useconds_t(random() % 200000));
         kill(child, SIGKILL);
         int status = 0;
