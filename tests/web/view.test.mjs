@@ -216,6 +216,12 @@ async function passedBy() {
         // Whoever turns round meets tokens that were passed by.
         for (const key of ['ArrowRight', 'ArrowRight', 'ArrowLeft', 'ArrowRight', 'ArrowRight']) await page.keyboard.press(key);
         await page.waitForFunction((token) => document.querySelector('.text-place').dataset.ready === String(token), from - 27, { timeout: 20000 });
+        // Nor does what is asked for ahead overtake what somebody waits for.
+        await page.waitForTimeout(1200);
+        await page.keyboard.press('ArrowRight');
+        await page.waitForTimeout(100);
+        await page.keyboard.press('Shift+ArrowLeft');
+        await page.waitForFunction((token) => document.querySelector('.text-place').dataset.ready === String(token), from - 36, { timeout: 20000 });
         fine(page, 'rows that were passed by');
         await page.context().close();
     } finally {
@@ -336,6 +342,7 @@ async function long() {
         await matrixReady(page);
         for (const press of ['', '+', '+', '-', '-', '0']) {
             if (press) await page.keyboard.press(press);
+            await page.waitForTimeout(250); // the address follows
             await matrixReady(page);
             const { level, pixels } = await page.evaluate(() => {
                 const canvas = document.querySelector('.matrix-main canvas');

@@ -46,6 +46,10 @@ export class Opened {
         }
         return this.remember('r', token, s, () => this.next_row(token, s));
     }
+    // What will probably be asked for next: where nobody waits.
+    row_ahead(token: number, s: Selection) {
+        if (!this.row_in_hand && this.row_that_waits === '') this.newest_row(token, s).catch(() => undefined);
+    }
     private async next_row(token: number, s: Selection): Promise<Float32Array> {
         const mine = ++this.rows_asked;
         while (this.row_in_hand) {

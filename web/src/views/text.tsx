@@ -37,9 +37,10 @@ export function TextView({ opened }: { opened: Opened }) {
     const by_policy = policies.includes(state.tint);
 
     const row = use_loaded(() => opened.newest_row(focus, s).then((weights) => ({ token: focus, weights })), [...rows_key, focus], true);
+    const row_there = row.fresh || row.error !== undefined;
     // After the row: the first column of a long recording is a pass through it, and what is read comes first.
-    const column = use_loaded(() => (row.loading ? null : opened.column(focus, s, set_pass).then((weights) => ({ token: focus, weights }))),
-        [...rows_key, focus, row.loading]);
+    const column = use_loaded(() => (!row_there ? null : opened.column(focus, s, set_pass).then((weights) => ({ token: focus, weights }))),
+        [...rows_key, focus, row_there]);
     useEffect(() => set_hover(-1), [state.token]); // keys move on from where a resting pointer was
     // The next token in the direction of the last step is asked for ahead, so that stepping does not wait.
     const before = useRef(focus);
@@ -49,10 +50,10 @@ export function TextView({ opened }: { opened: Opened }) {
         before.current = focus;
     }
     useEffect(() => {
-        if (row.loading || hover >= 0) return;
+        if (!row.fresh || hover >= 0) return;
         const next = focus + direction.current;
-        if (next >= 0 && next < opened.n) opened.newest_row(next, s).catch(() => undefined);
-    }, [...rows_key, focus, row.loading, hover]);
+        if (next >= 0 && next < opened.n) opened.row_ahead(next, s);
+    }, [...rows_key, focus, row.fresh, hover]);
     const scores = use_loaded(() => state.tint === 'total' || by_policy ? opened.transport.scores(opened.id, s) : undefined,
         [...rows_key, state.tint === 'total' || by_policy]);
     const budget = Math.max(1, Math.round(state.budget * opened.n));
