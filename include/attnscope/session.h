@@ -118,6 +118,8 @@ struct GenerateResult {
     int64_t n_prompt = 0;
     int64_t n_generated = 0;
     std::string finish_reason; // "eos", "length", "context", "stopped"
+    // What a recording of it says as Sequence::end_reason: nothing, unless somebody ended it before its own end.
+    const char* end_reason() const { return finish_reason == "stopped" ? "interrupted" : ""; }
     double prompt_seconds = 0;
     double generate_seconds = 0;
     uint32_t seed = 0;       // the one in use, also when a random one was asked for

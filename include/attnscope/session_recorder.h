@@ -36,8 +36,8 @@ public:
     void on_commit(std::function<void(int64_t)> callback) { on_commit_ = std::move(callback); }
     int64_t recorded() const { return writer_ ? writer_->recorded() : 0; }
     double cpu_seconds() const { return writer_ ? writer_->cpu_seconds() : 0; }
-    // Marks the file complete. Where no frame came there is no file.
-    Result<void> close();
+    // Marks the file complete; `end_reason` as Sequence::end_reason. Where no frame came there is no file.
+    Result<void> close(const std::string& end_reason = {});
 
 private:
     const Session& session_;

@@ -93,6 +93,6 @@ attnscope_status attnscope_session_record(attnscope_session* handle, const char*
         const auto result = session.generate(
             *tokens, options, [&](Frame&& frame) { return recorder.push(std::move(frame)); }, on_text);
         if (!result) return result.error();
-        return recorder.close();
+        return recorder.close(result->end_reason());
     });
 }

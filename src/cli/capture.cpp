@@ -203,7 +203,7 @@ int run(CaptureFlags& f) {
     Result<GenerateResult> result = session.generate(*prompt, f.generate, sink, on_text);
     Result<void> closed;
     // A failed capture stays incomplete: the file says so, and holds all that was reported.
-    if (result) closed = recorder->close();
+    if (result) closed = recorder->close(result->end_reason());
     const int64_t recorded = recorder->recorded();
     recorder.reset();
     if (!result || !closed) {

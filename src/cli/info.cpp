@@ -99,6 +99,7 @@ nlohmann::json facts_json(const Facts& f) {
     if (settings.is_discarded()) settings = nullptr;
     return {{"path", f.path},
             {"complete", i.complete},
+            {"end_reason", f.recording.sequences()[0].end_reason},
             {"n_frames", i.n_frames},
             {"n_prompt", f.n_prompt},
             {"n_generated", f.n_generated()},
@@ -126,12 +127,19 @@ nlohmann::json facts_json(const Facts& f) {
             {"media", media_json(f.recording)}};
 }
 
+// A whole file may hold less than was asked for.
+std::string state_of(const Facts& f) {
+    if (!f.info.complete) return "incomplete (the capture did not end properly)";
+    const std::vector<Sequence>& sequences = f.recording.sequences();
+    if (sequences.size() != 1 || sequences[0].end_reason.empty()) return "complete";
+    return fmt::format("{} (the file is whole; the capture was ended before its own end)", sequences[0].end_reason);
+}
+
 void print_facts(const Facts& f) {
     const RecordingInfo& i = f.info;
     const Geometry& g = i.geometry;
     const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
-    line("recording",
-         fmt::format("{}, {}", f.path, i.complete ? "complete" : "incomplete (the capture did not end properly)"));
+    line("recording", fmt::format("{}, {}", f.path, state_of(f)));
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
     line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));

@@ -29,8 +29,12 @@ FrameSink SessionRecorder::sink() {
     return [this](Frame&& frame) { return push(std::move(frame)); };
 }
 
-Result<void> SessionRecorder::close() {
-    return writer_ ? writer_->close() : Result<void>();
+Result<void> SessionRecorder::close(const std::string& end_reason) {
+    if (!writer_) return {};
+    if (!end_reason.empty()) {
+        if (Result<void> r = writer_->end_sequence(0, end_reason); !r) return r;
+    }
+    return writer_->close();
 }
 
 } // namespace attnscope

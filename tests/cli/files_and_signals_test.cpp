@@ -126,6 +126,7 @@ TEST_F(FilesAndSignals, SigHupEndsACaptureAsControlCDoes) {
         EXPECT_EQ(stopped.code, 0) << signal << ": " << stopped.output;
         EXPECT_NE(stopped.output.find("stopped"), std::string::npos) << stopped.output;
         expect_good(recording, true);
+        EXPECT_NE(shell_all(program + " info " + recording).output.find(".attn, interrupted"), std::string::npos);
     }
 }
 

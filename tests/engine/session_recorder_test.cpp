@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <atomic>
 #include <filesystem>
 
 using namespace attnscope;
@@ -35,6 +36,34 @@ json settings_of(const std::string& path) {
 const std::vector<int32_t> prompt{5, 60, 70, 9};
 
 } // namespace
+
+TEST(SessionRecorder, SaysThatItWasInterrupted) {
+    const TempDir dir;
+    auto session = open_tiny(dir);
+    ASSERT_TRUE(session);
+    for (const bool stop : {false, true}) {
+        std::atomic<bool> stopped{false};
+        session->reset();
+        GenerateOptions o;
+        o.n_predict = 8;
+        o.ignore_eos = true;
+        o.stop = &stopped;
+        const std::string path = dir.file(stop ? "stopped.attn" : "whole.attn");
+        SessionRecorder recorder(*session, path);
+        const auto result = session->generate(prompt, o, [&](Frame&& frame) {
+            stopped = stop && frame.kind == FrameKind::generated;
+            return recorder.push(std::move(frame));
+        });
+        ASSERT_TRUE(result);
+        ASSERT_TRUE(recorder.close(result->end_reason()));
+        const auto recording = Recording::open(path);
+        ASSERT_TRUE(recording);
+        EXPECT_TRUE((*recording)->info().complete);
+        EXPECT_EQ((*recording)->sequences()[0].end_reason, stop ? "interrupted" : "");
+        EXPECT_EQ((*recording)->info().n_frames, stop ? 5 : 12);
+        EXPECT_TRUE((*recording)->check());
+    }
+}
 
 TEST(SessionRecorder, StatesTheSamplingAndTheSeedOfTheRun) {
     const TempDir dir;
