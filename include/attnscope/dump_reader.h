@@ -37,9 +37,10 @@ struct DumpInfo {
     int64_t n_tokens = 0;     // tokens the dump claims to hold; next() yields at most as many
     bool rectangular = false; // tokens are stacked in one array, so that all have the width of the longest
     StatedModel model;
-    std::vector<std::string> labels; // what an earlier `filter` said of the data, in its words
-    std::vector<std::string> notes;  // harmless oddities the importer met
-    std::string axes;                // how the stored axes are read: "token 20, layer 6, head 8, key 40"
+    std::vector<std::string> labels;   // what an earlier `filter` said of the data, in its words
+    std::vector<std::string> notes;    // harmless oddities the importer met
+    std::vector<std::string> left_out; // arrays that were there and are not looked at; `notes` say why
+    std::string axes;                  // how the stored axes are read: "token 20, layer 6, head 8, key 40"
     std::string axes_why; // what that reading rests on: the format, the data, the person, or nothing but a guess
     bool prompt = false;  // tokens are the queries of one prompt's square map
 };
@@ -65,6 +66,16 @@ struct CaptureOptions {
     std::vector<int64_t> shape; // of raw float32: [tokens, layers, heads, context] or without tokens
     std::string array;          // name of the array in .npz or .safetensors, or "layer_*"; empty: every array that fits
     std::string axes;           // "layer,head,query,key": what each axis of an array is; empty: found out
+    std::string axes_why;       // what `axes` rests on, in words; empty: the person who passed it
+    bool learned_sinks = false; // rows of arrays rightly sum to less than 1
+};
+
+// An array of somebody's, not copied: C order, in the machine's byte order, in parts that follow one another.
+struct MemoryArray {
+    std::string name;
+    std::string type; // as NumPy calls it: "float32", "int8", ...
+    std::vector<int64_t> shape;
+    std::vector<std::span<const uint8_t>> parts;
 };
 
 // Used by one thread at a time. Reads forwards once; open again to read again.
@@ -73,6 +84,9 @@ public:
     // Finds the format from the path and the first bytes. Errors: not_found, io, not_ours (nothing we know),
     // damaged (a known format with a broken header), unsupported (a shape or type that is no attention).
     static Result<std::unique_ptr<DumpReader>> open(const std::string& path, const CaptureOptions& options = {});
+    // Arrays in memory, which must outlive the reader, read as if a file held them.
+    static Result<std::unique_ptr<DumpReader>> open_arrays(const std::vector<MemoryArray>& arrays,
+                                                           const CaptureOptions& options = {});
     virtual ~DumpReader() = default;
 
     virtual const DumpInfo& info() const = 0;

@@ -37,6 +37,7 @@ private:
     Finding& found(Cause cause, int64_t n_tokens);
     bool has(Cause cause) const;
 
+    void narrow_tokens();
     void race();
     static bool raced(const TokenFacts& t, bool flips);
     void aliasing();

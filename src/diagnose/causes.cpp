@@ -57,6 +57,7 @@ CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadabl
 }
 
 void CauseFinder::run() {
+    narrow_tokens();
     race();
     aliasing();
     stale();
@@ -176,6 +177,11 @@ std::string conclude(const Diagnosis& diagnosis) {
         text += std::string("Keep: ") + finding.keep + ".";
         if (cause_is_damage(finding.cause)) text += std::string(" At the source: ") + finding.fix + ".";
     }
+    const std::vector<std::string>& out = diagnosis.dump.left_out;
+    constexpr size_t most_named = 5;
+    for (size_t i = 0; i < std::min(out.size(), most_named); ++i) text += (i ? ", " : " Not looked at: ") + out[i];
+    if (out.size() > most_named) text += fmt::format(" and {} more", out.size() - most_named);
+    if (!out.empty()) text += ".";
     return text;
 }
 

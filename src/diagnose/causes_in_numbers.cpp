@@ -1,4 +1,5 @@
 #include "diagnose/cause_finder.h"
+#include "diagnose/token_facts.h"
 
 #include <fmt/format.h>
 
@@ -17,6 +18,19 @@ constexpr double early_peak = 0.7;
 constexpr double early_spread = 5.5;
 
 } // namespace
+
+// The first tokens of a text see too few columns to tell scores from weights: they are what the others are.
+void CauseFinder::narrow_tokens() {
+    const auto narrow = [](const TokenFacts& t) { return t.rows.widest < narrow_columns; };
+    if (count(tokens_, is_scores) == 0 ||
+        count(tokens_, [&](const TokenFacts& t) { return is_attention(t) && !narrow(t); }) > 0)
+        return;
+    for (TokenFacts& t : d_.tokens) {
+        const bool ones = t.rows.sum_min > 1 - sum_tolerance && t.rows.sum_max < 1 + sum_tolerance;
+        if (narrow(t) && t.rows.n > 0 && !ones && (is_attention(t) || t.kind == TokenKind::transposed))
+            t.kind = TokenKind::scores;
+    }
+}
 
 void CauseFinder::mixture() {
     const auto test = [](const TokenFacts& t) {
@@ -171,7 +185,9 @@ void CauseFinder::sinks() {
 
 // Numbers that no cause predicts; and sums below 1 that come and go between tokens, which is no property of a model.
 void CauseFinder::unknown() {
-    const auto unexplained = [](const TokenFacts& t) {
+    const bool scores = count(tokens_, is_scores) > 0;
+    const auto unexplained = [&](const TokenFacts& t) {
+        if (scores && t.rows.widest < narrow_columns) return false; // scores of few columns are positive by chance
         return (t.kind == TokenKind::scores || t.kind == TokenKind::mixed) && t.numbers.min >= 0 &&
                t.numbers.n_masked == 0;
     };

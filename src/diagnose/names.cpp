@@ -46,7 +46,7 @@ const char* cause_title(Cause cause) {
     case Cause::sink_column: return "The last column is a sink's, not a position's";
     case Cause::raw_scores: return "Raw scores instead of probabilities";
     case Cause::early_scores: return "Scores from before scaling or mask";
-    case Cause::aliasing: return "All layers are one layer (aliased memory)";
+    case Cause::aliasing: return "Layers hold another layer's rows (aliased memory)";
     case Cause::race: return "Read while the engine was writing (a race)";
     case Cause::stale_frame: return "The previous token again (a stale frame)";
     case Cause::mixture: return "Probabilities and scores within one tensor";

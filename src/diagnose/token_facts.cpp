@@ -41,6 +41,26 @@ int64_t informative(const RowStatistics& row, int64_t n_context) {
 // bits each.
 constexpr int64_t informative_enough = 8;
 
+// Rows that sum to 1, or to less, among scores: whether they are weights, or scores of a few columns that happen to be positive.
+class WeightsAmongScores {
+public:
+    void add(RowKind kind, const RowStatistics& row, int64_t n_context) {
+        const int64_t used = n_context - row.zeros - row.masked;
+        if (kind == RowKind::sub_probability)
+            wide_ += used >= sub_columns;
+        else if (used >= narrow_columns)
+            ++wide_;
+        else
+            narrow_ += std::abs(row.sum - 1) <= narrow_tolerance;
+    }
+    bool proven(int64_t n_rows) const { return wide_ > 0 || (narrow_ > 1 && narrow_ * 20 >= n_rows); }
+
+private:
+    static constexpr double narrow_tolerance = 2e-3; // float16
+    static constexpr int64_t sub_columns = 16;       // so many scores are not all positive by chance
+    int64_t wide_ = 0, narrow_ = 0;
+};
+
 } // namespace
 
 TokenFacts TokenFactsMaker::make(const DumpToken& token) {
@@ -194,8 +214,12 @@ uint64_t TokenFactsMaker::layer_hash_at(const DumpToken& token, int32_t layer, i
 
 void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) const {
     int64_t probability = 0, sub = 0, over = 0, zero = 0, score = 0, wild = 0, not_finite = 0;
+    WeightsAmongScores weights;
     for (const RowStatistics& row : rows_) {
-        switch (row_kind(row, token.n_context)) {
+        const RowKind kind = row_kind(row, token.n_context);
+        if (kind == RowKind::probability || kind == RowKind::sub_probability) weights.add(kind, row, token.n_context);
+        facts.rows.widest = std::max(facts.rows.widest, token.n_context - row.zeros - row.masked);
+        switch (kind) {
         case RowKind::probability: ++probability; break;
         case RowKind::sub_probability: ++sub; break;
         case RowKind::over: ++over; break;
@@ -217,7 +241,7 @@ void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) co
         facts.kind = TokenKind::not_finite;
     else if (zero == n_rows)
         facts.kind = TokenKind::zeros;
-    else if (score > 0 && probability + sub > 0 && score * 100 < n_rows * 99)
+    else if (score > 0 && weights.proven(n_rows) && score * 100 < n_rows * 99)
         facts.kind = TokenKind::mixed;
     else if (score > 0)
         facts.kind = TokenKind::scores;

@@ -62,4 +62,7 @@ RowKind row_kind(const RowStatistics& row, int64_t n_context);
 // A row whose sum is within this of 1 is a probability: float16 and bfloat16 arithmetic lose up to 0.4%.
 constexpr double sum_tolerance = 0.01;
 
+// Rows that use fewer columns than this do not tell weights from scores by their sum.
+constexpr int64_t narrow_columns = 8;
+
 } // namespace attnscope::diagnose

@@ -70,6 +70,7 @@ void leave_out_others(DumpInfo& info, std::vector<Candidate>& candidates) {
         std::erase_if(candidates, [&](const Candidate& c) {
             if (c.shape().size() > 1) return false;
             info.notes.push_back(c.array.name + " has one axis: left out");
+            info.left_out.push_back(c.array.name);
             return true;
         });
     }
@@ -93,6 +94,7 @@ void leave_out_others(DumpInfo& info, std::vector<Candidate>& candidates) {
             "{} {} holds numbers from {:.3g} to {:.3g} whose rows are no weights: another thing than "
             "the attention beside it, left out (--array {} looks at it)",
             c.array.name, base::shape_text(c.shape()), double(c.probe.min), double(c.probe.max), c.array.name));
+        info.left_out.push_back(c.array.name);
     }
     candidates = std::move(left);
 }
@@ -125,11 +127,12 @@ std::string several_sets(const std::vector<Candidate>& candidates) {
     return "holds " + std::to_string(sets.size()) + " sets of attention that are not one capture: pass " + names;
 }
 
-void guess_all(std::vector<Candidate>& candidates, const std::vector<Axis>& stated) {
+// `why`: what `stated` rests on.
+void guess_all(std::vector<Candidate>& candidates, const std::vector<Axis>& stated, const std::string& why) {
     for (Candidate& c : candidates) {
         if (!stated.empty()) {
             c.guess.axes = stated;
-            c.guess.why = "as --axes says";
+            c.guess.why = why.empty() ? "as --axes says" : why;
             c.guess.question = axes_problem(stated, c.shape());
             continue;
         }
@@ -210,6 +213,7 @@ void state_axes(DumpInfo& info, const std::vector<Candidate>& candidates,
 } // namespace
 
 OpenedDump plan_arrays(DumpInfo info, std::vector<StoredArray> arrays, const CaptureOptions& options) {
+    info.model.learned_sinks = options.learned_sinks;
     std::vector<Axis> stated;
     if (!options.axes.empty()) {
         auto parsed = parse_axes(options.axes);
@@ -227,6 +231,7 @@ OpenedDump plan_arrays(DumpInfo info, std::vector<StoredArray> arrays, const Cap
                 (!array.layout.shape.empty() && array.layout.shape[0] == 0 ? ": 0 tokens"
                                                                            : ", which is empty or too large");
             info.notes.push_back(what + (arrays.size() > 1 ? ": left out" : ""));
+            info.left_out.push_back(array.name);
             continue;
         }
         Candidate c;
@@ -253,7 +258,7 @@ OpenedDump plan_arrays(DumpInfo info, std::vector<StoredArray> arrays, const Cap
     });
     if (const std::string several = several_sets(candidates); !several.empty())
         return Error{ErrorKind::unsupported, info.path + " " + several};
-    guess_all(candidates, stated);
+    guess_all(candidates, stated, options.axes_why);
     for (const Candidate& c : candidates) {
         if (!c.guess.question.empty()) return Error{ErrorKind::unsupported, c.array.name + ": " + c.guess.question};
     }

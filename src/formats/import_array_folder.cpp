@@ -85,6 +85,7 @@ OpenedDump open_npy_files(const std::string& folder, const std::vector<std::stri
         }
         if (!header) {
             info.notes.push_back(header.error().message + ": left out");
+            info.left_out.push_back(name);
             continue;
         }
         arrays.push_back({name.substr(0, name.size() - 4), header->layout,

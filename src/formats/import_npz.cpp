@@ -130,6 +130,7 @@ OpenedDump open_npz(const std::string& path, const CaptureOptions& options) {
         auto header = read_npy_header(*member, name);
         if (!header) {
             info.notes.push_back(header.error().message + ": left out");
+            info.left_out.push_back(name);
             continue;
         }
         member->set_start(header->bytes);

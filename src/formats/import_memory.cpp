@@ -1,0 +1,70 @@
+// Arrays that a program holds: the same reading as of a file's.
+#include "formats/array_plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace attnscope {
+
+using namespace formats;
+
+namespace {
+
+class Parts final : public base::ByteStream {
+public:
+    explicit Parts(std::vector<std::span<const uint8_t>> parts) : parts_(std::move(parts)) {
+        for (const auto& part : parts_) ends_.push_back((ends_.empty() ? 0 : ends_.back()) + int64_t(part.size()));
+    }
+    Result<void> seek(int64_t offset) override {
+        at_ = offset;
+        return {};
+    }
+    Result<void> read(void* out, size_t n) override {
+        auto* to = static_cast<uint8_t*>(out);
+        while (n > 0) {
+            const auto end = std::upper_bound(ends_.begin(), ends_.end(), at_);
+            if (end == ends_.end()) return Error{ErrorKind::damaged, "the array ends before its shape does"};
+            const std::span<const uint8_t> part = parts_[size_t(end - ends_.begin())];
+            const size_t now = std::min(n, size_t(*end - at_));
+            std::memcpy(to, part.data() + (part.size() - size_t(*end - at_)), now);
+            to += now;
+            at_ += int64_t(now);
+            n -= now;
+        }
+        return {};
+    }
+
+private:
+    std::vector<std::span<const uint8_t>> parts_;
+    std::vector<int64_t> ends_;
+    int64_t at_ = 0;
+};
+
+bool element_type(const std::string& name, ElementType& type) {
+    for (int t = 0; t <= int(ElementType::boolean); ++t) {
+        type = static_cast<ElementType>(t);
+        if (name == element_name(type)) return true;
+    }
+    return false;
+}
+
+} // namespace
+
+Result<std::unique_ptr<DumpReader>> DumpReader::open_arrays(const std::vector<MemoryArray>& arrays,
+                                                            const CaptureOptions& options) {
+    DumpInfo info;
+    info.path = arrays.size() == 1 ? arrays.front().name : "the list";
+    info.format = "arrays";
+    std::vector<StoredArray> stored;
+    for (const MemoryArray& array : arrays) {
+        ArrayLayout layout;
+        layout.shape = array.shape;
+        if (!element_type(array.type, layout.type))
+            return Error{ErrorKind::unsupported, array.name + " holds " + array.type + ": weights are floats"};
+        stored.push_back({array.name, std::move(layout), std::make_unique<Parts>(array.parts)});
+    }
+    return plan_arrays(std::move(info), std::move(stored), options);
+}
+
+} // namespace attnscope

@@ -1,0 +1,128 @@
+// Arrays in memory, and what is said of arrays that are not all attention.
+#include "support/temp_dir.h"
+
+#include <attnscope/diagnose.h>
+#include <attnscope/dump_reader.h>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <random>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+namespace {
+
+constexpr int64_t n_token = 24, n_layer = 6, n_head = 4;
+
+std::span<const uint8_t> bytes_of(std::span<const float> values) {
+    return {reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()};
+}
+
+// (token, layer, head, column): numbers for the columns that a token sees, 0 after them.
+std::vector<float> scores(uint64_t seed, float spread) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<float> normal(0, spread);
+    std::vector<float> values;
+    for (int64_t t = 0; t < n_token; ++t) {
+        for (int64_t row = 0; row < n_layer * n_head; ++row) {
+            for (int64_t c = 0; c < n_token; ++c) values.push_back(c <= t ? normal(random) : 0.0f);
+        }
+    }
+    return values;
+}
+
+std::vector<float> weights(uint64_t seed) {
+    std::vector<float> values = scores(seed, 1.5f);
+    for (size_t row = 0; row < values.size(); row += n_token) {
+        const size_t t = row / (n_token * n_layer * n_head);
+        float sum = 0;
+        for (size_t c = 0; c <= t; ++c) sum += values[row + c] = std::exp(values[row + c]);
+        for (size_t c = 0; c <= t; ++c) values[row + c] /= sum;
+    }
+    return values;
+}
+
+Diagnosis diagnose(const std::vector<MemoryArray>& arrays) {
+    auto reader = DumpReader::open_arrays(arrays);
+    EXPECT_TRUE(reader) << reader.error().message;
+    if (!reader) return {};
+    auto diagnosis = diagnose_dump(**reader);
+    EXPECT_TRUE(diagnosis) << diagnosis.error().message;
+    return diagnosis ? std::move(*diagnosis) : Diagnosis{};
+}
+
+const std::vector<int64_t> shape{n_token, n_layer, n_head, n_token};
+
+} // namespace
+
+// The first tokens have rows of one positive column, which are no weights for it.
+TEST(DiagnoseArrays, ScoresWithZerosAboveTheDiagonalAreScores) {
+    for (const float spread : {0.2f, 1.0f, 3.0f}) {
+        for (uint64_t seed = 1; seed <= 12; ++seed) {
+            const std::vector<float> values = scores(seed, spread);
+            const Diagnosis d = diagnose({{"x", "float32", shape, {bytes_of(values)}}});
+            ASSERT_FALSE(d.findings.empty());
+            EXPECT_TRUE(d.cause() == Cause::early_scores || d.cause() == Cause::raw_scores) << d.conclusion;
+            EXPECT_EQ(d.findings.size(), 1u) << spread << " " << seed << ": " << d.conclusion;
+            for (const Keep keep : d.keep) EXPECT_EQ(keep, Keep::scores);
+        }
+    }
+}
+
+TEST(DiagnoseArrays, PartsThatFollowOneAnotherAreOneArray) {
+    const std::vector<float> values = weights(3);
+    const std::span<const float> all = values;
+    const Diagnosis whole = diagnose({{"x", "float32", shape, {bytes_of(all)}}});
+    const size_t cut = all.size() / 3 + 1;
+    const Diagnosis parts =
+        diagnose({{"x", "float32", shape, {bytes_of(all.first(cut)), {}, bytes_of(all.subspan(cut))}}});
+    EXPECT_EQ(whole.cause(), Cause::clean) << whole.conclusion;
+    EXPECT_EQ(whole.dump.axes, "token 24, layer 6, head 4, key 24");
+    EXPECT_EQ(parts.conclusion, whole.conclusion);
+    ASSERT_EQ(parts.tokens.size(), whole.tokens.size());
+    for (size_t t = 0; t < whole.tokens.size(); ++t)
+        EXPECT_EQ(parts.tokens[t].numbers.sum, whole.tokens[t].numbers.sum);
+    auto strange = DumpReader::open_arrays({{"x", "complex64", shape, {bytes_of(all)}}});
+    ASSERT_FALSE(strange);
+    EXPECT_EQ(strange.error().kind, ErrorKind::unsupported);
+}
+
+TEST(DiagnoseArrays, WhatIsNotLookedAtIsNamedInTheConclusion) {
+    const std::vector<float> good = weights(1), noise = scores(2, 40);
+    const Diagnosis d =
+        diagnose({{"good", "float32", shape, {bytes_of(good)}}, {"other", "float32", shape, {bytes_of(noise)}}});
+    EXPECT_EQ(d.cause(), Cause::clean);
+    EXPECT_NE(d.conclusion.find("Not looked at: other."), std::string::npos) << d.conclusion;
+}
+
+// Two layers of six: a title that speaks of all of them would be wrong.
+TEST(DiagnoseArrays, OneLayerThatWasCopiedIsNotCalledAll) {
+    std::vector<float> values = weights(5);
+    const auto layer = size_t(n_head * n_token);
+    for (size_t t = 0; t < size_t(n_token); ++t) {
+        const auto token = values.begin() + ptrdiff_t(t * layer * n_layer);
+        std::copy_n(token + ptrdiff_t(layer), layer, token + ptrdiff_t(4 * layer));
+    }
+    const Diagnosis d = diagnose({{"x", "float32", shape, {bytes_of(values)}}});
+    EXPECT_EQ(d.cause(), Cause::aliasing) << d.conclusion;
+    EXPECT_EQ(d.conclusion.find("All layers"), std::string::npos) << d.conclusion;
+}
+
+TEST(DiagnoseArrays, AShapeThatDoesNotFitIsRefusedBeforeItsNumbersAreJudged) {
+    const TempDir dir;
+    const std::vector<float> values = weights(7);
+    const std::string path = dir.file("x.bin");
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(values.data()), int64_t(values.size() * 4));
+    CaptureOptions options;
+    options.shape = {n_token, n_layer, n_head, n_token + 1};
+    auto reader = DumpReader::open(path, options);
+    ASSERT_FALSE(reader);
+    EXPECT_NE(reader.error().message.find("[24, 6, 4, 24] does"), std::string::npos) << reader.error().message;
+    // A file that ends with a whole token was cut there, and is read.
+    options.shape = {n_token + 2, n_layer, n_head, n_token};
+    EXPECT_TRUE(DumpReader::open(path, options));
+}
