@@ -22,6 +22,30 @@ ErrorKind kind_of(int code) {
     }
 }
 
+// What of a file whose pages SQLite cannot follow. Asked of SQLite's own descriptor: another one's end would end its locks.
+std::string malformed(sqlite3* db) {
+    sqlite3_file* file = nullptr;
+    uint8_t header[100];
+    sqlite3_int64 size = 0;
+    if (db && sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && file &&
+        file->pMethods && file->pMethods->xRead(file, header, sizeof header, 0) == SQLITE_OK &&
+        file->pMethods->xFileSize(file, &size) == SQLITE_OK) {
+        // https://www.sqlite.org/fileformat.html#the_database_header: bytes of a page, and how many pages there are
+        const int64_t page = header[16] == 0 && header[17] == 1 ? 65536 : int64_t(header[16]) << 8 | header[17];
+        int64_t pages = 0;
+        for (int i = 28; i < 32; ++i) pages = pages << 8 | header[i];
+        if (size < page * pages) {
+            return fmt::format(
+                "it was cut short: {} bytes are there of {}. Nothing of it can be read; copy it again from "
+                "where it is whole",
+                size, page * pages);
+        }
+    }
+    return "its pages are not as they were written: it was changed, or copied while it was written. Copy it again from "
+           "where "
+           "it is whole";
+}
+
 std::string reason_of(int code, sqlite3* db) {
     const int system = db ? sqlite3_system_errno(db) : 0;
     std::string reason;
@@ -34,6 +58,7 @@ std::string reason_of(int code, sqlite3* db) {
     case SQLITE_CANTOPEN: reason = "it cannot be opened"; break;
     case SQLITE_IOERR: reason = "the system reported an input/output error"; break;
     case SQLITE_NOMEM: reason = "not enough memory"; break;
+    case SQLITE_CORRUPT: reason = malformed(db); break;
     // our statements are constant
     case SQLITE_ERROR: reason = "its tables are not as they were written: " + std::string(sqlite3_errmsg(db)); break;
     default: reason = db ? sqlite3_errmsg(db) : sqlite3_errstr(code); break;
