@@ -47,16 +47,20 @@ void add_sampling_flags(CLI::App& app, SessionFlags& f) {
         ->capture_default_str();
     app.add_option("--temp", s.temperature, "Temperature; 0: always the likeliest token")
         ->capture_default_str()
+        ->check(CLI::Range(0.0, 100.0))
         ->group(group);
     app.add_option("--top-k", s.top_k, "Choose among the K likeliest; 0: all")->capture_default_str()->group(group);
     app.add_option("--top-p", s.top_p, "Choose among the likeliest that hold this much")
         ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0))
         ->group(group);
     app.add_option("--min-p", s.min_p, "Drop tokens below this share of the likeliest")
         ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0))
         ->group(group);
     app.add_option("--repeat-penalty", s.repeat_penalty, "Penalty for repeated tokens; 1: none")
         ->capture_default_str()
+        ->check(CLI::Range(0.01, 100.0))
         ->group(group);
     app.add_option("--repeat-last-n", s.repeat_last_n, "How far back repetition counts")
         ->capture_default_str()
