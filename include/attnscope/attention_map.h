@@ -2,10 +2,11 @@
 // draws, what a pattern of a head is, and what many tokens together looked at. Each key is read once for a block of
 // tokens.
 //
+//   auto recording = Recording::open("sky.attn");
 //   auto source = AttentionSource::of(**recording);
-//   attention_map(**source, {.rows = {.layers = {12}}, .tokens = {0, 2048}, .each_row = true});  // (1, heads, 2048, 2048)
-//   attention_map(**source, {.tokens = {0, 32768}, .tokens_per_tile = 64, .columns_per_tile = 64});  // (512, 512)
-//   attention_map(**source, {.tokens = {100, 180}, .tokens_per_tile = 80});                      // (1, 180): an answer's mean
+//   auto layer = attention_map(**source, {.rows = {.layers = {12}}, .tokens = {0, 2048}, .each_row = true}); // (1, heads, 2048, 2048)
+//   auto tiles = attention_map(**source, {.tokens = {0, 32768}, .tokens_per_tile = 64, .columns_per_tile = 64}); // (512, 512)
+//   auto answer = attention_map(**source, {.tokens = {100, 180}, .tokens_per_tile = 80}); // (1, 180): an answer's mean
 #pragma once
 
 #include <attnscope/attention_source.h>

@@ -1,15 +1,23 @@
 // What a request asks of each token, answered from a source of keys: the memory of a running session, or a recording
 // (attention_source.h).
 //
-//   auto keys = KeyStore::create(session->geometry(), session->n_ctx());   // once the geometry is known
-//   auto view = AttentionView::create(*keys, request, {.n_prompt = n});     // one per generation
-//   session->generate(..., [&](Frame&& frame) {
-//       keys->append(frame);                                               // every frame, also of the prompt
-//       if (is_wanted(frame)) answer = view->next(frame);                  // frames with Q
+//   auto keys = KeyStore::create((*session)->geometry(), (*session)->n_ctx()); // once the geometry is known
+//   auto view = AttentionView::create(**keys, {.reduce = Reduce::mean});       // one a generation; `keys` outlives it
+//   auto result = (*session)->generate(tokens, {}, [&](Frame&& frame) -> Result<void> {
+//       if (auto r = (*keys)->append(frame); !r) return r;                     // every frame, also of the prompt
+//       if (frame.q.empty()) return {};
+//       auto answer = (*view)->next(frame);
+//       return answer ? Result<void>() : answer.error();
 //   });
 //
-//   auto view = AttentionView::create(**AttentionSource::of(*recording), request);          // the same of a recording
-//   view->each({n_prompt - 1, n_frames}, [](AttentionAnswer&& answer) { ... });
+// The same of a recording:
+//
+//   auto recording = Recording::open("sky.attn");
+//   auto source = AttentionSource::of(**recording); // has a name: a view does not keep its source alive
+//   auto view = AttentionView::create(**source, {.reduce = Reduce::mean});
+//   auto done = (*view)->each({0, (*source)->size()}, [](AttentionAnswer&& answer) -> Result<void> {
+//       return answer.values.empty() ? Error{ErrorKind::not_found, "nothing"} : Result<void>();
+//   });
 //
 // The keys stay when the next request continues the same context; truncate() cuts them when the context is cut.
 #pragma once

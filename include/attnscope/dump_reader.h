@@ -62,11 +62,12 @@ struct DumpToken {
     std::span<const float> values;
 };
 
+// How a dump (somebody else's capture) is to be read.
 struct CaptureOptions {
-    std::vector<int64_t> shape; // of raw float32: [tokens, layers, heads, context] or without tokens
-    std::string array;          // name of the array in .npz or .safetensors, or "layer_*"; empty: every array that fits
-    std::string axes;           // "layer,head,query,key": what each axis of an array is; empty: found out
-    std::string axes_why;       // what `axes` rests on, in words; empty: the person who passed it
+    std::vector<int64_t> shape = {}; // of raw float32: [tokens, layers, heads, context] or without tokens
+    std::string array = {};     // name of the array in .npz or .safetensors, or "layer_*"; empty: every array that fits
+    std::string axes = {};      // "layer,head,query,key": what each axis of an array is; empty: found out
+    std::string axes_why = {};  // what `axes` rests on, in words; empty: the person who passed it
     bool learned_sinks = false; // rows of arrays rightly sum to less than 1
 };
 
@@ -92,7 +93,7 @@ public:
     virtual const DumpInfo& info() const = 0;
     // The next token, or nullptr after the last. An error of kind damaged or not_found concerns this token
     // alone: the reader has stepped over it and may be asked again, unless at_end(). Other errors end the
-    // capture.
+    // dump.
     virtual Result<const DumpToken*> next() = 0;
     // Nothing more can be read: all was yielded, or what is left is out of reach.
     virtual bool at_end() const = 0;

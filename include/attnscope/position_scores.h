@@ -1,4 +1,5 @@
 // How much attention each position received over a generation: the scores that pruning policies go by. Plain numbers.
+// As in those papers a position is here a place in the context: a column of the rows, whatever number the engine gave the token.
 //
 // Each is fed one row a token: m_t, the weights of token t over n_t columns, averaged over the selected layers and heads.
 //   total        S[j] = sum_t m_t[j]                      the accumulated attention of H2O, Zhang et al. 2023 (arXiv 2306.14048)

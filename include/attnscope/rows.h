@@ -25,8 +25,8 @@ struct RowsRequest {
     std::span<const KeyBlock> keys;     // ascending, together covering every visible column
     std::span<const Range> visible;     // ascending, disjoint
     int64_t n_columns = 0;              // width of the output; every visible column is below it
-    int32_t position = 0;               // of the query; used with ALiBi only
-    std::span<const int32_t> positions; // of the columns [n_columns]; used with ALiBi only, may be empty otherwise
+    int32_t position = 0;               // of the query; used where scores depend on it (LayerInfo::by_distance())
+    std::span<const int32_t> positions; // of the columns [n_columns]; may be empty unless the layer is by_distance()
     int32_t head_begin = 0;             // query heads [head_begin, head_end)
     int32_t head_end = 0;
     bool batched = false; // Frame::batched: in which order the engine added the products of a score
@@ -54,7 +54,7 @@ Result<void> attention_rows_parallel(std::span<const RowsRequest> requests, std:
 struct TokenQuery {
     const uint8_t* q = nullptr;          // (n_head, head_dim) in layer->q_type
     std::span<const Range> visible = {}; // ascending, disjoint
-    int32_t position = 0;                // used with ALiBi only
+    int32_t position = 0;                // used where the layer is by_distance()
 };
 
 struct BlockRowsRequest {

@@ -27,13 +27,13 @@ const char* entry_name(Entry entry);                  // "auto", "interposed", "
 Result<Entry> entry_from_name(std::string_view name);
 
 struct SessionOptions {
-    std::string model_path;
+    std::string model_path = {};
     int32_t n_ctx = 4096;
-    int32_t n_batch = 512;     // tokens the engine computes at once while reading a prompt (n_ubatch is the same)
-    int32_t n_threads = 0;     // 0: the number of cores
-    int32_t n_gpu_layers = -1; // as llama.cpp's -ngl; -1: all that fit
-    std::string devices;       // as llama.cpp's -dev: "CUDA0,CUDA1" or "none"; empty: all there are
-    std::string rpc_servers;   // as llama.cpp's --rpc: "host:port,host:port"; trusted networks only. Empty: none
+    int32_t n_batch = 512;        // tokens the engine computes at once while reading a prompt (n_ubatch is the same)
+    int32_t n_threads = 0;        // 0: the number of cores
+    int32_t n_gpu_layers = -1;    // as llama.cpp's -ngl; -1: all that fit
+    std::string devices = {};     // as llama.cpp's -dev: "CUDA0,CUDA1" or "none"; empty: all there are
+    std::string rpc_servers = {}; // as llama.cpp's --rpc: "host:port,host:port"; trusted networks only. Empty: none
     FlashAttention flash_attention = FlashAttention::automatic;
     std::string cache_type_k = "f16"; // f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, iq4_nl
     std::string cache_type_v = "f16";
@@ -72,10 +72,10 @@ struct SamplingOptions {
     int32_t mirostat = 0;              // 0: off; 1, 2: version; replaces top-k, top-p, ...
     float mirostat_tau = 5;
     float mirostat_eta = 0.1f;
-    std::vector<std::pair<int32_t, float>> logit_bias; // token id, addend; -infinity forbids the token
+    std::vector<std::pair<int32_t, float>> logit_bias = {}; // token id, addend; -infinity forbids the token
     // GBNF (llama.cpp's grammars/README.md) whose rule "root" what is generated must follow; empty: none. It comes from a stranger
     // perhaps: the engine's grammar runs in a child process with limits. Where it is complete the generation ends, also with ignore_eos
-    std::string grammar;
+    std::string grammar = {};
 };
 
 struct TokenProbability {
@@ -96,22 +96,22 @@ struct PromptRows {
 
 struct GenerateOptions {
     int32_t n_predict = 128; // -1: until the model stops or the context is full
-    SamplingOptions sampling;
-    PromptRows prompt_rows;
+    SamplingOptions sampling = {};
+    PromptRows prompt_rows = {};
     bool ignore_eos = false;
-    const std::atomic<bool>* stop = nullptr;        // set from any thread: ends after the current token
-    bool device_mean = true;                        // where SessionOptions::device_mean allows it
-    RowSelection mean_rows;                         // that CapturedFrame::mean is of, as in AttentionRequest
-    std::function<bool(int64_t index)> mean_wanted; // frames that CapturedFrame::mean is wanted of; empty: all
-    bool keep_rows = true;                          // false: frames of generated tokens come without Q
+    const std::atomic<bool>* stop = nullptr;             // set from any thread: ends after the current token
+    bool device_mean = true;                             // where SessionOptions::device_mean allows it
+    RowSelection mean_rows = {};                         // that CapturedFrame::mean is of, as in AttentionRequest
+    std::function<bool(int64_t index)> mean_wanted = {}; // frames that CapturedFrame::mean is wanted of; empty: all
+    bool keep_rows = true;                               // false: frames of generated tokens come without Q
     // false: the last generated token is not read; it has no frame, and the context lacks it
     bool read_last = true;
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
     // gets the token. The last token of the prompt is then decoded alone.
-    std::function<void(std::span<const float>)> hidden_state;
+    std::function<void(std::span<const float>)> hidden_state = {};
     // Receives the probabilities of each generated token, before `text` gets it, with the `n_probs` most probable ones.
     int32_t n_probs = 0;
-    std::function<void(TokenProbabilities&&)> probabilities;
+    std::function<void(TokenProbabilities&&)> probabilities = {};
 };
 
 struct GenerateResult {

@@ -1,7 +1,7 @@
 // A session's frames into a recording.
 //
-//   SessionRecorder recorder(*session, "run.attn");
-//   auto result = session->generate(tokens, options, recorder.sink());
+//   SessionRecorder recorder(**session, "run.attn");
+//   auto result = (*session)->generate(tokens, {}, recorder.sink());
 //   auto closed = recorder.close();
 #pragma once
 
@@ -19,6 +19,7 @@ class SessionRecorder {
 public:
     SessionRecorder(const Session& session, std::string path, WriterOptions options = {});
     ~SessionRecorder(); // without close(): what was pushed is kept, and the file says that it is incomplete
+    SessionRecorder(const Session&& session, std::string path, WriterOptions options = {}) = delete;
     SessionRecorder(const SessionRecorder&) = delete;
     SessionRecorder& operator=(const SessionRecorder&) = delete;
 

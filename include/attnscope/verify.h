@@ -14,8 +14,8 @@ namespace attnscope {
 struct VerifyOptions {
     // Frames whose proven rows are computed again from the recorded Q and K; spread evenly. -1: all of them.
     int64_t proofs = 2000;
-    bool file_check = true;                                          // checksums and structure of the whole file first
-    std::function<void(const char* step, double fraction)> progress; // may be empty
+    bool file_check = true; // checksums and structure of the whole file first
+    std::function<void(const char* step, double fraction)> progress = {}; // may be empty
 };
 
 struct FrameVerdict {
@@ -44,7 +44,8 @@ struct VerifyReport {
     std::vector<std::string> absent;  // "layer 3: recurrent" for each layer without capture
 };
 
-// Reads the whole recording once. Memory: one frame, one layer's keys, and some bytes a frame.
+// Reads the whole recording once. Memory: one frame, one layer's keys, some bytes a frame, and of each witness that is proven
+// again (of `proofs` frames) one head's query and the ranges that it sees.
 // Errors only when the file cannot be read at all; damage found on the way is part of the report.
 Result<VerifyReport> verify_recording(Recording& recording, const VerifyOptions& options = {});
 
