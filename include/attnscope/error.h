@@ -1,6 +1,7 @@
 // Errors are values: a kind that a program can act on and one sentence that a person can act on.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -26,25 +27,42 @@ struct Error {
     std::string message; // a whole sentence without a full stop; names the file and the place where there is one
 };
 
+// Throw std::logic_error; for Result.
+[[noreturn]] void throw_no_value(const Error& error);
+[[noreturn]] void throw_no_error();
+
 // Either a value or an Error. `if (!r) return r.error();`
-// value() on an error (or error() on a value) is a programming mistake and throws std::bad_variant_access.
+// Taking the value of an error (value(), *, ->) is a programming mistake and throws std::logic_error with the error's sentence;
+// so is error() of a value.
 template <typename T> class [[nodiscard]] Result {
 public:
     Result(T value) : v_(std::in_place_index<0>, std::move(value)) {}
     Result(Error error) : v_(std::in_place_index<1>, std::move(error)) {}
     bool ok() const { return v_.index() == 0; }
     explicit operator bool() const { return ok(); }
-    T& value() & { return std::get<0>(v_); }
-    const T& value() const& { return std::get<0>(v_); }
-    T&& value() && { return std::get<0>(std::move(v_)); }
-    T* operator->() { return &std::get<0>(v_); }
-    const T* operator->() const { return &std::get<0>(v_); }
-    T& operator*() & { return std::get<0>(v_); }
-    const T& operator*() const& { return std::get<0>(v_); }
-    T&& operator*() && { return std::get<0>(std::move(v_)); }
-    const Error& error() const { return std::get<1>(v_); }
+    T& value() & { return checked(); }
+    const T& value() const& { return checked(); }
+    T&& value() && { return std::move(checked()); }
+    T* operator->() { return &checked(); }
+    const T* operator->() const { return &checked(); }
+    T& operator*() & { return checked(); }
+    const T& operator*() const& { return checked(); }
+    T&& operator*() && { return std::move(checked()); }
+    const Error& error() const {
+        if (ok()) throw_no_error();
+        return *std::get_if<1>(&v_);
+    }
 
 private:
+    T& checked() {
+        if (!ok()) throw_no_value(*std::get_if<1>(&v_));
+        return *std::get_if<0>(&v_);
+    }
+    const T& checked() const {
+        if (!ok()) throw_no_value(*std::get_if<1>(&v_));
+        return *std::get_if<0>(&v_);
+    }
+
     std::variant<T, Error> v_;
 };
 
@@ -55,7 +73,7 @@ public:
     bool ok() const { return !failed_; }
     explicit operator bool() const { return ok(); }
     const Error& error() const {
-        if (!failed_) throw std::bad_variant_access();
+        if (!failed_) throw_no_error();
         return error_;
     }
 

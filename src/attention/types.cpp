@@ -5,6 +5,14 @@
 
 namespace attnscope {
 
+void throw_no_value(const Error& error) {
+    throw std::logic_error("the value of a Result was taken that is an error: " + error.message);
+}
+
+void throw_no_error() {
+    throw std::logic_error("the error of a Result was taken that is none");
+}
+
 const char* error_kind_name(ErrorKind kind) {
     switch (kind) {
     case ErrorKind::invalid_argument: return "invalid_argument";
