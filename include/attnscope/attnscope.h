@@ -12,11 +12,13 @@
  * - Handles are opaque. Who opens one frees it, once; freeing NULL does nothing. A handle belongs to one thread at a time;
  *   different handles may be used by different threads at once.
  * - Strings that come in are UTF-8, borrowed for the call. Strings that go out belong to the library and live as long as
- *   the handle, or, for attnscope_error_message(), until this thread's next call that fails.
+ *   the handle; but for attnscope_recording_token_text(), until the next call of it with this handle, and for
+ *   attnscope_error_message(), until this thread's next call that fails.
  * - Arrays go out into the caller's memory, whose size (in elements) is given; a size that is too small is
  *   ATTNSCOPE_INVALID_ARGUMENT, and nothing is written.
- * - Structs begin with struct_size, which the caller sets to sizeof: fields are only ever added at their end, so that
- *   programs built with an older header go on working. ATTNSCOPE_API_VERSION grows with every addition; what is there stays.
+ * - Structs begin with struct_size, which the caller sets to sizeof: fields are only ever added at their end, and only
+ *   struct_size bytes are read or written, so that programs built with an older header go on working. A struct shorter than
+ *   that of version 1 is ATTNSCOPE_INVALID_ARGUMENT. ATTNSCOPE_API_VERSION grows with every addition; what is there stays.
  * - Words: a frame is what one token yields; a column is the index of a frame; a row holds the weights of one query at one
  *   layer and head (types.h). Layers are counted as in the recording, from 0.
  */
@@ -79,7 +81,7 @@ typedef struct attnscope_frame {
 attnscope_status attnscope_recording_get_frame(attnscope_recording* recording, int64_t index, attnscope_frame* frame);
 
 /* The bytes a token id stands for (not always UTF-8 by itself, never with a 0 inside that ends them early: *n_bytes counts).
- * "" when the recording does not know it. Lives until the next call with this recording. */
+ * "" when the recording does not know it. Lives until the next call of this function with this recording. */
 attnscope_status attnscope_recording_token_text(attnscope_recording* recording, int32_t token, const char** text,
                                                 size_t* n_bytes);
 
@@ -88,10 +90,11 @@ attnscope_status attnscope_recording_token_text(attnscope_recording* recording, 
 attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers,
                                           size_t n_layers, const int32_t* heads, size_t n_heads, float* out,
                                           size_t n_out, int64_t* n_columns);
-/* The mean over all rows of the token, (*n_columns). */
+/* The mean over all rows of the token, (*n_columns). attnscope_recording_rows() tells how many with `out` NULL. */
 attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out,
                                           int64_t* n_columns);
-/* The column with the largest mean weight among those from `first_column` on (1 leaves the first position out). */
+/* The column with the largest mean weight among those from `first_column` on (1 leaves the first position out).
+ * ATTNSCOPE_NOT_FOUND when the token has none there. */
 attnscope_status attnscope_recording_strongest(attnscope_recording* recording, int64_t index, int64_t first_column,
                                                int64_t* column, float* weight);
 
@@ -121,7 +124,10 @@ typedef struct attnscope_session_params {
     const char* cache_type_k; /* "f16" */
     const char* cache_type_v; /* "f16" */
 } attnscope_session_params;
-attnscope_session_params attnscope_session_default_params(void);
+/* Sets all fields but struct_size, which is set before:
+ *   attnscope_session_params params = {sizeof params};
+ *   attnscope_session_default_params(&params); */
+attnscope_status attnscope_session_default_params(attnscope_session_params* params);
 
 attnscope_status attnscope_session_open(const attnscope_session_params* params, attnscope_session** out);
 void attnscope_session_free(attnscope_session* session);
@@ -136,7 +142,8 @@ typedef struct attnscope_generate_params {
     int (*text)(void* user_data, int32_t token, const char* piece, size_t n_bytes);
     void* user_data;
 } attnscope_generate_params;
-attnscope_generate_params attnscope_generate_default_params(void);
+/* As attnscope_session_default_params(). */
+attnscope_status attnscope_generate_default_params(attnscope_generate_params* params);
 
 /* Generates from an empty context and records the attention of every token to `recording_path`, which must not exist. A crash
  * at any moment loses no token that was committed; the file then opens, incomplete. */

@@ -65,13 +65,15 @@ attnscope_status attnscope_recording_get_info(attnscope_recording* recording, at
         if (Result<void> r = check_handle(recording); !r) return r;
         if (Result<void> r = check_struct(info, "attnscope_recording_info"); !r) return r;
         const RecordingInfo& known = recording->recording->info();
-        info->n_frames = known.n_frames;
-        info->n_layer = known.geometry.n_layer();
-        info->n_head = known.geometry.max_heads();
-        info->complete = known.complete;
-        info->model = known.model.name.c_str();
-        info->engine = known.engine.c_str();
-        info->settings = known.settings_json.c_str();
+        attnscope_recording_info ours = {};
+        ours.n_frames = known.n_frames;
+        ours.n_layer = known.geometry.n_layer();
+        ours.n_head = known.geometry.max_heads();
+        ours.complete = known.complete;
+        ours.model = known.model.name.c_str();
+        ours.engine = known.engine.c_str();
+        ours.settings = known.settings_json.c_str();
+        c_api::give(info, ours);
         return {};
     });
 }
@@ -82,11 +84,13 @@ attnscope_status attnscope_recording_get_frame(attnscope_recording* recording, i
         if (Result<void> r = check_struct(frame, "attnscope_frame"); !r) return r;
         const Result<Frame> read = recording->recording->frame(index, true);
         if (!read) return read.error();
-        frame->token = read->token;
-        frame->position = read->position;
-        frame->generated = read->kind == FrameKind::generated;
-        frame->has_rows = !read->q.empty();
-        frame->verdict = read->verdict;
+        attnscope_frame ours = {};
+        ours.token = read->token;
+        ours.position = read->position;
+        ours.generated = read->kind == FrameKind::generated;
+        ours.has_rows = !read->q.empty();
+        ours.verdict = read->verdict;
+        c_api::give(frame, ours);
         return {};
     });
 }
@@ -111,16 +115,20 @@ attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_
         if (!n_columns) return Error{ErrorKind::invalid_argument, "the place for the number of columns is NULL"};
         if ((!layers && n_layers) || (!heads && n_heads))
             return Error{ErrorKind::invalid_argument, "a selection is NULL but not empty"};
-        Result<FrameRows> rows =
-            recording->recording->rows(index, {{layers, layers + n_layers}, {heads, heads + n_heads}});
-        if (!rows) return rows.error();
-        if (out) {
-            if (n_out < rows->weights.size()) {
-                return Error{ErrorKind::invalid_argument, "the rows have " + std::to_string(rows->weights.size()) +
-                                                              " values and there is room for " + std::to_string(n_out)};
-            }
-            std::copy(rows->weights.begin(), rows->weights.end(), out);
+        RowSelection selection{{layers, layers + n_layers}, {heads, heads + n_heads}};
+        if (!out) { // one row has the width of all
+            if (selection.layers.empty()) selection.layers = {0};
+            if (selection.heads.empty()) selection.heads = {0};
+            selection.layers.resize(1);
+            selection.heads.resize(1);
         }
+        Result<FrameRows> rows = recording->recording->rows(index, selection);
+        if (!rows) return rows.error();
+        if (out && n_out < rows->weights.size()) {
+            return Error{ErrorKind::invalid_argument, "the rows have " + std::to_string(rows->weights.size()) +
+                                                          " values and there is room for " + std::to_string(n_out)};
+        }
+        if (out) std::copy(rows->weights.begin(), rows->weights.end(), out);
         *n_columns = rows->n_columns;
         return {};
     });
@@ -148,10 +156,14 @@ attnscope_status attnscope_recording_strongest(attnscope_recording* recording, i
     return guarded([&]() -> Result<void> {
         if (Result<void> r = check_handle(recording); !r) return r;
         if (!column || !weight) return Error{ErrorKind::invalid_argument, "the place for the column is NULL"};
+        if (first_column < 0) {
+            return Error{ErrorKind::invalid_argument,
+                         "first_column is " + std::to_string(first_column) + "; columns are counted from 0"};
+        }
         const Result<std::vector<float>> mean = mean_of(*recording, index);
         if (!mean) return mean.error();
         const auto n = static_cast<int64_t>(mean->size());
-        if (first_column < 0 || first_column >= n) {
+        if (first_column >= n) {
             return Error{ErrorKind::not_found, "token " + std::to_string(index) + " sees no column from " +
                                                    std::to_string(first_column) + " on"};
         }
@@ -168,12 +180,14 @@ attnscope_status attnscope_recording_verify(attnscope_recording* recording, attn
         if (Result<void> r = check_struct(result, "attnscope_verify_result"); !r) return r;
         const Result<VerifyReport> report = verify_recording(*recording->recording);
         if (!report) return report.error();
-        result->good = report->good;
-        result->n_frames = report->n_frames;
-        result->n_ok = report->n_ok;
-        result->n_witnesses = report->n_witnesses;
-        result->n_proven_again = report->n_proven_again;
-        result->worst_ratio = report->worst_ratio;
+        attnscope_verify_result ours = {};
+        ours.good = report->good;
+        ours.n_frames = report->n_frames;
+        ours.n_ok = report->n_ok;
+        ours.n_witnesses = report->n_witnesses;
+        ours.n_proven_again = report->n_proven_again;
+        ours.worst_ratio = report->worst_ratio;
+        c_api::give(result, ours);
         return {};
     });
 }

@@ -21,7 +21,10 @@ int main(int argc, char** argv) {
     if (argc != 3) return 2;
     int failures = expect(attnscope_api_version() >= ATTNSCOPE_API_VERSION, "the library is as new as its header");
     attnscope_session* session = NULL;
-    attnscope_session_params params = attnscope_session_default_params();
+    attnscope_session_params params = {.struct_size = sizeof params};
+    failures += expect(attnscope_session_default_params(&params) == ATTNSCOPE_OK && params.n_ctx > 0 &&
+                           params.struct_size == sizeof params,
+                       "the defaults");
     failures +=
         expect(attnscope_session_open(&params, &session) == ATTNSCOPE_INVALID_ARGUMENT, "no model_path is refused");
     failures += expect(strlen(attnscope_error_message()) > 10, "an error has a sentence");
@@ -37,7 +40,8 @@ int main(int argc, char** argv) {
     if (failures) return 1;
 
     remove(argv[2]);
-    attnscope_generate_params generate = attnscope_generate_default_params();
+    attnscope_generate_params generate = {.struct_size = sizeof generate};
+    failures += expect(attnscope_generate_default_params(&generate) == ATTNSCOPE_OK, "the defaults of a generation");
     generate.temperature = 0;
     generate.text = count_piece;
     failures += expect(attnscope_session_record(session, "one two three", &generate, argv[2]) == ATTNSCOPE_OK,
@@ -59,6 +63,24 @@ int main(int argc, char** argv) {
                        "its last frame is a good one of a generated token");
     failures += expect(attnscope_recording_get_frame(recording, info.n_frames, &frame) == ATTNSCOPE_NOT_FOUND,
                        "there is none behind it");
+    /* a program built with the first header, in which the frame ended behind `verdict`; and one with a later header */
+    union {
+        attnscope_frame frame;
+        unsigned char bytes[sizeof(attnscope_frame) + 16];
+    } old;
+    memset(&old, 0xA5, sizeof old);
+    old.frame.struct_size = offsetof(attnscope_frame, verdict) + sizeof old.frame.verdict;
+    const size_t old_size = old.frame.struct_size;
+    failures += expect(attnscope_recording_get_frame(recording, info.n_frames - 1, &old.frame) == ATTNSCOPE_OK &&
+                           old.frame.generated && old.frame.verdict == 0 && old.frame.struct_size == old_size,
+                       "the struct of an older header");
+    for (size_t i = old_size; i < sizeof old; ++i)
+        failures += expect(old.bytes[i] == 0xA5, "nothing behind it is written");
+    old.frame.struct_size = sizeof old;
+    failures += expect(attnscope_recording_get_frame(recording, info.n_frames - 1, &old.frame) == ATTNSCOPE_OK,
+                       "the struct of a later header");
+    for (size_t i = sizeof old.frame; i < sizeof old; ++i)
+        failures += expect(old.bytes[i] == 0xA5, "fields that this library does not know are left alone");
     int64_t n = 0;
     failures +=
         expect(attnscope_recording_rows(recording, info.n_frames - 1, NULL, 0, NULL, 0, NULL, 0, &n) == ATTNSCOPE_OK &&
@@ -86,6 +108,11 @@ int main(int argc, char** argv) {
         expect(attnscope_recording_strongest(recording, info.n_frames - 1, 1, &column, &weight) == ATTNSCOPE_OK &&
                    column >= 1 && mean[column] == weight,
                "the strongest column is the mean's");
+    failures += expect(attnscope_recording_strongest(recording, info.n_frames - 1, -1, &column, &weight) ==
+                           ATTNSCOPE_INVALID_ARGUMENT,
+                       "a column below 0 is refused");
+    failures += expect(attnscope_recording_strongest(recording, 0, 1, &column, &weight) == ATTNSCOPE_NOT_FOUND,
+                       "the first token has no column but the first");
     attnscope_verify_result verified = {.struct_size = sizeof verified};
     failures += expect(attnscope_recording_verify(recording, &verified) == ATTNSCOPE_OK && verified.good &&
                            verified.n_ok == info.n_frames,
