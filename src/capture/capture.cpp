@@ -17,7 +17,7 @@ std::unique_ptr<Capture> Capture::make(const Options& options, Sink sink, MediaS
     if (options.prove) collector.witness = [] { return Prover(); };
     collector.facts = inspect;
     auto deliver = [c = capture.get()](Batch& batch) { c->judge(batch); };
-    capture->by_callback_ = options.entry == Options::Entry::callback;
+    capture->by_callback_ = options.way_in == Options::WayIn::callback;
     if (capture->by_callback_)
         capture->tap_ = std::make_unique<CallbackTap>(std::move(collector), std::move(deliver));
     else

@@ -28,8 +28,8 @@ namespace attnscope::capture {
 struct Options {
     // How the graphs are seen. Both give the same frames; the callback, for builds where nothing can be interposed, stops the
     // graph at each layer.
-    enum class Entry { interposed, callback };
-    Entry entry = Entry::interposed;
+    enum class WayIn { interposed, callback };
+    WayIn way_in = WayIn::interposed;
     bool prove = true; // take witnesses
     // the engine's threads, where means may be wanted on a CPU: its graphs are prepared; 0: they are not
     int32_t mean_threads = 0;
@@ -70,7 +70,7 @@ public:
 
     private:
         Capture& capture_;
-        std::unique_ptr<HookScope> hook_; // null with Entry::callback
+        std::unique_ptr<HookScope> hook_; // null with WayIn::callback
         bool ended_ = false;
     };
 
@@ -92,7 +92,7 @@ public:
     const Geometry& geometry() const; // empty until the first frame was made
     // Was any graph seen? False after a decode: the engine is linked so that its calls pass by, and the callback must be used.
     bool reached() const;
-    // With Entry::callback, for the scheduler; null otherwise.
+    // With WayIn::callback, for the scheduler; null otherwise.
     ggml_backend_sched_eval_callback callback() const;
     void* callback_data() const;
 

@@ -49,7 +49,7 @@ struct HeadSample {
 using WitnessFunction = std::function<void(std::span<const HeadSample>, std::span<Witness>)>;
 constexpr size_t max_proofs_together = 16;
 
-// What judging a frame needs to know of its queries and keys (verify/judge.h).
+// What judging a frame needs to know of its queries and keys (proof/judge.h).
 struct FrameFacts {
     bool finite = true; // no infinity, no NaN
     bool layers_differ = true;
@@ -79,7 +79,7 @@ struct Batch {
         std::vector<CellView::Entry> before;  // what cells held before the next batch took them
         const ggml_tensor* mask = nullptr;    // to tell groups apart while the graph is seen; never read later
         const ggml_tensor* k_cells = nullptr; // null: without a cache (token i is cell i), or stored by a copy
-        int64_t first_cell = -1;              // where keys are stored by a copy
+        int64_t copied_to = -1;               // the first cell, where keys are stored by a copy
     };
     struct Layer {
         LayerInfo info;
@@ -125,7 +125,7 @@ struct Batch {
 
     int64_t stream(int64_t token) const { return streams.empty() ? 0 : streams[size_t(token)]; }
     // Number in the cache of the first cell of the token's stream.
-    int64_t first_cell(int32_t group, int64_t token) const {
+    int64_t first_cell_of_stream(int32_t group, int64_t token) const {
         return stream(token) * groups[size_t(group)].stream_cells;
     }
     int64_t most_columns() const; // of any of its frames

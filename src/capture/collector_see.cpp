@@ -86,17 +86,17 @@ int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
     int64_t first = node.k_copy ? first_cell(node.k_copy, node) : -1;
     if (!stores_keys(node) && !node.graph_keys) {
         const Batch::Group& lent = batch.groups[size_t(lender(batch, node)->written_group)];
-        k_cells = lent.k_cells, first = lent.first_cell;
+        k_cells = lent.k_cells, first = lent.copied_to;
     }
     for (size_t g = 0; g < batch.groups.size(); ++g) {
         const Batch::Group& group = batch.groups[g];
-        if (group.mask == node.mask && group.k_cells == k_cells && group.first_cell == first)
+        if (group.mask == node.mask && group.k_cells == k_cells && group.copied_to == first)
             return static_cast<int32_t>(g);
     }
     batch.groups.emplace_back();
     batch.groups.back().mask = node.mask;
     batch.groups.back().k_cells = k_cells;
-    batch.groups.back().first_cell = first;
+    batch.groups.back().copied_to = first;
     if (maps_.size() < batch.groups.size()) {
         maps_.emplace_back();
         stream_cells_.push_back(0);
@@ -161,7 +161,7 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
     stream_cells_[index] = group.stream_cells;
     for (int64_t i = 0; i < batch.n_query; ++i) {
-        int64_t cell = in_cache ? group.first_cell + i : i;
+        int64_t cell = in_cache ? group.copied_to + i : i;
         if (cells) std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
         if (cell < 0 || cell >= n_cells) return batch.fail("a key is stored outside of its cache");
         group.written[size_t(i)] = cell;
@@ -174,7 +174,7 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
     }
     for (int64_t i = 0; i < batch.n_query; ++i) {
         group.cells[size_t(i)] = inputs.visible(group.mask, i);
-        const int64_t first = batch.first_cell(static_cast<int32_t>(index), i), unknown = batch.n_unknown;
+        const int64_t first = batch.first_cell_of_stream(static_cast<int32_t>(index), i), unknown = batch.n_unknown;
         const Ranges& seen = group.cells[size_t(i)];
         if (batch.frames[size_t(i)].sequence == Tokens::nobody) continue;
         Ranges& columns = group.columns[size_t(i)];

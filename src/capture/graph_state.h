@@ -49,7 +49,7 @@ struct GraphTap::State {
     std::vector<const ggml_tensor*> computed_masks; // those that the graph itself computes: known when it has run
     Inputs inputs;
     std::optional<bool> inputs_keep; // what they hold, while the graph runs; unknown until it has its memory
-    bool seen = false;               // the graph was given to the devices
+    bool submitted = false;          // the graph was given to the devices
 
     // A batch goes from one to the next: its graph runs, then it is taken beside the one that decodes, then it is proven.
     std::unique_ptr<Arriving> arriving;
@@ -106,7 +106,7 @@ struct GraphTap::State {
     }
     // ... to cells that a mean in the making reads? A ring's are taken again before long, and those of a token that was taken back
     // at once.
-    bool overwrites_seen() const {
+    bool overwrites_mean_cells() const {
         const auto overwrites = [&](const Arriving* a) {
             if (!a || !a->with_mean) return false;
             return writes_to([&](int64_t cell) {
@@ -122,7 +122,7 @@ struct GraphTap::State {
         for (const ggml_tensor* mask : computed_masks) inputs.keep_mask(mask, found.n_query);
     }
     // Positions, and who sees whom.
-    void keep_seen() {
+    void keep_visibility() {
         if (found.positions) inputs.keep(found.positions);
         for (const ggml_tensor* mask : masks) inputs.keep_mask(mask, found.n_query);
     }

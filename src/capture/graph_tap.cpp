@@ -63,7 +63,7 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (!state.inputs_keep) state.inputs_keep = inputs_stay(graph);
         for (const ggml_tensor* cells : state.written) state.inputs.keep(cells);
         for (const ggml_tensor* buckets : state.buckets) state.inputs.keep(buckets);
-        if (!*state.inputs_keep) state.keep_seen();
+        if (!*state.inputs_keep) state.keep_visibility();
         const FrameName next = collector_.next();
         if (state.host_mean && wanted_.wants_mean(next.sequence, next.index)) {
             state.host_mean->start(state.found, state.inputs, collector_.geometry(), wanted_.mean->rows);
@@ -71,25 +71,25 @@ void GraphTap::before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
     // A graph of another kind may move what the caches hold.
     const bool all = !ours || state.overwrites_arriving();
-    if (!ours || state.overwrites_seen()) {
+    if (!ours || state.overwrites_mean_cells()) {
         settle();
         if (state.arriving) state.mean.wait(state.arriving->slot);
     }
     for (auto& fetch : state.fetches) {
         if (ggml_backend_t engine = backend_of(sched, fetch->device())) fetch->guard(engine, all);
     }
-    state.seen = ours;
+    state.submitted = ours;
 }
 
 void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, bool succeeded) {
     State& state = *state_;
-    if (state.graph != graph || !state.seen) return;
-    state.seen = false;
+    if (state.graph != graph || !state.submitted) return;
+    state.submitted = false;
     if (!succeeded) return flush();
     settle();
-    if (*state.inputs_keep) state.keep_seen();
+    if (*state.inputs_keep) state.keep_visibility();
     state.keep_computed();
-    std::unique_ptr<Arriving> arriving = see_batch();
+    std::unique_ptr<Arriving> arriving = describe_batch();
     const bool fetched = start_fetches(*arriving, sched);
     if (fetched) start_mean(*arriving);
     complete(); // the batch before this one, while the devices work on this one
@@ -108,7 +108,7 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
 }
 
 // The tokens of the graph that has run, who sees whom, and where each layer's data is.
-std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
+std::unique_ptr<GraphTap::Arriving> GraphTap::describe_batch() {
     State& state = *state_;
     const GraphAttention& found = state.found;
     // With several positions a token (M-RoPE) the first n_query are the temporal ones.
@@ -121,33 +121,47 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::see_batch() {
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
     batch.layers.reserve(found.nodes.size());
-    arriving->sources.reserve(found.nodes.size());
     for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
     collector_.check(batch);
-    bool some_on_device = false;
-    for (size_t l = 0; l < found.nodes.size(); ++l) {
-        Result<std::optional<LayerSource>> source =
-            source_of(found.nodes[l], batch.layers[l], state.placement, state.mirrors);
-        if (!source && batch.error.empty()) batch.error = source.error().message;
-        arriving->sources.push_back(source ? std::move(*source) : std::nullopt);
-        if (!arriving->sources.back()) continue;
-        if (arriving->sources.back()->device())
-            some_on_device = true;
-        else
-            arriving->waits = false; // what lies in host memory is the next graph's
-    }
-    if (!some_on_device) arriving->waits = false;
+    find_sources(*arriving);
     if (batch.error.empty()) collector_.know_layers(batch);
     collector_.choose_proofs(batch, 0, arriving->sources.size());
-    const auto kept = std::find_if(batch.frames.begin(), batch.frames.end(),
-                                   [&](const Frame& f) { return wanted_.wants_queries(f.sequence, f.index); });
-    arriving->first_kept = kept - batch.frames.begin();
-    for (const Batch::Group& g : batch.groups)
-        arriving->written.insert(arriving->written.end(), g.written.begin(), g.written.end());
-    std::sort(arriving->written.begin(), arriving->written.end());
+    say_what_is_kept(*arriving);
     arriving->slot = state.next_slot;
     state.next_slot = (state.next_slot + 1) % Fetch::n_slots;
     return arriving;
+}
+
+// Where each layer's data is, and whether it stays there while the next graph runs.
+void GraphTap::find_sources(Arriving& arriving) {
+    State& state = *state_;
+    Batch& batch = *arriving.batch;
+    const std::vector<AttentionNode>& nodes = state.found.nodes;
+    arriving.sources.reserve(nodes.size());
+    bool some_on_device = false;
+    for (size_t l = 0; l < nodes.size(); ++l) {
+        Result<std::optional<LayerSource>> source =
+            source_of(nodes[l], batch.layers[l], state.placement, state.mirrors);
+        if (!source && batch.error.empty()) batch.error = source.error().message;
+        arriving.sources.push_back(source ? std::move(*source) : std::nullopt);
+        if (!arriving.sources.back()) continue;
+        if (arriving.sources.back()->device())
+            some_on_device = true;
+        else
+            arriving.waits = false; // what lies in host memory is the next graph's
+    }
+    if (!some_on_device) arriving.waits = false;
+}
+
+// From which token on queries are kept, and the cells of all new keys.
+void GraphTap::say_what_is_kept(Arriving& arriving) {
+    const Batch& batch = *arriving.batch;
+    const auto kept = std::find_if(batch.frames.begin(), batch.frames.end(),
+                                   [&](const Frame& f) { return wanted_.wants_queries(f.sequence, f.index); });
+    arriving.first_kept = kept - batch.frames.begin();
+    for (const Batch::Group& g : batch.groups)
+        arriving.written.insert(arriving.written.end(), g.written.begin(), g.written.end());
+    std::sort(arriving.written.begin(), arriving.written.end());
 }
 
 // Asks every device for its block. False: there is no memory for it.

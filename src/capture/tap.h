@@ -84,7 +84,9 @@ private:
     void after_decode() override;
 
     // What after_compute() does, in this order.
-    std::unique_ptr<Arriving> see_batch();
+    std::unique_ptr<Arriving> describe_batch();
+    void find_sources(Arriving& arriving);
+    void say_what_is_kept(Arriving& arriving);
     bool start_fetches(Arriving& arriving, ggml_backend_sched_t sched);
     bool start_fetch(Arriving& arriving, size_t block, ggml_backend_t engine);
     void start_mean(Arriving& arriving);

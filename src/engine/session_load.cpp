@@ -159,8 +159,8 @@ Result<void> SessionImpl::open_context(Entry entry) {
     entry_ = entry;
     if (options_.capture) {
         capture::Options capture;
-        capture.entry =
-            entry == Entry::callback ? capture::Options::Entry::callback : capture::Options::Entry::interposed;
+        capture.way_in =
+            entry == Entry::callback ? capture::Options::WayIn::callback : capture::Options::WayIn::interposed;
         capture.prove = options_.witness;
         capture.mean_threads = options_.device_mean ? params.n_threads : 0;
         capture_ =

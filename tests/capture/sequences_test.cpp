@@ -21,7 +21,7 @@ namespace {
 
 struct Way {
     bool unified;
-    capture::Options::Entry entry;
+    capture::Options::WayIn way_in;
 };
 
 // Reads the engine's own rows: by layer, one a token of the graphs in their order, (n_head, n_kv).
@@ -73,7 +73,7 @@ protected:
         model_.reset(llama_model_load_from_file(path.c_str(), mp));
         ASSERT_TRUE(model_);
         capture::Options options;
-        options.entry = GetParam().entry;
+        options.way_in = GetParam().way_in;
         capture_ = capture::Capture::make(
             options,
             [this](CapturedFrame&& f) -> Result<void> {
@@ -308,13 +308,13 @@ TEST_P(Sequences, MediaGetTheColumnsOfTheirPatches) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, Sequences,
-                         testing::Values(Way{true, capture::Options::Entry::interposed},
-                                         Way{false, capture::Options::Entry::interposed},
-                                         Way{true, capture::Options::Entry::callback},
-                                         Way{false, capture::Options::Entry::callback}),
+                         testing::Values(Way{true, capture::Options::WayIn::interposed},
+                                         Way{false, capture::Options::WayIn::interposed},
+                                         Way{true, capture::Options::WayIn::callback},
+                                         Way{false, capture::Options::WayIn::callback}),
                          [](const auto& of) {
                              return std::string(of.param.unified ? "unified" : "streams") +
-                                    (of.param.entry == capture::Options::Entry::callback ? "_callback" : "");
+                                    (of.param.way_in == capture::Options::WayIn::callback ? "_callback" : "");
                          });
 
 } // namespace

@@ -17,7 +17,7 @@ using namespace attnscope::test;
 
 namespace {
 
-class Captures : public testing::TestWithParam<capture::Options::Entry> {
+class Captures : public testing::TestWithParam<capture::Options::WayIn> {
 protected:
     void SetUp() override {
         const std::string path = dir_.file("model.gguf");
@@ -28,7 +28,7 @@ protected:
         model_.reset(llama_model_load_from_file(path.c_str(), mp));
         ASSERT_TRUE(model_);
         capture::Options options;
-        options.entry = GetParam();
+        options.way_in = GetParam();
         capture_ = capture::Capture::make(options, [this](CapturedFrame&& f) -> Result<void> {
             if (refuse_) return Error{ErrorKind::io, "the disk is full"};
             EXPECT_FALSE(decoding_) << "a frame came from inside the engine";
@@ -79,7 +79,7 @@ TEST_P(Captures, GiveFramesThatAreCompleteAndJudged) {
         EXPECT_EQ(frames_[i].token, 3 + static_cast<int32_t>(i));
         EXPECT_EQ(frames_[i].kind, i == 21 ? FrameKind::generated : FrameKind::prompt);
         // Node by node, nobody knows while the first graph runs which heads there are to prove.
-        const bool unknown = i == 0 && GetParam() == capture::Options::Entry::callback;
+        const bool unknown = i == 0 && GetParam() == capture::Options::WayIn::callback;
         EXPECT_EQ(frames_[i].verdict, unknown ? verdict_no_witness : verdict_ok) << i;
     }
 }
@@ -135,8 +135,8 @@ TEST_P(Captures, ForgetWhatWasTakenBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Entries, Captures,
-                         testing::Values(capture::Options::Entry::interposed, capture::Options::Entry::callback),
+                         testing::Values(capture::Options::WayIn::interposed, capture::Options::WayIn::callback),
                          [](const auto& e) {
-                             return std::string(e.param == capture::Options::Entry::interposed ? "interposed"
+                             return std::string(e.param == capture::Options::WayIn::interposed ? "interposed"
                                                                                                : "callback");
                          });

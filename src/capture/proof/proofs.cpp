@@ -188,7 +188,7 @@ void Collector::prove(Batch& batch) {
             proof_query(batch, proof, q[i]);
             s.q = q[i].data();
             const auto first_cell =
-                static_cast<size_t>(batch.first_cell(batch.layers[size_t(proof.layer)].group, proof.token));
+                static_cast<size_t>(batch.first_cell_of_stream(batch.layers[size_t(proof.layer)].group, proof.token));
             s.columns = map.columns().subspan(std::min(first_cell, map.columns().size()));
             s.positions = map.positions().subspan(std::min(first_cell, map.positions().size()));
         }
