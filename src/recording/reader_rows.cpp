@@ -1,11 +1,11 @@
 // Rows of attention from the recorded queries and keys.
+#include "base/chosen_or_all.h"
 #include "recording/reader.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 #include <thread>
 
 namespace attnscope::recording {
@@ -16,13 +16,6 @@ namespace {
 constexpr size_t max_keys_together = size_t(64) << 20;
 // Products below which starting threads takes longer than they save.
 constexpr size_t few_products = size_t(1) << 22;
-
-std::vector<int32_t> all_or(const std::vector<int32_t>& chosen, int32_t n) {
-    if (!chosen.empty()) return chosen;
-    std::vector<int32_t> all(static_cast<size_t>(n));
-    std::iota(all.begin(), all.end(), 0);
-    return all;
-}
 
 // Runs of consecutive heads, which one call computes together: [first, last] as places in `heads`.
 std::vector<std::pair<size_t, size_t>> runs_of(const std::vector<int32_t>& heads, int32_t n_head) {
@@ -94,8 +87,8 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         auto held = owner(place);
         if (!held) return held.error();
         const int64_t id = held->sequence; // what the frame sees are columns of the sequence that holds it
-        result.layers = all_or(selection.layers, geometry.n_layer());
-        result.heads = all_or(selection.heads, geometry.max_heads());
+        result.layers = base::chosen_or_all(selection.layers, geometry.n_layer());
+        result.heads = base::chosen_or_all(selection.heads, geometry.max_heads());
         if (auto there = check_selected(result); !there) return there.error();
         const Snapshot snapshot(*db_);
         if (!snapshot.began()) return snapshot.began().error();
@@ -103,7 +96,8 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         if (!frame) return frame.error();
         if (frame->q.empty() && geometry.q_bytes() > 0) {
             return Error{ErrorKind::not_found,
-                         fmt::format("frame {} of {} was recorded without its queries", index, path_)};
+                         fmt::format("token {} of {} was recorded without its queries: --prompt-rows left them out",
+                                     index, path_)};
         }
         auto width = columns_seen(*frame, {index, id});
         if (!width) return width.error();
@@ -119,10 +113,10 @@ Result<FrameRows> Reader::rows(FramePlace place, const RowSelection& selection) 
         auto where = find_keys(id, n_columns);
         if (!where) return where.error();
         std::vector<int32_t> positions;
-        const bool alibi = std::any_of(result.layers.begin(), result.layers.end(), [&](int32_t i) {
+        const bool needs_positions = std::any_of(result.layers.begin(), result.layers.end(), [&](int32_t i) {
             return geometry.layers[size_t(i)].captured() && geometry.layers[size_t(i)].by_distance();
         });
-        if (alibi) {
+        if (needs_positions) {
             auto read = read_positions(id, n_columns);
             if (!read) return read.error();
             positions = std::move(*read);

@@ -17,7 +17,7 @@ namespace {
 struct Proof {
     size_t verdict = 0; // in VerifyReport::frames
     Witness witness;
-    std::vector<uint8_t> q; // the layer's, all heads
+    std::vector<uint8_t> q; // of the witness's head alone
     Ranges visible;
     int32_t position = 0;
     bool batched = false;
@@ -36,13 +36,15 @@ Result<void> prove_layer(Recording& recording, int64_t sequence, int32_t layer, 
     Result<std::vector<uint8_t>> keys = recording.keys(info.k_layer, 0, end, sequence);
     if (!keys) return keys.error();
     std::vector<float> row;
+    std::vector<uint8_t> q(info.q_bytes()); // of all heads; rows of the proven one are asked for
     for (const Proof& p : proofs) {
+        std::copy(p.q.begin(), p.q.end(), q.begin() + p.witness.head * static_cast<std::ptrdiff_t>(p.q.size()));
         const int64_t n = p.visible.empty() ? 0 : p.visible.back().end;
         row.assign(size_t(n), 0.0f);
         const KeyBlock block{keys->data(), 0, n, info.k_bytes()};
         RowsRequest r;
         r.layer = &info;
-        r.q = p.q.data();
+        r.q = q.data();
         r.keys = {&block, 1};
         r.visible = p.visible;
         r.n_columns = n;
@@ -68,96 +70,139 @@ Result<void> prove_layer(Recording& recording, int64_t sequence, int32_t layer, 
     return {};
 }
 
+class Verification {
+public:
+    Verification(Recording& recording, const VerifyOptions& options)
+        : recording_(recording), options_(options), geometry_(recording.info().geometry) {}
+
+    VerifyReport run();
+
+private:
+    void progress(const char* step, double fraction) const {
+        if (options_.progress) options_.progress(step, fraction);
+    }
+    // The first damage stays.
+    void damaged(const Error& error) {
+        if (report_.damage.empty()) report_.damage = error.message;
+    }
+    void check_file();
+    void check_sequence(const Sequence& sequence);
+    void check_frame(const Sequence& sequence, int64_t index, capture::Judge& judge);
+    void check_witness(const Witness& witness, const Frame& frame, FrameVerdict& verdict);
+    void prove(int64_t sequence);
+
+    Recording& recording_;
+    const VerifyOptions& options_;
+    const Geometry& geometry_;
+    VerifyReport report_;
+    int64_t every_ = 1; // one frame in so many has its proofs computed again
+    std::set<std::pair<int32_t, int32_t>> pairs_;
+    // of the sequence in hand
+    std::map<int32_t, std::vector<Proof>> proofs_; // by layer
+    std::vector<int32_t> positions_;
+};
+
+void Verification::check_file() {
+    const Result<void> checked = recording_.check([&](double f) { progress("checksums", f); });
+    if (!checked) damaged(checked.error());
+}
+
+// What a witness says by itself; and what it takes to compute its row again, where it is this frame's turn.
+void Verification::check_witness(const Witness& w, const Frame& frame, FrameVerdict& verdict) {
+    ++report_.n_witnesses;
+    pairs_.insert({w.layer, w.head});
+    const double ratio = static_cast<double>(w.error) / static_cast<double>(w.tolerance);
+    if (ratio >= report_.worst_ratio) report_.worst_ratio = ratio;
+    if (verdict.worst_tolerance == 0 || ratio > static_cast<double>(verdict.worst_error / verdict.worst_tolerance)) {
+        verdict.worst_error = w.error;
+        verdict.worst_tolerance = w.tolerance;
+    }
+    const size_t number = report_.frames.size();
+    if (static_cast<int64_t>(number) % every_ != 0 || frame.q.empty() || (frame.verdict & verdict_witness_failed))
+        return;
+    const LayerInfo& layer = geometry_.layers[size_t(w.layer)];
+    const size_t head_bytes = layer.q_bytes() / size_t(layer.n_head);
+    const auto at =
+        frame.q.begin() + static_cast<std::ptrdiff_t>(geometry_.q_offset(w.layer) + size_t(w.head) * head_bytes);
+    proofs_[w.layer].push_back({number,
+                                w,
+                                {at, at + static_cast<std::ptrdiff_t>(head_bytes)},
+                                frame.visible[size_t(layer.mask_group)],
+                                frame.position,
+                                frame.batched});
+}
+
+void Verification::check_frame(const Sequence& sequence, int64_t index, capture::Judge& judge) {
+    FrameVerdict verdict;
+    verdict.sequence = sequence.id;
+    verdict.index = index;
+    Result<Frame> read = recording_.frame({index, sequence.id}, true, true);
+    if (read) {
+        positions_.push_back(read->position);
+        const uint32_t recorded = read->verdict;
+        judge.judge(*read);
+        verdict.verdict = recorded | read->verdict;
+        for (const Witness& w : read->witnesses) check_witness(w, *read, verdict);
+    } else {
+        damaged(read.error());
+        positions_.push_back(static_cast<int32_t>(index));
+        verdict.verdict = verdict_checksum;
+    }
+    report_.frames.push_back(verdict);
+}
+
+void Verification::prove(int64_t sequence) {
+    size_t done = 0;
+    for (auto& [layer, proofs] : proofs_) {
+        progress("proofs", static_cast<double>(done++) / static_cast<double>(proofs_.size()));
+        const Result<void> proven = prove_layer(recording_, sequence, layer, proofs, positions_, report_);
+        if (!proven) damaged(proven.error());
+    }
+}
+
+void Verification::check_sequence(const Sequence& s) {
+    proofs_.clear();
+    positions_.clear();
+    if (const Result<std::vector<Frame>> shared = recording_.frames(0, s.n_shared, s.id)) {
+        for (const Frame& frame : *shared) positions_.push_back(frame.position);
+    } else {
+        damaged(shared.error());
+        positions_.resize(size_t(s.n_shared));
+    }
+    capture::Judge judge(geometry_); // the frame before the first one is nobody's
+    for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
+        if (report_.frames.size() % 64 == 0)
+            progress("frames", static_cast<double>(report_.frames.size()) / static_cast<double>(report_.n_frames));
+        check_frame(s, i, judge);
+    }
+    prove(s.id);
+}
+
+VerifyReport Verification::run() {
+    report_.complete = recording_.info().complete;
+    report_.pairs = geometry_.n_rows();
+    for (const LayerInfo& layer : geometry_.layers) {
+        if (!layer.captured()) report_.absent.push_back("layer " + std::to_string(layer.layer) + ": " + layer.absent);
+    }
+    if (options_.file_check) check_file();
+    const std::vector<Sequence> sequences = recording_.sequences();
+    for (const Sequence& s : sequences) report_.n_frames += s.n_own();
+    if (options_.proofs >= 0 && options_.proofs < report_.n_frames) {
+        const int64_t proofs = std::max<int64_t>(options_.proofs, 1);
+        every_ = (report_.n_frames + proofs - 1) / proofs;
+    }
+    for (const Sequence& s : sequences) check_sequence(s);
+    report_.pairs_witnessed = static_cast<int64_t>(pairs_.size());
+    report_.n_ok = std::count_if(report_.frames.begin(), report_.frames.end(),
+                                 [](const FrameVerdict& f) { return f.verdict == verdict_ok; });
+    report_.good = report_.damage.empty() && report_.n_ok == report_.n_frames && report_.n_frames > 0;
+    return std::move(report_);
+}
+
 } // namespace
 
 Result<VerifyReport> verify_recording(Recording& recording, const VerifyOptions& options) {
-    VerifyReport report;
-    const RecordingInfo& info = recording.info();
-    const Geometry& geometry = info.geometry;
-    const auto progress = [&](const char* step, double fraction) {
-        if (options.progress) options.progress(step, fraction);
-    };
-    report.complete = info.complete;
-    report.pairs = geometry.n_rows();
-    for (const LayerInfo& layer : geometry.layers) {
-        if (!layer.captured()) report.absent.push_back("layer " + std::to_string(layer.layer) + ": " + layer.absent);
-    }
-    if (options.file_check) {
-        const Result<void> checked = recording.check([&](double f) { progress("checksums", f); });
-        if (!checked) report.damage = checked.error().message;
-    }
-
-    std::set<std::pair<int32_t, int32_t>> pairs;
-    const std::vector<Sequence> sequences = recording.sequences();
-    int64_t n_frames = 0;
-    for (const Sequence& s : sequences) n_frames += s.n_own();
-    report.n_frames = n_frames;
-    const int64_t every = options.proofs < 0 || options.proofs >= n_frames
-                              ? 1
-                              : (n_frames + options.proofs - 1) / std::max<int64_t>(options.proofs, 1);
-    for (const Sequence& s : sequences) {
-        std::map<int32_t, std::vector<Proof>> by_layer;
-        std::vector<int32_t> positions;
-        if (const Result<std::vector<Frame>> shared = recording.frames(0, s.n_shared, s.id)) {
-            for (const Frame& frame : *shared) positions.push_back(frame.position);
-        } else {
-            if (report.damage.empty()) report.damage = shared.error().message;
-            positions.resize(size_t(s.n_shared));
-        }
-        capture::Judge judge(geometry); // the frame before the first one is nobody's
-        for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
-            FrameVerdict verdict;
-            verdict.sequence = s.id;
-            verdict.index = i;
-            Result<Frame> read = recording.frame({i, s.id}, true, true);
-            if (!read) {
-                if (report.damage.empty()) report.damage = read.error().message;
-                verdict.verdict = verdict_checksum;
-                positions.push_back(static_cast<int32_t>(i));
-                report.frames.push_back(verdict);
-                continue;
-            }
-            Frame& frame = *read;
-            positions.push_back(frame.position);
-            const uint32_t recorded = frame.verdict;
-            judge.judge(frame);
-            verdict.verdict = recorded | frame.verdict;
-            const auto number = static_cast<int64_t>(report.frames.size());
-            for (const Witness& w : frame.witnesses) {
-                ++report.n_witnesses;
-                pairs.insert({w.layer, w.head});
-                const double ratio = static_cast<double>(w.error) / static_cast<double>(w.tolerance);
-                if (ratio >= report.worst_ratio) report.worst_ratio = ratio;
-                if (verdict.worst_tolerance == 0 ||
-                    ratio > static_cast<double>(verdict.worst_error / verdict.worst_tolerance)) {
-                    verdict.worst_error = w.error;
-                    verdict.worst_tolerance = w.tolerance;
-                }
-                if (number % every != 0 || frame.q.empty() || (frame.verdict & verdict_witness_failed)) continue;
-                const LayerInfo& layer = geometry.layers[size_t(w.layer)];
-                const auto at = frame.q.begin() + static_cast<std::ptrdiff_t>(geometry.q_offset(w.layer));
-                by_layer[w.layer].push_back({size_t(number),
-                                             w,
-                                             {at, at + static_cast<std::ptrdiff_t>(layer.q_bytes())},
-                                             frame.visible[size_t(layer.mask_group)],
-                                             frame.position,
-                                             frame.batched});
-            }
-            report.frames.push_back(verdict);
-            if (number % 64 == 0) progress("frames", static_cast<double>(number) / static_cast<double>(n_frames));
-        }
-        size_t done = 0;
-        for (auto& [layer, proofs] : by_layer) {
-            progress("proofs", static_cast<double>(done++) / static_cast<double>(by_layer.size()));
-            const Result<void> proven = prove_layer(recording, s.id, layer, proofs, positions, report);
-            if (!proven && report.damage.empty()) report.damage = proven.error().message;
-        }
-    }
-    report.pairs_witnessed = static_cast<int64_t>(pairs.size());
-    report.n_ok = std::count_if(report.frames.begin(), report.frames.end(),
-                                [](const FrameVerdict& f) { return f.verdict == verdict_ok; });
-    report.good = report.damage.empty() && report.n_ok == report.n_frames && report.n_frames > 0;
-    return report;
+    return Verification(recording, options).run();
 }
 
 } // namespace attnscope

@@ -49,8 +49,11 @@ public:
 
 private:
     Result<void> each_mean(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink);
-    Result<AttentionAnswer> compute(const Frame& frame, std::span<const float> given_mean, bool answering,
-                                    bool accumulating);
+    struct Wanted { // of a frame
+        bool answering = true;
+        bool accumulating = false;
+    };
+    Result<AttentionAnswer> compute(const Frame& frame, std::span<const float> given_mean, Wanted wanted);
     Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
     Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
@@ -141,7 +144,7 @@ void View::mean_over_layers() {
         const float* row = layer_row(layer_sum_, place).data();
         for (size_t j = 0; j < sum_.size(); ++j) sum_[j] += static_cast<double>(row[j]);
     }
-    const double share = selection_.n_rows ? 1.0 / static_cast<double>(selection_.n_rows) : 0.0;
+    const double share = selection_.row_share();
     mean_.resize(sum_.size());
     for (size_t j = 0; j < sum_.size(); ++j) mean_[j] = static_cast<float>(sum_[j] * share);
 }
@@ -186,8 +189,8 @@ Result<void> View::compute_rows(const Frame& frame, AttentionAnswer* answer) {
     return done;
 }
 
-Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float> given_mean, bool answering,
-                                      bool accumulating) {
+Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float> given_mean, Wanted wanted) {
+    const auto [answering, accumulating] = wanted;
     auto columns = columns_of(frame, source_);
     if (!columns) return columns.error();
     n_columns_ = *columns;
@@ -219,13 +222,13 @@ Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float>
 }
 
 Result<AttentionAnswer> View::answer(const Frame& frame, std::span<const float> mean) {
-    return compute(frame, mean, true, false);
+    return compute(frame, mean, {});
 }
 
 Result<AttentionAnswer> View::answer(int64_t index) {
     auto frame = source_.frame(index);
     if (!frame) return frame.error();
-    return compute(*frame, {}, true, false);
+    return compute(*frame, {}, {});
 }
 
 Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<const float> mean) {
@@ -235,7 +238,7 @@ Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<
         ++n_seen_;
         return std::optional<AttentionAnswer>();
     }
-    auto answer = compute(frame, mean, due, accumulating);
+    auto answer = compute(frame, mean, {.answering = due, .accumulating = accumulating});
     if (!answer) return answer.error();
     ++n_seen_;
     if (accumulating) scores_.add(mean_);
@@ -255,7 +258,7 @@ Result<void> View::each_mean(Range tokens, const std::function<Result<void>(Atte
         TileSums sums(rows, selection_, false, TileValue::share, crew_->size());
         sums.start_batch(*batch);
         if (auto done = compute_batch(source_, keys_, selection_, *batch, false, *crew_, sums); !done) return done;
-        const double share = selection_.n_rows ? 1.0 / static_cast<double>(selection_.n_rows) : 0.0;
+        const double share = selection_.row_share();
         for (const TokenBatch::Token& token : batch->tokens) {
             const auto sum = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * batch->n_columns));
             mean_.resize(static_cast<size_t>(token.n_columns));

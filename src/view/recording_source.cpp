@@ -16,8 +16,8 @@ public:
     explicit RecordingSource(Recording& recording)
         : KeyReader(recording.info().geometry), recording_(recording), geometry_(recording.info().geometry) {
         const auto& layers = geometry_.layers;
-        alibi_ = std::any_of(layers.begin(), layers.end(),
-                             [](const LayerInfo& l) { return l.captured() && l.by_distance(); });
+        needs_positions_ = std::any_of(layers.begin(), layers.end(),
+                                       [](const LayerInfo& l) { return l.captured() && l.by_distance(); });
     }
 
     const Geometry& geometry() const override { return geometry_; }
@@ -30,15 +30,15 @@ public:
 
 private:
     Recording& recording_;
-    const Geometry geometry_; // a file that is still written may state its own later
-    std::mutex reading_;      // a recording is read by one thread at a time; the others compute meanwhile
-    bool alibi_ = false;
+    const Geometry geometry_;      // a file that is still written may state its own later
+    std::mutex reading_;           // a recording is read by one thread at a time; the others compute meanwhile
+    bool needs_positions_ = false; // some layer is by_distance()
     std::vector<int32_t> positions_;
 };
 
 Result<void> RecordingSource::prepare(int64_t n_columns) {
     const auto known = static_cast<int64_t>(positions_.size());
-    if (!alibi_ || known >= n_columns) return {};
+    if (!needs_positions_ || known >= n_columns) return {};
     auto frames = recording_.frames(known, n_columns);
     if (!frames) return frames.error();
     for (const Frame& frame : *frames) positions_.push_back(frame.position);

@@ -1,26 +1,16 @@
 #include "view/selection.h"
 
+#include "base/chosen_or_all.h"
+
 #include <algorithm>
-#include <numeric>
 
 namespace attnscope::view {
 
-namespace {
-
-std::vector<int32_t> all_or(const std::vector<int32_t>& chosen, int32_t n) {
-    if (!chosen.empty()) return chosen;
-    std::vector<int32_t> all(static_cast<size_t>(n));
-    std::iota(all.begin(), all.end(), 0);
-    return all;
-}
-
-} // namespace
-
 Selection select_rows(const RowSelection& rows, const Geometry& geometry) {
-    const std::vector<int32_t> heads = all_or(rows.heads, geometry.max_heads());
+    const std::vector<int32_t> heads = base::chosen_or_all(rows.heads, geometry.max_heads());
     Selection selection;
     selection.n_heads = static_cast<int32_t>(heads.size());
-    for (const int32_t i : all_or(rows.layers, geometry.n_layer())) {
+    for (const int32_t i : base::chosen_or_all(rows.layers, geometry.n_layer())) {
         const LayerInfo& layer = geometry.layers[static_cast<size_t>(i)];
         LayerWork work;
         work.layer = i;

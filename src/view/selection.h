@@ -26,8 +26,10 @@ struct Selection {
     std::vector<LayerWork> layers; // in the request's order
     int32_t n_heads = 0;           // selected heads: rows of each layer, those that do not exist included
     int64_t n_rows = 0;            // rows that exist
-    int32_t max_run = 0;           // the longest run
-    int32_t max_head_dim = 0;      // of the selected layers
+    // what each row weighs in the mean of all
+    double row_share() const { return n_rows ? 1.0 / static_cast<double>(n_rows) : 0.0; }
+    int32_t max_run = 0;      // the longest run
+    int32_t max_head_dim = 0; // of the selected layers
 };
 
 // The selection must have passed check_selection.
