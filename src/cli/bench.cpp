@@ -145,7 +145,10 @@ void add_bench(CLI::App& app, Action& action) {
         "median with 95% confidence; writer: processor time of the recording's own thread as a share of a plain\n"
         "token; all told: the sum, as if no core had been idle to write; prompt: the ratio of the times until the\n"
         "first token is chosen; memory: what capturing holds more than plain. docs/performance.md says why it is\n"
-        "measured this way.");
+        "measured this way.\n"
+        "Examples:\n"
+        "  attnscope bench -m model.gguf --contexts 512,4096\n"
+        "  attnscope bench --control              how far off the measurement itself is");
     verb->add_option("--contexts", f->contexts, "Context lengths to measure at")->capture_default_str();
     verb->add_option("--pairs,--turns", f->pairs, "Pairs of turns at each length (default: 200; on a GPU 40)")
         ->check(CLI::Range(4, 100000));
@@ -167,7 +170,8 @@ void add_bench(CLI::App& app, Action& action) {
     verb->add_flag("--json", f->json, "Print a JSON object");
     verb->add_flag("--device-mean", f->session.device_mean,
                    "Have what decodes, GPU or CPU, compute the mean of all rows of every token as well");
-    verb->add_flag("--no-witness{false}", f->session.witness, "Capture without proving (to see what the proof costs)");
+    verb->add_flag_callback(
+        "--no-witness", [f] { f->session.witness = false; }, "Capture without proving (to see what the proof costs)");
     add_model_flags(*verb, *f);
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }

@@ -87,12 +87,13 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
 }
 
 struct Tally {
-    int64_t frames = 0, ok = 0, witnesses = 0;
+    int64_t frames = 0, prompt = 0, ok = 0, witnesses = 0;
     double worst = 0;
     uint32_t bits = 0;
 
     void add(const Frame& frame) {
         ++frames;
+        prompt += frame.kind == FrameKind::prompt;
         ok += frame.verdict == verdict_ok;
         bits |= frame.verdict;
         witnesses += static_cast<int64_t>(frame.witnesses.size());
@@ -136,8 +137,11 @@ void print_summary(const Captured& c) {
     const double rate = r.generate_seconds > 0 ? double(r.n_generated) / r.generate_seconds : 0;
     fmt::print("\n");
     std::fflush(stdout);
-    fmt::print(stderr, "\nrecorded {} tokens x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
-               c.recorded, c.geometry.n_rows(), r.n_prompt, r.n_generated, rate,
+    // of a generation that was stopped less is recorded than was asked for
+    const std::string of_prompt =
+        tally.prompt < r.n_prompt ? fmt::format("{} of {}", tally.prompt, r.n_prompt) : fmt::format("{}", tally.prompt);
+    fmt::print(stderr, "\nrecorded {} x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
+               counted(c.recorded, "token"), c.geometry.n_rows(), of_prompt, tally.frames - tally.prompt, rate,
                r.finish_reason == "stopped" ? ", stopped" : "");
     fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
                tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
@@ -169,6 +173,10 @@ int run(CaptureFlags& f) {
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);
     if (!opened) return report(opened.error(), f.json);
     Session& session = **opened;
+    if (f.session.n_ctx > 0 && session.n_ctx() != f.session.n_ctx && !f.json) {
+        fmt::print(stderr, "note: the engine makes a context of {} positions of -c {}\n", session.n_ctx(),
+                   f.session.n_ctx);
+    }
     Result<std::vector<int32_t>> prompt = read_prompt(f, session);
     if (!prompt) return report(prompt.error(), f.json);
 

@@ -3,10 +3,10 @@
 namespace attnscope::cli {
 
 void add_dump_arguments(CLI::App& verb, DumpArguments& arguments) {
-    verb.add_option("path", arguments.path,
-                    "A Halo Weave capture folder, a folder of .npy, .npy, .npz, .safetensors (also in shards), .attn, "
-                    "or raw float32 "
-                    "with --shape")
+    verb.add_option(
+            "path", arguments.path,
+            "A Halo Weave capture folder, a folder of .npy files, or an .npy, .npz, .safetensors (also in shards) or "
+            ".attn file, or raw float32 with --shape")
         ->required()
         ->option_text("PATH");
     verb.add_option(

@@ -46,7 +46,11 @@ void add_diagnose(CLI::App& app, Action& action) {
     verb->add_flag("--json", options->json, "Print a JSON object");
     verb->add_option("--html", options->html, "Also write a page that needs nothing else")->option_text("OUT");
     verb->add_flag("--all", options->all, "A line for every token, not for every run of equal ones");
-    verb->footer("Exit code: 0 nothing wrong, 1 something is wrong, 2 it could not be read.");
+    verb->footer("Examples:\n"
+                 "  attnscope diagnose somebody-elses-capture/ --html report.html\n"
+                 "  attnscope diagnose attention.npz --array 'layer_*' --axes layer,head,query,key\n"
+                 "  attnscope diagnose rows.bin --shape 28,28,512\n"
+                 "Exit code: 0 nothing wrong, 1 something is wrong, 2 it could not be read.");
     verb->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

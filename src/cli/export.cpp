@@ -52,10 +52,10 @@ int run_html(Recording& recording, const Flags& f) {
                                .dump());
     } else {
         fmt::print(stderr,
-                   "{} tokens x {} heads written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
-                   "weight)\x1b[K\n",
-                   made->n_tokens, made->n_heads, f.output, double(made->bytes) / 1e6, 100 * made->least,
-                   100 * made->kept_share);
+                   "{} x {} written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
+                   "weight){}\n",
+                   counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output,
+                   double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share, clear_line());
     }
     return exit_good;
 }
@@ -82,8 +82,8 @@ int run_headvis(Recording& recording, const Flags& f) {
                                           {"sequences", made->n_sequences}}
                                .dump());
     } else {
-        fmt::print(stderr, "{} tokens x {} heads written to {}, in {} sequence(s)\x1b[K\n", made->n_tokens,
-                   made->n_heads, f.output, made->n_sequences);
+        fmt::print(stderr, "{} x {} written to {}, in {}{}\n", counted(made->n_tokens, "token"),
+                   counted(made->n_heads, "head"), f.output, counted(made->n_sequences, "sequence"), clear_line());
     }
     return exit_good;
 }
@@ -118,7 +118,7 @@ int run(const Flags& f) {
     if (f.json) {
         fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());
     } else {
-        fmt::print(stderr, "{} tokens written to {}\x1b[K\n", *n, f.output);
+        fmt::print(stderr, "{} written to {}{}\n", counted(*n, "token"), f.output, clear_line());
     }
     return exit_good;
 }
@@ -135,6 +135,7 @@ void add_export(CLI::App& app, Action& action) {
         "html: the page of attnscope view as one file to send to somebody.\n"
         "headvis: the folder data/ of HeadVis. bertviz: a safetensors file, circuitsvis and attnview: a JSON file of\n"
         "one layer (--layer), for those packages; docs/view.md has the lines of Python.\n"
+        "Examples:\n"
         "  attnscope export x.attn --to npy --padded -o rows.npy\n"
         "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");
     verb->add_option("recording", f->path, "An .attn file")->required();

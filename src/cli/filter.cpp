@@ -105,7 +105,10 @@ void add_filter(CLI::App& app, Action& action) {
     add_dump_arguments(*verb, options->capture);
     verb->add_option("-o,--output", options->out, "Halo Weave folder to write")->required()->option_text("FOLDER");
     verb->add_flag("--json", options->json, "Print a JSON object");
-    verb->footer("Exit code: 0 something was kept, 1 nothing can be, 2 it could not be done.");
+    verb->footer("Examples:\n"
+                 "  attnscope filter somebody-elses-capture/ -o kept\n"
+                 "  attnscope diagnose kept                   what was kept, looked at again\n"
+                 "Exit code: 0 something was kept, 1 nothing can be, 2 it could not be done.");
     verb->callback([options, &action] { action = [options] { return run(*options); }; });
 }
 

@@ -197,6 +197,10 @@ void add_info(CLI::App& app, Action& action) {
     };
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("info", "Say what a recording holds, from what and how");
+    verb->footer("Examples:\n"
+                 "  attnscope info sky.attn\n"
+                 "  attnscope info sky.attn --json | jq .settings\n"
+                 "Exit: 0 it was read, 2 it could not be.");
     verb->add_option("recording", f->path, "An .attn file")->required();
     verb->add_flag("--json", f->json, "Print a JSON object");
     verb->callback([f, &action] { action = [f] { return run(f->path, f->json); }; });

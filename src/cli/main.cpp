@@ -1,16 +1,21 @@
 #include "base/version.h"
 #include "cli/engine_abort.h"
+#include "cli/help.h"
+#include "cli/report.h"
 #include "cli/verbs.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <memory>
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -49,6 +54,11 @@ void prepare_process() {
     explain_bus_errors();
 }
 
+// Also where the command line could not be understood.
+bool wants_json(int argc, char** argv) {
+    return std::find(argv + 1, argv + std::max(argc, 1), std::string_view("--json")) != argv + std::max(argc, 1);
+}
+
 int end_of_output(int code) {
     if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
     std::fputs("error: standard output was closed before everything was written\n", stderr);
@@ -61,7 +71,7 @@ int main(int argc, char** argv) {
     CLI::App app{"attnscope: see what a GGUF model attends to, exactly and live", "attnscope"};
     app.require_subcommand(1);
     app.set_version_flag("--version", attnscope::base::program());
-    app.get_formatter()->column_width(34);
+    app.formatter(std::make_shared<HelpFormatter>()); // before the verbs, which take it over
     Action action;
     prepare_process();
     try {
@@ -79,13 +89,14 @@ int main(int argc, char** argv) {
         add_serve(app, action);
         add_view(app, action);
         // add verbs here
+        if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0' && !app.get_subcommand_no_throw(argv[1]))
+            return end_of_output(report(unknown_verb(app, argv[1]), wants_json(argc, argv)));
         app.parse(arguments(argc, argv));
         return end_of_output(action ? action() : exit_failed);
     } catch (const CLI::Success& e) {
         return end_of_output(app.exit(e)); // --help, --version
     } catch (const CLI::ParseError& e) {
-        app.exit(e);
-        return exit_failed;
+        return end_of_output(report(wrong_arguments(app, e), wants_json(argc, argv)));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "error: %s\n", e.what());
         return exit_failed;

@@ -118,7 +118,11 @@ void add_models(CLI::App& app, Action& action) {
     models->footer("Without a verb below: lists the models that can be fetched by name, and where they lie.\n\n"
                    "Models are kept in $ATTNSCOPE_MODELS, else in $XDG_CACHE_HOME/attnscope/models, else in\n"
                    "~/.cache/attnscope/models. Wherever a verb takes -m, a name from this list will do as well\n"
-                   "as a path; without -m the default is smollm2.");
+                   "as a path; without -m the default is smollm2.\n"
+                   "Examples:\n"
+                   "  attnscope models get smollm2\n"
+                   "  attnscope models check model.gguf\n"
+                   "  attnscope models make --layers 2 -o tiny.gguf");
     models->add_flag("--json", options->json, "Print JSON");
     models->require_subcommand(0, 1);
 

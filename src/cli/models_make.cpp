@@ -87,9 +87,9 @@ constexpr const char* about =
     "Makes a GGUF model of any shape with random weights, for tests and measurements. It loads, decodes and "
     "attends\n"
     "like a model of its shape; what it writes is noise. The same options give the same file.\n\n"
-    "  attnscope models make -o tiny.gguf                              a llama of 4 layers, under 1 MB\n"
-    "  attnscope models make --arch gemma3 --layers 6 -o gemma.gguf    with sliding windows\n"
-    "  attnscope models make --preset qwen2.5-0.5b -o half.gguf        as large as the real one\n"
+    "  attnscope models make -o tiny.gguf                           a llama of 4 layers, under 1 MB\n"
+    "  attnscope models make --arch gemma3 --layers 6 -o gemma.gguf  with sliding windows\n"
+    "  attnscope models make --preset qwen2.5-0.5b -o half.gguf     as large as the real one\n"
     "  attnscope models make --arch qwen2 --vocab qwen2 --embd 896 --heads 14 --kv-heads 2 --head-dim 64 -o "
     "q.gguf";
 

@@ -7,7 +7,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cstdint>
 #include <cstdio>
+#include <string>
+
+#include <unistd.h>
 
 namespace attnscope::cli {
 
@@ -19,6 +23,16 @@ inline int report(const Error& error, bool json = false) {
         std::fprintf(stderr, "error: %s\n", error.message.c_str());
     }
     return exit_failed;
+}
+
+// "1 token", "2 tokens"
+inline std::string counted(int64_t n, const std::string& thing) {
+    return std::to_string(n) + " " + thing + (n == 1 ? "" : "s");
+}
+
+// Takes away what a line of progress has left; nothing where standard error is no terminal.
+inline const char* clear_line() {
+    return isatty(STDERR_FILENO) ? "\x1b[K" : "";
 }
 
 } // namespace attnscope::cli

@@ -262,7 +262,10 @@ void add_reproduce(CLI::App& app, Action& action) {
     verb->footer(
         "Remembers the tensors named kq_soft_max while the graph is built and reads them after it has run, as\n"
         "captures in the wild do; writes a Halo Weave folder; diagnoses it; captures the same tokens rightly.\n"
-        "See docs/oscillation.md.");
+        "See docs/oscillation.md.\n"
+        "Examples:\n"
+        "  attnscope reproduce\n"
+        "  attnscope reproduce -m model.gguf -n 64 -o wrong");
     verb->add_option("-p,--prompt", f->prompt, "The prompt")->capture_default_str();
     verb->add_option("-o,--output", f->output,
                      "Folder to write; the right capture goes beside it (default: reproduced)");

@@ -131,7 +131,7 @@ void add_serve(CLI::App& app, Action& action) {
     verb->footer("Speaks Halo Weave's, KoboldCPP's, llama-server's and OpenAI's protocols; see docs/http.md.\n"
                  "Examples:\n"
                  "  attnscope serve -m model.gguf\n"
-                 "  attnscope serve --cors-origin http://localhost:8080     for the Halo Weave page\n"
+                 "  attnscope serve --cors-origin http://localhost:8080  for the Halo Weave page\n"
                  "  attnscope serve --record recordings/ --api-key SECRET\n"
                  "Exit: 0 it was asked to stop, 2 it could not serve.");
     server::ServerOptions& s = f->server;

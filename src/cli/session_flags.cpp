@@ -18,7 +18,10 @@ void add_model_flags(CLI::App& app, SessionFlags& f) {
     app.add_option("-c,--ctx-size", f.session.n_ctx, "Positions of the context; 0: as the model was trained")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 24));
-    app.add_option("-b,--ubatch-size,--batch-size", f.session.n_batch, "Prompt tokens computed at once (-ub)")
+    app.add_option("-b,--batch-size", f.batch_size, "Prompt tokens handed over at once; -ub is at most this")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1 << 20));
+    app.add_option("--ubatch-size", f.session.n_batch, "Prompt tokens computed at once (-ub)")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 16));
     app.add_option("-t,--threads", f.session.n_threads, "Threads (default: the number of cores)")
@@ -45,7 +48,7 @@ void add_sampling_flags(CLI::App& app, SessionFlags& f) {
     const std::string group = "Sampling";
     app.add_option("-n,--n-predict", f.generate.n_predict, "Tokens to generate; -1: until the model stops; 0: none")
         ->capture_default_str();
-    app.add_option("--temp", s.temperature, "Temperature; 0: always the likeliest token")
+    app.add_option("--temp,--temperature", s.temperature, "Temperature; 0: always the likeliest token")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 100.0))
         ->group(group);
@@ -75,6 +78,7 @@ Result<void> resolve(SessionFlags& f) {
     f.session.flash_attention = flash_attention_from_name(f.flash_attention).value();
     f.session.entry = entry_from_name(f.entry).value(); // both were checked on the way in
     f.session.quiet = !f.verbose;
+    f.session.n_batch = std::min(f.session.n_batch, f.batch_size); // as llama.cpp does
     // A write to a server that died would end this process without a word; llama.cpp notices the failed write.
     if (!f.session.rpc_servers.empty()) std::signal(SIGPIPE, SIG_IGN);
     if (f.prompt_rows == "none") {

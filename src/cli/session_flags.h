@@ -17,6 +17,7 @@ struct SessionFlags {
     std::string flash_attention = "auto";
     std::string entry = "auto";
     std::string prompt_rows = "all";
+    int32_t batch_size = 2048; // llama.cpp's n_batch: what is computed at once is never more
     bool verbose = false;
 };
 

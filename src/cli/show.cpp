@@ -63,7 +63,9 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     if (map->n_tokens.front() == 0) {
         return Error{ErrorKind::not_found, end - begin > 1
                                                ? "none of these tokens was recorded with its queries"
-                                               : fmt::format("token {} was recorded without its queries", begin)};
+                                               : fmt::format("token {} of {} was recorded without its queries: "
+                                                             "--prompt-rows left them out",
+                                                             begin, f.path)};
     }
     View v;
     v.index = end - 1;
@@ -205,8 +207,8 @@ void add_show(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("show", "Show what a token looked at");
     verb->footer("Examples:\n"
-                 "  attnscope show x.attn                          the last token, all layers and heads\n"
-                 "  attnscope show x.attn --generated --hide-first what the whole answer looked at\n"
+                 "  attnscope show x.attn                           the last token, all heads\n"
+                 "  attnscope show x.attn --generated --hide-first  what the answer looked at\n"
                  "  attnscope show x.attn --token 41 --layer 12 --head 0-3 --top 20");
     verb->add_option("recording", f->path, "An .attn file")->required();
     verb->add_option("--token", f->token, "Which token; negative numbers count from the end (default: the last)");

@@ -101,6 +101,9 @@ void add_verify(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     CLI::App* verb = app.add_subcommand("verify", "Is this recording true? The verdict and its evidence");
     verb->footer("Checks every checksum, every frame's own evidence, and computes proven rows again from the file.\n"
+                 "Examples:\n"
+                 "  attnscope verify sky.attn\n"
+                 "  attnscope verify sky.attn --frames --all\n"
                  "Exit: 0 good, 1 not good, 2 it could not be read.");
     verb->add_option("recording", f->path, "An .attn file")->required();
     verb->add_flag("--frames", f->frames, "A line for every token");

@@ -75,7 +75,7 @@ void add_view(CLI::App& app, Action& action) {
         "  attnscope view sky.attn\n"
         "  attnscope view q4.attn q8.attn            two recordings, to compare\n"
         "  attnscope view somebody-elses-capture/    what is wrong with it, drawn\n"
-        "  attnscope export sky.attn --to html -o sky.html   the same as one file, for somebody without attnscope\n"
+        "  attnscope export sky.attn --to html -o sky.html   the same as one file\n"
         "Exit: 0 it was asked to stop, 2 a file cannot be opened or the port is in use.");
     verb->add_option("files", f->paths, "Recordings (.attn), or captures by other programs")
         ->required()

@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 using namespace attnscope::test;
 
@@ -169,11 +172,91 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     }
 }
 
+TEST_F(CommandLine, OptionsMeanWhatLlamaCppMeansByThem) {
+    const auto settings = [&](const std::string& options) {
+        const std::string recording = dir.file("o.attn");
+        const Answer captured = run(capture("-p abc -n 1 --force " + options + " -o " + recording));
+        EXPECT_EQ(captured.code, 0) << captured.output;
+        return nlohmann::json::parse(run("info --json " + recording).output).at("settings");
+    };
+    EXPECT_EQ(settings("").at("ubatch_size"), 512);
+    EXPECT_EQ(settings("-b 2048").at("ubatch_size"), 512) << "what is computed at once is -ub";
+    EXPECT_EQ(settings("-b 64").at("ubatch_size"), 64) << "and at most -b";
+    EXPECT_EQ(settings("-b 64 -ub 32").at("ubatch_size"), 32);
+    EXPECT_EQ(settings("--temperature 0.25").at("temp"), 0.25);
+}
+
+TEST_F(CommandLine, ACaptureSaysWhatItDid) {
+    const Answer rounded = run(capture("-c 64 -p abc -n 1 -o " + dir.file("r.attn")));
+    EXPECT_EQ(rounded.code, 0);
+    EXPECT_NE(rounded.output.find("256 positions of -c 64"), std::string::npos) << rounded.output;
+    EXPECT_EQ(run(capture("-c 256 -p abc -n 1 -o " + dir.file("s.attn"))).output.find("note:"), std::string::npos);
+    const std::string one = dir.file("t.attn");
+    const Answer single = run(capture("-p abc -n 3 -o " + one));
+    const auto info = nlohmann::json::parse(run("info --json " + one).output);
+    const int frames = info.at("n_frames"), prompt = info.at("n_prompt");
+    const std::string told = "recorded " + std::to_string(frames) + " tokens x ";
+    EXPECT_NE(single.output.find(told), std::string::npos) << single.output;
+    const std::string parts = std::to_string(prompt) + " prompt, " + std::to_string(frames - prompt) + " generated";
+    EXPECT_NE(single.output.find(parts), std::string::npos) << single.output;
+    const Answer exported = run("export " + one + " --to npy --token 0 -o " + dir.file("one.npy"));
+    EXPECT_NE(exported.output.find("1 token written"), std::string::npos) << exported.output;
+    EXPECT_EQ(exported.output.find('\x1b'), std::string::npos) << "no terminal, no control characters";
+}
+
+TEST_F(CommandLine, ARowThatWasNotKeptAndAFileThatWasCutSayWhatToDo) {
+    const std::string none = dir.file("none.attn"), cut = dir.file("cut.attn");
+    ASSERT_EQ(run(capture("-p abc -n 1 --prompt-rows none -o " + none)).code, 0);
+    const Answer shown = run("show " + none + " --token 0");
+    EXPECT_EQ(shown.code, 2);
+    EXPECT_NE(shown.output.find("was recorded without its queries: --prompt-rows left them out"), std::string::npos)
+        << shown.output;
+    std::filesystem::copy_file(none, cut);
+    std::filesystem::resize_file(cut, std::filesystem::file_size(cut) / 2);
+    const Answer opened = run("show " + cut);
+    EXPECT_EQ(opened.code, 2);
+    EXPECT_NE(opened.output.find("copy it again from where it came"), std::string::npos) << opened.output;
+}
+
+TEST(WrongWords, AreNamedWithWhatWasMeant) {
+    const Answer near = run("captur -m x");
+    EXPECT_EQ(near.code, 2);
+    EXPECT_EQ(near.output, "error: there is no verb 'captur'; did you mean capture?\n");
+    const Answer far = run("zzzzzzzz --json");
+    EXPECT_EQ(far.code, 2);
+    const auto body = nlohmann::json::parse(far.output);
+    EXPECT_EQ(body["error"]["kind"], "invalid_argument");
+    EXPECT_NE(body["error"]["message"].get<std::string>().find("'zzzzzzzz'"), std::string::npos);
+    const Answer option = run("info --nonsense x.attn");
+    EXPECT_EQ(option.code, 2);
+    EXPECT_EQ(option.output.rfind("error: ", 0), 0u) << option.output;
+    EXPECT_NE(option.output.find("--nonsense"), std::string::npos) << option.output;
+    EXPECT_NE(option.output.find("attnscope info --help"), std::string::npos) << option.output;
+    EXPECT_TRUE(nlohmann::json::parse(run("info --json").output).contains("error"));
+    EXPECT_EQ(run("").code, 2);
+}
+
+// The verbs are those that --help lists.
 TEST(Help, TeachesEveryVerb) {
-    for (const char* verb :
-         {"models", "capture", "show", "info", "verify", "export", "bench", "reproduce", "diagnose", "filter"}) {
-        const Answer r = run(std::string(verb) + " --help");
+    std::istringstream lines(run("--help").output);
+    std::vector<std::string> verbs;
+    bool listed = false;
+    for (std::string line; std::getline(lines, line);) {
+        if (line == "Subcommands:")
+            listed = true;
+        else if (listed && line.size() > 3 && line[2] != ' ')
+            verbs.push_back(line.substr(2, line.find(' ', 2) - 2));
+    }
+    ASSERT_GE(verbs.size(), 13u);
+    for (const std::string& verb : verbs) {
+        const Answer r = run(verb + " --help");
         EXPECT_EQ(r.code, 0) << verb;
         EXPECT_GT(r.output.size(), 200u) << verb;
+        EXPECT_NE(r.output.find("\n  attnscope " + verb), std::string::npos) << verb << " has no example";
+        EXPECT_EQ(r.output.find("{false}"), std::string::npos) << verb;
+        std::istringstream page(r.output);
+        for (std::string line; std::getline(page, line);) EXPECT_LE(line.size(), 80u) << verb << ": " << line;
     }
+    for (const char* verb : {"attach", "serve", "view"})
+        EXPECT_NE(std::find(verbs.begin(), verbs.end(), verb), verbs.end()) << verb;
 }

@@ -1,0 +1,124 @@
+#include "cli/help.h"
+
+#include <algorithm>
+#include <numeric>
+#include <sstream>
+
+namespace attnscope::cli {
+
+namespace {
+
+constexpr size_t page_width = 80;
+
+// `text` in lines of at most `width`, broken at spaces; lines after the first begin with `indent` spaces.
+std::string wrapped(const std::string& text, size_t width, size_t indent) {
+    std::istringstream words(text);
+    std::string word, lines;
+    size_t used = 0;
+    while (words >> word) {
+        if (used > 0 && used + 1 + word.size() > width) {
+            lines += "\n" + std::string(indent, ' ');
+            used = 0;
+        }
+        if (used > 0) lines += ' ', ++used;
+        lines += word;
+        used += word.size();
+    }
+    return lines;
+}
+
+std::string in_two_columns(const std::string& left, const std::string& right, size_t column) {
+    std::string line = "  " + left;
+    if (right.empty()) return line + "\n";
+    line += line.size() + 1 > column ? "\n" + std::string(column, ' ') : std::string(column - line.size(), ' ');
+    return line + wrapped(right, page_width - column, column) + "\n";
+}
+
+// Letters to change, add or take away so that one becomes the other.
+size_t distance(const std::string& a, const std::string& b) {
+    std::vector<size_t> row(b.size() + 1);
+    std::iota(row.begin(), row.end(), size_t(0));
+    for (size_t i = 0; i < a.size(); ++i) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < b.size(); ++j) {
+            const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
+            diagonal = row[j + 1];
+            row[j + 1] = std::min({row[j] + 1, row[j + 1] + 1, changed});
+        }
+    }
+    return row.back();
+}
+
+} // namespace
+
+std::string HelpFormatter::make_option(const CLI::Option* option, bool is_positional) const {
+    std::string text = make_option_desc(option);
+    if (option->get_required() && !is_positional) text += " (needed)";
+    return in_two_columns(make_option_name(option, is_positional) + make_option_opts(option), text, column_width_);
+}
+
+// What is taken, and the default. Choices are told; bounds are left to the error.
+std::string HelpFormatter::make_option_opts(const CLI::Option* option) const {
+    if (!option->get_option_text().empty()) return " " + option->get_option_text();
+    if (option->get_type_size() == 0) return "";
+    std::string type = option->get_type_name();
+    const size_t check = type.find(':');
+    if (check != std::string::npos) type = type[check + 1] == '{' ? type.substr(check + 1) : type.substr(0, check);
+    std::string text = type.empty() ? "" : " " + type;
+    if (!option->get_default_str().empty()) text += "=" + option->get_default_str();
+    if (option->get_expected_max() == CLI::detail::expected_max_vector_size) text += " ...";
+    return text;
+}
+
+std::string HelpFormatter::make_subcommand(const CLI::App* verb) const {
+    return in_two_columns(verb->get_name(), verb->get_description(), 14);
+}
+
+std::string HelpFormatter::make_footer(const CLI::App* app) const {
+    std::istringstream lines(app->get_footer());
+    std::string line, paragraph, out;
+    const auto end_paragraph = [&] {
+        if (!paragraph.empty()) out += "\n" + wrapped(paragraph, page_width, 0);
+        paragraph.clear();
+    };
+    while (std::getline(lines, line)) {
+        if (line.empty() || line[0] == ' ') {
+            end_paragraph();
+            out += "\n" + line;
+            continue;
+        }
+        paragraph += (paragraph.empty() ? "" : " ") + line;
+        if (line.back() == '.' || line.back() == ':') end_paragraph();
+    }
+    end_paragraph();
+    return out.empty() ? out : out + "\n";
+}
+
+Error unknown_verb(const CLI::App& app, const std::string& word) {
+    std::string nearest;
+    size_t least = std::max<size_t>(2, word.size() / 3) + 1;
+    for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
+        const size_t changes = distance(word, verb->get_name());
+        if (changes >= least) continue;
+        least = changes;
+        nearest = verb->get_name();
+    }
+    return {ErrorKind::invalid_argument, "there is no verb '" + word + "'" +
+                                             (nearest.empty() ? "" : "; did you mean " + nearest + "?") +
+                                             (nearest.empty() ? "; attnscope --help lists them" : "")};
+}
+
+Error wrong_arguments(const CLI::App& app, const CLI::ParseError& error) {
+    std::string sentence = error.what();
+    while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.')) sentence.pop_back();
+    const CLI::App* at = &app;
+    std::string verbs = "attnscope";
+    while (!at->get_subcommands().empty()) {
+        at = at->get_subcommands().back();
+        verbs += " " + at->get_name();
+    }
+    return {ErrorKind::invalid_argument, sentence + "; " + verbs + " --help says what there is"};
+}
+
+} // namespace attnscope::cli
