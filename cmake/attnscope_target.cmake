@@ -46,5 +46,6 @@ function(attnscope_library name)
         target_sources(${name} PRIVATE $<TARGET_OBJECTS:attnscope_room_${room}>)
     endforeach()
     set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
-    target_include_directories(${name} PUBLIC "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:include>")
+    target_compile_features(${name} INTERFACE cxx_std_20) # our headers'
+    target_include_directories(${name} PUBLIC "$<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>" "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
 endfunction()

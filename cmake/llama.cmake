@@ -1,5 +1,6 @@
 # llama.cpp, unmodified, as shared libraries. Built once into .deps/ and shared by all presets.
 include(ExternalProject)
+include(GNUInstallDirs)
 
 set(variant cpu)
 if(ATTNSCOPE_CUDA)
@@ -59,10 +60,10 @@ target_include_directories(attnscope_llama SYSTEM INTERFACE
 foreach(lib ${llama_libs})
     get_filename_component(name "${lib}" NAME)
     target_link_libraries(attnscope_llama INTERFACE "$<BUILD_INTERFACE:${lib}>" # our headers name nothing of llama.cpp
-        "$<INSTALL_INTERFACE:$<INSTALL_PREFIX>/lib/attnscope/${name}>")
+        "$<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}/attnscope/${name}>")
 endforeach()
 target_link_options(attnscope_llama INTERFACE "$<BUILD_INTERFACE:-Wl,-rpath,${ATTNSCOPE_LLAMA_BUILD}/bin>"
-    "$<INSTALL_INTERFACE:-Wl,-rpath,$<INSTALL_PREFIX>/lib/attnscope>")
+    "$<INSTALL_INTERFACE:-Wl,-rpath,$<INSTALL_PREFIX>/${CMAKE_INSTALL_LIBDIR}/attnscope>")
 if(ATTNSCOPE_CUDA)
     # libggml-cuda finds NVIDIA's libraries itself when it is loaded. The machine that builds may have the toolkit where the linker
     # does not look, and no driver at all.

@@ -7,12 +7,20 @@ build=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cmake --install "$build" --component sdk --prefix "$work/first" >/dev/null
+cmake -S "$here" -B "$work/c-alone" -DWITHOUT_CXX=ON -DCMAKE_PREFIX_PATH="$work/first" >"$work/log" 2>&1 &&
+    { echo "a project without C++ was configured"; exit 1; }
+grep -q "enables CXX" "$work/log" || { cat "$work/log"; exit 1; }
 mv "$work/first" "$work/moved" # nothing in it may know where it was
 cmake -S "$here" -B "$work/project" -G Ninja -DCMAKE_PREFIX_PATH="$work/moved" -DCMAKE_BUILD_TYPE=Release >"$work/log" ||
     { cat "$work/log"; exit 1; }
 cmake --build "$work/project" >"$work/log" || { cat "$work/log"; exit 1; }
 "$work/moved/bin/attnscope" --version
 ldd "$work/moved/bin/attnscope" | grep libllama | grep -q "$work/moved/" || { echo "the command takes the engine from elsewhere"; exit 1; }
+grep -rq CPPHTTPLIB "$work/project/build.ninja" && { echo "settings of our cpp-httplib reach programs that use the package"; exit 1; }
+# where libraries go is the system's custom: on Debian lib/x86_64-linux-gnu
+libdir=$(sed -n 's/^CMAKE_INSTALL_LIBDIR:PATH=//p' "$build/CMakeCache.txt")
+grep -o '_IMPORT_PREFIX}/[^";]*/attnscope/libllama[^";]*' "$work/moved/$libdir"/cmake/attnscope/attnscope-targets.cmake |
+    grep -qv "_IMPORT_PREFIX}/$libdir/" && { echo "the package looks for the engine elsewhere than in $libdir"; exit 1; }
 "$work/project/from_cpp"
 "$work/moved/bin/attnscope" models make --layers 2 -o "$work/made.gguf" >/dev/null
 "$work/project/from_c" "$work/made.gguf" "$work/made.attn"

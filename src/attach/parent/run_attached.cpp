@@ -115,8 +115,8 @@ Result<std::string> attach_library() {
     }
     std::error_code ec;
     const fs::path here = fs::read_symlink("/proc/self/exe", ec).parent_path();
-    // In a build folder; where it is installed it lies with the engine's libraries.
-    std::vector<fs::path> folders = {here / "../lib", here / "../lib/attnscope", here};
+    // In a build folder; where it is installed it lies with the engine's libraries, which are the last place.
+    std::vector<fs::path> folders = {here / "../lib", here};
     Dl_info engine;
     if (dladdr(reinterpret_cast<const void*>(&llama_backend_init), &engine) != 0 && engine.dli_fname)
         folders.push_back(fs::path(engine.dli_fname).parent_path());
