@@ -14,7 +14,7 @@ JOBS ?= $(shell nproc)
 .PHONY: help setup sources build program demo test bench wheel python-heavy notebooks fuzz asan tsan clang cuda rpc clean
 
 help:
-	@grep -E '^#   make|^[a-z]+:.*##' Makefile | sed -E 's/^#   /  /; s/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z -]+:.*##' Makefile | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 24
 
 setup: ## install the Debian packages that are missing (asks apt-get; needs root or sudo)
 	@scripts/setup.sh
@@ -27,15 +27,15 @@ build: sources ## build into build/
 	echo "build: llama.cpp once, then attnscope and its tests"
 	cmake --build --preset release -j $(JOBS)
 
-# attnscope alone: fewer packages, no tests. A build folder that has tests keeps them.
-program:
+# A build folder that has tests keeps them.
+program: ## build attnscope alone: fewer packages, no tests
 	@scripts/setup.sh build
 	scripts/fetch-sources.sh
 	echo "build: llama.cpp once, then attnscope"
 	$(call configure,$(if $(wildcard build/CMakeCache.txt),$(shell sed -n 's/^ATTNSCOPE_TESTS:BOOL=//p' build/CMakeCache.txt),OFF))
 	cmake --build --preset release -j $(JOBS) --target attnscope_bin
 
-demo: program ## capture a real generation on a real model and show it
+demo: program ## install, build, fetch a small model, capture a real generation and show it
 	@scripts/demo.sh
 
 test: build ## build and run every test
@@ -72,5 +72,5 @@ rpc: build ## build build/bin/rpc-server, which lends this machine to captures o
 	@cmake --build --preset release --target rpc-server -j $(JOBS)
 	echo "start it with: build/bin/rpc-server -H ADDRESS -p 50052   (trusted networks only: it has no authentication)"
 
-clean:
+clean: ## remove the build folders
 	rm -rf build build-*
