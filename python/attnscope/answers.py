@@ -35,7 +35,9 @@ class Answer:
         return np.array(self.values, dtype=dtype, copy=True) if copy else np.asarray(self.values, dtype=dtype)
 
     def __repr__(self) -> str:
-        return f"<Answer: {self.reduce} of token {self.token}, {self.values.shape}>"
+        values = np.array2string(self.values, precision=4, threshold=8, edgeitems=2, separator=", ", prefix="<Answer: ")
+        where = "" if self.columns is None else f" at columns {self.columns.tolist()[:16]}"
+        return f"<Answer: {self.reduce} of token {self.token}, {self.values.shape}{where}\n{values}>"
 
 
 class Answers(list):

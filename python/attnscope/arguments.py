@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 import os
 import reprlib
 from typing import Any
 
-from .errors import InvalidArgument, WrongType
+from .errors import InvalidArgument, OutOfRange, WrongType
 
 _LARGEST = 2**63 - 1
 
@@ -65,11 +66,17 @@ def pairs(value: Any, name: str) -> list[tuple[int, int]]:
 
 
 def span(value: Any, size: int, name: str) -> range:
-    """A slice without a step, of an axis."""
+    """A slice without a step, of an axis, or a range of it."""
     if value is None:
         return range(size)
+    if isinstance(value, range):
+        if value.step != 1:
+            raise InvalidArgument(f"{name} must be in order: a range without a step")
+        if len(value) and not 0 <= value.start < value.stop <= size:
+            raise OutOfRange(f"{name}: {value!r} is not within the {size} there are")
+        return range(value.start, value.stop) if len(value) else range(0)
     if not isinstance(value, slice):
-        raise WrongType(f"{name} must be a slice, as slice(10, 20), not {reprlib.repr(value)}")
+        raise WrongType(f"{name} must be a slice or a range, as slice(10, 20), not {reprlib.repr(value)}")
     chosen = cut(value, size, name)
     if chosen.step != 1:
         raise InvalidArgument(f"{name} must be in order: a slice without a step")
@@ -87,3 +94,11 @@ def function(value: Any, name: str) -> Any:
     if value is not None and not callable(value):
         raise WrongType(f"{name} must be a function, not {reprlib.repr(value)}")
     return value
+
+
+def meant(name: str, known: Any, others: Any = ()) -> str:
+    """The rest of a sentence that says that there is no ``name``: which of ``known`` may have been meant, else all of them."""
+    near = difflib.get_close_matches(name, known, 1, 0.75)
+    if name in others:
+        near = [others[name]]
+    return f". Did you mean {near[0]}?" if near else f": there are {', '.join(sorted(known))}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +14,20 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from .arguments import items, text as text_of, whole
+from .arguments import items, meant, text as text_of, whole
 from .errors import Error, InvalidArgument, IOFailed, require
+
+
+# Names of the server's native dialect that a slip of the pen may mean (docs/http.md has all).
+FIELDS = frozenset(
+    "max_length temperature top_k top_p typical min_p rep_pen rep_pen_range sampler_seed ban_eos_token stop_sequence trim_stop genkey "
+    "request_id logprobs memory max_context_length grammar record logit_bias mirostat mirostat_tau mirostat_eta dynatemp_range "
+    "dynatemp_exponent xtc_probability xtc_threshold dry_multiplier dry_base dry_allowed_length presence_penalty "
+    "frequency_penalty dry_penalty_last_n output_hidden_states output_attentions".split()
+)
+OTHER_NAMES = {"temp": "temperature", "seed": "sampler_seed", "repeat_penalty": "rep_pen", "repeat_last_n": "rep_pen_range",
+               "max_tokens": "n_predict", "max_new_tokens": "n_predict", "typical_p": "typical", "stop": "stop_sequence",
+               "ignore_eos": "ban_eos_token"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,20 @@ class Server:
 
         ``attention``: the object of docs/http.md: reduce, layers, heads, format ('f32', 'f16', 'u8'), window, top_k, spans,
         every, accumulate, prompt_rows, flow. ``fields``: the server's own names (temperature, top_k, sampler_seed, record,
-        ...). What the last event said (finish_reason, scores, recording) is in ``server.last``.
+        ...; docs/http.md). One that it does not know raises InvalidArgument before anything is generated where it is near to one of
+        those, and otherwise warns at the end, when the server has said that it ignored it. What the last event said (finish_reason,
+        scores, recording, ignored_fields) is in ``server.last``.
         """
+        if "chat" in fields:
+            raise InvalidArgument("a server gets the prompt as it is, without chat=: hand it a text in the model's chat template")
+        for name in fields:
+            if name in OTHER_NAMES or (name not in FIELDS and difflib.get_close_matches(name, FIELDS, 1, 0.8)):
+                raise InvalidArgument(f"the server knows no {name}{meant(name, FIELDS, OTHER_NAMES)}")
+        return self._tokens(prompt, attention, n_predict, fields)
+
+    def _tokens(
+        self, prompt: str | Sequence[int], attention: Mapping[str, Any] | None, n_predict: int, fields: dict[str, Any]
+    ) -> Iterator[LiveToken]:
         client = require("websockets.sync.client", "at.connect", "attnscope[live]")
         closed = require("websockets.exceptions", "at.connect", "attnscope[live]").ConnectionClosed
         request: dict[str, Any] = {"max_length": n_predict, **fields}
@@ -121,6 +147,8 @@ class Server:
                     tensors = {name: socket.recv() for name in event.get("binary", [])}
                     if event["type"] == "done":
                         self.last = event
+                        if ignored := event.get("ignored_fields"):
+                            warnings.warn(f"{self.url} ignored {', '.join(map(str, ignored))}: it has no such field, or it has no effect", stacklevel=2)
                         return
                     yield _token(event, tensors)
             except Error:

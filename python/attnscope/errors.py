@@ -9,11 +9,13 @@
 ``damaged``            :class:`Damaged`: the content is not what was written
 ``unsupported``        :class:`Unsupported`: cannot be done with this model, build or machine
 ``engine``             :class:`EngineFailed`: llama.cpp refused or failed
-``cancelled``          :class:`Cancelled`: a generation whose frames nobody reads any more
+``cancelled``          :class:`Cancelled`: a generation that was ended by the next one of its session
 =====================  ====================================================================================
 """
 
 from __future__ import annotations
+
+import re
 
 
 class Error(Exception):
@@ -56,6 +58,13 @@ class NotARecording(Error):
     kind = "not_ours"
 
 
+class NoSuchKey(Error, KeyError):
+    """A mapping has no such key; the sentence says what it has."""
+
+    kind = "not_found"
+    __str__ = Exception.__str__  # a KeyError's own shows its argument in quotes
+
+
 class TooNew(Error):
     """The file was written by a newer version of attnscope, which can read it."""
 
@@ -81,7 +90,7 @@ class EngineFailed(Error):
 
 
 class Cancelled(Error):
-    """A generation ended because nobody reads its frames any more."""
+    """A generation ended before its end: its session was asked for the next one, or closed, or nobody reads its frames any more."""
 
     kind = "cancelled"
 
@@ -97,9 +106,28 @@ _BY_KIND = {
 }
 
 
+# The library speaks to people at the command line; here its options are arguments.
+_WORDS = (
+    (re.compile(r"--axes ([a-z.]+(?:,[a-z.]+)+)"), r'axes="\1"'),
+    (re.compile(r"--array '([^']+)'"), r'array="\1"'),
+    (re.compile(r"--array ([^\s),]+)"), r'array="\1"'),
+    (re.compile(r"--(axes|array|shape)\b"), r"\1="),
+    (re.compile(r"attnscope capture -n 0\b"), "at.capture(..., n_predict=0)"),
+    (re.compile(r"\(-n 0\)"), "(n_predict=0)"),
+    (re.compile(r"a larger -c\b"), "a larger n_ctx"),
+)
+
+
+def in_python(message: str) -> str:
+    """A sentence of the library's, with Python's names for what the command calls otherwise."""
+    for command, python in _WORDS:
+        message = command.sub(python, message)
+    return message
+
+
 def from_kind(kind: str, message: str) -> Error:
     """The exception for one of the library's errors."""
-    return _BY_KIND.get(kind, Error)(message)
+    return _BY_KIND.get(kind, Error)(in_python(message))
 
 
 def require(package: str, why: str, install: str | None = None):

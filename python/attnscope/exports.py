@@ -45,9 +45,9 @@ class Exports:
         return interchange.to_xarray(self, tokens, layers, heads)
 
     def to_zarr(self: Run, path: str | os.PathLike[str], *, layers: Any = None, overwrite: bool = False) -> None:
-        """A Zarr group: ``attention`` (token, layer, head, column) float32, and ids, texts, positions of the tokens.
+        """A Zarr group: ``attention`` (token, layer, head, column) float32, with the coordinates of :meth:`to_xarray`.
 
-        Written some tokens at a time; ``xarray.open_zarr`` reads it.
+        Written some tokens at a time, beside ``path``, whose place it takes when it is whole; ``xarray.open_zarr`` reads it.
         """
         interchange.to_zarr(self, path, layers, overwrite)
 

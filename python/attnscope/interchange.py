@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .arguments import path as path_of
-from .errors import InvalidArgument, IOFailed, require
+from .errors import Error, InvalidArgument, IOFailed, NoSuchKey, require
 from .indexing import chosen as chosen_of, number
 
 if TYPE_CHECKING:
@@ -53,19 +55,52 @@ class PatternCache(Mapping):
         self._names = {f"blocks.{layer.layer}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
         self._last = 1 + max((layer.layer for layer in run.layers), default=-1)
 
-    def __getitem__(self, key: Any) -> Any:
+    def _resolve(self, key: Any) -> int:
         # As ActivationCache: a full name, or (name, layer[, kind]); its short name of hook_pattern is "pattern" or "attn".
         if isinstance(key, tuple):
             name, layer = key[0], key[1] if len(key) > 1 else None
             if name not in ("pattern", "attn", "hook_pattern") or not isinstance(layer, int):
-                raise KeyError(key)
+                raise self._missing(key)
             key = f"blocks.{layer + self._last if layer < 0 else layer}.attn.hook_pattern"
-        number = self._names[key]
+        if not isinstance(key, str) or key not in self._names:
+            raise self._missing(key)
+        return self._names[key]
+
+    def __getitem__(self, key: Any) -> Any:
+        number = self._resolve(key)
         if number not in self._patterns:
             n_head = self._run.layers[number].n_head
             pattern = self._run.pattern(number, head=slice(n_head))
             self._patterns[number] = _tensor(pattern[None] if self.has_batch_dim else pattern)
         return self._patterns[number]
+
+    def _missing(self, key: Any) -> NoSuchKey:
+        names = list(self._names)
+        there = f"{names[0]} to {names[-1]}" if len(names) > 1 else "".join(names) or "no layer"
+        return NoSuchKey(f"there is no {key!r}: a recording has patterns and nothing else of a cache, {there}")
+
+    def stack_activation(self, activation_name: str, layer: int = -1, sublayer_type: str | None = None) -> Any:
+        """Patterns of all layers with attention, or of the first ``layer`` of them, along a new first axis, as ActivationCache's."""
+        if activation_name not in ("pattern", "attn", "hook_pattern"):
+            raise self._missing(activation_name)
+        names = list(self._names)[: None if layer == -1 else layer]
+        patterns = [self[name] for name in names]
+        if not patterns or any(p.shape != patterns[0].shape for p in patterns):
+            raise InvalidArgument("layers with the same number of heads can be stacked, at least one")
+        return _tensor(np.stack([np.asarray(p) for p in patterns]))
+
+    def remove_batch_dim(self) -> PatternCache:
+        """From now on (head, query, key); the cache itself, as ActivationCache's does it."""
+        self.has_batch_dim = False
+        self._patterns.clear()
+        return self
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self._resolve(key)
+        except NoSuchKey:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -121,31 +156,56 @@ def to_zarr(run: Run, path: str | os.PathLike[str], layers: Any = None, overwrit
     zarr = require("zarr", "to_zarr", "attnscope[xarray]")
     path = path_of(path)
     chosen = _layers(run, layers)
-    _, _, n_heads, n_columns = run.shape
-    shape = (run.n_tokens, len(chosen), n_heads, n_columns)
+    if os.path.lexists(path) and not overwrite:
+        raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True")
+    # What is replaced is deleted, with all that lies in it: only what is a group already.
+    if os.path.lexists(path) and not any(os.path.isfile(os.path.join(path, name)) for name in ("zarr.json", ".zgroup")):
+        raise InvalidArgument(f"{path} is no Zarr group; choose another name")
+    beside = f"{path.rstrip('/')}.{os.getpid()}.part"
     try:
-        group = zarr.open_group(path, mode="w" if overwrite else "w-")
-    except Exception as e:
-        if os.path.exists(path) and not overwrite:
-            raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True") from e
-        raise IOFailed(f"cannot write {path}: {e}") from e
+        _write_zarr(zarr, run, beside, chosen)
+        if os.path.lexists(path):
+            shutil.rmtree(path)
+        os.rename(beside, path)
+    except OSError as e:
+        if isinstance(e, Error):
+            raise
+        raise IOFailed(f"cannot write {path}: {e.strerror or e}") from e
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_zarr(zarr: Any, run: Run, path: str, chosen: list[int]) -> None:
+    group = zarr.open_group(path, mode="w")
 
     def create(name: str, values_shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, dims: tuple[str, ...]) -> Any:
         if hasattr(group, "create_array"):  # zarr 3
             return group.create_array(name, shape=values_shape, chunks=chunks, dtype=dtype, dimension_names=dims)
-        array = group.create_dataset(name, shape=values_shape, chunks=chunks, dtype=dtype)
+        text = {"object_codec": require("numcodecs", "to_zarr").VLenUTF8()} if dtype is str else {}
+        array = group.create_dataset(name, shape=values_shape, chunks=chunks, dtype=object if text else dtype, **text)
         array.attrs["_ARRAY_DIMENSIONS"] = list(dims)
         return array
 
-    group.attrs.update(_attributes(run))
+    _, _, n_heads, n_columns = run.shape
+    shape = (run.n_tokens, len(chosen), n_heads, n_columns)
+    texts = np.array(run.texts, dtype=object)
+    coordinates: dict[str, tuple[str, np.ndarray]] = {
+        "token": ("token", np.arange(shape[0])), "layer": ("layer", np.array(chosen, np.int64)),
+        "head": ("head", np.arange(n_heads)), "column": ("column", np.arange(n_columns)),
+        "id": ("token", run.tokens), "text": ("token", texts), "kind": ("token", run.kind.astype(object)),
+        "position": ("token", run.positions), "column_text": ("column", texts[:n_columns]),
+    }  # fmt: skip
+    # CF's name for coordinates that are no axes: https://cfconventions.org, section 5
+    others = [name for name, (axis, _) in coordinates.items() if name != axis]
+    group.attrs.update({**_attributes(run), "text": list(run.texts), "coordinates": " ".join(others)})
     at_once = max(1, min(64, (64 << 20) // max(4 * shape[1] * shape[2] * shape[3], 1)))
     chunk = tuple(max(n, 1) for n in (min(at_once, shape[0]), 1, shape[2], shape[3]))
     attention = create("attention", shape, chunk, "float32", run.dims)
     for begin in range(0, run.n_tokens, at_once):
         rows = run[begin : begin + at_once, chosen]
         attention[begin : begin + at_once, :, :, : rows.shape[3]] = rows
-    numbers = {"id": run.tokens, "position": run.positions, "generated": run.generated}
-    for name, values in numbers.items():
-        create(name, values.shape, (max(len(values), 1),), values.dtype, ("token",))[:] = values
-    create("layer", (len(chosen),), (max(len(chosen), 1),), "int64", ("layer",))[:] = np.array(chosen, np.int64)
-    group.attrs["text"] = list(run.texts)
+    for name, (axis, values) in coordinates.items():
+        create(name, values.shape, (max(len(values), 1),), str if values.dtype == object else values.dtype, (axis,))[:] = values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other implementations need not read consolidated metadata: they read the rest
+        zarr.consolidate_metadata(group.store)

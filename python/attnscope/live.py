@@ -9,13 +9,16 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import _core
-from .arguments import function, items, path as path_of, text as text_of, whole
-from .errors import Cancelled, InvalidArgument
+from .arguments import function, items, meant, path as path_of, text as text_of, whole
+from .errors import Cancelled, InvalidArgument, IOFailed, NotFound
 from .run import Run
 
 SESSION_OPTIONS = frozenset(
@@ -25,7 +28,12 @@ GENERATE_OPTIONS = frozenset(
     "n_predict ignore_eos prompt_rows temperature top_k top_p min_p typical_p repeat_penalty repeat_last_n presence_penalty "
     "frequency_penalty seed mirostat mirostat_tau mirostat_eta dry_multiplier xtc_probability logit_bias".split()
 )
-Prompt = "str | Sequence[int] | Sequence[Mapping[str, str]]"
+# What other programs call the same.
+OTHER_NAMES = {"temp": "temperature", "max_tokens": "n_predict", "max_new_tokens": "n_predict", "max_length": "n_predict",
+               "repetition_penalty": "repeat_penalty", "ctx_size": "n_ctx", "threads": "n_threads", "ngl": "n_gpu_layers"}  # fmt: skip
+# As the command's: outside of these a number means nothing, and llama.cpp reads it as something else without a word.
+RANGES = {"temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "typical_p": (0, 1), "repeat_penalty": (0.01, 100),
+          "xtc_probability": (0, 1), "mirostat": (0, 2)}  # fmt: skip
 
 
 def find_model(name: str | os.PathLike[str] = "") -> str:
@@ -37,11 +45,13 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the session, and of the generation. A number of prompt rows may be 'all' or 'none'."""
     for name in options:
         if name not in SESSION_OPTIONS | GENERATE_OPTIONS:
-            known = ", ".join(sorted(SESSION_OPTIONS | GENERATE_OPTIONS))
-            raise InvalidArgument(f"there is no option {name}: there are {known}")
+            raise InvalidArgument(f"there is no option {name}{meant(name, SESSION_OPTIONS | GENERATE_OPTIONS, OTHER_NAMES)}")
     for name, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidArgument(f"{name} must be a finite number, not {value}")
+        low, high = RANGES.get(name, (-math.inf, math.inf))
+        if isinstance(value, (int, float, np.number)) and not low <= value <= high:
+            raise InvalidArgument(f"{name} must be from {low} to {high}, not {value}")
     rows = options.get("prompt_rows")
     if isinstance(rows, str):
         if rows not in ("all", "none"):
@@ -69,16 +79,22 @@ class Session:
 
     Options carry llama.cpp's names: n_ctx (4096), n_batch, n_threads (0: all cores), n_gpu_layers, devices, rpc_servers,
     flash_attention ('auto', 'on', 'off'), cache_type_k, cache_type_v ('f16', 'q8_0', ...), witness, quiet. One generation
-    at a time; it runs on a thread of its own, without the GIL.
+    at a time; it runs on a thread of its own, without the GIL. A new one ends the one before, whose reader is told so.
     """
 
-    def __init__(self, model: str | os.PathLike[str] = "", *, _only_read: bool = False, **options: Any):
+    # Models that write no text are read into a file only: their tokens see each other, so that no row is there before the last.
+    _only_read = False
+
+    def __init__(self, model: str | os.PathLike[str] = "", **options: Any):
         session, generate = _split(options)
         if generate:
             raise InvalidArgument(f"{', '.join(generate)}: an option of generate(), not of the session")
-        # Models that write no text are read into a file only: their tokens see each other, so that no row is there before the last.
-        self._core = _core.Session(find_model(model), {**session, "only_read": _only_read})
+        self._lock = threading.RLock()  # of whose turn it is to generate
         self._running: _Engine | None = None
+        self._core = _core.Session(find_model(model), {**session, "only_read": self._only_read})
+        asked = session.get("n_ctx")
+        if asked and self._core.n_ctx != asked:
+            warnings.warn(f"n_ctx={asked} became {self._core.n_ctx}: llama.cpp's contexts come in steps of 256", stacklevel=2)
 
     def generate(
         self,
@@ -102,18 +118,24 @@ class Session:
         session, generate = _split(options)
         if session:
             raise InvalidArgument(f"{', '.join(session)}: an option of the session, not of generate()")
-        self._end("generate()")
+        on_text = function(on_text, "on_text")
+        self._refuse_in_callback("generate()")
         tokens = self._tokens(prompt, chat, bool(parse_special))
-        self._running = _Engine(self._core, tokens, generate, bool(prompt_frames), function(on_text, "on_text"))
-        return Generation(self._running)
+        with self._lock:
+            self._end("generate()")
+            self._running = _Engine(self._core, tokens, generate, bool(prompt_frames), on_text)
+            return Generation(self._running)
+
+    def _refuse_in_callback(self, what: str) -> None:
+        running = self._running
+        if running is not None and running.is_here():
+            raise InvalidArgument(f"{what} in a callback of a generation: one at a time. Stop that one first, by leaving the loop over its frames")
 
     def _end(self, what: str) -> None:
         """Ends what is generating; returns when it has ended."""
         if self._running is None:
             return
-        if self._running.is_here():
-            raise InvalidArgument(f"{what} in a callback of a generation: one at a time. Stop that one first, by leaving the loop over its frames")
-        self._running.stop()
+        self._running.stop(by=what)
         self._running.thread.join()
         self._running = None
 
@@ -186,8 +208,10 @@ class Session:
 
     def close(self) -> None:
         """Ends a running generation and frees the model."""
-        self._end("close()")
-        self._core.close()
+        self._refuse_in_callback("close()")
+        with self._lock:
+            self._end("close()")
+            self._core.close()
 
     def __enter__(self) -> Session:
         return self
@@ -204,8 +228,10 @@ class _Engine:
         self.frames: queue.Queue = queue.Queue(maxsize=64)  # the engine waits for a reader that is slower
         self.closed = threading.Event()
         self.ended = threading.Event()
+        self.ended_by: str | None = None  # what else than its own end, and its reader, ended it
         self.error: BaseException | None = None
         self.result: dict[str, Any] | None = None
+        core.may_run()
         self.thread = threading.Thread(target=self._run, args=(tokens, options, prompt_frames, on_text), name="attnscope generation", daemon=False)
         self.thread.start()
 
@@ -226,7 +252,7 @@ class _Engine:
         raise Cancelled("nobody reads the frames any more")
 
     def next(self) -> Any:
-        """The next frame; None after the last, and after stop() from another thread."""
+        """The next frame; None after the last, and after its own close(). Cancelled where the session ended it before that."""
         while not self.closed.is_set():
             ended = self.ended.is_set()  # before looking: what ended has put all that it had
             try:
@@ -234,9 +260,20 @@ class _Engine:
             except queue.Empty:
                 if ended:
                     return None
-        return None
+        if self.ended_by is None or self.is_here():
+            return None
+        self.thread.join()
+        if self.result is None or self.result["finish_reason"] == "stopped":
+            raise Cancelled(f"this generation is not finished: {self.ended_by} ended it. A session generates one text at a time")
+        try:  # it had come to its end by itself
+            return self.frames.get_nowait()
+        except queue.Empty:
+            return None
 
-    def stop(self) -> None:
+    def stop(self, by: str | None = None) -> None:
+        """``by``: what of the session ended it, where it is not its reader who wants no more."""
+        if not self.closed.is_set():
+            self.ended_by = by
         self.closed.set()
         if not self.ended.is_set():
             self.core.stop()
@@ -249,7 +286,8 @@ class _Engine:
 class Generation:
     """Frames as they come. ``result`` is there after the last: n_prompt, n_generated, finish_reason, seconds, seed.
 
-    Ends within a token when it is closed, from whatever thread, and when nobody holds it any more.
+    Ends within a token when it is closed, from whatever thread, and when nobody holds it any more. Where its session ended it, by the
+    next generate() or close(), the next frame is :class:`Cancelled`, so that half a text is never taken for a whole one.
     """
 
     def __init__(self, engine: _Engine):
@@ -291,6 +329,26 @@ class Generation:
         self._engine.stop()
 
 
+class _Reader(Session):
+    _only_read = True
+
+
+def _free(path: str, overwrite: bool) -> str:
+    """``path``, where a recording can be written there: said before a model is loaded for it."""
+    folder = os.path.dirname(path) or "."
+    if not path:
+        raise InvalidArgument("the path of the recording is empty")
+    if not os.path.isdir(folder):
+        raise NotFound(f"no folder {folder} to write into")
+    if not os.access(folder, os.W_OK):
+        raise IOFailed(f"the folder {folder} is not writable")
+    if os.path.isdir(path):
+        raise InvalidArgument(f"{path} is a folder")
+    if os.path.lexists(path) and not overwrite:
+        raise InvalidArgument(f"{path} exists; choose another name, or overwrite=True")
+    return path
+
+
 def capture(
     model: str | os.PathLike[str],
     prompt: Any,
@@ -310,11 +368,13 @@ def capture(
     encoders and diffusion writers do as well: their rows look both ways. ``prompt`` and the options: as Session and
     Session.generate. ``path``: the file to write; without it a temporary one that lives as long as the Run does
     (``run.save(path)`` keeps it). ``progress``: None shows it where somebody looks (a terminal or a notebook). A
-    control-C raises KeyboardInterrupt; a file that was asked for then holds what was captured until then, marked incomplete.
+    control-C raises KeyboardInterrupt; a file that was asked for is then whole and holds what was captured until then, and says
+    so, as that of ``attnscope capture`` does: ``at.open(path).end_reason`` is "interrupted".
     """
     session_options, generate_options = _split(options)
-    path = None if path is None else path_of(path)
-    with Session(model, _only_read=generate_options.get("n_predict") == 0, **session_options) as session:
+    path = None if path is None else _free(path_of(path), bool(overwrite))
+    kind = _Reader if generate_options.get("n_predict") == 0 else Session
+    with kind(model, **session_options) as session:
         tokens = session._tokens(prompt, chat, bool(parse_special))
         folder = None
         if path is None:

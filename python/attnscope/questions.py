@@ -23,7 +23,7 @@ class Questions:
 
     def answer(
         self: Run,
-        token: int | slice | None = None,
+        token: int | slice | range | None = None,
         *,
         reduce: str = "none",
         layers: Any = None,
@@ -42,7 +42,7 @@ class Questions:
         heads; Lookback Lens, arXiv 2407.07071), 'entropy' (layers, heads; nats), 'first_share' (layers, heads; the attention
         sink, arXiv 2309.17453). ``window``: only the last so many columns.
 
-        ``token``: a number gives an Answer; a slice or None (all) an Answers, a list of one for each ``every``-th token that
+        ``token``: a number gives an Answer; a slice, a range or None (all) an Answers, a list of one for each ``every``-th token that
         has its queries. Its ``scores`` hold what ``accumulate`` asks for: 'total' (H2O, arXiv 2306.14048), 'mean',
         'window_mean' (SnapKV, arXiv 2404.14469; of the last ``window_rows``), 'last' (TOVA, arXiv 2401.06104), 'brightness'.
         """
@@ -53,7 +53,7 @@ class Questions:
         fields["heads"] = numbers(heads, self.n_heads, "head")
         fields["spans"] = pairs(spans, "spans")
         fields["accumulate"] = [accumulate] if isinstance(accumulate, str) else items(accumulate, "accumulate")
-        if token is not None and not isinstance(token, slice):
+        if token is not None and not isinstance(token, (slice, range)):
             return Answer(self._core_answer(number(token, self.n_tokens, "token"), fields))
         chosen = span(token, self.n_tokens, "the tokens of answers")
         found, scores = _core.answers(self._core, chosen.start, max(chosen.stop, chosen.start), fields, self.n_prompt)
@@ -64,8 +64,8 @@ class Questions:
 
     def map(
         self: Run,
-        tokens: slice | None = None,
-        columns: slice | None = None,
+        tokens: slice | range | None = None,
+        columns: slice | range | None = None,
         *,
         layers: Any = None,
         heads: Any = None,

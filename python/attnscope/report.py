@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import in_python as sentence
+
 
 def table(rows: list[dict[str, Any]]) -> Any:
     """A pandas.DataFrame of the rows, or the rows themselves where there is no pandas."""
@@ -12,6 +14,17 @@ def table(rows: list[dict[str, Any]]) -> Any:
     except ImportError:
         return rows
     return pandas.DataFrame(rows)
+
+
+def in_python(value: Any) -> Any:
+    """All texts in a report as Python says them."""
+    if isinstance(value, str):
+        return sentence(value)
+    if isinstance(value, list):
+        return [in_python(v) for v in value]
+    if isinstance(value, dict):
+        return {k: in_python(v) if k != "tokens" else v for k, v in value.items()}
+    return value
 
 
 class _Report:
@@ -80,16 +93,25 @@ class Diagnosis(_Report):
     """What is wrong with a capture. ``bool(diagnosis)`` says whether it is attention as it should be.
 
     cause       "clean", "aliasing", "raw-scores", "race", ... (docs/diagnose.md)
-    conclusion  the findings in plain words
+    conclusion  the findings in plain words, and which arrays were not looked at
     findings    most important first: cause, title, damage, n_tokens, evidence, keep, fix, undecided
     pattern     how good and bad tokens alternate, in words
+    axes        how the axes were read: {"read_as": "layer 6, head 8, query 40, key 40", "why": what that rests on, "prompt": are
+                the tokens queries of one prompt?}
+    notes       what was odd and harmless; left_out: arrays that were not looked at
     """
+
+    def __init__(self, fields: dict[str, Any]):
+        super().__init__(in_python(fields))
 
     cause: str
     good: bool
     conclusion: str
     pattern: str
     findings: list[dict[str, Any]]
+    axes: dict[str, Any]
+    notes: list[str]
+    left_out: list[str]
 
     @property
     def table(self) -> Any:
@@ -100,4 +122,4 @@ class Diagnosis(_Report):
         return self.good
 
     def __repr__(self) -> str:
-        return f"<Diagnosis: {self.cause}>\n{self.conclusion}"
+        return f"<Diagnosis: {self.cause}; read as {self.axes['read_as'] or 'the file says'}>\n{self.conclusion}"

@@ -97,8 +97,14 @@ class Run(Questions, Exports):
 
     @property
     def complete(self) -> bool:
-        """Was the recording closed? False while it is being written, and after its writer died."""
+        """Is the file whole? False while it is being written, and after its writer died. A capture that was interrupted closes its file
+        as well: :attr:`end_reason` says so."""
         return self._core.complete
+
+    @property
+    def end_reason(self) -> str:
+        """Why it ended where it did: "interrupted" (a control-C, a signal), or what else ended it; "" where it came to its own end."""
+        return self._core.end_reason
 
     @functools.cached_property
     def _sizes(self) -> tuple[int, int, int]:
@@ -125,6 +131,8 @@ class Run(Questions, Exports):
             "engine": c.engine,
             "entry": c.entry,
             "format_version": c.format_version,
+            "complete": c.complete,
+            "end_reason": self.end_reason,
             "settings": json.loads(c.settings_json or "{}"),
             "notice": c.notice,
             "model": c.model,
@@ -135,7 +143,8 @@ class Run(Questions, Exports):
 
     def __repr__(self) -> str:
         name = self.model["name"] or self.model["path"] or "unknown model"
-        state = "" if self.complete else ", incomplete"
+        reason = self.end_reason
+        state = ", incomplete" if not self.complete else f", {reason}" if reason else ""
         return f"<Run of {name}: {self.n_tokens} tokens, {self.n_layers} layers, {self.n_heads} heads{state}; {self.path}>"
 
     # ---- its tokens -------------------------------------------------------------------------------------------------

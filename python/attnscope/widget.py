@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from . import _core
-from .arguments import path as path_of
-from .errors import InvalidArgument, Unsupported, require
+from .arguments import meant, path as path_of, text, whole
+from .errors import InvalidArgument, Unsupported, WrongType, require
 from .run import Run
 
 _MODULE = pathlib.Path(__file__).with_name("widget.js")
@@ -23,11 +25,19 @@ def _widget_class() -> type:
     if not _MODULE.exists():
         raise Unsupported("this attnscope was built without npm, and so without the viewer: run `make setup` and build it again")
 
+    class State(traitlets.Unicode):
+        def validate(self, owner: Any, value: Any) -> Any:
+            return _words(value, owner._runs) if isinstance(value, Mapping) else super().validate(owner, value)
+
+        def error(self, *_: Any) -> Any:
+            raise WrongType('view.state is a dict, as {"view": "matrix", "layer": 3}, or the words after "#" of the page\'s address')
+
     class View(anywidget.AnyWidget):
-        """The viewer. ``view.state`` is what it shows, as behind "#" of the page's address, and may be set."""
+        """The viewer. ``view.state`` is what it shows, the words behind "#" of the page's address; it may be set, to such a text or to
+        a dict, as ``view.state = {"view": "matrix", "layer": 3}``, with the names and values of show()."""
 
         _esm = _MODULE
-        state = traitlets.Unicode("").tag(sync=True)
+        state = State("").tag(sync=True)
         height = traitlets.Unicode("640px").tag(sync=True)
 
         def __init__(self, runs: list[Any], **traits: Any):
@@ -45,6 +55,54 @@ def _widget_class() -> type:
     return View
 
 
+# What the page can show first, as web/src/state.ts has it: choices, or the axis that a number belongs to.
+STATE: dict[str, Any] = {
+    "view": ("text", "heads", "matrix", "flow", "health", "live", "compare"),
+    "token": "token", "layer": "layer", "head": "head",
+    "reduce": ("mean", "max"),
+    "tint": ("reads", "readers", "total", "brightness", "h2o", "snapkv", "tova"),
+    "log": bool, "hide_first": bool, "lines": bool, "rollout": bool, "peaks": bool,
+    "budget": float, "x": str, "y": str, "c": str, "span": str, "camera": str, "source": str, "other": str,
+    "theme": ("auto", "light", "dark"),
+    "map": ("viridis", "cividis", "grey", "warm", "cool"),
+}  # fmt: skip
+
+
+def _words(state: Mapping[str, Any], runs: list[Any]) -> str:
+    """The words of an address that say what is shown; InvalidArgument for what the page does not know."""
+    words: dict[str, Any] = {}
+    for name, value in state.items():
+        if name not in STATE:
+            raise InvalidArgument(f"the viewer shows no {name}{meant(str(name), STATE)}")
+        kind = STATE[name]
+        if isinstance(kind, tuple):
+            if value not in kind:
+                raise InvalidArgument(f"{name} must be one of {', '.join(kind)}, not {value!r}")
+        elif isinstance(kind, str):
+            # -1 is all layers, and all heads; tokens count from the end
+            n = whole(value, name, -(2**31) if kind == "token" else -1, 2**31)
+            for size in (_size(run, kind) for run in runs):
+                if size is not None and not (-size if kind == "token" else -1) <= n < size:
+                    raise InvalidArgument(f"there is no {name} {n}; the recording has {size}")
+            value = n
+        elif kind is bool:
+            value = int(bool(value))
+        elif kind is float:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise InvalidArgument(f"{name} is a share from 0 to 1, not {value!r}")
+        else:
+            value = text(value, name)
+        words[name] = value
+    return urlencode(words)
+
+
+def _size(run: Any, axis: str) -> int | None:
+    """How many tokens, layers or heads a recording has; None of somebody else's capture."""
+    if not isinstance(run, Run):
+        return None
+    return {"token": run.n_tokens, "layer": run.n_layers, "head": run.n_heads}[axis]
+
+
 def _path(run: Any) -> str:
     if isinstance(run, Run) and run.sequence != 0:
         raise Unsupported(
@@ -59,7 +117,7 @@ def show(run: Run | str | os.PathLike[str] | list | tuple, *, height: str | int 
 
     ``run``: a Run, a path of a recording or of somebody else's capture, or a list of them (two can be compared). ``height``: pixels,
     or a CSS length. ``state``: what is shown first, e.g. ``view="heads"`` (text, heads, matrix, flow, health, compare), ``token=41``,
-    ``layer=3, head=5``, ``theme="dark"``.
+    ``layer=3, head=5``, ``theme="dark"``. The widget's ``state`` can be set to the same in a dict.
 
     The page asks for what it shows, in binary messages; nothing goes over a network of its own. Questions are answered
     while no cell runs. Needs ``pip install attnscope[notebook]``.
@@ -68,5 +126,4 @@ def show(run: Run | str | os.PathLike[str] | list | tuple, *, height: str | int 
     runs = list(run) if isinstance(run, (list, tuple)) else [run]
     if not runs:
         raise InvalidArgument("there is nothing to show: the list is empty")
-    words = {name: int(value) if isinstance(value, bool) else value for name, value in state.items()}
-    return view(runs, state=urlencode(words), height=f"{height}px" if isinstance(height, int) else height)
+    return view(runs, state=_words(state, runs), height=f"{height}px" if isinstance(height, int) else height)

@@ -8,8 +8,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/function.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <optional>
 
 namespace nb = nanobind;
@@ -56,6 +58,12 @@ nb::dict as_dict(const Diagnosis& diagnosis) {
     d["format"] = diagnosis.dump.format;
     d["storage"] = diagnosis.dump.storage;
     d["notes"] = diagnosis.dump.notes;
+    d["left_out"] = diagnosis.dump.left_out;
+    nb::dict axes;
+    axes["read_as"] = diagnosis.dump.axes;
+    axes["why"] = diagnosis.dump.axes_why;
+    axes["prompt"] = diagnosis.dump.prompt;
+    d["axes"] = axes;
     nb::list findings;
     for (const Finding& f : diagnosis.findings) {
         nb::dict finding;
@@ -76,32 +84,58 @@ nb::dict as_dict(const Diagnosis& diagnosis) {
     return d;
 }
 
-nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shape, const std::string& name) {
+nb::dict diagnose_path(const std::string& path, const std::vector<int64_t>& shape, const std::string& name,
+                       const std::string& axes, bool learned_sinks) {
     Diagnosis diagnosis;
     {
         const nb::gil_scoped_release unlocked;
         CaptureOptions options;
         options.shape = shape;
         options.array = name;
+        options.axes = axes;
+        options.learned_sinks = learned_sinks;
         const auto reader = value(DumpReader::open(path, options));
         diagnosis = value(diagnose_dump(*reader, [](int64_t) { check_signals(); }));
     }
     return as_dict(diagnosis);
 }
 
-// Tokens of an iterable of (layers, heads, columns) arrays, one in memory at a time.
-nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, bool rectangular, int64_t n_tokens,
+using Part = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Named =
+    std::tuple<std::string, std::string, std::vector<int64_t>, std::vector<Part>>; // name, type, shape, its parts
+
+// Whole arrays, read as a file that held them would be.
+nb::dict diagnose_memory(const std::vector<Named>& given, const std::string& axes, const std::string& axes_why,
                          bool learned_sinks) {
+    std::vector<MemoryArray> arrays;
+    for (const auto& [name, type, shape, parts] : given) {
+        arrays.push_back({name, type, shape, {}});
+        for (const Part& part : parts)
+            arrays.back().parts.emplace_back(static_cast<const uint8_t*>(part.data()), part.nbytes());
+    }
+    Diagnosis diagnosis;
+    {
+        const nb::gil_scoped_release unlocked;
+        CaptureOptions options;
+        options.axes = axes;
+        options.axes_why = axes_why;
+        options.learned_sinks = learned_sinks;
+        const auto reader = value(DumpReader::open_arrays(arrays, options));
+        diagnosis = value(diagnose_dump(*reader, [](int64_t) { check_signals(); }));
+    }
+    return as_dict(diagnosis);
+}
+
+// Tokens of an iterable of (layers, heads, columns) arrays, one in memory at a time.
+nb::dict diagnose_tokens(const nb::object& arrays, bool learned_sinks) {
     DumpInfo info;
     info.path = "arrays";
     info.format = "arrays";
-    info.storage = storage;
-    info.rectangular = rectangular;
-    info.n_tokens = n_tokens;
+    info.storage = "float32";
     info.model.learned_sinks = learned_sinks;
     Diagnoser diagnoser(info);
     std::optional<Tensor> before; // borrowed until the token after the next
-    int64_t index = 0;
+    int64_t index = 0, narrowest = INT64_MAX, widest = 0;
     for (const nb::handle item : arrays) {
         const auto tensor = nb::cast<Tensor>(item);
         if (tensor.shape(0) > INT32_MAX || tensor.shape(1) > INT32_MAX || tensor.size() > size_t(max_token_elements)) {
@@ -119,6 +153,8 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
         token.n_head = static_cast<int32_t>(tensor.shape(1));
         token.n_context = static_cast<int64_t>(tensor.shape(2));
         token.values = {tensor.data(), tensor.size()};
+        narrowest = std::min(narrowest, token.n_context);
+        widest = std::max(widest, token.n_context);
         {
             const nb::gil_scoped_release unlocked;
             diagnoser.add(token);
@@ -133,15 +169,22 @@ nb::dict diagnose_arrays(const nb::object& arrays, const std::string& storage, b
         const nb::gil_scoped_release unlocked;
         diagnosis = diagnoser.finish();
     }
+    diagnosis.dump.n_tokens = index;
+    diagnosis.dump.axes = "token " + std::to_string(index) + " (in order), layer " + std::to_string(before->shape(0)) +
+                          ", head " + std::to_string(before->shape(1)) + ", key " +
+                          (narrowest < widest ? std::to_string(narrowest) + " to " : "") + std::to_string(widest);
+    diagnosis.dump.axes_why = "arrays one after another are tokens, each (layer, head, column)";
     return as_dict(diagnosis);
 }
 
 } // namespace
 
 void bind_diagnose(nb::module_& m) {
-    m.def("diagnose_path", &diagnose_path, nb::arg("path"), nb::arg("shape"), nb::arg("array"));
-    m.def("diagnose_arrays", &diagnose_arrays, nb::arg("arrays"), nb::arg("storage"), nb::arg("rectangular"),
-          nb::arg("n_tokens"), nb::arg("learned_sinks"));
+    m.def("diagnose_path", &diagnose_path, nb::arg("path"), nb::arg("shape"), nb::arg("array"), nb::arg("axes"),
+          nb::arg("learned_sinks"));
+    m.def("diagnose_memory", &diagnose_memory, nb::arg("arrays"), nb::arg("axes"), nb::arg("axes_why"),
+          nb::arg("learned_sinks"));
+    m.def("diagnose_tokens", &diagnose_tokens, nb::arg("arrays"), nb::arg("learned_sinks"));
 }
 
 } // namespace attnscope::python

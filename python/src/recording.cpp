@@ -220,6 +220,7 @@ void bind_recording(nb::module_& m) {
         .def_prop_ro("sequences", &sequences)
         .def_prop_ro("n_tokens", [](const RecordingPool& p) { return p.info()->n_frames; })
         .def_prop_ro("complete", [](const RecordingPool& p) { return p.info()->complete; })
+        .def_prop_ro("end_reason", &RecordingPool::end_reason)
         .def_prop_ro("format_version", [](const RecordingPool& p) { return p.info()->format_version; })
         .def_prop_ro("created", [](const RecordingPool& p) { return p.info()->created; })
         .def_prop_ro("writer", [](const RecordingPool& p) { return p.info()->writer; })

@@ -48,6 +48,7 @@ RecordingPool::RecordingPool(std::string path, int64_t sequence)
     : path_(std::move(path)), file_(absolute(path_)), sequence_(sequence), process_(getpid()) {
     free_.push_back(value(Recording::open_sequence(path_, sequence_)));
     info_ = std::make_shared<const RecordingInfo>(free_.back()->info());
+    end_reason_ = free_.back()->sequences().front().end_reason;
 }
 
 RecordingPool::~RecordingPool() {
@@ -97,6 +98,11 @@ std::shared_ptr<const RecordingInfo> RecordingPool::info() const {
     return info_;
 }
 
+std::string RecordingPool::end_reason() const {
+    const std::scoped_lock lock(mutex_);
+    return end_reason_;
+}
+
 std::unique_ptr<Recording> RecordingPool::open_again() const {
     if (closed()) throw Failure{{ErrorKind::invalid_argument, path_ + " was closed; open it again"}};
     auto reader = value(Recording::open_sequence(file_, sequence_));
@@ -115,6 +121,7 @@ void RecordingPool::refresh() {
     value(reader->refresh());
     const std::scoped_lock lock(mutex_);
     info_ = std::make_shared<const RecordingInfo>(reader->info());
+    end_reason_ = reader->sequences().front().end_reason;
 }
 
 void RecordingPool::close() {

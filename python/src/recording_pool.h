@@ -45,6 +45,7 @@ public:
     std::vector<Sequence> sequences() const;
     // As of the opening, or of the last refresh().
     std::shared_ptr<const RecordingInfo> info() const;
+    std::string end_reason() const; // of the sequence, as Sequence::end_reason
     // Looks again at a file that is still being written.
     void refresh();
     // Forgets all readers; later calls fail with a sentence.
@@ -61,6 +62,7 @@ private:
     mutable std::mutex mutex_;
     std::vector<std::unique_ptr<Recording>> free_;
     std::shared_ptr<const RecordingInfo> info_;
+    std::string end_reason_;
     int process_;
     bool closed_ = false;
 };

@@ -35,7 +35,6 @@ struct Running {
         if (s_.running.exchange(true))
             throw Failure{
                 {ErrorKind::invalid_argument, "this session is generating already: one generation at a time"}};
-        s_.stop = false;
     }
     ~Running() { s_.running = false; }
     Running(const Running&) = delete;
@@ -195,9 +194,10 @@ nb::dict record(PySession& s, const std::vector<int32_t>& tokens, const std::str
         session.reset();
         s.store.reset();
         const Result<GenerateResult> result = session.generate(tokens, o, sink, text);
-        // What was captured before an exception or a control-C is closed too, and opens as a whole recording.
+        // What was captured before an exception or a control-C is closed too: a whole file that says that it was interrupted.
         Result<void> closed;
-        if (writer && result) closed = writer->close();
+        if (writer && result && *result->end_reason() != 0) closed = writer->end_sequence(0, result->end_reason());
+        if (writer && result && closed) closed = writer->close();
         writer.reset();
         pending.rethrow();
         done = value(result);
@@ -281,6 +281,8 @@ void bind_session(nb::module_& m) {
              })
         .def_prop_ro("closed", [](const PySession& s) { return !s.session; })
         .def("stop", [](PySession& s) { s.stop = true; })
+        // Before a thread is started that generates: what stop() says from then on is meant for that one, begun or not.
+        .def("may_run", [](PySession& s) { s.stop = false; })
         .def("reset",
              [](PySession& s) {
                  const Running running(s);

@@ -131,3 +131,23 @@ def test_answers_need_tokens_in_order(run):
         run.answer(slice(None, None, 2))
     with pytest.raises(at.OutOfRange):
         run.answer(43)
+
+
+def test_ranges_are_slices(run):
+    some = run.answer(range(38, 43), reduce="mean")
+    assert some.tokens.tolist() == list(range(38, 43)) and np.array_equal(some.stack(), run.answer(slice(38, 43), reduce="mean").stack())
+    assert np.array_equal(run.map(range(38, 43), range(0, 20)), run.map(slice(38, 43), slice(0, 20)))
+    for wrong in (range(40, 99), range(-3, 2)):
+        with pytest.raises(at.OutOfRange, match="is not within the 43"):
+            run.answer(wrong)
+    with pytest.raises(at.InvalidArgument, match="without a step"):
+        run.answer(range(0, 40, 2))
+
+
+def test_an_answer_shows_its_values(run):
+    shown = repr(run.answer(40, reduce="top_k", top_k=3))
+    answer = run.answer(40, reduce="top_k", top_k=3)
+    assert str(answer.columns.tolist()) in shown
+    values = [float(v) for v in shown.split("[")[-1].split("]")[0].split(",")]
+    assert np.allclose(values, answer.values, atol=1e-4)
+    assert len(repr(run.answer(40))) < 3000

@@ -53,6 +53,17 @@ def test_refusals(server):
         at.connect("ftp://somewhere")
 
 
+def test_fields_that_a_server_does_not_know(server):
+    for wrong, meant in (("temprature", "temperature"), ("max_tokens", "n_predict"), ("topp", "top_p")):
+        with pytest.raises(at.InvalidArgument, match=f"knows no {wrong}. Did you mean {meant}"):
+            server.generate(PROMPT, **{wrong: 0})
+    with pytest.raises(at.InvalidArgument, match="without chat="):
+        server.generate(PROMPT, chat=True)
+    with pytest.warns(UserWarning, match="ignored zebra"):
+        assert len(list(server.generate(PROMPT, n_predict=2, zebra=1))) == 2
+    assert server.last["ignored_fields"] == ["zebra"]
+
+
 def test_a_server_that_asks_for_a_key(start_server):
     address = start_server("--api-key", "secret")
     with pytest.raises(at.ServerError, match="401|key"):

@@ -58,3 +58,11 @@ def test_help_teaches():
     answer = pydoc.render_doc(at.Run.answer)
     for name in ("mean", "top_k", "lookback_ratio", "2407.07071", "2306.14048", "nats"):
         assert name in answer
+
+
+def test_help_lists_what_there_is():
+    text = pydoc.plain(pydoc.render_doc(at))
+    for name in ("capture(model", "open(path", "diagnose(capture", "connect(url", "show(run", "class Run", "class Session", "class NotARecording"):
+        assert name in text, name
+    assert "_only_read" not in pydoc.plain(pydoc.render_doc(at.Session))
+    assert set(at.__all__) <= set(dir(at))

@@ -68,6 +68,14 @@ def test_a_truncated_file(tmp_path, smollm2, keep):
         assert run.verify()
 
 
+def test_a_cut_file_says_how_much_of_it_is_there(tmp_path, smollm2):
+    path = tmp_path / "short.attn"
+    data = smollm2.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(at.Damaged, match=f"was cut short: {len(data) // 2} bytes are there of {len(data)}. .* copy it again"):
+        at.open(path)
+
+
 def test_a_recording_that_is_deleted_while_open(tmp_path, smollm2, full):
     path = tmp_path / "gone.attn"
     shutil.copy(smollm2, path)

@@ -1,5 +1,9 @@
 """The shapes other packages take. What needs those packages themselves is in test_heavy.py."""
 
+import subprocess
+import sys
+import warnings
+
 import numpy as np
 import pytest
 
@@ -23,6 +27,11 @@ def test_transformer_lens_names(run, full):
     for wrong in ("blocks.30.attn.hook_pattern", ("pattern", 30), ("q", 3), 3):
         with pytest.raises(KeyError):
             cache[wrong]
+    with pytest.raises(at.NoSuchKey, match="there is no 'blocks.3.attn.hook_q': .* blocks.0.attn.hook_pattern to blocks.29.attn.hook_pattern$"):
+        cache["blocks.3.attn.hook_q"]
+    assert "blocks.3.attn.hook_q" not in cache and cache.get("q") is None
+    assert np.asarray(cache.stack_activation("pattern")).shape == (30, 1, 9, 43)
+    assert np.array_equal(np.asarray(cache.remove_batch_dim()["pattern", 3]), full[:, 3].transpose(1, 0, 2))
 
 
 def test_circuitsvis(run, full):
@@ -51,8 +60,43 @@ def test_zarr(run, full, tmp_path):
     with pytest.raises(at.InvalidArgument, match="exists"):
         run.to_zarr(tmp_path / "a.zarr")
     xarray = pytest.importorskip("xarray")
-    opened = xarray.open_zarr(tmp_path / "a.zarr", consolidated=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xarray.open_zarr(tmp_path / "a.zarr")
     assert opened.attention.dims == ("token", "layer", "head", "column")
+    array = run.to_xarray()
+    assert set(opened.attention.coords) == set(array.coords)
+    for name, values in array.coords.items():
+        assert opened[name].dims == values.dims and [str(v) for v in opened[name].values] == [str(v) for v in values.values]
+    (tmp_path / "a.zarr" / "stale").write_text("of the one before")
+    run.to_zarr(tmp_path / "a.zarr", overwrite=True, layers=[3])
+    assert not (tmp_path / "a.zarr" / "stale").exists() and [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(at.InvalidArgument, match="is no Zarr group"):
+        run.to_zarr(tmp_path / "mine", overwrite=True)
+
+
+def test_a_full_disk_leaves_no_part_of_a_zarr_group(run, tmp_path):
+    """A limit of this process's file size is the disk that is full here."""
+    zarr = pytest.importorskip("zarr")
+    run.to_zarr(tmp_path / "a.zarr", layers=[0])
+    full = subprocess.run([sys.executable, "-c", FULL, run.path, tmp_path / "a.zarr"], capture_output=True, text=True)
+    assert full.stdout.startswith("IOFailed cannot write"), full.stdout + full.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
+    assert zarr.open_group(tmp_path / "a.zarr", mode="r")["attention"].shape[1] == 1
+
+
+FULL = """
+import resource, signal, sys
+import attnscope as at
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+run = at.open(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    run.to_zarr(sys.argv[2], overwrite=True)
+except at.Error as e:
+    print(type(e).__name__, e)
+"""
 
 
 def test_layers_carry_the_numbers_of_the_model(made_model):

@@ -140,9 +140,72 @@ def test_one_generation_at_a_time(tiny):
         next(first)
         second = s.generate("a", n_predict=1, ignore_eos=True)  # ends the first
         assert len(list(second)) == 1
-        assert list(first) == []
+        for _ in range(2):
+            with pytest.raises(at.Cancelled, match=r"is not finished: generate\(\) ended it"):
+                next(first)
     with pytest.raises(at.InvalidArgument, match="was closed"):
         s.generate("a")
+
+
+def test_a_generation_that_had_ended_is_read_to_its_end(tiny):
+    with at.Session(tiny) as s:
+        first = s.generate("a", n_predict=5, ignore_eos=True)
+        next(first)
+        first._engine.thread.join(20)
+        assert len(list(s.generate("b", n_predict=1, ignore_eos=True))) == 1
+        assert len(list(first)) == 4 and first.result["finish_reason"] == "length"
+
+
+def test_threads_that_share_a_session(tiny):
+    """Each gets its whole text, or is told that another took its place."""
+    said = []
+    with at.Session(tiny, n_ctx=8192) as s:
+
+        def generate():
+            for _ in range(4):
+                try:
+                    said.append(len(list(s.generate("a", n_predict=6, ignore_eos=True))))
+                except at.Cancelled:
+                    said.append("cancelled")
+                except BaseException as e:
+                    said.append(repr(e))
+
+        threads = [threading.Thread(target=generate) for _ in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(60)
+        assert len(said) == 12 and set(said) <= {6, "cancelled"} and 6 in said
+
+
+def test_options_that_mean_nothing(tiny):
+    with at.Session(tiny) as s:
+        for wrong in ({"temperature": -3}, {"top_p": 7}, {"min_p": -0.1}, {"repeat_penalty": 0}, {"mirostat": 3}, {"temperature": np.float32(-1)}):
+            with pytest.raises(at.InvalidArgument, match=f"{next(iter(wrong))} must be from"):
+                s.generate("a", **wrong)
+        for wrong, meant in (("temp", "temperature"), ("max_tokens", "n_predict"), ("n_predicts", "n_predict")):
+            with pytest.raises(at.InvalidArgument, match=f"no option {wrong}. Did you mean {meant}"):
+                s.generate("a", **{wrong: 1})
+    for flag, value in (("--temp", "-3"), ("--top-p", "7")):
+        assert command("capture", "-m", tiny, "-p", "a", flag, value, check=False).returncode != 0
+    with pytest.warns(UserWarning, match="n_ctx=16 became 256"), at.Session(tiny, n_ctx=16) as s:
+        assert s.n_ctx == 256
+
+
+def test_a_path_is_refused_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "there.attn").write_bytes(b"x")
+    for path, error in ((tmp_path / "there.attn", at.InvalidArgument), (tmp_path / "no" / "x.attn", at.NotFound), (tmp_path, at.InvalidArgument)):
+        with pytest.raises(error, match="exists|no folder|is a folder"):
+            at.capture(tmp_path / "no model.gguf", "a", path=path)
+    assert (tmp_path / "there.attn").read_bytes() == b"x"
+
+
+def test_sentences_speak_python(tiny, made_model):
+    with at.Session(tiny, n_ctx=256) as s, pytest.raises(at.InvalidArgument, match="a larger n_ctx"):
+        list(s.generate("some text " * 200))
+    with pytest.raises(at.Error, match="n_predict=0") as e:
+        at.capture(made_model("bert", "--arch", "bert"), "some text", n_predict=3, progress=False)
+    assert "-n 0" not in str(e.value)
 
 
 def test_what_makes_no_sense(tiny, tmp_path):
@@ -177,7 +240,8 @@ threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     at.capture(sys.argv[1], "a", path=sys.argv[2], n_predict=-1, n_ctx=200000, ignore_eos=True, progress=False)
 except KeyboardInterrupt:
-    print("interrupted", at.open(sys.argv[2]).n_tokens > 3)
+    run = at.open(sys.argv[2])
+    print("interrupted", run.n_tokens > 3, run.complete, run.end_reason, run.info["end_reason"], ", interrupted;" in repr(run), run.verify().good)
 """
 
 FORGOTTEN = """
@@ -189,7 +253,27 @@ next(frames)
 
 def test_control_c_in_mid_capture(tiny, tmp_path):
     out = subprocess.run([sys.executable, "-c", INTERRUPTED, tiny, tmp_path / "x.attn"], capture_output=True, text=True, timeout=60)
-    assert out.stdout == "interrupted True\n", out.stderr
+    assert out.stdout == "interrupted True True interrupted interrupted True True\n", out.stderr
+    assert ".attn, interrupted (the file is whole" in command("info", tmp_path / "x.attn").stdout
+
+
+def test_control_c_while_a_prompt_is_read(tiny, tmp_path):
+    """The first part of a prompt is a whole recording, too, and says that it is a part."""
+
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def interrupt(_):
+        raise Stop
+
+    with at.Session(tiny, n_ctx=16384, n_batch=32) as s:
+        tokens = s.tokenize("some text " * 1000)
+        with pytest.raises(Stop):
+            s._core.record(tokens, str(tmp_path / "p.attn"), False, {"n_predict": 0}, None, interrupt)
+    run = at.open(tmp_path / "p.attn")
+    assert 0 < run.n_tokens < len(tokens) and run.complete and run.end_reason == "interrupted" and run.verify()
+    whole = at.capture(tiny, "some text", n_predict=2, ignore_eos=True, progress=False)
+    assert whole.end_reason == whole.info["end_reason"] == "" and whole.info["complete"]
 
 
 def test_a_program_that_ends_while_it_generates(tiny):
@@ -249,7 +333,15 @@ def test_nothing_is_left_of_a_session_that_nobody_holds(tiny):
 def test_a_reader_is_told_when_another_thread_closes(tiny, way):
     s = at.Session(tiny, n_ctx=4096)
     frames = s.generate("hello", n_predict=-1, ignore_eos=True)
-    reader = threading.Thread(target=lambda: list(frames))
+    told = []
+
+    def read():
+        try:
+            told.append(len(list(frames)))
+        except at.Cancelled as e:
+            told.append(str(e))
+
+    reader = threading.Thread(target=read)
     reader.start()
     time.sleep(0.3)
     if way == "session":
@@ -260,6 +352,10 @@ def test_a_reader_is_told_when_another_thread_closes(tiny, way):
         assert len(list(s.generate("b", n_predict=2, ignore_eos=True))) == 2
     reader.join(20)
     assert not reader.is_alive()
+    if way == "generation":
+        assert told[0] > 0
+    else:
+        assert f"{'close' if way == 'session' else 'generate'}() ended it" in told[0]
     s.close()
 
 

@@ -69,3 +69,33 @@ def test_a_temporary_recording_stays_while_it_is_shown(tmp_path, smollm2, made_m
     del run
     assert view._answers.answer("row", "r=0&t=3")[0] == 200
     assert view._answers.answer("info", "r=1")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "state, sentence",
+    [
+        ({"view": "nonsense"}, "view must be one of text, heads"),
+        ({"layer": 300}, "there is no layer 300; the recording has 30"),
+        ({"layr": 3}, "shows no layr. Did you mean layer"),
+        ({"head": -2}, "head must be from -1"),
+        ({"token": 43}, "there is no token 43"),
+        ({"budget": 7}, "a share from 0 to 1"),
+        ({"layer": "x"}, "must be a whole number"),
+    ],
+)
+def test_what_the_viewer_cannot_show(run, state, sentence):
+    with pytest.raises(at.InvalidArgument, match=sentence):
+        at.show(run, **state)
+    view = at.show(run, view="heads")
+    with pytest.raises(at.InvalidArgument, match=sentence):
+        view.state = state
+    assert view.state == "view=heads"
+
+
+def test_state_is_a_dict_or_an_address_s_words(run):
+    view = at.show(run)
+    view.state = {"view": "matrix", "layer": 3, "log": False, "token": -1}
+    assert view.state == "view=matrix&layer=3&log=0&token=-1"
+    view.state = "view=text"
+    with pytest.raises(at.WrongType, match="view.state is a dict"):
+        view.state = 3
