@@ -7,7 +7,7 @@ build=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cmake --install "$build" --component sdk --prefix "$work/first" >/dev/null
-cmake -S "$here" -B "$work/c-alone" -DWITHOUT_CXX=ON -DCMAKE_PREFIX_PATH="$work/first" >"$work/log" 2>&1 &&
+cmake -S "$here" -B "$work/c-alone" -G Ninja -DWITHOUT_CXX=ON -DCMAKE_PREFIX_PATH="$work/first" >"$work/log" 2>&1 &&
     { echo "a project without C++ was configured"; exit 1; }
 grep -q "enables CXX" "$work/log" || { cat "$work/log"; exit 1; }
 mv "$work/first" "$work/moved" # nothing in it may know where it was
