@@ -89,7 +89,9 @@ int main(int argc, char** argv) {
         add_serve(app, action);
         add_view(app, action);
         // add verbs here
-        if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0' && !app.get_subcommand_no_throw(argv[1]))
+        const std::vector<CLI::App*> verbs = app.get_subcommands([](CLI::App*) { return true; });
+        const auto named = [&](const CLI::App* verb) { return verb->check_name(argv[1]); };
+        if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0' && std::none_of(verbs.begin(), verbs.end(), named))
             return end_of_output(report(unknown_verb(app, argv[1]), wants_json(argc, argv)));
         app.parse(arguments(argc, argv));
         return end_of_output(action ? action() : exit_failed);
