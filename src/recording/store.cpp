@@ -265,6 +265,7 @@ Result<void> Store::seal_chunk(Line& line, int64_t n_rows) {
 
 // The keys of a sequence whose last chunk is not full.
 Result<void> Store::seal_rest(Line& line) {
+    if (line.sequence.ended) return {}; // was sealed with its end
     const int64_t rest = began_ ? line.sequence.n_own() % layout_.chunk_frames : 0;
     if (rest != 0) {
         if (auto r = seal_chunk(line, rest); !r) return r.error();
