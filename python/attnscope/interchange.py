@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,16 @@ def to_zarr(run: Run, path: str | os.PathLike[str], layers: Any = None, overwrit
             raise
         raise IOFailed(f"cannot write {path}: {e.strerror or e}") from e
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _remove(beside)
+
+
+def _remove(folder: str) -> None:
+    """Also where Zarr's other writes, which go on for a moment after one has failed, put something into it meanwhile."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return
+        time.sleep(0.05)
 
 
 def _write_zarr(zarr: Any, run: Run, path: str, chosen: list[int]) -> None:

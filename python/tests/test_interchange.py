@@ -30,7 +30,7 @@ def test_transformer_lens_names(run, full):
     with pytest.raises(at.NoSuchKey, match="there is no 'blocks.3.attn.hook_q': .* blocks.0.attn.hook_pattern to blocks.29.attn.hook_pattern$"):
         cache["blocks.3.attn.hook_q"]
     assert "blocks.3.attn.hook_q" not in cache and cache.get("q") is None
-    assert np.asarray(cache.stack_activation("pattern")).shape == (30, 1, 9, 43)
+    assert np.asarray(cache.stack_activation("pattern")).shape == (30, 1, 9, 43, 43)
     assert np.array_equal(np.asarray(cache.remove_batch_dim()["pattern", 3]), full[:, 3].transpose(1, 0, 2))
 
 

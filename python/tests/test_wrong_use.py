@@ -110,7 +110,9 @@ def test_a_closed_recording_and_a_closed_session(small, model):
     next(unread)
     s.close()
     s.close()
-    assert list(unread) == [] and frame.verdict == "ok" and frame.answer({})["values"].shape[-1] == frame.index + 1
+    with pytest.raises(at.Cancelled, match="close\\(\\) ended it"):
+        list(unread)
+    assert frame.verdict == "ok" and frame.answer({})["values"].shape[-1] == frame.index + 1
     for expression in ("s.generate('a')", "s.tokenize('a')", "s.reset()", "s.truncate(1)", "s.layers", "s.model", "s.n_ctx", "s.n_past", "s.chat_prompt('a')"):
         with pytest.raises(at.InvalidArgument, match="was closed"):
             eval(expression)
@@ -135,7 +137,7 @@ def test_no_folder_is_left_behind_by_what_fails(model, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(2, 0, 0, 0), (2, 3, 0, 5), (2, 3, 2, 0), (0, 3, 2, 4)])
 def test_an_empty_array_is_no_capture(shape):
-    with pytest.raises(at.Error, match="empty|no tokens"):
+    with pytest.raises(at.Error, match="empty|no tokens|0 tokens"):
         at.diagnose(np.zeros(shape, np.float32))
 
 
