@@ -215,7 +215,7 @@ TEST_F(CommandLine, ARowThatWasNotKeptAndAFileThatWasCutSayWhatToDo) {
     std::filesystem::resize_file(cut, std::filesystem::file_size(cut) / 2);
     const Answer opened = run("show " + cut);
     EXPECT_EQ(opened.code, 2);
-    EXPECT_NE(opened.output.find("copy it again from where it came"), std::string::npos) << opened.output;
+    EXPECT_NE(opened.output.find("copy it again from where it is whole"), std::string::npos) << opened.output;
 }
 
 TEST(WrongWords, AreNamedWithWhatWasMeant) {

@@ -73,12 +73,12 @@ TEST(OutputFields, AJsonAnswerFollowsItsSchemaInItsOrder) {
             "required":["town","big","age"],"additionalProperties":false})";
     const std::vector<std::pair<std::string, std::string>> asked = {
         {"/v1/chat/completions",
-         R"({"max_tokens":64,"messages":[{"role":"user","content":"A city."}],"response_format":{"type":"json_schema","json_schema":{"name":"c","strict":true,"schema":)" +
+         R"({"seed":1,"max_tokens":200,"messages":[{"role":"user","content":"A city."}],"response_format":{"type":"json_schema","json_schema":{"name":"c","strict":true,"schema":)" +
              schema + "}}}"},
-        {"/v1/completions", R"({"max_tokens":64,"prompt":"A city:","json_schema":)" + schema + "}"},
-        {"/completion", R"({"n_predict":64,"prompt":"A city:","json_schema":)" + schema + "}"},
+        {"/v1/completions", R"({"seed":1,"max_tokens":200,"prompt":"A city:","json_schema":)" + schema + "}"},
+        {"/completion", R"({"seed":1,"n_predict":200,"prompt":"A city:","json_schema":)" + schema + "}"},
         {"/v1/chat/completions",
-         R"({"max_tokens":64,"messages":[{"role":"user","content":"A city."}],"response_format":{"type":"json_object","schema":)" +
+         R"({"seed":1,"max_tokens":200,"messages":[{"role":"user","content":"A city."}],"response_format":{"type":"json_object","schema":)" +
              schema + "}}"}};
     for (const auto& [path, body] : asked) {
         Json answer;
@@ -92,7 +92,7 @@ TEST(OutputFields, AJsonAnswerFollowsItsSchemaInItsOrder) {
         EXPECT_TRUE(city["big"].is_boolean() && city["age"].is_number_integer()) << text;
     }
     const Json object =
-        served.post("/v1/chat/completions", chat({{"response_format", {{"type", "json_object"}}}}, 200));
+        served.post("/v1/chat/completions", chat({{"seed", 1}, {"response_format", {{"type", "json_object"}}}}, 200));
     const Json& one = object["choices"][0];
     if (one["finish_reason"] == "stop") {
         EXPECT_TRUE(ordered(one["message"]["content"]).is_object()) << one.dump();
