@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from ._core import Frame, LayerInfo, PositionScores, n_threads, simd
 from .answers import Answer, Answers, Pruning
+from .capture import capture
 from .connect import LiveToken, Server, ServerError, connect
 from .diagnosis import diagnose
 from .errors import (
@@ -48,9 +49,10 @@ from .errors import (
     Unsupported,
     WrongType,
 )
-from .live import Generation, Session, capture, find_model
+from .generation import Generation
 from .report import Diagnosis, Verification
 from .run import Run, open
+from .session import Session, find_model
 from .threads import set_threads
 from .widget import show
 
