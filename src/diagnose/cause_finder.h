@@ -70,6 +70,7 @@ private:
     bool reuses_columns() const;
 
     void clean();
+    void note_later_columns();
     void decide_what_to_keep();
     Keep keep_of(const TokenFacts& t) const;
     const TokenFacts& first_readable() const;

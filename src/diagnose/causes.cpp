@@ -92,7 +92,19 @@ bool CauseFinder::has(Cause cause) const {
     return std::any_of(d_.findings.begin(), d_.findings.end(), [&](const Finding& f) { return f.cause == cause; });
 }
 
+// Tokens of one text that look at later ones are right in an encoder alone. Whether they are of one text nobody says.
+void CauseFinder::note_later_columns() {
+    const auto n = static_cast<int64_t>(tokens_.size());
+    const auto uses_last = [n](const TokenFacts& t) { return t.n_context == n && t.columns.padding == 0; };
+    if (n < 2 || d_.dump.prompt || !d_.dump.rectangular || count(tokens_, uses_last) != n) return;
+    d_.dump.notes.push_back(
+        fmt::format("there are as many tokens as columns, and each of them uses the last one: if they are the {} "
+                    "tokens of one text, they look at later ones, which is right for an encoder alone",
+                    n));
+}
+
 void CauseFinder::clean() {
+    note_later_columns();
     Finding& f = found(Cause::clean, readable_);
     const TokenFacts& t = first_readable();
     int64_t rows = 0;

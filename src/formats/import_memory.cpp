@@ -1,8 +1,10 @@
 // Arrays that a program holds: the same reading as of a file's.
+#include "base/bounded_json.h"
 #include "formats/array_plan.h"
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
 namespace attnscope {
@@ -11,9 +13,9 @@ using namespace formats;
 
 namespace {
 
-class Parts final : public base::ByteStream {
+class MemoryParts final : public base::ByteStream {
 public:
-    explicit Parts(std::vector<std::span<const uint8_t>> parts) : parts_(std::move(parts)) {
+    explicit MemoryParts(std::vector<std::span<const uint8_t>> parts) : parts_(std::move(parts)) {
         for (const auto& part : parts_) ends_.push_back((ends_.empty() ? 0 : ends_.back()) + int64_t(part.size()));
     }
     Result<void> seek(int64_t offset) override {
@@ -49,6 +51,20 @@ bool element_type(const std::string& name, ElementType& type) {
     return false;
 }
 
+// As many bytes as the shape needs: what is read is as large as the shape says.
+Result<void> check_bytes(const MemoryArray& array, size_t element) {
+    int64_t here = 0;
+    for (const auto& part : array.parts) here += int64_t(part.size());
+    int64_t left = here / int64_t(element); // elements that are there, shared out among the axes
+    for (const int64_t extent : array.shape) {
+        if (extent == 0) return {}; // nothing to read
+        left = extent < 0 ? 0 : left / extent;
+    }
+    if (left > 0) return {};
+    return Error{ErrorKind::damaged, array.name + " of shape " + base::shape_text(array.shape) + " and type " +
+                                         array.type + " has only " + std::to_string(here) + " bytes"};
+}
+
 } // namespace
 
 Result<std::unique_ptr<DumpReader>> DumpReader::open_arrays(const std::vector<MemoryArray>& arrays,
@@ -62,7 +78,8 @@ Result<std::unique_ptr<DumpReader>> DumpReader::open_arrays(const std::vector<Me
         layout.shape = array.shape;
         if (!element_type(array.type, layout.type))
             return Error{ErrorKind::unsupported, array.name + " holds " + array.type + ": weights are floats"};
-        stored.push_back({array.name, std::move(layout), std::make_unique<Parts>(array.parts)});
+        if (Result<void> r = check_bytes(array, element_bytes(layout.type)); !r) return r.error();
+        stored.push_back({array.name, std::move(layout), std::make_unique<MemoryParts>(array.parts)});
     }
     return plan_arrays(std::move(info), std::move(stored), options);
 }

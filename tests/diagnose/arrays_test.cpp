@@ -126,3 +126,44 @@ TEST(DiagnoseArrays, AShapeThatDoesNotFitIsRefusedBeforeItsNumbersAreJudged) {
     options.shape = {n_token + 2, n_layer, n_head, n_token};
     EXPECT_TRUE(DumpReader::open(path, options));
 }
+
+TEST(DiagnoseArrays, TokensThatAllUseTheLastColumnAreSpokenOf) {
+    std::vector<float> values = scores(11, 1.5f), causal = weights(11);
+    std::mt19937_64 random(2);
+    std::normal_distribution<float> normal(0, 1.5f);
+    for (size_t row = 0; row < values.size(); row += n_token) {
+        float sum = 0;
+        for (size_t c = row; c < row + n_token; ++c) sum += values[c] = std::exp(normal(random));
+        for (size_t c = row; c < row + n_token; ++c) values[c] /= sum;
+    }
+    CaptureOptions options;
+    options.axes = "token,layer,head,key";
+    for (const bool both_ways : {false, true}) {
+        auto reader =
+            DumpReader::open_arrays({{"x", "float32", shape, {bytes_of(both_ways ? values : causal)}}}, options);
+        ASSERT_TRUE(reader);
+        const auto d = diagnose_dump(**reader);
+        ASSERT_TRUE(d);
+        EXPECT_EQ(d->cause(), Cause::clean) << d->conclusion;
+        EXPECT_EQ(d->dump.notes.size(), both_ways ? 1u : 0u);
+        if (both_ways) {
+            EXPECT_NE(d->dump.notes[0].find("look at later ones"), std::string::npos);
+        }
+    }
+}
+
+// What is read is as large as the shape says: gigabytes, where nobody looked whether they are there.
+TEST(DiagnoseArrays, AnArrayOfMoreThanItsBytesIsRefusedBeforeItIsRead) {
+    const std::vector<float> values = weights(7);
+    for (const std::vector<int64_t>& claimed : {std::vector<int64_t>{n_token, n_layer, n_head, n_token + 1},
+                                                {2, 2, 2, int64_t(1) << 28},
+                                                {int64_t(1) << 62, 8, 8, 8},
+                                                {2, -1, 2, 4}}) {
+        const auto reader = DumpReader::open_arrays({{"x", "float32", claimed, {bytes_of(values)}}}, {});
+        ASSERT_FALSE(reader);
+        EXPECT_EQ(reader.error().kind, ErrorKind::damaged);
+        EXPECT_NE(reader.error().message.find("has only " + std::to_string(values.size() * 4) + " bytes"),
+                  std::string::npos)
+            << reader.error().message;
+    }
+}

@@ -23,11 +23,14 @@ inline void write_file(const std::string& path, const uint8_t* data, size_t size
     std::fclose(file);
 }
 
+inline void diagnose(DumpReader& reader) {
+    auto diagnosis = diagnose_dump(reader);
+    if (diagnosis && diagnosis->keep.size() != diagnosis->tokens.size()) __builtin_trap();
+}
+
 inline void diagnose(const std::string& path, const CaptureOptions& options = {}) {
     auto reader = DumpReader::open(path, options);
-    if (!reader) return;
-    auto diagnosis = diagnose_dump(**reader);
-    if (diagnosis && diagnosis->keep.size() != diagnosis->tokens.size()) __builtin_trap();
+    if (reader) diagnose(**reader);
 }
 
 } // namespace attnscope::fuzz
