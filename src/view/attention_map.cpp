@@ -156,7 +156,7 @@ private:
     AttentionSource& source_;
     KeyReader& keys_;
     const MapRequest& request_;
-    const Selection selection_;
+    const SelectedRows selection_;
     const std::unique_ptr<Crew> crew_;
     Tiling tiling_;
     AttentionMap map_;

@@ -69,7 +69,7 @@ private:
     KeyReader& keys_;
     const AttentionRequest request_;
     const ViewOptions options_;
-    const Selection selection_;
+    const SelectedRows selection_;
     PositionScores scores_;
     int64_t n_seen_ = 0; // frames that came to next()
     const std::unique_ptr<Crew> crew_;

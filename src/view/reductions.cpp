@@ -23,7 +23,7 @@ float lookback_ratio(std::span<const float> row, int64_t n_prompt) {
     return context + generated == 0 ? 0.0f : static_cast<float>(context / (context + generated));
 }
 
-std::vector<int64_t> shape_of(const AttentionRequest& request, const Selection& selection, int64_t width) {
+std::vector<int64_t> shape_of(const AttentionRequest& request, const SelectedRows& selection, int64_t width) {
     const auto n_layers = static_cast<int64_t>(selection.layers.size());
     switch (request.reduce) {
     case Reduce::none: return {n_layers, selection.n_heads, width};
@@ -48,7 +48,7 @@ size_t n_values(const AttentionAnswer& answer) {
     return n;
 }
 
-Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index,
+Result<AttentionAnswer> start_answer(const AttentionRequest& request, const SelectedRows& selection, int64_t index,
                                      int64_t n_columns) {
     AttentionAnswer answer;
     answer.index = index;

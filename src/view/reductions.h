@@ -14,7 +14,7 @@ namespace attnscope::view {
 constexpr size_t max_answer_floats = size_t(1) << 31;
 
 // An answer without its values: its columns and its shape. invalid_argument where it would be too large.
-Result<AttentionAnswer> start_answer(const AttentionRequest& request, const Selection& selection, int64_t index,
+Result<AttentionAnswer> start_answer(const AttentionRequest& request, const SelectedRows& selection, int64_t index,
                                      int64_t n_columns);
 size_t n_values(const AttentionAnswer& answer);
 

@@ -6,9 +6,9 @@
 
 namespace attnscope::view {
 
-Selection select_rows(const RowSelection& rows, const Geometry& geometry) {
+SelectedRows select_rows(const RowSelection& rows, const Geometry& geometry) {
     const std::vector<int32_t> heads = base::chosen_or_all(rows.heads, geometry.max_heads());
-    Selection selection;
+    SelectedRows selection;
     selection.n_heads = static_cast<int32_t>(heads.size());
     for (const int32_t i : base::chosen_or_all(rows.layers, geometry.n_layer())) {
         const LayerInfo& layer = geometry.layers[static_cast<size_t>(i)];

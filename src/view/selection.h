@@ -22,7 +22,7 @@ struct LayerWork {
     int32_t n_rows = 0;
 };
 
-struct Selection {
+struct SelectedRows {
     std::vector<LayerWork> layers; // in the request's order
     int32_t n_heads = 0;           // selected heads: rows of each layer, those that do not exist included
     int64_t n_rows = 0;            // rows that exist
@@ -33,6 +33,6 @@ struct Selection {
 };
 
 // The selection must have passed check_selection.
-Selection select_rows(const RowSelection& rows, const Geometry& geometry);
+SelectedRows select_rows(const RowSelection& rows, const Geometry& geometry);
 
 } // namespace attnscope::view

@@ -16,7 +16,8 @@ template <class F> void each_strip(const attention::BlockRows& rows, const Range
 
 } // namespace
 
-TileSums::TileSums(const Tiling& tiling, const Selection& selection, bool each_row, TileValue value, int32_t n_members)
+TileSums::TileSums(const Tiling& tiling, const SelectedRows& selection, bool each_row, TileValue value,
+                   int32_t n_members)
     : tiling_(tiling), each_row_(each_row), value_(value), n_heads_(static_cast<size_t>(selection.n_heads)),
       plane_size_(static_cast<size_t>(tiling.n_lines() * tiling.n_tiles())),
       sums_((each_row ? selection.layers.size() * n_heads_ : 1) * plane_size_, 0.0),

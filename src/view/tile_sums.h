@@ -30,7 +30,7 @@ private:
 // one plane holds them all. Within a layer and a block of tokens sums are float32, beyond that float64.
 class TileSums final : public RowTaker {
 public:
-    TileSums(const Tiling& tiling, const Selection& selection, bool each_row, TileValue value, int32_t n_members);
+    TileSums(const Tiling& tiling, const SelectedRows& selection, bool each_row, TileValue value, int32_t n_members);
     // Whose rows come next.
     void start_batch(const TokenBatch& batch);
 
@@ -67,7 +67,7 @@ private:
 // The rows themselves, (layers, heads, tokens, columns), where a tile is one token and one column.
 class RowCopies final : public RowTaker {
 public:
-    RowCopies(const Tiling& tiling, const Selection& selection, std::span<float> values)
+    RowCopies(const Tiling& tiling, const SelectedRows& selection, std::span<float> values)
         : tiling_(tiling), n_heads_(static_cast<size_t>(selection.n_heads)), values_(values) {}
     void start_batch(const TokenBatch& batch) { batch_ = &batch; }
     void take(size_t layer, size_t head, size_t first, size_t n, const attention::BlockRows& rows,

@@ -118,7 +118,7 @@ Result<int64_t> columns_of(const Frame& frame, const AttentionSource& source) {
     return n_columns;
 }
 
-Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end,
+Result<TokenBatch> load_tokens(AttentionSource& source, const SelectedRows& selection, int64_t begin, int64_t end,
                                int64_t max_tokens) {
     TokenBatch batch;
     const Geometry& geometry = source.geometry();
@@ -150,7 +150,7 @@ size_t max_block_tokens(int64_t n_columns, bool exact) {
     return attention::block_queries(n_columns, exact);
 }
 
-Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection,
+Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const SelectedRows& selection,
                            const TokenBatch& batch, bool exact, Crew& crew, RowTaker& taker) {
     if (batch.tokens.empty()) return {};
     if (auto ok = keys.prepare(batch.n_columns); !ok) return ok;

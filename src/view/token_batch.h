@@ -34,7 +34,7 @@ struct TokenBatch {
 };
 // Frames from `begin` on, at most up to `end`, and no more than `max_tokens` or some dozen megabytes of queries; one at
 // least.
-Result<TokenBatch> load_tokens(AttentionSource& source, const Selection& selection, int64_t begin, int64_t end,
+Result<TokenBatch> load_tokens(AttentionSource& source, const SelectedRows& selection, int64_t begin, int64_t end,
                                int64_t max_tokens);
 
 // Takes rows as they come. Called by the members of a crew, never by two at once for the same tokens.
@@ -49,7 +49,7 @@ public:
 };
 
 // `exact`: BlockRequest::exact. The selection's rows must have plans (check_plans).
-Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const Selection& selection,
+Result<void> compute_batch(AttentionSource& source, KeyReader& keys, const SelectedRows& selection,
                            const TokenBatch& batch, bool exact, Crew& crew, RowTaker& taker);
 
 // Of how many tokens a block of compute_batch is at most.
