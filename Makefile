@@ -28,15 +28,20 @@ build: sources ## build into build/
 	cmake --build --preset release -j $(JOBS)
 
 # A build folder that has tests keeps them.
-program: ## build attnscope alone: fewer packages, no tests
-	@scripts/setup.sh build
-	scripts/fetch-sources.sh
-	echo "build: llama.cpp once, then attnscope"
-	$(call configure,$(if $(wildcard build/CMakeCache.txt),$(shell sed -n 's/^ATTNSCOPE_TESTS:BOOL=//p' build/CMakeCache.txt),OFF))
-	cmake --build --preset release -j $(JOBS) --target attnscope_bin
+define build_program
+scripts/setup.sh build
+scripts/fetch-sources.sh
+echo "build: llama.cpp once, then attnscope"
+$(call configure,$(if $(wildcard build/CMakeCache.txt),$(shell sed -n 's/^ATTNSCOPE_TESTS:BOOL=//p' build/CMakeCache.txt),OFF))
+cmake --build --preset release -j $(JOBS) --target $(1)
+endef
 
-demo: program ## install, build, fetch a small model, capture a real generation and show it
-	@scripts/demo.sh
+program: ## build attnscope alone: fewer packages, no tests
+	@$(call build_program,attnscope_program)
+
+demo: ## install, build, fetch a small model, capture a real generation and show it
+	@$(call build_program,attnscope_bin)
+	scripts/demo.sh
 
 test: build ## build and run every test
 	@$(BIN) models get smollm2

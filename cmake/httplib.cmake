@@ -6,7 +6,7 @@ if(NOT EXISTS "${httplib_dir}/httplib.cpp")
 endif()
 add_library(attnscope_httplib STATIC "${httplib_dir}/httplib.cpp")
 target_include_directories(attnscope_httplib SYSTEM PUBLIC "$<BUILD_INTERFACE:${httplib_dir}>")
-target_compile_options(attnscope_httplib PRIVATE -w)
+target_compile_options(attnscope_httplib PRIVATE -w $<$<CONFIG:Release>:-O1>)
 target_compile_definitions(attnscope_httplib PUBLIC
     "$<BUILD_INTERFACE:CPPHTTPLIB_LISTEN_BACKLOG=512>"                     # two hundred clients may come at once
     "$<BUILD_INTERFACE:CPPHTTPLIB_TCP_NODELAY=true>"                       # a token is sent when it is there

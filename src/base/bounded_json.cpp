@@ -1,5 +1,7 @@
 #include "base/bounded_json.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 

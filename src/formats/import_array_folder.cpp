@@ -3,6 +3,8 @@
 #include "formats/array_plan.h"
 #include "formats/npy_header.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>

@@ -3,6 +3,8 @@
 // token_00000.json.
 #include "formats/importers.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>

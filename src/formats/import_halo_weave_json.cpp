@@ -2,6 +2,8 @@
 // be tens of MB of text, so it is not made into a tree: events fill one vector.
 #include "formats/importers.h"
 
+#include <nlohmann/json.hpp>
+
 #include <cmath>
 #include <limits>
 

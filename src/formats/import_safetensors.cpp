@@ -2,6 +2,8 @@
 // the bytes. https://github.com/huggingface/safetensors#format
 #include "formats/array_plan.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <optional>
 

@@ -124,7 +124,9 @@ Result<std::string> attach_library() {
         if (fs::exists(at / name, ec)) return fs::weakly_canonical(at / name, ec).string();
     }
     return Error{ErrorKind::not_found,
-                 fmt::format("{} is not beside {} (name it with ATTNSCOPE_ATTACH_LIBRARY)", name, here.string())};
+                 fmt::format("{} is not beside {}: `make program` builds it; if it lies elsewhere, name it with "
+                             "ATTNSCOPE_ATTACH_LIBRARY",
+                             name, here.string())};
 }
 
 Result<std::string> find_program(const std::string& program) {
