@@ -42,6 +42,9 @@ struct SessionOptions {
     bool witness = true;
     // take models that do not generate text, too (embeddings, encoders, diffusion): generate() then reads one text, with n_predict 0
     bool only_read = false;
+    // take models that read a text with an encoder and write with a decoder (T5), too: generate() then takes one text, the
+    // context's first; the decoder begins with a token of the model's own, which is a frame of the prompt
+    bool encoder_decoder = false;
     // let whatever decodes compute CapturedFrame::mean of tokens decoded one by one, where all layers lie on GPUs or
     // all on the CPU (no ALiBi, no RPC, no Entry::callback; elsewhere it stays empty). On CUDA a kernel of ours for f16
     // keys of 64, 128 or 256 elements, else ggml's own operations; on a CPU the engine's threads, inside the graph

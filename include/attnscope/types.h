@@ -36,11 +36,23 @@ size_t dtype_row_bytes(DType type, int64_t elements); // bytes of `elements` ele
 // Where the keys of a layer come from, and so what its columns are.
 enum class KeySource : int32_t {
     cache = 0,    // the engine's KV cache: columns are frames of the query's own sequence
-    graph = 1,    // a tensor of the graph that computes the query (encoders): columns are frames of the query's own
-                  // sequence, later ones too, all decoded together
+    graph = 1,    // a tensor of the graph that computes the query: columns are frames of the query's own sequence. An
+                  // encoder's are all of its text, later ones too, decoded together; those of cross attention the text
+                  // that the encoder read (LayerRole)
     sequence = 2, // cross attention: columns are frames of another sequence, Sequence::keys_of
 };
 const char* key_source_name(KeySource source); // "cache", "graph", "sequence"
+
+// Which tokens have a query and a key in a layer. Others than `every` are of a model that reads a text with an encoder and
+// writes with a decoder (T5): its frames are one sequence, the encoder's text first, then what the decoder begins with and
+// writes, whose positions begin at 0 again. Where a token has no query or key its frame holds zeros.
+enum class LayerRole : int32_t {
+    every = 0,   // all tokens have both
+    encoder = 1, // tokens of the encoder's text have both, and see all of it
+    decoder = 2, // tokens of the decoder have both, and see those of the decoder up to themselves
+    cross = 3,   // tokens of the decoder have queries, those of the encoder's text keys
+};
+const char* layer_role_name(LayerRole role); // "", "encoder", "decoder", "cross"
 
 // How a score of query head h against the key of column j comes about:
 //   dot   = q[h] . k[j][h / (n_head / n_head_kv)]
@@ -75,6 +87,7 @@ struct LayerInfo : ScoreRule {
     DType q_type = DType::f16;
     DType k_type = DType::f16;
     KeySource key_source = KeySource::cache;
+    LayerRole role = LayerRole::every;
     int32_t k_layer = 0; // index into Geometry::layers of the layer whose K is used (itself, unless layers share K)
     // which of Frame::visible applies. Layers that see the same share one: sliding windows have theirs, and a sparse
     // layer, which chooses for each token, has one of its own
@@ -125,6 +138,11 @@ struct Witness {
     double fingerprint = 0; // sum_j row[j] * weight(j), weight() as in attention/fingerprint.h: ties the row that was
                             // proven in memory to the one computed later from the recorded Q and K
 };
+
+// Whether the token has rows in a layer that is captured; the frame must fit the geometry.
+inline bool has_rows(const LayerInfo& layer, const std::vector<Ranges>& visible) {
+    return layer.role == LayerRole::every || !visible[static_cast<size_t>(layer.mask_group)].empty();
+}
 
 // What is wrong with a frame, as bits. 0: nothing.
 enum VerdictBits : uint32_t {
@@ -184,7 +202,7 @@ struct Frame {
                             // another order (docs/fidelity.md)
     std::vector<uint8_t> q; // (layer, n_head, head_dim) in each layer's q_type; empty: rows of this frame not kept
     std::vector<uint8_t> k; // (layer that owns K, n_head_kv, head_dim) in each layer's k_type
-    std::vector<Ranges> visible; // one a mask group: the columns this token sees
+    std::vector<Ranges> visible; // one a mask group: the columns this token sees; none: it has no rows in these layers
     std::vector<Witness> witnesses;
     uint32_t verdict = verdict_no_witness;
 };

@@ -82,6 +82,16 @@ const char* key_source_name(KeySource source) {
     return "?";
 }
 
+const char* layer_role_name(LayerRole role) {
+    switch (role) {
+    case LayerRole::every: return "";
+    case LayerRole::encoder: return "encoder";
+    case LayerRole::decoder: return "decoder";
+    case LayerRole::cross: return "cross";
+    }
+    return "?";
+}
+
 size_t Geometry::q_bytes() const {
     size_t n = 0;
     for (const LayerInfo& layer : layers) n += layer.q_bytes();

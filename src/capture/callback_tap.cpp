@@ -57,7 +57,7 @@ bool CallbackTap::eval(ggml_tensor* t, bool ask, void* user_data) {
 }
 
 bool CallbackTap::whole() const {
-    return batch_ && collector_.geometry_known() && batch_->layers.size() >= collector_.geometry().layers.size();
+    return batch_ && collector_.whole(*batch_);
 }
 
 bool CallbackTap::wants(ggml_tensor* t) {
@@ -107,13 +107,13 @@ AttentionNode CallbackTap::attention(ggml_tensor* t) {
         n = from_flash_attention(t);
         // The layer's name stands on a node that is not seen here. Who borrows another layer's keys comes after it.
         n.layer = n.k_cache ? layer_from_name(name(n.k_cache)) : -1;
-        if (n.layer <= last_layer_) n.layer = last_layer_ + 1;
+        if (n.layer <= last_layer_ && !n.cross) n.layer = last_layer_ + 1;
     } else {
         n = from_soft_max(src(t, 1));
         read_weighted_sum(n, t);
     }
     if (n.graph_keys) {
-        if (n.refusal.empty() && !stores_.empty()) n.refusal = "the keys do not come from a KV cache";
+        if (n.refusal.empty() && !stores_.empty() && !n.cross) n.refusal = "the keys do not come from a KV cache";
     } else if (n.refusal.empty()) {
         if (const auto store = stores_.find(n.k_cache); store != stores_.end() && !store->second.taken) {
             store->second.taken = true;

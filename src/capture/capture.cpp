@@ -4,6 +4,8 @@
 #include "capture/proof/witness.h"
 #include "capture/tap.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace attnscope::capture {
@@ -65,6 +67,7 @@ void Capture::announce_media(const Tokens& tokens) {
 
 Result<void> Capture::flush() {
     tap_->flush();
+    judge_encoded(nullptr);
     return hand_over();
 }
 
@@ -81,9 +84,36 @@ void* Capture::callback_data() const {
     return by_callback_ ? static_cast<CallbackTap*>(tap_.get()) : nullptr;
 }
 
+// Completes the frames of an encoder's text with their keys of cross attention, which the first graph of the decoder has made
+// (null: there was none).
+void Capture::judge_encoded(const Batch* decoded) {
+    if (encoded_.empty()) return;
+    const Geometry& geometry = tap_->geometry();
+    for (Frame& frame : encoded_) { // the first text of all came before the decoder's layers were known
+        if (!frame.q.empty()) frame.q.resize(geometry.q_bytes());
+        frame.k.resize(geometry.k_bytes());
+        frame.visible.resize(size_t(geometry.n_mask_groups));
+    }
+    for (size_t l = 0; decoded && l < decoded->cross_keys.size(); ++l) {
+        const int32_t layer = decoded->first_layer + static_cast<int32_t>(l);
+        const std::vector<uint8_t>& keys = decoded->cross_keys[l];
+        const size_t bytes = geometry.layers[size_t(layer)].k_bytes(), at = geometry.k_offset(layer);
+        for (size_t i = 0; i < encoded_.size() && (i + 1) * bytes <= keys.size(); ++i)
+            std::copy_n(keys.begin() + static_cast<ptrdiff_t>(i * bytes), bytes,
+                        encoded_[i].k.begin() + static_cast<ptrdiff_t>(at));
+    }
+    judge_->judge(encoded_);
+    for (Frame& frame : std::exchange(encoded_, {})) ready_.push_back({std::move(frame), {}});
+}
+
 // Of a batch whose frames are complete but for their verdicts.
 void Capture::judge(Batch& batch) {
     if (!judge_) judge_ = std::make_unique<Judge>(tap_->geometry());
+    if (batch.part == ModelPart::encoder) {
+        std::move(batch.frames.begin(), batch.frames.end(), std::back_inserter(encoded_));
+        return;
+    }
+    if (batch.part == ModelPart::decoder) judge_encoded(&batch);
     judge_->judge(batch.frames, std::move(batch.facts));
     for (Frame& frame : batch.frames) ready_.push_back({std::move(frame), {}});
     if (!batch.frames.empty()) ready_.back().mean = std::move(batch.mean); // of a batch of one token
@@ -105,6 +135,7 @@ Result<void> Capture::hand_over() {
 void Capture::drop_ready() {
     tap_->flush();
     ready_.clear();
+    encoded_.clear();
     media_.clear();
 }
 

@@ -64,7 +64,7 @@ public:
         ~Decode(); // without end(): the decode failed, and what it left goes nowhere
         Decode(const Decode&) = delete;
         Decode& operator=(const Decode&) = delete;
-        // Ends the decode and hands over what is ready. Errors: the sink's own; and ErrorKind::engine where the capture
+        // Ends the decode and hands over what is ready: of an encoder nothing, whose frames come with the decoder's first. Errors: the sink's own; and ErrorKind::engine where the capture
         // failed, which stays until everything is forgotten.
         Result<void> end(bool succeeded);
 
@@ -100,6 +100,7 @@ private:
     Capture(Sink sink, MediaSink media);
     void announce_media(const Tokens& tokens);
     void judge(Batch& batch);
+    void judge_encoded(const Batch* decoded);
     Result<void> hand_over();
     void drop_ready();
 
@@ -109,6 +110,8 @@ private:
     std::unique_ptr<Tap> tap_;
     std::unique_ptr<Judge> judge_; // since the last forget(); null while the geometry is not known
     std::vector<CapturedFrame> ready_;
+    std::vector<Frame>
+        encoded_; // of an encoder's text: their keys of cross attention come with the decoder's first token
     bool by_callback_ = false;
 };
 

@@ -30,6 +30,8 @@ void drop_nobodys(Batch& batch) {
 void Collector::reset() {
     next_index_.clear();
     samples_ = 0;
+    n_encoded_ = 0;
+    decoded_ = false;
     for (CellMap& map : maps_) map.clear();
 }
 
@@ -84,6 +86,26 @@ int64_t Batch::most_columns() const {
     return most;
 }
 
+// Where the layers and mask groups of the batch's graph stand among all of the model.
+void Collector::begin_part(Batch& batch) {
+    batch.part = tokens_.part;
+    if (batch.part == ModelPart::whole) return;
+    if (batch.part == ModelPart::encoder) {
+        n_encoded_ = batch.n_query;
+        decoded_ = false;
+        return;
+    }
+    batch.first_decode = !decoded_;
+    decoded_ = true;
+    if (parts_.empty() || n_encoded_ == 0)
+        return batch.fail("the decoder's tokens came before a text of the encoder's");
+    const Part& encoder = parts_.front();
+    batch.first_layer = encoder.n_layer;
+    batch.q_before = geometry_.q_offset(encoder.n_layer);
+    batch.k_before = geometry_.k_offset(encoder.n_layer);
+    batch.groups.resize(size_t(encoder.n_group));
+}
+
 std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* positions, std::vector<int32_t> streams,
                                         int32_t tokens_a_head) {
     auto batch = std::make_unique<Batch>();
@@ -95,6 +117,7 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     batch->frames.resize(size_t(n_query));
     batch->q_bytes = geometry_.q_bytes();
     batch->k_bytes = geometry_.k_bytes();
+    begin_part(*batch);
     if (size_t(n_query) > left_.size()) {
         batch->fail("the engine's graph has " + std::to_string(n_query) + " tokens, and the decode only " +
                     std::to_string(left_.size()));
@@ -148,20 +171,45 @@ void Collector::bring_keys_together(Batch& batch, size_t index) {
     HostAttention& data = batch.data[index];
     const LayerInfo& info = batch.layers[index].info;
     if (!info.captured() || data.k_head == 0) return;
+    const size_t head = dtype_row_bytes(info.k_type, info.head_dim), n_head = size_t(info.n_head_kv);
+    auto n = size_t(batch.n_query);
+    if (info.role == LayerRole::cross) { // of a text that may be long, again for each token: only where they are read
+        n = size_t(batch.layers[index].n_cells);
+        const bool read =
+            batch.first_decode || std::any_of(batch.proofs.begin(), batch.proofs.end(),
+                                              [&](const auto& p) { return p.layer == static_cast<int32_t>(index); });
+        if (!read) return;
+    }
     batch.keys.resize(batch.layers.size());
     std::vector<uint8_t>& keys = batch.keys[index];
-    const size_t head = dtype_row_bytes(info.k_type, info.head_dim), n_head = size_t(info.n_head_kv);
-    keys.resize(size_t(batch.n_query) * n_head * head);
-    for (size_t i = 0; i < size_t(batch.n_query); ++i) {
+    keys.resize(n * n_head * head);
+    for (size_t i = 0; i < n; ++i) {
         for (size_t h = 0; h < n_head; ++h) {
             std::memcpy(keys.data() + (i * n_head + h) * head, data.k + i * data.k_cell + h * data.k_head, head);
         }
     }
     data.k = keys.data(), data.k_cell = n_head * head, data.k_head = 0;
+    if (info.role != LayerRole::cross || !batch.first_decode) return;
+    batch.cross_keys.resize(batch.layers.size());
+    batch.cross_keys[index] = keys;
+}
+
+void Collector::fill_up(Batch& batch) const {
+    if (batch.part == ModelPart::whole) return;
+    for (Frame& f : batch.frames) {
+        if (!f.q.empty()) f.q.resize(geometry_.q_bytes());
+        f.k.resize(geometry_.k_bytes());
+    }
+}
+
+bool Collector::whole(const Batch& batch) const {
+    const Part* part = known(batch);
+    return part && batch.layers.size() >= size_t(part->n_layer);
 }
 
 void Collector::find_facts(Batch& batch) const {
-    if (!options_.facts) return;
+    // of the halves of a model they depend on what is known at the end only
+    if (!options_.facts || batch.part != ModelPart::whole) return;
     constexpr size_t many = 32;
     batch.facts.resize(batch.frames.size());
     const auto find = [&](size_t i) { batch.facts[i] = options_.facts(geometry_, batch.frames[i]); };
@@ -175,7 +223,10 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
     const HostAttention& data = batch.data[index];
     Frame& f = batch.frames[size_t(i)];
     if (!queries_ || queries_(f.sequence, f.index)) {
-        if (f.q.empty()) f.q.reserve(batch.q_bytes);
+        if (f.q.empty()) {
+            f.q.reserve(batch.q_bytes);
+            f.q.resize(batch.q_before);
+        }
         if (data.q_kept) {
             const uint8_t* q = data.q_kept + size_t(i - data.first_kept) * data.q_kept_token;
             f.q.insert(f.q.end(), q, q + info.q_bytes());
@@ -185,10 +236,17 @@ void Collector::take_token(Batch& batch, size_t index, int64_t i) const {
             convert_queries(info, layer.q_used, data.q_of(size_t(i), 0), data.q_head, info.n_head, f.q.data() + at);
         }
     }
-    if (info.k_layer == static_cast<int32_t>(index)) {
+    if (info.k_layer == batch.first_layer + static_cast<int32_t>(index)) {
+        if (f.k.empty()) {
+            f.k.reserve(batch.k_bytes);
+            f.k.resize(batch.k_before);
+        }
+        if (info.role == LayerRole::cross) { // its keys are those of other tokens
+            f.k.resize(f.k.size() + info.k_bytes());
+            return;
+        }
         const int64_t cell = batch.groups[size_t(layer.written_group)].written[size_t(i)];
         const uint8_t* row = data.k + size_t(cell) * data.k_cell;
-        if (f.k.empty()) f.k.reserve(batch.k_bytes);
         f.k.insert(f.k.end(), row, row + info.k_bytes());
     }
 }
@@ -209,10 +267,12 @@ bool Collector::finish(Batch& batch, std::string& error) {
         error = batch.error;
         return false;
     }
+    fill_up(batch);
     for (int64_t i = 0; i < batch.n_query; ++i) {
         Frame& f = batch.frames[size_t(i)];
         for (int32_t g = 0; g < geometry_.n_mask_groups; ++g) {
-            f.visible.push_back(g < n_groups ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
+            const bool seen = g < n_groups && !batch.groups[size_t(g)].columns.empty();
+            f.visible.push_back(seen ? std::move(batch.groups[size_t(g)].columns[size_t(i)]) : Ranges{});
         }
     }
     drop_nobodys(batch);

@@ -103,8 +103,13 @@ struct Batch {
     ~Batch();
 
     int64_t n_query = 0;
-    std::vector<int32_t> streams; // one a token; empty: all in stream 0
-    uint64_t first_sample = 0;    // place in the sampling order
+    ModelPart part = ModelPart::whole;
+    int32_t first_layer = 0;           // of its own among the geometry's
+    size_t q_before = 0, k_before = 0; // bytes of a frame that are of the layers before them
+    bool first_decode = false;         // of a decoder, after its encoder's: gives the keys of cross attention
+    std::vector<std::vector<uint8_t>> cross_keys; // (tokens of the encoder, n_head_kv, head_dim), one a layer; or none
+    std::vector<int32_t> streams;                 // one a token; empty: all in stream 0
+    uint64_t first_sample = 0;                    // place in the sampling order
     int32_t tokens_a_head = 1;
     size_t q_bytes = 0, k_bytes = 0; // of a frame, as far as is known
     std::vector<int32_t> positions;
@@ -195,6 +200,8 @@ public:
     void prove(Batch& batch);
     // The same on up to `n_threads` of the helpers, while K and V stay where they are; everything else is copied.
     void start_proving(Batch& batch, int32_t n_threads, base::ThreadPool& helpers);
+    // All layers of its graph were seen.
+    bool whole(const Batch& batch) const;
     static bool proven(const Batch& batch);
     static void wait_until_proven(Batch& batch);
     // Completes the batch's frames. Fails when the graph is not what it was before (`error` says how).
@@ -206,7 +213,7 @@ public:
     CellView cells(Batch& batch, size_t group) const;
 
     const Geometry& geometry() const { return geometry_; }
-    bool geometry_known() const { return geometry_known_; }
+    bool geometry_known() const { return !parts_.empty(); }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
     static ggml_type q_type_of(const AttentionNode& node);
 
@@ -223,13 +230,27 @@ public:
     void want_queries(std::function<bool(int64_t sequence, int64_t index)> wanted) { queries_ = std::move(wanted); }
 
 private:
+    // What the graphs of one half of the model have of the geometry.
+    struct Part {
+        int32_t first_layer = 0, n_layer = 0;
+        int32_t n_group = 0; // mask groups of it and those before it
+    };
+    static size_t place_of(ModelPart part) { return part == ModelPart::decoder ? 1 : 0; }
+    const Part* known(const Batch& batch) const {
+        return place_of(batch.part) < parts_.size() ? &parts_[place_of(batch.part)] : nullptr;
+    }
+    void begin_part(Batch& batch);
+    // Zeros where its tokens have no queries and keys: those of the model's other half.
+    void fill_up(Batch& batch) const;
+    void refuse_cross(const Batch& batch, const AttentionNode& node, LayerInfo& info) const;
+    void see_cross_cells(const Batch& batch, size_t group);
     int32_t group_of(Batch& batch, const AttentionNode& node);
     static const Batch::Layer* lender(const Batch& batch, const AttentionNode& node);
     void see_group(Batch& batch, size_t index, const AttentionNode& node, const Inputs& inputs, Batch* unfinished);
     void see_bias(Batch& batch, const AttentionNode& node, int32_t group, const Inputs& inputs) const;
     void take_token(Batch& batch, size_t layer, int64_t token) const;
     static void bring_keys_together(Batch& batch, size_t layer);
-    void describe(const AttentionNode& node, LayerInfo& info) const;
+    void describe(const Batch& batch, const AttentionNode& node, LayerInfo& info) const;
     void proof_query(const Batch& batch, const Batch::Proof& proof, std::vector<uint8_t>& q) const;
     HeadSample sample(const Batch& batch, const Batch::Proof& proof) const;
 
@@ -242,7 +263,9 @@ private:
     WitnessFunction prove_; // of the thread that decodes
     std::shared_ptr<Provers> provers_;
     Geometry geometry_;
-    bool geometry_known_ = false;
+    std::vector<Part> parts_;               // that are known
+    int64_t n_encoded_ = 0;                 // tokens that the encoder read last
+    bool decoded_ = false;                  // behind it
     std::map<int64_t, int64_t> next_index_; // by sequence
     uint64_t samples_ = 0;                  // witnesses asked for so far: the place in the sampling order
     std::vector<CellMap> maps_;             // one a group

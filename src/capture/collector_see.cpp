@@ -15,7 +15,7 @@ namespace {
 
 bool same_shape(const LayerInfo& a, const LayerInfo& b) {
     return a.layer == b.layer && a.n_head == b.n_head && a.n_head_kv == b.n_head_kv && a.head_dim == b.head_dim &&
-           a.k_type == b.k_type && a.q_type == b.q_type && a.key_source == b.key_source &&
+           a.k_type == b.k_type && a.q_type == b.q_type && a.key_source == b.key_source && a.role == b.role &&
            a.mask_group == b.mask_group && a.k_layer == b.k_layer && a.absent == b.absent;
 }
 
@@ -98,14 +98,14 @@ int32_t Collector::group_of(Batch& batch, const AttentionNode& node) {
     batch.groups.back().k_cells = k_cells;
     batch.groups.back().copied_to = first;
     if (maps_.size() < batch.groups.size()) {
-        maps_.emplace_back();
-        stream_cells_.push_back(0);
+        maps_.resize(batch.groups.size());
+        stream_cells_.resize(batch.groups.size());
     }
     return static_cast<int32_t>(batch.groups.size()) - 1;
 }
 
 // Into `info`, which is as it was made: this is done for every layer of every token.
-void Collector::describe(const AttentionNode& node, LayerInfo& info) const {
+void Collector::describe(const Batch& batch, const AttentionNode& node, LayerInfo& info) const {
     info.layer = node.layer;
     info.absent = node.refusal;
     if (!node.refusal.empty()) return;
@@ -128,11 +128,11 @@ void Collector::describe(const AttentionNode& node, LayerInfo& info) const {
     info.post_scale = node.post_scale;
     info.max_bias = node.max_bias;
     info.on_device = !is_host(node.k_cache);
-    if (node.sinks && !geometry_known_) { // weights: they do not change, and reading them from a device takes its time
+    if (node.sinks && !known(batch)) { // weights: they do not change, and reading them from a device takes its time
         info.sinks.resize(size_t(info.n_head));
         ggml().backend_tensor_get(node.sinks, info.sinks.data(), 0, info.sinks.size() * sizeof(float));
     }
-    if (node.bias && !geometry_known_ && !read_relative_bias(node, info))
+    if (node.bias && !known(batch) && !read_relative_bias(node, info))
         info = refused(info, "its added bias is of a type that is not supported");
 }
 
@@ -149,7 +149,7 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
                           Batch* unfinished) {
     Batch::Group& group = batch.groups[index];
     CellMap& map = maps_[index];
-    group.written.assign(size_t(batch.n_query), 0);
+    if (!node.cross) group.written.assign(size_t(batch.n_query), 0);
     group.cells.resize(size_t(batch.n_query));
     group.columns.resize(size_t(batch.n_query));
     const uint8_t* cells = group.k_cells ? inputs.data(group.k_cells) : nullptr;
@@ -160,7 +160,8 @@ void Collector::see_group(Batch& batch, size_t index, const AttentionNode& node,
         in_cache ? static_cast<int64_t>(nbytes(node.k_cache) / nb(node.k, 1)) : std::min(batch.n_query, ne(node.k, 1));
     group.stream_cells = node.cache_streams > 1 ? node.stream_cells : 0;
     stream_cells_[index] = group.stream_cells;
-    for (int64_t i = 0; i < batch.n_query; ++i) {
+    if (node.cross) see_cross_cells(batch, index);
+    for (int64_t i = 0; i < batch.n_query && !node.cross; ++i) {
         int64_t cell = in_cache ? group.copied_to + i : i;
         if (cells) std::memcpy(&cell, cells + size_t(i) * sizeof cell, sizeof cell);
         if (cell < 0 || cell >= n_cells) return batch.fail("a key is stored outside of its cache");
@@ -195,11 +196,34 @@ void Collector::see_bias(Batch& batch, const AttentionNode& node, int32_t group,
     }
 }
 
+// Of cross attention cells are the tokens that the encoder read, the first frames of the sequence.
+void Collector::see_cross_cells(const Batch& batch, size_t group) {
+    CellMap& map = maps_[group];
+    if (!batch.first_decode && map.columns().size() == size_t(n_encoded_)) return;
+    map.clear();
+    for (int64_t i = 0; i < n_encoded_; ++i) map.assign(i, i, static_cast<int32_t>(i));
+}
+
+void Collector::refuse_cross(const Batch& batch, const AttentionNode& node, LayerInfo& info) const {
+    if (batch.part != ModelPart::decoder)
+        info = refused(info, "it looks at what an encoder read, which was not seen");
+    else if (!is_host(node.k_cache))
+        info = refused(info, "its keys of the encoder's text lie on a device (use -ngl 0)");
+    else if (ne(node.k, 1) != n_encoded_)
+        info = refused(info, "it does not look at the text that the encoder read last");
+}
+
 void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished) {
-    const auto index = static_cast<int32_t>(batch.layers.size());
+    const auto index = batch.first_layer + static_cast<int32_t>(batch.layers.size());
     Batch::Layer layer;
-    describe(node, layer.info);
+    describe(batch, node, layer.info);
     layer.info.k_layer = index;
+    if (layer.info.captured() && node.cross) refuse_cross(batch, node, layer.info);
+    if (layer.info.captured() && batch.part != ModelPart::whole) {
+        layer.info.role = node.cross                         ? LayerRole::cross
+                          : batch.part == ModelPart::encoder ? LayerRole::encoder
+                                                             : LayerRole::decoder;
+    }
     if (layer.info.captured() && node.graph_keys) {
         layer.info.key_source = KeySource::graph;
     } else if (layer.info.captured() && !stores_keys(node)) { // keys of an earlier layer
@@ -216,7 +240,7 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
         layer.group = group_of(batch, node);
         layer.info.mask_group = layer.group;
         if (batch.groups.size() != groups_before) see_group(batch, size_t(layer.group), node, inputs, unfinished);
-        if (geometry_known_ && index < geometry_.n_layer()) {
+        if (known(batch) && index < geometry_.n_layer()) {
             const LayerInfo& known = geometry_.layers[size_t(index)];
             layer.info.sinks = known.sinks;
             layer.info.bias = known.bias, layer.info.bias_reach = known.bias_reach;
@@ -234,24 +258,25 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
 }
 
 void Collector::check(Batch& batch) const {
-    if (!geometry_known_ || !batch.error.empty()) return;
-    if (geometry_.layers.size() != batch.layers.size()) return batch.fail("the number of attention layers changed");
+    const Part* part = known(batch);
+    if (!part || !batch.error.empty()) return;
+    if (size_t(part->n_layer) != batch.layers.size()) return batch.fail("the number of attention layers changed");
     for (size_t i = 0; i < batch.layers.size() && batch.error.empty(); ++i) {
-        const LayerInfo& known = geometry_.layers[i];
+        const LayerInfo& before = geometry_.layers[size_t(part->first_layer) + i];
         const LayerInfo& now = batch.layers[i].info;
-        if (known.captured() && !now.captured()) {
-            batch.fail("layer " + std::to_string(known.layer) + ": " + now.absent);
-        } else if (!same_shape(known, now)) {
+        if (before.captured() && !now.captured()) {
+            batch.fail("layer " + std::to_string(before.layer) + ": " + now.absent);
+        } else if (!same_shape(before, now)) {
             batch.fail("the shape of layer " + std::to_string(now.layer) + " changed between two graphs");
         }
     }
 }
 
 void Collector::know_layers(const Batch& batch) {
-    if (geometry_known_) return;
+    if (known(batch) || place_of(batch.part) != parts_.size()) return;
     for (const Batch::Layer& layer : batch.layers) geometry_.layers.push_back(layer.info);
     geometry_.n_mask_groups = std::max(static_cast<int32_t>(batch.groups.size()), 1);
-    geometry_known_ = true;
+    parts_.push_back({batch.first_layer, static_cast<int32_t>(batch.layers.size()), geometry_.n_mask_groups});
 }
 
 } // namespace attnscope::capture

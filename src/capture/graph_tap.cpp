@@ -210,7 +210,7 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
 
 void GraphTap::start_mean(Arriving& arriving) {
     const Frame& frame = arriving.batch->frames.front(); // the only one, or there is no mean
-    if (!wanted_.wants_mean(frame.sequence, frame.index)) return;
+    if (!wanted_.wants_mean(frame.sequence, frame.index) || arriving.batch->part != ModelPart::whole) return;
     TokenMean& mean = state_->mean;
     mean.select(wanted_.mean->rows);
     mean.start(arriving.slot, *arriving.batch, arriving.sources, state_->fetches);

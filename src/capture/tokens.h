@@ -19,6 +19,10 @@ struct MediaTokens {
     Media what;
 };
 
+// Which graphs compute some tokens: those of a model that has one kind, or of the two halves of one that reads a text with an
+// encoder, at once, and then writes with a decoder. Both halves are told of, the encoder's first, before frames are wanted.
+enum class ModelPart { whole, encoder, decoder };
+
 // The tokens of one decode, in the order of its batch. Borrowed for the time of the decode.
 struct Tokens {
     std::span<const int32_t> ids; // -1: unknown, or an embedding; as many as there are tokens
@@ -32,6 +36,7 @@ struct Tokens {
     // order; where a cache has streams, those of a sequence go to the stream with its number, because llama.cpp builds
     // such graphs stream by stream.
     bool in_graph_order = false;
+    ModelPart part = ModelPart::whole;
     // A token of this sequence has no frame: what it sees is not known. Nor is its cell, then.
     static constexpr int64_t nobody = -1;
 

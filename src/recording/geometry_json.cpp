@@ -166,6 +166,11 @@ std::optional<LayerInfo> layer_from_json(const json& object, std::string& unknow
         m.integer("key_source", source);
         layer.key_source = static_cast<KeySource>(source);
     }
+    if (m.has("role")) {
+        int32_t role = 0;
+        m.integer("role", role);
+        layer.role = static_cast<LayerRole>(role);
+    }
     if (m.has("bias")) {
         m.integer("bias_reach", layer.bias_reach);
         m.reals("bias", layer.bias, max_bias_floats);
@@ -202,6 +207,7 @@ std::string layer_problem(const LayerInfo& layer, const Geometry& geometry) {
         return "where its keys come from is unknown";
     }
     if (layer.key_source == KeySource::sequence) return "its keys are another sequence's, which cannot be recorded yet";
+    if (layer.role < LayerRole::every || layer.role > LayerRole::cross) return "which tokens it is of is unknown";
     if (layer.bias_reach < 0 || layer.bias_reach > max_bias_reach ||
         layer.bias.size() != (layer.bias.empty() ? 0 : size_t(layer.n_head) * (2 * size_t(layer.bias_reach) + 1))) {
         return "its added bias is no table of its heads and distances";
@@ -240,6 +246,7 @@ std::string geometry_to_json(const Geometry& geometry) {
         if (layer.on_device) layers.back()["on_device"] = true;
         if (queries_may_narrow(layer)) layers.back()["f16_queries"] = true;
         if (layer.key_source != KeySource::cache) layers.back()["key_source"] = static_cast<int32_t>(layer.key_source);
+        if (layer.role != LayerRole::every) layers.back()["role"] = static_cast<int32_t>(layer.role);
         if (!layer.bias.empty()) {
             layers.back()["bias_reach"] = layer.bias_reach;
             json& bias = layers.back()["bias"] = json::array();

@@ -40,7 +40,8 @@ struct In {
 
 template <typename Way, typename L> void pass_layer(Way& way, L& l) {
     way.field(l.layer), way.field(l.n_head), way.field(l.n_head_kv), way.field(l.head_dim), way.field(l.head_dim_v);
-    way.field(l.q_type), way.field(l.k_type), way.field(l.key_source), way.field(l.k_layer), way.field(l.mask_group);
+    way.field(l.q_type), way.field(l.k_type), way.field(l.key_source), way.field(l.role), way.field(l.k_layer),
+        way.field(l.mask_group);
     way.field(l.on_device), way.field(l.absent);
     way.field(l.scale), way.field(l.softcap), way.field(l.post_scale), way.field(l.max_bias);
     way.list(l.sinks), way.list(l.bias), way.field(l.bias_reach);

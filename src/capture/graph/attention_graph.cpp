@@ -74,9 +74,20 @@ bool is_compressed(const ggml_tensor* k) {
     return op(k) == Op::other && (std::strncmp(name(k), "csa_", 4) == 0 || std::strncmp(name(k), "hca_", 4) == 0);
 }
 
+// Of T5's decoder: keys made of what the encoder left, (n_embd, its tokens).
+bool is_made_of_encoder(const ggml_tensor* k) {
+    if (is_scratch_copy(k)) k = src(k, 0); // flash attention's, in half precision
+    if (view_src(k)) k = view_src(k);
+    if (op(k) != Op::mul_mat) return false;
+    const ggml_tensor* encoded = src(k, 1);
+    return is_leaf(encoded) && std::strcmp(name(encoded), "cross_embd") == 0 &&
+           ne(encoded, 1) == nelements(k) / ne(k, 0);
+}
+
 std::string refusal_of_graph_keys(const AttentionNode& n) {
     const ggml_tensor* k = n.k;
-    if (ne(k, 1) != ne(n.q, 1) || ne(k, 3) != 1) return no_cache;
+    if ((ne(k, 1) != ne(n.q, 1) && !n.cross) || ne(k, 3) != 1) return no_cache;
+    if (n.cross && n.bias) return "what is added to the scores of its cross attention is no bias by distance";
     if (ne(n.q, 2) % ne(k, 2) != 0 || ne(n.q, 0) != ne(k, 0)) return "query and key heads do not fit together";
     if (ggml().blck_size(type(k)) != 1 || nb(k, 0) != ggml().type_size(type(k)))
         return "its keys do not lie in memory as expected";
@@ -160,6 +171,7 @@ void read_geometry(AttentionNode& n) {
         return;
     }
     n.graph_keys = !is_leaf(n.k_cache);
+    n.cross = n.graph_keys && is_made_of_encoder(n.k);
     if (!n.graph_keys) read_streams(n);
     if (ne(n.k, 3) > 1 && n.cache_streams == 1 && n.mask && mask_is_computed(n)) {
         // MiniMax M3: (head_dim, n_query, group, n_head_kv), and a mask a KV head
@@ -218,7 +230,7 @@ void read_stores(AttentionNode& n, Stores& stores) {
     if (!n.refusal.empty()) return;
     if (n.graph_keys) {
         // what is made of a cache (compressed keys) is none of this graph's tokens' alone
-        if (!stores.empty()) n.refusal = no_cache;
+        if (!stores.empty() && !n.cross) n.refusal = no_cache;
         return;
     }
     Store* k = store_of(stores, n.k_cache, n.index);

@@ -31,6 +31,8 @@ struct AttentionNode {
     ggml_tensor* k_cache = nullptr; // owner of K's data
     // No cache (encoders): K and V are tensors of this graph, as the kernel is given them, a column for each of its tokens, in order.
     bool graph_keys = false;
+    // Its keys are made of what an encoder left, which the graph is given: a column for each token that the encoder read.
+    bool cross = false;
     // i64 (n_query): the cells that this graph's new keys go to; null where another layer stores them
     ggml_tensor* k_cells = nullptr;
     // Engines before July 2025, and forks, store them by a copy (CPY) into cells one behind the other; null: they do not. Some move

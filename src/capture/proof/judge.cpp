@@ -69,8 +69,37 @@ uint32_t judge_witnesses(const Geometry& geometry, const Frame& frame) {
     return bits;
 }
 
+namespace {
+
+// Did an encoder read the token? Its own layers see its text; where none of them is captured, those of the decoder see nothing.
+bool read_by_encoder(const Geometry& geometry, const Frame& frame) {
+    bool others = false, any_encoder = false;
+    for (const LayerInfo& l : geometry.layers) {
+        if (!l.captured() || l.role == LayerRole::every) continue;
+        const bool rows = has_rows(l, frame.visible);
+        if (l.role == LayerRole::encoder && rows) return true;
+        any_encoder = any_encoder || l.role == LayerRole::encoder;
+        others = others || rows;
+    }
+    return !any_encoder && !others;
+}
+
+// Are the frame's keys of the layer its own? Zeros stand for what is not there.
+bool has_key(const LayerInfo& layer, bool of_encoder, const uint8_t* k) {
+    switch (layer.role) {
+    case LayerRole::every: return true;
+    case LayerRole::encoder: return of_encoder;
+    case LayerRole::decoder: return !of_encoder;
+    case LayerRole::cross: break; // nor where the decoder never looked at the text
+    }
+    return of_encoder && std::any_of(k, k + layer.k_bytes(), [](uint8_t byte) { return byte != 0; });
+}
+
+} // namespace
+
 capture::FrameFacts inspect(const Geometry& geometry, const Frame& frame) {
     capture::FrameFacts facts;
+    const bool of_encoder = read_by_encoder(geometry, frame);
     const bool with_q = !frame.q.empty();
     const uint8_t* q = frame.q.data();
     const uint8_t* k = frame.k.data();
@@ -79,12 +108,12 @@ capture::FrameFacts inspect(const Geometry& geometry, const Frame& frame) {
         if (!layer.captured()) continue;
         if (with_q) {
             facts.finite = facts.finite && all_finite(layer.q_type, q, int64_t(layer.n_head) * layer.head_dim);
-            facts.hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
+            if (has_rows(layer, frame.visible)) facts.hashes.push_back(XXH3_64bits(q, layer.q_bytes()));
             q += layer.q_bytes();
         }
         if (geometry.owns_k(l)) {
             facts.finite = facts.finite && all_finite(layer.k_type, k, int64_t(layer.n_head_kv) * layer.head_dim);
-            facts.hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
+            if (has_key(layer, of_encoder, k)) facts.hashes.push_back(XXH3_64bits(k, layer.k_bytes()));
             k += layer.k_bytes();
         }
     }

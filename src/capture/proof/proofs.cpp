@@ -72,12 +72,13 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 }
 
 void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
-    if (!options_.witness || !geometry_known_ || !batch.error.empty()) return;
+    const Part* part = known(batch);
+    if (!options_.witness || !part || !batch.error.empty()) return;
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     // Layers of which nothing is taken have no turn: whatever they stand for, every token has its proof.
-    std::vector<size_t> layers;
-    for (size_t l = 0; l < geometry_.layers.size(); ++l) {
-        if (geometry_.layers[l].captured()) layers.push_back(l);
+    std::vector<size_t> layers; // of the batch
+    for (size_t l = 0; l < size_t(part->n_layer); ++l) {
+        if (geometry_.layers[size_t(part->first_layer) + l].captured()) layers.push_back(l);
     }
     const uint64_t n_pairs = layers.size() * n_head;
     if (n_pairs == 0) return;
@@ -114,7 +115,7 @@ HeadSample Collector::sample(const Batch& batch, const Batch::Proof& proof) cons
     const int64_t head_kv = proof.head / (info.n_head / info.n_head_kv);
     HeadSample s;
     s.layer = &info;
-    s.layer_index = proof.layer;
+    s.layer_index = batch.first_layer + proof.layer;
     s.head = proof.head;
     const auto stream = size_t(batch.stream(proof.token));
     s.k = data.k + stream * size_t(batch.groups[size_t(layer.group)].stream_cells) * data.k_cell;
