@@ -60,13 +60,13 @@ public:
                             : !request_.each_row && request_.value == TileValue::largest ? largest_means()
                                                                                          : sum_tiles();
         if (!done) return done.error();
+        if (map_.n_rows == 0) map_.n_rows = selection_.n_rows; // no token has its queries
         return std::move(map_);
     }
 
 private:
     Result<void> start() {
         map_.columns = tiling_.columns;
-        map_.n_rows = selection_.n_rows;
         map_.shape = {tiling_.n_lines(), tiling_.n_tiles()};
         size_t n = static_cast<size_t>(tiling_.n_lines()) * static_cast<size_t>(tiling_.n_tiles());
         bool too_large = n > max_map_numbers;
@@ -79,6 +79,7 @@ private:
         if (too_large) return bad("the map has too many numbers: ask for larger tiles, or for fewer layers or heads");
         map_.values.assign(n, 0.0f);
         map_.n_tokens.assign(static_cast<size_t>(tiling_.n_lines()), 0);
+        with_rows_.assign(selection_.layers.size() * static_cast<size_t>(tiling_.n_lines()), 0);
         return {};
     }
 
@@ -88,12 +89,33 @@ private:
             auto batch = load_tokens(source_, selection_, at, request_.tokens.end, max_tokens);
             if (!batch) return batch.error();
             at = batch->end;
-            for (const TokenBatch::Token& token : batch->tokens)
-                ++map_.n_tokens[static_cast<size_t>(tiling_.line_of(token.index))];
+            for (const TokenBatch::Token& token : batch->tokens) count(token);
             if (batch->tokens.empty()) continue;
             if (Result<void> done = rows(*batch); !done) return done;
         }
         return {};
+    }
+
+    const LayerInfo& layer(size_t place) const {
+        return source_.geometry().layers[static_cast<size_t>(selection_.layers[place].layer)];
+    }
+    void count(const TokenBatch::Token& token) {
+        const auto line = static_cast<size_t>(tiling_.line_of(token.index));
+        ++map_.n_tokens[line];
+        for (size_t l = 0; l < selection_.layers.size(); ++l) {
+            if (selection_.layers[l].n_rows > 0 && has_rows(layer(l), token.visible))
+                ++with_rows_[l * map_.n_tokens.size() + line];
+        }
+        map_.n_rows = std::max(map_.n_rows, rows_of_token(selection_, source_.geometry(), token.visible));
+    }
+    // Rows that a line of tiles is the mean of: of one head of the layer at `place`, or of all that are selected.
+    double rows_in(size_t line, size_t place) const {
+        const size_t n_lines = map_.n_tokens.size();
+        if (request_.each_row) return static_cast<double>(with_rows_[place * n_lines + line]);
+        double n = 0;
+        for (size_t l = 0; l < selection_.layers.size(); ++l)
+            n += static_cast<double>(with_rows_[l * n_lines + line]) * static_cast<double>(selection_.layers[l].n_rows);
+        return n;
     }
 
     Result<void> compute(const TokenBatch& batch, RowTaker& taker) {
@@ -119,10 +141,8 @@ private:
         for (size_t p = 0; p < sums.n_planes(); ++p) {
             const std::span<const double> plane = sums.plane(p);
             for (size_t i = 0; i < plane.size(); ++i) {
-                const int64_t n_tokens = map_.n_tokens[i / n_tiles];
-                const double n = request_.value == TileValue::largest ? 1.0
-                                 : request_.each_row                  ? static_cast<double>(n_tokens)
-                                                     : static_cast<double>(n_tokens) * static_cast<double>(map_.n_rows);
+                const size_t place = p / static_cast<size_t>(std::max(selection_.n_heads, 1));
+                const double n = request_.value == TileValue::largest ? 1.0 : rows_in(i / n_tiles, place);
                 map_.values[p * plane.size() + i] = n > 0 ? static_cast<float>(plane[i] / n) : 0.0f;
             }
         }
@@ -141,10 +161,11 @@ private:
             for (const TokenBatch::Token& token : batch.tokens) {
                 const auto mean = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * width),
                                                         static_cast<size_t>(width));
+                const auto n_rows = static_cast<double>(
+                    std::max<int64_t>(rows_of_token(selection_, source_.geometry(), token.visible), 1));
                 float* const line = map_.values.data() + tiling_.line_of(token.index) * tiling_.n_tiles();
                 for (size_t j = 0; j < mean.size(); ++j) {
-                    const auto value =
-                        static_cast<float>(mean[j] / static_cast<double>(std::max<int64_t>(map_.n_rows, 1)));
+                    const auto value = static_cast<float>(mean[j] / n_rows);
                     float& tile = line[static_cast<int64_t>(j) / tiling_.columns_per_tile];
                     if (!(value <= tile)) tile = value;
                 }
@@ -160,6 +181,7 @@ private:
     const std::unique_ptr<Crew> crew_;
     Tiling tiling_;
     AttentionMap map_;
+    std::vector<int64_t> with_rows_; // (selected layers, lines): tokens with rows in the layer
 };
 
 } // namespace

@@ -57,7 +57,12 @@ private:
     Result<void> compute_rows(const Frame& frame, AttentionAnswer* answer);
     Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
-    void mean_over_layers();
+    void mean_over_layers(double share);
+    // What each row of a token weighs in the mean of all.
+    double row_share(const std::vector<Ranges>& visible) const {
+        const int64_t n = rows_of_token(selection_, source_.geometry(), visible);
+        return n > 0 ? 1.0 / static_cast<double>(n) : 0.0;
+    }
 
     bool wants_mean() const { return is_of_mean(request_.reduce); }
     std::span<float> layer_row(std::vector<float>& rows, size_t place) const {
@@ -137,14 +142,13 @@ Result<void> View::compute_layer(const Frame& frame, size_t place, LayerScratch&
 }
 
 // Sums of a layer are float32, of some dozen numbers; those of layers are added in float64.
-void View::mean_over_layers() {
+void View::mean_over_layers(double share) {
     sum_.assign(static_cast<size_t>(n_columns_), 0.0);
     for (size_t place = 0; place < selection_.layers.size(); ++place) {
         if (selection_.layers[place].n_rows == 0) continue;
         const float* row = layer_row(layer_sum_, place).data();
         for (size_t j = 0; j < sum_.size(); ++j) sum_[j] += static_cast<double>(row[j]);
     }
-    const double share = selection_.row_share();
     mean_.resize(sum_.size());
     for (size_t j = 0; j < sum_.size(); ++j) mean_[j] = static_cast<float>(sum_[j] * share);
 }
@@ -213,7 +217,7 @@ Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float>
         if (summing_ && layer_sum_.size() < n_sums) layer_sum_.resize(n_sums);
         if (answering && request_.reduce == Reduce::max && layer_max_.size() < n_sums) layer_max_.resize(n_sums);
         if (auto ok = compute_rows(frame, answering ? &*answer : nullptr); !ok) return ok.error();
-        if (mean) mean_over_layers();
+        if (mean) mean_over_layers(row_share(frame.visible));
         if (answering) finish(*answer);
         return answer;
     } catch (const std::bad_alloc&) {
@@ -258,8 +262,8 @@ Result<void> View::each_mean(Range tokens, const std::function<Result<void>(Atte
         TileSums sums(rows, selection_, false, TileValue::share, crew_->size());
         sums.start_batch(*batch);
         if (auto done = compute_batch(source_, keys_, selection_, *batch, false, *crew_, sums); !done) return done;
-        const double share = selection_.row_share();
         for (const TokenBatch::Token& token : batch->tokens) {
+            const double share = row_share(token.visible);
             const auto sum = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * batch->n_columns));
             mean_.resize(static_cast<size_t>(token.n_columns));
             std::transform(sum.begin(), sum.begin() + token.n_columns, mean_.begin(),

@@ -6,6 +6,14 @@
 
 namespace attnscope::view {
 
+int64_t rows_of_token(const SelectedRows& selection, const Geometry& geometry, const std::vector<Ranges>& visible) {
+    int64_t n = 0;
+    for (const LayerWork& work : selection.layers) {
+        if (work.n_rows > 0 && has_rows(geometry.layers[static_cast<size_t>(work.layer)], visible)) n += work.n_rows;
+    }
+    return n;
+}
+
 SelectedRows select_rows(const RowSelection& rows, const Geometry& geometry) {
     const std::vector<int32_t> heads = base::chosen_or_all(rows.heads, geometry.max_heads());
     SelectedRows selection;

@@ -26,11 +26,12 @@ struct SelectedRows {
     std::vector<LayerWork> layers; // in the request's order
     int32_t n_heads = 0;           // selected heads: rows of each layer, those that do not exist included
     int64_t n_rows = 0;            // rows that exist
-    // what each row weighs in the mean of all
-    double row_share() const { return n_rows ? 1.0 / static_cast<double>(n_rows) : 0.0; }
-    int32_t max_run = 0;      // the longest run
-    int32_t max_head_dim = 0; // of the selected layers
+    int32_t max_run = 0;           // the longest run
+    int32_t max_head_dim = 0;      // of the selected layers
 };
+
+// Those that a token has, which sees `visible`: of the encoder's layers a decoder's token has none.
+int64_t rows_of_token(const SelectedRows& selection, const Geometry& geometry, const std::vector<Ranges>& visible);
 
 // The selection must have passed check_selection.
 SelectedRows select_rows(const RowSelection& rows, const Geometry& geometry);

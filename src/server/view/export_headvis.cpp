@@ -171,6 +171,8 @@ Result<HeadvisSummary> export_headvis(Recording& recording, const std::string& p
     for (int32_t layer = 0; layer < t.geometry().n_layer(); ++layer) {
         if (!t.has_layer(layer)) continue;
         const LayerInfo& info = t.geometry().layers[static_cast<size_t>(layer)];
+        // an encoder's, a decoder's and its cross attention have the same numbers
+        const int32_t number = info.role == LayerRole::every ? info.layer : layer;
         std::vector<std::vector<Kept>> kept(static_cast<size_t>(info.n_head));
         std::mutex mutex;
         const auto take = [&](int32_t head, int64_t first, size_t n, const attention::BlockRows& rows) {
@@ -191,15 +193,15 @@ Result<HeadvisSummary> export_headvis(Recording& recording, const std::string& p
             std::sort(own.begin(), own.end(), [](const Kept& a, const Kept& b) {
                 return a.query != b.query ? a.query < b.query : a.key < b.key;
             });
-            const std::string name = fmt::format("L{}H{}.json", info.layer, head);
+            const std::string name = fmt::format("L{}H{}.json", number, head);
             if (Result<void> r = write_json(folder / "heads" / name, head_file(own, texts, n_intervals)); !r)
                 return r.error();
-            Json row = {{"layer", info.layer}, {"head", head}};
+            Json row = {{"layer", number}, {"head", head}};
             const size_t at = static_cast<size_t>(layer) * static_cast<size_t>(m->n_head) + static_cast<size_t>(head);
             for (const Metric& metric : metrics)
                 row[metric.name] = rounded(m->values[static_cast<size_t>(metric.metric)][at]);
             scatter.push_back(row);
-            heads.push_back({info.layer, head});
+            heads.push_back({number, head});
             ++summary.n_heads;
         }
         if (progress && !progress(0.5 + 0.5 * double(layer + 1) / double(t.geometry().n_layer())))

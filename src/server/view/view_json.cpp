@@ -59,6 +59,7 @@ Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_pro
         layers.push_back({{"layer", l.layer},
                           {"n_head", l.captured() ? l.n_head : 0},
                           {"n_head_kv", l.n_head_kv},
+                          {"role", layer_role_name(l.role)},
                           {"absent", l.absent}});
     }
     return {{"name", name},

@@ -226,7 +226,7 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
                 const int64_t i = first + static_cast<int64_t>(r);
                 row.resize(static_cast<size_t>(tensors.n_columns(i)));
                 columns += double(row.size());
-                if (i == 0) continue;
+                if (i == 0 || !tensors.has_rows(i, layer)) continue;
                 copy_row(rows, r, row);
                 add_row(own, row, i, o);
             }

@@ -99,8 +99,12 @@ Result<void> fill(const RecordedTensors& t, const Selection& selection, int64_t 
         base::parallel_for_all(static_cast<size_t>(end_line - first_line), [&](size_t at) {
             const int64_t line_at = first_line + static_cast<int64_t>(at);
             Line line(static_cast<size_t>(side));
-            for (int64_t i = line_at * per_cell; i < std::min(n, (line_at + 1) * per_cell); ++i)
+            for (int64_t i = line_at * per_cell; i < std::min(n, (line_at + 1) * per_cell); ++i) {
+                const auto own = static_cast<float>(t.has_rows(i) ? t.n_rows(selection, i) : 0);
+                if (!selection.max && own > 0 && own < n_rows) // fewer rows than others have
+                    for (float& w : row_of(i)) w *= n_rows / own;
                 line.add(row_of(i), per_cell);
+            }
             const double share = 1.0 / (double(per_cell * per_cell) * (selection.max ? 1.0 : double(n_rows)));
             for (int64_t c = 0; c < side; ++c) {
                 const auto cell = static_cast<size_t>(c);
@@ -195,7 +199,6 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
     const Range columns{x * tile_size * side, std::min(n, (x + 1) * tile_size * side)};
     const auto width = static_cast<size_t>(columns.end - columns.begin);
     const std::vector<int32_t> layers = tensors_->layers_of(selection_);
-    const auto n_rows = static_cast<float>(tensors_->n_rows(selection_));
     std::vector<std::vector<std::span<const double>>> lse(layers.size()); // (layers, heads): of every token
     for (size_t l = 0; l < layers.size(); ++l) {
         const Range heads = tensors_->heads_of(selection_, layers[l]);
@@ -214,7 +217,9 @@ Result<std::vector<uint16_t>> Picture::computed(int32_t level, int64_t x, int64_
         for (int64_t i = first; i < std::min(n, first + side); ++i) {
             if (!tensors_->has_rows(i) || tensors_->n_columns(i) <= columns.begin) continue;
             mean.assign(width, 0.0f);
+            const auto n_rows = static_cast<float>(std::max<int64_t>(tensors_->n_rows(selection_, i), 1));
             for (size_t l = 0; l < layers.size(); ++l) {
+                if (!tensors_->has_rows(i, layers[l])) continue;
                 const Range heads = tensors_->heads_of(selection_, layers[l]);
                 rows.resize(static_cast<size_t>(heads.end - heads.begin) * width);
                 own.clear();

@@ -102,7 +102,6 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
     std::vector<OneKey> keys;
     for (const int32_t layer : layers) keys.emplace_back(t, layer, token);
     std::vector<float> out(n, 0.0f);
-    const auto n_rows = static_cast<double>(t.n_rows(s));
     std::mutex mutex;
     Result<void> status;
     constexpr size_t block = 64;
@@ -114,7 +113,9 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
             if (!t.has_rows(i)) continue;
             double sum = 0;
             float most = 0;
+            const auto n_rows = static_cast<double>(std::max<int64_t>(t.n_rows(s, i), 1));
             for (size_t l = 0; l < layers.size(); ++l) {
+                if (!t.has_rows(i, layers[l])) continue;
                 const Range heads = t.heads_of(s, layers[l]);
                 of_heads.resize(static_cast<size_t>(heads.end - heads.begin));
                 row_lse.clear();

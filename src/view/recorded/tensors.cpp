@@ -136,6 +136,12 @@ int64_t RecordedTensors::n_rows(const Selection& s) const {
     return n;
 }
 
+int64_t RecordedTensors::n_rows(const Selection& s, int64_t i) const {
+    int64_t n = 0;
+    for (const int32_t l : layers_of(s)) n += has_rows(i, l) ? heads_of(s, l).end - heads_of(s, l).begin : 0;
+    return n;
+}
+
 Result<void> RecordedTensors::check(const Selection& s) const {
     if (s.layer >= geometry_.n_layer())
         return Error{ErrorKind::invalid_argument, fmt::format("there is no layer {}", s.layer)};
@@ -194,7 +200,9 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
                                                            : fmt::format("token {} has no rows: {}", i, damage_)};
     }
     std::vector<LayerHeads> layers;
-    for (const int32_t l : layers_of(s)) layers.push_back({l, heads_of(s, l)});
+    for (const int32_t l : layers_of(s)) {
+        if (has_rows(i, l)) layers.push_back({l, heads_of(s, l)});
+    }
     return reduced_row(geometry_, *keys_, at(i), layers, s.max, out);
 }
 

@@ -53,6 +53,10 @@ public:
     const Frame& frame(int64_t i) const { return frames_[static_cast<size_t>(i)]; } // without q and k
     bool has_rows(int64_t i) const { return has_q_[static_cast<size_t>(i)] != 0; }
     bool has_layer(int32_t layer) const;
+    // Of an encoder's layers a decoder's token has none.
+    bool has_rows(int64_t i, int32_t layer) const {
+        return has_rows(i) && attnscope::has_rows(geometry_.layers[static_cast<size_t>(layer)], frame(i).visible);
+    }
     int64_t n_columns(int64_t i) const { return n_columns_[static_cast<size_t>(i)]; }
     const std::string& damage() const { return damage_; }
     size_t bytes() const;
@@ -60,7 +64,8 @@ public:
     Result<void> check(const Selection& selection) const;
     std::vector<int32_t> layers_of(const Selection& selection) const;
     Range heads_of(const Selection& selection, int32_t layer) const;
-    int64_t n_rows(const Selection& selection) const; // rows of one token
+    int64_t n_rows(const Selection& selection) const;            // rows of one token, at most
+    int64_t n_rows(const Selection& selection, int64_t i) const; // of this one
 
     // Rows of heads [begin, end) of one layer: (heads, n_columns(i)). `lse`: one a head, or empty. has_rows and has_layer must hold.
     Result<void> rows(int64_t i, int32_t layer, Range heads, std::span<float> out, std::span<float> lse = {}) const;
