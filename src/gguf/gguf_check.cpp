@@ -125,6 +125,7 @@ Result<GgufSummary> check(GgufSource& source, const std::string& path, bool may_
     c.summary.reads_whole_texts =
         kind == ArchKind::diffusion || kind == ArchKind::embedding || kind == ArchKind::encoder_decoder || both_ways;
     c.summary.reads_texts = c.summary.reads_whole_texts || pools;
+    c.summary.encoder_decoder = kind == ArchKind::encoder_decoder && !pools;
     if (kind == ArchKind::draft) c.summary.reads_whole_texts = c.summary.reads_texts = false;
     return c.summary;
 }

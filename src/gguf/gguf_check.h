@@ -32,6 +32,7 @@ struct GgufSummary {
     bool reads_whole_texts = false;
     // ... or as a model does that generates: embeddings of a causal model
     bool reads_texts = false;
+    bool encoder_decoder = false; // ... and then writes with a decoder that looks at what the encoder made of it
 };
 
 // Reads the directory of the file (and of its further parts, where it is split): not the weights.

@@ -39,7 +39,7 @@ struct ModelShape {
 };
 
 std::vector<std::string_view> made_architectures();
-// Of them those that generate text, and those that only read it.
+// Of them those that continue a text, and those whose encoder reads it.
 std::vector<std::string_view> made_text_architectures();
 std::vector<std::string_view> made_encoders();
 

@@ -84,8 +84,12 @@ void plan_grok(Planner& p) {
     }
 }
 
-// Multi-head latent attention: all heads share one latent key of rank + n_rot elements.
+// Multi-head latent attention: all heads share one latent key of rank + n_rot elements. In deepseek32 an indexer chooses for each
+// token the few that it sees.
 void plan_deepseek2(Planner& p) {
+    constexpr int64_t n_index_head = 64, index_dim = 128,
+                      n_chosen = 64; // of DeepSeek V3.2, but for the last: 2,048 there
+    const bool sparse = p.s.arch == "deepseek32";
     const int64_t n_rot = p.s.head_dim / 2, n_nope = p.s.head_dim - n_rot, rank = p.s.head_dim;
     p.common_keys();
     p.u32("attention.head_count_kv", 1);
@@ -99,6 +103,12 @@ void plan_deepseek2(Planner& p) {
     p.u32("leading_dense_block_count", p.s.n_layer);
     p.u32("expert_feed_forward_length", p.s.n_ff);
     p.u32("expert_shared_count", 0);
+    if (sparse) {
+        p.u32("attention.indexer.head_count", n_index_head);
+        p.u32("attention.indexer.key_length", index_dim);
+        p.u32("attention.indexer.top_k", n_chosen);
+        p.u32("expert_gating_func", 2); // a sigmoid; no layer has experts
+    }
     p.embeddings();
     for (int32_t i = 0; i < p.s.n_layer; ++i) {
         const auto name = [&](const char* n) { return Planner::block(i, n); };
@@ -111,6 +121,13 @@ void plan_deepseek2(Planner& p) {
         p.matrix(name("attn_k_b"), {n_nope, rank, p.s.n_head}, score_gain);
         p.matrix(name("attn_v_b"), {rank, p.s.head_dim, p.s.n_head});
         p.matrix(name("attn_output"), {p.n_q(), p.s.n_embd}, p.branch_gain());
+        if (sparse) {
+            p.norm(name("indexer.k_norm"), index_dim);
+            p.bias(name("indexer.k_norm"), index_dim);
+            p.matrix(name("indexer.proj"), {p.s.n_embd, n_index_head});
+            p.matrix(name("indexer.attn_k"), {p.s.n_embd, index_dim});
+            p.matrix(name("indexer.attn_q_b"), {rank, n_index_head * index_dim});
+        }
         p.feed_forward(i);
     }
 }
@@ -189,27 +206,48 @@ void plan_bert(Planner& p) {
     }
 }
 
-// T5's encoder: a learned bias by distance instead of positions, in the first layer for all of them; scores are not scaled.
-void plan_t5encoder(Planner& p) {
-    constexpr int64_t n_buckets = 32;
-    p.common_keys();
-    p.u32("attention.relative_buckets_count", n_buckets);
-    const auto block = [](int32_t i, const char* name) { return fmt::format("enc.blk.{}.{}", i, name); };
-    p.matrix("token_embd", {p.s.n_embd, p.s.n_vocab}, std::sqrt(float(p.s.n_embd)));
-    p.norm("enc.output_norm", p.s.n_embd);
-    const float gain = score_gain / std::sqrt(std::sqrt(float(p.s.head_dim)));
-    for (int32_t i = 0; i < p.s.n_layer; ++i) {
-        p.norm(block(i, "attn_norm"), p.s.n_embd);
-        if (i == 0) p.f32_tensor(block(i, "attn_rel_b.weight"), {p.s.n_head, n_buckets}, 0, 1.0f);
-        p.matrix(block(i, "attn_q"), {p.s.n_embd, p.n_q()}, gain);
-        p.matrix(block(i, "attn_k"), {p.s.n_embd, p.n_kv()}, gain);
-        p.matrix(block(i, "attn_v"), {p.s.n_embd, p.n_kv()});
-        p.matrix(block(i, "attn_o"), {p.n_q(), p.s.n_embd}, p.branch_gain());
-        p.norm(block(i, "ffn_norm"), p.s.n_embd);
-        p.matrix(block(i, "ffn_up"), {p.s.n_embd, p.s.n_ff});
-        p.matrix(block(i, "ffn_down"), {p.s.n_ff, p.s.n_embd}, 1.5f * p.branch_gain());
+// T5: a learned bias by distance instead of positions, in the first layer for all of them; scores are not scaled.
+class T5Planner {
+public:
+    explicit T5Planner(Planner& planner) : p(planner) {}
+    void plan(bool with_decoder) {
+        p.common_keys();
+        p.u32("attention.relative_buckets_count", n_buckets);
+        p.matrix("token_embd", {p.s.n_embd, p.s.n_vocab}, std::sqrt(float(p.s.n_embd)));
+        half("enc", false);
+        if (!with_decoder) return;
+        p.u32("decoder_start_token_id", 0);
+        half("dec", true);
+        p.matrix("output", {p.s.n_embd, p.s.n_vocab}, logit_gain);
     }
-}
+
+private:
+    static constexpr int64_t n_buckets = 32;
+    void half(const char* side, bool crosses) {
+        p.norm(fmt::format("{}.output_norm", side), p.s.n_embd);
+        for (int32_t i = 0; i < p.s.n_layer; ++i) {
+            block = fmt::format("{}.blk.{}.", side, i);
+            attention("attn");
+            if (i == 0) p.f32_tensor(block + "attn_rel_b.weight", {p.s.n_head, n_buckets}, 0, 1.0f);
+            if (crosses) attention("cross_attn");
+            p.norm(block + "ffn_norm", p.s.n_embd);
+            p.matrix(block + "ffn_up", {p.s.n_embd, p.s.n_ff});
+            p.matrix(block + "ffn_down", {p.s.n_ff, p.s.n_embd}, 1.5f * p.branch_gain());
+        }
+    }
+    void attention(const char* kind) {
+        const std::string name = block + kind;
+        const float gain = score_gain / std::sqrt(std::sqrt(float(p.s.head_dim)));
+        p.norm(name + "_norm", p.s.n_embd);
+        p.matrix(name + "_q", {p.s.n_embd, p.n_q()}, gain);
+        p.matrix(name + "_k", {p.s.n_embd, p.n_kv()}, gain);
+        p.matrix(name + "_v", {p.s.n_embd, p.n_kv()});
+        p.matrix(name + "_o", {p.n_q(), p.s.n_embd}, p.branch_gain());
+    }
+
+    Planner& p;
+    std::string block;
+};
 
 } // namespace
 
@@ -224,14 +262,14 @@ ModelPlan plan_model(const ModelShape& shape) {
         plan_gpt_oss(p);
     else if (arch == "grok")
         plan_grok(p);
-    else if (arch == "deepseek2")
+    else if (arch == "deepseek2" || arch == "deepseek32")
         plan_deepseek2(p);
     else if (arch == "lfm2")
         plan_lfm2(p);
     else if (arch == "falcon-h1")
         plan_falcon_h1(p);
-    else if (arch == "t5encoder")
-        plan_t5encoder(p);
+    else if (arch == "t5" || arch == "t5encoder")
+        T5Planner(p).plan(arch == "t5");
     else if (arch == "bert")
         plan_bert(p);
     else if (arch == "granitehybrid")

@@ -13,7 +13,7 @@ struct ArchRule {
     std::string_view name;
     bool embd_is_heads; // n_embd must be n_head * head_dim
     bool always_tied;
-    bool encoder = false; // turns text into embeddings
+    bool encoder = false; // reads a text at once
 };
 
 constexpr std::array rules = {
@@ -24,6 +24,7 @@ constexpr std::array rules = {
     ArchRule{"deepseek2", false, false}, ArchRule{"lfm2", true, false},
     ArchRule{"falcon-h1", false, false}, ArchRule{"granitehybrid", false, false},
     ArchRule{"bert", true, true, true},  ArchRule{"t5encoder", true, true, true},
+    ArchRule{"t5", false, false, true},  ArchRule{"deepseek32", false, false},
 };
 
 const ArchRule* rule_of(std::string_view arch) {
@@ -133,7 +134,7 @@ Result<ModelShape> complete_shape(const ModelShape& shape) {
         return refuse(
             fmt::format("models of architecture {} cannot be made (can: {})", s.arch, joined(made_architectures())));
     }
-    if (s.n_head_kv == 0 || s.arch == "t5encoder") s.n_head_kv = s.n_head; // T5 has no grouped heads
+    if (s.n_head_kv == 0 || s.arch == "t5encoder" || s.arch == "t5") s.n_head_kv = s.n_head; // T5 has no grouped heads
     if (s.n_embd == 0) s.n_embd = s.n_head * s.head_dim;
     if (s.n_ff == 0) s.n_ff = s.n_embd;
     if (s.window == 0) s.window = 16;
