@@ -151,6 +151,7 @@ void print_summary(const Captured& c) {
 
 Result<std::unique_ptr<Session>> open_session(CaptureFlags& f, bool tty) {
     f.session.only_read = f.generate.n_predict == 0;
+    f.session.encoder_decoder = true;
     if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
     Result<std::unique_ptr<Session>> opened = Session::open(f.session);
     if (tty) fmt::print(stderr, "\x1b[K");
@@ -243,6 +244,7 @@ void add_capture(CLI::App& app, Action& action) {
                  "  attnscope capture -p \"Why is the sky blue?\" --chat -n 64\n"
                  "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
                  "  attnscope capture -m bert.gguf -p \"How embedding models read it\" -n 0\n"
+                 "  attnscope capture -m t5.gguf -p \"translate English to German: The sea\" -n 32\n"
                  "Exit: 0 every frame is proven, 1 some frame is not, 2 it could not be done.");
     verb->add_option("-p,--prompt", f->prompt, "The prompt");
     verb->add_option("-f,--file", f->file, "Read the prompt from a file; -: from standard input");

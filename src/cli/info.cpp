@@ -22,7 +22,14 @@ std::string kinds_of(const Geometry& g) {
         if (l.softcap > 0) kind += fmt::format(", softcap {}", l.softcap);
         if (l.max_bias > 0) kind += ", ALiBi";
         if (!l.bias.empty()) kind += ", a bias by distance";
-        if (l.key_source == KeySource::graph) kind += ", looks both ways";
+        if (l.role == LayerRole::encoder)
+            kind += ", the encoder's: its text looks both ways";
+        else if (l.role == LayerRole::decoder)
+            kind += ", the decoder's";
+        else if (l.role == LayerRole::cross)
+            kind += ", cross attention: the decoder looks at the encoder's text";
+        else if (l.key_source == KeySource::graph)
+            kind += ", looks both ways";
         if (!l.sinks.empty()) kind += ", learned sinks";
         kinds.insert(kind);
     }
@@ -57,6 +64,7 @@ nlohmann::json layers_json(const Geometry& g) {
                           {"max_bias", l.max_bias},
                           {"sinks", !l.sinks.empty()},
                           {"mask_group", l.mask_group},
+                          {"role", layer_role_name(l.role)},
                           {"absent", l.absent}});
     }
     return layers;

@@ -99,7 +99,10 @@ int check(const std::string& name, bool json) {
                     summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
                     static_cast<long long>(summary->n_tensors));
         if (!generates) std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
-        if (!generates && summary->reads_texts) std::printf("attnscope capture -n 0 records how it reads a text\n");
+        if (summary->encoder_decoder)
+            std::printf("attnscope capture records how it reads a text and what it writes\n");
+        else if (!generates && summary->reads_texts)
+            std::printf("attnscope capture -n 0 records how it reads a text\n");
         if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");
     }
     return generates && summary->has_attention ? exit_good : exit_no;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "capture/capture.h"
+#include "engine/hidden_states.h"
 #include "engine/sampler.h"
 
 #include <attnscope/session.h>
@@ -41,7 +42,18 @@ public:
 private:
     Result<void> open_context(Entry entry);
     Result<bool> warm_up(); // false: the capture was passed by
-    Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits);
+    Result<void> decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits,
+                        capture::ModelPart part = capture::ModelPart::whole);
+    Result<void> decode_next(int32_t token) {
+        return decode({&token, 1}, FrameKind::generated, true,
+                      encodes_ ? capture::ModelPart::decoder : capture::ModelPart::whole);
+    }
+    // The text with the encoder, then the decoder's first token.
+    Result<void> encode(std::span<const int32_t> tokens);
+    int32_t decoder_start() const;
+    // Reads the prompt. False: it was stopped.
+    Result<bool> read_prompt(std::span<const int32_t> tokens, const GenerateOptions& options,
+                             const HiddenStates& hidden, TokenChooser& chooser);
     // Reads the tokens and generates. `begun`: when the first token was chosen; unchanged where it came to none.
     Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text,
                      TokenChooser& chooser, GenerateResult& result, double& begun);
@@ -56,6 +68,7 @@ private:
     int32_t n_vocab_ = 0;
     bool generates_ = true;
     bool whole_texts_ = false; // read at once: every token sees all others
+    bool encodes_ = false;     // an encoder reads the text, and a decoder writes
     ModelIdentity identity_;
     Entry entry_ = Entry::automatic;
     std::unique_ptr<capture::Capture> capture_; // null: SessionOptions::capture is off
@@ -64,6 +77,7 @@ private:
     const FrameSink* frames_ = nullptr;
     double sink_seconds_ = 0;
     int64_t n_past_ = 0;
+    int64_t n_encoded_ = 0; // of them: what the encoder read
     uint32_t seed_ = 0;
     std::optional<SamplingOptions> sampling_; // of the latest generate()
 };

@@ -72,8 +72,12 @@ Result<void> SessionImpl::load() {
     if (!summary) return summary.error();
     generates_ = summary->no_text_reason.empty();
     whole_texts_ = summary->reads_whole_texts;
-    if (!generates_ && !(options_.only_read && summary->reads_texts)) {
-        const char* hint = summary->reads_texts ? " (attnscope capture -n 0 records how it reads a text)" : "";
+    encodes_ = summary->encoder_decoder && options_.encoder_decoder && !options_.only_read;
+    if (!generates_ && !encodes_ && !(options_.only_read && summary->reads_texts)) {
+        const char* hint = summary->encoder_decoder
+                               ? " (attnscope capture records how it reads a text and what it writes)"
+                           : summary->reads_texts ? " (attnscope capture -n 0 records how it reads a text)"
+                                                  : "";
         return Error{ErrorKind::unsupported,
                      options_.model_path + " does not generate text: " + summary->no_text_reason + hint};
     }
@@ -181,7 +185,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
 // tells the geometry before the first real token.
 Result<bool> SessionImpl::warm_up() {
     const int32_t token = std::max(llama_vocab_bos(vocab_), 0);
-    Result<void> decoded = decode({&token, 1}, FrameKind::prompt, false);
+    Result<void> decoded = encodes_ ? encode({&token, 1}) : decode({&token, 1}, FrameKind::prompt, false);
     if (decoded) decoded = capture_->flush();
     if (!capture_->reached()) return false;
     if (!decoded) return decoded.error();
@@ -198,13 +202,13 @@ Result<bool> SessionImpl::warm_up() {
 
 void SessionImpl::reset() {
     llama_memory_clear(llama_get_memory(context_.get()), true);
-    n_past_ = 0;
+    n_past_ = n_encoded_ = 0;
     if (capture_) capture_->forget();
 }
 
 int64_t SessionImpl::truncate(int64_t n) {
     if (n >= n_past_) return n_past_;
-    if (n > 0) {
+    if (n > 0 && !encodes_) {
         llama_memory_t memory = llama_get_memory(context_.get());
         // A sliding window must still hold all that token n will see.
         const int64_t window = llama_model_n_swa(model_.get());

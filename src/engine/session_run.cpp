@@ -1,5 +1,4 @@
 #include "engine/engine_log.h"
-#include "engine/hidden_states.h"
 #include "engine/session_impl.h"
 #include "engine/token_probabilities.h"
 
@@ -40,7 +39,8 @@ Result<void> SessionImpl::hand_over(CapturedFrame&& frame) {
     return r;
 }
 
-Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits) {
+Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind, bool want_logits,
+                                 capture::ModelPart part) {
     // llama_batch_get_one does not write to the tokens.
     llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(tokens.data()), static_cast<int32_t>(tokens.size()));
     std::vector<int8_t> logits;
@@ -49,9 +49,14 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
         batch.logits = logits.data();
     }
     take_engine_complaint();
+    std::vector<int32_t> positions; // a decoder's begin anew
+    for (size_t i = 0; part == capture::ModelPart::decoder && i < tokens.size(); ++i)
+        positions.push_back(static_cast<int32_t>(n_past_ - n_encoded_ + static_cast<int64_t>(i)));
     std::optional<capture::Capture::Decode> capturing;
-    if (capture_) capturing.emplace(*capture_, capture::Tokens{.ids = tokens, .positions = {}, .kind = kind});
-    const bool encodes = llama_model_has_encoder(model_.get());
+    if (capture_)
+        capturing.emplace(*capture_,
+                          capture::Tokens{.ids = tokens, .positions = positions, .kind = kind, .part = part});
+    const bool encodes = llama_model_has_encoder(model_.get()) && part != capture::ModelPart::decoder;
     const int32_t status = encodes ? llama_encode(context_.get(), batch) : llama_decode(context_.get(), batch);
     const Result<void> captured = capturing ? capturing->end(status == 0) : Result<void>();
     if (status == 1) return Error{ErrorKind::engine, "the context is full; give a larger -c"};
@@ -64,9 +69,22 @@ Result<void> SessionImpl::decode(std::span<const int32_t> tokens, FrameKind kind
     return captured;
 }
 
+// As llama.cpp's tools do: a model that names no token to begin with begins with that of a text.
+int32_t SessionImpl::decoder_start() const {
+    const int32_t token = llama_model_decoder_start_token(model_.get());
+    return token >= 0 && token < n_vocab_ ? token : std::max(llama_vocab_bos(vocab_), 0);
+}
+
+Result<void> SessionImpl::encode(std::span<const int32_t> tokens) {
+    if (Result<void> r = decode(tokens, FrameKind::prompt, false, capture::ModelPart::encoder); !r) return r;
+    n_encoded_ = n_past_;
+    const int32_t first = decoder_start();
+    return decode({&first, 1}, FrameKind::prompt, true, capture::ModelPart::decoder);
+}
+
 // What only models that do not generate are asked.
 Result<void> SessionImpl::can_read(size_t n_tokens, const GenerateOptions& o) const {
-    if (!generates_ && o.n_predict != 0)
+    if (!generates_ && !encodes_ && o.n_predict != 0)
         return Error{ErrorKind::invalid_argument, "the model does not generate text; ask for 0 tokens (-n 0)"};
     if (!whole_texts_) return {};
     if (n_past_ > 0)
@@ -100,6 +118,7 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
             fmt::format("the prompt has {} tokens and the context holds {}{}; give a larger -c or a shorter prompt",
                         result.n_prompt, n_ctx(), n_past_ ? fmt::format(", {} of them in use", n_past_) : "")};
     }
+    if (encodes_) ++result.n_prompt; // what the decoder begins with
     sampling_ = o.sampling;
     Result<std::unique_ptr<TokenChooser>> chooser = TokenChooser::create(
         o.sampling, vocab_, &seed_, [stop = o.stop] { return stop && stop->load(std::memory_order_relaxed); });
@@ -132,26 +151,42 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
     return wanted;
 }
 
+Result<bool> SessionImpl::read_prompt(std::span<const int32_t> tokens, const GenerateOptions& o,
+                                      const HiddenStates& hidden, TokenChooser& chooser) {
+    const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
+    if (encodes_) {
+        if (stopped()) return false;
+        hidden.enable(true);
+        if (Result<void> r = encode(tokens); !r) return r.error();
+        chooser.read(decoder_start()); // what the decoder goes on from; the text is the encoder's
+        return true;
+    }
+    const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
+    for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
+        if (stopped()) return false;
+        n = std::min(batch, hidden.fit(tokens.size() - at));
+        const auto part = tokens.subspan(at, n);
+        hidden.enable(at + n == tokens.size());
+        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r.error();
+    }
+    for (const int32_t token : tokens) chooser.read(token);
+    return true;
+}
+
 Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text,
                               TokenChooser& chooser, GenerateResult& result, double& begun) {
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     const double start = now_seconds();
-    const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
     const HiddenStates hidden(context_.get(), o.hidden_state);
     result.finish_reason = "stopped";
-    for (size_t at = 0, n = 0; at < tokens.size(); at += n) {
-        if (stopped()) return {};
-        n = std::min(batch, hidden.fit(tokens.size() - at));
-        const auto part = tokens.subspan(at, n);
-        hidden.enable(at + n == tokens.size());
-        if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r;
-    }
-    for (const int32_t token : tokens) chooser.read(token);
+    const Result<bool> read = read_prompt(tokens, o, hidden, chooser);
+    if (!read) return read.error();
+    if (!*read) return {};
     begun = now_seconds();
     result.prompt_seconds = begun - start;
     while (o.n_predict < 0 || result.n_generated < o.n_predict) {
         if (stopped()) return {};
-        if (n_past_ >= n_ctx()) {
+        if (n_past_ - n_encoded_ >= n_ctx()) {
             result.finish_reason = "context";
             return {};
         }
@@ -173,7 +208,7 @@ Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOpt
         ++result.n_generated;
         const bool last = !go_on || result.n_generated == o.n_predict || stopped();
         if (!last || o.read_last) {
-            if (Result<void> r = decode({&token, 1}, FrameKind::generated, true); !r) return r;
+            if (Result<void> r = decode_next(token); !r) return r;
         }
         if (!go_on) return {};
     }
