@@ -234,6 +234,23 @@ Result<void> check_cycles(const GgufCheck& c) {
     return {};
 }
 
+// T5: llama.cpp's cache has a layer for each of the encoder's, and its logarithms of distances want some buckets, but not as many
+// as the 128 positions that they reach.
+Result<void> check_t5(const GgufCheck& c) {
+    if (c.arch->name != "t5" && c.arch->name != "t5encoder") return {};
+    const auto layers = c.u32("decoder_block_count", uint32_t(c.summary.n_layer), uint32_t(c.summary.n_layer));
+    if (!layers) return layers.error();
+    if (*layers == 0) return c.damaged(fmt::format("has a key {} of 0", c.key_name("decoder_block_count")));
+    constexpr uint32_t fewest = 4, most = 255;
+    const auto buckets = c.required_u32("attention.relative_buckets_count", most);
+    if (!buckets) return buckets.error();
+    if (*buckets < fewest) {
+        return c.damaged(fmt::format("has a key {} of {}; at least {} must be",
+                                     c.key_name("attention.relative_buckets_count"), *buckets, fewest));
+    }
+    return {};
+}
+
 } // namespace
 
 Error GgufCheck::damaged(const std::string& what) const {
@@ -292,6 +309,7 @@ Result<void> check_hyperparameters(GgufCheck& c) {
     if (auto r = check_heads(c); !r) return r;
     if (auto r = check_windows(c); !r) return r;
     if (auto r = check_cycles(c); !r) return r;
+    if (auto r = check_t5(c); !r) return r;
     if (auto r = check_experts(c); !r) return r;
     if (auto r = check_floats(c); !r) return r;
     if (auto r = check_rope(c); !r) return r;

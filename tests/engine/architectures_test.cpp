@@ -1,4 +1,6 @@
 // Attention of kinds that few architectures have, in models that llama.cpp itself made.
+#include "models/model_make.h"
+
 #include "support/arch_model.h"
 #include "support/engine_rows.h"
 #include "support/temp_dir.h"
@@ -91,6 +93,42 @@ INSTANTIATE_TEST_SUITE_P(Kinds, Architectures,
                              for (char& c : name) c = c == '-' ? '_' : c;
                              return name;
                          });
+
+// The generator's sparse models choose all there is; this one chooses 64 of up to 162 tokens, each for itself.
+TEST(Architectures, RowsOfTokensThatChooseWhatTheySeeAreTheEnginesOwn) {
+    const TempDir dir;
+    const std::string path = dir.file("deepseek32.gguf");
+    models::ModelShape shape;
+    shape.arch = "deepseek32";
+    ASSERT_TRUE(models::make_model(shape, path));
+    for (const Entry entry : {Entry::interposed, Entry::callback}) {
+        SCOPED_TRACE(entry == Entry::callback ? "callback" : "interposed");
+        const SessionOptions o = options(path, FlashAttention::off, entry);
+        const RowsDifference d = compare_with_engine(o, some_tokens(150), 12, [](size_t) { return true; });
+        ASSERT_EQ(d.error, "");
+        EXPECT_EQ(d.not_ok, 0);
+        EXPECT_EQ(d.tokens, 162);
+        EXPECT_LE(d.max_difference, 1e-6);
+    }
+    auto session = Session::open(options(path, FlashAttention::on, Entry::interposed));
+    ASSERT_TRUE(session) << session.error().message;
+    GenerateOptions generate;
+    generate.n_predict = 12;
+    generate.ignore_eos = true;
+    std::set<std::vector<std::pair<int64_t, int64_t>>> choices; // of layers and tokens
+    ASSERT_TRUE((*session)->generate(some_tokens(150), generate, [&](Frame&& f) -> Result<void> {
+        EXPECT_EQ(f.verdict, verdict_ok) << f.index << " " << verdict_text(f.verdict);
+        for (const Ranges& seen : f.visible) {
+            EXPECT_EQ(ranges_count(seen), std::min<int64_t>(f.index + 1, 64)) << f.index;
+            if (f.index < 64) continue;
+            std::vector<std::pair<int64_t, int64_t>> choice;
+            for (const Range& r : seen) choice.emplace_back(r.begin, r.end);
+            choices.insert(choice);
+        }
+        return {};
+    }));
+    EXPECT_GT(choices.size(), 100u);
+}
 
 // A layer that cannot be captured costs the others nothing.
 TEST(Architectures, AModelOfWhichOneLayerIsAbsentHasGoodVerdicts) {

@@ -22,6 +22,14 @@ std::optional<std::vector<float>> decode_logits(llama_model* model, const std::v
     const EngineContext context(llama_init_from_model(model, params), llama_free);
     if (!context) return std::nullopt;
     std::vector<llama_token> batch(tokens.begin(), tokens.end());
+    if (llama_model_has_encoder(model)) {
+        if (llama_encode(context.get(), llama_batch_get_one(batch.data(), int32_t(batch.size()))) != 0)
+            return std::nullopt;
+        if (!llama_model_has_decoder(model)) return std::nullopt;
+        const int32_t start = llama_model_decoder_start_token(model);
+        const bool fits = start >= 0 && start < llama_vocab_n_tokens(llama_model_get_vocab(model));
+        batch = {fits ? start : 0};
+    }
     if (llama_decode(context.get(), llama_batch_get_one(batch.data(), int32_t(batch.size()))) != 0) return std::nullopt;
     const float* logits = llama_get_logits_ith(context.get(), -1);
     if (logits == nullptr) return std::nullopt;
