@@ -3,7 +3,7 @@
 
 usage: make_recordings.py build/bin/attnscope tests/data/vN.zip
 
-Run once for each version of the format, with the last program that wrote it; the archives stay for ever, and
+Run once for each version of the format, with the last program that wrote it, and again while a version grows; the archives stay for ever, and
 tests/recording/old_versions_test.cpp opens, verifies and compares what is in them. expected.json holds, for each
 recording, its counts and a fingerprint of the rows of each token (sum over all rows of sum_j row[j] * weight(j), weight()
 as in src/attention/fingerprint.h; null: no queries kept), from the program's own export.
@@ -43,6 +43,11 @@ KINDS = {
     "flash_attention_off": ([], ["-fa", "off"]),
     "batches": ([], ["-ub", "4"]),
     "callback": ([], ["--entry", "callback"]),
+    # of version 2 alone
+    "float32_queries": ([], ["-p", "Prompts of this length are multiplied by another kernel, which keeps queries as they are.", "-fa", "on"]),
+    "encoder": (["--arch", "bert", "--kv-heads", "4"], ["-n", "0"]),
+    "encoder_and_decoder": (["--arch", "t5", "--kv-heads", "4"], []),
+    "sparse": (["--arch", "deepseek32"], []),
 }
 
 

@@ -90,5 +90,5 @@ TEST_P(OldVersions, OpenVerifyAndGiveTheSameRows) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Format, OldVersions, ::testing::Values(1),
+INSTANTIATE_TEST_SUITE_P(Format, OldVersions, ::testing::Values(1, 2),
                          [](const auto& version) { return "V" + std::to_string(version.param); });
