@@ -132,6 +132,7 @@ import os, signal, sys, threading
 import attnscope as at
 at.set_threads(1)
 run = at.open(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell is started without
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     while True:

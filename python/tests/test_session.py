@@ -236,6 +236,7 @@ def test_what_makes_no_sense(tiny, tmp_path):
 
 INTERRUPTED = """
 import attnscope as at, os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell is started without
 threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     at.capture(sys.argv[1], "a", path=sys.argv[2], n_predict=-1, n_ctx=200000, ignore_eos=True, progress=False)
