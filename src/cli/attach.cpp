@@ -75,10 +75,10 @@ int run(const Flags& f) {
     }
     if (!end->any_scheduler) {
         say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
-            "ggml cannot be "
-            "interposed (static, hidden, or another architecture), or it cleared LD_PRELOAD");
+            "ggml cannot be come between (static and stripped, loaded with RTLD_DEEPBIND, or another architecture), "
+            "or it cleared LD_PRELOAD");
     } else if (end->recorded.empty() && !f.quiet) {
-        say("nothing was captured: no text was decoded");
+        say("nothing was captured: no text was decoded, or for the reason above");
     }
     return end->exit_code;
 }

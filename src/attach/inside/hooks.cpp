@@ -244,11 +244,10 @@ void ggml_backend_tensor_memset(ggml_tensor*, uint8_t, size_t, size_t) ATTNSCOPE
 void ggml_backend_tensor_copy(const ggml_tensor*, ggml_tensor*) ATTNSCOPE_EXPORT(attnscope_copy);
 void* gguf_init_from_file(const char*, GgufParams) ATTNSCOPE_EXPORT(attnscope_gguf_init);
 void ggml_abort(const char*, int, const char*, ...) ATTNSCOPE_EXPORT(attnscope_abort);
+}
 
-// ggml loads what GGML_BACKEND_PATH names as a back end of its own, and asks it for one: there is none, but now we are here.
-__attribute__((visibility("default"))) void* ggml_backend_init() {
-    if (attach_folder().empty()) return nullptr;
-    const Replacement replacements[] = {
+std::span<const Replacement> attnscope::attach::replacements() {
+    static const Replacement all[] = {
         {"ggml_backend_sched_alloc_graph", reinterpret_cast<void*>(attnscope_alloc_graph)},
         {"ggml_backend_sched_graph_compute_async", reinterpret_cast<void*>(attnscope_compute_async)},
         {"ggml_backend_sched_graph_compute", reinterpret_cast<void*>(attnscope_compute)},
@@ -261,9 +260,5 @@ __attribute__((visibility("default"))) void* ggml_backend_init() {
         {"gguf_init_from_file", reinterpret_cast<void*>(attnscope_gguf_init)},
         {"ggml_abort", reinterpret_cast<void*>(attnscope_abort)},
     };
-    if (replace_imports(replacements) > 0) came_by("import slots");
-    // ggml unloads what gives it no back end: from now on this library stays.
-    dlopen(path_of(this_object()).c_str(), RTLD_NOW | RTLD_NODELETE);
-    return nullptr;
-}
+    return all;
 }

@@ -1,5 +1,7 @@
 #include "attach/inside/loaded.h"
 
+#include "attach/inside/call_sites.h"
+
 #include <dlfcn.h>
 #include <link.h>
 #include <unistd.h>
@@ -16,7 +18,7 @@ bool is_named(const link_map* object) {
 class Handle {
 public:
     explicit Handle(const link_map* object)
-        : handle_(is_named(object) ? dlopen(object->l_name, RTLD_LAZY | RTLD_NOLOAD) : nullptr) {}
+        : handle_(object ? dlopen(is_named(object) ? object->l_name : nullptr, RTLD_LAZY | RTLD_NOLOAD) : nullptr) {}
     ~Handle() {
         if (handle_) dlclose(handle_);
     }
@@ -52,7 +54,17 @@ std::string path_of(const link_map* object) {
     return n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string("the program");
 }
 
+bool is_exported(const char* name) {
+    const link_map* object = this_object();
+    while (object && object->l_prev) object = object->l_prev;
+    for (; object; object = object->l_next) {
+        if (object != this_object() && Handle(object).find(name)) return true;
+    }
+    return false;
+}
+
 void* find_function(link_map* caller, const char* name) {
+    if (void* own = redirected_function(caller, name)) return own;
     // This searches what the caller was linked with, however it was loaded, and never us.
     if (void* found = Handle(caller).find(name)) return found;
     void* next = dlsym(RTLD_NEXT, name);
@@ -67,7 +79,7 @@ void* find_function(link_map* caller, const char* name) {
         if (only && only != found) return nullptr; // two: which one is meant nobody can say
         only = found;
     }
-    return only;
+    return only ? only : redirected_function(nullptr, name);
 }
 
 } // namespace attnscope::attach

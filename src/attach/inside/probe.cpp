@@ -1,5 +1,6 @@
 #include "attach/inside/probe.h"
 
+#include "attach/inside/call_sites.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/no_devices.h"
 #include "attention/engine_arithmetic.h"
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <csetjmp>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <vector>
@@ -291,6 +293,35 @@ void abort_of_probe(const char* text) {
     siglongjmp(escape->to, 1);
 }
 
+namespace {
+
+// Where ggml_abort is called past us, what ggml itself calls before it ends a program ends the probe. There since 2025-07.
+class AbortCallback {
+public:
+    explicit AbortCallback(link_map* caller)
+        : set_(reinterpret_cast<Set>(find_function(caller, "ggml_set_abort_callback"))) {
+        if (set_) before_ = set_(ended);
+    }
+    ~AbortCallback() {
+        if (set_) set_(before_);
+    }
+    AbortCallback(const AbortCallback&) = delete;
+    AbortCallback& operator=(const AbortCallback&) = delete;
+    bool is_there() const { return set_ != nullptr; }
+
+private:
+    using Callback = void (*)(const char*);
+    using Set = Callback (*)(Callback);
+    static void ended(const char* text) {
+        abort_of_probe(text);
+        std::fprintf(stderr, "%s\n", text); // another thread's: ggml says it, as it would have
+    }
+    const Set set_;
+    Callback before_ = nullptr;
+};
+
+} // namespace
+
 Probed probe_ggml(link_map* caller) {
     Probed probed;
     const Functions f(caller);
@@ -304,6 +335,11 @@ Probed probe_ggml(link_map* caller) {
         return probed;
     }
     const size_t size = overhead - object_bytes;
+    const AbortCallback callback(caller);
+    if (is_redirected(caller) && !callback.is_there()) {
+        probed.refusal = "its ggml has no function ggml_set_abort_callback, without which it is not safe to ask";
+        return probed;
+    }
     Made made;
     Escape here;
     if (sigsetjmp(here.to, 0) == 0) {

@@ -1,5 +1,6 @@
 #include "attach/inside/program.h"
 
+#include "attach/inside/call_sites.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/probe.h"
 
@@ -25,6 +26,7 @@ struct Program {
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
     uint32_t n_streams = 0;
     bool told = false; // that the parent is gone
+    bool greeted = false, told_unreached = false;
 };
 
 Program& program() {
@@ -65,18 +67,37 @@ std::string connect(Program& p, link_map* caller) {
     return {};
 }
 
+bool open_outbox(Program& p) {
+    if (p.outbox) return true;
+    Result<std::unique_ptr<Outbox>> outbox = Outbox::create(attach_folder());
+    if (!outbox) {
+        std::fprintf(stderr, "attnscope: %s; nothing is captured\n", outbox.error().message.c_str());
+        state = State::off;
+        return false;
+    }
+    p.outbox = std::move(*outbox);
+    return true;
+}
+
+// Is this process the one that may speak, and does anybody listen?
+bool is_on() {
+    if (state == State::off) return false;
+    if (state == State::unknown) {
+        pid_t nobody = 0;
+        owner.compare_exchange_strong(nobody, getpid());
+        state = attach_folder().empty() ? State::off : State::on;
+        if (state == State::off) return false;
+    }
+    return owner == getpid();
+}
+
 bool captured(Program& p, link_map* caller) {
     const auto known = p.known.find(caller);
     if (known != p.known.end()) return known->second;
-    if (!p.outbox) {
-        Result<std::unique_ptr<Outbox>> outbox = Outbox::create(attach_folder());
-        if (!outbox) {
-            std::fprintf(stderr, "attnscope: %s; nothing is captured\n", outbox.error().message.c_str());
-            state = State::off;
-            return false;
-        }
-        p.outbox = std::move(*outbox);
-        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), way.load()});
+    if (!open_outbox(p)) return false;
+    if (!std::exchange(p.greeted, true)) {
+        const char* how = is_redirected(caller) ? "calls redirected" : way.load();
+        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), how});
     }
     const std::string refusal = connect(p, caller);
     if (!refusal.empty()) send(Notice{"nothing of " + path_of(caller) + " is captured: " + refusal});
@@ -86,14 +107,7 @@ bool captured(Program& p, link_map* caller) {
 } // namespace
 
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) {
-    if (state == State::off) return nullptr;
-    if (state == State::unknown) {
-        pid_t nobody = 0;
-        owner.compare_exchange_strong(nobody, getpid());
-        state = attach_folder().empty() ? State::off : State::on;
-        if (state == State::off) return nullptr;
-    }
-    if (owner != getpid()) return nullptr;
+    if (!is_on()) return nullptr;
     try {
         Program& p = program();
         const std::lock_guard lock(p.mutex);
@@ -120,6 +134,15 @@ std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end) {
 
 void came_by(const char* how) {
     way = how;
+}
+
+void not_reached(const std::string& why) {
+    if (!is_on()) return;
+    Program& p = program();
+    const std::lock_guard lock(p.mutex);
+    if (p.greeted || p.told_unreached || !open_outbox(p)) return;
+    p.told_unreached = true;
+    send(Notice{path_of(nullptr) + ": " + why});
 }
 
 void end_stream(ggml_backend_sched_t sched) {

@@ -6,6 +6,7 @@
 #include <ggml-backend.h>
 
 #include <memory>
+#include <string>
 
 struct link_map;
 
@@ -17,6 +18,8 @@ std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
 std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end);
 // How we come between, where it is not by interposition. For the parent; text that stays.
 void came_by(const char* way);
+// A model was opened by a ggml that we cannot come before. Said once.
+void not_reached(const std::string& why);
 // The scheduler is about to go.
 void end_stream(ggml_backend_sched_t sched);
 

@@ -69,7 +69,8 @@ ProgramCheck check_elf(const std::string& path, std::ifstream& file) {
     return {
         true,
         path + " is linked dynamically: the library goes into it and into what it starts, and captures where they call "
-               "ggml's scheduler through the dynamic linker"};
+               "ggml's scheduler through the dynamic linker, or one inside themselves under names that their files "
+               "still have"};
 }
 
 } // namespace

@@ -37,6 +37,7 @@ void ProgramRecorder::on(Hello&& m) {
 }
 
 void ProgramRecorder::on(Notice&& m) {
+    if (hello_.pid == 0) return say_(m.text); // it names the program itself
     say_(fmt::format("process {}: {}", hello_.pid, m.text));
 }
 

@@ -1,0 +1,29 @@
+#!/bin/sh
+# Links a host with llama.cpp inside, as programs do that are one file: COMPILER LLAMA_BUILD OUT HOST_OBJECT
+#   one.so        KoboldCPP's kind: one shared object that Python loads
+#   bsymbolic.so  the same, its calls bound inside
+#   hidden.so     the same, llama.cpp's names for nobody else; their table is left
+#   static        an executable that holds llama.cpp
+#   stripped      the same without its table of names
+# Without the object files of llama.cpp's build (libraries alone were given) there is nothing to link, and no host.
+set -eu
+compiler=$1 build=$2 out=$3 host=$4
+mkdir -p "$out"
+rm -f "$out"/*
+objects=$(find "$build/src/CMakeFiles/llama.dir" "$build/ggml/src/CMakeFiles" "$build/ggml/src/ggml-rpc/CMakeFiles" \
+    "$build/vendor/hash/CMakeFiles" -name '*.o' 2>/dev/null | sort) || true
+if [ -n "$objects" ]; then
+    printf '{ global: main; local: *; };\n' >"$out/hidden.map"
+    link() {
+        to=$1
+        shift
+        # shellcheck disable=SC2086 # a word an object
+        "$compiler" -o "$out/$to" "$host" $objects -fopenmp -pthread -ldl "$@"
+    }
+    link one.so -shared
+    link bsymbolic.so -shared -Wl,-Bsymbolic
+    link hidden.so -shared "-Wl,--version-script=$out/hidden.map"
+    link static
+    link stripped -s
+fi
+touch "$out/linked"
