@@ -73,4 +73,13 @@ TEST_F(AttachChildren, A32BitProgramIsToldFromItsHeader) {
     EXPECT_NE(answer.output.find("another kind of processor"), std::string::npos) << answer.output;
 }
 
+// musl's linker takes what LD_PRELOAD names as it takes any library, and ends the program where a name is missing.
+TEST_F(AttachChildren, OneOfMuslLives) {
+    const std::string child = dir.file("musl"), compile = "musl-gcc -o " + child + " " ATTNSCOPE_ATTACH_CHILD_SOURCE;
+    if (shell_all(compile).code != 0) GTEST_SKIP() << "no musl here (Debian: musl-tools)";
+    ASSERT_EQ(shell(child).code, 7);
+    expect_unharmed(child, "alive, secure 0\n");
+    EXPECT_NE(shell_all(program + " attach --check " + child).output.find("musl"), std::string::npos);
+}
+
 } // namespace

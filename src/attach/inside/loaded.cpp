@@ -1,5 +1,6 @@
 #include "attach/inside/loaded.h"
 
+#include "attach/inside/any_libc.h"
 #include "attach/inside/call_sites.h"
 
 #include <dlfcn.h>
@@ -37,9 +38,8 @@ private:
 
 link_map* object_of(const void* address) {
     Dl_info info;
-    void* object = nullptr;
-    if (!address || dladdr1(address, &info, &object, RTLD_DL_LINKMAP) == 0) return nullptr;
-    return static_cast<link_map*>(object);
+    link_map* object = nullptr;
+    return address && find_object(address, &info, &object) != 0 ? object : nullptr;
 }
 
 link_map* this_object() {
