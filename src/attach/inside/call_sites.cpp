@@ -208,12 +208,13 @@ size_t redirect_calls([[maybe_unused]] std::span<const Replacement> replacements
         }
         const size_t n_here = redirect(functions, replacements);
         n += n_here;
-        if (n_here == 0) {
-            const std::lock_guard lock(r.mutex);
-            r.objects.erase(object);
-        } else if (object->l_name && object->l_name[0] != '\0') {
+        if (n_here > 0 && object->l_name && object->l_name[0] != '\0')
             dlopen(object->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
-        }
+        const std::lock_guard lock(r.mutex);
+        if (n_here > 0)
+            r.objects[object]->keep_names_only();
+        else
+            r.objects.erase(object);
     }
 #endif
     return n;

@@ -140,6 +140,12 @@ std::unique_ptr<SymbolTable> SymbolTable::of(const link_map* object, std::string
     return table;
 }
 
+void SymbolTable::keep_names_only() {
+    if (file_ >= 0) close(file_);
+    file_ = -1;
+    code_ = {};
+}
+
 uintptr_t SymbolTable::function(std::string_view name) const {
     const auto found = functions_.find(name);
     return found == functions_.end() ? 0 : found->second;

@@ -29,6 +29,8 @@ public:
     const std::vector<Code>& code() const { return code_; }
     // Are the bytes there those of the file?
     bool as_in_file(uintptr_t address, size_t n_bytes) const;
+    // Only the names are needed from now on: the program gets its descriptor and its memory back.
+    void keep_names_only();
 
 private:
     struct Segment {
