@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import sys
+import time
 
 package, libraries, model, n_predict, flash, prompt = sys.argv[1:7]
 sys.path.insert(0, package)
@@ -33,11 +34,15 @@ llama = llama_cpp.Llama(model_path=model, n_ctx=512, n_threads=1, verbose=False,
 def say(text):
     tokens = llama.tokenize(text.encode(), add_bos=True)
     decoded = list(tokens)
+    begin = before = None
     for token in llama.generate(tokens, temp=0):
+        before = before or time.process_time()
+        begin = begin or time.perf_counter()
         decoded.append(token)
         if len(decoded) >= len(tokens) + int(n_predict):
             break
     print("DECODED " + json.dumps(decoded), flush=True)
+    print(f"SECONDS {time.perf_counter() - begin} {time.process_time() - before}", flush=True)
 
 
 say(prompt)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import urllib.request
 
 BEGIN = "Answer in one short sentence, please, and give no explanation. "
@@ -26,12 +27,15 @@ def ask_all(url):
                                            "cache_prompt": True, "return_tokens": True})
         decoded[i] = tokens + answer["tokens"]
 
+    begin, before = time.perf_counter(), time.process_time()
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(N_REQUESTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    seconds = f"{time.perf_counter() - begin} {time.process_time() - before}"
     if None in decoded:
         raise SystemExit("a request was not answered")
     for tokens in decoded:
         print("DECODED " + json.dumps(tokens), flush=True)
+    print(f"SECONDS {seconds}", flush=True)
