@@ -235,7 +235,8 @@ Json list_json(ViewSources& sources) {
         list.push_back({{"id", s.id},
                         {"name", s.name},
                         {"kind", s.capture ? "capture" : "recording"},
-                        {"of_server", s.of_server}});
+                        {"of_server", s.of_server},
+                        {"gone", s.gone}});
     return list;
 }
 
@@ -293,7 +294,7 @@ ViewRoutes view_routes(ViewSources& sources, bool live) {
         });
     }
     add("sources", [&sources, live](const Request&, Response& response) {
-        reply(response, {{"sources", list_json(sources)}, {"live", live}});
+        reply(response, {{"sources", list_json(sources)}, {"live", live}, {"records", live && sources.watches()}});
     });
     add("compare", [&sources](const Request& request, Response& response) {
         double progress = 0;

@@ -28,10 +28,12 @@ void ViewSources::begin() {
 std::vector<ViewSources::Named> ViewSources::list() {
     std::vector<Named> out;
     const std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < named_.size(); ++i)
-        out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture});
-    if (folder_.empty()) return out;
     std::error_code ec;
+    for (size_t i = 0; i < named_.size(); ++i) {
+        out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture, false,
+                       !std::filesystem::exists(named_[i]->path(), ec)});
+    }
+    if (folder_.empty()) return out;
     for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
         const std::string name = entry.path().filename().string();
         if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))

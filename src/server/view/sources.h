@@ -22,10 +22,12 @@ public:
     void begin();
     // Recordings in this folder, by name, as they come. Empty: none.
     void watch(const std::string& folder) { folder_ = folder; }
+    bool watches() const { return !folder_.empty(); }
     struct Named {
         std::string id, name;
         bool capture = false;
         bool of_server = false; // recorded by this server, for whichever client asked
+        bool gone = false;      // its file is no longer there; what was read of it is
     };
     std::vector<Named> list();
     // not_found: no such id. An id is never a path.

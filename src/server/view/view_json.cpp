@@ -179,14 +179,18 @@ Result<Json> recording_health(Recording& recording) {
             {{"layer", at.first}, {"head", at.second}, {"ratio", number(double(what.first))}, {"n", what.second}});
     }
     const std::string summary = fmt::format(
-        "{} of {} tokens ok, {} heads proven against the engine's own output, worst at {:.1f}% of its tolerance; {} "
-        "rows "
-        "computed again from the file{}",
-        report->n_ok, report->n_frames, report->n_witnesses, 100 * report->worst_ratio, report->n_proven_again,
+        "{} of {} tokens ok; {} witnesses (a head of a token, computed again and held against the engine's own output) "
+        "in {} of the heads, worst at {:.1f}% of its tolerance; {} rows computed again from the file{}",
+        report->n_ok, report->n_frames, report->n_witnesses, reached.size(), 100 * report->worst_ratio,
+        report->n_proven_again,
         options.file_check ? ", all checksums right" : " (checksums of a file this large: attnscope verify)");
     Json findings = Json::array();
     if (!report->absent.empty())
-        findings.push_back({{"cause", "Layers without capture"}, {"text", report->absent}, {"keep", ""}, {"fix", ""}});
+        findings.push_back({{"cause", "Layers without capture"},
+                            {"text", report->absent},
+                            {"keep", ""},
+                            {"fix", ""},
+                            {"undecided", ""}});
     const bool unsound = !report->damage.empty();
     return Json{{"good", report->good},     {"summary", unsound ? "this file is damaged" : summary},
                 {"frames", frames},         {"witnessed", witnessed},
@@ -213,11 +217,18 @@ Result<Json> capture_health(const std::string& path) {
                           {"repeat", t.layers.repeats}});
     }
     for (const Finding& f : d->findings) {
-        findings.push_back({{"cause", cause_title(f.cause)}, {"text", f.evidence}, {"keep", f.keep}, {"fix", f.fix}});
+        findings.push_back({{"cause", cause_title(f.cause)},
+                            {"text", f.evidence},
+                            {"keep", f.keep},
+                            {"fix", f.fix},
+                            {"undecided", f.undecided}});
     }
     if (!d->pattern.sentence.empty()) {
-        findings.push_back(
-            {{"cause", "Along time"}, {"text", Json::array({d->pattern.sentence})}, {"keep", ""}, {"fix", ""}});
+        findings.push_back({{"cause", "Along time"},
+                            {"text", Json::array({d->pattern.sentence})},
+                            {"keep", ""},
+                            {"fix", ""},
+                            {"undecided", ""}});
     }
     return Json{{"good", d->good()},
                 {"summary", d->conclusion},

@@ -6,12 +6,25 @@
 #include <attnscope/dump_reader.h>
 #include <attnscope/rows.h>
 
+#include <fmt/format.h>
+
 #include <filesystem>
 
 namespace attnscope::server {
 
 namespace {
 constexpr size_t most_pictures = 6; // 22 MB each at most
+
+// Why the selection holds no row: what the recording has instead.
+Error no_such_rows(const Geometry& geometry, const view::Selection& s) {
+    const auto none = [](const char* what, int32_t asked, int32_t n) {
+        return Error{ErrorKind::not_found, fmt::format("there is no {} {}; the recording has {}", what, asked, n)};
+    };
+    if (s.layer >= geometry.n_layer()) return none("layer", s.layer, geometry.n_layer());
+    if (s.head >= geometry.max_heads()) return none("head", s.head, geometry.max_heads());
+    return {ErrorKind::not_found, "no row of that layer and head exists"};
+}
+
 } // namespace
 
 Viewed::Viewed(std::string path, Kind kind) : path_(std::move(path)), kind_(kind) {
@@ -164,7 +177,7 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
         layers.push_back({l, heads});
         alibi = alibi || info.max_bias > 0;
     }
-    if (layers.empty()) return Error{ErrorKind::not_found, "that layer or head does not exist or has no rows"};
+    if (layers.empty()) return no_such_rows(geometry, s);
     std::vector<int32_t> positions;
     const Result<Frame> frame = [&]() -> Result<Frame> {
         const std::lock_guard lock(recording_mutex_);
@@ -200,7 +213,7 @@ Result<std::vector<float>> Viewed::row_of_file(int64_t token, const view::Select
         if ((s.layer < 0 || s.layer == l) && geometry.layers[static_cast<size_t>(l)].captured()) layers.push_back(l);
     }
     if (s.head >= 0) heads.push_back(s.head);
-    if (layers.empty()) return Error{ErrorKind::not_found, "that layer does not exist or has no rows"};
+    if (layers.empty()) return no_such_rows(geometry, s);
     Result<FrameRows> rows = recording_->rows(token, {layers, heads});
     if (!rows) return rows.error();
     std::vector<float> existing; // rows of heads that this layer does not have are no rows

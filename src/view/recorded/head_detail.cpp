@@ -30,7 +30,7 @@ struct HeadPart {
             const auto gap = static_cast<uint64_t>(std::abs(query - static_cast<int64_t>(j)));
             distance[std::min<size_t>(n_distance_bins - 1, size_t(std::bit_width(gap)))] += double(row[j]);
         }
-        strongest.push_back(best);
+        if (row.size() > 1) strongest.push_back(best); // the first token has nothing to choose from
         if (best_but_first.key > 0) strongest_but_first.push_back(best_but_first);
         first += double(row[0]);
         ++n;

@@ -144,9 +144,11 @@ int64_t RecordedTensors::n_rows(const Selection& s, int64_t i) const {
 
 Result<void> RecordedTensors::check(const Selection& s) const {
     if (s.layer >= geometry_.n_layer())
-        return Error{ErrorKind::invalid_argument, fmt::format("there is no layer {}", s.layer)};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("there is no layer {}; the recording has {}", s.layer, geometry_.n_layer())};
     if (s.head >= geometry_.max_heads())
-        return Error{ErrorKind::invalid_argument, fmt::format("there is no head {}", s.head)};
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("there is no head {}; the recording has {}", s.head, geometry_.max_heads())};
     if (n_rows(s) > 0) return {};
     const std::string absent = s.layer >= 0 ? geometry_.layers[static_cast<size_t>(s.layer)].absent : "";
     return Error{ErrorKind::not_found, !absent.empty()   ? fmt::format("layer {} has no rows: {}", s.layer, absent)
