@@ -73,11 +73,14 @@ async function text() {
                 assert.equal(Number(column), top[i].column, about);
                 assert.ok(prints(share, top[i].weight), `${about}: ${share} is not ${top[i].weight}`);
             });
-            // Every tint is of these: without the first position, of the rest.
+            // Every tint is of these.
             const values = JSON.parse(run(binary, ['show', a, '--json', '--values', ...words.map(String)])).values;
             const saved = await csv();
             assert.equal(saved.length, values.length);
-            saved.forEach((line, j) => near(Number(line.at(-1)), j === 0 ? 0 : values[j] / (1 - values[0]), `${about}, column ${j}`));
+            saved.forEach((line, j) => {
+                near(Number(line.at(-1)), values[j], `${about}, column ${j}`);
+                assert.deepEqual(line.slice(4, 8), ['reads', String(token), String(choice.layer ?? 'all'), String(choice.head ?? 'all')], about);
+            });
         }
         const reads = await cells('.side table.reads');
         for (const [share, column] of reads) assert.ok(prints(share, weight(token, Number(column), choice)), `${about}: ${share} of ${column}`);
@@ -103,7 +106,7 @@ async function text() {
         await page.waitForFunction((name) => document.querySelector('.side .legend')?.textContent.includes(name), { total: 'total', h2o: 'H2O', snapkv: 'SnapKV', tova: 'TOVA' }[tint]);
         await page.waitForSelector(`.text-place[data-ready="${n - 1}"]`);
         const saved = await csv();
-        for (let j = 1; j < n; ++j) near(Number(saved[j].at(-1)), of[j], `${tint}, token ${j}`);
+        for (let j = 0; j < n; ++j) near(Number(saved[j].at(-1)), of[j], `${tint}, token ${j}`);
     }
 }
 
@@ -126,7 +129,8 @@ async function heads() {
         const w = (t, j) => rows.at(t, layer, head, j);
         const skips = Array.from({ length: n }, (_, t) => w(t, 0)).reduce((x, y) => x + y, 0) > 0.5 * n;
         const from = skips ? 1 : 0;
-        const best = Array.from({ length: n }, (_, t) => Math.max(0, ...Array.from({ length: t + 1 - from }, (_, j) => w(t, j + from)))).slice(from);
+        // Of every token that had a choice: the first reads itself, whatever the head does.
+        const best = Array.from({ length: n }, (_, t) => Math.max(0, ...Array.from({ length: t + 1 - from }, (_, j) => w(t, j + from)))).slice(1);
         const strongest = await cells('.side table.strongest');
         best.slice().sort((x, y) => y - x).slice(0, strongest.length).forEach((v, i) => said(strongest[i][0], v, `the strongest of ${layer}/${head}`));
         const by_id = new Map();
@@ -136,7 +140,7 @@ async function heads() {
             all += w(t, j);
         }
         const asking = new Map();
-        best.forEach((v, i) => { if (v > 0) asking.set(ids[i + from], [...(asking.get(ids[i + from]) ?? []), v]); });
+        best.forEach((v, i) => { if (v > 0) asking.set(ids[i + 1], [...(asking.get(ids[i + 1]) ?? []), v]); });
         const lists = { keys: [...by_id.values()].map((v) => v / all), queries: [...asking.values()].map((v) => v.reduce((x, y) => x + y, 0) / v.length) };
         for (const [what, title] of [['queries', 'Queries that look hardest'], ['keys', 'Keys that are looked at most']]) {
             const printed = await page.$$eval('.side h3', (h3, name) => [...h3.find((e) => e.textContent === name).nextElementSibling.querySelectorAll('td.number')].map((e) => e.textContent), title);
@@ -168,6 +172,8 @@ async function matrix() {
             const choice = Object.entries(words).flatMap(([name, value]) => [`--${name}`, String(value)]);
             const values = JSON.parse(run(binary, ['show', a, '--json', '--values', '--token', query, ...choice])).values;
             assert.ok(prints(share, values[key] ?? 0), `${query} reads ${key}: ${share} is not ${values[key]}`);
+            const digits = Number(await page.textContent('.matrix-hover .exact')); // 9 digits tell every float apart
+            assert.equal(Math.fround(digits), Math.fround(values[key] ?? 0), `${query} reads ${key}: ${digits} is not ${values[key]}`);
         }
         assert.ok(pointed.size > 2);
     }
@@ -182,21 +188,24 @@ async function flow() {
             await page.click(`.answers .flow-span >> nth=${i}`);
             await page.waitForTimeout(200);
             await page.waitForSelector('.flow-span .share');
-            const told = await page.textContent('.controls .faint');
+            const told = await page.textContent('.controls .flow-told');
             const [begin, last] = told.match(/tokens (\d+) to (\d+)/).slice(1).map(Number);
             const from = hidden ? 1 : 0;
             const read = Array.from({ length: last + 1 }, (_, j) => mean_rows.slice(begin - 1, last).reduce((sum, row) => sum + (row[j] ?? 0), 0) / (last + 1 - begin));
             const sum = (x, y) => read.slice(Math.max(x, from), y).reduce((s, v) => s + v, 0);
-            const all = sum(0, read.length);
             const spans = await csv();
             const shares = await page.$$eval('.sources .share', (each) => each.map((e) => e.textContent));
             assert.equal(shares.length, spans.length);
             spans.forEach(([x, y, share], k) => {
-                near(Number(share), sum(Number(x), Number(y)) / all, `what ${begin} to ${last} read of ${x} to ${y}`);
+                near(Number(share), sum(Number(x), Number(y)), `what ${begin} to ${last} read of ${x} to ${y}`);
                 assert.ok(prints(shares[k], Number(share)), `${shares[k]} is not ${share}`);
             });
-            said(told.match(/: ([\d.e-]+ %) stays/)[1], sum(begin, last + 1) / all, 'what stays inside');
-            if (hidden) said(told.match(/first position ([\d.e-]+ %)/)[1], read[0], 'the first position');
+            const parts = told.match(/[\d.e-]+ %/g); // in the spans, inside, on the first position: all of it
+            said(parts[0], sum(0, begin), 'what lies in the spans');
+            said(parts[1], sum(begin, last + 1), 'what stays inside');
+            assert.equal(parts.length, hidden ? 3 : 2, told);
+            if (hidden) said(parts[2], read[0], 'the first position');
+            assert.ok(Math.abs(parts.reduce((all, part) => all + percentOf(part), 0) - 1) < 0.002, `${told}: that is not all of it`);
         }
     }
 }
@@ -225,7 +234,7 @@ async function compare() {
     const [ids, ids_b] = [(await api('tokens?r=0')).ids, (await api('tokens?r=1')).ids];
     let common = 0; // what both say: quantised keys may have led to another answer
     while (common < Math.min(n, other.n) && ids[common] === ids_b[common]) ++common;
-    assert.match(await page.textContent('.controls'), new RegExp(`${common} tokens`));
+    assert.match(await page.textContent('.controls'), common < Math.max(n, other.n) ? new RegExp(`The same up to token ${common - 1} \\(${common} tokens\\)`) : new RegExp(`${common} tokens, the same`));
     const table = await page.$$eval('.differences tbody tr', (all) => all.map((tr) => [...tr.children].map((td) => td.textContent)));
     const saved = await csv();
     assert.equal(table.length, pairs.length);

@@ -2,12 +2,12 @@
 //   node view.test.mjs ATTNSCOPE MADE_RECORDING [PART,PART]
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync, openSync, writeSync, closeSync, copyFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { startAttnscope } from './serve.mjs';
-import { capture, matrixReady, openPage, percentOf, prints, run, startBrowser, startView, textReady } from './viewer.mjs';
+import { capture, matrixReady, openPage, percentOf, prints, question, run, startBrowser, startView, textReady } from './viewer.mjs';
 
 const [binary, made] = process.argv.slice(2);
 const work = mkdtempSync(join(tmpdir(), 'view-'));
@@ -56,6 +56,18 @@ async function onARecording() {
             await page.waitForTimeout(300);
             fine(page, tint);
         }
+        // A list that was chosen from gives the keys back; Escape takes them from one that has them, and "?" is none of its own.
+        const list = '.controls label:has-text("Tint") select';
+        const has_keys = () => page.evaluate(() => document.activeElement?.tagName === 'SELECT');
+        await page.focus(list);
+        await page.keyboard.press('?');
+        assert.ok(await page.isVisible('.help kbd'), '"?" does nothing in a list');
+        await page.keyboard.press('Escape');
+        assert.equal(await has_keys(), false, 'Escape does not leave a list');
+        await page.keyboard.press('Escape');
+        await page.focus(list);
+        await page.selectOption(list, 'h2o');
+        assert.equal(await has_keys(), false, 'a list keeps the keys');
         assert.ok(await page.$$eval('.tok.struck', (all) => all.length) > 5, 'a budget of a half drops nothing');
 
         await page.keyboard.press('2');
@@ -97,6 +109,37 @@ async function onARecording() {
         }
         for (const press of ['+', '+', 'ArrowRight', '0', 'x']) await page.keyboard.press(press);
         await matrixReady(page);
+        // Without a pointer: Tab reaches the picture, arrows go from cell to cell, the weight is told.
+        await page.mouse.move(600, 2);
+        await page.focus('.matrix-main canvas >> nth=0');
+        await page.evaluate(() => document.activeElement.blur()); // from where Tab goes on
+        await page.keyboard.press('Shift+Tab');
+        await page.keyboard.press('Tab');
+        assert.ok(await page.$eval('.matrix-main canvas', (canvas) => canvas.matches(':focus')), 'Tab does not reach the picture');
+        const at_cell = async () => {
+            await page.waitForFunction(() => /%/.test(document.querySelector('.matrix-hover output')?.textContent ?? ''), null, { timeout: 10000 });
+            return (await page.textContent('.matrix-hover')).match(/query (\d+) .* reads key (\d+)/s).slice(1).map(Number);
+        };
+        const cell = await at_cell();
+        for (const press of ['ArrowUp', 'Shift+ArrowLeft', 'ArrowLeft', 'ArrowRight', 'ArrowLeft']) await page.keyboard.press(press);
+        await page.waitForTimeout(100);
+        assert.deepEqual(await at_cell(), [cell[0] - 1, cell[1] - 11]);
+        const words = new URLSearchParams(new URL(page.url()).hash.slice(1));
+        const row = JSON.parse(run(binary, ['show', a, '--json', '--values', '--token', String(cell[0] - 1), '--layer', words.get('layer'), '--head', words.get('head') ?? '0'])).values;
+        assert.equal(Math.fround(Number(await page.textContent('.matrix-hover .exact'))), Math.fround(row[cell[1] - 11]));
+        await page.keyboard.press('?');
+        const arrows = await page.$$eval('.help div', (all) => all.map((d) => [d.querySelector('dt').textContent, d.querySelector('dd').textContent]).filter(([keys]) => keys.includes('←')));
+        assert.deepEqual(arrows.map(([, says]) => says), ['10 tokens back', 'key before, on the picture (Tab goes there)', '10 further, on the picture', 'all to the left, elsewhere'], JSON.stringify(arrows));
+        await page.keyboard.press('Escape');
+        // Next to nothing looks like nothing on light paper, and the legend says so.
+        for (const theme of ['light', 'dark']) {
+            await page.evaluate((t) => { location.hash = location.hash.replace(/&theme=\w+/, '') + `&theme=${t}`; }, theme);
+            await page.waitForFunction((t) => document.documentElement.dataset.theme === t, theme);
+            await page.waitForTimeout(100);
+            const low = await page.$eval('.legend canvas', (canvas) => [...canvas.getContext('2d').getImageData(0, 0, 1, 1).data.slice(0, 3)]);
+            assert.ok(theme === 'light' ? Math.min(...low) >= 250 : Math.max(...low) < 100, `${theme}: the lowest is ${low}`);
+            assert.match(await page.textContent('.legend figcaption'), /not seen/);
+        }
         fine(page, 'matrix');
 
         await page.keyboard.press('4');
@@ -134,6 +177,13 @@ async function onARecording() {
         assert.equal(await phone.evaluate(() => document.documentElement.dataset.theme), 'dark');
         assert.equal(await phone.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, 'the page is wider than a phone');
         assert.match(await phone.textContent('.side'), /token 20 /);
+        assert.ok(await phone.isVisible('header label:has-text("Theme") select'), 'a phone has no theme');
+        await phone.evaluate(() => { location.hash = 'view=nothing'; });
+        await phone.click('.note.odd .close');
+        assert.equal(await phone.$('.note'), null);
+        await phone.evaluate(() => { location.hash = 'view=flow'; });
+        await phone.waitForSelector('.flow-span .share');
+        assert.ok(await phone.isVisible('.flow-main .narrow'), 'nothing says why there are no ribbons');
         fine(phone, 'phone');
         await phone.context().close();
 
@@ -183,6 +233,17 @@ async function slowAnswers() {
         const after = await stands();
         assert.equal(after.token, before.token - 10);
         agree(after);
+        // Nor do colours stand under a heading that is not theirs.
+        await page.route('**/api/scores*', async (route) => { await new Promise((r) => setTimeout(r, 1500)); await route.continue(); });
+        await page.selectOption('.controls label:has-text("Tint") select', 'total');
+        await page.waitForSelector('.text-place[data-stale]', { timeout: 1000 });
+        assert.match(await page.textContent('.side .computing'), /computing total over the generation/);
+        assert.equal(await page.$('.side .legend'), null);
+        const ground = (at) => page.$eval(`.tok >> nth=${at}`, (tok) => getComputedStyle(tok).backgroundColor);
+        assert.equal(await ground(30), 'rgba(0, 0, 0, 0)', 'old colours stay');
+        await page.waitForSelector('.side .legend', { timeout: 10000 });
+        assert.equal(await page.$('[data-stale], .computing'), null);
+        assert.notEqual(await ground(30), 'rgba(0, 0, 0, 0)');
         fine(page, 'slow answers');
         await page.context().close();
     } finally {
@@ -233,15 +294,22 @@ async function passedBy() {
 async function saved() {
     const server = await startView(binary, [a, b]);
     try {
-        for (const [view, there] of [['text', '.text-place[data-ready]:not([data-ready=""])'], ['heads', 'table.strongest tr'], ['matrix', '.matrix-foot'],
-            ['flow', '.flow-span .share'], ['health', '.verdict.good'], ['compare', '.differences td']]) {
+        for (const [view, there, csv, png] of [
+            ['text', '.text-place[data-ready]:not([data-ready=""])', /^a\.attn-token-\d+-mean\./],
+            ['text&token=20&layer=18&head=6', '.text-place[data-ready="20"]', /^a\.attn-token-20-layer-18-head-6\./],
+            ['text&token=20&tint=readers&layer=2&reduce=max', '.side table.readers td.number', /^a\.attn-token-20-readers-layer-2-max\./],
+            ['heads', 'table.strongest tr', /^a\.attn-heads\./, /^a\.attn-heads-previous-first-entropy\./],
+            ['matrix&token=30&layer=4', '.matrix-foot', /^a\.attn-token-30-layer-4-mean\./, /^a\.attn-matrix-layer-4-mean\./],
+            ['flow&span=70-75&head=1', '.flow-span .share', /^a\.attn-flow-of-70-75-head-1-mean\./], ['health', '.verdict.good', /^a\.attn-health\./],
+            ['compare', '.differences td', /^a\.attn-against-b\.attn-heads\./, /^a\.attn-against-b\.attn\./]]) {
             const page = await openPage(browser, `${server.url}#view=${view}`);
             await page.waitForSelector(there, { timeout: 60000 });
-            if (view === 'matrix') await matrixReady(page);
+            if (view.startsWith('matrix')) await matrixReady(page);
             await page.waitForTimeout(300);
             for (const [key, kind] of [['c', 'csv'], ['p', 'png']]) {
                 const [file] = await Promise.all([page.waitForEvent('download'), page.keyboard.press(key)]);
                 assert.match(file.suggestedFilename(), new RegExp(`\\.${kind}$`), `${view}: ${file.suggestedFilename()}`);
+                assert.match(file.suggestedFilename(), kind === 'csv' ? csv : png ?? csv, view);
                 const bytes = readFileSync(await file.path());
                 if (kind === 'csv') assert.ok(bytes.toString().split('\r\n').length > 4, `${view}: ${bytes}`);
                 else {
@@ -367,6 +435,12 @@ async function oddLinks() {
         'view=matrix&camera=-1e300,0,1e5', 'view=matrix&camera=,,', 'view=matrix&layer=77', 'view=matrix&map=warm', 'view=flow&span=5-5', 'view=flow&span=0-1', 'view=flow&span=9-2',
         'view=flow&span=1-99999999999999999999', 'view=flow&span=<img src=x onerror=attacked=1>', 'tint=__proto__', 'tint=h2o&budget=NaN', 'tint=tova&budget=-5', 'tint=snapkv&budget=1e9',
         'view=compare&other=<script>', 'view=compare&other=0&source=0', 'source=../../etc/passwd', 'theme=<x>', 'reduce=median', '%', '%E0%A4%A', '&&&===', '#'.repeat(50), `token=${'9'.repeat(9000)}`];
+    const said = {
+        'view=nothing': /“nothing” is no view/, 'view=live': /nothing writes here/, 'token=99999999': /no token 99999999; this recording has tokens 0 to \d+: the last/,
+        'layer=999': /no layer 999; this recording has layers 0 to 29: layer 29/, 'layer=2&head=999': /no head 999; this recording has heads 0 to 8/,
+        'layer=1.5': /“1.5” is no layer/, 'view=flow&span=9-2': /“9-2” is no span.*: 2 to 8 is shown/, 'view=flow&span=<img src=x onerror=attacked=1>': /is no span/,
+        'source=../../etc/passwd': /no recording “..\/..\/etc\/passwd”/, 'reduce=median': /“median” is no way to reduce rows/, [`token=${'9'.repeat(9000)}`]: /“9{40}…” is no token/,
+    };
     try {
         const page = await openPage(browser, server.url);
         await textReady(page);
@@ -379,11 +453,13 @@ async function oddLinks() {
             await page.waitForFunction(() => document.querySelector('main > *, main .failure')?.textContent.trim().length > 0, null, { timeout: 20000 });
             await page.waitForTimeout(150);
             assert.equal(await page.evaluate(() => window.attacked), undefined, words);
+            if (said[words]) assert.match(await page.textContent('.note.odd'), said[words], words);
+            if (/camera|^%|^&|^theme/.test(words) && !words.includes('<')) assert.equal(await page.$('.note.odd'), null, words);
             fine(page, words);
             for (const key of ['1', 'a', 'End']) await page.keyboard.press(key);
             await page.evaluate(() => { location.hash = ''; });
             await page.waitForSelector(`.text-place[data-ready="${last}"]`, { timeout: 20000 });
-            assert.equal(await page.$('.failure'), null, `${words}: it does not go away`);
+            assert.equal(await page.$('.failure, .note.odd'), null, `${words}: it does not go away`);
         }
         // A link that is followed right after a key, whose place in the address is still to be written.
         await page.evaluate(async () => {
@@ -511,6 +587,16 @@ async function live() {
     const server = await startAttnscope(binary);
     try {
         const page = await openPage(browser, `${server.url}/view/`);
+        // Without a recording there is nothing that the other views could show: they say so.
+        await page.waitForSelector('.live-form textarea', { timeout: 20000 });
+        for (const view of ['Text', 'Heads', 'Matrix', 'Flow', 'Health']) {
+            const tab = page.locator(`nav button:has-text("${view}")`);
+            assert.ok(await tab.isDisabled(), view);
+            assert.match(await tab.getAttribute('title'), /of recordings: attnscope view FILE, or attnscope serve --record DIR/);
+        }
+        assert.match(await page.textContent('.note'), /of recordings: attnscope view FILE/);
+        await page.keyboard.press('2');
+        assert.ok(await page.isVisible('.live-form'));
         await page.fill('.live-form textarea', 'The treasure is buried under the old oak tree. Where is the treasure buried?');
         await page.fill('.live-form label:has-text("Tokens") input', '12');
         await page.click('.live-form button[type=submit]');
@@ -571,6 +657,35 @@ async function liveForMany() {
         }
         const read_once = weights[0].length - 1; // the newest row is one shorter than the text
         assert.ok(weights[0][read_once] > 0 && Math.abs(weights[1][read_once] / weights[0][read_once] - 1) < 1e-6, `${weights.map((w) => w[read_once])}`);
+        // What was written here opens in the other views, and nobody is told that it is somebody's.
+        await page.click('nav button:has-text("Text")');
+        await textReady(page);
+        assert.match(await page.textContent('.pane-text'), /capital of France\?[^]*assistant/);
+        assert.equal(await page.$('.note.whose'), null);
+        await page.keyboard.press('5');
+        await page.waitForSelector('.verdict.good', { timeout: 60000 });
+        // One that is stopped is recorded as well.
+        await page.click('nav button:has-text("Live")');
+        const write = async (text) => {
+            await page.fill('.live-form textarea', text);
+            await page.fill('.live-form label:has-text("Tokens") input', '900');
+            await page.click('.live-form button[type=submit]');
+            await page.waitForFunction(() => Number(document.querySelector('.text-place').dataset.tokens) > 5, null, { timeout: 60000 });
+        };
+        await write('Tell me a long story about a lighthouse.');
+        await page.click('.live-form button:has-text("Stop")');
+        await page.waitForFunction(() => /ended: stopped; recorded as \S+\.attn/.test(document.querySelector('.controls').textContent), null, { timeout: 20000 });
+        // A page that is loaded again in the middle says what became of the answer; and that the model writes for somebody else.
+        await write('Tell me a long story about a windmill.');
+        await page.reload();
+        await page.waitForSelector('.note:has-text("loaded again while an answer was being written")', { timeout: 20000 });
+        const elsewhere = new AbortController();
+        const answer = fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: elsewhere.signal,
+            body: JSON.stringify({ prompt: 'A long story:', max_tokens: 900, ignore_eos: true }) }).catch(() => undefined);
+        await page.waitForSelector('.note.busy:has-text("writing for somebody")', { timeout: 20000 });
+        elsewhere.abort();
+        await answer;
+        await page.waitForSelector('.note.busy', { state: 'detached', timeout: 20000 });
         const name = await page.$eval('header label:has-text("Recording") select', (select) => [...select.options].at(-1).value);
         await page.selectOption('header label:has-text("Recording") select', name);
         await page.waitForSelector('.note.whose');
@@ -640,10 +755,27 @@ async function somebodyElses() {
     const each = layers * heads * width;
     values.copyWithin(31 * each, 30 * each, 31 * each); // a token that was read twice
     values.fill(NaN, 35 * each, 36 * each);             // and one that is nothing
-    const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${n}, ${layers}, ${heads}, ${width}), }`;
-    const padded = header.padEnd(118 - 1) + '\n';
-    const npy = join(work, 'theirs.npy');
-    writeFileSync(npy, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), Buffer.from([118, 0]), Buffer.from(padded, 'latin1'), Buffer.from(values.buffer)]));
+    const saved_as = (name, of) => {
+        const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${n}, ${layers}, ${heads}, ${width}), }`;
+        const padded = header.padEnd(118 - 1) + '\n';
+        const npy = join(work, name);
+        writeFileSync(npy, Buffer.concat([Buffer.from('\x93NUMPY\x01\x00', 'latin1'), Buffer.from([118, 0]), Buffer.from(padded, 'latin1'), Buffer.from(of.buffer)]));
+        return npy;
+    };
+    const npy = saved_as('theirs.npy', values);
+    // What `diagnose` leaves undecided is said here, too.
+    const scores = saved_as('scores.npy', Float32Array.from(values, () => 20 * random() - 12));
+    const undecided = JSON.parse(spawnSync(binary, ['diagnose', scores, '--json'], { encoding: 'utf8' }).stdout).findings.map((f) => f.undecided).filter((text) => text !== '');
+    assert.ok(undecided.length > 0);
+    const of_scores = await startView(binary, [scores]);
+    try {
+        const page = await openPage(browser, of_scores.url);
+        await page.waitForSelector('.verdict.bad', { timeout: 60000 });
+        assert.deepEqual(await page.$$eval('.undecided bdi', (all) => all.map((e) => e.textContent)), undecided);
+        await page.context().close();
+    } finally {
+        await of_scores.stop();
+    }
     const server = await startView(binary, [npy]);
     try {
         const page = await openPage(browser, server.url);
@@ -656,6 +788,102 @@ async function somebodyElses() {
         await page.mouse.move(box.x + 62 + ((box.width - 72) * 35.5) / n, box.y + 80);
         await page.waitForSelector('.health-body p:has-text("token 35")', { timeout: 5000 });
         fine(page, 'a capture of somebody else\'s');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// Two answers that part: said from where on, and what lies behind it is not tinted.
+async function parting() {
+    const other = join(work, 'parted.attn');
+    run(binary, ['capture', '-m', 'smollm2', '--chat', '--temp', '1.5', '--seed', '7', '-n', '24', '-p', question, '--force', '-o', other]);
+    const server = await startView(binary, [a, other]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        const ids = await page.evaluate(async () => Promise.all([0, 1].map(async (r) => (await (await fetch(`api/tokens?r=${r}`)).json()).ids)));
+        let common = 0;
+        while (common < ids[0].length && ids[0][common] === ids[1][common]) ++common;
+        assert.ok(common > 5 && common < ids[0].length - 2, `${common} of ${ids[0].length} tokens are the same`);
+        await page.keyboard.press('6');
+        await page.waitForSelector('.differences td', { timeout: 60000 });
+        assert.match(await page.textContent('.controls'), new RegExp(`The same up to token ${common - 1} .*; from there they part`));
+        await page.waitForFunction((last) => new URLSearchParams(location.hash.slice(1)).get('token') === String(last), common - 1, { timeout: 5000 });
+        await page.waitForFunction(() => [...document.querySelectorAll('.tok')].some((t) => t.style.backgroundColor !== ''), null, { timeout: 10000 });
+        const apart = await page.$$eval('.tok.apart', (all) => all.map((t) => t.style.backgroundColor));
+        assert.ok(apart.length >= ids[0].length + ids[1].length - 2 * common - 8 && apart.every((ground) => ground === ''), `${apart}`);
+        // The whole line of a head is its button.
+        const line = page.locator('.differences tbody tr >> nth=2');
+        const [layer, head] = await line.locator('td').allTextContents();
+        await line.locator('td').first().click();
+        await page.waitForFunction(([l, h]) => { const words = new URLSearchParams(location.hash.slice(1)); return words.get('layer') === l && words.get('head') === h; }, [layer, head], { timeout: 5000 });
+        fine(page, 'two answers that part');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// A token whose space ended the line above: its mark and its lines are at the word.
+async function wrapped() {
+    const server = await startView(binary, [a]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        let at = -1;
+        for (let width = 900; width > 500 && at < 0; width -= 37) {
+            await page.setViewportSize({ width, height: 800 });
+            at = await page.$$eval('.tok', (all) => all.findIndex((t) => /^ \w/.test(t.textContent) && t.getClientRects().length === 2));
+        }
+        assert.ok(at > 0, 'no token lies in two lines');
+        await page.evaluate(() => {
+            window.starts = [];
+            const { moveTo } = CanvasRenderingContext2D.prototype;
+            CanvasRenderingContext2D.prototype.moveTo = function (x, y) { if (this.canvas.className === 'pane-lines') window.starts.push([x, y]); return moveTo.call(this, x, y); };
+        });
+        await page.click(`.tok >> nth=${at}`);
+        await page.mouse.move(2, 2);
+        await page.waitForSelector('.tok.selected > .core', { timeout: 10000 });
+        await page.waitForSelector('.side table.readers td.number', { timeout: 20000 });
+        const { outlined, starts, box } = await page.evaluate(() => {
+            const tok = document.querySelector('.tok.selected');
+            const core = tok.querySelector('.core');
+            const place = document.querySelector('.text-place').getBoundingClientRect();
+            const r = core.getBoundingClientRect();
+            return { outlined: [getComputedStyle(tok).outlineStyle, getComputedStyle(core).outlineStyle, core.getClientRects().length], starts: window.starts,
+                box: { left: r.left - place.left, right: r.right - place.left, top: r.top - place.top } };
+        });
+        assert.deepEqual(outlined, ['none', 'solid', 1]);
+        assert.ok(starts.some(([x, y]) => x > box.left - 8 && x < box.right + 8 && Math.abs(y - box.top) < 6), `${JSON.stringify(starts)} do not begin at ${JSON.stringify(box)}`);
+        const text = await page.textContent('.pane-text');
+        await page.keyboard.press('ArrowRight');
+        await page.waitForFunction(() => !document.querySelector('.tok:not(.selected) .core'));
+        assert.equal(await page.textContent('.pane-text'), text);
+        fine(page, 'a token in two lines');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
+// Its file is deleted while somebody looks: the page says so, and what was read stays.
+async function gone() {
+    const path = join(work, 'gone.attn');
+    copyFileSync(a, path);
+    const server = await startView(binary, [path]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        await page.waitForSelector('.side table.readers td.number', { timeout: 20000 });
+        const last = Number(await page.getAttribute('.text-place', 'data-ready'));
+        rmSync(path);
+        await page.waitForSelector('.note.gone:has-text("The file is gone; what was read of it stays.")', { timeout: 15000 });
+        await page.keyboard.press('ArrowLeft');
+        await page.waitForSelector(`.text-place[data-ready="${last - 1}"]`, { timeout: 20000 });
+        await page.click('.note.gone .close');
+        assert.equal(await page.$('.note.gone'), null);
+        fine(page, 'a file that is gone');
         await page.context().close();
     } finally {
         await server.stop();
@@ -759,7 +987,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();

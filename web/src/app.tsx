@@ -1,15 +1,15 @@
 // The frame around the views: which recording, which view, help, theme, saving.
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { open, open_ahead, use_loaded } from './data';
 import type { Opened } from './data';
 import { all_keys, listen, signs, use_keys } from './keys';
 import type { Key } from './keys';
-import { Choice, Failure, Waiting, is_dark } from './parts';
+import { Choice, Failure, Note, Waiting, is_dark } from './parts';
 import { picture_of } from './picture';
 import { find, is_whole_page, place } from './place';
 import { save_png, saves } from './save';
-import { store, use_state } from './state';
-import type { Theme, ViewName } from './state';
+import { store, use_odd, use_state } from './state';
+import type { State, Theme, ViewName } from './state';
 import type { Source, Transport } from './transport/transport';
 import { CompareView } from './views/compare';
 import { FlowView } from './views/flow';
@@ -32,7 +32,43 @@ export function App({ transport }: { transport: Transport }) {
     }), [transport]);
     if (sources.error) return <Shell transport={transport} sources={[]}><Failure message={sources.error} /></Shell>;
     if (!sources.value) return <Shell transport={transport} sources={[]}><Waiting what="Opening" /></Shell>;
-    return <Main transport={transport} sources={sources.value} />;
+    return <Main transport={transport} first={sources.value} />;
+}
+
+// What there is to look at, looked for again while somebody looks: recordings of a server come, files go.
+function use_sources(transport: Transport, first: Source[]): [Source[], () => Promise<void>] {
+    const [sources, set] = useState(first);
+    const latest = useRef(first);
+    const look = async () => {
+        const now = await transport.sources().catch(() => latest.current); // told by whatever is asked next
+        const lost = latest.current.filter((s) => s.id === store.get().source && !now.some((n) => n.id === s.id)).map((s) => ({ ...s, gone: true }));
+        const next = [...now, ...lost];
+        if (JSON.stringify(next) === JSON.stringify(latest.current)) return;
+        latest.current = next;
+        set(next);
+    };
+    useEffect(() => {
+        if (transport.kind !== 'server') return;
+        const timer = setInterval(() => document.hidden || void look(), 5000);
+        return () => clearInterval(timer);
+    }, [transport]);
+    return [sources, look];
+}
+
+// What this page had written and recorded: nobody need be told whose that is.
+const own = new Set<string>();
+
+// What the last link wants and this recording does not have; with what is nearest to it.
+function beyond(opened: Opened, state: State): { change: Partial<State>; sentence: string } | undefined {
+    const { n } = opened;
+    const [n_layer, n_head] = [opened.info.layers.length, opened.info.n_heads];
+    const none = (what: string, asked: number, count: number, nearest: string) =>
+        `there is no ${what} ${asked}; this recording has ${what}s 0 to ${count - 1}: ${nearest} is shown`;
+    if (n > 0 && state.token >= n) return { change: { token: -1 }, sentence: none('token', state.token, n, 'the last') };
+    if (n > 0 && state.token < -n) return { change: { token: 0 }, sentence: none('token', state.token, n, 'the first') };
+    if (state.layer >= n_layer) return { change: { layer: n_layer - 1 }, sentence: none('layer', state.layer, n_layer, `layer ${n_layer - 1}`) };
+    if (state.head >= n_head) return { change: { head: n_head - 1 }, sentence: none('head', state.head, n_head, `head ${n_head - 1}`) };
+    return undefined;
 }
 
 // On a server that writes for many, nobody's recording is shown unless it was chosen.
@@ -40,16 +76,19 @@ function chosen(sources: Source[], id: string): Source | undefined {
     return sources.find((s) => s.id === id) ?? sources.find((s) => !s.of_server);
 }
 
-function Main({ transport, sources }: { transport: Transport; sources: Source[] }) {
+function Main({ transport, first }: { transport: Transport; first: Source[] }) {
     const state = use_state();
+    const [sources, look] = use_sources(transport, first);
     const source = chosen(sources, state.source);
     const wanted = source?.kind === 'recording' ? source.id : '';
     const [grown, set_grown] = useState(0);
     const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted, grown]);
-    const other = sources.find((s) => s.id === state.other) ?? sources.find((s) => s.kind === 'recording' && s.id !== source?.id);
+    const other = sources.find((s) => s.id === state.other && s.id !== source?.id) ?? sources.find((s) => s.kind === 'recording' && s.id !== source?.id);
     const live_only = !source && transport.can('live');
     // What lies there may be a capture of somebody else's: of that only its health can be told.
-    const view: ViewName = live_only ? 'live' : source?.kind === 'capture' && state.view !== 'live' ? 'health' : state.view;
+    const several = sources.filter((s) => s.kind === 'recording').length > 1;
+    const wants: ViewName = (state.view === 'live' && !transport.can('live')) || (state.view === 'compare' && !several) ? 'text' : state.view;
+    const view: ViewName = live_only ? 'live' : source?.kind === 'capture' && wants !== 'live' ? 'health' : wants;
     // What was opened before may still be there while the next one is read.
     const ready = opened.value && opened.value.id === wanted ? opened.value : undefined;
 
@@ -64,15 +103,29 @@ function Main({ transport, sources }: { transport: Transport; sources: Source[] 
         }, 2000);
         return () => clearInterval(timer);
     }, [ready]);
+    const odd = ready && beyond(ready, state);
+    useLayoutEffect(() => {
+        if (state.source !== '' && !source?.gone && !sources.some((s) => s.id === state.source))
+            store.mend({ source: '' }, `there is no recording “${state.source.slice(0, 40)}” here`);
+        else if (state.view === 'live' && !transport.can('live')) store.mend({ view: 'text' }, 'nothing writes here: Live is of attnscope serve');
+        else if (state.view === 'compare' && !live_only && !several) store.mend({ view: 'text' }, 'Compare needs a second recording');
+        else if (odd) store.mend(odd.change, odd.sentence);
+    }, [state, sources, odd]);
+    const recorded = async (name: string) => {
+        own.add(name);
+        await look();
+        if (store.get().view === 'live') store.set({ source: name, token: -1, layer: -1, head: -1, span: '', camera: '' });
+    };
     useEffect(() => {
         if (is_whole_page()) document.title = source ? `${source.name} – attnscope` : 'attnscope';
     }, [source?.name]);
     let body;
-    if (view === 'live') body = <LiveView transport={transport} />;
+    if (view === 'live') body = <LiveView transport={transport} recorded={recorded} />;
     else if (!source) body = <Failure message="There is no recording to show yet." />;
     else if (view === 'health') body = <HealthView transport={transport} source={source} opened={ready} />;
     else if (opened.error) body = <><Failure message={opened.error} /><HealthView transport={transport} source={source} /></>;
     else if (!ready) body = <Waiting what="Reading the recording" />;
+    else if (odd) body = <Waiting what="Reading the recording" />; // the next moment shows the nearest
     else if (ready.n === 0) body = <Failure message="This recording holds no tokens yet." />;
     else if (view === 'text') body = <TextView key={ready.id} opened={ready} />;
     else if (view === 'heads') body = <HeadsView opened={ready} />;
@@ -86,13 +139,14 @@ function Shell({ transport, sources, source, opened, view, children }: {
     transport: Transport; sources: Source[]; source?: Source; opened?: Opened; view?: ViewName; children: any;
 }) {
     const state = use_state();
+    const odd = use_odd();
     const [help, set_help] = useState(false);
     const before = useRef(view);
     if (before.current !== view) { // what another view offered is not what is shown
         before.current = view;
         saves.now = {};
     }
-    const save_picture = () => save_png(`${source?.name ?? 'attnscope'}-${view ?? 'page'}`, picture_of(find('main')!));
+    const save_picture = () => save_png(saves.now.name ?? `${source?.name ?? 'attnscope'}-${view ?? 'page'}`, picture_of(find('main')!));
     useEffect(listen, []);
     useEffect(() => {
         place().dataset.theme = is_dark() ? 'dark' : 'light';
@@ -105,6 +159,12 @@ function Shell({ transport, sources, source, opened, view, children }: {
     }, []);
     const available = views.filter(([name]) => (name !== 'live' || transport.can('live')) &&
         (name !== 'compare' || (transport.can('compare') && sources.filter((s) => s.kind === 'recording').length > 1)));
+    // Why a view cannot be opened; undefined: it can.
+    const shut = (name: ViewName): string | undefined => {
+        if (name === 'live') return undefined;
+        if (!source && transport.can('live')) return of_recordings(transport);
+        return source?.kind === 'capture' && name !== 'health' ? 'a capture by another program: only its health can be told' : undefined;
+    };
     const n = opened?.n ?? 0;
     const n_layer = opened?.info.layers.length ?? 0;
     const n_head = opened?.info.n_heads ?? 0;
@@ -115,7 +175,8 @@ function Shell({ transport, sources, source, opened, view, children }: {
     const keys: Key[] = [
         { keys: ['?'], says: 'this list', run: () => set_help((h) => !h) },
         { keys: ['Escape'], says: 'close this list', run: () => set_help(false) },
-        ...available.map(([name, text], i): Key => ({ keys: [String(i + 1)], says: text, run: () => store.set({ view: name }) })),
+        ...available.map(([name, text], i): Key => ({ keys: [String(i + 1)], says: text, run: () => store.set({ view: name }) }))
+            .filter((_, i) => shut(available[i][0]) === undefined),
         { keys: ['ArrowRight', 'j'], says: 'next token', run: () => step(1) },
         { keys: ['ArrowLeft', 'k'], says: 'token before', run: () => step(-1) },
         { keys: ['Shift+ArrowRight', 'Shift+J'], says: '10 tokens on', run: () => step(10) },
@@ -147,7 +208,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
                 <nav aria-label="Views">
                     {available.map(([name, text]) => (
                         <button key={name} type="button" aria-current={view === name ? 'page' : undefined}
-                            disabled={source?.kind === 'capture' && name !== 'health' && name !== 'live'}
+                            disabled={shut(name) !== undefined} title={shut(name)}
                             onClick={() => store.set({ view: name })}>{text}</button>
                     ))}
                 </nav>
@@ -159,8 +220,12 @@ function Shell({ transport, sources, source, opened, view, children }: {
                     <button type="button" onClick={() => set_help(!help)} aria-expanded={help} title="keys (?)">?</button>
                 </span>
             </header>
-            {source?.of_server && view !== 'live' && <p class="note whose" role="status">Recorded by this server for the client that asked; the text is
-                that client's, not necessarily yours.</p>}
+            {odd.length > 0 && <div class="note odd" role="status"><p>The link: {odd.join('; ')}.</p>
+                <button type="button" class="close" aria-label="dismiss" onClick={() => store.put_away_odd()}>×</button></div>}
+            {!source && transport.can('live') && <Note of="live">{of_recordings(transport)}</Note>}
+            {source?.gone && view !== 'live' && <Note class="gone" of={`gone ${source.id}`}>The file is gone; what was read of it stays.</Note>}
+            {source?.of_server && !own.has(source.id) && view !== 'live' && <Note class="whose" of={`whose ${source.id}`}>Recorded by this server for
+                the client that asked; the text is that client's, not necessarily yours.</Note>}
             {opened && view !== 'live' && <Notes opened={opened} />}
             <main data-view={view}>{children}</main>
             {help && <Help close={() => set_help(false)} />}
@@ -168,17 +233,22 @@ function Shell({ transport, sources, source, opened, view, children }: {
     );
 }
 
+function of_recordings(transport: Transport): string {
+    return 'Text, Heads, Matrix, Flow and Health are of recordings: ' + (transport.can('record')
+        ? 'they open when an answer was written and recorded, or when a recording of the list is chosen.' : 'attnscope view FILE, or attnscope serve --record DIR.');
+}
+
 function Notes({ opened }: { opened: Opened }) {
     const { info } = opened;
     const absent = info.layers.filter((l) => l.absent);
     return (
         <>
-            {!info.complete && <p class="note" role="status">This recording was not closed: it is still being written, or its writer died.
-                What is here (<span class="n-tokens">{info.n_tokens}</span> tokens) is whole; what comes is added.</p>}
-            {info.notice && <p class="note" role="status">{info.notice}</p>}
-            {info.weights && <p class="note">{info.weights}</p>}
-            {absent.length > 0 && <p class="note">{absent.length === 1 ? 'One layer has' : `${absent.length} layers have`} no rows: <bdi>{absent[0].absent}</bdi>
-                {' '}(layer{absent.length === 1 ? '' : 's'} {absent.map((l) => l.layer).join(', ')}).</p>}
+            {!info.complete && <Note of={`open ${opened.id}`}>This recording was not closed: it is still being written, or its writer died.
+                What is here (<span class="n-tokens">{info.n_tokens}</span> tokens) is whole; what comes is added.</Note>}
+            {info.notice && <Note of={`${opened.id} ${info.notice}`}>{info.notice}</Note>}
+            {info.weights && <Note of={`${opened.id} ${info.weights}`}>{info.weights}</Note>}
+            {absent.length > 0 && <Note of={`absent ${opened.id}`}>{absent.length === 1 ? 'One layer has' : `${absent.length} layers have`} no rows: <bdi>{absent[0].absent}</bdi>
+                {' '}(layer{absent.length === 1 ? '' : 's'} {absent.map((l) => l.layer).join(', ')}).</Note>}
         </>
     );
 }
@@ -192,7 +262,7 @@ function Help({ close }: { close: () => void }) {
                     <h2>{group}</h2>
                     <dl>
                         {keys.map((key) => (
-                            <div key={key.says}>
+                            <div key={key.keys.join()}>
                                 <dt>{key.keys.map((k) => <kbd key={k}>{signs[k] ?? k.replace('Shift+', '⇧')}</kbd>)}</dt>
                                 <dd>{key.says}</dd>
                             </div>

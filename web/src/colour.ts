@@ -1,20 +1,21 @@
-// Colour maps that stay in order for colour-blind readers: one hue, or viridis and cividis, with rising lightness. Anchors
-// are ColorBrewer's YlOrBr and Blues and Matplotlib's maps; between anchors, linear in sRGB.
+// Colour maps that stay in order for colour-blind readers: one hue, or viridis and cividis, with lightness that goes one way. Anchors
+// are ColorBrewer's YlOrBr and Blues and Matplotlib's maps; between anchors, linear in sRGB. On light paper viridis and cividis end in
+// white, so that next to nothing looks like nothing: their light ends are mixed with it (75%, 45%, 15%).
 
 export type MapName = 'warm' | 'cool' | 'viridis' | 'cividis' | 'grey';
 
 const light: Record<MapName, string[]> = {
     warm: ['#ffffff', '#fff7bc', '#fee391', '#fec44f', '#fe9929', '#ec7014', '#cc4c02', '#8c2d04'],
     cool: ['#ffffff', '#deebf7', '#c6dbef', '#9ecae1', '#6baed6', '#4292c6', '#2171b5', '#08459b'],
-    viridis: ['#fde725', '#a0da39', '#4ac16d', '#1fa187', '#277f8e', '#365c8d', '#46327e', '#440154'],
-    cividis: ['#fee838', '#d3c164', '#a69d75', '#7d7c78', '#575d6d', '#35456c', '#0d3268', '#00224e'],
+    viridis: ['#ffffff', '#e7f6ce', '#9cddaf', '#41af99', '#277f8e', '#365c8d', '#46327e', '#440154'],
+    cividis: ['#ffffff', '#f4f0d9', '#cec9b3', '#91908c', '#575d6d', '#35456c', '#0d3268', '#00224e'],
     grey: ['#ffffff', '#d9d9d9', '#969696', '#525252', '#000000'],
 };
 const dark: Record<MapName, string[]> = {
     warm: ['#14161a', '#3d2410', '#6b3308', '#a34a06', '#d96f10', '#fe9929', '#fec44f', '#fff3b0'],
     cool: ['#14161a', '#10263f', '#124272', '#1c64a6', '#3a8bcb', '#6baed6', '#9ecae1', '#e3f0fb'],
-    viridis: [...light.viridis].reverse(),
-    cividis: [...light.cividis].reverse(),
+    viridis: ['#440154', '#46327e', '#365c8d', '#277f8e', '#1fa187', '#4ac16d', '#a0da39', '#fde725'],
+    cividis: ['#00224e', '#0d3268', '#35456c', '#575d6d', '#7d7c78', '#a69d75', '#d3c164', '#fee838'],
     grey: ['#14161a', '#404040', '#808080', '#c0c0c0', '#ffffff'],
 };
 
@@ -76,6 +77,11 @@ export function shade(weight: number, scale: Scale): number {
 }
 export function unshade(at: number, scale: Scale): number {
     return scale.log ? scale.largest * 10 ** ((at - 1) * scale.decades) : scale.largest * at;
+}
+
+// As `attnscope show --values` prints a weight: enough digits to tell any two apart.
+export function exact(weight: number): string {
+    return Number.isFinite(weight) ? String(Number(weight.toPrecision(9))) : '–';
 }
 
 export function percent(weight: number): string {

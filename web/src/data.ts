@@ -1,5 +1,5 @@
 // A recording as the views see it: opened once, its texts decoded, its rows remembered while they are of use.
-import { useLayoutEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { runs_of } from './text/pieces';
 import type { Run } from './text/pieces';
 import { unwanted } from './transport/transport';
@@ -178,13 +178,28 @@ export function use_loaded<T>(ask: () => Promise<T> | undefined | null, inputs: 
     return { ...state, fresh };
 }
 
-// Weights as they are coloured: without the first position and renormalised, if so chosen.
-export function shown(weights: Float32Array, hide_first: boolean, first_column = 0): Float32Array {
-    if (!hide_first || first_column > 0 || weights.length < 2) return weights;
-    const rest = 1 - weights[0];
-    const out = new Float32Array(weights.length);
-    for (let j = 1; j < weights.length; ++j) out[j] = rest > 0 ? weights[j] / rest : 0;
+// Weights as they are coloured: without the first position, if so chosen. Colours are relative to the largest that is left; numbers stay
+// the weights themselves.
+export function shown(weights: Float32Array, hide_first: boolean): Float32Array {
+    if (!hide_first || weights.length < 2) return weights;
+    const out = weights.slice();
+    out[0] = 0;
     return out;
+}
+
+// Whether colours that are on screen are of another question than the one under which they stand, and that for so long that a person
+// sees it. `of` names what they would show, `there` says whether that is what they show.
+export function use_stale(of: string, there: boolean): boolean {
+    const painted = useRef('');
+    if (there) painted.current = of;
+    const behind = painted.current !== '' && painted.current !== of;
+    const [late, set_late] = useState(false);
+    useEffect(() => {
+        if (!behind) return set_late(false);
+        const timer = setTimeout(() => set_late(true), 120);
+        return () => clearTimeout(timer);
+    }, [behind]);
+    return behind && late;
 }
 
 export function top(weights: Float32Array, k: number, from = 0): number[] {

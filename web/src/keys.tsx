@@ -6,6 +6,7 @@ export interface Key {
     keys: string[];      // as KeyboardEvent.key; "Shift+x" for the other meaning of x
     says: string;
     run: () => void;
+    when?: () => boolean; // only then; otherwise the key means what it means elsewhere
 }
 
 const groups = new Map<string, Key[]>();
@@ -19,8 +20,16 @@ export function use_keys(group: string, keys: Key[]) {
     });
 }
 
+// As they count now: a key that a view takes for itself is not listed with its other meaning.
 export function all_keys(): [string, Key[]][] {
-    return [...groups];
+    const taken = new Set<string>();
+    const out: [string, Key[]][] = [];
+    for (const [group, keys] of [...groups].reverse()) {
+        const left = keys.map((key) => ({ ...key, keys: key.keys.filter((k) => !taken.has(k)) })).filter((key) => key.keys.length > 0);
+        for (const key of keys) if (!key.when) key.keys.forEach((k) => taken.add(k));
+        if (left.length > 0) out.push([group, left]);
+    }
+    return out.reverse();
 }
 
 function typing(target: EventTarget | undefined): boolean {
@@ -31,11 +40,16 @@ function typing(target: EventTarget | undefined): boolean {
 export function listen(): () => void {
     const heard = (event: KeyboardEvent) => {
         const target = event.composedPath()[0]; // inside a shadow tree, too
-        if (event.ctrlKey || event.metaKey || event.altKey || typing(target)) return;
+        if (event.ctrlKey || event.metaKey || event.altKey) return;
+        if (typing(target)) {
+            const field = target as HTMLElement;
+            if (event.key === 'Escape') leave(field);
+            if (event.key !== '?' || !field.matches('select')) return; // which knows no "?"
+        }
         if ((target as HTMLElement)?.matches?.('input[type=range]') && event.key.startsWith('Arrow')) return;
         const shifted = `Shift+${event.key}`;
         for (const [, keys] of [...groups].reverse()) {
-            const of = (name: string) => keys.find((k) => k.keys.includes(name));
+            const of = (name: string) => keys.find((k) => k.keys.includes(name) && (!k.when || k.when()));
             const key = (event.shiftKey ? of(shifted) : undefined) ?? of(event.key);
             if (!key) continue;
             event.preventDefault();
@@ -51,6 +65,13 @@ export function listen(): () => void {
     return () => by.removeEventListener('keydown', heard as (event: Event) => void);
 }
 
+// Keys count again, and the next Tab goes on from there.
+export function leave(field: HTMLElement) {
+    field.blur();
+    if (!is_whole_page()) place().focus({ preventScroll: true });
+}
+
 export const signs: Record<string, string> = {
-    ArrowLeft: '←', ArrowRight: '→', ArrowUp: '↑', ArrowDown: '↓', 'Shift+ArrowLeft': '⇧←', 'Shift+ArrowRight': '⇧→', Escape: 'Esc', Home: 'Home', End: 'End',
+    ArrowLeft: '←', ArrowRight: '→', ArrowUp: '↑', ArrowDown: '↓', 'Shift+ArrowLeft': '⇧←', 'Shift+ArrowRight': '⇧→',
+    'Shift+ArrowUp': '⇧↑', 'Shift+ArrowDown': '⇧↓', Escape: 'Esc', Home: 'Home', End: 'End',
 };

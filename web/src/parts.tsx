@@ -1,8 +1,9 @@
 // Small pieces that several views share.
-import { useEffect, useRef } from 'preact/hooks';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import type { ComponentChildren } from 'preact';
 import { lut, percent, unshade } from './colour';
 import type { MapName, Scale } from './colour';
+import { leave } from './keys';
 import { place } from './place';
 import { store, use_state } from './state';
 
@@ -37,9 +38,15 @@ export function Legend({ map, scale, what, number = percent }: { map: MapName; s
 export function Choice<T extends string>({ label, value, options, change }: {
     label: string; value: T; options: readonly (readonly [T, string])[]; change: (value: T) => void;
 }) {
+    // Who chose with the pointer goes on by keys, of which a list takes most; who chooses with the arrows is still at it.
+    const by_arrows = useRef(false);
     return (
         <label class="control">{label}
-            <select value={value} onChange={(event) => change(event.currentTarget.value as T)}>
+            <select value={value} onKeyDown={() => { by_arrows.current = true; }} onKeyUp={() => { by_arrows.current = false; }}
+                onChange={(event) => {
+                    change(event.currentTarget.value as T);
+                    if (!by_arrows.current) leave(event.currentTarget);
+                }}>
                 {options.map(([name, text]) => <option key={name} value={name}>{text}</option>)}
             </select>
         </label>
@@ -67,6 +74,16 @@ export function RowsChooser({ n_layer, n_head }: { n_layer: number; n_head: numb
             <Choice label="Rows" value={state.reduce} options={[['mean', 'mean'], ['max', 'maximum']]}
                 change={(v) => store.set({ reduce: v })} />
         </>
+    );
+}
+
+// Something to know, which whoever has read it can put away. `children` that change come back.
+export function Note({ children, class: name, role = 'status', of }: { children: ComponentChildren; class?: string; role?: 'status' | 'alert'; of: string }) {
+    const [read, set_read] = useState('');
+    if (read === of) return null;
+    return (
+        <div class={`note ${name ?? ''}`} role={role}><p>{children}</p>
+            <button type="button" class="close" aria-label="dismiss" onClick={() => set_read(of)}>×</button></div>
     );
 }
 

@@ -1,4 +1,5 @@
 // What is shown, as a file: CSV of numbers, PNG of pictures. Nothing is sent anywhere.
+import type { Selection } from './transport/transport';
 
 function download(name: string, blob: Blob) {
     const link = document.createElement('a');
@@ -24,8 +25,18 @@ export function save_png(name: string, canvas: HTMLCanvasElement) {
     canvas.toBlob((blob) => blob && download(`${name}.png`, blob), 'image/png');
 }
 
+// Which rows: as part of a file's name, and as fields of its lines.
+export function rows_name(s: Selection): string {
+    return [...(s.layer >= 0 ? [`layer-${s.layer}`] : []), ...(s.head >= 0 ? [`head-${s.head}`] : []), ...(s.layer >= 0 && s.head >= 0 ? [] : [s.reduce])].join('-');
+}
+export const rows_header = ['layer', 'head', 'reduce'];
+export function rows_fields(s: Selection): (string | number)[] {
+    return [s.layer >= 0 ? s.layer : 'all', s.head >= 0 ? s.head : 'all', s.layer >= 0 && s.head >= 0 ? '' : s.reduce];
+}
+
 // What a view offers to save; the shell's buttons and keys call it, and make pictures themselves.
 export interface Saves {
     csv?: () => void;
+    name?: string; // of the picture, without its ending
 }
 export const saves: { now: Saves } = { now: {} };

@@ -36,6 +36,7 @@ const start: State = {
     theme: 'auto',
 };
 
+const what_of: Record<string, string> = { x: 'metric', y: 'metric', c: 'metric', reduce: 'way to reduce rows', map: 'colour map' };
 const metrics = metric_names as readonly string[];
 const allowed: Partial<Record<keyof State, readonly string[]>> = {
     x: metrics, y: metrics, c: metrics, view: ['text', 'heads', 'matrix', 'flow', 'health', 'live', 'compare'],
@@ -53,20 +54,25 @@ function number_of(name: string, text: string): number | undefined {
 }
 
 // Anything may stand in a link: what does not fit is left as it was.
-export function parse(hash: string): State {
-    return { ...start, ...parse_words(hash) };
+export function parse(hash: string, odd?: (sentence: string) => void): State {
+    return { ...start, ...parse_words(hash, odd) };
 }
 
-// Only what is said.
-export function parse_words(hash: string): Partial<State> {
+// Only what is said. `odd` is told, in a sentence each, what was said and means nothing.
+export function parse_words(hash: string, odd: (sentence: string) => void = () => undefined): Partial<State> {
     const words = new URLSearchParams(hash.replace(/^#/, ''));
     const state: any = {};
+    const nothing = (name: string, text: string) => odd(`“${text.length > 40 ? text.slice(0, 40) + '…' : text}” is no ${what_of[name] ?? name}`);
     for (const [name, otherwise] of Object.entries(start)) {
         const text = words.get(name);
         if (text === null) continue;
         if (typeof otherwise === 'boolean') state[name] = text === '1';
-        else if (typeof otherwise === 'number') state[name] = number_of(name, text) ?? otherwise;
-        else if (!allowed[name as keyof State] || allowed[name as keyof State]!.includes(text)) state[name] = text.slice(0, 200);
+        else if (typeof otherwise === 'number') {
+            const number = number_of(name, text);
+            if (number === undefined) nothing(name, text);
+            state[name] = number ?? otherwise;
+        } else if (!allowed[name as keyof State] || allowed[name as keyof State]!.includes(text)) state[name] = text.slice(0, 200);
+        else nothing(name, text);
     }
     return state;
 }
@@ -90,9 +96,12 @@ class Store {
     // The address of the page says what is shown, from now on. Not of a page that is somebody else's.
     follow_address() {
         this.in_address = true;
-        this.state = parse(location.hash);
+        this.state = parse(location.hash, this.find_odd);
         window.addEventListener('hashchange', () => {
-            const next = parse(location.hash);
+            const before = this.odd;
+            this.odd = [];
+            const next = parse(location.hash, this.find_odd);
+            if (before.join() !== this.odd.join()) this.tell();
             if (format(next) === format(this.state)) return;
             this.state = next;
             this.tell();
@@ -101,10 +110,28 @@ class Store {
     get(): State {
         return this.state;
     }
+    // What the last link said and means nothing, in sentences.
+    odd: string[] = [];
+    private find_odd = (sentence: string) => {
+        this.odd = [...this.odd, sentence];
+    };
+    // Shows the nearest that there is, and says why.
+    mend(change: Partial<State>, sentence: string) {
+        this.find_odd(sentence);
+        this.state = { ...this.state, ...change };
+        clearTimeout(this.timer);
+        if (this.in_address) history.replaceState(null, '', format(this.state)); // no step to come back to
+        this.tell();
+    }
+    put_away_odd() {
+        this.odd = [];
+        this.tell();
+    }
     // A new view is a step of the browser's history; anything less replaces the address.
     set(change: Partial<State>) {
         const step = change.view !== undefined && change.view !== this.state.view;
         this.state = { ...this.state, ...change };
+        this.odd = []; // whoever goes on has read it
         clearTimeout(this.timer);
         if (!this.in_address) return this.tell();
         if (step) history.pushState(null, '', format(this.state));
@@ -131,4 +158,10 @@ export function use_state(): State {
     const [state, set] = useState(store.get());
     useEffect(() => store.subscribe(() => set(store.get())), []);
     return state;
+}
+
+export function use_odd(): string[] {
+    const [odd, set] = useState(store.odd);
+    useEffect(() => store.subscribe(() => set(store.odd)), []);
+    return odd;
 }

@@ -41,6 +41,7 @@ export interface Painting {
     shades: Float32Array; // 0..1 a token
     lut: Lut;
     kept?: Uint8Array;    // 0: struck through
+    apart?: number;       // tokens from here on are faint: they do not belong to what is shown
     title: (token: number) => string;
 }
 
@@ -49,6 +50,28 @@ export interface Line {
     to: number;
     strength: number; // 0..1
     colour: string;
+}
+
+// Of a token that lies in two lines, the space that ended the line and the word that begins the next, the word.
+function widest(span?: HTMLElement): DOMRect | undefined {
+    return [...(span?.getClientRects() ?? [])].reduce<DOMRect | undefined>((most, rect) => (most && most.width >= rect.width ? most : rect), undefined);
+}
+
+// The mark goes around the word, not around a space before it, which may be left behind in the line above.
+function mark_core(span: HTMLElement) {
+    const text = span.firstChild as Text | null;
+    const spaces = text?.data?.match(/^\s+/)?.[0].length ?? 0;
+    if (!text || spaces === 0 || spaces === text.data.length) return;
+    const core = document.createElement('span');
+    core.className = 'core';
+    core.append(text.splitText(spaces));
+    span.append(core);
+}
+function unmark_core(span: HTMLElement) {
+    const core = span.querySelector('.core');
+    if (!core) return;
+    core.replaceWith(...core.childNodes);
+    span.normalize();
 }
 
 export class TextPane {
@@ -231,13 +254,15 @@ export class TextPane {
                 }
                 const at = Math.round(255 * most);
                 const [ground, ink] = at > 0 ? [p.lut.css[at], p.lut.ink[at]] : ['', ''];
-                const look = `${ground}${ink}${struck}`;
+                const apart = p.apart !== undefined && run.first >= p.apart;
+                const look = `${ground}${ink}${struck}${apart}`;
                 if (this.looks[r] === look) continue;
                 this.looks[r] = look;
                 const span = this.spans[r]!;
                 span.style.backgroundColor = ground;
                 span.style.color = ink;
                 span.classList.toggle('struck', struck);
+                span.classList.toggle('apart', apart);
             }
         }
     }
@@ -257,12 +282,16 @@ export class TextPane {
     }
 
     mark(token: number, scroll: boolean) {
-        for (const span of this.marked) span.classList.remove('selected');
+        for (const span of this.marked) {
+            span.classList.remove('selected');
+            unmark_core(span);
+        }
         const block = this.blocks[this.block_of[this.run_of[token]]];
         if (block) this.fill(block);
         const span = this.spans[this.run_of[token]];
         this.marked = span ? [span] : [];
         span?.classList.add('selected');
+        if (span) mark_core(span);
         if (span && scroll) this.bring(span);
     }
 
@@ -290,7 +319,7 @@ export class TextPane {
             const r = this.run_of[token];
             const block = this.blocks[this.block_of[r]];
             if (!block) return undefined;
-            const rect = this.spans[r]?.getClientRects()[0];
+            const rect = widest(this.spans[r]);
             if (rect) return { x: rect.left + rect.width / 2 - box.left, y: rect.top + rect.height / 2 - box.top, h: rect.height };
             const all = block.element.getBoundingClientRect(); // out of sight: about there
             return { x: all.left + all.width / 2 - box.left, y: all.top + (all.height * (r - block.first)) / (block.last - block.first) - box.top, h: 0 };

@@ -3,7 +3,7 @@
 import { bytes_of_base64 } from './base64';
 import { TransportError, metric_names, unwanted } from './transport';
 import type {
-    Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Source, Tile, Told, Tokens,
+    Ability, Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Source, Tile, Told, Tokens,
     Transport,
 } from './transport';
 
@@ -19,13 +19,18 @@ function with_selection(query: Query, s: Selection): Query {
 export abstract class ApiTransport implements Transport {
     abstract readonly kind: 'server' | 'widget';
     protected has_live = false;
+    protected has_records = false;
 
     // The answer to what the server's /view/api/PATH?WORDS answers, refusals included.
     protected abstract ask(path: string, words: URLSearchParams): Promise<Response>;
     abstract generate(request: Generation, signal: AbortSignal): AsyncIterable<LiveEvent>;
+    async stop(_name: string): Promise<void> {}
+    async busy(): Promise<boolean | undefined> {
+        return undefined;
+    }
 
-    can(what: 'live' | 'compare' | 'rollout'): boolean {
-        return what !== 'live' || this.has_live;
+    can(what: Ability): boolean {
+        return what === 'live' ? this.has_live : what === 'record' ? this.has_records : true;
     }
     private async get(path: string, query: Query): Promise<Response> {
         const words = new URLSearchParams();
@@ -53,6 +58,7 @@ export abstract class ApiTransport implements Transport {
     async sources(): Promise<Source[]> {
         const body = await this.json('sources', {});
         this.has_live = body.live === true;
+        this.has_records = body.records === true;
         return body.sources;
     }
     async info(id: string): Promise<Info> {

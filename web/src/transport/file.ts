@@ -168,6 +168,10 @@ export class FileTransport implements Transport {
     async *generate(): AsyncIterable<LiveEvent> {
         throw new TransportError('An exported file has no model.');
     }
+    async stop(): Promise<void> {}
+    async busy(): Promise<undefined> {
+        return undefined;
+    }
 }
 
 // SnapKV's mean over 5 neighbours, zeros beyond the ends.

@@ -43,7 +43,8 @@ export class HttpTransport extends ApiTransport {
         yield { type: 'prompt', pieces: tokenized.tokens.map((t: any) => ({ id: t.token_id, text: t.text })) };
         const answer = await this.post('/api/extra/generate/stream', {
             input_ids: tokenized.token_ids, max_length: request.max_tokens, temperature: request.temperature,
-            output_attentions: 'aggregated', attention: { reduce: 'mean', flow: 'lossless' },
+            output_attentions: 'aggregated', attention: { reduce: 'mean', flow: 'lossless' }, genkey: request.name,
+            ...(request.record ? { record: true } : {}),
         }, signal);
         for await (const event of events_of(answer)) {
             if (event.type === 'token') {
@@ -51,10 +52,25 @@ export class HttpTransport extends ApiTransport {
                 yield { type: 'token', token: event.token.token_id, text: event.token.text, row: new Float32Array(data.buffer),
                     verdict: event.attention.verdict };
             } else if (event.type === 'done') {
-                yield { type: 'done', finish: event.finish_reason };
+                yield { type: 'done', finish: event.finish_reason, recording: event.recording };
             } else if (event.type === 'error') {
                 throw new TransportError(String(event.error?.msg ?? event.error));
             }
+        }
+    }
+
+    async stop(name: string): Promise<void> {
+        await this.post('/api/extra/abort', { genkey: name });
+    }
+
+    async busy(): Promise<boolean | undefined> {
+        try {
+            const answer = await fetch('/api/extra/perf', { headers: this.headers(), cache: 'no-store' });
+            if (!answer.ok) return undefined;
+            const { idle, queue } = await answer.json();
+            return idle === 0 || queue > 0;
+        } catch {
+            return undefined;
         }
     }
 }

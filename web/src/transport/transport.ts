@@ -10,6 +10,7 @@ export interface Source {
     name: string;
     kind: SourceKind;
     of_server?: boolean; // recorded by the server, for whichever client asked
+    gone?: boolean;      // its file is no longer there
 }
 
 export interface Layer {
@@ -111,7 +112,7 @@ export interface Health {
     frames: HealthFrame[];               // of a recording
     witnessed: { layer: number; head: number; ratio: number; n: number }[];
     capture: CaptureFrame[];             // of somebody else's capture
-    findings: { cause: string; text: string[]; keep: string; fix: string }[];
+    findings: { cause: string; text: string[]; keep: string; fix: string; undecided?: string }[];
     damage: string;
 }
 
@@ -127,6 +128,8 @@ export interface Generation {
     chat: boolean;
     max_tokens: number;
     temperature: number;
+    record: boolean;      // only where the transport can
+    name: string;         // by which stop() finds it
 }
 export interface LiveEvent {
     type: 'prompt' | 'token' | 'done';
@@ -135,6 +138,7 @@ export interface LiveEvent {
     row?: Float32Array;   // what the query that chose this token read
     verdict?: string;
     finish?: string;
+    recording?: string;   // the source that holds this answer, once it is done
     pieces?: { id: number; text: string }[]; // of the prompt
 }
 
@@ -142,10 +146,12 @@ export interface LiveEvent {
 export type Told = (fraction: number) => boolean | void;
 export const unwanted = 'nobody waits for this any more';
 
+export type Ability = 'live' | 'record' | 'compare' | 'rollout';
+
 export interface Transport {
     readonly kind: 'server' | 'file' | 'widget';
     // False: needs a computation that this transport has nobody for (an exported file has no live view).
-    can(what: 'live' | 'compare' | 'rollout'): boolean;
+    can(what: Ability): boolean;
     sources(): Promise<Source[]>;
     info(id: string): Promise<Info>;
     tokens(id: string): Promise<Tokens>;
@@ -163,6 +169,9 @@ export interface Transport {
     flow(id: string, selection: Selection, begin: number, end: number, rollout: boolean): Promise<Float32Array>;
     compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference>;
     generate(request: Generation, signal: AbortSignal): AsyncIterable<LiveEvent>;
+    stop(name: string): Promise<void>; // a generation, which then ends in order: its recording is closed
+    // Whether the model writes, for whomever; undefined: nobody knows.
+    busy(): Promise<boolean | undefined>;
 }
 
 // A refusal with a sentence for the reader.

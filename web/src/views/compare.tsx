@@ -1,7 +1,7 @@
 // Two recordings of the same tokens side by side: which heads differ, and what the selected token reads in each.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { lut, percent, shade, text_decades } from '../colour';
-import { largest, open, shown, use_loaded } from '../data';
+import { exact, lut, percent, shade, text_decades } from '../colour';
+import { largest, open, shown, use_loaded, use_stale } from '../data';
 import type { Opened } from '../data';
 import { Choice, Failure, Waiting, is_dark } from '../parts';
 import { save_csv, saves } from '../save';
@@ -16,10 +16,16 @@ export function CompareView({ opened, other, sources }: { opened: Opened; other?
     const second = use_loaded(() => other && other.id !== opened.id ? open(opened.transport, other.id) : undefined, [opened, other?.id]);
     const b = second.value && second.value.id === other?.id ? second.value : undefined;
     const difference = use_loaded(() => b ? opened.transport.compare(opened.id, b.id, set_fraction) : undefined, [opened, b]);
-    const d = difference.value;
+    const d = difference.fresh ? difference.value : undefined;
+    const common = d?.n_tokens ?? Infinity;
+    const part = b !== undefined && (common < opened.n || common < b.n);
+    useEffect(() => { // of what both say something is shown first
+        if (d && opened.token(store.get().token) >= d.n_tokens) store.set({ token: d.n_tokens - 1 });
+    }, [d]);
     const order = d ? Array.from(d.distance, (_, i) => i).filter((i) => Number.isFinite(d.distance[i])).sort((i, j) => d.distance[j] - d.distance[i]) : [];
     saves.now = {
-        csv: () => d && save_csv(`${opened.info.name}-${b!.info.name}`, ['layer', 'head', 'distance'],
+        name: `${opened.info.name}-against-${b?.info.name ?? ''}`,
+        csv: () => d && save_csv(`${opened.info.name}-against-${b!.info.name}-heads`, ['layer', 'head', 'distance'],
             order.map((i) => [Math.floor(i / d.n_head), i % d.n_head, d.distance[i]])),
     };
     return (
@@ -27,7 +33,7 @@ export function CompareView({ opened, other, sources }: { opened: Opened; other?
             <div class="controls">
                 <Choice label="Against" value={other?.id ?? ''} options={sources.filter((s) => s.kind === 'recording' && s.id !== opened.id).map((s) => [s.id, s.name] as const)}
                     change={(id) => store.set({ other: id })} />
-                {d && <span class="faint">{d.n_tokens} tokens; distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over tokens</span>}
+                {d && <span class="faint">{part ? `The same up to token ${common - 1} (${common} tokens); from there they part.` : `${common} tokens, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
             </div>
             {(second.error || difference.error) && <Failure message={(second.error ?? difference.error)!} />}
             {!d && !difference.error && <Waiting what="Comparing every row" fraction={fraction} />}
@@ -36,22 +42,23 @@ export function CompareView({ opened, other, sources }: { opened: Opened; other?
                     {d && <table class="differences">
                         <thead><tr><th>layer</th><th>head</th><th>distance</th></tr></thead>
                         <tbody>{order.map((i) => (
-                            <tr key={i}>
+                            <tr key={i} class={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head ? 'chosen' : ''}
+                                onClick={() => store.set({ layer: Math.floor(i / d.n_head), head: i % d.n_head })}>
                                 <td class="number">{Math.floor(i / d.n_head)}</td><td class="number">{i % d.n_head}</td>
-                                <td class="number"><button type="button" aria-pressed={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head}
-                                    onClick={() => store.set({ layer: Math.floor(i / d.n_head), head: i % d.n_head })}>{percent(d.distance[i])}</button></td>
+                                <td class="number"><button type="button" aria-pressed={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head}>{percent(d.distance[i])}</button></td>
                             </tr>
                         ))}</tbody>
                     </table>}
                 </div>
-                <Side opened={opened} />
-                {b ? <Side opened={b} /> : <div />}
+                <Side opened={opened} common={common} />
+                {b ? <Side opened={b} common={common} /> : <div />}
             </div>
         </div>
     );
 }
 
-function Side({ opened }: { opened: Opened }) {
+// Tokens from `common` on are of this recording alone: no tint, faint.
+function Side({ opened, common }: { opened: Opened; common: number }) {
     const state = use_state();
     const place = useRef<HTMLDivElement>(null);
     const pane = useRef<TextPane>();
@@ -65,20 +72,23 @@ function Side({ opened }: { opened: Opened }) {
             if (place.current) place.current.textContent = '';
         };
     }, [opened]);
+    const stale = use_stale(`${state.layer}/${state.head}/${state.reduce}`, row.fresh);
     useEffect(() => {
         if (!row.value) return;
         const w = shown(row.value, state.hide_first);
         const scale = { largest: largest(w), log: state.log, decades: text_decades };
         const shades = new Float32Array(opened.n);
-        for (let j = 0; j < w.length && j < opened.n; ++j) shades[j] = shade(w[j], scale);
-        pane.current!.paint({ shades, lut: lut('warm', is_dark()), title: (j) => `${j}: ${percent(w[j] ?? NaN)}` });
+        for (let j = 0; j < w.length && j < opened.n && j < common; ++j) shades[j] = shade(w[j], scale);
+        pane.current!.paint({ shades, lut: lut('warm', is_dark()), apart: common,
+            title: (j) => `${j}: ${j < common ? `${percent(row.value![j] ?? NaN)} (${exact(row.value![j] ?? NaN)})` : 'of this recording alone'}` });
         pane.current!.mark(token, false);
-    }, [row.value, state.hide_first, state.log, state.theme, opened]);
+    }, [row.value, state.hide_first, state.log, state.theme, opened, common]);
     return (
         <div class="compare-side">
             <h2><bdi>{opened.info.name}</bdi></h2>
             {row.error && <Failure message={row.error} />}
-            <div ref={place} role="region" aria-label={`Text of ${opened.info.name}`} tabIndex={0} />
+            {token >= common && <p class="faint">Token {token} is of this recording alone: what it reads cannot be compared.</p>}
+            <div ref={place} data-stale={stale ? '' : undefined} role="region" aria-label={`Text of ${opened.info.name}`} tabIndex={0} />
         </div>
     );
 }

@@ -1,11 +1,12 @@
-// From a chosen span of the answer back to the spans that it read: ribbons as wide as their share, with numbers.
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+// From a chosen span of the answer back to the spans that it read: numbers are the weights, ribbons are as wide as their part of what is
+// listed.
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { percent } from '../colour';
 import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
 import { Failure, RowsChooser, Switch, Waiting, colour } from '../parts';
-import { save_csv, saves } from '../save';
+import { rows_fields, rows_header, rows_name, save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { visible } from '../text/pieces';
 import { selection_of } from './text';
@@ -34,7 +35,17 @@ export function spans_of(opened: Opened, from: number, to: number): Span[] {
             text = '';
         }
     }
+    if (begin < to) spans.push({ begin, end: to, text }); // a character that lies in tokens on both sides of the end
     return spans;
+}
+
+// "12-20" of a link as tokens [begin, end) that have been read for; turned round and cut to what there is, as `said` has it.
+function span_of(text: string, n: number): { begin: number; end: number; said: string } | undefined {
+    const asked = text.match(/^(\d+)-(\d+)$/)?.slice(1).map(Number).sort((a, b) => a - b);
+    if (!asked || n < 2) return undefined;
+    const begin = Math.max(1, Math.min(asked[0], n - 1));
+    const end = Math.max(begin + 1, Math.min(asked[1], n));
+    return { begin, end, said: `${begin}-${end}` };
 }
 
 export function FlowView({ opened }: { opened: Opened }) {
@@ -45,9 +56,13 @@ export function FlowView({ opened }: { opened: Opened }) {
     const { n_prompt } = opened.info;
     const first_answer = n_prompt < opened.n ? n_prompt : Math.max(1, Math.floor(opened.n / 2));
     const answers = useMemo(() => spans_of(opened, first_answer, opened.n), [opened]);
-    const asked = state.span.match(/^(\d+)-(\d+)$/);
-    const chosen = asked && Math.max(1, Number(asked[1])) < Number(asked[2]) && Number(asked[2]) <= opened.n
-        ? { begin: Math.max(1, Number(asked[1])), end: Number(asked[2]) } : answers[0] ?? { begin: first_answer, end: opened.n };
+    const asked = span_of(state.span, opened.n);
+    const chosen = asked ?? answers[0] ?? { begin: first_answer, end: opened.n };
+    useLayoutEffect(() => {
+        if (asked && asked.said !== state.span)
+            store.mend({ span: asked.said }, `“${state.span}” is no span inside this recording, whose tokens that were read for are 1 to ${opened.n - 1}: ${asked.begin} to ${asked.end - 1} is shown`);
+        else if (!asked && state.span !== '') store.mend({ span: '' }, `“${state.span.slice(0, 40)}” is no span (as 12-20): the first of the answer is shown`);
+    }, [state.span, opened]);
     const sources = useMemo(() => [...spans_of(opened, 0, Math.min(first_answer, chosen.begin)),
         ...spans_of(opened, first_answer, Math.max(first_answer, chosen.begin))], [opened, chosen.begin]);
     const flow = use_loaded(() => opened.transport.flow(opened.id, s, chosen.begin, chosen.end, state.rollout),
@@ -63,8 +78,8 @@ export function FlowView({ opened }: { opened: Opened }) {
             return total;
         };
         const from = state.hide_first ? 1 : 0;
-        const all = sum({ begin: 0, end: w.length }, from) || 1;
-        return { each: sources.map((span) => sum(span, from) / all), own: sum(chosen, from) / all, first: w[0] };
+        const each = sources.map((span) => sum(span, from));
+        return { each, listed: each.reduce((a, b) => a + b, 0), own: sum(chosen, from), first: w[0] };
     }, [flow.value, flow.fresh, sources, state.hide_first]);
     const most = Math.max(...(shares?.each ?? []), 1e-9);
 
@@ -120,9 +135,12 @@ export function FlowView({ opened }: { opened: Opened }) {
         });
     }, [shares, size, state.theme]);
 
+    const name = `${opened.info.name}-flow-of-${chosen.begin}-${chosen.end}-${state.rollout ? 'rollout' : rows_name(s)}`;
     saves.now = {
-        csv: () => shares && save_csv(`${opened.info.name}-flow-${chosen.begin}-${chosen.end}`, ['begin', 'end', 'share', 'text'],
-            sources.map((span, i) => [span.begin, span.end, shares.each[i], span.text])),
+        name,
+        csv: () => shares && save_csv(name, ['begin', 'end', 'share', 'text', 'of_begin', 'of_end', 'rollout', ...rows_header],
+            sources.map((span, i) => [span.begin, span.end, shares.each[i], span.text, chosen.begin, chosen.end, state.rollout ? 1 : 0,
+                ...rows_fields(state.rollout ? { layer: -1, head: -1, reduce: 'mean' } : s)])),
     };
     return (
         <div class="flow-view">
@@ -130,8 +148,9 @@ export function FlowView({ opened }: { opened: Opened }) {
                 {!state.rollout && <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />}
                 <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
                 {can_roll && <Switch label="Rollout" value={state.rollout} change={(rollout) => store.set({ rollout })} />}
-                <span class="faint">{shares ? <>tokens {chosen.begin} to {chosen.end - 1}: {percent(shares.own)} stays inside the span itself
-                    {state.hide_first && <>, first position {percent(shares.first)} left out</>}</> : ''}</span>
+                <span class="faint flow-told">{shares ? <>What tokens {chosen.begin} to {chosen.end - 1} read: {percent(shares.listed)} in the spans below,
+                    {' '}{percent(shares.own)} inside the span itself{state.hide_first && <>, {percent(shares.first)} on the first position, which is left out here</>}
+                    {!state.rollout && state.reduce === 'max' && (state.layer < 0 || state.head < 0) && <> (sums of maxima, which do not add up to 100 %)</>}</> : ''}</span>
             </div>
             <p class="note">{state.rollout
                 ? 'Rollout (Abnar and Zuidema 2020): the mean of each layer’s heads, half and half with the residual stream, multiplied through all layers. It follows where weights point; it knows nothing of values, MLPs or norms, so it is a guess at influence, no proof of it.'
@@ -149,6 +168,7 @@ export function FlowView({ opened }: { opened: Opened }) {
                 </div>
                 <div class="ribbons"><canvas ref={ribbons} role="img" aria-label="Ribbons from what was read to the chosen span; the numbers stand beside the spans" /></div>
                 <div class="answers">
+                    <p class="faint narrow">Too narrow for ribbons: the numbers beside the spans above are what they would show.</p>
                     <h3>By which part of the answer: choose</h3>
                     {place < 0 && <div class="flow-span chosen"><bdi>{Array.from({ length: Math.min(400, chosen.end - chosen.begin) }, (_, i) => opened.run_of[chosen.begin + i])
                         .filter((r, i, all) => all.indexOf(r) === i).map((r) => visible(opened.runs[r].text)).join('')}</bdi></div>}

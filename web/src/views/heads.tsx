@@ -39,6 +39,14 @@ export function number_text(v: number, metric: Metric): string {
     return metric === 'entropy' || metric.startsWith('distance') ? v.toPrecision(4) : percent(v);
 }
 
+// The numbers of one axis, all with as many decimals as tell its ends apart.
+function axis_text(a: { low: number; high: number }, metric: Metric): (v: number) => string {
+    const shares = !(metric === 'entropy' || metric.startsWith('distance'));
+    const range = (a.high - a.low) * (shares ? 100 : 1);
+    const digits = Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(Math.max(range, 1e-9)))));
+    return (v) => (shares ? `${(100 * v).toFixed(digits)} %` : v.toFixed(digits));
+}
+
 export function HeadsView({ opened }: { opened: Opened }) {
     const state = use_state();
     const [fraction, set_fraction] = useState(0);
@@ -60,6 +68,7 @@ export function HeadsView({ opened }: { opened: Opened }) {
     const metric = (name: string): Metric => metric_names.find((k) => k === name) ?? 'previous';
     const [x, y, c] = [metric(state.x), metric(state.y), metric(state.c)];
     saves.now = {
+        name: `${opened.info.name}-heads-${x}-${y}-${c}`,
         csv: () => save_csv(`${opened.info.name}-heads`, ['layer', 'head', 'kind', ...metric_names],
             Array.from({ length: m.n_layer * m.n_head }, (_, i) => [Math.floor(i / m.n_head), i % m.n_head, m.kinds[i],
                 ...metric_names.map((name) => m.values[name][i])])),
@@ -135,13 +144,22 @@ function frame(d: CanvasRenderingContext2D, width: number, height: number, ax: R
     d.fillStyle = colour('faint');
     d.font = '12px system-ui';
     d.textAlign = 'center';
+    const [text_x, text_y] = [axis_text(ax, x), axis_text(ay, y)];
+    const room = width - margin.left - margin.right;
+    const widest = Math.max(d.measureText(text_x(ax.low)).width, d.measureText(text_x(ax.high)).width) + 10;
+    let free = -Infinity; // from here on nothing is written yet
     for (const f of [0, 0.25, 0.5, 0.75, 1]) {
         const vx = ax.low + f * (ax.high - ax.low);
         const vy = ay.low + f * (ay.high - ay.low);
         d.textAlign = f === 0 ? 'left' : f === 1 ? 'right' : 'center';
-        d.fillText(number_text(vx, x), margin.left + ax.at(vx) * (width - margin.left - margin.right), height - margin.bottom + 16);
+        const px = margin.left + ax.at(vx) * room;
+        const left = f === 0 ? px : f === 1 ? px - widest : px - widest / 2;
+        if (left >= free && (f === 1 || left + widest <= width - margin.right - widest)) {
+            d.fillText(text_x(vx), px, height - margin.bottom + 16);
+            free = left + widest;
+        }
         d.textAlign = 'right';
-        d.fillText(number_text(vy, y), margin.left - 5, height - margin.bottom + 4 - ay.at(vy) * (height - margin.top - margin.bottom));
+        d.fillText(text_y(vy), margin.left - 5, height - margin.bottom + 4 - ay.at(vy) * (height - margin.top - margin.bottom));
     }
     d.textAlign = 'center';
     d.fillStyle = colour('ink');

@@ -33,6 +33,7 @@ export function HealthView({ transport, source, opened }: { transport: Transport
                         <h3>{f.cause}</h3>
                         <ul>{f.text.map((line) => <li key={line}><bdi>{line}</bdi></li>)}</ul>
                         {f.keep && <p>Keep: {f.keep}</p>}
+                        {f.undecided && <p class="undecided">Undecided: <bdi>{f.undecided}</bdi></p>}
                         {f.fix && <p class="faint">{f.fix}</p>}
                     </section>
                 ))}
@@ -67,7 +68,7 @@ function RecordingHealth({ h, opened }: { h: Health; opened?: Opened }) {
                     }
                     c.globalAlpha = 1;
                 }} />
-                <p class="faint">{h.witnessed.length} of {opened.info.layers.reduce((sum, l) => sum + l.n_head, 0)} heads; layers across, heads down</p>
+                <p class="faint">{h.witnessed.length} of {opened.info.layers.reduce((sum, l) => sum + l.n_head, 0)} heads have a witness, of {h.witnessed.reduce((sum, w) => sum + w.n, 0)} witnesses in all; layers across, heads down</p>
             </>}
             <h3>{bad.length === 0 ? 'No token has anything wrong' : `${bad.length} tokens have something wrong`}</h3>
             <table><tbody>{bad.slice(0, 200).map((f) => (

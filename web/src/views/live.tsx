@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { lut, percent, shade, text_decades } from '../colour';
 import { largest, shown } from '../data';
 import { use_keys } from '../keys';
-import { Choice, Failure, Legend, Switch, is_dark } from '../parts';
+import { Choice, Failure, Legend, Note, Switch, is_dark } from '../parts';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { TextPane } from '../text/pane';
@@ -55,7 +55,14 @@ class Conversation {
     }
 }
 
-export function LiveView({ transport }: { transport: Transport }) {
+// That an answer is being written, kept over a reload of the page, which ends it.
+const mark = {
+    get: () => { try { return sessionStorage.getItem('attnscope-writes') === '1'; } catch { return false; } },
+    set: (writes: boolean) => { try { sessionStorage.setItem('attnscope-writes', writes ? '1' : ''); } catch { /* a page without storage */ } },
+};
+
+// `recorded` is told the source that holds an answer, once it is there.
+export function LiveView({ transport, recorded }: { transport: Transport; recorded: (id: string) => Promise<void> }) {
     const state = use_state();
     const place = useRef<HTMLDivElement>(null);
     const pane = useRef<TextPane>();
@@ -73,25 +80,42 @@ export function LiveView({ transport }: { transport: Transport }) {
     const [warmth, set_warmth] = useState(0);
     const [over, set_over] = useState<'newest' | 'total'>('newest');
     const [hover, set_hover] = useState(-1);
+    const [record, set_record] = useState(true);
+    const [recording, set_recording] = useState('');
+    const [broken] = useState(mark.get); // an answer was on its way when the page was loaded again
+    const [busy, set_busy] = useState<boolean | undefined>(undefined); // with what somebody else asked
+    const name = useRef(''); // of the generation
 
     useEffect(() => {
+        if (running) return;
+        let current = true;
+        const ask = () => document.hidden || transport.busy().then((now) => current && set_busy(now));
+        void ask();
+        const timer = setInterval(ask, 2000);
+        return () => {
+            current = false;
+            clearInterval(timer);
+        };
+    }, [transport, running]);
+    useEffect(() => {
+        mark.set(false);
         pane.current = new TextPane(place.current!, { hover: set_hover, select: (token) => set_hover(token) });
         return () => {
             pane.current!.end();
             stopper.current?.abort();
+            mark.set(false);
         };
     }, []);
 
-    const weights = () => {
+    const weights = (hide_first = state.hide_first) => {
         const t = talk.current;
         const n = t.rows.length;
         if (n === 0) return new Float32Array();
-        if (hover >= t.n_prompt && hover - t.n_prompt < n) return shown(t.rows[hover - t.n_prompt], state.hide_first);
-        if (over === 'newest') return shown(t.rows[n - 1], state.hide_first);
+        if (hover >= t.n_prompt && hover - t.n_prompt < n) return shown(t.rows[hover - t.n_prompt], hide_first);
+        if (over === 'newest') return shown(t.rows[n - 1], hide_first);
         // Each token's mean is over the rows that could see it: one that was written last has had one reader, not n.
         const mean = Float32Array.from(t.received.subarray(0, t.texts.length), (v, j) => (t.seen_by[j] > 0 ? v / t.seen_by[j] : 0));
-        if (state.hide_first && mean.length > 0) mean[0] = 0; // these do not sum to 1: nothing to renormalise
-        return mean;
+        return shown(mean, hide_first);
     };
     const paint = () => {
         const t = talk.current;
@@ -121,14 +145,21 @@ export function LiveView({ transport }: { transport: Transport }) {
         stopper.current = stop;
         set_failure('');
         set_ended('');
+        set_recording('');
         set_running(true);
         seen.current = 0;
+        mark.set(true);
+        name.current = `view-${crypto.getRandomValues(new Uint32Array(3)).join('-')}`;
+        let file = '';
         let waiting = false;
         try {
-            for await (const event of transport.generate({ prompt, chat, max_tokens: most, temperature: warmth }, stop.signal)) {
+            for await (const event of transport.generate({ prompt, chat, max_tokens: most, temperature: warmth, name: name.current, record: record && transport.can('record') }, stop.signal)) {
                 if (event.type === 'prompt') talk.current.prompt(event.pieces!.map((p) => p.text));
                 else if (event.type === 'token') talk.current.token(event.text!, event.row!, event.verdict!);
-                else set_ended(event.finish ?? '');
+                else {
+                    set_ended(event.finish === 'aborted' ? 'stopped' : event.finish ?? '');
+                    file = event.recording ?? '';
+                }
                 if (waiting || pausing.current) continue; // one drawing for all that comes within a frame
                 waiting = true;
                 requestAnimationFrame(() => {
@@ -140,17 +171,32 @@ export function LiveView({ transport }: { transport: Transport }) {
             if (stop.signal.aborted) set_ended('stopped');
             else set_failure(String((error as Error).message));
         }
+        mark.set(false);
         set_running(false);
+        if (file) {
+            set_recording(file);
+            await recorded(file);
+        }
         if (!pausing.current) latest.current();
     };
-    const stop = () => stopper.current?.abort();
+    // In order where something is recorded, so that the recording is closed and named.
+    const stop = () => {
+        if (!running) return;
+        if (record && transport.can('record')) transport.stop(name.current).catch(() => stopper.current?.abort());
+        else stopper.current?.abort();
+    };
     use_keys('Live', [
         { keys: [' '], says: 'pause or resume the view', run: () => set_paused(!paused) },
         { keys: ['s'], says: 'stop the model', run: stop },
     ]);
     const t = talk.current;
     saves.now = {
-        csv: () => save_csv('live', ['token', 'text', 'weight'], Array.from(weights(), (w, j) => [j, t.texts[j], w])),
+        csv: () => {
+            const from = hover >= t.n_prompt ? hover : over === 'newest' ? t.texts.length - 1 : undefined;
+            save_csv(`live-${from === undefined ? 'mean-over-the-answer' : `token-${from}`}-mean`, ['token', 'text', 'layer', 'head', 'reduce', 'weight'],
+                Array.from(weights(false), (w, j) => [j, t.texts[j], 'all', 'all', 'mean', w]));
+        },
+        name: 'live',
     };
     const w = weights();
     const unproven = t.verdicts.filter((v) => v !== 'ok').length;
@@ -162,6 +208,7 @@ export function LiveView({ transport }: { transport: Transport }) {
                 <Switch label="Chat" value={chat} change={set_chat} />
                 <label class="control">Tokens <input type="number" min={1} max={100000} value={most} onChange={(e) => set_most(Number(e.currentTarget.value) || 1)} /></label>
                 <label class="control">Temperature <input type="number" min={0} max={5} step={0.1} value={warmth} onChange={(e) => set_warmth(Number(e.currentTarget.value) || 0)} /></label>
+                {transport.can('record') && <Switch label="Record" value={record} change={set_record} />}
                 <button type="submit" disabled={running}>Write</button>
                 <button type="button" disabled={!running} onClick={stop}>Stop</button>
                 <button type="button" aria-pressed={paused} onClick={() => set_paused(!paused)}>{paused ? 'Resume the view' : 'Pause the view'}</button>
@@ -172,8 +219,12 @@ export function LiveView({ transport }: { transport: Transport }) {
                 <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
                 <span class="faint" role="status">{t.rows.length > 0 && <>{t.n_prompt} + {t.rows.length} tokens
                     {Number.isFinite(t.speed) && <>, {t.speed.toFixed(1)} a second</>}; {unproven === 0 ? 'every token proven' : `${unproven} tokens not proven`}
-                    {ended && <>; ended: {ended}</>}{paused && running && <>; the model goes on</>}</>}</span>
+                    {ended && <>; ended: {ended}</>}{paused && running && <>; the model goes on</>}{recording && <>; recorded as <bdi>{recording}</bdi></>}</>}</span>
             </div>
+            {!running && t.rows.length === 0 && broken && <Note of="broken">The page was loaded again while an answer was being written, which ended that answer.
+                Answers are shown from now on{transport.can('record') ? '; what was recorded of it is in the list of recordings' : ''}.</Note>}
+            {!running && busy && <Note class="busy" of="busy">The model is writing for somebody, perhaps for another window. That answer is shown where it
+                was asked for; what you ask here comes after it.</Note>}
             {failure && <Failure message={failure} />}
             <div class="text-main">
                 <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text as it is written" data-tokens={t.rows.length} />

@@ -1,6 +1,6 @@
 // One head's, one layer's or the mean's weights as a picture, query down, key across, zoomed like a map.
 import { useEffect, useRef, useState } from 'preact/hooks';
-import { matrix_decades, percent } from '../colour';
+import { exact, matrix_decades, percent } from '../colour';
 import type { MapName } from '../colour';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
@@ -8,7 +8,7 @@ import { MatrixRenderer } from '../matrix/renderer';
 import type { Camera } from '../matrix/renderer';
 import { draw_axes, gutter, number_gutter } from '../matrix/axes';
 import { Choice, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
-import { save_csv, saves } from '../save';
+import { rows_fields, rows_header, rows_name, save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
 import { selection_of } from './text';
@@ -68,11 +68,33 @@ export function MatrixView({ opened }: { opened: Opened }) {
         const box = picture.current!;
         move({ ...c, x: c.x + dx * box.clientWidth * c.step, y: c.y + dy * box.clientHeight * c.step });
     };
+    // By keys, once Tab has reached the picture: a cell, which stays in sight.
+    const focused = () => picture.current?.matches(':focus') ?? false;
+    const step_to = (query: number, key: number) => {
+        const next = { query: Math.max(0, Math.min(n - 1, query)), key: Math.max(0, Math.min(n - 1, key)) };
+        const c = camera();
+        const box = picture.current!;
+        const within = (at: number, from: number, size: number, edge: number) => // a third further in where it would lie outside
+            at < from + edge * c.step ? at - (edge + (size - edge) / 3) * c.step : at + 1 > from + size * c.step ? at + 1 - (2 / 3) * size * c.step : from;
+        const [x, y] = [within(next.key, c.x, box.clientWidth, number_gutter), within(next.query, c.y, box.clientHeight, gutter)];
+        if (x !== c.x || y !== c.y) move({ ...c, x, y });
+        set_hover(next);
+    };
+    const step_by = (dq: number, dk: number) => {
+        const from = hover ?? { query: opened.token(store.get().token), key: opened.token(store.get().token) };
+        step_to(from.query + dq, from.key + dk);
+    };
+    const cell = (arrow: string, says: string, dq: number, dk: number) => [
+        { keys: [`Arrow${arrow}`], says: `${says}, on the picture (Tab goes there)`, run: () => step_by(dq, dk), when: focused },
+        { keys: [`Shift+Arrow${arrow}`], says: `10 further, on the picture`, run: () => step_by(10 * dq, 10 * dk), when: focused },
+    ];
     use_keys('Matrix', [
+        ...cell('Left', 'key before', 0, -1), ...cell('Right', 'next key', 0, 1), ...cell('Up', 'query before', -1, 0), ...cell('Down', 'next query', 1, 0),
+        { keys: ['Enter'], says: 'select the query, on the picture', run: () => hover && store.set({ token: hover.query }), when: focused },
         { keys: ['+', '=', 'Shift++'], says: 'closer', run: () => zoom(0.5) }, { keys: ['-'], says: 'further', run: () => zoom(2) },
         { keys: ['0'], says: 'all of it', run: () => move(fitted()) },
-        { keys: ['ArrowLeft'], says: 'to the left', run: () => pan(-0.2, 0) }, { keys: ['ArrowRight'], says: 'to the right', run: () => pan(0.2, 0) },
-        { keys: ['ArrowUp'], says: 'up', run: () => pan(0, -0.2) }, { keys: ['ArrowDown'], says: 'down', run: () => pan(0, 0.2) },
+        { keys: ['ArrowLeft'], says: 'all to the left, elsewhere', run: () => pan(-0.2, 0) }, { keys: ['ArrowRight'], says: 'all to the right, elsewhere', run: () => pan(0.2, 0) },
+        { keys: ['ArrowUp'], says: 'all up, elsewhere', run: () => pan(0, -0.2) }, { keys: ['ArrowDown'], says: 'all down, elsewhere', run: () => pan(0, 0.2) },
         { keys: ['x'], says: 'mean or maximum of a cell', run: () => store.set({ peaks: !store.get().peaks }) },
     ]);
 
@@ -98,6 +120,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     useEffect(() => {
         renderer.current?.forget();
         set_failure('');
+        set_hover((at) => at && { query: at.query, key: at.key }); // its weight was of other rows
     }, [state.layer, state.head, state.reduce]);
     const scale = { largest: 1, log: state.log, decades: matrix_decades };
     const draw = () => {
@@ -169,11 +192,12 @@ export function MatrixView({ opened }: { opened: Opened }) {
     }, [opened]);
 
     saves.now = {
+        name: `${opened.info.name}-matrix-${rows_name(s)}`,
         // The exact row under the pointer, or of the selected token.
         csv: () => {
             const query = hover?.query ?? opened.token(state.token);
-            void opened.row(query, s).then((row) => save_csv(`${opened.info.name}-row-${query}`, ['token', 'text', 'weight'],
-                Array.from(row, (w, j) => [j, opened.text(j), w])), (error) => set_failure(String(error.message)));
+            void opened.row(query, s).then((row) => save_csv(`${opened.info.name}-token-${query}-${rows_name(s)}`, ['token', 'text', 'of', ...rows_header, 'weight'],
+                Array.from(row, (w, j) => [j, opened.text(j), query, ...rows_fields(s), w])), (error) => set_failure(String(error.message)));
         },
     };
     return (
@@ -188,25 +212,30 @@ export function MatrixView({ opened }: { opened: Opened }) {
                 <button type="button" onClick={() => move(fitted())}>all of it</button>
                 {span && <>
                     <span class="faint">{span.axis} {span.begin} to {span.end - 1}</span>
-                    <button type="button" onClick={() => store.set({ view: 'flow', span: `${span.begin}-${span.end}` })}>where it read from</button>
+                    <button type="button" onClick={() => store.set({ view: 'flow', span: `${Math.max(1, span.begin)}-${Math.max(2, span.end)}` })}>where it read from</button>
                     <button type="button" onClick={() => store.set({ view: 'text', token: span.begin })}>in the text</button>
                 </>}
             </div>
             {failure && <Failure message={failure} />}
             {pass < 1 && !failure && <Waiting what="One pass through the recording, for the picture of these rows" fraction={pass} />}
             <div class="matrix-main" ref={place}>
-                <canvas ref={picture} role="img" aria-label="Weights, query down and key across; the row below tells the one under the pointer"
-                    onPointerDown={pressed} onMouseMove={hovered} onMouseLeave={() => set_hover(undefined)} />
+                <canvas ref={picture} role="application" tabIndex={0}
+                    aria-label="Weights, query down and key across; arrows move from cell to cell, the line below tells the weight"
+                    onFocus={(event) => { if (event.currentTarget.matches(':focus-visible') && !hover) step_by(0, 0); }}
+                    onPointerDown={pressed} onMouseMove={hovered}
+                    onMouseLeave={(event) => { if (!event.currentTarget.matches(':focus-visible')) set_hover(undefined); }} />
                 <canvas ref={over} class="over" aria-hidden="true" />
             </div>
             <div class="matrix-foot">
-                <p class="matrix-hover">
+                <p class="matrix-hover" aria-live="polite">
                     {hover ? <>
                         query {hover.query} <strong><bdi>{label(opened.text(hover.query))}</bdi></strong> reads key {hover.key}{' '}
                         <strong><bdi>{label(opened.text(hover.key))}</bdi></strong>: <output>{hover.weight === undefined ? '…' : percent(hover.weight)}</output>
+                        {hover.weight !== undefined && <small class="faint exact"> {exact(hover.weight)}</small>}
                     </> : <span class="faint hint">wheel or + − zooms, drag moves, drag on an axis (or with Shift) selects a span, click selects the query</span>}
                 </p>
-                <Legend map={state.map as MapName} scale={scale} what={state.peaks ? 'largest weight of a cell' : 'mean weight of a cell'} />
+                <Legend map={state.map as MapName} scale={scale} what={`${state.peaks ? 'largest' : 'mean'} weight of a cell; ${is_dark()
+                    ? 'black: not seen' : `white: not seen${state.log ? ', or below the scale' : ''}`} (the future, beyond a window)`} />
             </div>
         </div>
     );

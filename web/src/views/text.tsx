@@ -1,11 +1,11 @@
 // The whole conversation, each token tinted by what it gets. Hover or keys move the selected token.
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { lut, percent, shade, text_decades } from '../colour';
+import { exact, lut, percent, shade, text_decades } from '../colour';
 import type { MapName, Scale } from '../colour';
-import { largest, shown, top, use_loaded } from '../data';
+import { largest, shown, top, use_loaded, use_stale } from '../data';
 import type { Opened } from '../data';
 import { Choice, Drawing, Failure, Legend, RowsChooser, Switch, Waiting, colour, is_dark } from '../parts';
-import { save_csv, saves } from '../save';
+import { rows_fields, rows_header, rows_name, save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import type { Tint } from '../state';
 import { label } from '../text/pieces';
@@ -70,8 +70,8 @@ export function TextView({ opened }: { opened: Opened }) {
     }, []);
     useLayoutEffect(() => pane.current!.set(opened.runs, (token) => opened.tokens.generated[token] === 1), [opened]);
 
-    const weights = useMemo(() => {
-        if (state.tint === 'reads') return row.value && shown(row.value.weights, state.hide_first);
+    const all_weights = useMemo(() => { // the first position among them
+        if (state.tint === 'reads') return row.value?.weights;
         if (state.tint === 'readers') {
             if (!column.value) return undefined;
             const { token, weights } = column.value;
@@ -86,11 +86,14 @@ export function TextView({ opened }: { opened: Opened }) {
         };
         const all = new Float32Array(opened.n);
         all.set(of[state.tint].subarray(0, opened.n));
-        if (state.hide_first) all[0] = 0;
         return all;
-    }, [state.tint, state.hide_first, row.value, column.value, scores.value, opened]);
+    }, [state.tint, row.value, column.value, scores.value, opened]);
+    const weights = useMemo(() => all_weights && (state.tint === 'readers' ? all_weights : shown(all_weights, state.hide_first)),
+        [all_weights, state.tint, state.hide_first]);
 
     const fresh = weights && (state.tint === 'reads' ? row.fresh : state.tint === 'readers' ? column.fresh : scores.fresh);
+
+    const stale = use_stale(`${state.tint}/${state.layer}/${state.head}/${state.reduce}`, !!fresh);
 
     // Sums over many rows are no shares of one.
     const sums = state.tint === 'brightness' || state.tint === 'total' || state.tint === 'h2o';
@@ -102,7 +105,7 @@ export function TextView({ opened }: { opened: Opened }) {
         const shades = new Float32Array(opened.n);
         for (let j = 0; j < weights.length && j < opened.n; ++j) shades[j] = shade(weights[j], scale);
         pane.current!.paint({ shades, lut: lut(map, is_dark()), kept: by_policy ? kept.value : undefined,
-            title: (j) => `${j}: ${j < weights.length ? unit(weights[j], 5) : 'later'}` });
+            title: (j) => `${j}: ${j >= weights.length ? 'later' : sums ? exact(all_weights![j]) : `${percent(all_weights![j])} (${exact(all_weights![j])})`}` });
     }, [weights, state.log, state.theme, kept.value, by_policy, opened]);
     useLayoutEffect(() => pane.current!.mark(focus, hover < 0), [focus, hover, opened]);
 
@@ -126,9 +129,13 @@ export function TextView({ opened }: { opened: Opened }) {
         pane.current!.draw(lines);
     }, [read, row.fresh, later, state.lines, state.hide_first, state.theme]);
 
+    const of_token = state.tint === 'reads' || state.tint === 'readers';
+    const name = `${opened.info.name}${of_token ? `-token-${focus}` : ''}${state.tint === 'reads' ? '' : `-${state.tint}`}-${rows_name(s)}`;
     saves.now = {
-        csv: () => weights && fresh && save_csv(`${opened.info.name}-${state.tint}-${focus}`, ['token', 'position', 'id', 'text', 'value'],
-            Array.from(weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), w])),
+        name,
+        csv: () => all_weights && fresh && save_csv(name, ['token', 'position', 'id', 'text', 'tint', 'of', ...rows_header, 'value'],
+            Array.from(all_weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), state.tint, of_token ? focus : '',
+                ...rows_fields(s), w])),
     };
 
     const error = row.error ?? column.error ?? scores.error ?? kept.error;
@@ -147,11 +154,12 @@ export function TextView({ opened }: { opened: Opened }) {
             </div>
             {error && <Failure message={error} />}
             <div class="text-main">
-                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-ready={fresh ? focus : ''} data-shown={row.value?.token} />
+                <div ref={place} class="text-place" tabIndex={0} role="region" aria-label="Text, tinted by attention" data-stale={stale ? '' : undefined} data-ready={fresh ? focus : ''} data-shown={row.value?.token} />
                 <aside class="side" aria-label="Selected token">
                     <Inspector opened={opened} token={read?.token ?? focus} reads={reads} readers={readers} column={later?.weights} pass={pass}
                         row={row.fresh || read?.token !== focus ? read?.weights : undefined} />
-                    {weights && <Legend map={map} scale={scale} number={(w) => unit(w, 3)} what={tints.find(([t]) => t === state.tint)![1] + (sums ? ' (sum of weights)' : '')} />}
+                    {stale && <p class="waiting computing" role="status">computing {tints.find(([t]) => t === state.tint)![1]} …</p>}
+                    {weights && !stale && <Legend map={map} scale={scale} number={(w) => unit(w, 3)} what={tints.find(([t]) => t === state.tint)![1] + (sums ? ' (sum of weights)' : '')} />}
                 </aside>
             </div>
         </div>
