@@ -173,7 +173,8 @@ async function matrix() {
             const values = JSON.parse(run(binary, ['show', a, '--json', '--values', '--token', query, ...choice])).values;
             assert.ok(prints(share, values[key] ?? 0), `${query} reads ${key}: ${share} is not ${values[key]}`);
             const digits = Number(await page.textContent('.matrix-hover .exact')); // 9 digits tell every float apart
-            assert.equal(Math.fround(digits), Math.fround(values[key] ?? 0), `${query} reads ${key}: ${digits} is not ${values[key]}`);
+            if (words.head !== undefined) assert.equal(Math.fround(digits), Math.fround(values[key] ?? 0), `${query} reads ${key}: ${digits} is not ${values[key]}`);
+            assert.ok(Math.abs(digits - (values[key] ?? 0)) < 1e-7, `${query} reads ${key}: ${digits} is not ${values[key]}`); // means: another order of additions
         }
         assert.ok(pointed.size > 2);
     }

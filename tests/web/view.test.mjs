@@ -239,11 +239,11 @@ async function slowAnswers() {
         await page.waitForSelector('.text-place[data-stale]', { timeout: 1000 });
         assert.match(await page.textContent('.side .computing'), /computing total over the generation/);
         assert.equal(await page.$('.side .legend'), null);
-        const ground = (at) => page.$eval(`.tok >> nth=${at}`, (tok) => getComputedStyle(tok).backgroundColor);
-        assert.equal(await ground(30), 'rgba(0, 0, 0, 0)', 'old colours stay');
+        const tinted = () => page.$$eval('.tok', (all) => all.filter((tok) => getComputedStyle(tok).backgroundColor !== 'rgba(0, 0, 0, 0)').length);
+        assert.equal(await tinted(), 0, 'old colours stay');
         await page.waitForSelector('.side .legend', { timeout: 10000 });
         assert.equal(await page.$('[data-stale], .computing'), null);
-        assert.notEqual(await ground(30), 'rgba(0, 0, 0, 0)');
+        assert.ok(await tinted() > 5);
         fine(page, 'slow answers');
         await page.context().close();
     } finally {
@@ -842,8 +842,7 @@ async function wrapped() {
             const { moveTo } = CanvasRenderingContext2D.prototype;
             CanvasRenderingContext2D.prototype.moveTo = function (x, y) { if (this.canvas.className === 'pane-lines') window.starts.push([x, y]); return moveTo.call(this, x, y); };
         });
-        await page.click(`.tok >> nth=${at}`);
-        await page.mouse.move(2, 2);
+        await page.$eval(`.tok >> nth=${at}`, (tok) => { location.hash = `token=${tok.dataset.run}`; });
         await page.waitForSelector('.tok.selected > .core', { timeout: 10000 });
         await page.waitForSelector('.side table.readers td.number', { timeout: 20000 });
         const { outlined, starts, box } = await page.evaluate(() => {

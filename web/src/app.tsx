@@ -2,7 +2,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { open, open_ahead, use_loaded } from './data';
 import type { Opened } from './data';
-import { all_keys, listen, signs, use_keys } from './keys';
+import { all_keys, everywhere, listen, signs, use_keys } from './keys';
 import type { Key } from './keys';
 import { Choice, Failure, Note, Waiting, is_dark } from './parts';
 import { picture_of } from './picture';
@@ -111,10 +111,12 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
         else if (state.view === 'compare' && !live_only && !several) store.mend({ view: 'text' }, 'Compare needs a second recording');
         else if (odd) store.mend(odd.change, odd.sentence);
     }, [state, sources, odd]);
+    const showing = useRef(view);
+    showing.current = view;
     const recorded = async (name: string) => {
         own.add(name);
         await look();
-        if (store.get().view === 'live') store.set({ source: name, token: -1, layer: -1, head: -1, span: '', camera: '' });
+        if (showing.current === 'live') store.set({ view: 'live', source: name, token: -1, layer: -1, head: -1, span: '', camera: '' });
     };
     useEffect(() => {
         if (is_whole_page()) document.title = source ? `${source.name} – attnscope` : 'attnscope';
@@ -195,7 +197,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
         { keys: ['c'], says: 'save as CSV', run: () => saves.now.csv?.() },
         { keys: ['p'], says: 'save as PNG', run: () => save_picture() },
     ];
-    use_keys('Everywhere', keys);
+    use_keys(everywhere, keys);
     return (
         <div class="shell">
             <header>

@@ -20,11 +20,17 @@ export function use_keys(group: string, keys: Key[]) {
     });
 }
 
+// Those that count everywhere first: what a view adds goes before them, whichever was drawn last.
+export const everywhere = 'Everywhere';
+function in_order(): [string, Key[]][] {
+    return [...groups].sort(([a], [b]) => Number(b === everywhere) - Number(a === everywhere));
+}
+
 // As they count now: a key that a view takes for itself is not listed with its other meaning.
 export function all_keys(): [string, Key[]][] {
     const taken = new Set<string>();
     const out: [string, Key[]][] = [];
-    for (const [group, keys] of [...groups].reverse()) {
+    for (const [group, keys] of in_order().reverse()) {
         const left = keys.map((key) => ({ ...key, keys: key.keys.filter((k) => !taken.has(k)) })).filter((key) => key.keys.length > 0);
         for (const key of keys) if (!key.when) key.keys.forEach((k) => taken.add(k));
         if (left.length > 0) out.push([group, left]);
@@ -48,7 +54,7 @@ export function listen(): () => void {
         }
         if ((target as HTMLElement)?.matches?.('input[type=range]') && event.key.startsWith('Arrow')) return;
         const shifted = `Shift+${event.key}`;
-        for (const [, keys] of [...groups].reverse()) {
+        for (const [, keys] of in_order().reverse()) {
             const of = (name: string) => keys.find((k) => k.keys.includes(name) && (!k.when || k.when()));
             const key = (event.shiftKey ? of(shifted) : undefined) ?? of(event.key);
             if (!key) continue;

@@ -43,6 +43,7 @@ export function Choice<T extends string>({ label, value, options, change }: {
     return (
         <label class="control">{label}
             <select value={value} onKeyDown={() => { by_arrows.current = true; }} onKeyUp={() => { by_arrows.current = false; }}
+                onBlur={() => { by_arrows.current = false; }}
                 onChange={(event) => {
                     change(event.currentTarget.value as T);
                     if (!by_arrows.current) leave(event.currentTarget);

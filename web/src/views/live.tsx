@@ -55,10 +55,15 @@ class Conversation {
     }
 }
 
+// The page goes: what ends now is ended by that.
+let leaving = false;
+addEventListener('pagehide', () => { leaving = true; });
+addEventListener('pageshow', () => { leaving = false; });
+
 // That an answer is being written, kept over a reload of the page, which ends it.
 const mark = {
     get: () => { try { return sessionStorage.getItem('attnscope-writes') === '1'; } catch { return false; } },
-    set: (writes: boolean) => { try { sessionStorage.setItem('attnscope-writes', writes ? '1' : ''); } catch { /* a page without storage */ } },
+    set: (writes: boolean) => { if (!leaving) try { sessionStorage.setItem('attnscope-writes', writes ? '1' : ''); } catch { /* a page without storage */ } },
 };
 
 // `recorded` is told the source that holds an answer, once it is there.

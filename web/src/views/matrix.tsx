@@ -27,6 +27,11 @@ export function MatrixView({ opened }: { opened: Opened }) {
     const [failure, set_failure] = useState('');
     const [pass, set_pass] = useState(1); // of the picture: how far it is
     const [hover, set_hover] = useState<{ query: number; key: number; weight?: number }>();
+    const cell_now = useRef<{ query: number; key: number }>(); // ahead of what is drawn: keys come faster than frames
+    const go_to = (next?: { query: number; key: number }) => {
+        cell_now.current = next;
+        set_hover(next);
+    };
     const [span, set_span] = useState<{ begin: number; end: number; axis: 'key' | 'query' }>();
     const s = selection_of(state);
     const n = opened.n;
@@ -78,10 +83,10 @@ export function MatrixView({ opened }: { opened: Opened }) {
             at < from + edge * c.step ? at - (edge + (size - edge) / 3) * c.step : at + 1 > from + size * c.step ? at + 1 - (2 / 3) * size * c.step : from;
         const [x, y] = [within(next.key, c.x, box.clientWidth, number_gutter), within(next.query, c.y, box.clientHeight, gutter)];
         if (x !== c.x || y !== c.y) move({ ...c, x, y });
-        set_hover(next);
+        go_to(next);
     };
     const step_by = (dq: number, dk: number) => {
-        const from = hover ?? { query: opened.token(store.get().token), key: opened.token(store.get().token) };
+        const from = cell_now.current ?? { query: opened.token(store.get().token), key: opened.token(store.get().token) };
         step_to(from.query + dq, from.key + dk);
     };
     const cell = (arrow: string, says: string, dq: number, dk: number) => [
@@ -90,7 +95,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     ];
     use_keys('Matrix', [
         ...cell('Left', 'key before', 0, -1), ...cell('Right', 'next key', 0, 1), ...cell('Up', 'query before', -1, 0), ...cell('Down', 'next query', 1, 0),
-        { keys: ['Enter'], says: 'select the query, on the picture', run: () => hover && store.set({ token: hover.query }), when: focused },
+        { keys: ['Enter'], says: 'select the query, on the picture', run: () => cell_now.current && store.set({ token: cell_now.current.query }), when: focused },
         { keys: ['+', '=', 'Shift++'], says: 'closer', run: () => zoom(0.5) }, { keys: ['-'], says: 'further', run: () => zoom(2) },
         { keys: ['0'], says: 'all of it', run: () => move(fitted()) },
         { keys: ['ArrowLeft'], says: 'all to the left, elsewhere', run: () => pan(-0.2, 0) }, { keys: ['ArrowRight'], says: 'all to the right, elsewhere', run: () => pan(0.2, 0) },
@@ -139,7 +144,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
         if (!hover || hover.weight !== undefined) return;
         let current = true;
         const timer = setTimeout(() => opened.row(hover.query, s).then(
-            (row) => current && set_hover({ ...hover, weight: row[hover.key] ?? 0 }),
+            (row) => current && set_hover((now) => (now?.query === hover.query && now.key === hover.key ? { ...now, weight: row[now.key] ?? 0 } : now)),
             (error) => current && set_failure(String(error.message))), 30);
         return () => {
             current = false;
@@ -178,7 +183,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     const hovered = (event: MouseEvent) => {
         const { key, query } = at(event);
         const next = key >= 0 && key < n && query >= 0 && query < n ? { key, query } : undefined;
-        if (next?.key !== hover?.key || next?.query !== hover?.query) set_hover(next);
+        if (next?.key !== hover?.key || next?.query !== hover?.query) go_to(next);
     };
     useEffect(() => { // not passive: the page must not scroll
         const wheel = (event: WheelEvent) => {
@@ -223,7 +228,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
                     aria-label="Weights, query down and key across; arrows move from cell to cell, the line below tells the weight"
                     onFocus={(event) => { if (event.currentTarget.matches(':focus-visible') && !hover) step_by(0, 0); }}
                     onPointerDown={pressed} onMouseMove={hovered}
-                    onMouseLeave={(event) => { if (!event.currentTarget.matches(':focus-visible')) set_hover(undefined); }} />
+                    onMouseLeave={(event) => { if (!event.currentTarget.matches(':focus-visible')) go_to(); }} />
                 <canvas ref={over} class="over" aria-hidden="true" />
             </div>
             <div class="matrix-foot">
