@@ -874,7 +874,7 @@ async function gone() {
     try {
         const page = await openPage(browser, server.url);
         await textReady(page);
-        await page.waitForSelector('.side table.readers td.number', { timeout: 20000 });
+        await page.waitForSelector('.side table.readers td', { timeout: 20000 });
         const last = Number(await page.getAttribute('.text-place', 'data-ready'));
         rmSync(path);
         await page.waitForSelector('.note.gone:has-text("The file is gone; what was read of it stays.")', { timeout: 15000 });
