@@ -111,7 +111,13 @@ export class TextPane {
             }
             this.paint_in_sight();
         }, { root, rootMargin: '200px' });
+        // What changes under a resting pointer is no wish to look at it: keys go on from there.
+        let rests = '';
+        const place_of = (event: MouseEvent) => `${event.clientX} ${event.clientY}`;
+        this.body.addEventListener('mousemove', (event) => { rests = place_of(event); }, { passive: true });
         this.body.addEventListener('mouseover', (event) => {
+            if (place_of(event) === rests) return;
+            rests = place_of(event);
             const token = this.token_at(event);
             this.pointed = token;
             this.on.hover(token);
