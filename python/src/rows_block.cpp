@@ -249,7 +249,8 @@ RowsBlock rows_block(RecordingPool& pool, const std::vector<int64_t>& tokens, co
                                     : " is still being written: a token sees tokens that are not there yet")}};
     }
     std::vector<int32_t> positions;
-    if (std::any_of(layers.begin(), layers.end(), [&](int32_t l) { return s.geometry.layers[size_t(l)].max_bias > 0; }))
+    if (std::any_of(layers.begin(), layers.end(),
+                    [&](int32_t l) { return s.geometry.layers[size_t(l)].by_distance(); }))
         positions = positions_of(pool, block.n_columns);
     const size_t token_floats = s.row_count() * static_cast<size_t>(block.n_columns);
     block.weights = allocate(tokens.size(), token_floats);

@@ -1,5 +1,11 @@
 """Rows are bit for bit those of `attnscope export`."""
 
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+
 import numpy as np
 import pytest
 from conftest import PROMPT, command, export, known_model
@@ -90,6 +96,26 @@ def test_every_kind_of_attention(made_model, tmp_path, arch, options, cache):
             assert layer.absent and not full[:, i].any()
         elif not layer.sinks:
             assert np.allclose(full[:, i, : layer.n_head].sum(-1), 1, atol=1e-5)
+
+
+# T5: a bias by the distance of positions, in an encoder alone and beside a decoder.
+@pytest.mark.parametrize("arch, n", [("t5encoder", 0), ("t5", 4)])
+def test_rows_with_a_bias_by_distance(made_model, tmp_path, arch, n):
+    path = tmp_path / "made.attn"
+    command("capture", "-m", made_model(arch, "--arch", arch), "-p", PROMPT, "-n", n, "--ignore-eos", "-o", path)
+    run = at.open(path)
+    assert np.array_equal(run[:], export(path, tmp_path, "--padded"))
+    assert np.allclose(run[2, 0].sum(-1), 1, atol=1e-5)  # of the encoder's text, which all of it sees
+    with subprocess.Popen([os.path.join(os.path.dirname(sys.executable), "attnscope"), "view", path, "--no-browser", "--port", "0"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as page:  # fmt: skip
+        try:
+            url = re.search(r"http://[\w.:]+", next(line for line in page.stdout if "http://" in line)).group()
+            for token in (2, len(run) - 1):
+                with urllib.request.urlopen(f"{url}/view/api/row?r=0&t={token}", timeout=60) as answer:
+                    assert answer.status == 200
+            assert page.poll() is None
+        finally:
+            page.terminate()
 
 
 def test_gemma3(folder, tmp_path):

@@ -169,20 +169,20 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
     if (!*keys) return row_of_file(token, s);
     const Geometry& geometry = (*keys)->geometry();
     std::vector<view::LayerHeads> layers;
-    bool alibi = false;
+    bool by_distance = false;
     for (int32_t l = 0; l < geometry.n_layer(); ++l) {
         const LayerInfo& info = geometry.layers[static_cast<size_t>(l)];
         const Range heads = s.head < 0 ? Range{0, info.n_head} : Range{s.head, s.head + 1};
         if ((s.layer >= 0 && s.layer != l) || !info.captured() || heads.begin >= info.n_head) continue;
         layers.push_back({l, heads});
-        alibi = alibi || info.max_bias > 0;
+        by_distance = by_distance || info.by_distance();
     }
     if (layers.empty()) return no_such_rows(geometry, s);
     std::vector<int32_t> positions;
     const Result<Frame> frame = [&]() -> Result<Frame> {
         const std::lock_guard lock(recording_mutex_);
         Result<Frame> read = recording_->frame(token, true);
-        if (!read || !alibi) return read;
+        if (!read || !by_distance) return read;
         const Result<std::vector<Frame>> before = recording_->frames(0, view::columns_of_rows(*read));
         if (!before) return before.error();
         for (const Frame& f : *before) positions.push_back(f.position);

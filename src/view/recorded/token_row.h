@@ -16,7 +16,7 @@ struct TokenAt {
     const Frame* frame = nullptr;       // what it sees
     const uint8_t* q = nullptr;         // Frame::q
     int64_t n_columns = 0;              // of its rows; at most the keys' size
-    std::span<const int32_t> positions; // of the columns; with ALiBi only
+    std::span<const int32_t> positions; // of the columns, where a layer is by_distance()
 };
 
 // Columns of a token's rows: its index + 1, or more where it sees later ones of its batch.
