@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arguments import path as path_of
-from .errors import Error, InvalidArgument, IOFailed, NoSuchKey, require
+from .errors import Error, InvalidArgument, IOFailed, NoSuchKey, Unsupported, require
 from .indexing import chosen as chosen_of, number
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class PatternCache(Mapping):
         self._run = run
         self.has_batch_dim = not remove_batch_dim
         self._patterns: dict[int, Any] = {}
+        if any(layer.role for layer in run.layers):
+            raise Unsupported("an encoder and its decoder have several layers of one number: TransformerLens' names do not tell them apart")
         # By the model's own numbers: a recording leaves layers without attention out.
         self._names = {f"blocks.{layer.layer}.attn.hook_pattern": i for i, layer in enumerate(run.layers) if layer.captured}
         self._last = 1 + max((layer.layer for layer in run.layers), default=-1)

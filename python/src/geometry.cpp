@@ -33,6 +33,9 @@ void bind_geometry(nb::module_& m) {
         .def_ro("sinks", &LayerInfo::sinks,
                 "Learned sink logits, one a query head, that only join the denominator; empty: none.")
         .def_ro("absent", &LayerInfo::absent, "Why there is nothing to see here, in words; empty: there is.")
+        .def_prop_ro(
+            "role", [](const LayerInfo& l) { return std::string(layer_role_name(l.role)); },
+            "Whose rows it has: '' every token's; of an encoder with a decoder 'encoder', 'decoder' or 'cross'.")
         .def_prop_ro("captured", &LayerInfo::captured, "Has this layer attention in the recording?")
         .def("__repr__", [](const LayerInfo& l) {
             if (!l.captured()) return "<layer " + std::to_string(l.layer) + ": " + l.absent + ">";

@@ -106,6 +106,13 @@ def test_rows_with_a_bias_by_distance(made_model, tmp_path, arch, n):
     run = at.open(path)
     assert np.array_equal(run[:], export(path, tmp_path, "--padded"))
     assert np.allclose(run[2, 0].sum(-1), 1, atol=1e-5)  # of the encoder's text, which all of it sees
+    assert {layer.role for layer in run.layers} == ({""} if n == 0 else {"encoder", "decoder", "cross"})
+    for what in (run.to_transformer_lens, run.diagnose):  # several layers of one number; rows that some tokens have not
+        if n == 0:
+            what()
+        else:
+            with pytest.raises(at.Unsupported):
+                what()
     with subprocess.Popen([os.path.join(os.path.dirname(sys.executable), "attnscope"), "view", path, "--no-browser", "--port", "0"],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as page:  # fmt: skip
         try:

@@ -82,6 +82,13 @@ private:
 OpenedDump open_attn(const std::string& path) {
     auto recording = Recording::open(path);
     if (!recording) return recording.error();
+    const std::vector<LayerInfo>& layers = (*recording)->info().geometry.layers;
+    if (std::any_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.role != LayerRole::every; })) {
+        return Error{ErrorKind::unsupported,
+                     path +
+                         " is of an encoder and its decoder: a token has rows in some of its layers only, which is not "
+                         "diagnosed yet; attnscope verify proves them"};
+    }
     return std::unique_ptr<DumpReader>(std::make_unique<AttnReader>(std::move(*recording), path));
 }
 
