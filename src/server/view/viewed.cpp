@@ -25,6 +25,12 @@ Error no_such_rows(const Geometry& geometry, const view::Selection& s) {
     return {ErrorKind::not_found, "no row of that layer and head exists"};
 }
 
+// Of an encoder's layers a decoder's token has no row, nor the other way round.
+Error token_without_rows(int64_t token, const view::Selection& s) {
+    return {ErrorKind::not_found,
+            fmt::format("token {} has no row in layer {}: it takes no part in it", token, s.layer)};
+}
+
 } // namespace
 
 Viewed::Viewed(std::string path, Kind kind) : path_(std::move(path)), kind_(kind) {
@@ -191,6 +197,10 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
     if (!frame) return frame.error();
     if (frame->q.size() != geometry.q_bytes() || frame->q.empty())
         return Error{ErrorKind::not_found, "token " + std::to_string(token) + " was recorded without its queries"};
+    std::erase_if(layers, [&](const view::LayerHeads& l) {
+        return !has_rows(geometry.layers[static_cast<size_t>(l.layer)], frame->visible);
+    });
+    if (layers.empty()) return token_without_rows(token, s);
     const int64_t n_columns = view::columns_of_rows(*frame);
     if (n_columns > (*keys)->size())
         return Error{ErrorKind::not_found, "token " + std::to_string(token) + " sees tokens that are not there"};
@@ -214,6 +224,11 @@ Result<std::vector<float>> Viewed::row_of_file(int64_t token, const view::Select
     }
     if (s.head >= 0) heads.push_back(s.head);
     if (layers.empty()) return no_such_rows(geometry, s);
+    const Result<Frame> frame = recording_->frame(token, false);
+    if (!frame) return frame.error();
+    std::erase_if(layers,
+                  [&](int32_t l) { return !has_rows(geometry.layers[static_cast<size_t>(l)], frame->visible); });
+    if (layers.empty()) return token_without_rows(token, s);
     Result<FrameRows> rows = recording_->rows(token, {layers, heads});
     if (!rows) return rows.error();
     std::vector<float> existing; // rows of heads that this layer does not have are no rows
