@@ -143,11 +143,6 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     return batch;
 }
 
-void Collector::drop(const Batch& batch) {
-    for (auto f = batch.frames.rbegin(); f != batch.frames.rend(); ++f) next_index_[f->sequence] = f->index;
-    samples_ = batch.first_sample;
-}
-
 void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
     batch.data.resize(batch.layers.size());
     batch.data[index] = data;

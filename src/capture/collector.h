@@ -206,8 +206,6 @@ public:
     static void wait_until_proven(Batch& batch);
     // Completes the batch's frames. Fails when the graph is not what it was before (`error` says how).
     bool finish(Batch& batch, std::string& error);
-    // The batch, the latest one, never happened.
-    void drop(const Batch& batch);
 
     // What the cells of a group held when the batch was decoded.
     CellView cells(Batch& batch, size_t group) const;

@@ -31,7 +31,7 @@ struct GraphTap::Arriving {
     int slot = 0;
     bool with_mean = false;       // a device began to compute its mean
     std::vector<int64_t> written; // cells of new keys, sorted
-    bool waits = true;            // all of it stays where it is while the next graph runs
+    bool waits = false;           // all of it stays where it is while the next graph runs
 };
 
 // State of the graph in use (still valid when the engine uses it again for the next token), and the batch whose data is

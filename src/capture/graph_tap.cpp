@@ -44,8 +44,6 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     state.placement.place(state.found, [&] {
         // Blocks are about to be given back: nobody may still write to them or read from them.
         ggml().backend_sched_synchronize(sched);
-        complete();
-        settle();
         state.drain();
     });
     if (state.host_mean) state.host_mean->add_to(graph, state.found);
@@ -96,8 +94,6 @@ void GraphTap::after_compute(ggml_backend_sched_t sched, ggml_cgraph* graph, boo
     if (!fetched) {
         fail(arriving->batch->frames.front().index,
              "there is no host memory for the transfer from a device (use a smaller -ub)");
-        collector_.drop(*arriving->batch);
-        state.drain(); // other devices' have begun, and nobody will wait for them
         return;
     }
     const bool waits = arriving->waits;
@@ -132,25 +128,18 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::describe_batch() {
     return arriving;
 }
 
-// Where each layer's data is, and whether it stays there while the next graph runs.
+// Where each layer's data is.
 void GraphTap::find_sources(Arriving& arriving) {
     State& state = *state_;
     Batch& batch = *arriving.batch;
     const std::vector<AttentionNode>& nodes = state.found.nodes;
     arriving.sources.reserve(nodes.size());
-    bool some_on_device = false;
     for (size_t l = 0; l < nodes.size(); ++l) {
         Result<std::optional<LayerSource>> source =
             source_of(nodes[l], batch.layers[l], state.placement, state.mirrors);
         if (!source && batch.error.empty()) batch.error = source.error().message;
         arriving.sources.push_back(source ? std::move(*source) : std::nullopt);
-        if (!arriving.sources.back()) continue;
-        if (arriving.sources.back()->device())
-            some_on_device = true;
-        else
-            arriving.waits = false; // what lies in host memory is the next graph's
     }
-    if (!some_on_device) arriving.waits = false;
 }
 
 // From which token on queries are kept, and the cells of all new keys.
@@ -169,16 +158,18 @@ bool GraphTap::start_fetches(Arriving& arriving, ggml_backend_sched_t sched) {
     State& state = *state_;
     std::vector<Placement::Block>& blocks = state.placement.blocks();
     arriving.blocks.resize(blocks.size());
-    bool fetched = true;
+    bool fetched = true, some_on_host = false;
     for (size_t b = 0; b < blocks.size(); ++b) {
         if (blocks[b].on_host()) {
-            if (blocks[b].used > 0) arriving.waits = false;
+            some_on_host |= blocks[b].used > 0; // the next graph computes there
             arriving.blocks[b].host =
                 static_cast<const uint8_t*>(ggml().backend_buffer_get_base(blocks[b].memory.get()));
         } else if (blocks[b].used > 0) {
             fetched = fetched && start_fetch(arriving, b, backend_of(sched, blocks[b].device));
+            arriving.waits = true;
         }
     }
+    arriving.waits = arriving.waits && !some_on_host;
     return fetched;
 }
 

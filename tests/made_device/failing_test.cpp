@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <memory>
 #include <span>
 
 using namespace attnscope;
@@ -20,6 +21,48 @@ using Order = MadeStreams::Order;
 using Memory = MadeDevice::Memory;
 
 std::atomic<bool> no_mirrors{false};
+
+// Not a session: what a program decodes, as it pleases, with a capture around it.
+class Decoding {
+public:
+    Decoding(const SessionOptions& o, const std::function<void(llama_context_params&)>& adjust) {
+        llama_model_params mp = llama_model_default_params();
+        mp.n_gpu_layers = 99;
+        ggml_backend_dev_t devices[] = {ggml_backend_dev_by_name("TEST0"), nullptr};
+        mp.devices = devices;
+        model_.reset(llama_model_load_from_file(o.model_path.c_str(), mp));
+        llama_context_params cp = llama_context_default_params();
+        cp.n_ctx = 256;
+        cp.n_batch = cp.n_ubatch = 64;
+        cp.n_threads = cp.n_threads_batch = 1;
+        cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        if (adjust) adjust(cp);
+        if (model_) context_.reset(llama_init_from_model(model_.get(), cp));
+        capture_ = capture::Capture::make({}, [this](CapturedFrame&& f) -> Result<void> {
+            frames.push_back(std::move(f.frame));
+            return {};
+        });
+    }
+    bool ok() const { return context_ != nullptr; }
+    capture::Capture& capture() { return *capture_; }
+    Result<void> decode(size_t n, size_t announced) {
+        const std::vector<int32_t> tokens = some_tokens(at_ + n);
+        const auto ids = std::span(tokens).subspan(at_, n);
+        capture::Capture::Decode scope(*capture_, {.ids = ids.first(announced), .positions = {}});
+        llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(ids.data()), static_cast<int32_t>(n));
+        at_ += n;
+        return scope.end(llama_decode(context_.get(), batch) == 0);
+    }
+    Result<void> decode(size_t n) { return decode(n, n); }
+
+    std::vector<Frame> frames;
+
+private:
+    llama_model_ptr model_;
+    llama_context_ptr context_;
+    std::unique_ptr<capture::Capture> capture_;
+    size_t at_ = 0;
+};
 
 Outcome joined(Outcome a, Outcome b) {
     a.text.insert(a.text.end(), b.text.begin(), b.text.end());
@@ -68,52 +111,76 @@ TEST_F(OnMadeDevices, AfterADecodeThatFailedAllFramesHaveComeAndTheSessionGoesOn
 // A program decodes more than it announced while earlier tokens still wait for their proofs: their frames come before the error.
 TEST_F(OnMadeDevices, AnErrorComesBehindTheFramesOfTokensThatWait) {
     const Sessions sessions(shape_of(Model::plain));
-    const std::string path = sessions.options("TEST0").model_path;
-    llama_model_params mp = llama_model_default_params();
-    mp.n_gpu_layers = 99;
-    ggml_backend_dev_t devices[] = {ggml_backend_dev_by_name("TEST0"), nullptr};
-    mp.devices = devices;
-    const llama_model_ptr model(llama_model_load_from_file(path.c_str(), mp));
-    ASSERT_TRUE(model);
-    llama_context_params cp = llama_context_default_params();
-    cp.n_ctx = 256;
-    cp.n_batch = cp.n_ubatch = 32;
-    cp.n_threads = cp.n_threads_batch = 1;
-    cp.type_k = GGML_TYPE_Q4_0, cp.type_v = GGML_TYPE_Q8_0; // what ProofsHeld needs
-    cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
-    const llama_context_ptr context(llama_init_from_model(model.get(), cp));
-    ASSERT_TRUE(context);
-    std::vector<Frame> frames;
-    const auto capture = capture::Capture::make({}, [&](CapturedFrame&& f) -> Result<void> {
-        frames.push_back(std::move(f.frame));
-        return {};
+    Decoding d(sessions.options("TEST0"), [](llama_context_params& cp) {
+        cp.type_k = GGML_TYPE_Q4_0, cp.type_v = GGML_TYPE_Q8_0; // what ProofsHeld needs
     });
-    const std::vector<int32_t> tokens = some_tokens(14);
-    size_t at = 0;
-    const auto decode = [&](size_t n, size_t announced) {
-        const auto ids = std::span(tokens).subspan(at, n);
-        capture::Capture::Decode scope(*capture, {.ids = ids.first(announced), .positions = {}});
-        llama_batch batch = llama_batch_get_one(const_cast<int32_t*>(ids.data()), static_cast<int32_t>(n));
-        at += n;
-        return scope.end(llama_decode(context.get(), batch) == 0);
-    };
-    ASSERT_TRUE(decode(8, 8));
-    ASSERT_TRUE(capture->flush());
+    ASSERT_TRUE(d.ok());
+    ASSERT_TRUE(d.decode(8));
+    ASSERT_TRUE(d.capture().flush());
     ProofsHeld held;
     held.until_nothing_moves();
-    for (int i = 0; i < 4; ++i) ASSERT_TRUE(decode(1, 1)) << i;
-    Result<void> told = decode(2, 1);
-    if (told) told = capture->flush();
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(d.decode(1)) << i;
+    Result<void> told = d.decode(2, 1);
+    if (told) told = d.capture().flush();
     held.release();
     EXPECT_GT(held.n_waited(), 0);
     ASSERT_FALSE(told);
     EXPECT_NE(told.error().message.find("the engine's graph has 2 tokens, and the decode only 1"), std::string::npos)
         << told.error().message;
-    ASSERT_EQ(frames.size(), 12u);
-    for (size_t i = 8; i < frames.size(); ++i) {
-        EXPECT_EQ(frames[i].index, static_cast<int64_t>(i));
-        EXPECT_EQ(frames[i].verdict, verdict_ok) << i << ": " << verdict_text(frames[i].verdict);
+    ASSERT_EQ(d.frames.size(), 12u);
+    for (size_t i = 8; i < d.frames.size(); ++i) {
+        EXPECT_EQ(d.frames[i].index, static_cast<int64_t>(i));
+        EXPECT_EQ(d.frames[i].verdict, verdict_ok) << i << ": " << verdict_text(d.frames[i].verdict);
     }
+}
+
+// Nobody waits for what was asked of the device for a batch that failed: its memory is not given back before it has come.
+TEST_F(OnMadeDevices, MemoryForABatchThatFailedIsNotGivenBackWhileItIsWrittenTo) {
+    const Sessions sessions(shape_of(Model::plain));
+    MadeDevice::steer().streams.set_order(Order::engine_first, std::chrono::milliseconds(30));
+    Decoding d(sessions.options("TEST0"), {});
+    ASSERT_TRUE(d.ok());
+    ASSERT_TRUE(d.decode(1));
+    ASSERT_TRUE(d.capture().flush());
+    for (int i = 0; i < 4; ++i) {
+        (void)d.decode(2, 1);
+        EXPECT_FALSE(d.capture().flush());
+        d.capture().forget(); // the error with all else
+        (void)d.decode(1);
+        (void)d.decode(size_t(8) << i); // asks for more memory than any before it
+        (void)d.capture().flush();
+    }
+}
+
+// The engine still computes into a block that was never sent from: a larger batch's block takes its place only after that.
+TEST_F(OnMadeDevices, ABlockThatTheEngineWritesToIsNotGivenBack) {
+    const Sessions sessions(shape_of(Model::plain));
+    Decoding d(sessions.options("TEST0"), {});
+    ASSERT_TRUE(d.ok());
+    ASSERT_TRUE(d.decode(2));
+    ASSERT_TRUE(d.capture().flush());
+    MadeDevice::steer().streams.set_order(Order::engine_last, std::chrono::milliseconds(50));
+    MadeDevice::steer().refuse([](Memory kind, size_t) { return kind == Memory::pinned; });
+    const Result<void> refused = d.decode(32);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("there is no host memory for the transfer"), std::string::npos)
+        << refused.error().message;
+    MadeDevice::steer().refuse(nullptr);
+    d.capture().forget();
+    (void)d.decode(64);
+    (void)d.capture().flush();
+}
+
+// Who decodes without a session may go on after a decode that failed, and has the frames of all before it by then.
+TEST_F(OnMadeDevices, FramesBeforeADecodeThatFailedComeWithItsEnd) {
+    const Sessions sessions(shape_of(Model::plain));
+    Decoding d(sessions.options("TEST0"), {});
+    ASSERT_TRUE(d.ok());
+    ASSERT_TRUE(d.decode(8));
+    for (int i = 0; i < 4; ++i) ASSERT_TRUE(d.decode(1)) << i;
+    MadeDevice::steer().fail_graph(0);
+    EXPECT_TRUE(d.decode(1)); // of the capture: the program knows what its decode gave
+    EXPECT_EQ(d.frames.size(), 12u);
 }
 
 TEST_F(OnMadeDevices, WithoutPinnedMemoryThereIsASentenceAndTheSessionCanBeUsedAgain) {

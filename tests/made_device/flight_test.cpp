@@ -5,10 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -90,6 +93,29 @@ TEST_F(OnMadeDevices, WhatIsCapturedGoesToTheHostBehindTheLogits) {
         ++(copy == 'L' ? n_logits : n_captured);
         ASSERT_LE(n_captured, n_logits * (all / 11)) << copies;
     }
+}
+
+// ... and does not wait for the next token: the way to the host begins while the program does something else.
+TEST_F(OnMadeDevices, WhatIsCapturedGoesToTheHostWhileNobodyDecodes) {
+    const Sessions sessions(shape_of(Model::plain));
+    auto session = Session::open(sessions.options("TEST0"));
+    ASSERT_TRUE(session) << session.error().message;
+    std::atomic<int> n_captured{0};
+    MadeDevice::steer().watch_copies([&](bool for_the_engine) { n_captured += !for_the_engine; });
+    std::vector<int> by_then; // at each token
+    const Outcome r = run(**session, some_tokens(1), greedy(6), [&](Session&) {
+        int before = -1;
+        while (before != n_captured) {
+            before = n_captured;
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        }
+        by_then.push_back(n_captured);
+    });
+    MadeDevice::steer().watch_copies(nullptr);
+    ASSERT_EQ(r.error, "");
+    const int each = n_captured / static_cast<int>(r.frames.size()); // every token's is sent in as many pieces
+    ASSERT_GT(each, 0);
+    for (size_t i = 0; i < by_then.size(); ++i) EXPECT_EQ(by_then[i], each * static_cast<int>(i + 1)) << i;
 }
 
 // The sink ends a generation while later tokens are on their way to their frames.

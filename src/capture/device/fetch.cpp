@@ -39,6 +39,7 @@ void Fetch::prepare() {
 
 bool Fetch::reserve(Slot& slot, size_t bytes) {
     if (slot.size >= bytes) return true;
+    drain(); // nobody has waited for what is on its way of a batch that failed
     slot.pinned.reset();
     slot.data = nullptr;
     slot.size = 0;
