@@ -14,11 +14,15 @@ objects=$(find "$build/src/CMakeFiles/llama.dir" "$build/ggml/src/CMakeFiles" "$
     "$build/vendor/hash/CMakeFiles" -name '*.o' 2>/dev/null | sort) || true
 if [ -n "$objects" ]; then
     printf '{ global: main; local: *; };\n' >"$out/hidden.map"
+    # where the machine has RDMA, llama.cpp was built for it
+    libraries=
+    # shellcheck disable=SC2086
+    if nm $objects 2>/dev/null | grep -q 'U ibv_'; then libraries=-libverbs; fi
     link() {
         to=$1
         shift
         # shellcheck disable=SC2086 # a word an object
-        "$compiler" -o "$out/$to" "$host" $objects -fopenmp -pthread -ldl "$@"
+        "$compiler" -o "$out/$to" "$host" $objects $libraries -fopenmp -pthread -ldl "$@"
     }
     link one.so -shared
     link bsymbolic.so -shared -Wl,-Bsymbolic
