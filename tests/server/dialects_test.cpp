@@ -43,7 +43,7 @@ TEST(Kobold, GeneratesAtOnceAndAsAStreamWithTheSameText) {
 }
 
 TEST(Kobold, TheTextIncludesTheStopSequenceUnlessTrimmed) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string all =
         served.post("/api/v1/generate", kobold("Count: 1, 2, 3,", 12, {{"ban_eos_token", true}}))["results"][0]["text"];
@@ -60,7 +60,7 @@ TEST(Kobold, TheTextIncludesTheStopSequenceUnlessTrimmed) {
 }
 
 TEST(Kobold, AbortAndCheckFindAGenerationByItsKey) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     auto running = std::async(std::launch::async, [&] {
         return served.post("/api/v1/generate",
@@ -123,7 +123,7 @@ TEST(Kobold, AttentionIsAskedForOnItsEndpointsToo) {
 }
 
 TEST(OpenAi, ChatsAtOnceAndAsAStream) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     Json body = {{"model", "any"},
                  {"messages", Json::array({{{"role", "user"}, {"content", "Say hello."}}})},
@@ -174,7 +174,7 @@ TEST(OpenAi, CompletesTextAndTokenIds) {
 }
 
 TEST(OpenAi, StopSequencesNeverShow) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const Json base = {{"prompt", "Count: 1, 2, 3,"}, {"max_tokens", 12}, {"temperature", 0}};
     const std::string all = served.post("/v1/completions", base)["choices"][0]["text"];
@@ -193,7 +193,7 @@ TEST(OpenAi, StopSequencesNeverShow) {
 }
 
 TEST(LlamaServer, ItsEndpointsAnswerInItsShapes) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     EXPECT_EQ(served.get("/health")["status"], "ok");
     const Json props = served.get("/props");
@@ -216,7 +216,7 @@ TEST(LlamaServer, ItsEndpointsAnswerInItsShapes) {
 }
 
 TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     std::string deep = "{\"prompt\":";
     for (int i = 0; i < 5000; ++i) deep += '[';
@@ -321,7 +321,7 @@ TEST(Dialects, RoutesHaveTheirOtherNamesAndTheNearestIsTold) {
 }
 
 TEST(Dialects, AFullQueueIsToldAsBusy) {
-    ServedModel served([](server::ServerOptions& o) { o.max_waiting = 1; });
+    ServedModel served([](server::ServerOptions& o) { o.max_waiting = 1; }, 1024, Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const Json slow = kobold("Once upon a time", 900, {{"ban_eos_token", true}, {"genkey", "slow"}});
     auto first = std::async(std::launch::async, [&] { return served.post("/api/v1/generate", slow); });

@@ -153,7 +153,7 @@ std::set<std::string> documented() {
 
 class EveryField : public ::testing::TestWithParam<char> {
 protected:
-    static void SetUpTestSuite() { served_ = std::make_unique<ServedModel>(); }
+    static void SetUpTestSuite() { served_ = std::make_unique<ServedModel>(Served::real); }
     static void TearDownTestSuite() { served_.reset(); }
 
     struct Answer {

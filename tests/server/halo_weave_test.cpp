@@ -45,13 +45,13 @@ TEST(HaloWeave, TheModelIsDescribed) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     const Json m = served.get("/api/v1/model");
-    EXPECT_EQ(m["num_layers"], 30);
-    EXPECT_EQ(m["num_attention_heads"], 9);
-    EXPECT_EQ(m["num_key_value_heads"], 3);
-    EXPECT_EQ(m["embedding_size"], 576);
-    EXPECT_EQ(m["vocab_size"], 49152);
+    EXPECT_EQ(m["num_layers"], ServedModel::n_layer);
+    EXPECT_EQ(m["num_attention_heads"], ServedModel::n_head);
+    EXPECT_EQ(m["num_key_value_heads"], 2);
+    EXPECT_EQ(m["embedding_size"], ServedModel::n_embd);
+    EXPECT_EQ(m["vocab_size"], ServedModel::n_vocab);
     EXPECT_EQ(m["max_context_length"], 1024);
-    EXPECT_EQ(m["max_trained_context"], 8192);
+    EXPECT_EQ(m["max_trained_context"], 4096);
     EXPECT_EQ(m["eos_token_id"], 2);
     EXPECT_GT(m["rope_freq_base"].get<double>(), 1000);
     EXPECT_EQ(m["rope_freq_scale"], 1.0);
@@ -60,7 +60,7 @@ TEST(HaloWeave, TheModelIsDescribed) {
 }
 
 TEST(HaloWeave, TextBecomesTokensAndTextAgain) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string text = "Hello, how are you? \xC3\xA9t\xC3\xA9";
     // The client sends JSON as text/plain, which needs no preflight.
@@ -93,21 +93,21 @@ TEST(HaloWeave, EveryTokenBringsTheRowsItWasChosenFrom) {
         ASSERT_TRUE(a.is_object()) << t.dump().substr(0, 300);
         const size_t n = ids.size() + i; // the first token's row is that of the prompt's last
         EXPECT_EQ(a["format"], "per_layer");
-        EXPECT_EQ(a["shape"], Json::array({30, 9, n}));
+        EXPECT_EQ(a["shape"], Json::array({ServedModel::n_layer, ServedModel::n_head, n}));
         EXPECT_EQ(a["context_length"], n);
         EXPECT_EQ(a["encoding"], "base64");
         EXPECT_EQ(a["dtype"], "float32");
         EXPECT_EQ(a["verdict"], "ok"); // proven against the engine's own output
         const auto values = values_of(a);
-        ASSERT_EQ(values.size(), 270 * n);
-        for (size_t row = 0; row < 270; ++row) {
+        ASSERT_EQ(values.size(), ServedModel::n_rows * n);
+        for (size_t row = 0; row < ServedModel::n_rows; ++row) {
             double sum = 0;
             for (size_t j = 0; j < n; ++j) sum += double(values[row * n + j]);
             ASSERT_NEAR(sum, 1, 1e-5) << "token " << i << " row " << row;
         }
         const Json& h = t["hidden_state"];
-        EXPECT_EQ(h["shape"], Json::array({576}));
-        EXPECT_EQ(values_of(h).size(), 576u);
+        EXPECT_EQ(h["shape"], Json::array({ServedModel::n_embd}));
+        EXPECT_EQ(values_of(h).size(), ServedModel::n_embd);
     }
     const Json& done = events.back();
     EXPECT_EQ(done["type"], "done");
@@ -132,8 +132,8 @@ TEST(HaloWeave, AggregatedIsTheMeanOfAllRows) {
         ASSERT_EQ(m.size(), n);
         for (size_t j = 0; j < n; ++j) {
             double sum = 0;
-            for (size_t r = 0; r < 270; ++r) sum += double(rows[r * n + j]);
-            ASSERT_NEAR(double(m[j]), sum / 270, 2e-6);
+            for (size_t r = 0; r < ServedModel::n_rows; ++r) sum += double(rows[r * n + j]);
+            ASSERT_NEAR(double(m[j]), sum / ServedModel::n_rows, 2e-6);
         }
     }
 }
@@ -182,10 +182,10 @@ TEST(HaloWeave, APrunedConversationReusesWhatItHasInCommon) {
     // Rows over keys of which some were kept: all columns are there.
     const auto values = values_of(tokens[0]["attention"]);
     const size_t n = pruned.size();
-    ASSERT_EQ(values.size(), 270 * n);
+    ASSERT_EQ(values.size(), ServedModel::n_rows * n);
     double sum = 0;
     for (const float x : values) sum += double(x);
-    EXPECT_NEAR(sum, 270, 1e-3);
+    EXPECT_NEAR(sum, ServedModel::n_rows, 1e-3);
     const auto fresh = tokens_of(served.events(stream_path, asking(pruned, 4, {{"cache_prompt", false}})));
     EXPECT_EQ(fresh[0]["attention"]["reused"], 0);
     const auto expected = values_of(fresh[0]["attention"]);
@@ -226,7 +226,7 @@ TEST(HaloWeave, ReductionsComeAsAsked) {
     const auto sums = values_of(events[0]["attention"]);
     ASSERT_EQ(sums.size(), 3u);
     for (const float s : sums) EXPECT_TRUE(s > 0 && s < 1) << s;
-    events = ask({{"reduce", "entropy"}, {"layers", {0, 29}}, {"heads", 4}});
+    events = ask({{"reduce", "entropy"}, {"layers", {0, 2}}, {"heads", 3}});
     EXPECT_EQ(events[0]["attention"]["shape"], Json::array({2, 1}));
     events = ask({{"reduce", "mean"}, {"every", 2}, {"format", "u8"}});
     EXPECT_TRUE(events[0]["attention"].is_object());
@@ -243,7 +243,7 @@ TEST(HaloWeave, ReductionsComeAsAsked) {
 }
 
 TEST(HaloWeave, AClientThatGoesAwayStopsItsGeneration) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     served.stream(stream_path, asking({1, 2, 3}, 900), [&](const Json&) { return false; });
     EXPECT_TRUE(served.idle_within(5));
@@ -253,7 +253,7 @@ TEST(HaloWeave, AClientThatGoesAwayStopsItsGeneration) {
 }
 
 TEST(HaloWeave, AClientThatReadsSlowlyLosesNothingAndHoldsNobodyUp) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const Json ids = served.post("/api/v1/tokenize", {{"text", long_text(15)}})["token_ids"];
     std::vector<int64_t> indices;
@@ -265,7 +265,7 @@ TEST(HaloWeave, AClientThatReadsSlowlyLosesNothingAndHoldsNobodyUp) {
         const auto values = values_of(e["attention"]);
         double sum = 0;
         for (const float x : values) sum += double(x);
-        EXPECT_NEAR(sum, 270, 1e-3); // also where another generation has replaced the context meanwhile
+        EXPECT_NEAR(sum, ServedModel::n_rows, 1e-3); // also where another generation has replaced the context meanwhile
         if (!asked) {
             asked = true;
             const auto start = std::chrono::steady_clock::now();

@@ -89,7 +89,7 @@ TEST(HostileGrammars, WhoLeavesWhileOneIsTriedOutTakesItsChildAlong) {
 }
 
 TEST(HostileGrammars, WhoLeavesInMidGenerationFreesTheQueue) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     for (const bool stream : {false, true}) {
         RawClient client(served.port());
@@ -130,7 +130,7 @@ TEST(HostileGrammars, OnesThatAreTriedOutHoldNoOtherRequestUp) {
 }
 
 TEST(HostileGrammars, ServersThatStopDoNotWaitForThem) {
-    auto served = std::make_unique<ServedModel>();
+    auto served = std::make_unique<ServedModel>(Served::real);
     ASSERT_TRUE(served->ok()) << served->error();
     RawClient tried(served->port()), running(served->port());
     ASSERT_TRUE(running.say(post_of(*served, "/completion", {{"prompt", "Hi"}, {"grammar", slow_later}})));

@@ -13,7 +13,7 @@ using namespace attnscope;
 using namespace attnscope::test;
 
 TEST(Leaving, AClosedConnectionEndsAnAnswerThatIsNotStreamed) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     struct Route {
         const char* path;
@@ -50,7 +50,7 @@ TEST(Leaving, AClosedConnectionEndsAnAnswerThatIsNotStreamed) {
 }
 
 TEST(Leaving, ASlowReaderTakesThePrefixFromNobody) {
-    ServedModel served({}, 2048);
+    ServedModel served({}, 2048, Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string text = long_text(40);
     const Json asked = {{"prompt", text + "And then"},

@@ -39,7 +39,7 @@ TEST(NoAttention, TextsAndReuseOfTheContextAreThoseOfACapturingServer) {
 }
 
 TEST(NoAttention, AGenerationThatWasLeftHalfWrittenLeavesAContextThatIsKnown) {
-    ServedModel plain(captures_nothing), capturing;
+    ServedModel plain(captures_nothing, 1024, Served::real), capturing(Served::real);
     ASSERT_TRUE(plain.ok()) << plain.error();
     ASSERT_TRUE(capturing.ok()) << capturing.error();
     const std::string text = long_text(6);
@@ -68,10 +68,12 @@ TEST(NoAttention, AttentionIsRefusedInASentence) {
 }
 
 TEST(NoAttention, HiddenStatesStillComeAndTheTimeLimitHolds) {
-    ServedModel served([](server::ServerOptions& o) {
-        captures_nothing(o);
-        o.time_limit = std::chrono::seconds(1);
-    });
+    ServedModel served(
+        [](server::ServerOptions& o) {
+            captures_nothing(o);
+            o.time_limit = std::chrono::seconds(1);
+        },
+        1024, Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const auto events = served.events(
         "/api/extra/generate/stream",

@@ -110,7 +110,7 @@ TEST(OutputFields, AJsonAnswerFollowsItsSchemaInItsOrder) {
 }
 
 TEST(OutputFields, GrammarsAndSchemasThatCannotBeAreRefusedWithTheReason) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const std::vector<std::pair<Json, std::string>> bad = {
         {{{"grammar", "root ::= \"a"}}, "cannot be read"},
@@ -143,7 +143,7 @@ TEST(OutputFields, GrammarsAndSchemasThatCannotBeAreRefusedWithTheReason) {
 }
 
 TEST(OutputFields, ABiasForbidsAndForcesInAllItsForms) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const auto text = [&](const Json& bias) {
         return served.post("/v1/completions", completion({{"logit_bias", bias}}, 1))["choices"][0]["text"]
@@ -177,13 +177,13 @@ TEST(OutputFields, ABiasForbidsAndForcesInAllItsForms) {
 }
 
 TEST(OutputFields, ProbabilitiesComeInTheShapeOfEachRoute) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const Json answer = served.post("/v1/completions", completion({{"logprobs", 3}}, 4))["choices"][0];
     const Json& legacy = answer["logprobs"];
     std::string joined;
     for (const Json& t : legacy["tokens"]) joined += t.get<std::string>();
-    EXPECT_EQ(joined, answer["text"]);
+    EXPECT_EQ(Json(joined), answer["text"]);
     ASSERT_EQ(legacy["token_logprobs"].size(), 4u);
     EXPECT_EQ(legacy["text_offset"][0], 0);
     EXPECT_EQ(legacy["text_offset"][1], legacy["tokens"][0].get<std::string>().size());
@@ -232,7 +232,7 @@ TEST(OutputFields, ProbabilitiesComeInTheShapeOfEachRoute) {
 }
 
 TEST(OutputFields, AStreamTellsTheSameProbabilitiesAndNoneOfAStopSequence) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const Json body = completion({{"logprobs", 1}}, 10);
     const Json whole = served.post("/v1/completions", body)["choices"][0];
@@ -337,7 +337,7 @@ TEST(OutputFields, SeveralAnswersComeWithTheirIndex) {
 }
 
 TEST(OutputFields, AnEchoBeginsEachChoice) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string plain = served.post("/v1/completions", completion({}))["choices"][0]["text"];
     EXPECT_EQ(served.post("/v1/completions", completion({{"echo", true}}))["choices"][0]["text"], prompt + plain);

@@ -1,5 +1,6 @@
 #include "served_model.h"
 
+#include "models/model_make.h"
 #include "models/model_store.h"
 
 #include <gtest/gtest.h>
@@ -11,9 +12,22 @@
 
 namespace attnscope::test {
 
-ServedModel::ServedModel(const std::function<void(server::ServerOptions&)>& adjust, int32_t n_ctx) {
+namespace {
+
+Result<std::string> made_in(const TempDir& dir) {
+    models::ModelShape shape;
+    shape.n_layer = ServedModel::n_layer;
+    shape.n_head = ServedModel::n_head, shape.n_head_kv = 2, shape.head_dim = ServedModel::n_embd / ServedModel::n_head;
+    const std::string path = dir.file("made.gguf");
+    const Result<void> made = models::make_model(shape, path);
+    return made ? Result<std::string>(path) : made.error();
+}
+
+} // namespace
+
+ServedModel::ServedModel(const std::function<void(server::ServerOptions&)>& adjust, int32_t n_ctx, Served model) {
     SessionOptions o;
-    const auto path = models::find_model("smollm2");
+    const auto path = model == Served::real ? models::find_model("smollm2") : made_in(dir_);
     if (!path) {
         error_ = path.error().message;
         return;

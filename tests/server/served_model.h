@@ -1,7 +1,8 @@
-// A server over the real SmolLM2 on a free port, and a client that speaks to it.
+// A server over a model on a free port, and a client that speaks to it.
 #pragma once
 
 #include "server/http/server.h"
+#include "support/temp_dir.h"
 
 #include <attnscope/recording.h>
 
@@ -18,10 +19,19 @@ namespace attnscope::test {
 
 using Json = nlohmann::json;
 
+// made: random weights, a token a byte, a chat template; of a size that is read and decoded in no time. real: SmolLM2, where what
+// it writes, how it tokenises, or that it takes its time matters.
+enum class Served { made, real };
+
 class ServedModel {
 public:
+    // of the made model
+    static constexpr size_t n_layer = 3, n_head = 4, n_rows = n_layer * n_head, n_embd = 128, n_vocab = 260;
+
     // `adjust` may change the options before the server starts; without their `attention` the session captures nothing.
-    explicit ServedModel(const std::function<void(server::ServerOptions&)>& adjust = {}, int32_t n_ctx = 1024);
+    explicit ServedModel(const std::function<void(server::ServerOptions&)>& adjust = {}, int32_t n_ctx = 1024,
+                         Served model = Served::made);
+    explicit ServedModel(Served model) : ServedModel({}, 1024, model) {}
     ~ServedModel();
 
     bool ok() const { return server_ != nullptr; }
@@ -41,6 +51,7 @@ public:
     bool idle_within(double seconds) const;
 
 private:
+    TempDir dir_; // where a made model lies
     std::unique_ptr<Session> session_;
     std::unique_ptr<server::Server> server_;
     std::string error_;

@@ -63,7 +63,7 @@ TEST(WebSocket, RowsAreThoseOfTheRecordingBitForBit) {
     for (; event.value("type", "") == "token"; event = socket.json()) {
         ASSERT_EQ(event["binary"], Json::array({"attention", "hidden_state"}));
         tokens.emplace_back(event["attention"], socket.binary());
-        EXPECT_EQ(socket.binary().size(), 576 * sizeof(float));
+        EXPECT_EQ(socket.binary().size(), ServedModel::n_embd * sizeof(float));
         EXPECT_TRUE(event["token_id"].is_number_integer());
         EXPECT_TRUE(event["text"].is_string());
     }
@@ -93,7 +93,7 @@ TEST(WebSocket, SmallerFormsStayNearTheRows) {
         const Json event = socket.json();
         ASSERT_EQ(event["type"], "token") << event.dump();
         const std::string bytes = socket.binary();
-        const size_t n = 270 * event["attention"]["context_length"].get<size_t>();
+        const size_t n = ServedModel::n_rows * event["attention"]["context_length"].get<size_t>();
         const auto form = attention_format_from_name(format);
         ASSERT_TRUE(form);
         auto decoded = decode_values({reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}, n,
@@ -109,7 +109,7 @@ TEST(WebSocket, SmallerFormsStayNearTheRows) {
 }
 
 TEST(WebSocket, AbortEndsTheGenerationAndAnotherMayFollow) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     Socket socket(served);
     ASSERT_TRUE(socket.open());
@@ -129,7 +129,7 @@ TEST(WebSocket, AbortEndsTheGenerationAndAnotherMayFollow) {
 }
 
 TEST(WebSocket, AbortEndsTheReadingOfAGrammarToo) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     Socket socket(served);
     ASSERT_TRUE(socket.open());
@@ -152,7 +152,7 @@ TEST(WebSocket, AbortEndsTheReadingOfAGrammarToo) {
 }
 
 TEST(WebSocket, ClosingItStopsTheGeneration) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     {
         Socket socket(served);
@@ -166,7 +166,7 @@ TEST(WebSocket, ClosingItStopsTheGeneration) {
 }
 
 TEST(WebSocket, AReaderThatWantsTheLatestIsToldWhatItMissed) {
-    ServedModel served;
+    ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     Socket socket(served);
     ASSERT_TRUE(socket.open());
@@ -194,10 +194,12 @@ TEST(WebSocket, AReaderThatWantsTheLatestIsToldWhatItMissed) {
 }
 
 TEST(WebSocket, AClientThatDoesNotReadIsGivenUpAndToldSo) {
-    ServedModel served([](server::ServerOptions& o) {
-        o.stream_memory = size_t(1) << 20;
-        o.stall = std::chrono::seconds(1);
-    });
+    ServedModel served(
+        [](server::ServerOptions& o) {
+            o.stream_memory = size_t(1) << 20;
+            o.stall = std::chrono::seconds(1);
+        },
+        1024, Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     Socket socket(served);
     ASSERT_TRUE(socket.open());
