@@ -31,6 +31,8 @@ if ! cat "${requirements[@]}" | cmp -s - "$venv/installed.txt"; then
 fi
 "$venv/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps "$work"/dist/attnscope-*.whl
 export ATTNSCOPE_MADE_RECORDING=$built/bin/made_recording # makes what a real model takes long to write
+export ATTNSCOPE_ATTACH_MODULE=$built/lib/libattach_host_module.so # a llama.cpp that Python loads (tests/attach/host.cpp)
+[ -e "$ATTNSCOPE_ATTACH_MODULE" ] || unset ATTNSCOPE_ATTACH_MODULE # a build with sanitizers has none
 # From elsewhere, so that nothing of the tree can be imported.
 tests=$PWD/python/tests
 config=$PWD/pyproject.toml

@@ -1,16 +1,21 @@
 // attnscope attach: the attention of a program that we did not write.
 #include "attach/parent/check_program.h"
+#include "attach/parent/record_caller.h"
 #include "attach/parent/run_attached.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "server/view/view_server.h"
 
 #include <attnscope/verify.h>
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <unistd.h>
@@ -21,7 +26,8 @@ namespace {
 struct Flags {
     std::string output = ".";
     std::vector<std::string> program;
-    bool quiet = false, no_verify = false, check = false;
+    bool quiet = false, no_verify = false, check = false, caller = false, view = false;
+    server::ServerOptions page;
 };
 
 // The program's own output is on the same terminal: every line says whose it is.
@@ -57,7 +63,27 @@ int check(const std::string& program) {
     return answer->can_attach ? exit_good : exit_no;
 }
 
+volatile std::sig_atomic_t ended = 0; // signal handlers can only reach globals
+extern "C" void end_page(int) {
+    ended = 1;
+}
+
+// The program is gone, but somebody may still look.
+void wait_for_end() {
+    for (const int s : {SIGINT, SIGTERM, SIGHUP}) std::signal(s, end_page);
+    say("the program has ended; the page is there until control-C");
+    while (ended == 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+}
+
+// Two lines: the library, and what its ATTNSCOPE_ATTACH has to be.
+void tell_caller(const std::string& library, const std::string& folder) {
+    fmt::print("{}\n{}\n", library, folder);
+    std::fflush(stdout);
+}
+
 int run(const Flags& f) {
+    if (f.program.empty() && !f.caller)
+        return report(Error{ErrorKind::invalid_argument, "which program? It follows --, with its arguments"});
     if (f.check) return check(f.program[0]);
     std::error_code ec;
     std::filesystem::create_directories(f.output, ec);
@@ -68,7 +94,16 @@ int run(const Flags& f) {
     options.argv = f.program;
     options.folder = f.output;
     options.say = f.quiet ? [](const std::string&) {} : say;
-    Result<attach::AttachEnd> end = attach::run_attached(options);
+    std::unique_ptr<server::ViewServer> page;
+    if (f.view) {
+        std::signal(SIGPIPE, SIG_IGN);
+        Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::watch(f.output, f.page);
+        if (!started) return report(started.error());
+        page = std::move(*started);
+        say(fmt::format("http://{}:{}/view/ shows what is recorded", f.page.host, page->port()));
+    }
+    Result<attach::AttachEnd> end =
+        f.caller ? attach::record_caller(options, tell_caller) : attach::run_attached(options);
     if (!end) return report(end.error());
     for (const attach::Recorded& r : end->recorded) {
         if (!f.quiet) good(r, !f.no_verify);
@@ -80,6 +115,7 @@ int run(const Flags& f) {
     } else if (end->recorded.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
     }
+    if (page && !end->asked_to_end) wait_for_end();
     return end->exit_code;
 }
 
@@ -87,9 +123,11 @@ int run(const Flags& f) {
 
 void add_attach(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
+    f->page.port = 0;
     CLI::App* verb = app.add_subcommand("attach", "Record the attention of a program that runs llama.cpp, unmodified");
     verb->footer("  attnscope attach -o DIR -- llama-server -m model.gguf\n"
                  "  attnscope attach -o DIR -- node generate.mjs model.gguf\n"
+                 "  attnscope attach --view -o DIR -- ollama serve   and the page\n"
                  "\n"
                  "Starts the program with a small library in it (LD_PRELOAD; its children inherit it). Where the "
                  "program computes\n"
@@ -104,7 +142,14 @@ void add_attach(CLI::App& app, Action& action) {
     verb->add_flag("-q,--quiet", f->quiet, "Say nothing but why nothing was captured");
     verb->add_flag("--no-verify", f->no_verify, "Do not read the recordings again at the end");
     verb->add_flag("--check", f->check, "Only say whether the library can go into the program; exit 0 yes, 1 no");
-    verb->add_option("program", f->program, "The program and its arguments, after --")->required();
+    verb->add_flag(
+        "--caller", f->caller,
+        "Record the process that runs this command, which loads the library itself (Python's attnscope.attach())");
+    verb->add_flag("--view", f->view, "Show the recordings in a browser as they grow; prints the address");
+    verb->add_option("--port", f->page.port, "Port of that page; 0: a free one")
+        ->check(CLI::Range(0, 65535))
+        ->option_text("N=0");
+    verb->add_option("program", f->program, "The program and its arguments, after --");
     verb->positionals_at_end();
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }

@@ -22,6 +22,7 @@
 
 #include <csignal>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 using namespace attnscope;
@@ -108,6 +109,20 @@ TEST_F(Attach, CheckTellsWithoutRunning) {
         EXPECT_EQ(check(half).code, 1) << bytes;
     }
     EXPECT_EQ(check("/nonexistent/program").code, 2);
+    EXPECT_NE(check(ATTNSCOPE_ATTACH_STATIC_CHILD).output.find("linked statically"), std::string::npos);
+    const auto script_of = [&](const std::string& first) {
+        std::ofstream(script) << first << "\n";
+        return check(script);
+    };
+    EXPECT_NE(script_of("#!").output.find("names no program that runs it"), std::string::npos);
+    EXPECT_NE(script_of("#!" + script).output.find("is a script of scripts"), std::string::npos);
+    EXPECT_EQ(script_of("#!/nonexistent").code, 2);
+    const std::string capable = dir.file("capable");
+    fs::copy(host, capable);
+    const unsigned char right[20] = {0, 0, 0, 2, 1}; // VFS_CAP_REVISION_2, cap_chown
+    if (setxattr(capable.c_str(), "security.capability", right, sizeof right, 0) == 0) {
+        EXPECT_NE(check(capable).output.find("has capabilities"), std::string::npos);
+    }
 }
 
 // SIGKILL at some token: what was decoded before it is there, and proven.
@@ -137,12 +152,37 @@ TEST_F(Attach, AProgramOutlivesItsParent) {
     const Answer plain = shell(run_host(300, true));
     const std::string ids = dir.file("ids");
     shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=5 " +
-          attach("sh -c '" + run_host(300, true) + " >" + ids + "; echo $? >" + dir.file("code") + "'") +
-          " 2>/dev/null & sleep 1; kill -9 $!; wait");
+          attach("sh -c '" + run_host(300, true) + " >" + ids + "; echo $? >" + dir.file("code") + "'") + " 2>" +
+          dir.file("said") + " & sleep 1; kill -9 $!; wait");
     for (int i = 0; i < 300 && !fs::exists(dir.file("code")); ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
     EXPECT_EQ(shell("cat " + dir.file("code")).output, "0\n");
     EXPECT_EQ(shell("cat " + ids).output, plain.output);
+    const std::string said = shell("cat " + dir.file("said")).output;
+    EXPECT_NE(said.find("nobody takes what is captured any more; the program goes on without"), std::string::npos)
+        << said;
+}
+
+// An environment that outlived its parent, and a parent without the library.
+TEST_F(Attach, WithoutAParentTheProgramSaysSoOnce) {
+    const std::string environment =
+        "LD_PRELOAD=" ATTNSCOPE_ATTACH_LIBRARY " ATTNSCOPE_ATTACH=" + dir.file("gone") + " ";
+    const Answer plain = shell(run_host(20, true)),
+                 answer = shell(environment + run_host(20, true) + " 2>" + dir.file("said"));
+    EXPECT_EQ(answer.code, 0);
+    EXPECT_EQ(answer.output, plain.output);
+    EXPECT_EQ(shell("cat " + dir.file("said")).output,
+              "attnscope: no attnscope attach waits at " + dir.file("gone") + "; nothing is captured\n");
+    const Answer without = shell("ATTNSCOPE_ATTACH_LIBRARY=/nonexistent.so " + attach("/bin/true") + " 2>&1");
+    EXPECT_EQ(without.code, 2);
+    EXPECT_NE(without.output.find("ATTNSCOPE_ATTACH_LIBRARY names /nonexistent.so, which is not there"),
+              std::string::npos)
+        << without.output;
+    const Answer copy =
+        shell("cp " + program + " " + dir.file("alone") + " && " + dir.file("alone") + " attach -- /bin/true 2>&1");
+    if (copy.code == 2) {
+        EXPECT_NE(copy.output.find("libattnscope_attach.so is not beside "), std::string::npos) << copy.output;
+    }
 }
 
 } // namespace

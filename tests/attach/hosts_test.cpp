@@ -25,7 +25,17 @@ TEST_F(AttachHosts, KeysThatAreCopiedIntoTheCacheAreFollowed) {
         EXPECT_EQ(attached.code, 0);
         EXPECT_EQ(attached.output, plain.output);
         EXPECT_EQ(lines(), printed(plain.output)) << said;
+        EXPECT_NE(said.find("tokens have no texts: "), std::string::npos) << said;
     }
+}
+
+TEST_F(AttachHosts, KeysThatAreCopiedApartAreRefusedInWords) {
+    const Answer plain = shell(ATTNSCOPE_ATTACH_OLD_HOST " 20 0 apart"),
+                 attached = attach(ATTNSCOPE_ATTACH_OLD_HOST " 20 0 apart");
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_TRUE(lines().empty());
+    EXPECT_NE(said.find("nothing is captured of a context: "), std::string::npos) << said;
 }
 
 // Node.js and Python load what they run when they need it, some with RTLD_DEEPBIND.
@@ -44,6 +54,18 @@ TEST_F(AttachHosts, LibrariesThatAreLoadedLaterAreReached) {
     EXPECT_EQ(deep.output, plain.output);
     EXPECT_EQ(lines(), printed(plain.output)) << said;
     EXPECT_NE(said.find("import slots"), std::string::npos) << said;
+}
+
+// A library that was let go and is loaded again may lie where another one lay.
+TEST_F(AttachHosts, ALibraryThatIsLoadedAgainIsReachedAgain) {
+    const std::string arguments = " " + model + " 20 1 11 27 3 91 45 8";
+    const std::string loader = ATTNSCOPE_ATTACH_LOADER " " ATTNSCOPE_ATTACH_HOST_MODULE " local" + arguments;
+    const std::string next = "ATTACH_LOADER_NEXT=" ATTNSCOPE_ATTACH_HOST_MODULE;
+    const Answer plain = shell(next + " " + loader), attached = attach(loader, next);
+    ASSERT_EQ(plain.code, 0) << plain.output;
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+    EXPECT_EQ(recordings(out).size(), 2u);
 }
 
 // A prompt cache in memory: the text goes on where it was, although another one lay in its cells.

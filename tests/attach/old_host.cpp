@@ -1,10 +1,10 @@
 // A program that uses ggml as llama.cpp did before July 2025, and as its forks do: keys are copied into cells one behind the other,
 // a mask is given as f32 and converted, every graph is built and allocated anew. No model file: its weights are made here.
 //
-//   attach_old_host N_PREDICT FLASH(0|1) [reuse]
+//   attach_old_host N_PREDICT FLASH(0|1) [reuse|apart]
 //
-// reuse: a graph of one token is built once and its copies are moved to the next cell (with flash attention). Prints the tokens that
-// were decoded.
+// reuse: a graph of one token is built once and its copies are moved to the next cell (with flash attention). apart: of a prompt each key
+// goes to the second next cell, as in no program. Prints the tokens that were decoded.
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -22,6 +22,7 @@ namespace {
 constexpr int64_t head_dim = 32, n_head = 2, n_head_kv = 1, n_embd = 64, n_vocab = 96, n_cells = 64;
 constexpr int n_layer = 2;
 constexpr size_t es = 2; // f16
+bool apart = false;
 
 struct Layer {
     ggml_tensor *q, *k, *v, *o, *cache_k, *cache_v;
@@ -74,7 +75,9 @@ ggml_tensor* attention(ggml_context* c, ggml_cgraph* graph, const Layer& l, ggml
     q = ggml_rope(c, q, positions, head_dim, 0);
     k = ggml_rope(c, k, positions, head_dim, 0);
     const auto at = static_cast<size_t>(head);
-    ggml_build_forward_expand(graph, ggml_cpy(c, k, ggml_view_1d(c, l.cache_k, n * row, at * size_t(row) * es)));
+    ggml_tensor* keys = apart && n > 1 ? ggml_view_2d(c, l.cache_k, row, n, 2 * size_t(row) * es, at * size_t(row) * es)
+                                       : ggml_view_1d(c, l.cache_k, n * row, at * size_t(row) * es);
+    ggml_build_forward_expand(graph, ggml_cpy(c, k, keys));
     ggml_tensor* to = flash ? ggml_view_1d(c, l.cache_v, n * row, at * size_t(row) * es)
                             : ggml_view_2d(c, l.cache_v, n, row, n_cells * es, at * es);
     ggml_build_forward_expand(graph, ggml_cpy(c, flash ? v : ggml_transpose(c, v), to));
@@ -164,7 +167,8 @@ int main(int argc, char** argv) {
     if (argc < 3) return 2;
     Model model;
     Graph graph;
-    const bool flash = std::atoi(argv[2]) != 0, reuse = argc > 3;
+    const bool flash = std::atoi(argv[2]) != 0, reuse = argc > 3 && std::string(argv[3]) == "reuse";
+    apart = argc > 3 && std::string(argv[3]) == "apart";
     std::vector<int32_t> batch = {11, 27, 3, 91, 45};
     int64_t head = 0;
     for (int left = std::atoi(argv[1]);; --left) {

@@ -94,6 +94,18 @@ TEST_F(AttachWhole, RtldDeepbindIsRefusedInWordsUntilGgmlLoadsUs) {
                                    {program, model, dir.file("ours"), prompt_ids, true});
 }
 
+// Two engines in one process: the first is captured, the other goes on and is named.
+TEST_F(AttachWhole, ASecondCopyOfGgmlIsRefusedInWords) {
+    const std::string command = ATTNSCOPE_ATTACH_LOADER " " ATTNSCOPE_ATTACH_HOST_MODULE " local" + arguments(true);
+    const std::string next = "ATTACH_LOADER_NEXT=" + whole + "one.so";
+    const Answer plain = shell(next + " " + command), attached = attach(command, next);
+    ASSERT_EQ(plain.code, 0) << plain.output;
+    EXPECT_EQ(attached.code, 0);
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), std::vector<Line>{printed(plain.output).at(0)}) << said;
+    EXPECT_NE(said.find("one.so is captured: a second copy of ggml is loaded"), std::string::npos) << said;
+}
+
 // A symbol table that is not that of the code that runs must not be believed: the program is left as it is.
 TEST_F(AttachWhole, ADamagedTableOfNamesDoesNotHarmTheProgram) {
     const std::string path = dir.file("damaged");

@@ -1,5 +1,6 @@
-// What the C++ runtime inside this library asks of glibc that musl has not. A program of musl that inherits us loads us as any library,
-// and its linker would end it over one missing name: so these are answered here, hidden, and nothing is asked for but what both have.
+// What this library and the C++ runtime inside it ask of the system that musl or an older glibc has not. A program of musl that inherits
+// us loads us as any library, and its linker would end it over one missing name: so these are answered here, hidden, and nothing is
+// asked for but what all have (cmake/old_glibc.sh: under the names that glibc had first).
 #include "attach/inside/any_libc.h"
 
 #include <atomic>
@@ -7,7 +8,11 @@
 #include <cstdint>
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <link.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace {
 
@@ -78,6 +83,14 @@ ATTNSCOPE_HIDDEN int _dl_find_object(void* address, dl_find_object* result) noex
         },
         &search);
     return found == 1 ? 0 : -1;
+}
+
+// Functions since glibc 2.33 alone. On 64-bit systems the kernel fills the very structure.
+ATTNSCOPE_HIDDEN int fstat(int file, struct stat* info) noexcept {
+    return static_cast<int>(syscall(SYS_fstat, file, info));
+}
+ATTNSCOPE_HIDDEN int stat(const char* path, struct stat* info) noexcept {
+    return static_cast<int>(syscall(SYS_newfstatat, AT_FDCWD, path, info, 0));
 }
 
 #if defined(__x86_64__)

@@ -30,7 +30,7 @@ bool is_model(std::FILE* file) {
 
 // The first thing that every ggml does with a model, long before it computes: whatever holds that ggml is loaded, and at rest.
 void model_opened(const char* path) {
-    if (attach_folder().empty()) return;
+    if (!attach_folder()) return;
     try {
         const size_t n = redirect_calls(replacements());
         constexpr const char* scheduler = "ggml_backend_sched_alloc_graph";
@@ -45,12 +45,16 @@ void model_opened(const char* path) {
 
 } // namespace
 
-size_t come_between() {
-    if (attach_folder().empty()) return 0;
+size_t come_between() noexcept {
+    if (!attach_folder()) return 0;
     const size_t n_slots = replace_imports(replacements());
     if (n_slots > 0) came_by("import slots");
-    const size_t n_calls = redirect_calls(replacements());
-    dlopen(path_of(this_object()).c_str(), RTLD_NOW | RTLD_NODELETE);
+    size_t n_calls = 0;
+    try {
+        n_calls = redirect_calls(replacements());
+    } catch (const std::exception&) { // no memory: what does not come through the linker passes by
+    }
+    dlopen(this_object()->l_name, RTLD_NOW | RTLD_NODELETE);
     return n_slots + n_calls;
 }
 
@@ -62,6 +66,14 @@ using namespace attnscope::attach;
 extern "C" __attribute__((visibility("default"))) void* ggml_backend_init() {
     come_between();
     return nullptr;
+}
+
+// For programs that load this library themselves, where ATTNSCOPE_ATTACH names the folder of one who waits.
+extern "C" __attribute__((visibility("default"))) void attnscope_attach_begin() {
+    come_between();
+}
+extern "C" __attribute__((visibility("default"))) void attnscope_attach_end() {
+    leave();
 }
 
 extern "C" __attribute__((visibility("hidden"))) std::FILE* attnscope_fopen(const char* path, const char* mode) {

@@ -7,6 +7,6 @@ namespace attnscope::attach {
 
 // Where the program, or somebody in it, has loaded us late: everything that is loaded now. Returns how many slots and calls were
 // changed. From then on this library stays.
-size_t come_between();
+size_t come_between() noexcept;
 
 } // namespace attnscope::attach

@@ -92,6 +92,7 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     in.stream_cells = captured->cache_streams > 1 ? captured->stream_cells : 0;
     if (!embedding) return in;
     in.tokens = capture::src(embedding, 1);
+    in.embedding = capture::data(capture::src(embedding, 0));
     in.n_vocab = static_cast<int32_t>(capture::ne(capture::src(embedding, 0), 1));
     return in;
 }

@@ -27,7 +27,8 @@ struct GraphInputs {
     // Tokens of one stream of the cache, and its cells (capture::AttentionNode::stream_cells); 0 cells: the cache has one stream
     int64_t stream_tokens = 0, first_stream = 0, stream_cells = 0;
     int32_t n_vocab = 0;
-    std::string refusal; // text with attention that cannot be captured: why; empty otherwise
+    const void* embedding = nullptr; // where the rows of the embedding matrix lie
+    std::string refusal;             // text with attention that cannot be captured: why; empty otherwise
 
     // Does it store keys in a cache, of text or of something else (a picture)?
     bool stores() const { return (cells || copy) && n > 0; }

@@ -117,8 +117,7 @@ ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* g
     if (inside) return real(sched, graph);
     std::shared_ptr<Stream> stream = stream_of(caller, sched);
     inside = true; // also where nothing is captured: ggml's own call in there is not another caller's
-    const ggml_status status =
-        stream ? stream->compute(sched, graph, [&] { return real(sched, graph); }) : real(sched, graph);
+    const ggml_status status = stream ? stream->compute(sched, graph, real) : real(sched, graph);
     inside = false;
     return status;
 }
@@ -141,7 +140,7 @@ template <typename F> void write_through(const ggml_tensor* tensor, size_t offse
 
 } // namespace attnscope::attach
 
-#define ATTNSCOPE_CALLER object_of(__builtin_return_address(0))
+#define ATTNSCOPE_CALLER caller_at(__builtin_return_address(0))
 // Hidden, so that a reference of ours means ours whatever the program exports; and under the name that the program calls.
 #define ATTNSCOPE_HOOK extern "C" __attribute__((visibility("hidden")))
 #define ATTNSCOPE_EXPORT(ours) __attribute__((visibility("default"), alias(#ours)))

@@ -3,6 +3,11 @@
 #include "attach/inside/any_libc.h"
 #include "attach/inside/call_sites.h"
 
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <new>
+
 #include <dlfcn.h>
 #include <link.h>
 #include <unistd.h>
@@ -34,7 +39,35 @@ private:
     void* handle_;
 };
 
+struct CallSite {
+    const void* return_address;
+    link_map* object;
+};
+// Where calls came from. A program has a few dozen such places.
+std::array<std::atomic<const CallSite*>, 512> call_sites{};
+constexpr size_t most_neighbours = 8;
+
 } // namespace
+
+link_map* caller_at(const void* return_address) {
+    const size_t first = reinterpret_cast<uintptr_t>(return_address) * 0x9e3779b97f4a7c15U >> 55;
+    for (size_t i = 0; i < most_neighbours; ++i) {
+        const CallSite* known = call_sites[(first + i) % call_sites.size()].load(std::memory_order_acquire);
+        if (!known) break;
+        if (known->return_address == return_address) return known->object;
+    }
+    link_map* object = object_of(return_address);
+    if (!object) return nullptr;
+    if (is_named(object)) dlopen(object->l_name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    const auto* made = new (std::nothrow) CallSite{return_address, object};
+    for (size_t i = 0; made && i < most_neighbours; ++i) {
+        const CallSite* none = nullptr;
+        std::atomic<const CallSite*>& entry = call_sites[(first + i) % call_sites.size()];
+        if (entry.compare_exchange_strong(none, made, std::memory_order_acq_rel)) return object;
+    }
+    delete made;
+    return object;
+}
 
 link_map* object_of(const void* address) {
     Dl_info info;

@@ -9,6 +9,8 @@ namespace attnscope::attach {
 
 // The loaded object that holds `address`; null: none.
 link_map* object_of(const void* address);
+// The same for the return address of a call that came to us: what has called once stays loaded, so that this is a look into a table.
+link_map* caller_at(const void* return_address);
 link_map* this_object();
 // Its file; the executable's own where the linker has no name for it.
 std::string path_of(const link_map* object);

@@ -2,6 +2,7 @@
 #include "attach/inside/stream.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -36,15 +37,24 @@ bool is_gguf(const std::string& path) {
     return ours;
 }
 
-void mapped_files(std::set<std::string>& paths) {
+// Returns the one that `address` lies in; empty: none.
+std::string mapped_files(const void* address, std::set<std::string>& paths) {
     std::FILE* maps = std::fopen("/proc/self/maps", "re");
-    if (!maps) return;
+    if (!maps) return {};
+    std::string holder;
     char line[4352];
     while (std::fgets(line, sizeof line, maps)) {
         const char* path = std::strchr(line, '/');
-        if (path) paths.insert(std::string(path, std::strcspn(path, "\n")));
+        if (!path) continue;
+        const std::string name(path, std::strcspn(path, "\n"));
+        char* end = nullptr; // "7f00-7f80 r--s ..."
+        const auto from = std::strtoull(line, &end, 16), to = *end == '-' ? std::strtoull(end + 1, nullptr, 16) : 0;
+        const auto at = reinterpret_cast<uintptr_t>(address);
+        if (at >= from && at < to) holder = name;
+        paths.insert(name);
     }
     std::fclose(maps);
+    return holder;
 }
 
 void open_files(std::set<std::string>& paths) {
@@ -60,23 +70,26 @@ void open_files(std::set<std::string>& paths) {
 
 } // namespace
 
-void remember_model(const char* path) {
+void remember_model(const char* path) noexcept {
     char* whole = path ? realpath(path, nullptr) : nullptr;
     if (!whole) return;
-    const std::lock_guard lock(remembered_mutex);
-    remembered().emplace_front(whole);
-    if (remembered().size() > most_remembered) remembered().pop_back();
+    try {
+        const std::lock_guard lock(remembered_mutex);
+        remembered().emplace_front(whole);
+        if (remembered().size() > most_remembered) remembered().pop_back();
+    } catch (const std::exception&) { // no memory: its texts may be missed
+    }
     std::free(whole);
 }
 
-std::vector<std::string> open_models() {
+std::vector<std::string> open_models(const void* weight) {
     std::vector<std::string> models;
     std::set<std::string> others;
-    mapped_files(others);
+    models.push_back(mapped_files(weight, others));
     open_files(others);
     {
         const std::lock_guard lock(remembered_mutex);
-        models.assign(remembered().begin(), remembered().end());
+        models.insert(models.end(), remembered().begin(), remembered().end());
     }
     models.insert(models.end(), others.begin(), others.end());
     std::vector<std::string> unique;

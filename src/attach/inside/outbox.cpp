@@ -24,9 +24,9 @@ size_t ring_bytes() {
 
 } // namespace
 
-std::string attach_folder() {
+const char* attach_folder() {
     const char* folder = std::getenv("ATTNSCOPE_ATTACH");
-    return folder ? folder : "";
+    return folder && *folder ? folder : nullptr;
 }
 
 Outbox::Outbox(std::string folder, std::string path, std::unique_ptr<RingWriter> ring)

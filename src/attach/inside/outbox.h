@@ -9,8 +9,8 @@
 
 namespace attnscope::attach {
 
-// Where the parent waits: ATTNSCOPE_ATTACH; empty: there is none, and this library does nothing.
-std::string attach_folder();
+// Where the parent waits: ATTNSCOPE_ATTACH; null: there is none, and this library does nothing.
+const char* attach_folder();
 
 // Under the mutex of whoever owns it.
 class Outbox {

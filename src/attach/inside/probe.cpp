@@ -3,14 +3,14 @@
 #include "attach/inside/call_sites.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/no_devices.h"
-#include "attention/engine_arithmetic.h"
 
 #include <algorithm>
-#include <atomic>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
 #include <map>
+#include <span>
+#include <utility>
 #include <vector>
 
 namespace attnscope::attach {
@@ -93,6 +93,20 @@ template <typename T> T read(const void* tensor, size_t at) {
 }
 
 constexpr size_t nowhere = SIZE_MAX;
+constexpr size_t least_sources = 5, most_sources = 10; // flash attention's with sinks; those of all versions
+
+using Field = std::pair<const char*, size_t>; // what it is, where it lies
+
+// As many as are empty in a tensor that has none, up to the next field that is known.
+size_t count_sources(const void* tensor, size_t first, std::span<const Field> fields) {
+    size_t end = first + most_sources * sizeof(void*);
+    for (const auto& [what, at] : fields) {
+        if (at > first) end = std::min(end, at);
+    }
+    size_t n = 0;
+    while (first + (n + 1) * sizeof(void*) <= end && !read<const void*>(tensor, first + n * sizeof(void*))) ++n;
+    return n;
+}
 
 // The only place in `size` bytes of a tensor for which `fits`; nowhere if there is none or several.
 template <typename F> size_t only_place(size_t size, size_t step, size_t bytes, F&& fits) {
@@ -127,6 +141,7 @@ constexpr size_t object_bytes = 32; // of a ggml_object, which stands before eve
 void make(const Functions& f, Made& m, size_t tensor_bytes) {
     m.context = f.init({64 * f.tensor_overhead() + 2 * f.graph_overhead(), nullptr, true});
     ggml_context* c = m.context;
+    if (!c) return;
     const auto tensor = [&](ggml_type type, int64_t a, int64_t b, int64_t d = 1, int64_t e = 1) {
         return f.new_tensor_4d(c, type, a, b, d, e);
     };
@@ -220,23 +235,23 @@ std::string read_layout(const Functions& f, const Made& m, size_t size, capture:
     l.flags = only_place(size, 4, 4, [&](size_t at) {
         return read<int32_t>(m.before_output.data(), at) != read<int32_t>(m.marked, at);
     });
-    const std::pair<const char*, size_t> fields[] = {{"shape", l.ne},
-                                                     {"strides", l.nb},
-                                                     {"type", l.type},
-                                                     {"name", l.name},
-                                                     {"sources", l.src},
-                                                     {"view", l.view_src},
-                                                     {"view's offset", l.view_offs},
-                                                     {"buffer", l.buffer},
-                                                     {"data", l.data},
-                                                     {"parameters", l.op_params},
-                                                     {"operation", l.op},
-                                                     {"flags", l.flags}};
+    const Field fields[] = {{"shape", l.ne},
+                            {"strides", l.nb},
+                            {"type", l.type},
+                            {"name", l.name},
+                            {"sources", l.src},
+                            {"view", l.view_src},
+                            {"view's offset", l.view_offs},
+                            {"buffer", l.buffer},
+                            {"data", l.data},
+                            {"parameters", l.op_params},
+                            {"operation", l.op},
+                            {"flags", l.flags}};
     for (const auto& [what, at] : fields) {
         if (at == nowhere) return std::string("where its tensors have their ") + what + " was not found";
     }
-    if (l.view_src <= l.src) return "its tensors' sources do not lie as expected";
-    l.n_src = (l.view_src - l.src) / sizeof(void*);
+    l.n_src = count_sources(m.plain, l.src, fields);
+    if (l.view_src <= l.src || l.n_src < least_sources) return "its tensors' sources do not lie as expected";
     abi.flag_compute = read<int32_t>(m.product, l.flags) & ~read<int32_t>(m.before_forward.data(), l.flags);
     abi.unary_tanh = read<int32_t>(m.of.at(Op::unary), l.op_params);
     for (const NamedOp& known : named_ops) {
@@ -269,21 +284,6 @@ std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
     ATTNSCOPE_GGML_FUNCTIONS(ATTNSCOPE_FIND_NEEDED)
     return missing ? std::string("its ggml has no function ") + missing + " that can be found" : std::string();
 }
-
-// ggml_type_traits and ggml_type_traits_cpu, whose fields have been these since they are two (2024-12).
-struct Arithmetic {
-    const char* name;
-    int64_t block, block_interleave;
-    size_t size;
-    bool quantized;
-    void (*to_float)(const void*, float*, int64_t);
-};
-struct CpuArithmetic {
-    void (*from_float)(const float*, void*, int64_t);
-    void (*vec_dot)(int, float*, size_t, const void*, size_t, const void*, size_t, int);
-    int32_t vec_dot_type;
-    int64_t nrows;
-};
 
 } // namespace
 
@@ -346,7 +346,7 @@ Probed probe_ggml(link_map* caller) {
         escape = &here;
         make(f, made, size);
         escape = nullptr;
-        probed.refusal = read_layout(f, made, size, probed.abi);
+        probed.refusal = made.context ? read_layout(f, made, size, probed.abi) : "its ggml had no memory for the probe";
     } else {
         escape = nullptr;
         probed.refusal = std::string("its ggml refused the probe's tensors: ") + here.text;
@@ -355,36 +355,6 @@ Probed probe_ggml(link_map* caller) {
     if (made.context) f.free(made.context);
     if (probed.refusal.empty()) probed.refusal = find_functions(caller, probed.abi);
     return probed;
-}
-
-namespace {
-std::atomic<bool> table_is_filled{false};
-} // namespace
-
-bool knows_ggml() {
-    return table_is_filled.load(std::memory_order_acquire);
-}
-
-void use_ggml(link_map* caller, const Probed& probed) {
-    capture::foreign_ggml() = probed.abi;
-    using Traits = const Arithmetic* (*)(ggml_type);
-    using CpuTraits = const CpuArithmetic* (*)(ggml_type);
-    using Init = void (*)();
-    const auto traits = reinterpret_cast<Traits>(find_function(caller, "ggml_get_type_traits"));
-    const auto cpu_traits = reinterpret_cast<CpuTraits>(find_function(caller, "ggml_get_type_traits_cpu"));
-    if (const auto init = reinterpret_cast<Init>(find_function(caller, "ggml_cpu_init"))) init();
-    for (int32_t number = 0; number < 64; ++number) {
-        if (!dtype_known(number)) continue;
-        attention::TypeArithmetic& type = attention::foreign_arithmetic(static_cast<DType>(number));
-        const auto id = static_cast<ggml_type>(number);
-        if (traits && !type.to_float) type.to_float = traits(id)->to_float;
-        if (!cpu_traits) continue;
-        const CpuArithmetic& cpu = *cpu_traits(id);
-        if (!dtype_known(cpu.vec_dot_type) || static_cast<DType>(cpu.vec_dot_type) != type.vec_dot_type) continue;
-        if (!type.from_float) type.from_float = cpu.from_float;
-        type.vec_dot = cpu.vec_dot;
-    }
-    table_is_filled.store(true, std::memory_order_release);
 }
 
 } // namespace attnscope::attach

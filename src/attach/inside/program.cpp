@@ -21,7 +21,7 @@ struct Program {
     std::mutex mutex;
     std::mutex out_mutex; // held while a message waits for room
     std::unique_ptr<Outbox> outbox;
-    link_map* host = nullptr;        // whose ggml is the one in the table
+    void* ggml = nullptr;            // a function of the ggml that is in the table
     std::map<link_map*, bool> known; // objects that call a scheduler: is theirs captured?
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
     uint32_t n_streams = 0;
@@ -59,17 +59,20 @@ std::string engine_of(link_map* caller) {
 
 // Why the ggml of `caller` cannot be captured; empty: it can.
 std::string connect(Program& p, link_map* caller) {
-    if (p.host) return p.host == caller ? "" : "a second copy of ggml is loaded, and one is captured already";
+    // llama.cpp and what reads pictures for it are two libraries with one ggml.
+    void* ggml = find_function(caller, "ggml_new_tensor_4d");
+    if (p.ggml) return p.ggml == ggml ? "" : "a second copy of ggml is loaded, and one is captured already";
     const Probed found = probe_ggml(caller);
     if (!found.refusal.empty()) return found.refusal;
     use_ggml(caller, found);
-    p.host = caller;
+    p.ggml = ggml;
     return {};
 }
 
 bool open_outbox(Program& p) {
     if (p.outbox) return true;
-    Result<std::unique_ptr<Outbox>> outbox = Outbox::create(attach_folder());
+    const char* folder = attach_folder();
+    Result<std::unique_ptr<Outbox>> outbox = Outbox::create(folder ? folder : "");
     if (!outbox) {
         std::fprintf(stderr, "attnscope: %s; nothing is captured\n", outbox.error().message.c_str());
         state = State::off;
@@ -85,7 +88,7 @@ bool is_on() {
     if (state == State::unknown) {
         pid_t nobody = 0;
         owner.compare_exchange_strong(nobody, getpid());
-        state = attach_folder().empty() ? State::off : State::on;
+        state = attach_folder() ? State::on : State::off;
         if (state == State::off) return false;
     }
     return owner == getpid();
@@ -143,6 +146,13 @@ void not_reached(const std::string& why) {
     if (p.greeted || p.told_unreached || !open_outbox(p)) return;
     p.told_unreached = true;
     send(Notice{path_of(nullptr) + ": " + why});
+}
+
+void leave() {
+    if (owner != getpid() || state.exchange(State::off) != State::on) return;
+    Program& p = program();
+    const std::lock_guard lock(p.out_mutex);
+    p.outbox.reset();
 }
 
 void end_stream(ggml_backend_sched_t sched) {

@@ -20,6 +20,8 @@ std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end);
 void came_by(const char* way);
 // A model was opened by a ggml that we cannot come before. Said once.
 void not_reached(const std::string& why);
+// Nothing is captured any more. What was handed over is whole.
+void leave();
 // The scheduler is about to go.
 void end_stream(ggml_backend_sched_t sched);
 

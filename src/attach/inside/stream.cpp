@@ -19,19 +19,23 @@ constexpr const char* unknown_cells =
 
 Stream::Stream(uint32_t number, Send send) : number_(number), send_(std::move(send)) {}
 
-void Stream::stop(const std::string& why) {
+void Stream::stop(const char* what, const char* more) noexcept {
     on_ = false;
     {
         const std::lock_guard lock(caches_mutex_);
         caches_.clear();
     }
-    if (!why.empty()) send_(Notice{why});
-    if (begun_) send_(StreamEnd{number_, why});
+    try {
+        const std::string why = std::string(what) + more;
+        if (!why.empty()) send_(Notice{why});
+        if (begun_) send_(StreamEnd{number_, why});
+    } catch (const std::exception&) { // no memory to say that there is none
+    }
 }
 
 void Stream::end(const std::string& reason) {
     const std::lock_guard lock(mutex_);
-    if (on_) stop(reason);
+    if (on_) stop(reason.c_str());
 }
 
 void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
@@ -41,7 +45,7 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         graph_ = nullptr;
         written_.clear();
         inputs_ = find_inputs(graph);
-        if (!inputs_.refusal.empty()) return stop("nothing is captured of a context: " + inputs_.refusal);
+        if (!inputs_.refusal.empty()) return stop("nothing is captured of a context: ", inputs_.refusal.c_str());
         if (!inputs_.complete()) { // embeddings, pictures, sound: not ours, but for what they do to a cache that is
             if (begun_ && !inputs_.stores()) written_ = written_views(graph);
             if (begun_ && (inputs_.stores() || !written_.empty())) graph_ = graph;
@@ -52,7 +56,7 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
         if (capture::GraphHook* hook = current_hook()) hook->before_alloc(sched, graph);
         graph_ = graph;
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
 }
 
@@ -115,14 +119,14 @@ void Stream::take_back(const Announced& a) {
 }
 
 // A graph that is no text's. What it stores nobody can tell apart from what was there, and it is not there any more.
-ggml_status Stream::run_other(const std::function<ggml_status()>& run) {
+ggml_status Stream::run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run) {
     std::vector<int64_t> cells;
     try {
         if (inputs_.stores()) cells = read_cells(inputs_);
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
-    const ggml_status status = run();
+    const ggml_status status = run(sched, graph);
     if (!on_) return status;
     try {
         forget_cells(cells);
@@ -131,21 +135,21 @@ ggml_status Stream::run_other(const std::function<ggml_status()>& run) {
             look_at(begin, begin + capture::nbytes(t));
         }
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
     return status;
 }
 
-ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, const std::function<ggml_status()>& run) {
+ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run) {
     const std::lock_guard lock(mutex_);
-    if (!on_ || graph != graph_) return run();
-    if (!inputs_.complete()) return run_other(run);
+    if (!on_ || graph != graph_) return run(sched, graph);
+    if (!inputs_.complete()) return run_other(sched, graph, run);
     GraphTokens tokens;
     Announced placed;
     std::optional<capture::Capture::Decode> decode;
     try {
         tokens = read_tokens(inputs_);
-        if (!place(tokens, placed)) return run();
+        if (!place(tokens, placed)) return run(sched, graph);
         capture::Tokens announced;
         announced.ids = tokens.ids, announced.positions = tokens.positions;
         announced.sequences = placed.sequences, announced.kinds = placed.kinds;
@@ -153,19 +157,19 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, cons
         decode.emplace(*capture_, announced);
         if (current_hook()) current_hook()->before_compute(sched, graph);
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
-    const ggml_status status = run();
+    const ggml_status status = run(sched, graph);
     if (!on_ || !decode) return status;
     try {
         const bool good = status == GGML_STATUS_SUCCESS;
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
-        if (Result<void> r = decode->end(good); !r) return stop(r.error().message), status;
+        if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
         if (good) return status;
         take_back(placed);
         forget_cells(tokens.cells);
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
     return status;
 }
@@ -174,7 +178,7 @@ Result<void> Stream::take(CapturedFrame&& captured) {
     if (!begun_) {
         begun_ = true;
         know_caches();
-        send_(StreamBegin{number_, inputs_.n_vocab, open_models(), capture_->geometry()});
+        send_(StreamBegin{number_, inputs_.n_vocab, open_models(inputs_.embedding), capture_->geometry()});
     }
     for (const SequenceBegin& begin : std::exchange(begins_, {})) send_(begin);
     remember(captured.frame);

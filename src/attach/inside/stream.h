@@ -17,6 +17,8 @@ namespace attnscope::attach {
 
 // Sends what it is given; false: nothing goes out any more. Called by several streams at once.
 using Send = std::function<bool(const Message&)>;
+// The program's ggml computes a graph.
+using Run = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 
 // Never throws, and never fails the program: after an error it lets all graphs pass by.
 class Stream {
@@ -24,7 +26,7 @@ public:
     Stream(uint32_t number, Send send);
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph);
     // Around `run`, which computes the graph.
-    ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, const std::function<ggml_status()>& run);
+    ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     void end(const std::string& reason);
 
     // Does memory of the caches lie there? Called on any thread, whatever else goes on.
@@ -37,7 +39,7 @@ private:
     struct Announced;
     bool place(const GraphTokens& tokens, Announced& announced);
     void take_back(const Announced& announced);
-    ggml_status run_other(const std::function<ggml_status()>& run);
+    ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     // What lies in cells of caches, told by the bytes there.
     void look_at(uintptr_t begin, uintptr_t end);
     void look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
@@ -46,7 +48,7 @@ private:
     void know_caches();
     void remember(const Frame& frame);
     Result<void> take(CapturedFrame&& frame);
-    void stop(const std::string& why);
+    void stop(const char* what, const char* why = "") noexcept;
 
     std::mutex mutex_; // a program may decode on one thread now and on another one later
     const uint32_t number_;
@@ -68,8 +70,8 @@ private:
     std::vector<CacheMemory> caches_;
 };
 
-// GGUF files that this process has open, or has opened by name lately.
-std::vector<std::string> open_models();
-void remember_model(const char* path);
+// GGUF files that this process has open, or has opened by name lately. First the one that is mapped where `weight` lies.
+std::vector<std::string> open_models(const void* weight);
+void remember_model(const char* path) noexcept;
 
 } // namespace attnscope::attach

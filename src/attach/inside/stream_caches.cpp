@@ -44,9 +44,9 @@ void Stream::before_write() {
     const std::lock_guard lock(mutex_);
     if (!on_ || !capture_) return;
     try {
-        if (Result<void> r = capture_->flush(); !r) stop(r.error().message);
+        if (Result<void> r = capture_->flush(); !r) stop(r.error().message.c_str());
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
 }
 
@@ -56,7 +56,7 @@ void Stream::after_write(uintptr_t begin, uintptr_t end) {
     try {
         look_at(begin, end);
     } catch (const std::exception& e) {
-        stop(std::string("capturing failed: ") + e.what());
+        stop("capturing failed: ", e.what());
     }
 }
 

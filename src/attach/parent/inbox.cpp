@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t most_rings = 256; // of one run: each is memory
 constexpr size_t messages_a_turn = 64;
+constexpr std::chrono::milliseconds between_looks{50}; // a folder costs more to read than all rings that are known
 
 std::string shared_folder() {
     const char* const places[] = {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"};
@@ -51,6 +52,7 @@ Inbox::~Inbox() {
 }
 
 void Inbox::look_for_rings() {
+    looked_at_ = std::chrono::steady_clock::now();
     std::error_code ec;
     for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
         const std::string name = at->path().filename().string();
@@ -85,7 +87,7 @@ bool Inbox::drain(Ring& ring, size_t most) {
 }
 
 bool Inbox::take() {
-    look_for_rings();
+    if (std::chrono::steady_clock::now() - looked_at_ >= between_looks) look_for_rings();
     bool any = false;
     for (auto& [name, ring] : rings_) {
         if (ring.reader && drain(ring, messages_a_turn)) any = true;
@@ -102,6 +104,7 @@ bool Inbox::programs_live() const {
 }
 
 std::vector<Recorded> Inbox::finish() {
+    look_for_rings();
     while (take()) {}
     std::vector<Recorded> all;
     for (auto& [name, ring] : rings_) {

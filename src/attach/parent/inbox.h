@@ -4,6 +4,7 @@
 #include "attach/parent/recorder.h"
 #include "attach/wire/ring.h"
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,8 +20,10 @@ public:
                                                  ProgramRecorder::Say say);
     ~Inbox(); // removes the folder
     const std::string& folder() const { return folder_; }
-    // Takes everything that lies there. False: nothing did.
+    // Takes everything that lies there, of rings that are known; new ones are looked for a few times a second. False: nothing did.
     bool take();
+    // Whatever ring is there is known from now on.
+    void look_for_rings();
     // Does a program that has a ring still run?
     bool programs_live() const;
     // The programs have ended, or are left alone: takes the rest and closes all recordings.
@@ -33,7 +36,6 @@ private:
         std::unique_ptr<ProgramRecorder> recorder;
     };
     Inbox() = default;
-    void look_for_rings();
     bool drain(Ring& ring, size_t most);
 
     std::string folder_;
@@ -41,6 +43,7 @@ private:
     std::function<std::unique_ptr<ProgramRecorder>()> new_recorder_;
     ProgramRecorder::Say say_;
     std::map<std::string, Ring> rings_; // by name of the file
+    std::chrono::steady_clock::time_point looked_at_{};
 };
 
 } // namespace attnscope::attach

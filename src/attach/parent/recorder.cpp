@@ -16,6 +16,8 @@ namespace {
 constexpr size_t most_open = 64;
 constexpr size_t most_streams = 1024;
 constexpr size_t queue_bytes = size_t(16) << 20;
+// A line that is open holds keys of some hundred frames, and drafts that are taken back leave one behind each.
+constexpr size_t most_open_lines = 64;
 
 std::string stem_of(const std::string& path) {
     return std::filesystem::path(path).stem().string();
@@ -43,7 +45,7 @@ void ProgramRecorder::on(Notice&& m) {
 
 void ProgramRecorder::on(StreamBegin&& m) {
     if (streams_.size() >= most_streams) streams_.erase(streams_.begin());
-    Result<std::unique_ptr<Texts>> texts = Texts::open(m.files, m.n_vocab);
+    Result<std::unique_ptr<Texts>> texts = Texts::open(m.files, m.n_vocab, m.geometry.n_layer());
     Stream& s = streams_[m.stream];
     s = {};
     if (texts)
@@ -113,21 +115,47 @@ void ProgramRecorder::on(SequenceBegin&& m) {
     std::shared_ptr<File> file;
     if (m.parent < 0) {
         file = new_file(*s);
-        file->sequence[m.id] = 0;
+        file->lines[m.id] = {};
     } else if (const auto parent = s->file_of.find(m.parent); parent != s->file_of.end() && parent->second->writer) {
         file = parent->second;
         Sequence sequence;
-        sequence.id = static_cast<int64_t>(file->sequence.size());
-        sequence.parent = file->sequence[m.parent];
+        sequence.id = file->n_sequences++;
+        sequence.parent = file->lines[m.parent].sequence;
         sequence.n_shared = m.n_shared;
         if (Result<void> r = file->writer->begin_sequence(sequence); !r) return fail(*file, r.error().message);
-        file->sequence[m.id] = sequence.id;
+        file->lines[m.id] = {sequence.id, m.n_shared};
     } else {
         return say_(fmt::format("process {}: a line branches off one that is closed, and is not recorded", hello_.pid));
     }
-    file->last_used = ++uses_;
     s->file_of[m.id] = file;
+    use(file, m.id);
     limit_open();
+}
+
+// Of more lines than may be open the one that rested longest is ended.
+void ProgramRecorder::use(const std::shared_ptr<File>& file, int64_t number) {
+    Line& line = file->lines[number];
+    if (line.open) open_lines_.erase(line.last_used);
+    line.open = true;
+    line.last_used = file->last_used = ++uses_;
+    open_lines_[line.last_used] = {file, number};
+    if (open_lines_.size() <= most_open_lines) return;
+    const auto [oldest, oldest_number] = open_lines_.begin()->second;
+    open_lines_.erase(open_lines_.begin());
+    Line& resting = oldest->lines[oldest_number];
+    resting.open = false;
+    if (!oldest->writer) return;
+    if (Result<void> r = oldest->writer->end_sequence(resting.sequence, {}); !r) fail(*oldest, r.error().message);
+}
+
+// It goes on after all: as a sequence that shares everything that was there.
+Result<void> ProgramRecorder::reopen(File& file, Line& line) {
+    Sequence sequence;
+    sequence.id = file.n_sequences++;
+    sequence.parent = line.sequence;
+    sequence.n_shared = line.n_frames;
+    line.sequence = sequence.id;
+    return file.writer->begin_sequence(sequence);
 }
 
 void ProgramRecorder::on(SequenceEnd&& m) {
@@ -135,7 +163,11 @@ void ProgramRecorder::on(SequenceEnd&& m) {
     const auto found = s ? s->file_of.find(m.id) : decltype(s->file_of.find(m.id)){};
     if (!s || found == s->file_of.end() || !found->second->writer) return;
     File& file = *found->second;
-    if (Result<void> r = file.writer->end_sequence(file.sequence[m.id], m.reason); !r) fail(file, r.error().message);
+    Line& line = file.lines[m.id];
+    if (!line.open) return;
+    open_lines_.erase(line.last_used);
+    line.open = false;
+    if (Result<void> r = file.writer->end_sequence(line.sequence, m.reason); !r) fail(file, r.error().message);
 }
 
 void ProgramRecorder::on(FrameMessage&& m) {
@@ -144,12 +176,18 @@ void ProgramRecorder::on(FrameMessage&& m) {
     const auto found = s->file_of.find(m.frame.sequence);
     if (found == s->file_of.end() || !found->second->writer) return;
     File& file = *found->second;
-    file.last_used = ++uses_;
+    Line& line = file.lines[m.frame.sequence];
+    if (!line.open) {
+        if (Result<void> r = reopen(file, line); !r) return fail(file, r.error().message);
+    }
+    use(found->second, m.frame.sequence);
+    if (!file.writer) return;
     Recorded& recorded = recorded_[file.recorded];
     ++recorded.n_frames;
     recorded.n_ok += m.frame.verdict == verdict_ok;
     if (s->texts && m.frame.token >= 0) file.writer->token_text(m.frame.token, s->texts->piece(m.frame.token));
-    m.frame.sequence = file.sequence[m.frame.sequence];
+    m.frame.sequence = line.sequence;
+    ++line.n_frames;
     if (Result<void> r = file.writer->push(std::move(m.frame)); !r) fail(file, r.error().message);
 }
 
@@ -168,14 +206,19 @@ void ProgramRecorder::fail(File& file, const std::string& why) {
     Recorded& recorded = recorded_[file.recorded];
     recorded.problem = why;
     say_(fmt::format("{}: {}", recorded.path, why));
+    let_go(file);
+}
+
+void ProgramRecorder::let_go(File& file) {
     file.writer.reset();
+    std::erase_if(open_lines_, [&](const auto& line) { return line.second.first.get() == &file; });
 }
 
 void ProgramRecorder::close(File& file, const std::string& why) {
     if (!file.writer) return;
     if (!why.empty()) return fail(file, why);
     if (Result<void> r = file.writer->close(); !r) return fail(file, r.error().message);
-    file.writer.reset();
+    let_go(file);
 }
 
 void ProgramRecorder::finish() {

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attnscope::attach {
@@ -33,12 +34,20 @@ public:
     const std::vector<Recorded>& recorded() const { return recorded_; }
 
 private:
+    struct Line {
+        int64_t sequence = 0; // the one that takes its frames
+        int64_t n_frames = 0; // shared ones among them
+        uint64_t last_used = 0;
+        bool open = false;
+    };
     struct File {
         std::unique_ptr<RecordingWriter> writer;
-        size_t recorded = 0;                 // its place in recorded_
-        std::map<int64_t, int64_t> sequence; // the program's number of a line -> ours
+        size_t recorded = 0;           // its place in recorded_
+        std::map<int64_t, Line> lines; // by the program's numbers
+        int64_t n_sequences = 1;
         uint64_t last_used = 0;
     };
+    using LineOfFile = std::pair<std::shared_ptr<File>, int64_t>;
     struct Stream {
         StreamBegin begin;
         std::shared_ptr<Texts> texts;                     // null: unknown
@@ -55,14 +64,18 @@ private:
     std::shared_ptr<File> new_file(Stream& stream);
     void fail(File& file, const std::string& why);
     void close(File& file, const std::string& why);
+    void let_go(File& file);
     void limit_open();
+    void use(const std::shared_ptr<File>& file, int64_t line);
+    Result<void> reopen(File& file, Line& line);
     std::string free_path(const std::string& stem) const;
 
     const std::string folder_, settings_;
     const Say say_;
     Hello hello_;
     std::map<uint32_t, Stream> streams_;
-    std::vector<std::shared_ptr<File>> files_; // open ones
+    std::vector<std::shared_ptr<File>> files_;  // open ones
+    std::map<uint64_t, LineOfFile> open_lines_; // by last_used
     std::vector<Recorded> recorded_;
     uint64_t uses_ = 0;
 };

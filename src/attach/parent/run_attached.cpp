@@ -162,12 +162,14 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     for (bool runs = true; runs || inbox.programs_live();) {
         if (const int signal = to_pass_on; signal != 0) {
             to_pass_on = 0;
+            end.asked_to_end = true;
             if (!runs) break; // what the program has left behind is let alone
             kill(*pid, signal);
         }
         int status = 0;
         if (runs && waitpid(*pid, &status, WNOHANG) == *pid) {
             runs = false;
+            inbox.look_for_rings(); // those of children that outlive it, too
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
         if (!inbox.take()) rest();

@@ -19,6 +19,7 @@ struct AttachOptions {
 struct AttachEnd {
     int exit_code = 0;          // the program's own; 128 + the signal's number where a signal ended it
     bool any_scheduler = false; // a ggml scheduler was seen
+    bool asked_to_end = false;  // SIGTERM or SIGHUP came, for the program and for us
     std::vector<Recorded> recorded;
 };
 

@@ -10,7 +10,7 @@
 
 namespace attnscope::attach {
 
-Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files, int32_t n_vocab) {
+Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files, int32_t n_vocab, int32_t n_layer) {
     std::string why = "the program has no GGUF file open";
     for (const std::string& file : files) {
         // Damaged files would end us inside llama.cpp.
@@ -21,6 +21,10 @@ Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files
         }
         if (n_vocab > 0 && summary->n_vocab != n_vocab) {
             why = file + " has a vocabulary of another size";
+            continue;
+        }
+        if (!summary->encoder_decoder && summary->n_layer < n_layer) {
+            why = file + " has fewer layers";
             continue;
         }
         Result<ModelIdentity> identity = models::model_identity(file, *summary);

@@ -15,8 +15,9 @@ namespace attnscope::attach {
 
 class Texts {
 public:
-    // The first of `files` whose vocabulary has `n_vocab` tokens. Errors say of each file why it was not that.
-    static Result<std::unique_ptr<Texts>> open(const std::vector<std::string>& files, int32_t n_vocab);
+    // The first of `files` whose vocabulary has `n_vocab` tokens (0: unknown) and whose layers are as many as were seen. Errors say of the
+    // last file why it was not that.
+    static Result<std::unique_ptr<Texts>> open(const std::vector<std::string>& files, int32_t n_vocab, int32_t n_layer);
     ~Texts();
     Texts(const Texts&) = delete;
     Texts& operator=(const Texts&) = delete;

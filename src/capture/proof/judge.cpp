@@ -13,6 +13,8 @@ namespace attnscope::capture {
 
 namespace {
 
+constexpr size_t most_sequences = 4096;
+
 // An exponent of all ones is an infinity or a NaN. Written so that the compiler makes vector code of it.
 bool finite_u16(const uint8_t* data, int64_t n, uint16_t exponent) {
     uint32_t bad = 0;
@@ -134,6 +136,8 @@ void Judge::judge(Frame& frame, capture::FrameFacts facts) {
     if (!facts.layers_differ) bits |= verdict_layers_equal;
     previous = std::move(facts.hashes);
     frame.verdict = bits;
+    // A server has new ones for ever. What of the oldest comes again later is not noticed.
+    if (previous_.size() > most_sequences) previous_.erase(previous_.begin());
 }
 
 void Judge::judge(std::span<Frame> frames, std::vector<capture::FrameFacts> facts) {

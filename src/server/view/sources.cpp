@@ -34,14 +34,28 @@ std::vector<ViewSources::Named> ViewSources::list() {
                        !std::filesystem::exists(named_[i]->path(), ec)});
     }
     if (folder_.empty()) return out;
+    std::vector<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator(folder_, ec)) {
         const std::string name = entry.path().filename().string();
-        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec))
-            out.push_back({name, name, false, true});
+        if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec)) names.push_back(name);
     }
-    std::sort(out.begin() + static_cast<ptrdiff_t>(named_.size()), out.end(),
-              [](const Named& a, const Named& b) { return a.name > b.name; });
+    if (!of_server_) number_new(names);
+    std::sort(names.begin(), names.end(), [this](const std::string& a, const std::string& b) {
+        return of_server_ ? a > b : came_.at(a) > came_.at(b);
+    });
+    for (const std::string& name : names) out.push_back({name, name, false, of_server_});
     return out;
+}
+
+void ViewSources::number_new(const std::vector<std::string>& names) {
+    std::vector<std::pair<std::filesystem::file_time_type, std::string>> fresh;
+    std::error_code ec;
+    for (const std::string& name : names) {
+        if (came_.count(name) == 0)
+            fresh.emplace_back(std::filesystem::last_write_time(std::filesystem::path(folder_) / name, ec), name);
+    }
+    std::sort(fresh.begin(), fresh.end());
+    for (const auto& [time, name] : fresh) came_.emplace(name, came_.size());
 }
 
 Result<std::shared_ptr<Viewed>> ViewSources::find(const std::string& id) {

@@ -20,8 +20,11 @@ public:
     Result<void> add(const std::string& path);
     // The first of them is what a page will open: it is read before anybody asks.
     void begin();
-    // Recordings in this folder, by name, as they come. Empty: none.
-    void watch(const std::string& folder) { folder_ = folder; }
+    // Recordings in this folder, as they come: those of a server by name, others with the newest first. Empty: none.
+    void watch(const std::string& folder, bool of_server = true) {
+        folder_ = folder;
+        of_server_ = of_server;
+    }
     bool watches() const { return !folder_.empty(); }
     struct Named {
         std::string id, name;
@@ -38,7 +41,10 @@ public:
 private:
     std::mutex mutex_;
     std::vector<std::shared_ptr<Viewed>> named_;
+    void number_new(const std::vector<std::string>& names);
     std::string folder_;
+    bool of_server_ = true;
+    std::map<std::string, size_t> came_;                    // names in the folder, in which order they were seen
     std::map<std::string, std::shared_ptr<Viewed>> opened_; // of the folder
     std::map<std::pair<std::string, std::string>, std::unique_ptr<Job>> comparisons_;
 };

@@ -58,6 +58,7 @@ public:
         return {};
     }
 
+    void watch(const std::string& folder) { sources_.watch(folder, false); }
     int port() const override { return port_; }
     void stop() override {
         http_.stop();
@@ -79,6 +80,13 @@ Result<std::unique_ptr<ViewServer>> ViewServer::start(const std::vector<std::str
                                                       const ServerOptions& options) {
     auto server = std::make_unique<ViewServerImpl>(options);
     if (Result<void> r = server->listen(paths); !r) return r.error();
+    return std::unique_ptr<ViewServer>(std::move(server));
+}
+
+Result<std::unique_ptr<ViewServer>> ViewServer::watch(const std::string& folder, const ServerOptions& options) {
+    auto server = std::make_unique<ViewServerImpl>(options);
+    server->watch(folder);
+    if (Result<void> r = server->listen({}); !r) return r.error();
     return std::unique_ptr<ViewServer>(std::move(server));
 }
 

@@ -1,4 +1,4 @@
-// The page on files alone: no model, no session. For `attnscope view`.
+// The page on files alone: no model, no session. For `attnscope view` and `attnscope attach --view`.
 #pragma once
 
 #include "server/http/server.h"
@@ -15,6 +15,8 @@ public:
     // the files cannot be opened at all.
     static Result<std::unique_ptr<ViewServer>> start(const std::vector<std::string>& paths,
                                                      const ServerOptions& options);
+    // The same of what comes to lie in `folder`: the newest recording is the one that a page opens.
+    static Result<std::unique_ptr<ViewServer>> watch(const std::string& folder, const ServerOptions& options);
     virtual ~ViewServer() = default; // stops
     virtual int port() const = 0;
     virtual void stop() = 0;

@@ -1,0 +1,118 @@
+// Messages of a program into recordings, also of one that never ends a line.
+#include "attach/parent/recorder.h"
+#include "recording/synthetic.h"
+#include "support/temp_dir.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace attnscope;
+using namespace attnscope::attach;
+using namespace attnscope::test;
+
+namespace {
+
+class AttachRecorder : public testing::Test {
+protected:
+    void begin_stream() {
+        recorder.take(Hello{4711, "/bin/program", "/lib/libllama.so", "ggml 0.25.1", "interposed"});
+        recorder.take(StreamBegin{0, 0, {}, geometry});
+    }
+    void begin(int64_t id, int64_t parent = -1, int64_t n_shared = 0) {
+        recorder.take(SequenceBegin{0, id, parent, n_shared});
+    }
+    void frame(int64_t id, int64_t index) {
+        FrameMessage m;
+        m.frame = make_frame(geometry, {index, id});
+        recorder.take(std::move(m));
+    }
+    bool was_said(const std::string& words) const {
+        for (const std::string& line : said) {
+            if (line.find(words) != std::string::npos) return true;
+        }
+        return false;
+    }
+    TempDir dir;
+    const Geometry geometry = uniform_geometry({});
+    std::vector<std::string> said;
+    ProgramRecorder recorder{dir.path().string(), "{}", [this](const std::string& line) { said.push_back(line); }};
+};
+
+// As many lines as drafts that are taken back: few stay open, and one that goes on after all is whole.
+TEST_F(AttachRecorder, ALineThatRestedGoesOnAsOneThatSharesAllOfIt) {
+    begin_stream();
+    begin(0);
+    for (int64_t i = 0; i < 10; ++i) frame(0, i);
+    constexpr int64_t n_drafts = 300;
+    for (int64_t draft = 1; draft <= n_drafts; ++draft) {
+        begin(draft, 0, 5);
+        frame(draft, 5);
+    }
+    frame(0, 10);       // the first goes on,
+    frame(1, 6);        // and so does a draft,
+    begin(1000, 0, 11); // and a line branches off where the first went on
+    frame(1000, 11);
+    recorder.finish();
+    ASSERT_EQ(recorder.recorded().size(), 1u);
+    EXPECT_EQ(recorder.recorded()[0].problem, "");
+    auto recording = Recording::open(recorder.recorded()[0].path);
+    ASSERT_TRUE(recording);
+    EXPECT_TRUE((*recording)->check());
+    const std::vector<Sequence>& sequences = (*recording)->sequences();
+    ASSERT_EQ(sequences.size(), size_t(n_drafts) + 4);
+    EXPECT_TRUE(sequences[1].ended);
+    EXPECT_FALSE(sequences[300].ended && sequences[300].end_reason != "");
+    const Sequence &first = sequences[301], &draft = sequences[302], &branch = sequences[303];
+    EXPECT_EQ(first.parent, 0);
+    EXPECT_EQ(first.n_shared, 10);
+    EXPECT_EQ(first.n_frames, 11);
+    EXPECT_EQ(draft.parent, 1);
+    EXPECT_EQ(draft.n_shared, 6);
+    EXPECT_EQ(draft.n_frames, 7);
+    EXPECT_EQ(branch.parent, 301);
+    EXPECT_EQ(branch.n_shared, 11);
+    auto frames = (*recording)->frames(0, 7, 302);
+    ASSERT_TRUE(frames);
+    EXPECT_EQ((*frames)[4].sequence, 0); // held by the first, ...
+    EXPECT_EQ((*frames)[5].sequence, 1); // ... the draft as it was, ...
+    EXPECT_EQ((*frames)[6].sequence, 302);
+}
+
+TEST_F(AttachRecorder, ALineOffAClosedRecordingIsNamed) {
+    begin_stream();
+    for (int64_t id = 0; id < 70; ++id) begin(id), frame(id, 0);
+    begin(100, 0, 1);
+    frame(100, 1);
+    recorder.finish();
+    EXPECT_TRUE(was_said("a line branches off one that is closed, and is not recorded"));
+    for (const Recorded& r : recorder.recorded()) EXPECT_EQ(r.problem, "") << r.path;
+    EXPECT_EQ(recorder.recorded().size(), 70u);
+}
+
+// What makes no sense ends a recording, and nobody else's.
+TEST_F(AttachRecorder, NonsenseEndsItsRecordingAlone) {
+    frame(0, 0); // before anything
+    begin_stream();
+    begin(0), begin(1);
+    frame(0, 0), frame(1, 0);
+    frame(1, 7);
+    frame(0, 1);
+    begin(0), begin(5, 99, 3), begin(6, 0, -4), begin(7, 0, 1000);
+    recorder.take(SequenceEnd{0, 42, "none"});
+    recorder.take(SequenceEnd{9, 0, "none"});
+    recorder.take(StreamEnd{9, "none"});
+    frame(99, 0);
+    recorder.finish();
+    for (const Recorded& r : recorder.recorded()) {
+        auto recording = Recording::open(r.path);
+        if (recording) {
+            EXPECT_TRUE((*recording)->check()) << r.path;
+        }
+    }
+    EXPECT_NE(recorder.recorded().at(1).problem, "");
+}
+
+} // namespace
