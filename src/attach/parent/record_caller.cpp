@@ -14,7 +14,7 @@ namespace attnscope::attach {
 
 namespace {
 
-constexpr long poll_ns = 2'000'000;
+constexpr long poll_ns = 5'000'000; // as run_attached
 
 volatile sig_atomic_t asked_to_end = 0; // signal handlers can only reach globals
 extern "C" void end_asked(int) {

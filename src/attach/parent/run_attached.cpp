@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr long poll_ns = 2'000'000;
+constexpr long poll_ns = 5'000'000; // a token takes longer, and the ring holds hundreds
 
 // Signal handlers can only reach globals.
 volatile sig_atomic_t to_pass_on = 0;

@@ -4,6 +4,9 @@
 #include <charconv>
 #include <filesystem>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 namespace attnscope::server {
 
 namespace {
@@ -47,12 +50,16 @@ std::vector<ViewSources::Named> ViewSources::list() {
     return out;
 }
 
+// In the order in which they were made, as far as the file system says it: what is written first goes into a log beside the file.
 void ViewSources::number_new(const std::vector<std::string>& names) {
-    std::vector<std::pair<std::filesystem::file_time_type, std::string>> fresh;
-    std::error_code ec;
+    std::vector<std::pair<std::pair<int64_t, int64_t>, std::string>> fresh;
     for (const std::string& name : names) {
-        if (came_.count(name) == 0)
-            fresh.emplace_back(std::filesystem::last_write_time(std::filesystem::path(folder_) / name, ec), name);
+        if (came_.count(name) > 0) continue;
+        struct statx info {};
+        const std::string path = (std::filesystem::path(folder_) / name).string();
+        if (statx(AT_FDCWD, path.c_str(), 0, STATX_BTIME | STATX_MTIME, &info) != 0) info = {};
+        const auto& made = (info.stx_mask & STATX_BTIME) != 0 ? info.stx_btime : info.stx_mtime;
+        fresh.push_back({{made.tv_sec, made.tv_nsec}, name});
     }
     std::sort(fresh.begin(), fresh.end());
     for (const auto& [time, name] : fresh) came_.emplace(name, came_.size());
