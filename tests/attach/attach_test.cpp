@@ -151,10 +151,10 @@ TEST_F(Attach, AKilledProgramLosesNothingThatItHandedOver) {
 TEST_F(Attach, AProgramOutlivesItsParent) {
     const std::string large = " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
-    const Answer plain = shell(run_host(300, true));
+    const Answer plain = shell(run_host(120, true));
     const std::string ids = dir.file("ids");
-    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=5 " +
-          attach("sh -c '" + run_host(300, true) + " >" + ids + "; echo $? >" + dir.file("code") + "'") + " 2>" +
+    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=20 " +
+          attach("sh -c '" + run_host(120, true) + " >" + ids + "; echo $? >" + dir.file("code") + "'") + " 2>" +
           dir.file("said") + " & sleep 1; kill -9 $!; wait");
     for (int i = 0; i < 300 && !fs::exists(dir.file("code")); ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(100));

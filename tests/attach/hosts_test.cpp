@@ -112,9 +112,9 @@ TEST_F(AttachHosts, AForkedChildIsLeftAlone) {
 TEST_F(AttachHosts, NothingIsDroppedWhileTheParentLives) {
     const std::string large = " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
-    const std::string host = ATTNSCOPE_ATTACH_HOST " " + model + " 400 1 11 27 3 91 45 8";
+    const std::string host = ATTNSCOPE_ATTACH_HOST " " + model + " 150 1 11 27 3 91 45 8";
     const Answer plain = shell(host);
-    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=2 " + program + " attach -o " + out + " -- " + host + " >" +
+    shell("ATTNSCOPE_RING_MIB=1 ATTACH_HOST_PAUSE=10 " + program + " attach -o " + out + " -- " + host + " >" +
           dir.file("ids") + " 2>/dev/null & sleep 0.7; kill -STOP $!; sleep 3; kill -CONT $!; wait");
     EXPECT_EQ(shell("cat " + dir.file("ids")).output, plain.output);
     EXPECT_EQ(lines(), printed(plain.output));

@@ -276,7 +276,8 @@ void* MadeGgml::function(const std::string& name) const {
     if ((fault_ == Fault::missing && name == hit_) || (name == "ggml_set_rows" && !has_set_rows_)) return nullptr;
     const auto found = functions().find(name);
     if (found != functions().end()) return found->second;
-    return name == "ggml_set_abort_callback" ? nullptr : reinterpret_cast<void*>(never);
+    const bool optional = name == "ggml_set_abort_callback" || name == "ggml_graph_compute_with_ctx";
+    return optional ? nullptr : reinterpret_cast<void*>(never);
 }
 
 const char* MadeGgml::op_name(uint32_t number) {

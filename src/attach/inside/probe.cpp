@@ -72,7 +72,8 @@ constexpr NamedOp named_ops[] = {
 struct Functions {
 #define ATTNSCOPE_MEMBER(name) decltype(&::ggml_##name) name = nullptr;
     ATTNSCOPE_PROBE_FUNCTIONS(ATTNSCOPE_MEMBER)
-    ATTNSCOPE_MEMBER(set_rows) // since 2025-07
+    ATTNSCOPE_MEMBER(set_rows)                                                         // since 2025-07
+    ggml_status (*graph_compute_with_ctx)(ggml_context*, ggml_cgraph*, int) = nullptr; // of its CPU back end
     std::string missing;
 
     explicit Functions(link_map* caller) {
@@ -83,6 +84,7 @@ struct Functions {
 #define ATTNSCOPE_FIND(name) find("ggml_" #name, name, true);
         ATTNSCOPE_PROBE_FUNCTIONS(ATTNSCOPE_FIND)
         find("ggml_set_rows", set_rows, false);
+        find("ggml_graph_compute_with_ctx", graph_compute_with_ctx, false);
     }
 };
 
@@ -320,6 +322,32 @@ private:
     Callback before_ = nullptr;
 };
 
+// ggml rounds what it multiplies with f16 to f16, where forks of it do not. Has one product computed, by this thread alone.
+bool keeps_queries(const Functions& f, const capture::GgmlTensorLayout& layout) {
+    ggml_context* c = f.graph_compute_with_ctx ? f.init({size_t(4) << 20, nullptr, false}) : nullptr;
+    if (!c) return false;
+    constexpr size_t n = 64;
+    constexpr uint16_t one = 0x3c00;              // in f16
+    constexpr float query = 1 + 1.0F / (1 << 12); // lies between two numbers of f16
+    volatile bool kept = false;
+    Escape here;
+    if (sigsetjmp(here.to, 0) == 0) {
+        escape = &here;
+        ggml_tensor* keys = f.new_tensor_4d(c, GGML_TYPE_F16, n, 8, 1, 1);
+        ggml_tensor* queries = f.new_tensor_4d(c, GGML_TYPE_F32, n, 1, 1, 1);
+        std::fill_n(read<uint16_t*>(keys, layout.data), n * 8, one);
+        std::fill_n(read<float*>(queries, layout.data), n, query);
+        ggml_tensor* product = f.mul_mat(c, keys, queries);
+        ggml_cgraph* graph = f.new_graph(c);
+        f.build_forward_expand(graph, product);
+        if (f.graph_compute_with_ctx(c, graph, 1) == GGML_STATUS_SUCCESS)
+            kept = *read<const float*>(product, layout.data) == n * query;
+    }
+    escape = nullptr;
+    f.free(c);
+    return kept;
+}
+
 } // namespace
 
 Probed probe_ggml(link_map* caller) {
@@ -354,6 +382,7 @@ Probed probe_ggml(link_map* caller) {
     if (made.memory) f.backend_buffer_free(made.memory);
     if (made.context) f.free(made.context);
     if (probed.refusal.empty()) probed.refusal = find_functions(caller, probed.abi);
+    probed.keeps_queries = probed.refusal.empty() && keeps_queries(f, probed.abi.tensor);
     return probed;
 }
 

@@ -37,6 +37,7 @@ void use_ggml(link_map* caller, const Probed& probed) {
     using Traits = const Arithmetic* (*)(ggml_type);
     using CpuTraits = const CpuArithmetic* (*)(ggml_type);
     using Init = void (*)();
+    if (probed.keeps_queries) attention::foreign_arithmetic(DType::f16).vec_dot_type = DType::f32;
     const auto traits = reinterpret_cast<Traits>(find_function(caller, "ggml_get_type_traits"));
     const auto cpu_traits = reinterpret_cast<CpuTraits>(find_function(caller, "ggml_get_type_traits_cpu"));
     if (const auto init = reinterpret_cast<Init>(find_function(caller, "ggml_cpu_init"))) init();

@@ -43,9 +43,26 @@ void ProgramRecorder::on(Notice&& m) {
     say_(fmt::format("process {}: {}", hello_.pid, m.text));
 }
 
+// Contexts of one model share what was read of its file, as long as that is the same file.
+Result<std::shared_ptr<Texts>> ProgramRecorder::texts_of(const StreamBegin& m) {
+    std::string key = fmt::format("{} {}", m.n_vocab, m.geometry.n_layer());
+    for (const std::string& file : m.files) {
+        std::error_code ec;
+        const auto written = std::filesystem::last_write_time(file, ec).time_since_epoch().count();
+        key += fmt::format("\n{} {} {}", file, written, std::filesystem::file_size(file, ec));
+    }
+    std::erase_if(texts_, [](const auto& known) { return known.second.expired(); });
+    if (std::shared_ptr<Texts> known = texts_[key].lock()) return known;
+    Result<std::unique_ptr<Texts>> texts = Texts::open(m.files, m.n_vocab, m.geometry.n_layer());
+    if (!texts) return texts.error();
+    std::shared_ptr<Texts> shared = std::move(*texts);
+    texts_[key] = shared;
+    return shared;
+}
+
 void ProgramRecorder::on(StreamBegin&& m) {
     if (streams_.size() >= most_streams) streams_.erase(streams_.begin());
-    Result<std::unique_ptr<Texts>> texts = Texts::open(m.files, m.n_vocab, m.geometry.n_layer());
+    Result<std::shared_ptr<Texts>> texts = texts_of(m);
     Stream& s = streams_[m.stream];
     s = {};
     if (texts)

@@ -60,6 +60,7 @@ private:
     void on(SequenceEnd&& m);
     void on(FrameMessage&& m);
     void on(StreamEnd&& m);
+    Result<std::shared_ptr<Texts>> texts_of(const StreamBegin& m);
     Stream* stream(uint32_t number);
     std::shared_ptr<File> new_file(Stream& stream);
     void fail(File& file, const std::string& why);
@@ -73,6 +74,7 @@ private:
     const std::string folder_, settings_;
     const Say say_;
     Hello hello_;
+    std::map<std::string, std::weak_ptr<Texts>> texts_;
     std::map<uint32_t, Stream> streams_;
     std::vector<std::shared_ptr<File>> files_;  // open ones
     std::map<uint64_t, LineOfFile> open_lines_; // by last_used
