@@ -237,9 +237,10 @@ def test_what_makes_no_sense(tiny, tmp_path):
 INTERRUPTED = """
 import attnscope as at, os, signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell is started without
+capture = at.capture  # the engine is loaded now
 threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    at.capture(sys.argv[1], "a", path=sys.argv[2], n_predict=-1, n_ctx=200000, ignore_eos=True, progress=False)
+    capture(sys.argv[1], "a", path=sys.argv[2], n_predict=-1, n_ctx=200000, ignore_eos=True, progress=False)
 except KeyboardInterrupt:
     run = at.open(sys.argv[2])
     print("interrupted", run.n_tokens > 3, run.complete, run.end_reason, run.info["end_reason"], ", interrupted;" in repr(run), run.verify().good)

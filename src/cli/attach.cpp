@@ -115,7 +115,7 @@ int run(const Flags& f) {
     } else if (end->recorded.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
     }
-    if (page && !end->asked_to_end) wait_for_end();
+    if (page && !f.caller && !end->asked_to_end) wait_for_end();
     return end->exit_code;
 }
 

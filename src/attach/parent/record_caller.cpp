@@ -51,6 +51,7 @@ Result<AttachEnd> record_caller(const AttachOptions& options,
     AttachEnd end;
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();
+    end.asked_to_end = asked_to_end != 0;
     return end;
 }
 
