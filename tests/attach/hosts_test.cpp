@@ -110,7 +110,8 @@ TEST_F(AttachHosts, AForkedChildIsLeftAlone) {
 
 // A ring that holds a few tokens, and a parent that stands still: the program waits.
 TEST_F(AttachHosts, NothingIsDroppedWhileTheParentLives) {
-    const std::string large = " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
+    const std::string large =
+        " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
     const std::string host = ATTNSCOPE_ATTACH_HOST " " + model + " 150 1 11 27 3 91 45 8";
     const Answer plain = shell(host);

@@ -12,7 +12,8 @@ namespace attnscope::attach {
 
 struct Probed {
     capture::GgmlAbi abi;
-    bool keeps_queries = false; // multiplies float32 queries with keys of f16 as they are; false: rounded to f16, as ggml does
+    bool keeps_queries =
+        false;           // multiplies float32 queries with keys of f16 as they are; false: rounded to f16, as ggml does
     std::string refusal; // why it is not known, in a sentence; empty: it is
 };
 
