@@ -8,6 +8,7 @@
 //   f32keys  a cache of f32 with flash attention
 //   eyes     before a text a graph of the program's own, which reads no text, as those for pictures do
 //   endless  one text, a token in 20 ms, until somebody ends the program
+// ATTACH_HOST_NO_MMAP: files are read, and then closed.
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 #include <ggml.h>
@@ -28,7 +29,9 @@ namespace {
 using Tokens = std::vector<llama_token>;
 
 llama_model* load(const char* path) {
-    llama_model* model = llama_model_load_from_file(path, llama_model_default_params());
+    llama_model_params params = llama_model_default_params();
+    params.use_mmap = std::getenv("ATTACH_HOST_NO_MMAP") == nullptr;
+    llama_model* model = llama_model_load_from_file(path, params);
     if (!model) _exit(2);
     return model;
 }

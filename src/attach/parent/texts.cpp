@@ -10,24 +10,40 @@
 
 namespace attnscope::attach {
 
-Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files, int32_t n_vocab, int32_t n_layer) {
-    std::string why = "the program has no GGUF file open";
+namespace {
+
+struct Candidate {
+    const std::string* file;
+    gguf::GgufSummary summary;
+};
+
+// Those with as many layers as were seen come first: not all of a model's need have attention.
+std::vector<Candidate> candidates(const std::vector<std::string>& files, int32_t n_vocab, int32_t n_layer,
+                                  std::string& why) {
+    std::vector<Candidate> good;
     for (const std::string& file : files) {
         // Damaged files would end us inside llama.cpp.
         Result<gguf::GgufSummary> summary = gguf::check_gguf(file);
-        if (!summary) {
+        if (!summary)
             why = summary.error().message;
-            continue;
-        }
-        if (n_vocab > 0 && summary->n_vocab != n_vocab) {
+        else if (n_vocab > 0 && summary->n_vocab != n_vocab)
             why = file + " has a vocabulary of another size";
-            continue;
-        }
-        if (!summary->encoder_decoder && summary->n_layer < n_layer) {
+        else if (!summary->encoder_decoder && summary->n_layer < n_layer)
             why = file + " has fewer layers";
-            continue;
-        }
-        Result<ModelIdentity> identity = models::model_identity(file, *summary);
+        else
+            good.push_back({&file, std::move(*summary)});
+    }
+    std::stable_partition(good.begin(), good.end(), [&](const Candidate& c) { return c.summary.n_layer == n_layer; });
+    return good;
+}
+
+} // namespace
+
+Result<std::unique_ptr<Texts>> Texts::open(const std::vector<std::string>& files, int32_t n_vocab, int32_t n_layer) {
+    std::string why = "the program has no GGUF file open";
+    for (const Candidate& candidate : candidates(files, n_vocab, n_layer, why)) {
+        const std::string& file = *candidate.file;
+        Result<ModelIdentity> identity = models::model_identity(file, candidate.summary);
         if (!identity) {
             why = identity.error().message;
             continue;
