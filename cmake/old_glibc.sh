@@ -20,6 +20,6 @@ stub() {
 }
 stub libdl.so.2 dlopen dlsym dlclose
 stub libpthread.so.0 pthread_create pthread_join pthread_once pthread_key_create pthread_key_delete __pthread_key_create \
-    pthread_getspecific pthread_setspecific pthread_mutex_trylock
+    pthread_getspecific pthread_setspecific pthread_mutex_trylock pthread_detach pthread_sigmask
 stub libm.so.6 exp log pow expf logf powf sqrt sqrtf tanhf
 touch "$folder/made"

@@ -1,6 +1,7 @@
 #include "attach/inside/probe.h"
 
 #include "attach/inside/call_sites.h"
+#include "attach/inside/devices.h"
 #include "attach/inside/loaded.h"
 #include "attach/inside/no_devices.h"
 
@@ -284,6 +285,7 @@ std::string find_functions(link_map* caller, capture::GgmlAbi& abi) {
     };
 #define ATTNSCOPE_FIND_NEEDED(name) find("ggml_" #name, abi.name);
     ATTNSCOPE_GGML_FUNCTIONS(ATTNSCOPE_FIND_NEEDED)
+    if (!missing && !old && !alone) find_devices(caller, abi);
     return missing ? std::string("its ggml has no function ") + missing + " that can be found" : std::string();
 }
 

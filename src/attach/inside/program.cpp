@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include <unistd.h>
 
@@ -148,7 +149,21 @@ void not_reached(const std::string& why) {
     send(Notice{path_of(nullptr) + ": " + why});
 }
 
+void finish_streams() {
+    if (state != State::on || owner != getpid()) return;
+    std::vector<std::shared_ptr<Stream>> streams;
+    {
+        Program& p = program();
+        const std::lock_guard lock(p.mutex);
+        for (const auto& [sched, stream] : p.streams) {
+            if (stream) streams.push_back(stream);
+        }
+    }
+    for (const std::shared_ptr<Stream>& stream : streams) stream->finish();
+}
+
 void leave() {
+    finish_streams();
     if (owner != getpid() || state.exchange(State::off) != State::on) return;
     Program& p = program();
     const std::lock_guard lock(p.out_mutex);

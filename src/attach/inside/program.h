@@ -22,6 +22,8 @@ void came_by(const char* way);
 void not_reached(const std::string& why);
 // Nothing is captured any more. What was handed over is whole.
 void leave();
+// The program ends by itself: the last frames, and nothing any more.
+void finish_streams();
 // The scheduler is about to go.
 void end_stream(ggml_backend_sched_t sched);
 

@@ -1,11 +1,14 @@
 #include "attach/inside/stream.h"
 
 #include "attach/inside/hooks.h"
+#include "attach/inside/late_frames.h"
 #include "capture/graph/hook.h"
 #include "capture/graph/host_attention.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
+#include <thread>
 #include <utility>
 
 namespace attnscope::attach {
@@ -35,7 +38,40 @@ void Stream::stop(const char* what, const char* more) noexcept {
 
 void Stream::end(const std::string& reason) {
     const std::lock_guard lock(mutex_);
+    if (on_) bring_frames();
     if (on_) stop(reason.c_str());
+}
+
+bool Stream::frames_are_late() const {
+    const std::vector<LayerInfo>& layers = capture_->geometry().layers;
+    return std::any_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.on_device; });
+}
+
+void Stream::bring_frames() {
+    if (!capture_) return;
+    try {
+        if (Result<void> r = capture_->flush(); !r) stop(r.error().message.c_str());
+    } catch (const std::exception& e) {
+        stop("capturing failed: ", e.what());
+    }
+}
+
+bool Stream::bring_late_frames() noexcept {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock || std::chrono::steady_clock::now() - computed_ < idle_after) return false;
+    if (on_) bring_frames();
+    return true;
+}
+
+void Stream::finish() noexcept {
+    const auto start = std::chrono::steady_clock::now();
+    std::unique_lock lock(mutex_, std::defer_lock);
+    while (!lock.try_lock()) { // another thread computes, and may do so for ever: the program ends all the same
+        if (std::chrono::steady_clock::now() - start > std::chrono::seconds(1)) return;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    if (on_) bring_frames();
+    on_ = false;
 }
 
 void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
@@ -65,12 +101,11 @@ struct Stream::Announced {
     std::vector<int64_t> sequences;
     std::vector<FrameKind> kinds;
     std::map<int64_t, int64_t> length_before; // of lines that it continues
-    size_t n_begins = 0;                      // lines that had begun, and were not sent
+    std::vector<int64_t> begun;               // lines that begin with it
 };
 
 // Which line each token continues, and what kind it is. False: this graph cannot be captured.
 bool Stream::place(const GraphTokens& tokens, Announced& a) {
-    a.n_begins = begins_.size();
     std::map<int64_t, int64_t> n_here;
     std::vector<int64_t> indices;
     for (size_t i = 0; i < tokens.ids.size(); ++i) {
@@ -101,6 +136,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
                 // both see the same cells
                 if (place.parent != Lines::none) capture_->share({place.parent, place.line, place.n_shared, 0, 0});
                 begins_.push_back({number_, place.line, place.parent, place.n_shared});
+                a.begun.push_back(place.line);
             }
         }
         a.sequences.push_back(lost_.count(place.line) > 0 ? capture::Tokens::nobody : place.line);
@@ -115,13 +151,16 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
 // The graph failed: nothing of it is in the caches.
 void Stream::take_back(const Announced& a) {
     for (const auto& [line, length] : a.length_before) lines_.take_back(line, length);
-    begins_.resize(std::min(begins_.size(), a.n_begins));
+    std::erase_if(begins_, [&](const SequenceBegin& b) {
+        return std::find(a.begun.begin(), a.begun.end(), b.id) != a.begun.end();
+    });
 }
 
 // A graph that is no text's. What it stores nobody can tell apart from what was there, and it is not there any more.
 ggml_status Stream::run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run) {
     std::vector<int64_t> cells;
     try {
+        if (begun_) bring_frames(); // they read what it may be about to overwrite
         if (inputs_.stores()) cells = read_cells(inputs_);
     } catch (const std::exception& e) {
         stop("capturing failed: ", e.what());
@@ -165,6 +204,11 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
         const bool good = status == GGML_STATUS_SUCCESS;
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
         if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
+        if (good && frames_are_late()) {
+            if (!begun_) bring_frames(); // so that its caches are known
+            computed_ = std::chrono::steady_clock::now();
+            come_back_to(weak_from_this());
+        }
         if (good) return status;
         take_back(placed);
         forget_cells(tokens.cells);
@@ -180,7 +224,12 @@ Result<void> Stream::take(CapturedFrame&& captured) {
         know_caches();
         send_(StreamBegin{number_, inputs_.n_vocab, open_models(inputs_.embedding), capture_->geometry()});
     }
-    for (const SequenceBegin& begin : std::exchange(begins_, {})) send_(begin);
+    const auto begin = std::find_if(begins_.begin(), begins_.end(),
+                                    [&](const SequenceBegin& b) { return b.id == captured.frame.sequence; });
+    if (begin != begins_.end()) {
+        send_(*begin);
+        begins_.erase(begin);
+    }
     remember(captured.frame);
     if (!send_(FrameMessage{number_, std::move(captured.frame)})) {
         return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};

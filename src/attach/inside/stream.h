@@ -7,6 +7,7 @@
 #include "attach/inside/outbox.h"
 #include "capture/capture.h"
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -21,13 +22,17 @@ using Send = std::function<bool(const Message&)>;
 using Run = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 
 // Never throws, and never fails the program: after an error it lets all graphs pass by.
-class Stream {
+class Stream : public std::enable_shared_from_this<Stream> {
 public:
     Stream(uint32_t number, Send send);
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph);
     // Around `run`, which computes the graph.
     ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     void end(const std::string& reason);
+    // Frames of devices come some tokens late. Brings those of a stream that has computed nothing for a moment. False: it computes.
+    bool bring_late_frames() noexcept;
+    // The program ends: brings all frames, and lets every graph pass by from now on.
+    void finish() noexcept;
 
     // Does memory of the caches lie there? Called on any thread, whatever else goes on.
     bool has_cache_at(uintptr_t begin, uintptr_t end) const;
@@ -39,6 +44,8 @@ private:
     struct Announced;
     bool place(const GraphTokens& tokens, Announced& announced);
     void take_back(const Announced& announced);
+    bool frames_are_late() const; // some layers are on devices
+    void bring_frames();
     ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     // What lies in cells of caches, told by the bytes there.
     void look_at(uintptr_t begin, uintptr_t end);
@@ -61,8 +68,9 @@ private:
     std::vector<ggml_tensor*> written_; // of a graph without attention
     Lines lines_;
     std::unordered_set<int64_t> lost_;  // lines that are followed, but not captured
-    std::vector<SequenceBegin> begins_; // not sent: the geometry must be first
-    std::vector<TellingLayer> telling_; // by mask group
+    std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
+    std::chrono::steady_clock::time_point computed_{}; // when the latest graph had been given to the engine
+    std::vector<TellingLayer> telling_;                // by mask group
     std::vector<CacheContents> contents_;
     bool told_unknown_ = false;
 

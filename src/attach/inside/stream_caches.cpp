@@ -18,8 +18,7 @@ void Stream::know_caches() {
     contents_.assign(telling_.size(), {});
     std::vector<CacheMemory> caches = inputs_.caches;
     std::erase_if(caches, [&](const CacheMemory& c) {
-        return c.layer >= geometry.n_layer() || !geometry.layers[size_t(c.layer)].captured() ||
-               geometry.layers[size_t(c.layer)].on_device;
+        return c.layer >= geometry.n_layer() || !geometry.layers[size_t(c.layer)].captured();
     });
     const std::lock_guard lock(caches_mutex_);
     caches_ = std::move(caches);
@@ -72,15 +71,18 @@ void Stream::look_at(uintptr_t begin, uintptr_t end) {
 }
 
 void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
-    const int32_t g = capture_->geometry().layers[size_t(cache.layer)].mask_group;
+    const LayerInfo& layer = capture_->geometry().layers[size_t(cache.layer)];
+    const int32_t g = layer.mask_group;
     if (size_t(g) >= telling_.size() || telling_[size_t(g)].layer != cache.layer) return;
     const auto first = static_cast<int64_t>((begin - cache.begin) / cache.cell);
     const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
     for (int64_t cell = first; cell < last; ++cell) {
         const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
         if (at + telling_[size_t(g)].bytes > cache.end) return;
-        const std::optional<KnownToken> token =
-            contents_[size_t(g)].find({reinterpret_cast<const uint8_t*>(at), telling_[size_t(g)].bytes});
+        std::optional<KnownToken> token;
+        // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
+        if (!layer.on_device)
+            token = contents_[size_t(g)].find({reinterpret_cast<const uint8_t*>(at), telling_[size_t(g)].bytes});
         if (g == group()) {
             if (token)
                 lines_.restore_cell(cell, token->line, token->index, token->position);

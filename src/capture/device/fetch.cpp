@@ -1,22 +1,31 @@
 #include "capture/device/fetch.h"
 
+#include <cstddef>
+
 namespace attnscope::capture {
 
 namespace {
 
 // A piece of a buffer as a tensor, for functions that take tensors.
-ggml_tensor piece(ggml_backend_buffer_t memory, const uint8_t* at, size_t bytes) {
-    ggml_tensor t{};
-    const GgmlTensorLayout& layout = ggml().tensor;
-    set_tensor_field(&t, layout.type, static_cast<int32_t>(GGML_TYPE_I8));
-    for (size_t i = 0; i < 4; ++i) {
-        set_tensor_field(&t, layout.ne + i * sizeof(int64_t), i == 0 ? static_cast<int64_t>(bytes) : int64_t{1});
-        set_nb(&t, i, i == 0 ? 1 : bytes);
+class Piece {
+public:
+    Piece(ggml_backend_buffer_t memory, const uint8_t* at, size_t bytes) {
+        const GgmlTensorLayout& layout = ggml().tensor;
+        room_.resize((layout.size + sizeof(std::max_align_t) - 1) /
+                     sizeof(std::max_align_t)); // another version's may be larger
+        set_tensor_field(get(), layout.type, static_cast<int32_t>(GGML_TYPE_I8));
+        for (size_t i = 0; i < 4; ++i) {
+            set_tensor_field(get(), layout.ne + i * sizeof(int64_t), i == 0 ? static_cast<int64_t>(bytes) : int64_t{1});
+            set_nb(get(), i, i == 0 ? 1 : bytes);
+        }
+        set_tensor_field(get(), layout.buffer, memory);
+        set_tensor_field(get(), layout.data, const_cast<uint8_t*>(at));
     }
-    set_tensor_field(&t, layout.buffer, memory);
-    set_tensor_field(&t, layout.data, const_cast<uint8_t*>(at));
-    return t;
-}
+    ggml_tensor* get() { return static_cast<ggml_tensor*>(static_cast<void*>(room_.data())); }
+
+private:
+    std::vector<std::max_align_t> room_;
+};
 
 } // namespace
 
@@ -92,7 +101,7 @@ void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t
         const Rows& first = rows[i];
         size_t n = 1;
         ptrdiff_t stride = 0;
-        for (; i + n < rows.size(); ++n) {
+        for (; i + n < rows.size() && has_strided_transfers(); ++n) {
             const Rows& r = rows[i + n];
             const ptrdiff_t step = address(r) - address(rows[i + n - 1]);
             if (buffer(r.cache) != buffer(first.cache) || r.bytes != first.bytes ||
@@ -102,12 +111,12 @@ void Fetch::get_rows(ggml_backend_t backend, std::span<const Rows> rows, uint8_t
             stride = step;
         }
         const size_t span = size_t(stride) * (n - 1) + first.bytes;
-        ggml_tensor t = piece(buffer(first.cache), address(first), span);
+        Piece piece(buffer(first.cache), address(first), span);
         if (n > 1) {
-            ggml().backend_tensor_get_2d_async(backend, &t, to + first.to, 0, first.bytes, n, size_t(stride),
+            ggml().backend_tensor_get_2d_async(backend, piece.get(), to + first.to, 0, first.bytes, n, size_t(stride),
                                                first.bytes);
         } else {
-            ggml().backend_tensor_get_async(backend, &t, to + first.to, 0, first.bytes);
+            ggml().backend_tensor_get_async(backend, piece.get(), to + first.to, 0, first.bytes);
         }
         i += n;
     }

@@ -86,48 +86,26 @@ struct GgmlTensorLayout {
     X(backend_dev_supports_op)                                                                                         \
     X(backend_sched_synchronize)
 
-// Asked only where layers lie on devices, or means are computed beside the model. A foreign table has all of these or
-// none (null): without them layers on devices are refused, in words, and no means are computed.
+// Asked only where layers lie on devices. A foreign table has all of these or none (null): without them such layers are refused, in
+// words.
 #define ATTNSCOPE_GGML_DEVICE_FUNCTIONS(X)                                                                             \
     X(init)                                                                                                            \
     X(free)                                                                                                            \
     X(tensor_overhead)                                                                                                 \
     X(graph_overhead_custom)                                                                                           \
-    X(graph_size)                                                                                                      \
     X(new_graph_custom)                                                                                                \
     X(build_forward_expand)                                                                                            \
     X(new_tensor_1d)                                                                                                   \
     X(new_tensor_2d)                                                                                                   \
     X(new_tensor_3d)                                                                                                   \
-    X(view_3d)                                                                                                         \
-    X(reshape_2d)                                                                                                      \
-    X(reshape_3d)                                                                                                      \
-    X(transpose)                                                                                                       \
-    X(cont)                                                                                                            \
     X(cpy)                                                                                                             \
     X(get_rows)                                                                                                        \
-    X(add)                                                                                                             \
-    X(add_inplace)                                                                                                     \
-    X(scale)                                                                                                           \
-    X(tanh)                                                                                                            \
-    X(mul_mat)                                                                                                         \
-    X(out_prod)                                                                                                        \
-    X(prec_set_acc)                                                                                                    \
-    X(soft_max_ext_inplace)                                                                                            \
-    X(soft_max_add_sinks)                                                                                              \
-    X(custom_4d)                                                                                                       \
-    X(set_input)                                                                                                       \
-    X(gallocr_new)                                                                                                     \
-    X(gallocr_free)                                                                                                    \
-    X(gallocr_alloc_graph)                                                                                             \
     X(backend_free)                                                                                                    \
     X(backend_synchronize)                                                                                             \
     X(backend_supports_op)                                                                                             \
     X(backend_view_init)                                                                                               \
     X(backend_graph_compute_async)                                                                                     \
-    X(backend_tensor_get_2d)                                                                                           \
     X(backend_tensor_get_async)                                                                                        \
-    X(backend_tensor_get_2d_async)                                                                                     \
     X(backend_tensor_set_async)                                                                                        \
     X(backend_tensor_copy_async)                                                                                       \
     X(backend_event_new)                                                                                               \
@@ -145,6 +123,32 @@ struct GgmlTensorLayout {
     X(backend_sched_get_n_backends)                                                                                    \
     X(backend_sched_get_backend)
 
+// The first makes one transfer of many, and may be missing anywhere; means beside the model and the callback's way in need the others,
+// and a foreign table has none of them.
+#define ATTNSCOPE_GGML_OTHER_FUNCTIONS(X)                                                                              \
+    X(backend_tensor_get_2d_async)                                                                                     \
+    X(graph_size)                                                                                                      \
+    X(view_3d)                                                                                                         \
+    X(reshape_2d)                                                                                                      \
+    X(reshape_3d)                                                                                                      \
+    X(transpose)                                                                                                       \
+    X(cont)                                                                                                            \
+    X(add)                                                                                                             \
+    X(add_inplace)                                                                                                     \
+    X(scale)                                                                                                           \
+    X(tanh)                                                                                                            \
+    X(mul_mat)                                                                                                         \
+    X(out_prod)                                                                                                        \
+    X(prec_set_acc)                                                                                                    \
+    X(soft_max_ext_inplace)                                                                                            \
+    X(soft_max_add_sinks)                                                                                              \
+    X(custom_4d)                                                                                                       \
+    X(set_input)                                                                                                       \
+    X(gallocr_new)                                                                                                     \
+    X(gallocr_free)                                                                                                    \
+    X(gallocr_alloc_graph)                                                                                             \
+    X(backend_tensor_get_2d)
+
 struct GgmlAbi {
     static constexpr size_t n_ops = 256; // no version comes near
 
@@ -159,6 +163,7 @@ struct GgmlAbi {
 #define ATTNSCOPE_FUNCTION(name) decltype(&::ggml_##name) name = nullptr;
     ATTNSCOPE_GGML_FUNCTIONS(ATTNSCOPE_FUNCTION)
     ATTNSCOPE_GGML_DEVICE_FUNCTIONS(ATTNSCOPE_FUNCTION)
+    ATTNSCOPE_GGML_OTHER_FUNCTIONS(ATTNSCOPE_FUNCTION)
 #undef ATTNSCOPE_FUNCTION
 };
 
@@ -216,6 +221,7 @@ consteval GgmlAbi ggml_of_headers() {
 #define ATTNSCOPE_FUNCTION(name) abi.name = &::ggml_##name;
     ATTNSCOPE_GGML_FUNCTIONS(ATTNSCOPE_FUNCTION)
     ATTNSCOPE_GGML_DEVICE_FUNCTIONS(ATTNSCOPE_FUNCTION)
+    ATTNSCOPE_GGML_OTHER_FUNCTIONS(ATTNSCOPE_FUNCTION)
 #undef ATTNSCOPE_FUNCTION
     return abi;
 }
@@ -294,6 +300,13 @@ inline int64_t nelements(const ggml_tensor* t) {
 }
 inline size_t row_bytes(ggml_type type, int64_t n) {
     return ggml().type_size(type) * size_t(n) / size_t(ggml().blck_size(type));
+}
+// One transfer of many pieces at equal distances.
+inline bool has_strided_transfers() {
+    if constexpr (ggml_is_foreign)
+        return ggml().backend_tensor_get_2d_async != nullptr;
+    else
+        return true;
 }
 size_t nbytes(const ggml_tensor* t);
 bool is_contiguous(const ggml_tensor* t);

@@ -1,0 +1,86 @@
+// Programs whose layers lie on devices: the frames are those of our own capture, though they come some tokens late.
+#include "attach/host_fixture.h"
+#include "attach/own_capture.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+namespace {
+
+class AttachDevices : public AttachHosts {
+protected:
+    void SetUp() override {
+        AttachHosts::SetUp();
+        // weights of other types have kernels of their own in memory that is the CPU's
+        ASSERT_EQ(shell(program + " models make --layers 3 --type f32 -o " + model + " 2>&1").code, 0);
+    }
+    std::string host(const char* flash) const {
+        return ATTNSCOPE_ATTACH_DEVICE_HOST " " + model + " 25 " + flash + " 11 27 3 91 45 8";
+    }
+    // Of a recording: are all layers on devices?
+    static bool on_devices(const std::string& path) {
+        auto recording = Recording::open(path);
+        if (!recording) return false;
+        const std::vector<LayerInfo>& layers = (*recording)->info().geometry.layers;
+        return std::all_of(layers.begin(), layers.end(),
+                           [](const LayerInfo& l) { return l.captured() && l.on_device; });
+    }
+};
+
+} // namespace
+
+TEST_F(AttachDevices, RowsAreThoseOfOurOwnCapture) {
+    for (const char* flash : {"0", "1"}) {
+        std::filesystem::remove_all(out);
+        std::filesystem::create_directory(out);
+        const Answer plain = shell(host(flash)), attached = attach(host(flash));
+        ASSERT_EQ(plain.code, 0);
+        EXPECT_EQ(attached.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        EXPECT_EQ(lines(), printed(plain.output)) << said;
+        const std::vector<std::string> all = recordings(out);
+        ASSERT_EQ(all.size(), 1u) << said;
+        EXPECT_TRUE(on_devices(all[0]));
+        expect_rows_of_our_own_capture(
+            all[0], numbers(plain.output),
+            {program, model, dir.file(std::string("own") + flash), "11 27 3 91 45 8", flash == std::string("1")});
+    }
+}
+
+// Nothing of a program is decoded for a second; then it is no more.
+TEST_F(AttachDevices, FramesComeWhenTheProgramRests) {
+    const Answer killed = attach("timeout -s KILL 4 " + host("1"), "ATTACH_HOST_PAUSE=1000");
+    EXPECT_NE(killed.code, 0);
+    const std::vector<Line> decoded = printed(killed.output + "\n");
+    ASSERT_FALSE(decoded.empty()) << said;
+    EXPECT_GE(decoded[0].size(), 7u);
+    EXPECT_EQ(lines(), decoded) << said;
+}
+
+// What lies in cells that the program restores is not known: nothing that goes on from there is taken for what it is not.
+TEST_F(AttachDevices, WhatIsRestoredIsNotTakenForSomethingElse) {
+    for (const char* way : {"restore", "shift"}) {
+        std::filesystem::remove_all(out);
+        std::filesystem::create_directory(out);
+        const std::string command = ATTNSCOPE_ATTACH_DEVICE_STATES_HOST " " + model + " " + way;
+        const Answer plain = shell(command), attached = attach(command);
+        ASSERT_EQ(plain.code, 0) << way;
+        EXPECT_EQ(attached.code, 0) << way << said;
+        EXPECT_EQ(attached.output, plain.output) << way;
+        EXPECT_TRUE(way != std::string("restore") || said.find("is not captured") != std::string::npos) << said;
+        const std::vector<Line> decoded = printed(plain.output), recorded = lines();
+        EXPECT_FALSE(recorded.empty()) << way;
+        for (const Line& line : recorded) {
+            EXPECT_TRUE(std::any_of(decoded.begin(), decoded.end(), [&](const Line& d) {
+                return d.size() >= line.size() && std::equal(line.begin(), line.end(), d.begin());
+            })) << way;
+        }
+    }
+}
