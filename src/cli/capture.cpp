@@ -112,6 +112,15 @@ struct Captured {
     uintmax_t bytes = 0;
 };
 
+// Layers that attend and of which nothing is recorded, each with the reason.
+std::vector<std::string> not_captured(const Geometry& geometry) {
+    std::vector<std::string> layers;
+    for (const LayerInfo& l : geometry.layers) {
+        if (!l.captured()) layers.push_back(fmt::format("layer {}: {}", l.layer, l.absent));
+    }
+    return layers;
+}
+
 void print_json(const Captured& c, const std::string& text) {
     const nlohmann::json body = {{"recording", c.path},
                                  {"bytes", c.bytes},
@@ -122,6 +131,7 @@ void print_json(const Captured& c, const std::string& text) {
                                  {"text", text},
                                  {"layers", c.geometry.n_layer()},
                                  {"rows_per_token", c.geometry.n_rows()},
+                                 {"not_captured", not_captured(c.geometry)},
                                  {"frames_ok", c.tally.ok},
                                  {"verdict", verdict_text(c.tally.bits)},
                                  {"witnesses", c.tally.witnesses},
@@ -146,6 +156,12 @@ void print_summary(const Captured& c) {
     fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
                tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
                100 * tally.worst);
+    const std::vector<std::string> absent = not_captured(c.geometry);
+    if (!absent.empty()) {
+        fmt::print(stderr, "WARNING: {} of {} layers are NOT captured, and nothing of them is recorded:\n",
+                   absent.size(), c.geometry.n_layer());
+        for (const std::string& layer : absent) fmt::print(stderr, "  {}\n", layer);
+    }
     fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", c.path, double(c.bytes) / 1e6, c.path);
 }
 

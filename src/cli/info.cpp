@@ -38,13 +38,46 @@ std::string kinds_of(const Geometry& g) {
     return all;
 }
 
+// "0 to 2", "3, 5, 7": layers as --layer takes them.
+std::string numbers_of(const std::vector<int32_t>& layers) {
+    const bool run = layers.size() > 2 && layers.back() - layers.front() + 1 == static_cast<int32_t>(layers.size());
+    return run ? fmt::format("{} to {}", layers.front(), layers.back()) : fmt::format("{}", fmt::join(layers, ", "));
+}
+
+// Of an encoder and its decoder: which layers are whose. Empty for every other model.
+std::vector<std::string> roles_of(const Geometry& g) {
+    std::vector<std::string> lines;
+    for (const LayerRole role : {LayerRole::encoder, LayerRole::decoder, LayerRole::cross}) {
+        std::vector<int32_t> layers;
+        for (int32_t i = 0; i < g.n_layer(); ++i) {
+            if (g.layers[size_t(i)].captured() && g.layers[size_t(i)].role == role) layers.push_back(i);
+        }
+        const char* whose = role == LayerRole::encoder   ? "the encoder's, over its text"
+                            : role == LayerRole::decoder ? "the decoder's, over what it has written"
+                                                         : "cross attention: the decoder looks at the encoder's text";
+        if (!layers.empty()) lines.push_back(fmt::format("layers {}: {}", numbers_of(layers), whose));
+    }
+    return lines;
+}
+
+// Of a recording that is being written, or whose writer died, a part lies in its log.
+int64_t bytes_of(const std::string& path) {
+    int64_t bytes = 0;
+    for (const char* part : {"", "-wal"}) {
+        std::error_code ec;
+        const auto size = std::filesystem::file_size(path + part, ec);
+        if (!ec) bytes += static_cast<int64_t>(size);
+    }
+    return bytes;
+}
+
 // What is said about a recording.
 struct Facts {
     const Recording& recording;
     const RecordingInfo& info;
     std::string path;
     int64_t n_prompt = 0, n_ok = 0;
-    int64_t bytes = 0; // of the file
+    int64_t bytes = 0; // of the file and its log
     int64_t raw = 0;   // of its queries and keys
 
     int64_t n_generated() const { return info.n_frames - n_prompt; }
@@ -152,6 +185,7 @@ void print_facts(const Facts& f) {
                                f.n_generated(), f.n_ok));
     line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));
     line("", kinds_of(g));
+    for (const std::string& role : roles_of(g)) line("", role);
     for (const LayerInfo& l : g.layers) {
         if (!l.captured()) line("", fmt::format("layer {} not captured: {}", l.layer, l.absent));
     }
@@ -185,8 +219,7 @@ int run(const std::string& path, bool json) {
         facts.n_prompt += f.kind == FrameKind::prompt;
         facts.n_ok += f.verdict == verdict_ok;
     }
-    std::error_code ec;
-    facts.bytes = static_cast<int64_t>(std::filesystem::file_size(path, ec));
+    facts.bytes = bytes_of(path);
     const Geometry& g = info.geometry;
     facts.raw = info.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
     if (json)

@@ -73,7 +73,7 @@ int check(const std::string& name, bool json) {
     if (!found) return report(found.error(), json);
     const auto summary = gguf::check_gguf(*found);
     if (!summary) return report(summary.error(), json);
-    const bool generates = summary->no_text_reason.empty();
+    const bool generates = summary->no_text_reason.empty() || summary->encoder_decoder;
     if (json) {
         const nlohmann::json body = {{"path", *found},
                                      {"architecture", summary->architecture},
@@ -89,8 +89,9 @@ int check(const std::string& name, bool json) {
                                      {"n_tensors", summary->n_tensors},
                                      {"gguf_version", summary->version},
                                      {"generates_text", generates},
-                                     {"no_text_reason", summary->no_text_reason},
+                                     {"no_text_reason", generates ? "" : summary->no_text_reason},
                                      {"reads_texts", summary->reads_texts},
+                                     {"encoder_decoder", summary->encoder_decoder},
                                      {"has_attention", summary->has_attention}};
         std::printf("%s\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
@@ -100,7 +101,7 @@ int check(const std::string& name, bool json) {
                     static_cast<long long>(summary->n_tensors));
         if (!generates) std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
         if (summary->encoder_decoder)
-            std::printf("attnscope capture records how it reads a text and what it writes\n");
+            std::printf("an encoder reads the text, and a decoder writes: attnscope capture records both\n");
         else if (!generates && summary->reads_texts)
             std::printf("attnscope capture -n 0 records how it reads a text\n");
         if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");

@@ -3,8 +3,10 @@
 #include "cli/session_flags.h"
 #include "cli/token_text.h"
 #include "cli/verbs.h"
+#include "recording/missing_rows.h"
 
 #include <attnscope/attention_map.h>
+#include <attnscope/attention_request.h>
 #include <attnscope/recording.h>
 #include <attnscope/rows.h>
 
@@ -13,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 
 #include <unistd.h>
 
@@ -32,8 +35,34 @@ struct View {
     std::vector<float> weights; // one a column
     std::vector<std::string> pieces;
     std::vector<Frame> frames;
+    std::vector<size_t> firsts; // the first column, and that of a decoder behind its encoder
     int64_t n_rows = 0;
+
+    double first_share() const {
+        double share = 0;
+        for (const size_t j : firsts) share += double(weights[j]);
+        return share;
+    }
+    bool is_first(size_t column) const { return std::find(firsts.begin(), firsts.end(), column) != firsts.end(); }
 };
+
+// Why none of the tokens has any of these rows; empty: one has.
+std::string why_none(const Geometry& geometry, const RowSelection& rows, std::span<const Frame> tokens) {
+    std::string why;
+    for (const Frame& token : tokens) {
+        why = recording::why_no_rows(geometry, rows, token.index, token.visible);
+        if (why.empty()) return why;
+    }
+    return tokens.size() > 1 ? "none of these tokens has such rows: " + why : why;
+}
+
+std::vector<size_t> first_columns(const Geometry& geometry, const std::vector<Frame>& frames) {
+    std::vector<size_t> firsts{0};
+    const auto decoder = std::find_if(frames.begin(), frames.end(),
+                                      [&](const Frame& f) { return recording::is_of_decoder(geometry, f.visible); });
+    if (decoder != frames.end() && decoder != frames.begin()) firsts.push_back(size_t(decoder - frames.begin()));
+    return firsts;
+}
 
 // Averages over tokens [begin, end) as well: columns that a token cannot see count as 0.
 Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t end) {
@@ -53,6 +82,11 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     width = std::min(width, static_cast<int64_t>(frames->size()));
     MapRequest request;
     request.rows = {*layers, *heads};
+    const Geometry& geometry = recording.info().geometry;
+    if (Result<void> there = check_selection(request.rows, geometry); !there) return there.error();
+    const std::span<const Frame> tokens(frames->data() + begin, static_cast<size_t>(end - begin));
+    if (const std::string why = why_none(geometry, request.rows, tokens); !why.empty())
+        return Error{ErrorKind::not_found, why};
     request.tokens = {begin, end};
     request.columns = {0, width};
     request.tokens_per_tile = end - begin; // one line of tiles: the mean over all tokens
@@ -73,6 +107,7 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     v.n_rows = map->n_rows;
     v.frames = std::move(*frames);
     v.frames.resize(size_t(width));
+    v.firsts = first_columns(geometry, v.frames);
     for (const Frame& frame : v.frames) v.pieces.push_back(recording.token_text(frame.token));
     return v;
 }
@@ -81,9 +116,12 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
 std::vector<double> shades(const View& v, const Flags& f) {
     std::vector<double> shade(v.weights.size());
     double largest = 0;
-    for (size_t j = f.hide_first ? 1 : 0; j < v.weights.size(); ++j) largest = std::max(largest, double(v.weights[j]));
+    const auto hidden = [&](size_t j) { return f.hide_first && v.is_first(j); };
+    for (size_t j = 0; j < v.weights.size(); ++j) {
+        if (!hidden(j)) largest = std::max(largest, double(v.weights[j]));
+    }
     for (size_t j = 0; j < shade.size(); ++j) {
-        if (largest <= 0 || (f.hide_first && j == 0)) continue;
+        if (largest <= 0 || hidden(j)) continue;
         const double x = double(v.weights[j]) / largest;
         shade[j] = f.log ? std::max(0.0, 1 + std::log10(std::max(x, 1e-30)) / 4) : x;
     }
@@ -122,12 +160,17 @@ void print_text(const View& v, const Flags& f, bool color) {
 }
 
 void print_table(const View& v, const std::vector<ColumnWeight>& top) {
-    fmt::print("{:>9} {:>8} {:>7}  {}\n", "weight", "position", "token", "text");
+    // Positions that are not the columns' numbers (a decoder's begin anew, a picture's patches share theirs) name no column.
+    const bool named_apart =
+        std::any_of(v.frames.begin(), v.frames.end(), [](const Frame& x) { return x.position != x.index; });
+    fmt::print("{:>9} {}{:>8} {:>7}  {}\n", "weight", named_apart ? fmt::format("{:>8} ", "column") : "", "position",
+               "token", "text");
     for (const ColumnWeight& w : top) {
         const Frame& frame = v.frames[size_t(w.column)];
         std::string text = one_line(v.pieces[size_t(w.column)]);
         if (text.size() > 44) text = printable(text.substr(0, 41)) + "...";
-        fmt::print("{:>8.4f}% {:>8} {:>7}  \"{}\"\n", 100 * double(w.weight), frame.position, frame.token, text);
+        fmt::print("{:>8.4f}% {}{:>8} {:>7}  \"{}\"\n", 100 * double(w.weight),
+                   named_apart ? fmt::format("{:>8} ", w.column) : "", frame.position, frame.token, text);
     }
 }
 
@@ -177,7 +220,7 @@ int run(const Flags& f) {
     std::vector<float> without_first;
     if (f.hide_first) {
         without_first = view->weights;
-        if (!without_first.empty()) without_first.front() = 0;
+        for (const size_t j : view->firsts) without_first[j] = 0;
         row = without_first;
     }
     const std::vector<ColumnWeight> top = row_top_k(row, size_t(f.top > 0 ? f.top : 5));
@@ -195,8 +238,7 @@ int run(const Flags& f) {
         f.generated ? fmt::format("{} generated tokens", end - begin)
                     : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces[size_t(view->index)]));
     fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
-               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * double(view->weights[0]))
-                            : "");
+               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * view->first_share()) : "");
     print_table(*view, top);
     return exit_good;
 }

@@ -137,6 +137,13 @@ Result<void> SessionImpl::open_context(Entry entry) {
     Result<ggml_type> k = cache_type(options_.cache_type_k), v = cache_type(options_.cache_type_v);
     if (!k) return k.error();
     if (!v) return v.error();
+    // A decoder with a bias by distance has no flash attention, and llama.cpp then transposes the blocks of a quantised V as if they
+    // were elements: it writes behind the memory of the copy (build_attn_mha; ggml_compute_forward_dup_bytes).
+    if (encodes_ && ggml_is_quantized(*v)) {
+        return Error{ErrorKind::unsupported,
+                     fmt::format("llama.cpp cannot compute the decoder of {} with a V cache of type {} (use -ctv f16)",
+                                 options_.model_path, options_.cache_type_v)};
+    }
     context_.reset();
     capture_.reset();
 

@@ -1,4 +1,5 @@
 #include "formats/export_halo_weave.h"
+#include "base/chosen_or_all.h"
 #include "base/version.h"
 
 #include <fmt/format.h>
@@ -140,9 +141,32 @@ Result<void> HaloWeaveFolderWriter::close() {
     return write_file("metadata.json", text.data(), text.size());
 }
 
+namespace {
+
+// A folder's numbers are of generated tokens, which have no rows in an encoder's layers: zeros there would look like damage.
+Result<void> check_layers(const Geometry& geometry, const RowSelection& rows) {
+    std::string others;
+    bool of_encoder = false;
+    for (const int32_t l : base::chosen_or_all(rows.layers, geometry.n_layer())) {
+        if (l < 0 || l >= geometry.n_layer()) continue; // said by whoever reads rows
+        of_encoder = of_encoder || geometry.layers[static_cast<size_t>(l)].role == LayerRole::encoder;
+    }
+    for (int32_t l = 0; of_encoder && l < geometry.n_layer(); ++l) {
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        if (layer.captured() && layer.role != LayerRole::encoder)
+            others += (others.empty() ? "" : ",") + std::to_string(l);
+    }
+    if (!of_encoder) return {};
+    return Error{ErrorKind::unsupported,
+                 "generated tokens have no rows in the encoder's layers: choose from the decoder's, --layer " + others};
+}
+
+} // namespace
+
 Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection, const std::string& folder,
                                   bool json_form, const ExportProgress& progress) {
     const RecordingInfo& info = recording.info();
+    if (Result<void> r = check_layers(info.geometry, selection.rows); !r) return r.error();
     StatedModel model;
     model.name = info.model.name;
     model.n_layer = info.geometry.n_layer();

@@ -158,6 +158,10 @@ std::string refusal_of_values(const AttentionNode& n) {
         return "its output does not lie in memory as expected";
     // Elements of blocks have no address of their own.
     const int64_t block = ggml().blck_size(type(v));
+    if (block > 1 && !n.flash && !n.graph_keys) {
+        return std::string("without flash attention llama.cpp cannot compute with values of type ") +
+               ggml().type_name(type(v)) + " (use -ctv f16, or where values are a part of the keys -ctk f16)";
+    }
     if (block > 1 && (!n.flash || dim % block != 0 || nb(v, 0) != ggml().type_size(type(v)))) {
         return std::string("its values of type ") + ggml().type_name(type(v)) + " do not lie in the cache as expected";
     }
@@ -176,7 +180,8 @@ void read_geometry(AttentionNode& n) {
     if (ne(n.k, 3) > 1 && n.cache_streams == 1 && n.mask && mask_is_computed(n)) {
         // MiniMax M3: (head_dim, n_query, group, n_head_kv), and a mask a KV head
         n.refusal =
-            "each of its KV heads chooses keys of its own (block-sparse attention): rows have one choice a layer";
+            "each of its KV heads chooses keys of its own (block-sparse attention): rows have one choice a layer "
+            "(with -fa off llama.cpp attends to all keys, which is captured, and is not how it was trained)";
         return;
     }
     if (is_compressed(n.k_cache)) {

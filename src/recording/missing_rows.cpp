@@ -1,0 +1,51 @@
+#include "recording/missing_rows.h"
+
+#include "base/chosen_or_all.h"
+
+#include <algorithm>
+
+namespace attnscope::recording {
+
+namespace {
+
+// Of one layer; empty: it has one.
+std::string why_none(const LayerInfo& layer, int32_t number, const std::vector<int32_t>& heads, int64_t token,
+                     const std::vector<Ranges>& visible) {
+    const std::string name = "layer " + std::to_string(number);
+    if (!layer.captured()) return name + " has no rows: " + layer.absent;
+    if (std::none_of(heads.begin(), heads.end(), [&](int32_t h) { return h < layer.n_head; }))
+        return name + " has heads 0 to " + std::to_string(layer.n_head - 1) + ", and none of those asked for";
+    if (has_rows(layer, visible)) return {};
+    const std::string none = "token " + std::to_string(token) + " has no row in layer " + std::to_string(number);
+    switch (layer.role) {
+    case LayerRole::every: break;
+    case LayerRole::encoder: return none + ": that is a layer of the encoder, and the token is the decoder's";
+    case LayerRole::decoder: return none + ": that is a layer of the decoder, and the token is of the encoder's text";
+    case LayerRole::cross:
+        return none + ": that is cross attention of the decoder, and the token is of the encoder's text";
+    }
+    return none + ": it takes no part in it";
+}
+
+} // namespace
+
+std::string why_no_rows(const Geometry& geometry, const RowSelection& rows, int64_t token,
+                        const std::vector<Ranges>& visible) {
+    const std::vector<int32_t> heads = base::chosen_or_all(rows.heads, geometry.max_heads());
+    std::string first;
+    for (const int32_t l : base::chosen_or_all(rows.layers, geometry.n_layer())) {
+        std::string why = why_none(geometry.layers[static_cast<size_t>(l)], l, heads, token, visible);
+        if (why.empty()) return {};
+        if (first.empty()) first = std::move(why);
+    }
+    return first.empty() ? "there is no layer" : first;
+}
+
+bool is_of_decoder(const Geometry& geometry, const std::vector<Ranges>& visible) {
+    return std::any_of(geometry.layers.begin(), geometry.layers.end(), [&](const LayerInfo& l) {
+        const bool its = l.captured() && (l.role == LayerRole::decoder || l.role == LayerRole::cross);
+        return its && static_cast<size_t>(l.mask_group) < visible.size() && has_rows(l, visible);
+    });
+}
+
+} // namespace attnscope::recording
