@@ -48,8 +48,8 @@ struct AttentionMap {
     std::vector<float> values; // C order
     Range columns;             // those that the map covers
     int64_t n_rows = 0;        // rows of a token that exist: what a mean is over
-    // One a tile of tokens: how many of its tokens have queries. Tokens without them count for nothing; a line of tiles
-    // without any is 0.
+    // One a tile of tokens: how many of its tokens have queries, and rows in the selected layers. Those without count for nothing; a
+    // line of tiles without any is 0.
     std::vector<int64_t> n_tokens;
 };
 

@@ -73,8 +73,8 @@ public:
 
     // What the request asks of this frame, whatever `every` says; nothing is accumulated. Where the mean
     // of all rows is given (CapturedFrame::mean) and nothing but that mean is needed, it is taken as it is.
-    // Errors: not_found when the frame has no Q, or sees frames that are not in the source yet (a token of a batch that
-    // sees later ones: answer it after the whole batch was appended); invalid_argument when it is not a frame of this
+    // Errors: not_found when the frame has no Q or no row in the selected layers (LayerRole), or sees frames that are not in the source
+    // yet (of a batch whose tokens see later ones: answer it after all was appended); invalid_argument when it is not a frame of this
     // source; damaged and io as Recording; io when there is no memory.
     virtual Result<AttentionAnswer> answer(const Frame& frame, std::span<const float> mean = {}) = 0;
     // The same of a frame that the source has: not_found also as AttentionSource::frame.
@@ -82,7 +82,7 @@ public:
     // The next frame of the generation: accumulates it, and answers it if it is its turn. Frames in order of index; where
     // the context was cut, scores of columns from there on are forgotten by scores().truncate().
     virtual Result<std::optional<AttentionAnswer>> next(const Frame& frame, std::span<const float> mean = {}) = 0;
-    // next() for each of the source's frames in `tokens` that has its queries, in order; `sink` gets the answers that are due, and
+    // next() for each of the source's frames in `tokens` that has its queries and rows, in order; `sink` gets the answers that are due, and
     // its first error ends it. Keys are read once for a block of tokens where the mean is all that is needed.
     virtual Result<void> each(Range tokens, const std::function<Result<void>(AttentionAnswer&&)>& sink) = 0;
 

@@ -126,8 +126,8 @@ public:
     virtual Result<std::vector<Frame>> frames(int64_t begin, int64_t end, int64_t sequence = 0) = 0;
     // Keys of one layer (index into Geometry::layers; must own its K) for columns [begin, end), contiguous.
     virtual Result<std::vector<uint8_t>> keys(int32_t layer, int64_t begin, int64_t end, int64_t sequence = 0) = 0;
-    // Rows of one token, computed on all cores. Layers that were not captured and heads beyond a layer's n_head give
-    // rows of zeros. not_found: a frame, layer or head that there is not, or a frame whose queries were not kept.
+    // Rows of one token, computed on all cores. Layers that were not captured, or where the token has no rows (has_rows() in types.h),
+    // and heads beyond n_head give zeros. not_found: no such frame, layer or head, or a frame whose queries were not kept.
     virtual Result<FrameRows> rows(FramePlace place, const RowSelection& selection = {}) = 0;
     // The text of a token id; empty when the recording does not know it.
     virtual std::string token_text(int32_t token) const = 0;

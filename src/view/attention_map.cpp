@@ -101,12 +101,13 @@ private:
     }
     void count(const TokenBatch::Token& token) {
         const auto line = static_cast<size_t>(tiling_.line_of(token.index));
-        ++map_.n_tokens[line];
+        const int64_t n_rows = rows_of_token(selection_, source_.geometry(), token.visible);
+        map_.n_tokens[line] += n_rows > 0 || selection_.n_rows == 0 ? 1 : 0;
         for (size_t l = 0; l < selection_.layers.size(); ++l) {
             if (selection_.layers[l].n_rows > 0 && has_rows(layer(l), token.visible))
                 ++with_rows_[l * map_.n_tokens.size() + line];
         }
-        map_.n_rows = std::max(map_.n_rows, rows_of_token(selection_, source_.geometry(), token.visible));
+        map_.n_rows = std::max(map_.n_rows, n_rows);
     }
     // Rows that a line of tiles is the mean of: of one head of the layer at `place`, or of all that are selected.
     double rows_in(size_t line, size_t place) const {

@@ -1,4 +1,5 @@
 #include "attention/group_rows.h"
+#include "recording/missing_rows.h"
 #include "view/crew.h"
 #include "view/key_reader.h"
 #include "view/reductions.h"
@@ -58,6 +59,12 @@ private:
     Result<void> compute_layer(const Frame& frame, size_t place, LayerScratch& scratch, AttentionAnswer* answer);
     void finish(AttentionAnswer& answer);
     void mean_over_layers(double share);
+    // Does the token take no part in the selected layers that there are (an encoder's, and it is the decoder's)?
+    bool passes_by(const std::vector<Ranges>& visible) const {
+        const Geometry& geometry = source_.geometry();
+        return selection_.n_rows > 0 && visible.size() == static_cast<size_t>(geometry.n_mask_groups) &&
+               rows_of_token(selection_, geometry, visible) == 0;
+    }
     // What each row of a token weighs in the mean of all.
     double row_share(const std::vector<Ranges>& visible) const {
         const int64_t n = rows_of_token(selection_, source_.geometry(), visible);
@@ -198,6 +205,10 @@ Result<AttentionAnswer> View::compute(const Frame& frame, std::span<const float>
     auto columns = columns_of(frame, source_);
     if (!columns) return columns.error();
     n_columns_ = *columns;
+    if (passes_by(frame.visible)) {
+        return Error{ErrorKind::not_found,
+                     recording::why_no_rows(source_.geometry(), request_.rows, frame.index, frame.visible)};
+    }
     auto answer = start_answer(request_, selection_, frame.index, n_columns_);
     if (!answer) return answer;
     try {
@@ -236,6 +247,7 @@ Result<AttentionAnswer> View::answer(int64_t index) {
 }
 
 Result<std::optional<AttentionAnswer>> View::next(const Frame& frame, std::span<const float> mean) {
+    if (passes_by(frame.visible)) return std::optional<AttentionAnswer>();
     const bool due = n_seen_ % request_.every == 0;
     const bool accumulating = !request_.accumulate.empty();
     if (!due && !accumulating) {
@@ -263,6 +275,7 @@ Result<void> View::each_mean(Range tokens, const std::function<Result<void>(Atte
         sums.start_batch(*batch);
         if (auto done = compute_batch(source_, keys_, selection_, *batch, false, *crew_, sums); !done) return done;
         for (const TokenBatch::Token& token : batch->tokens) {
+            if (passes_by(token.visible)) continue;
             const double share = row_share(token.visible);
             const auto sum = sums.plane(0).subspan(static_cast<size_t>(rows.line_of(token.index) * batch->n_columns));
             mean_.resize(static_cast<size_t>(token.n_columns));

@@ -124,3 +124,69 @@ try:
 finally:
     server.terminate()
     assert server.wait(10) == 0
+
+# An encoder and its decoder: metrics of each layer over its own text, those of places NaN in cross attention.
+model, recording = work / "t5.gguf", work / "t5.attn"
+subprocess.run([binary, "models", "make", "--arch", "t5", "--layers", "2", "-o", model], check=True, capture_output=True)
+subprocess.run([binary, "capture", "-m", model, "-n", "30", "--ignore-eos", "--temp", "0", "-p", "one two three one two three " * 3, "-o", recording],
+               check=True, capture_output=True)
+subprocess.run([binary, "export", recording, "--to", "npy", "--padded", "-o", work / "t5.npy"], check=True, capture_output=True)
+rows = np.load(work / "t5.npy").astype(np.float64)
+n, n_layer, n_head, _ = rows.shape
+server = subprocess.Popen([binary, "view", str(recording), "--no-browser"], stdout=subprocess.PIPE, text=True)
+try:
+    base = server.stdout.readline().strip() + "api/"
+    told = of_json("tokens?r=0")
+    ids, heads = np.array(told["ids"]), of_json("heads?r=0")
+    roles = [layer["role"] for layer in of_json("info?r=0")["layers"]]
+    assert sorted(set(roles)) == ["cross", "decoder", "encoder"], roles
+    begin = int(np.flatnonzero(np.array(told["positions"]) == 0)[1])  # positions begin anew with the decoder
+    for layer, role in enumerate(roles):
+        own = range(begin) if role == "encoder" else range(begin, n)
+        first = begin if role == "decoder" else 0
+        looked_at = (np.arange(n) >= first) & (np.arange(n) < (n if role == "decoder" else begin))
+        sums = {name: [] for name in heads["values"]}
+        for i in own:
+            if role != "cross" and i == own[0]:
+                continue
+            a, gap = rows[i, layer], i - np.arange(n)
+            seen = looked_at & (gap >= 0)
+            sums["first"].append(a[:, first])
+            sums["entropy"].append(-np.where(a > 0, a * np.log(np.where(a > 0, a, 1)), 0).sum(-1))
+            copies = seen & (ids == ids[i + 1]) if i + 1 < own[-1] + 1 else np.zeros(n, bool)
+            if copies.any():
+                sums["retrieval"].append(a[:, copies].sum(-1))
+            if role == "cross":
+                continue
+            sums["self"].append(a[:, i])
+            sums["previous"].append(a[:, i - 1])
+            sums["local"].append(a[:, seen & (gap < 8)].sum(-1))
+            distance = (a * gap).sum(-1)
+            sums["distance"].append(distance)
+            sums["distance_variance"].append((a * gap ** 2).sum(-1) - distance ** 2)
+            earlier = np.append(False, looked_at[:-1] & (ids[:-1] == ids[i])) & seen
+            if earlier.any():
+                sums["induction"].append(a[:, earlier].sum(-1))
+        for name, list_ in sums.items():
+            got = heads["values"][name][layer * n_head:(layer + 1) * n_head]
+            if list_:
+                worst = np.abs(np.array(got, dtype=np.float64) - np.mean(list_, 0)).max() / max(1.0, np.abs(np.mean(list_, 0)).max())
+                assert worst < 2e-6, (layer, role, name, worst)
+            else:
+                assert got == [None] * n_head, (layer, role, name, got)
+        of_places = [name for name, list_ in sums.items() if not list_]
+        assert role != "cross" or set(of_places) >= {"self", "previous", "local", "distance", "distance_variance", "induction"}
+    for layer, role in enumerate(roles):
+        detail = of_json(f"head?r=0&layer={layer}&head=0")
+        assert (detail["distance"] == []) == (role == "cross"), (layer, role, detail["distance"])
+    v = np.zeros(n)
+    v[n - 6:n - 2] = 1 / 4
+    for layer in reversed(range(n_layer)):  # tokens without rows in a layer pass by
+        a = rows[:, layer].mean(1)
+        there = a.sum(-1) > 0.5
+        v = np.where(there, 0.5 * v, v) + 0.5 * np.where(there, v, 0) @ a
+    assert np.abs(floats(f"rollout?r=0&begin={n - 5}&end={n - 1}") - v[:n - 1]).max() < 1e-6
+    print(f"T5, {n} tokens x {n_layer} x {n_head} heads: metrics of each text are NumPy's, none of places in cross attention")
+finally:
+    server.terminate()
+    assert server.wait(10) == 0

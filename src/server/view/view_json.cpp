@@ -23,7 +23,7 @@ namespace attnscope::server {
 
 namespace {
 
-constexpr int heads_format = 1; // of the cache
+constexpr int heads_format = 2; // of the cache
 constexpr int64_t most_cache_bytes = 64 << 20;
 constexpr size_t checked_bytes = size_t(512) << 20; // up to here health() reads the whole file and its checksums
 constexpr int64_t health_proofs = 200;
@@ -131,6 +131,7 @@ Json detail_json(const view::HeadDetail& d) {
     for (const view::TokenShare& t : d.keys) keys.push_back({{"token", t.token}, {"weight", number(t.weight)}});
     size_t n = d.distance.size();
     while (n > 2 && d.distance[n - 1] == 0) --n;
+    if (std::isnan(d.distance[0])) n = 0; // cross attention has none
     for (size_t b = 0; b < n; ++b) distance.push_back(number(d.distance[b]));
     return {{"strongest", strongest},
             {"queries", queries},

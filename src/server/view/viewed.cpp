@@ -1,6 +1,7 @@
 #include "server/view/viewed.h"
 
 #include "base/parallel_for.h"
+#include "recording/missing_rows.h"
 #include "server/view/readers.h"
 
 #include <attnscope/dump_reader.h>
@@ -26,9 +27,11 @@ Error no_such_rows(const Geometry& geometry, const view::Selection& s) {
 }
 
 // Of an encoder's layers a decoder's token has no row, nor the other way round.
-Error token_without_rows(int64_t token, const view::Selection& s) {
-    return {ErrorKind::not_found,
-            fmt::format("token {} has no row in layer {}: it takes no part in it", token, s.layer)};
+Error token_without_rows(const Geometry& geometry, const Frame& token, const view::Selection& s) {
+    RowSelection rows;
+    if (s.layer >= 0) rows.layers.push_back(s.layer);
+    if (s.head >= 0) rows.heads.push_back(s.head);
+    return {ErrorKind::not_found, recording::why_no_rows(geometry, rows, token.index, token.visible)};
 }
 
 } // namespace
@@ -200,7 +203,7 @@ Result<std::vector<float>> Viewed::row(int64_t token, const view::Selection& s) 
     std::erase_if(layers, [&](const view::LayerHeads& l) {
         return !has_rows(geometry.layers[static_cast<size_t>(l.layer)], frame->visible);
     });
-    if (layers.empty()) return token_without_rows(token, s);
+    if (layers.empty()) return token_without_rows(geometry, *frame, s);
     const int64_t n_columns = view::columns_of_rows(*frame);
     if (n_columns > (*keys)->size())
         return Error{ErrorKind::not_found, "token " + std::to_string(token) + " sees tokens that are not there"};
@@ -228,7 +231,7 @@ Result<std::vector<float>> Viewed::row_of_file(int64_t token, const view::Select
     if (!frame) return frame.error();
     std::erase_if(layers,
                   [&](int32_t l) { return !has_rows(geometry.layers[static_cast<size_t>(l)], frame->visible); });
-    if (layers.empty()) return token_without_rows(token, s);
+    if (layers.empty()) return token_without_rows(geometry, *frame, s);
     Result<FrameRows> rows = recording_->rows(token, {layers, heads});
     if (!rows) return rows.error();
     std::vector<float> existing; // rows of heads that this layer does not have are no rows

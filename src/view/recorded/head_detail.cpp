@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <span>
@@ -21,18 +22,19 @@ struct HeadPart {
     double first = 0;
     int64_t n = 0;
 
-    void add(int64_t query, std::span<const float> row) {
+    // `own`: the column of the first token of the text that it looks at.
+    void add(int64_t query, std::span<const float> row, size_t own) {
         WeightAt best{query, 0, row[0]}, best_but_first{query, -1, 0};
         for (size_t j = 0; j < row.size(); ++j) {
             if (row[j] > best.weight) best = {query, int64_t(j), row[j]};
-            if (j > 0 && row[j] > best_but_first.weight) best_but_first = {query, int64_t(j), row[j]};
+            if (j != own && row[j] > best_but_first.weight) best_but_first = {query, int64_t(j), row[j]};
             received[j] += double(row[j]);
             const auto gap = static_cast<uint64_t>(std::abs(query - static_cast<int64_t>(j)));
             distance[std::min<size_t>(n_distance_bins - 1, size_t(std::bit_width(gap)))] += double(row[j]);
         }
-        if (row.size() > 1) strongest.push_back(best); // the first token has nothing to choose from
-        if (best_but_first.key > 0) strongest_but_first.push_back(best_but_first);
-        first += double(row[0]);
+        if (query != int64_t(own)) strongest.push_back(best); // the first token has nothing to choose from
+        if (best_but_first.key >= 0) strongest_but_first.push_back(best_but_first);
+        first += double(row[own]);
         ++n;
     }
 };
@@ -77,7 +79,7 @@ void keep_best(std::vector<TokenShare>& list, size_t n_best) {
 
 // The strongest weights, and the token ids behind them: which ask, which are asked.
 void rank(HeadDetail& d, const RecordedTensors& t, const std::vector<HeadPart>& parts,
-          const std::vector<double>& received, size_t n_best) {
+          const std::vector<double>& received, size_t own, size_t n_best) {
     std::map<int32_t, std::pair<double, int64_t>> by_query;
     for (const HeadPart& part : parts) {
         for (const WeightAt& w : d.skips_first ? part.strongest_but_first : part.strongest) {
@@ -89,7 +91,8 @@ void rank(HeadDetail& d, const RecordedTensors& t, const std::vector<HeadPart>& 
     }
     std::map<int32_t, double> by_key;
     double all = 0;
-    for (size_t j = d.skips_first ? 1 : 0; j < received.size(); ++j) {
+    for (size_t j = 0; j < received.size(); ++j) {
+        if (d.skips_first && j == own) continue;
         by_key[t.frame(int64_t(j)).token] += received[j];
         all += received[j];
     }
@@ -109,6 +112,8 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
     const Selection s{layer, head, false};
     if (layer < 0 || head < 0) return Error{ErrorKind::invalid_argument, "a layer and a head are needed"};
     if (Result<void> r = t.check(s); !r) return r.error();
+    const LayerRole role = t.geometry().layers[static_cast<size_t>(layer)].role;
+    const auto own = static_cast<size_t>(role == LayerRole::decoder ? t.tokens_of(layer).begin : 0);
     HeadParts parts(t.size());
     const auto add = [&](int32_t, int64_t first_token, size_t n_tokens, const attention::BlockRows& rows) {
         HeadPart part;
@@ -116,9 +121,10 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
         std::vector<float> row;
         for (size_t r = 0; r < n_tokens; ++r) {
             const int64_t i = first_token + static_cast<int64_t>(r);
+            if (!t.has_rows(i, layer)) continue;
             row.resize(static_cast<size_t>(t.n_columns(i)));
             copy_row(rows, r, row);
-            part.add(i, row);
+            part.add(i, row, own);
         }
         parts.give_back(mine, std::move(part));
     };
@@ -134,9 +140,10 @@ Result<HeadDetail> head_detail(const RecordedTensors& t, int32_t layer, int32_t 
         for (size_t b = 0; b < n_distance_bins; ++b) d.distance[b] += part.distance[b];
     }
     if (n == 0) return Error{ErrorKind::not_found, "no token was recorded with its queries"};
-    for (double& share : d.distance) share /= double(n);
+    for (double& share : d.distance)
+        share = role == LayerRole::cross ? std::numeric_limits<double>::quiet_NaN() : share / double(n);
     d.skips_first = first > 0.5 * double(n);
-    rank(d, t, parts.all(), received, n_best);
+    rank(d, t, parts.all(), received, own, n_best);
     return d;
 }
 

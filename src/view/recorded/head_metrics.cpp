@@ -7,8 +7,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 namespace attnscope::view {
 
@@ -105,6 +107,18 @@ sums_of(std::span<const float> row) {
     return s;
 }
 
+// The tokens that have rows in a layer, and those that they look at.
+struct Part {
+    Range tokens, columns;
+    bool cross() const { return tokens != columns; } // into another text: no column is near
+};
+
+Part part_of(const RecordedTensors& tensors, int32_t layer) {
+    const Range own = tensors.tokens_of(layer);
+    if (tensors.geometry().layers[static_cast<size_t>(layer)].role == LayerRole::cross) return {own, {0, own.begin}};
+    return {own, own};
+}
+
 // Columns that induction and retrieval look at, for each token.
 struct Occurrences {
     std::vector<std::vector<int32_t>> after;  // j with t[j-1] = t[i], j <= i
@@ -115,8 +129,8 @@ struct Occurrences {
 // no n^2 of memory. Documents of people stay far below.
 constexpr size_t most_places = 4096;
 
-Occurrences occurrences(const RecordedTensors& tensors) {
-    const auto n = static_cast<size_t>(tensors.size());
+Occurrences occurrences(const RecordedTensors& tensors, const Part& part) {
+    const auto n = static_cast<size_t>(tensors.size()), end = static_cast<size_t>(part.tokens.end);
     Occurrences o;
     o.after.resize(n);
     o.copies.resize(n);
@@ -125,9 +139,12 @@ Occurrences occurrences(const RecordedTensors& tensors) {
         return std::vector<int32_t>(all.end() - static_cast<ptrdiff_t>(std::min(all.size(), most_places)), all.end());
     };
     size_t total = 0;
-    for (size_t i = 0; i < n; ++i) {
+    for (int64_t j = part.columns.begin; part.cross() && j < part.columns.end; ++j) {
+        if (tensors.frame(j).token >= 0) places[tensors.frame(j).token].push_back(static_cast<int32_t>(j));
+    }
+    for (auto i = static_cast<size_t>(part.tokens.begin); i < end; ++i) {
         const int32_t token = tensors.frame(int64_t(i)).token;
-        if (token >= 0) {
+        if (token >= 0 && !part.cross()) {
             std::vector<int32_t>& own = places[token];
             if (total < size_t(1) << 26) {
                 o.after[i] = newest(own);
@@ -136,7 +153,7 @@ Occurrences occurrences(const RecordedTensors& tensors) {
             }
             own.push_back(static_cast<int32_t>(i));
         }
-        if (i + 1 < n && total < size_t(1) << 26) {
+        if (i + 1 < end && total < size_t(1) << 26) {
             const auto next = places.find(tensors.frame(int64_t(i) + 1).token);
             if (next != places.end()) o.copies[i] = newest(next->second);
             total += o.copies[i].size();
@@ -161,22 +178,28 @@ struct Accumulator {
     }
 };
 
-void add_row(Accumulator& acc, std::span<const float> row, int64_t i, const Occurrences& o) {
+// What only columns of the token's own text have: a place before it.
+void add_places(Accumulator& acc, std::span<const float> row, int64_t i, const Part& part, const Sums& s) {
     const auto at = static_cast<size_t>(i);
-    const Sums s = sums_of(row);
     const double x = double(i);
     acc.add(m_self, double(row[at]));
     acc.add(m_previous, double(row[at - 1]));
-    acc.add(m_first, double(row[0]));
     double near = 0;
-    for (int64_t j = std::max<int64_t>(0, i - local_columns + 1); j <= i; ++j)
+    for (int64_t j = std::max(part.columns.begin, i - local_columns + 1); j <= i; ++j)
         near += double(row[static_cast<size_t>(j)]);
     acc.add(m_local, near);
-    acc.add(m_entropy, s.entropy);
     const double distance = x * s.mass - s.first_moment;
     acc.add(m_distance, distance);
     acc.add(m_distance_variance,
             std::max(0.0, x * x * s.mass - 2 * x * s.first_moment + s.second_moment - distance * distance));
+}
+
+void add_row(Accumulator& acc, std::span<const float> row, int64_t i, const Part& part, const Occurrences& o) {
+    const auto at = static_cast<size_t>(i);
+    const Sums s = sums_of(row);
+    if (!part.cross()) add_places(acc, row, i, part, s);
+    acc.add(m_first, double(row[static_cast<size_t>(part.columns.begin)]));
+    acc.add(m_entropy, s.entropy);
     const auto sum_at = [&](const std::vector<int32_t>& columns) {
         double sum = 0;
         for (const int32_t j : columns) sum += double(row[static_cast<size_t>(j)]);
@@ -201,8 +224,7 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
     m.n_head = geometry.max_heads();
     const auto n_all = static_cast<size_t>(m.n_layer) * static_cast<size_t>(m.n_head);
     for (auto& v : m.values) v.assign(n_all, nan);
-    for (int64_t i = 1; i < tensors.size(); ++i) m.n_rows += tensors.has_rows(i) ? 1 : 0;
-    const Occurrences o = occurrences(tensors);
+    std::map<std::pair<int64_t, int64_t>, Occurrences> known; // by the beginnings of both parts
     std::vector<Accumulator> all(n_all);
     std::mutex mutex;
     double done = 0; // a row costs its columns
@@ -210,6 +232,11 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
     for (int32_t layer = 0; layer < m.n_layer; ++layer) {
         const int64_t n_head = geometry.layers[static_cast<size_t>(layer)].n_head;
         if (!tensors.has_layer(layer)) continue;
+        const Part part = part_of(tensors, layer);
+        if (part.columns.begin == part.columns.end) continue;
+        const auto [at, is_new] = known.try_emplace({part.tokens.begin, part.columns.begin});
+        if (is_new) at->second = occurrences(tensors, part);
+        const Occurrences& o = at->second;
         // Every row passes by: whoever asks later who reads a token need not compute them again.
         std::vector<std::vector<double>> denominators(static_cast<size_t>(n_head));
         for (auto& d : denominators) d.assign(static_cast<size_t>(tensors.size()), nan);
@@ -226,9 +253,9 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
                 const int64_t i = first + static_cast<int64_t>(r);
                 row.resize(static_cast<size_t>(tensors.n_columns(i)));
                 columns += double(row.size());
-                if (i == 0 || !tensors.has_rows(i, layer)) continue;
+                if (i == part.columns.begin || !tensors.has_rows(i, layer)) continue; // the first sees itself alone
                 copy_row(rows, r, row);
-                add_row(own, row, i, o);
+                add_row(own, row, i, part, o);
             }
             const std::lock_guard lock(mutex);
             all[static_cast<size_t>(layer) * static_cast<size_t>(m.n_head) + static_cast<size_t>(head)].add(own);
@@ -244,6 +271,7 @@ Result<HeadMetrics> head_metrics(const RecordedTensors& tensors, const Progress&
             tensors.offer_denominators(layer, head, std::move(denominators[static_cast<size_t>(head)]));
     }
     for (size_t i = 0; i < n_all; ++i) {
+        m.n_rows = std::max(m.n_rows, all[i].count[m_first]);
         for (size_t k = 0; k < n_metrics; ++k) {
             if (all[i].count[k] > 0) m.values[k][i] = all[i].sum[k] / double(all[i].count[k]);
         }
@@ -262,8 +290,7 @@ std::vector<std::pair<std::string, std::string>> head_rules() {
 }
 
 std::string head_kind(const HeadMetrics& m, size_t i) {
-    const auto v = [&](Metric metric) { return m.values[metric][i]; };
-    if (!(v(m_self) >= 0)) return "";
+    const auto v = [&](Metric metric) { return m.values[metric][i]; }; // NaN is more than nothing
     if (v(m_previous) > 0.5) return "previous token";
     if (v(m_self) > 0.5) return "self";
     if (v(m_induction) > 0.3 && v(m_induction) > 4 * v(m_previous)) return "induction";

@@ -14,6 +14,10 @@
 //   retrieval          mean over those i whose next token lies in columns 0 .. i, of sum a[i][j] over the j with t[j] = t[i+1]:
 //                      the copy score of retrieval heads, Wu et al. 2024 (arXiv 2404.15574), with weights instead of the largest one
 //
+// Of an encoder and its decoder (LayerRole) each is a text of its own: i >= b + 1, column b instead of 0, and occurrences among its own
+// tokens alone, b the first one's index. Cross attention looks from one text into another: i is every token of the decoder, first a[i][0],
+// retrieval over the j of the encoder's text; self, previous, local, distance, its variance and induction are NaN.
+//
 // Rows of tokens that were recorded without queries are left out. Columns that a token cannot see weigh 0. NaN where no row counts.
 // Sums are float64; the logarithm of entropy is float32, good to 2e-7 of a weight.
 #pragma once
@@ -44,7 +48,7 @@ const char* metric_name(int metric);
 struct HeadMetrics {
     int32_t n_layer = 0;
     int32_t n_head = 0;                                // the largest of any layer
-    int64_t n_rows = 0;                                // tokens that were counted
+    int64_t n_rows = 0;                                // tokens that were counted, of the head that has most
     std::array<std::vector<double>, n_metrics> values; // (n_layer, n_head); NaN where there is no such head
 };
 

@@ -150,12 +150,13 @@ Result<std::vector<float>> flow(const RecordedTensors& t, const Selection& s, in
     std::vector<float> row;
     int64_t n = 0;
     for (int64_t i = begin - 1; i + 1 < end; ++i) {
-        if (!t.has_rows(i)) continue;
+        if (!t.has_rows(i) || t.n_rows(s, i) == 0) continue;
         if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
         for (size_t j = 0; j < std::min(row.size(), sum.size()); ++j) sum[j] += double(row[j]);
         ++n;
     }
-    if (n == 0) return Error{ErrorKind::not_found, "none of these tokens was recorded with its queries"};
+    if (n == 0)
+        return Error{ErrorKind::not_found, "none of these tokens has such a row, or was recorded with its queries"};
     std::vector<float> out(sum.size());
     for (size_t j = 0; j < sum.size(); ++j) out[j] = static_cast<float>(sum[j] / double(n));
     return out;
@@ -186,7 +187,7 @@ Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int6
                  ++i) {
                 const double share = v[static_cast<size_t>(i)];
                 if (share == 0) continue;
-                if (!t.has_rows(i)) {
+                if (!t.has_rows(i, layer)) {
                     own[static_cast<size_t>(i)] += share;
                     continue;
                 }
@@ -222,7 +223,7 @@ Result<PositionScores> position_scores(const RecordedTensors& t, const Selection
     // As live: the rows that chose the generated tokens, from the prompt's last token on.
     for (int64_t i = generated ? std::max<int64_t>(0, first - 1) : 0; generated ? i + 1 < t.size() : i < t.size();
          ++i) {
-        if (!t.has_rows(i)) continue;
+        if (!t.has_rows(i) || t.n_rows(s, i) == 0) continue;
         if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
         scores.add(row);
     }
@@ -262,7 +263,7 @@ Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b
                 if (progress && i % 64 == 0 && !progress((done + double(i) / double(d.n_tokens)) / d.n_layer))
                     status = Error{ErrorKind::io, "stopped before it was done"};
             }
-            if (!a.has_rows(i) || !b.has_rows(i) || a.n_columns(i) != b.n_columns(i)) continue;
+            if (!a.has_rows(i, layer) || !b.has_rows(i, layer) || a.n_columns(i) != b.n_columns(i)) continue;
             const auto width = static_cast<size_t>(a.n_columns(i));
             of_a.resize(n_head * width);
             of_b.resize(n_head * width);

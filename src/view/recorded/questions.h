@@ -21,7 +21,7 @@ Result<std::vector<float>> flow(const RecordedTensors& tensors, const Selection&
 
 // Attention rollout, Abnar and Zuidema 2020 (arXiv 2005.00928): v = e_t; for each layer from the last to the first
 // v = v / 2 + v A_l / 2, with A_l the mean over the heads of the layer; averaged over t = begin - 1 .. end - 2: (end). Layers without
-// attention pass v on. unsupported above `rollout_most` tokens: it needs every row before the span.
+// attention, or of the other half of an encoder and its decoder, pass v on. unsupported above `rollout_most` tokens: it needs every row before the span.
 constexpr int64_t rollout_most = 8192;
 Result<std::vector<float>> rollout(const RecordedTensors& tensors, int64_t begin, int64_t end,
                                    const Progress& progress = {});
@@ -39,9 +39,10 @@ struct TokenShare {
 };
 constexpr size_t n_distance_bins = 20;
 struct HeadDetail {
-    std::vector<WeightAt> strongest; // largest first; one a query; without column 0 where that takes most of the weight
+    std::vector<WeightAt>
+        strongest; // largest first; one a query; without the first column where that takes most of the weight
     std::vector<TokenShare> queries, keys; // by the mean of the rows' largest weight; by the sum of what is received
-    std::array<double, n_distance_bins> distance{}; // shares at distance 0, 1, 2-3, 4-7, ...
+    std::array<double, n_distance_bins> distance{}; // shares at distance 0, 1, 2-3, 4-7, ...; NaN: of cross attention
     bool skips_first = false;
 };
 Result<HeadDetail> head_detail(const RecordedTensors& tensors, int32_t layer, int32_t head, size_t n_best = 12);

@@ -1,6 +1,7 @@
 #include "view/recorded/tensors.h"
 
 #include "base/parallel_for.h"
+#include "recording/missing_rows.h"
 #include "view/recorded/blocks.h"
 
 #include <attnscope/rows.h>
@@ -111,6 +112,14 @@ bool RecordedTensors::has_layer(int32_t layer) const {
     return info.captured() && keys_->there(info.k_layer) != nullptr && keys_->size() == size() && size() > 0;
 }
 
+Range RecordedTensors::tokens_of(int32_t layer) const {
+    const LayerRole role = geometry_.layers[static_cast<size_t>(layer)].role;
+    if (role == LayerRole::every) return {0, size()};
+    int64_t decoder = 0; // the text is first
+    while (decoder < size() && !recording::is_of_decoder(geometry_, frame(decoder).visible)) ++decoder;
+    return role == LayerRole::encoder ? Range{0, decoder} : Range{decoder, size()};
+}
+
 size_t RecordedTensors::bytes() const {
     return q_.size() + keys_->bytes();
 }
@@ -196,6 +205,13 @@ Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range 
     return {};
 }
 
+std::string RecordedTensors::why_none(int64_t i, const Selection& s) const {
+    RowSelection rows;
+    if (s.layer >= 0) rows.layers.push_back(s.layer);
+    if (s.head >= 0) rows.heads.push_back(s.head);
+    return recording::why_no_rows(geometry_, rows, i, frame(i).visible);
+}
+
 Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector<float>& out) const {
     if (!has_rows(i)) {
         return Error{ErrorKind::not_found, damage_.empty() ? fmt::format("token {} was recorded without its queries", i)
@@ -205,6 +221,7 @@ Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector
     for (const int32_t l : layers_of(s)) {
         if (has_rows(i, l)) layers.push_back({l, heads_of(s, l)});
     }
+    if (layers.empty() && !layers_of(s).empty()) return Error{ErrorKind::not_found, why_none(i, s)};
     return reduced_row(geometry_, *keys_, at(i), layers, s.max, out);
 }
 

@@ -57,6 +57,8 @@ public:
     bool has_rows(int64_t i, int32_t layer) const {
         return has_rows(i) && attnscope::has_rows(geometry_.layers[static_cast<size_t>(layer)], frame(i).visible);
     }
+    // Columns [begin, end) of the tokens that have rows in a layer: all; of an encoder and its decoder those of one of them.
+    Range tokens_of(int32_t layer) const;
     int64_t n_columns(int64_t i) const { return n_columns_[static_cast<size_t>(i)]; }
     const std::string& damage() const { return damage_; }
     size_t bytes() const;
@@ -72,7 +74,7 @@ public:
     // Their weights on the columns of `part` alone, given the whole rows' `lse`: (heads, part). Differs from rows() by rounding.
     Result<void> part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse,
                       std::span<float> out) const;
-    // The mean or maximum over the selected rows: (n_columns(i)).
+    // The mean or maximum over the selected rows: (n_columns(i)). not_found where the token has none.
     Result<void> reduced(int64_t i, const Selection& selection, std::vector<float>& out) const;
 
     // What rows are computed from. has_rows(i) and has_layer(layer) must hold.
@@ -100,6 +102,7 @@ public:
 
 private:
     RecordedTensors() = default;
+    std::string why_none(int64_t i, const Selection& selection) const;
     Result<void> read(Recording& recording, const Held& held, const Progress& progress);
     TokenAt at(int64_t i) const {
         const auto n = static_cast<size_t>(n_columns(i));
