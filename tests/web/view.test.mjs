@@ -866,6 +866,39 @@ async function wrapped() {
     }
 }
 
+// Of an encoder and its decoder the page says whose a layer is, where a token has no row, and no number that would mean nothing.
+async function encoderAndDecoder() {
+    const [model, path] = [join(work, 't5.gguf'), join(work, 't5.attn')];
+    run(binary, ['models', 'make', '--arch', 't5', '--layers', '2', '-o', model]);
+    run(binary, ['capture', '-m', model, '-n', '8', '--ignore-eos', '--temp', '0', '-p', 'one two three', '-o', path]);
+    const server = await startView(binary, [path]);
+    try {
+        const page = await openPage(browser, server.url);
+        await textReady(page);
+        const names = ['0 encoder', '1 encoder', '2 decoder', '3 cross', '4 decoder', '5 cross'];
+        assert.deepEqual(await page.$$eval('label.control:has-text("Layer") option', (all) => all.map((o) => o.textContent)), ['all', ...names]);
+        await page.selectOption('label.control:has-text("Layer") select', '0');
+        await page.waitForSelector('.failure:has-text("has no row in layer 0: that is a layer of the encoder, and the token is the decoder")', { timeout: 20000 });
+        for (const [layer, cross] of [[3, true], [4, false]]) {
+            await page.evaluate((l) => { location.hash = `view=heads&layer=${l}&head=1`; }, layer);
+            await page.waitForSelector(`.side h2:has-text("Layer ${names[layer]}, head 1")`, { timeout: 20000 });
+            await page.waitForSelector('.side table.strongest td.number', { timeout: 20000 });
+            const told = Object.fromEntries(await page.$$eval('.side table.metrics tr', (all) => all.map((r) => [r.cells[0].textContent, r.cells[1].textContent])));
+            for (const metric of ['self', 'previous token', 'local (last 8)', 'distance (tokens)', 'variance of the distance']) assert.equal(told[metric] === '–', cross, `${layer} ${metric}`);
+            for (const metric of ['first position', 'entropy (nats)']) assert.notEqual(told[metric], '–', `${layer} ${metric}`);
+            assert.equal((await page.$('.side p:has-text("no key is near or far")')) !== null, cross, `${layer}`);
+        }
+        const box = await page.locator('.grid canvas').boundingBox();
+        await page.mouse.move(box.x + box.width / 2, box.y + 8 + (box.height - 40) * (2.5 / 6)); // of 6 layers, upwards, the fourth
+        await page.waitForSelector('.grid .tip:has-text("layer 3 cross, head")', { timeout: 5000 });
+        await accessible(page, 'heads of an encoder and its decoder');
+        fine(page, 'an encoder and its decoder');
+        await page.context().close();
+    } finally {
+        await server.stop();
+    }
+}
+
 // Its file is deleted while somebody looks: the page says so, and what was read stays.
 async function gone() {
     const path = join(work, 'gone.attn');
@@ -986,7 +1019,7 @@ async function widget() {
 
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, encoderAndDecoder, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, widget, somebodyElses]) {
         if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();

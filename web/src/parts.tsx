@@ -6,6 +6,7 @@ import type { MapName, Scale } from './colour';
 import { leave } from './keys';
 import { place } from './place';
 import { store, use_state } from './state';
+import type { Info, Layer } from './transport/transport';
 
 export function is_dark(): boolean {
     const theme = store.get().theme;
@@ -62,15 +63,20 @@ export function Switch({ label, value, change }: { label: string; value: boolean
     );
 }
 
+// A layer's name: its number, and whose it is where an encoder stands before its decoder.
+export function layer_name(layers: Layer[], i: number): string {
+    const role = layers[i]?.role;
+    return role ? `${i} ${role}` : String(i);
+}
+
 // Which rows: mean or maximum, all layers or one, all heads or one.
-export function RowsChooser({ n_layer, n_head }: { n_layer: number; n_head: number }) {
+export function RowsChooser({ info }: { info: Info }) {
     const state = use_state();
-    const numbers = (n: number) => Array.from({ length: n }, (_, i) => [String(i), String(i)] as const);
     return (
         <>
-            <Choice label="Layer" value={String(state.layer)} options={[['-1', 'all'], ...numbers(n_layer)]}
+            <Choice label="Layer" value={String(state.layer)} options={[['-1', 'all'], ...info.layers.map((_, i) => [String(i), layer_name(info.layers, i)] as const)]}
                 change={(v) => store.set({ layer: Number(v) })} />
-            <Choice label="Head" value={String(state.head)} options={[['-1', 'all'], ...numbers(n_head)]}
+            <Choice label="Head" value={String(state.head)} options={[['-1', 'all'], ...Array.from({ length: info.n_heads }, (_, i) => [String(i), String(i)] as const)]}
                 change={(v) => store.set({ head: Number(v) })} />
             <Choice label="Rows" value={state.reduce} options={[['mean', 'mean'], ['max', 'maximum']]}
                 change={(v) => store.set({ reduce: v })} />

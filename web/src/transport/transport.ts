@@ -17,6 +17,7 @@ export interface Layer {
     layer: number;   // the model's number
     n_head: number;  // 0 where the layer has no attention
     n_head_kv: number;
+    role?: string;   // of an encoder with a decoder: 'encoder', 'decoder' or 'cross'; '' and none: all tokens have rows here
     absent: string;  // why there is nothing, in words
 }
 

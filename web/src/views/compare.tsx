@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { exact, lut, percent, shade, text_decades } from '../colour';
 import { largest, open, shown, use_loaded, use_stale } from '../data';
 import type { Opened } from '../data';
-import { Choice, Failure, Waiting, is_dark } from '../parts';
+import { Choice, Failure, Waiting, is_dark, layer_name } from '../parts';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { TextPane } from '../text/pane';
@@ -44,7 +44,7 @@ export function CompareView({ opened, other, sources }: { opened: Opened; other?
                         <tbody>{order.map((i) => (
                             <tr key={i} class={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head ? 'chosen' : ''}
                                 onClick={() => store.set({ layer: Math.floor(i / d.n_head), head: i % d.n_head })}>
-                                <td class="number">{Math.floor(i / d.n_head)}</td><td class="number">{i % d.n_head}</td>
+                                <td class="number">{layer_name(opened.info.layers, Math.floor(i / d.n_head))}</td><td class="number">{i % d.n_head}</td>
                                 <td class="number"><button type="button" aria-pressed={state.layer === Math.floor(i / d.n_head) && state.head === i % d.n_head}>{percent(d.distance[i])}</button></td>
                             </tr>
                         ))}</tbody>

@@ -145,7 +145,7 @@ export function FlowView({ opened }: { opened: Opened }) {
     return (
         <div class="flow-view">
             <div class="controls">
-                {!state.rollout && <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />}
+                {!state.rollout && <RowsChooser info={opened.info} />}
                 <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
                 {can_roll && <Switch label="Rollout" value={state.rollout} change={(rollout) => store.set({ rollout })} />}
                 <span class="faint flow-told">{shares ? <>What tokens {chosen.begin} to {chosen.end - 1} read: {percent(shares.listed)} in the spans below,

@@ -4,13 +4,13 @@ import { lut, percent } from '../colour';
 import { use_loaded } from '../data';
 import type { Opened } from '../data';
 import { use_keys } from '../keys';
-import { Choice, Drawing, Failure, Waiting, colour, is_dark } from '../parts';
+import { Choice, Drawing, Failure, Waiting, colour, is_dark, layer_name } from '../parts';
 import { find } from '../place';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { label } from '../text/pieces';
 import { metric_names } from '../transport/transport';
-import type { HeadDetail, HeadMetrics, Metric } from '../transport/transport';
+import type { HeadDetail, HeadMetrics, Layer, Metric } from '../transport/transport';
 
 export const metric_texts: Record<Metric, string> = {
     self: 'self', previous: 'previous token', first: 'first position', local: 'local (last 8)', entropy: 'entropy (nats)',
@@ -65,6 +65,7 @@ export function HeadsView({ opened }: { opened: Opened }) {
     ]);
     if (loaded.error) return <Failure message={loaded.error} />;
     if (!m) return <Waiting what="One pass through the recording, for all heads" fraction={fraction} />;
+    const { layers } = opened.info;
     const metric = (name: string): Metric => metric_names.find((k) => k === name) ?? 'previous';
     const [x, y, c] = [metric(state.x), metric(state.y), metric(state.c)];
     saves.now = {
@@ -80,11 +81,11 @@ export function HeadsView({ opened }: { opened: Opened }) {
                 <Choice label="Across" value={x} options={options} change={(v) => store.set({ x: v })} />
                 <Choice label="Up" value={y} options={options} change={(v) => store.set({ y: v })} />
                 <Choice label="Colour" value={c} options={options} change={(v) => store.set({ c: v })} />
-                <span class="faint">{m.n_layer * m.n_head} heads, each over {m.n_rows} rows</span>
+                <span class="faint">{m.n_layer * m.n_head} heads, each over {layers.some((l) => l.role) ? 'up to ' : ''}{m.n_rows} rows</span>
             </div>
             <div class="heads-main">
-                <Scatter m={m} x={x} y={y} c={c} chosen={layer * m.n_head + head} select={select} />
-                <Grid m={m} c={c} chosen={layer * m.n_head + head} select={select} />
+                <Scatter m={m} layers={layers} x={x} y={y} c={c} chosen={layer * m.n_head + head} select={select} />
+                <Grid m={m} layers={layers} c={c} chosen={layer * m.n_head + head} select={select} />
                 <aside class="side" aria-label="Selected head">
                     <Head opened={opened} m={m} layer={layer} head={head} />
                 </aside>
@@ -93,8 +94,8 @@ export function HeadsView({ opened }: { opened: Opened }) {
     );
 }
 
-function Scatter({ m, x, y, c, chosen, select }: {
-    m: HeadMetrics; x: Metric; y: Metric; c: Metric; chosen: number; select: (i: number) => void;
+function Scatter({ m, layers, x, y, c, chosen, select }: {
+    m: HeadMetrics; layers: Layer[]; x: Metric; y: Metric; c: Metric; chosen: number; select: (i: number) => void;
 }) {
     const [near, set_near] = useState(-1);
     const [ax, ay, ac] = [axis(m.values[x], x), axis(m.values[y], y), axis(m.values[c], c)];
@@ -132,7 +133,7 @@ function Scatter({ m, x, y, c, chosen, select }: {
         <Drawing class="scatter" label={`${metric_texts[y]} over ${metric_texts[x]} for every head; the grid beside it and the table have the numbers`}
             inputs={[m, x, y, c, chosen, near]} draw={draw}
             on={{ move: (px, py) => set_near(nearest(px, py)), leave: () => set_near(-1), click: (px, py) => select(nearest(px, py)) }}>
-            <HeadTip m={m} i={near} shown={[x, y, c]} />
+            <HeadTip m={m} layers={layers} i={near} shown={[x, y, c]} />
         </Drawing>
     );
 }
@@ -171,22 +172,23 @@ function frame(d: CanvasRenderingContext2D, width: number, height: number, ax: R
     d.restore();
 }
 
-function HeadTip({ m, i, shown }: { m: HeadMetrics; i: number; shown: Metric[] }) {
+function HeadTip({ m, layers, i, shown }: { m: HeadMetrics; layers: Layer[]; i: number; shown: Metric[] }) {
     if (i < 0) return null;
     return (
-        <p class="tip">layer {Math.floor(i / m.n_head)}, head {i % m.n_head}{m.kinds[i] && <strong> · {m.kinds[i]}</strong>}
+        <p class="tip">layer {layer_name(layers, Math.floor(i / m.n_head))}, head {i % m.n_head}{m.kinds[i] && <strong> · {m.kinds[i]}</strong>}
             {[...new Set(shown)].map((k) => <span key={k}> · {metric_texts[k]} {number_text(m.values[k][i], k)}</span>)}</p>
     );
 }
 
-function Grid({ m, c, chosen, select }: { m: HeadMetrics; c: Metric; chosen: number; select: (i: number) => void }) {
+function Grid({ m, layers, c, chosen, select }: { m: HeadMetrics; layers: Layer[]; c: Metric; chosen: number; select: (i: number) => void }) {
     const [near, set_near] = useState(-1);
     const ac = axis(m.values[c], c);
-    const cell = (width: number, height: number) => ({ w: (width - 44) / m.n_head, h: (height - 40) / m.n_layer });
+    const left = layers.some((l) => l.role) ? 84 : 36; // room for the layers' names
+    const cell = (width: number, height: number) => ({ w: (width - left - 8) / m.n_head, h: (height - 40) / m.n_layer });
     const at = (px: number, py: number) => {
         const canvas = find<HTMLCanvasElement>('.grid canvas')!;
         const { w, h } = cell(canvas.clientWidth, canvas.clientHeight);
-        const head = Math.floor((px - 36) / w);
+        const head = Math.floor((px - left) / w);
         const layer = m.n_layer - 1 - Math.floor((py - 8) / h);
         return head >= 0 && head < m.n_head && layer >= 0 && layer < m.n_layer ? layer * m.n_head + head : -1;
     };
@@ -200,7 +202,7 @@ function Grid({ m, c, chosen, select }: { m: HeadMetrics; c: Metric; chosen: num
                 const gap = Math.min(w, h) > 6 ? 1 : 0;
                 for (let i = 0; i < m.n_layer * m.n_head; ++i) {
                     const [layer, head] = [Math.floor(i / m.n_head), i % m.n_head];
-                    const [px, py] = [36 + head * w, 8 + (m.n_layer - 1 - layer) * h];
+                    const [px, py] = [left + head * w, 8 + (m.n_layer - 1 - layer) * h];
                     const v = m.values[c][i];
                     d.fillStyle = Number.isFinite(v) ? map.css[Math.round(255 * Math.max(0, Math.min(1, ac.at(v))))] : colour('raised');
                     d.fillRect(px, py, w - gap, h - gap);
@@ -213,7 +215,7 @@ function Grid({ m, c, chosen, select }: { m: HeadMetrics; c: Metric; chosen: num
                     const every = Math.ceil(14 / h);
                     if (head === 0 && layer % every === 0) {
                         d.textAlign = 'right';
-                        d.fillText(String(layer), 31, py + h / 2 + 4);
+                        d.fillText(layer_name(layers, layer), left - 5, py + h / 2 + 4);
                     }
                     if (layer === 0 && head % Math.ceil(16 / w) === 0) {
                         d.textAlign = 'center';
@@ -225,7 +227,7 @@ function Grid({ m, c, chosen, select }: { m: HeadMetrics; c: Metric; chosen: num
                 d.fillText(`layer (up) and head (across), coloured by ${metric_texts[c]}: ${number_text(ac.low, c)} to ${number_text(ac.high, c)}`,
                     width / 2, height - 4, width - 8);
             }}>
-            <HeadTip m={m} i={near} shown={[c]} />
+            <HeadTip m={m} layers={layers} i={near} shown={[c]} />
         </Drawing>
     );
 }
@@ -235,7 +237,7 @@ function Head({ opened, m, layer, head }: { opened: Opened; m: HeadMetrics; laye
     const detail = use_loaded(() => opened.transport.head(opened.id, layer, head), [opened, layer, head]);
     return (
         <>
-            <h2>Layer {layer}, head {head}</h2>
+            <h2>Layer {layer_name(opened.info.layers, layer)}, head {head}</h2>
             {m.kinds[i] ? <p><strong>{m.kinds[i]}</strong><span class="faint">: {m.rules[m.kinds[i]]}</span></p>
                 : <p class="faint">no rule names its kind</p>}
             <p><button type="button" onClick={() => store.set({ view: 'matrix', layer, head, camera: '' })}>its matrix</button>
@@ -260,6 +262,7 @@ function Detail({ opened, d, layer, head }: { opened: Opened; d: HeadDetail; lay
     );
     return (
         <>
+            {d.distance.length === 0 ? <p class="faint">Cross attention looks into another text: no key is near or far.</p> : <>
             <h3>Distance to the key</h3>
             <Drawing class="spark" label="Share of the weight by distance" inputs={[d]} draw={(c, width, height) => {
                 const most = Math.max(...d.distance, 1e-9);
@@ -274,7 +277,7 @@ function Detail({ opened, d, layer, head }: { opened: Opened; d: HeadDetail; lay
                 });
                 c.textAlign = 'left';
                 c.fillText(percent(most), 0, 9);
-            }} />
+            }} /></>}
             <h3 class="warm">Strongest{d.skips_first ? ' (without the first position)' : ''}</h3>
             <table class="strongest"><tbody>
                 {d.strongest.map((s) => (

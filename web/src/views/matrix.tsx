@@ -208,7 +208,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     return (
         <div class="matrix-view">
             <div class="controls">
-                <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />
+                <RowsChooser info={opened.info} />
                 <Choice label="Cell" value={state.peaks ? 'max' : 'mean'} options={[['max', 'its maximum'], ['mean', 'its mean']]}
                     change={(v) => store.set({ peaks: v === 'max' })} />
                 <Choice label="Map" value={state.map as MapName} options={[['viridis', 'viridis'], ['cividis', 'cividis'], ['grey', 'grey']]}

@@ -143,7 +143,7 @@ export function TextView({ opened }: { opened: Opened }) {
         <div class="text-view">
             <div class="controls">
                 <Choice label="Tint" value={state.tint} options={tints} change={(tint) => store.set({ tint })} />
-                <RowsChooser n_layer={opened.info.layers.length} n_head={opened.info.n_heads} />
+                <RowsChooser info={opened.info} />
                 <Switch label="Log scale" value={state.log} change={(log) => store.set({ log })} />
                 <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
                 <Switch label="Lines" value={state.lines} change={(lines) => store.set({ lines })} />
