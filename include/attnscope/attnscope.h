@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define ATTNSCOPE_API_VERSION 1
+#define ATTNSCOPE_API_VERSION 2
 
 /* Numbers are those of attnscope::ErrorKind plus one, and stay. */
 typedef enum attnscope_status {
@@ -86,10 +86,15 @@ attnscope_status attnscope_recording_token_text(attnscope_recording* recording, 
                                                 size_t* n_bytes);
 
 /* Rows of the token at `index`, float32, (n_layers, n_heads, *n_columns) in C order; NULL and 0 select all. Columns that the
- * token does not see, and heads that a layer does not have, are 0. With `out` NULL only *n_columns is told. */
+ * token does not see, heads that a layer does not have, and layers in which the token has no row, are 0. With `out` NULL only
+ * *n_columns is told. */
 attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_t index, const int32_t* layers,
                                           size_t n_layers, const int32_t* heads, size_t n_heads, float* out,
                                           size_t n_out, int64_t* n_columns);
+/* Since version 2. Why the token at `index` has no row in the layer, a sentence: it was not captured, or is of an encoder and the
+ * token of its decoder, or the other way round. "" when it has one. Lives until the next call of this function with this recording. */
+attnscope_status attnscope_recording_why_no_row(attnscope_recording* recording, int64_t index, int32_t layer,
+                                                const char** why);
 /* The mean over all rows of the token, (*n_columns). attnscope_recording_rows() tells how many with `out` NULL. */
 attnscope_status attnscope_recording_mean(attnscope_recording* recording, int64_t index, float* out, size_t n_out,
                                           int64_t* n_columns);

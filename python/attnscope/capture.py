@@ -16,7 +16,11 @@ from .run import Run
 from .session import Session
 
 
-class _Reader(Session):
+class _Recorded(Session):
+    _encoder_decoder = True
+
+
+class _Reader(_Recorded):
     _only_read = True
 
 
@@ -52,15 +56,16 @@ def capture(
     >>> run = at.capture("model.gguf", "Why is the sky blue?", chat=True, n_predict=64)
 
     ``model``: a GGUF file, or a name that ``attnscope models`` knows. ``n_predict=0`` only reads the prompt, which embedding models,
-    encoders and diffusion writers do as well: their rows look both ways. ``prompt`` and the options: as Session and
-    Session.generate. ``path``: the file to write; without it a temporary one that lives as long as the Run does
+    encoders and diffusion writers do as well: their rows look both ways. Of a model that reads with an encoder and writes with a
+    decoder (T5) both are recorded, the text's tokens first (``run.layers[i].role``, ``run.has_rows``). ``prompt`` and the options:
+    as Session and Session.generate. ``path``: the file to write; without it a temporary one that lives as long as the Run does
     (``run.save(path)`` keeps it). ``progress``: None shows it where somebody looks (a terminal or a notebook). A
     control-C raises KeyboardInterrupt; a file that was asked for is then whole and holds what was captured until then, and says
     so, as that of ``attnscope capture`` does: ``at.open(path).end_reason`` is "interrupted".
     """
     session_options, generate_options = split(options)
     path = None if path is None else _free(path_of(path), bool(overwrite))
-    kind = _Reader if generate_options.get("n_predict") == 0 else Session
+    kind = _Reader if generate_options.get("n_predict") == 0 else _Recorded
     with kind(model, **session_options) as session:
         tokens = session._tokens(prompt, chat, bool(parse_special))
         folder = None

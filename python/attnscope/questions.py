@@ -43,8 +43,9 @@ class Questions:
         sink, arXiv 2309.17453). ``window``: only the last so many columns.
 
         ``token``: a number gives an Answer; a slice, a range or None (all) an Answers, a list of one for each ``every``-th token that
-        has its queries. Its ``scores`` hold what ``accumulate`` asks for: 'total' (H2O, arXiv 2306.14048), 'mean',
-        'window_mean' (SnapKV, arXiv 2404.14469; of the last ``window_rows``), 'last' (TOVA, arXiv 2401.06104), 'brightness'.
+        has its queries, and rows in these layers (:attr:`Run.has_rows`). Its ``scores`` hold what ``accumulate`` asks for: 'total'
+        (H2O, arXiv 2306.14048), 'mean', 'window_mean' (SnapKV, arXiv 2404.14469; of the last ``window_rows``), 'last' (TOVA, arXiv
+        2401.06104), 'brightness'.
         """
         fields: dict[str, Any] = {"reduce": text_of(reduce, "reduce")}
         for name, value in (("window", window), ("top_k", top_k), ("every", every), ("window_rows", window_rows)):
@@ -81,8 +82,8 @@ class Questions:
         (layers, heads, tiles, tiles). ``exact``: from the very weights that ``run[...]`` gives; otherwise sums may be
         ordered for speed, and differ by some units in the last place.
 
-        Tokens whose query was not kept (``prompt_rows``) have no rows: they count for nothing in a tile's mean, and a line
-        of tiles that has no other token is nan.
+        Tokens whose query was not kept (``prompt_rows``), or that take no part in any of the layers (:attr:`Run.has_rows`), have no rows:
+        they count for nothing in a tile's mean, and a line of tiles that has no other token is nan.
         """
         by_token, by_column = pairs([tile], "tile")[0] if isinstance(tile, (tuple, list)) else (whole(tile, "tile"),) * 2
         t = span(tokens, self.n_tokens, "tokens")

@@ -41,9 +41,9 @@ class Run(Questions, Exports):
     - ``run[10:20]`` is (10, layers, heads, 20), 0 where a token does not see a column
     - ``run[:, 3]`` is (tokens, heads, tokens)
 
-    Layers without attention (see :attr:`layers`) and heads that a layer has not got are rows of zeros. The numbers are
-    bit for bit those of ``attnscope export``. A Run may be used by several threads at once, and goes to other processes
-    by its path.
+    Layers without attention (see :attr:`layers`), heads that a layer has not got, and layers in which a token has no rows (see
+    :attr:`has_rows`) are rows of zeros. The numbers are bit for bit those of ``attnscope export``. A Run may be used by several
+    threads at once, and goes to other processes by its path.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sequence: int = 0):
@@ -167,6 +167,12 @@ class Run(Questions, Exports):
     def columns(self) -> np.ndarray:
         """(token,) int64: how many columns the rows of each token have."""
         return self._table["columns"]
+
+    @property
+    def has_rows(self) -> np.ndarray:
+        """(token, layer) bool: does the token take part in the layer? False in a layer that was not captured, and in one of the encoder's
+        for a token of its decoder, or the other way round (``layers[i].role``)."""
+        return self._table["has_rows"].view(bool).reshape(len(self.tokens), self.n_layers)
 
     @property
     def generated(self) -> np.ndarray:

@@ -34,6 +34,8 @@ class Session:
 
     # Models that write no text are read into a file only: their tokens see each other, so that no row is there before the last.
     _only_read = False
+    # An encoder reads the whole text first: a file keeps both, a stream of frames would begin with tokens whose keys come later.
+    _encoder_decoder = False
 
     def __init__(self, model: str | os.PathLike[str] = "", **options: Any):
         session, generate = split(options)
@@ -41,7 +43,7 @@ class Session:
             raise InvalidArgument(f"{', '.join(generate)}: an option of generate(), not of the session")
         self._lock = threading.RLock()  # of whose turn it is to generate
         self._running: Engine | None = None
-        self._core = _core.Session(find_model(model), {**session, "only_read": self._only_read})
+        self._core = _core.Session(find_model(model), {**session, "only_read": self._only_read, "encoder_decoder": self._encoder_decoder})
         asked = session.get("n_ctx")
         if asked and self._core.n_ctx != asked:
             warnings.warn(f"n_ctx={asked} became {self._core.n_ctx}: llama.cpp's contexts come in steps of 256", stacklevel=2)

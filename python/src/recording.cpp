@@ -51,6 +51,8 @@ nb::dict tokens(RecordingPool& pool, int64_t begin, int64_t end) {
     std::vector<uint8_t> generated, batched;
     std::vector<uint32_t> verdict;
     std::vector<int64_t> columns;
+    std::vector<uint8_t> with_rows; // (token, layer)
+    const std::vector<LayerInfo> layers = pool.info()->geometry.layers;
     {
         const nb::gil_scoped_release unlocked;
         const RecordingPool::Lease reader = pool.lease();
@@ -63,6 +65,8 @@ nb::dict tokens(RecordingPool& pool, int64_t begin, int64_t end) {
                 batched.push_back(frame.batched);
                 verdict.push_back(frame.verdict);
                 columns.push_back(seen(frame));
+                for (const LayerInfo& layer : layers)
+                    with_rows.push_back(layer.captured() && has_rows(layer, frame.visible));
             }
             check_signals();
         }
@@ -74,6 +78,7 @@ nb::dict tokens(RecordingPool& pool, int64_t begin, int64_t end) {
     d["batched"] = array(std::move(batched));
     d["verdict"] = array(std::move(verdict));
     d["columns"] = array(std::move(columns));
+    d["has_rows"] = array(std::move(with_rows));
     return d;
 }
 

@@ -66,6 +66,7 @@ SessionOptions session_options(const std::string& model_path, const nb::dict& d)
     take(d, "cache_type_v", o.cache_type_v);
     take(d, "witness", o.witness);
     take(d, "only_read", o.only_read);
+    take(d, "encoder_decoder", o.encoder_decoder);
     take(d, "quiet", o.quiet);
     std::string flash = "auto";
     take(d, "flash_attention", flash);

@@ -122,9 +122,36 @@ def test_rows_with_a_bias_by_distance(made_model, tmp_path, arch, n):
                     told = np.frombuffer(answer.read(), np.float32)
                 rows = run[token][run[token].sum(-1) > 0.5]  # those that the token has
                 assert np.abs(told - rows.mean(0)).max() < 1e-6
+            for layer in range(run.n_layers):  # in words, from the file and from memory
+                for token in (2, len(run) - 1):
+                    if run.has_rows[token, layer]:
+                        continue
+                    with pytest.raises(urllib.error.HTTPError) as refused:
+                        urllib.request.urlopen(f"{url}/view/api/row?r=0&t={token}&layer={layer}", timeout=60)
+                    assert f"token {token} has no row in layer {layer}: that is" in refused.value.read().decode()
             assert page.poll() is None
         finally:
             page.terminate()
+
+
+def test_an_encoder_and_its_decoder(made_model, tmp_path):
+    model = made_model("t5", "--arch", "t5")
+    run = at.capture(model, PROMPT, n_predict=5, ignore_eos=True, temperature=0, flash_attention="off")
+    path = tmp_path / "made.attn"
+    command("capture", "-m", model, "-p", PROMPT, "-n", 5, "--ignore-eos", "--temp", 0, "-fa", "off", "-o", path)
+    assert np.array_equal(run[:], at.open(path)[:]) and run.verify().good
+    n_text = len(run) - 6  # and what the decoder begins with
+    assert list(run.positions) == [*range(n_text), *range(6)]
+    of_text = np.array([layer.role == "encoder" for layer in run.layers])
+    assert np.array_equal(run.has_rows, (np.arange(len(run)) < n_text)[:, None] == of_text)
+    assert np.array_equal(run.has_rows, run[:].sum((-1, -2)) > 0.5)
+    last = len(run) - 1
+    for layer in np.flatnonzero(of_text):
+        with pytest.raises(at.NotFound, match="layer of the encoder, and the token is the decoder's"):
+            run.answer(last, reduce="mean", layers=[layer])
+    assert at.capture(model, PROMPT, n_predict=0).n_tokens == n_text
+    with pytest.raises(at.Unsupported, match="capture"):
+        at.Session(model)
 
 
 def test_gemma3(folder, tmp_path):

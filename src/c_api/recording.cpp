@@ -1,4 +1,5 @@
 #include "c_api/status.h"
+#include "recording/missing_rows.h"
 
 #include <attnscope/attention_source.h>
 #include <attnscope/attention_view.h>
@@ -17,7 +18,8 @@ struct attnscope_recording {
     std::unique_ptr<Recording> recording;
     std::unique_ptr<AttentionSource> source; // of the recording; made when a mean is first asked for
     std::unique_ptr<AttentionView> means;
-    std::string text; // of attnscope_recording_token_text
+    std::string text;   // of attnscope_recording_token_text
+    std::string no_row; // of attnscope_recording_why_no_row
 };
 
 namespace {
@@ -130,6 +132,24 @@ attnscope_status attnscope_recording_rows(attnscope_recording* recording, int64_
         }
         if (out) std::copy(rows->weights.begin(), rows->weights.end(), out);
         *n_columns = rows->n_columns;
+        return {};
+    });
+}
+
+attnscope_status attnscope_recording_why_no_row(attnscope_recording* recording, int64_t index, int32_t layer,
+                                                const char** why) {
+    return guarded([&]() -> Result<void> {
+        if (Result<void> r = check_handle(recording); !r) return r;
+        if (!why) return Error{ErrorKind::invalid_argument, "the place for the sentence is NULL"};
+        const Geometry& geometry = recording->recording->info().geometry;
+        if (layer < 0 || layer >= geometry.n_layer()) {
+            return Error{ErrorKind::not_found, "there is no layer " + std::to_string(layer) + "; the recording has " +
+                                                   std::to_string(geometry.n_layer())};
+        }
+        const Result<Frame> frame = recording->recording->frame(index);
+        if (!frame) return frame.error();
+        recording->no_row = recording::why_no_rows(geometry, {.layers = {layer}}, index, frame->visible);
+        *why = recording->no_row.c_str();
         return {};
     });
 }

@@ -99,6 +99,13 @@ int main(int argc, char** argv) {
         for (int64_t j = 0; j < n; ++j) sum += (double)rows[r * (size_t)n + (size_t)j];
         failures += expect(fabs(sum - 1) < 1e-5, "each row sums to 1");
     }
+    const char* why = NULL;
+    failures += expect(attnscope_recording_why_no_row(recording, 0, 0, &why) == ATTNSCOPE_OK && why && why[0] == 0,
+                       "there is nothing to say of a row that is there");
+    failures += expect(attnscope_recording_why_no_row(recording, 0, info.n_layer, &why) == ATTNSCOPE_NOT_FOUND &&
+                           attnscope_recording_why_no_row(recording, -1, 0, &why) == ATTNSCOPE_NOT_FOUND &&
+                           attnscope_recording_why_no_row(recording, 0, 0, NULL) == ATTNSCOPE_INVALID_ARGUMENT,
+                       "a layer and a token that are not there");
     float* mean = malloc((size_t)n * sizeof *mean);
     failures += expect(attnscope_recording_mean(recording, info.n_frames - 1, mean, (size_t)n, &n) == ATTNSCOPE_OK,
                        "their mean");
