@@ -67,6 +67,23 @@ TEST_P(AttachRows, AreThoseOfOurOwnCaptureBitForBit) {
 }
 INSTANTIATE_TEST_SUITE_P(Flash, AttachRows, testing::Bool());
 
+TEST_F(Attach, AnEncoderAndItsDecoderAreRefusedInWordsAndLeftAlone) {
+    const std::string t5 = dir.file("t5.gguf");
+    ASSERT_EQ(shell(program + " models make --arch t5 --layers 2 -o " + t5 + " 2>&1").code, 0);
+    for (const char* flash : {" 0 ", " 1 "}) {
+        const std::string command = host + " " + t5 + " 6" + flash + prompt_ids;
+        const Answer plain = shell(command);
+        ASSERT_EQ(plain.code, 0);
+        const Answer attached = shell(attach(command) + " 2>" + dir.file("said"));
+        EXPECT_EQ(attached.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        const std::string said = shell("cat " + dir.file("said")).output;
+        EXPECT_NE(said.find("the encoder of a T5"), std::string::npos) << said;
+        EXPECT_NE(said.find("attnscope capture records such models"), std::string::npos) << said;
+        EXPECT_TRUE(recordings(out).empty());
+    }
+}
+
 TEST_F(Attach, ProgramsThatDoNotUseGgmlAreLeftAlone) {
     const Answer yes = shell(attach("/bin/true") + " 2>&1");
     EXPECT_EQ(yes.code, 0);

@@ -1,4 +1,5 @@
-// A program that knows nothing of attnscope: it reads a prompt of token ids and generates greedily, as many programs do.
+// A program that knows nothing of attnscope: it reads a prompt of token ids and generates greedily, as many programs do. A model with
+// an encoder reads the prompt with that, and its decoder goes on from the token that it names.
 //
 //   attach_host MODEL N_PREDICT FLASH(0|1) ID [ID ...]
 //
@@ -30,6 +31,10 @@ int main(int argc, char** argv) {
     const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
     std::vector<llama_token> batch;
     for (int i = 4; i < argc; ++i) batch.push_back(std::atoi(argv[i]));
+    if (llama_model_has_encoder(model)) {
+        if (llama_encode(context, llama_batch_get_one(batch.data(), static_cast<int>(batch.size()))) != 0) return 1;
+        batch.assign(1, llama_model_decoder_start_token(model));
+    }
     const char* pause = std::getenv("ATTACH_HOST_PAUSE");
     for (int left = std::atoi(argv[2]);; --left) {
         for (const llama_token t : batch) std::printf("%d ", t);

@@ -44,8 +44,8 @@ std::string why_none(const std::vector<capture::AttentionNode>& nodes) {
         if (!n.refusal.empty()) return "its attention cannot be captured: " + n.refusal;
     }
     if (std::any_of(nodes.begin(), nodes.end(), [](const capture::AttentionNode& n) { return n.graph_keys; }))
-        return "it reads a text without a KV cache (an encoder), which is not followed here (use attnscope capture -n "
-               "0)";
+        return "it reads a text without a KV cache (an embedding model, or the encoder of a T5), which is not followed "
+               "here (attnscope capture records such models; -n 0 where they write nothing)";
     return "its keys are stored in a way that is not known";
 }
 
