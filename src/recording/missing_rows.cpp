@@ -2,6 +2,8 @@
 
 #include "base/chosen_or_all.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace attnscope::recording {
@@ -11,20 +13,26 @@ namespace {
 // Of one layer; empty: it has one.
 std::string why_none(const LayerInfo& layer, int32_t number, const std::vector<int32_t>& heads, int64_t token,
                      const std::vector<Ranges>& visible) {
-    const std::string name = "layer " + std::to_string(number);
-    if (!layer.captured()) return name + " has no rows: " + layer.absent;
+    if (!layer.captured()) return fmt::format("layer {} has no rows: {}", number, layer.absent);
     if (std::none_of(heads.begin(), heads.end(), [&](int32_t h) { return h < layer.n_head; }))
-        return name + " has heads 0 to " + std::to_string(layer.n_head - 1) + ", and none of those asked for";
+        return fmt::format("layer {} has heads 0 to {}, and none of those asked for", number, layer.n_head - 1);
     if (has_rows(layer, visible)) return {};
-    const std::string none = "token " + std::to_string(token) + " has no row in layer " + std::to_string(number);
     switch (layer.role) {
     case LayerRole::every: break;
-    case LayerRole::encoder: return none + ": that is a layer of the encoder, and the token is the decoder's";
-    case LayerRole::decoder: return none + ": that is a layer of the decoder, and the token is of the encoder's text";
+    case LayerRole::encoder:
+        return fmt::format(
+            "token {} has no row in layer {}: that is a layer of the encoder, and the token is the decoder's", token,
+            number);
+    case LayerRole::decoder:
+        return fmt::format(
+            "token {} has no row in layer {}: that is a layer of the decoder, and the token is of the encoder's text",
+            token, number);
     case LayerRole::cross:
-        return none + ": that is cross attention of the decoder, and the token is of the encoder's text";
+        return fmt::format("token {} has no row in layer {}: that is cross attention of the decoder, and the token is "
+                           "of the encoder's text",
+                           token, number);
     }
-    return none + ": it takes no part in it";
+    return fmt::format("token {} has no row in layer {}: it takes no part in it", token, number);
 }
 
 } // namespace
