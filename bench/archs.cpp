@@ -2,6 +2,7 @@
 //
 // Each model is captured with flash attention off and on, with a quantised cache, through both ways in, past the end of a wrapped
 // sliding window. Every run has a process of its own: an abort of the engine is a result.
+#include "gguf/gguf_check.h"
 #include "support/engine_rows.h"
 
 #include <CLI/CLI.hpp>
@@ -56,8 +57,10 @@ SessionOptions options_of(const std::string& path, const Run& run) {
 
 // Captured layers of all, and why the others are not. What does not generate text is taken as a reader of it.
 Result<std::pair<std::string, std::string>> layers_of(SessionOptions& o) {
+    const auto summary = gguf::check_gguf(o.model_path);
+    o.encoder_decoder = summary && summary->encoder_decoder;
     auto session = Session::open(o);
-    if (!session) {
+    if (!session && !o.encoder_decoder) {
         o.only_read = true;
         session = Session::open(o);
     }
@@ -74,6 +77,22 @@ Result<std::pair<std::string, std::string>> layers_of(SessionOptions& o) {
     return std::pair(fmt::format("{}/{}", captured, g.n_layer()), why);
 }
 
+// Frames that are not ok of a text and what a decoder writes after it.
+Result<int64_t> not_ok_of(const SessionOptions& o, const std::vector<int32_t>& text) {
+    auto session = Session::open(o);
+    if (!session) return session.error();
+    GenerateOptions options;
+    options.n_predict = n_generated;
+    options.ignore_eos = true;
+    int64_t n = 0;
+    const auto done = (*session)->generate(text, options, [&](Frame&& frame) -> Result<void> {
+        n += frame.verdict != verdict_ok;
+        return {};
+    });
+    if (!done) return done.error();
+    return n;
+}
+
 // One line: layers, verdict, difference and reason, separated by tabs.
 std::string captured(const std::string& path, const Run& run) {
     SessionOptions o = options_of(path, run);
@@ -81,11 +100,19 @@ std::string captured(const std::string& path, const Run& run) {
     if (!layers) return "-\t-\t-\t" + layers.error().message;
     std::vector<int32_t> prompt;
     for (int i = 0; i < n_prompt; ++i) prompt.push_back(5 + i * 7 % 101);
-    const int n_predict = o.only_read ? 0 : n_generated;
-    const RowsDifference d =
-        compare_with_engine(o, prompt, n_predict, [](size_t i) { return i % 8 == 0 || i >= n_prompt; });
+    SessionOptions compared = o;
+    compared.only_read = o.only_read || o.encoder_decoder; // of both halves rows are compared of the encoder's here
+    const int n_predict = compared.only_read ? 0 : n_generated;
+    RowsDifference d =
+        compare_with_engine(compared, prompt, n_predict, [](size_t i) { return i % 8 == 0 || i >= n_prompt; });
+    if (o.encoder_decoder && d.error.empty()) {
+        const Result<int64_t> not_ok = not_ok_of(o, prompt);
+        if (!not_ok) return layers->first + "\t-\t-\t" + not_ok.error().message;
+        d.not_ok += *not_ok;
+    }
     if (!d.error.empty()) return layers->first + "\t-\t-\t" + d.error;
-    const std::string verdict = d.not_ok == 0 ? "ok" : fmt::format("{} of {} not ok", d.not_ok, n_prompt + n_predict);
+    const std::string verdict =
+        d.not_ok == 0 ? "ok" : fmt::format("{} of {} not ok", d.not_ok, n_prompt + (o.only_read ? 0 : n_generated));
     return fmt::format("{}\t{}\t{}\t{}", layers->first, verdict,
                        d.rows > 0 ? fmt::format("{:.1e}", d.max_difference) : "-", layers->second);
 }
