@@ -25,6 +25,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     const over = useRef<HTMLCanvasElement>(null);
     const renderer = useRef<MatrixRenderer>();
     const [failure, set_failure] = useState('');
+    const [no_row, set_no_row] = useState('');
     const [pass, set_pass] = useState(1); // of the picture: how far it is
     const [hover, set_hover] = useState<{ query: number; key: number; weight?: number }>();
     const cell_now = useRef<{ query: number; key: number }>(); // ahead of what is drawn: keys come faster than frames
@@ -125,6 +126,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
     useEffect(() => {
         renderer.current?.forget();
         set_failure('');
+        set_no_row('');
         set_hover((at) => at && { query: at.query, key: at.key }); // its weight was of other rows
     }, [state.layer, state.head, state.reduce]);
     const scale = { largest: 1, log: state.log, decades: matrix_decades };
@@ -139,13 +141,19 @@ export function MatrixView({ opened }: { opened: Opened }) {
         return () => observer.disconnect();
     }, [opened]);
 
-    // The exact weight comes from the row, not from the tile.
+    // The exact weight comes from the row, not from the tile. A token that has no row there is no failure of the picture: it is said while
+    // the pointer is on it.
     useEffect(() => {
+        if (!hover) set_no_row('');
         if (!hover || hover.weight !== undefined) return;
         let current = true;
         const timer = setTimeout(() => opened.row(hover.query, s).then(
-            (row) => current && set_hover((now) => (now?.query === hover.query && now.key === hover.key ? { ...now, weight: row[now.key] ?? 0 } : now)),
-            (error) => current && set_failure(String(error.message))), 30);
+            (row) => {
+                if (!current) return;
+                set_no_row('');
+                set_hover((now) => (now?.query === hover.query && now.key === hover.key ? { ...now, weight: row[now.key] ?? 0 } : now));
+            },
+            (error) => current && set_no_row(String(error.message))), 30);
         return () => {
             current = false;
             clearTimeout(timer);
@@ -221,7 +229,7 @@ export function MatrixView({ opened }: { opened: Opened }) {
                     <button type="button" onClick={() => store.set({ view: 'text', token: span.begin })}>in the text</button>
                 </>}
             </div>
-            {failure && <Failure message={failure} />}
+            {(failure || no_row) && <Failure message={failure || no_row} />}
             {pass < 1 && !failure && <Waiting what="One pass through the recording, for the picture of these rows" fraction={pass} />}
             <div class="matrix-main" ref={place}>
                 <canvas ref={picture} role="application" tabIndex={0}
