@@ -11,8 +11,7 @@ class Piece {
 public:
     Piece(ggml_backend_buffer_t memory, const uint8_t* at, size_t bytes) {
         const GgmlTensorLayout& layout = ggml().tensor;
-        room_.resize((layout.size + sizeof(std::max_align_t) - 1) /
-                     sizeof(std::max_align_t)); // another version's may be larger
+        room_.resize((layout.size + sizeof(uint64_t) - 1) / sizeof(uint64_t)); // another version's may be larger
         set_tensor_field(get(), layout.type, static_cast<int32_t>(GGML_TYPE_I8));
         for (size_t i = 0; i < 4; ++i) {
             set_tensor_field(get(), layout.ne + i * sizeof(int64_t), i == 0 ? static_cast<int64_t>(bytes) : int64_t{1});
@@ -24,7 +23,7 @@ public:
     ggml_tensor* get() { return static_cast<ggml_tensor*>(static_cast<void*>(room_.data())); }
 
 private:
-    std::vector<std::max_align_t> room_;
+    std::vector<uint64_t> room_;
 };
 
 } // namespace
