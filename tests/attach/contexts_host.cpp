@@ -30,7 +30,7 @@ using Tokens = std::vector<llama_token>;
 
 llama_model* load(const char* path) {
     llama_model_params params = llama_model_default_params();
-    params.use_mmap = std::getenv("ATTACH_HOST_NO_MMAP") == nullptr;
+    if (std::getenv("ATTACH_HOST_NO_MMAP")) params.load_mode = LLAMA_LOAD_MODE_NONE;
     llama_model* model = llama_model_load_from_file(path, params);
     if (!model) _exit(2);
     return model;
