@@ -200,7 +200,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", type=Path)
     parser.add_argument("--check", action="store_true", help="only look whether every protection is where it should be")
-    parser.add_argument("--work", type=Path, default=Path("build/deletions"), help="the copy and its build")
+    parser.add_argument("--work", type=Path, default=Path("build/deletions"), help="the copy, its build inside")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--cmake", action="append", default=[], metavar="ARG", help="for the configuration: --cmake=-DNAME=VALUE")
     parser.add_argument("--jobs", type=int, default=1)
@@ -215,7 +215,8 @@ def main():
     unknown = set(args.only) - {p.name for p in PROTECTIONS}
     if unknown:
         sys.exit(f"no protection is called {', '.join(sorted(unknown))}")
-    tree, build = (args.work / "tree").resolve(), (args.work / "build").resolve()
+    tree = args.work.resolve()
+    build = tree / "build"  # where a compiler cache finds what it has of this tree
     copy_with_deletions(args.sources.resolve(), tree)
     subprocess.run(["cmake", "-G", "Ninja", "-S", tree, "-B", build, "-DCMAKE_BUILD_TYPE=Release", *args.cmake], check=True)
     subprocess.run(["ninja", "-C", build, *TESTS], check=True)

@@ -6,6 +6,10 @@
 #include <ggml-cpp.h>
 #include <ggml-cpu.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -182,11 +186,10 @@ ggml_status compute(ggml_backend_t b, ggml_cgraph* graph) {
     return GGML_STATUS_SUCCESS;
 }
 
-uint8_t* at(ggml_tensor* t, size_t offset) {
+// Other back ends look whose a tensor's memory is, too.
+uint8_t* at(const ggml_tensor* t, size_t offset) {
+    GGML_ASSERT(made_memory(t->view_src ? t->view_src->buffer : t->buffer));
     return static_cast<uint8_t*>(t->data) + offset;
-}
-const uint8_t* at(const ggml_tensor* t, size_t offset) {
-    return static_cast<const uint8_t*>(t->data) + offset;
 }
 
 const ggml_backend_i backend_functions = {
@@ -315,6 +318,10 @@ struct Registry {
 
 MadeDevice& MadeDevice::steer() {
     static MadeDevice device;
+#if defined(M_PERTURB)
+    static const int dirty = mallopt(M_PERTURB, 0xA5); // new memory of the host holds nothing that is good, either
+    (void)dirty;
+#endif
     static Registry registry;
     return device;
 }
