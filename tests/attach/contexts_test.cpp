@@ -87,7 +87,7 @@ TEST_F(AttachContexts, ThreadsAreKeptApart) {
 // An encoder is refused in words, and disturbs nobody.
 TEST_F(AttachContexts, EmbeddingsBesideATextDoNotMixWithIt) {
     expect_recorded(contexts("embed", other("--arch bert")));
-    EXPECT_NE(said.find("it reads a text without a KV cache (an encoder)"), std::string::npos) << said;
+    EXPECT_NE(said.find("it reads a text without a KV cache (an embedding model"), std::string::npos) << said;
 }
 
 // What computes first need not be what reads text: both use one ggml.

@@ -276,8 +276,12 @@ void* MadeGgml::function(const std::string& name) const {
     if ((fault_ == Fault::missing && name == hit_) || (name == "ggml_set_rows" && !has_set_rows_)) return nullptr;
     const auto found = functions().find(name);
     if (found != functions().end()) return found->second;
-    const bool optional = name == "ggml_set_abort_callback" || name == "ggml_graph_compute_with_ctx";
-    return optional ? nullptr : reinterpret_cast<void*>(never);
+    // without the last of these it is one without devices
+    for (const char* optional :
+         {"ggml_set_abort_callback", "ggml_graph_compute_with_ctx", "ggml_backend_dev_get_props"}) {
+        if (name == optional) return nullptr;
+    }
+    return reinterpret_cast<void*>(never);
 }
 
 const char* MadeGgml::op_name(uint32_t number) {
