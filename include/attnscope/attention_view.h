@@ -48,7 +48,8 @@ public:
     virtual Result<void> append(const Frame& frame) = 0;
     // Forgets the keys of frames n and later. Memory is kept for reuse.
     virtual void truncate(int64_t n) = 0;
-    // The keys of frames 0 .. min(n, size()) - 1 in memory of their own. io when there is none.
+    // The keys of frames 0 .. min(n, size()) - 1, for any thread and whatever happens to this store. Whole chunks are held
+    // once for both. io when there is no memory.
     virtual Result<std::unique_ptr<KeyStore>> copy(int64_t n) const = 0;
     virtual size_t bytes() const = 0; // memory of the chunks; beside them, keys of at most 16 frames wait for theirs
 };

@@ -58,8 +58,10 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
         if (chunk == chunks_.size()) {
             starts_.reserve(chunk + 1);
             // Not cleared: what columns to come hold is computed with and dropped, and touching it all would stall a token.
-            chunks_.emplace_back(static_cast<uint8_t*>(::operator new[](chunk_bytes_, alignment)));
-            starts_.push_back(chunks_.back().get());
+            chunks_.push_back(new_chunk());
+            starts_.push_back(chunks_.back().memory.get());
+        } else {
+            make_own(chunk);
         }
         positions_.push_back(frame.position); // nothing can fail after it
     } catch (const std::bad_alloc&) {
@@ -70,6 +72,15 @@ Result<void> ChunkedKeys::append(const Frame& frame) {
     ++n_;
     if (n_ - n_settled_ == attention::tile_columns) settle();
     return {};
+}
+
+void ChunkedKeys::make_own(size_t chunk) {
+    Chunk& there = chunks_[chunk];
+    if (!there.shared) return;
+    Chunk own = new_chunk();
+    std::copy(there.memory.get(), there.memory.get() + chunk_bytes_, own.memory.get());
+    there = std::move(own);
+    starts_[chunk] = there.memory.get();
 }
 
 void ChunkedKeys::settle() {
@@ -85,7 +96,8 @@ void ChunkedKeys::settle() {
                               count = std::min(n_ - n, attention::chunk_columns - column);
                 const uint8_t* const k =
                     waiting_.data() + static_cast<size_t>(n - n_settled_) * geometry_.k_bytes() + in_frame;
-                uint8_t* const to = chunks_[static_cast<size_t>(n / attention::chunk_columns)].get() + layer.offset;
+                uint8_t* const to =
+                    chunks_[static_cast<size_t>(n / attention::chunk_columns)].memory.get() + layer.offset;
                 attention::put_keys(info, k, geometry_.k_bytes(), column, count,
                                     to + static_cast<size_t>(head) * head_stride);
                 n += count;
@@ -100,10 +112,13 @@ Result<std::unique_ptr<KeyStore>> ChunkedKeys::copy(int64_t n) const {
     try {
         auto out = std::make_unique<ChunkedKeys>(geometry_, n_ctx_);
         for (int64_t begin = 0; begin < n; begin += attention::chunk_columns) {
-            out->chunks_.emplace_back(static_cast<uint8_t*>(::operator new[](chunk_bytes_, alignment)));
-            out->starts_.push_back(out->chunks_.back().get());
-            const uint8_t* const from = starts_[static_cast<size_t>(begin / attention::chunk_columns)];
-            std::copy(from, from + chunk_bytes_, out->chunks_.back().get());
+            const auto chunk = static_cast<size_t>(begin / attention::chunk_columns);
+            const bool goes_on = begin + attention::chunk_columns > std::min(n, n_settled_); // in this chunk
+            if (!goes_on) chunks_[chunk].shared = true;
+            out->chunks_.push_back(chunks_[chunk]);
+            out->chunks_.back().shared = true;
+            out->starts_.push_back(starts_[chunk]);
+            if (goes_on) out->make_own(chunk);
         }
         out->positions_.assign(positions_.begin(), positions_.begin() + n);
         out->waiting_ = waiting_;

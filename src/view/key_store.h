@@ -46,7 +46,14 @@ private:
     struct Free {
         void operator()(uint8_t* p) const { ::operator delete[](p, alignment); }
     };
-    using Chunk = std::unique_ptr<uint8_t[], Free>;
+    struct Chunk {
+        std::shared_ptr<uint8_t[]> memory;
+        mutable bool shared = false; // with a copy, on whatever thread: never written to again
+    };
+    Chunk new_chunk() const {
+        return {std::shared_ptr<uint8_t[]>(static_cast<uint8_t*>(::operator new[](chunk_bytes_, alignment)), Free{})};
+    }
+    void make_own(size_t chunk);
 
     Geometry geometry_;
     int64_t n_ctx_;

@@ -24,7 +24,7 @@ std::vector<uint8_t> message_bytes(const Message& message) {
 
 FrameMessage some_frame() {
     FrameMessage m;
-    m.stream = 3;
+    m.stream = 3, m.cache_stream = 2;
     m.frame.sequence = 2, m.frame.index = 7, m.frame.token = 41, m.frame.position = 9;
     m.frame.kind = FrameKind::generated;
     m.frame.q = {1, 2, 3}, m.frame.k = {4, 5};
@@ -49,6 +49,7 @@ StreamBegin some_stream() {
 TEST(AttachMessages, ComeBackAsTheyWere) {
     const std::optional<Message> frame = read_message(message_bytes(some_frame()));
     ASSERT_TRUE(frame && std::holds_alternative<FrameMessage>(*frame));
+    EXPECT_EQ(std::get<FrameMessage>(*frame).cache_stream, 2);
     const Frame &read = std::get<FrameMessage>(*frame).frame, was = some_frame().frame;
     EXPECT_EQ(read.index, was.index);
     EXPECT_EQ(read.q, was.q);

@@ -111,6 +111,13 @@ TEST(KeyStore, ACopyGoesItsOwnWay) {
         ASSERT_TRUE(mine) << mine.error().message;
         EXPECT_EQ(mine.value().values, model.rows(next)) << n;
         EXPECT_EQ(view->answer(last).value().values, want) << n;
+        // Nor does the copy see what the original becomes.
+        keys->truncate(n / 2);
+        for (Frame other = last; keys->size() < 700;) {
+            other.index = keys->size();
+            ASSERT_TRUE(keys->append(other));
+        }
+        EXPECT_EQ(own->answer(next).value().values, mine.value().values) << n;
     }
 }
 

@@ -6,7 +6,6 @@
 #include "capture/graph/host_attention.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -139,7 +138,10 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
                 a.begun.push_back(place.line);
             }
         }
-        a.sequences.push_back(lost_.count(place.line) > 0 ? capture::Tokens::nobody : place.line);
+        const bool lost = lost_.count(place.line) > 0;
+        a.sequences.push_back(lost ? capture::Tokens::nobody : place.line);
+        if (!lost && inputs_.stream_cells > 0)
+            cache_stream_[{place.line, place.index}] = static_cast<int32_t>(tokens.cells[i] / inputs_.stream_cells);
     }
     for (size_t i = 0; i < a.sequences.size(); ++i) {
         const bool alone = n_here[a.sequences[i]] == 1 && indices[i] > 0;
@@ -153,6 +155,10 @@ void Stream::take_back(const Announced& a) {
     for (const auto& [line, length] : a.length_before) lines_.take_back(line, length);
     std::erase_if(begins_, [&](const SequenceBegin& b) {
         return std::find(a.begun.begin(), a.begun.end(), b.id) != a.begun.end();
+    });
+    std::erase_if(cache_stream_, [&](const auto& token) {
+        const auto line = a.length_before.find(token.first.first);
+        return line != a.length_before.end() && token.first.second >= line->second;
     });
 }
 
@@ -231,7 +237,12 @@ Result<void> Stream::take(CapturedFrame&& captured) {
         begins_.erase(begin);
     }
     remember(captured.frame);
-    if (!send_(FrameMessage{number_, std::move(captured.frame)})) {
+    FrameMessage message{number_, -1, std::move(captured.frame)};
+    if (const auto at = cache_stream_.find({message.frame.sequence, message.frame.index}); at != cache_stream_.end()) {
+        message.cache_stream = at->second;
+        cache_stream_.erase(at);
+    }
+    if (!send_(std::move(message))) {
         return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};
     }
     return {};

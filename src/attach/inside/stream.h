@@ -9,10 +9,12 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_set>
+#include <utility>
 
 namespace attnscope::attach {
 
@@ -69,6 +71,8 @@ private:
     Lines lines_;
     std::unordered_set<int64_t> lost_;  // lines that are followed, but not captured
     std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
+    // Of tokens whose frames have not come yet, by line and index: the stream of a cache that has several.
+    std::map<std::pair<int64_t, int64_t>, int32_t> cache_stream_;
     std::chrono::steady_clock::time_point computed_{}; // when the latest graph had been given to the engine
     std::vector<TellingLayer> telling_;                // by mask group
     std::vector<CacheContents> contents_;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <utility>
 
@@ -19,14 +20,20 @@ constexpr size_t queue_bytes = size_t(16) << 20;
 // A line that is open holds keys of some hundred frames, and drafts that are taken back leave one behind each.
 constexpr size_t most_open_lines = 64;
 
+uint64_t next_program() {
+    static std::atomic<uint64_t> n{0};
+    return n++;
+}
+
 std::string stem_of(const std::string& path) {
     return std::filesystem::path(path).stem().string();
 }
 
 } // namespace
 
-ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say)
-    : folder_(std::move(folder)), settings_(std::move(settings)), say_(std::move(say)) {}
+ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener)
+    : folder_(std::move(folder)), settings_(std::move(settings)), say_(std::move(say)), listener_(listener),
+      program_(next_program()) {}
 
 void ProgramRecorder::take(Message&& message) {
     std::visit([&](auto&& m) { on(std::move(m)); }, std::move(message));
@@ -73,6 +80,10 @@ void ProgramRecorder::on(StreamBegin&& m) {
                                         [](const LayerInfo& l) { return l.captured(); });
     say_(fmt::format("process {}: {}, {} of {} layers", hello_.pid,
                      s.texts ? s.texts->path() : "a model without a file", captured, m.geometry.layers.size()));
+    if (listener_) {
+        listener_->stream_begins(
+            program_, m, [known = s.texts](int32_t token) { return known ? known->piece(token) : std::string(); });
+    }
     s.begin = std::move(m);
 }
 
@@ -129,6 +140,8 @@ void ProgramRecorder::limit_open() {
 void ProgramRecorder::on(SequenceBegin&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;
+    if (listener_) listener_->sequence_begins(program_, m);
+    if (folder_.empty()) return;
     std::shared_ptr<File> file;
     if (m.parent < 0) {
         file = new_file(*s);
@@ -190,6 +203,7 @@ void ProgramRecorder::on(SequenceEnd&& m) {
 void ProgramRecorder::on(FrameMessage&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;
+    if (listener_) listener_->frame(program_, m);
     const auto found = s->file_of.find(m.frame.sequence);
     if (found == s->file_of.end() || !found->second->writer) return;
     File& file = *found->second;
@@ -211,6 +225,7 @@ void ProgramRecorder::on(FrameMessage&& m) {
 void ProgramRecorder::on(StreamEnd&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;
+    if (listener_) listener_->stream_ends(program_, m.stream);
     for (const auto& [line, file] : s->file_of) {
         close(*file, m.reason);
         std::erase(files_, file);
@@ -241,6 +256,7 @@ void ProgramRecorder::close(File& file, const std::string& why) {
 void ProgramRecorder::finish() {
     for (const std::shared_ptr<File>& file : std::exchange(files_, {})) close(*file, {});
     streams_.clear();
+    if (listener_) listener_->program_ends(program_);
 }
 
 } // namespace attnscope::attach

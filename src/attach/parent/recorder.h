@@ -1,6 +1,7 @@
 // What one program tells, into recordings.
 #pragma once
 
+#include "attach/parent/listener.h"
 #include "attach/parent/texts.h"
 #include "attach/wire/messages.h"
 
@@ -26,8 +27,8 @@ struct Recorded {
 class ProgramRecorder {
 public:
     using Say = std::function<void(const std::string&)>; // a line for a person
-    // `new_recording(stem)`: a path that is free.
-    ProgramRecorder(std::string folder, std::string settings, Say say);
+    // `folder`: empty: nothing is recorded. `listener`: may be null; outlives this.
+    ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener = nullptr);
     void take(Message&& message);
     // Nothing comes any more. Closes what is open.
     void finish();
@@ -73,6 +74,8 @@ private:
 
     const std::string folder_, settings_;
     const Say say_;
+    FrameListener* const listener_;
+    const uint64_t program_; // its number, for the listener
     Hello hello_;
     std::map<std::string, std::weak_ptr<Texts>> texts_;
     std::map<uint32_t, Stream> streams_;

@@ -150,7 +150,9 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (!library) return library.error();
     const std::string settings =
         nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    const auto new_recorder = [&] { return std::make_unique<ProgramRecorder>(options.folder, settings, options.say); };
+    const auto new_recorder = [&] {
+        return std::make_unique<ProgramRecorder>(options.folder, settings, options.say, options.listener);
+    };
     Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
     if (!made) return made.error();
     Inbox& inbox = **made;
@@ -172,7 +174,9 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             inbox.look_for_rings(); // those of children that outlive it, too
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
-        if (!inbox.take()) rest();
+        if (inbox.take()) continue;
+        if (options.listener) options.listener->all_taken();
+        rest();
     }
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();

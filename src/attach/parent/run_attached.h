@@ -11,8 +11,9 @@
 namespace attnscope::attach {
 
 struct AttachOptions {
-    std::vector<std::string> argv; // argv[0] is looked up in PATH
-    std::string folder;            // of the recordings; it is there
+    std::vector<std::string> argv;     // argv[0] is looked up in PATH
+    std::string folder;                // of the recordings; it is there. Empty: nothing is recorded
+    FrameListener* listener = nullptr; // outlives the run
     ProgramRecorder::Say say;
 };
 

@@ -72,7 +72,7 @@ template <typename Way, typename M> void pass(Way& way, M& m) {
     } else if constexpr (std::is_same_v<T, SequenceEnd>) {
         way.field(m.stream), way.field(m.id), way.field(m.reason);
     } else if constexpr (std::is_same_v<T, FrameMessage>) {
-        way.field(m.stream);
+        way.field(m.stream), way.field(m.cache_stream);
         pass_frame(way, m);
     } else {
         way.field(m.stream), way.field(m.reason);

@@ -14,7 +14,7 @@
 namespace attnscope::attach {
 
 // Of programs and parents of one build; others are refused.
-constexpr uint32_t wire_version = 1;
+constexpr uint32_t wire_version = 2;
 
 // First in every ring.
 struct Hello {
@@ -48,6 +48,8 @@ struct SequenceEnd {
 };
 struct FrameMessage {
     uint32_t stream = 0;
+    // Which stream of a cache that has several holds it: of servers, the number of their slot. -1: the cache has one, for all.
+    int32_t cache_stream = -1;
     Frame frame;
 };
 struct StreamEnd {

@@ -1,0 +1,28 @@
+// Who wants to know what programs decode while they do, beside the recordings.
+#pragma once
+
+#include "attach/wire/messages.h"
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace attnscope::attach {
+
+// Called on the one thread that reads what programs tell, in the order in which each program tells it: every call returns
+// soon. `program` numbers the programs of one run.
+class FrameListener {
+public:
+    // The text of a token id; from any thread, as long as somebody holds it. Empty: the vocabulary is unknown.
+    using Piece = std::function<std::string(int32_t token)>;
+    virtual ~FrameListener() = default;
+    virtual void stream_begins(uint64_t program, const StreamBegin& stream, const Piece& piece) = 0;
+    virtual void sequence_begins(uint64_t program, const SequenceBegin& sequence) = 0;
+    virtual void frame(uint64_t program, const FrameMessage& frame) = 0;
+    virtual void stream_ends(uint64_t program, uint32_t stream) = 0;
+    virtual void program_ends(uint64_t program) = 0;
+    // Everything that any program had told was taken.
+    virtual void all_taken() = 0;
+};
+
+} // namespace attnscope::attach
