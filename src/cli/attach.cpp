@@ -2,6 +2,7 @@
 #include "attach/parent/check_program.h"
 #include "attach/parent/record_caller.h"
 #include "attach/parent/run_attached.h"
+#include "cli/attach_front.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "server/view/view_server.h"
@@ -24,7 +25,8 @@ namespace attnscope::cli {
 namespace {
 
 struct Flags {
-    std::string output = ".";
+    std::string output; // empty: not given
+    FrontFlags front;
     std::vector<std::string> program;
     bool quiet = false, no_verify = false, check = false, caller = false, view = false;
     server::ServerOptions page;
@@ -81,29 +83,44 @@ void tell_caller(const std::string& library, const std::string& folder) {
     std::fflush(stdout);
 }
 
-int run(const Flags& f) {
+int run(Flags& f) {
     if (f.program.empty() && !f.caller)
         return report(Error{ErrorKind::invalid_argument, "which program? It follows --, with its arguments"});
+    if (f.caller && !f.front.serve.empty())
+        return report(Error{ErrorKind::invalid_argument, "--serve stands in front of a program that is started here"});
     if (f.check) return check(f.program[0]);
-    std::error_code ec;
-    std::filesystem::create_directories(f.output, ec);
-    if (!std::filesystem::is_directory(f.output, ec) || access(f.output.c_str(), W_OK) != 0) {
-        return report(Error{ErrorKind::io, "there is no folder " + f.output + " to write into"});
-    }
+    const bool serves = !f.front.serve.empty();
     attach::AttachOptions options;
     options.argv = f.program;
-    options.folder = f.output;
+    // who serves may answer for days
+    options.folder = f.output.empty() && (!serves || f.view) ? "." : f.output;
     options.say = f.quiet ? [](const std::string&) {} : say;
+    std::error_code ec;
+    if (!options.folder.empty()) {
+        std::filesystem::create_directories(options.folder, ec);
+        if (!std::filesystem::is_directory(options.folder, ec) || access(options.folder.c_str(), W_OK) != 0)
+            return report(Error{ErrorKind::io, "there is no folder " + options.folder + " to write into"});
+    }
+    std::unique_ptr<AttachFront> front;
+    if (serves) {
+        Result<std::unique_ptr<AttachFront>> started = AttachFront::start(f.front, f.program);
+        if (!started) return report(started.error());
+        front = std::move(*started);
+        options.listener = front.get();
+        options.say(fmt::format("listening on http://{}:{} in front of {}:{}", f.front.server.host, front->port(),
+                                front->to().host, front->to().port));
+    }
     std::unique_ptr<server::ViewServer> page;
     if (f.view) {
         std::signal(SIGPIPE, SIG_IGN);
-        Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::watch(f.output, f.page);
+        Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::watch(options.folder, f.page);
         if (!started) return report(started.error());
         page = std::move(*started);
         say(fmt::format("http://{}:{}/view/ shows what is recorded", f.page.host, page->port()));
     }
     Result<attach::AttachEnd> end =
         f.caller ? attach::record_caller(options, tell_caller) : attach::run_attached(options);
+    if (front) front->stop();
     if (!end) return report(end.error());
     for (const attach::Recorded& r : end->recorded) {
         if (!f.quiet) good(r, !f.no_verify);
@@ -112,7 +129,7 @@ int run(const Flags& f) {
         say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
             "ggml cannot be come between (static and stripped, loaded with RTLD_DEEPBIND, or another architecture), "
             "or it cleared LD_PRELOAD");
-    } else if (end->recorded.empty() && !f.quiet) {
+    } else if (end->recorded.empty() && !options.folder.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
     }
     if (page && !f.caller && !end->asked_to_end) wait_for_end();
@@ -125,20 +142,26 @@ void add_attach(CLI::App& app, Action& action) {
     auto f = std::make_shared<Flags>();
     f->page.port = 0;
     CLI::App* verb = app.add_subcommand("attach", "Record the attention of a program that runs llama.cpp, unmodified");
-    verb->footer("  attnscope attach -o DIR -- llama-server -m model.gguf\n"
-                 "  attnscope attach -o DIR -- node generate.mjs model.gguf\n"
-                 "  attnscope attach --view -o DIR -- ollama serve   and the page\n"
-                 "\n"
-                 "Starts the program with a small library in it (LD_PRELOAD; its children inherit it). Where the "
-                 "program computes\n"
-                 "with ggml the library finds attention in its graphs, proves samples against the program's own "
-                 "results, and hands\n"
-                 "queries and keys over through shared memory. Every conversation becomes DIR/MODEL-PROCESS-N.attn.\n"
-                 "The program keeps its output, its signals and its exit status, which is that of this command, too.\n"
-                 "\n"
-                 "Environment: ATTNSCOPE_RING_MIB, shared memory for each process that computes (64); "
-                 "ATTNSCOPE_ATTACH_LIBRARY.");
-    verb->add_option("-o,--output", f->output, "Folder of the recordings")->capture_default_str();
+    verb->footer(
+        "  attnscope attach -o DIR -- llama-server -m model.gguf\n"
+        "  attnscope attach -o DIR -- node generate.mjs model.gguf\n"
+        "  attnscope attach --serve 127.0.0.1:5001 -- llama-server -m model.gguf -np 4\n"
+        "  attnscope attach --view -o DIR -- ollama serve   and the page\n"
+        "\n"
+        "Starts the program with a small library in it (LD_PRELOAD; its children inherit it). Where the "
+        "program computes\n"
+        "with ggml the library finds attention in its graphs, proves samples against the program's own "
+        "results, and hands\n"
+        "queries and keys over through shared memory. Every conversation becomes DIR/MODEL-PROCESS-N.attn.\n"
+        "With --serve it is a server, too, in front of the program: every request goes on to it, and those with "
+        "an \"attention\"\n"
+        "object are answered with the attention of each token (docs/attach/serve.md).\n"
+        "The program keeps its output, its signals and its exit status, which is that of this command, too.\n"
+        "\n"
+        "Environment: ATTNSCOPE_RING_MIB, shared memory for each process that computes (64); "
+        "ATTNSCOPE_ATTACH_LIBRARY.");
+    verb->add_option("-o,--output", f->output, "Folder of the recordings (default: this one; with --serve: none)")
+        ->option_text("DIR");
     verb->add_flag("-q,--quiet", f->quiet, "Say nothing but why nothing was captured");
     verb->add_flag("--no-verify", f->no_verify, "Do not read the recordings again at the end");
     verb->add_flag("--check", f->check, "Only say whether the library can go into the program; exit 0 yes, 1 no");
@@ -149,6 +172,7 @@ void add_attach(CLI::App& app, Action& action) {
     verb->add_option("--port", f->page.port, "Port of that page; 0: a free one")
         ->check(CLI::Range(0, 65535))
         ->option_text("N=0");
+    add_front_flags(*verb, f->front);
     verb->add_option("program", f->program, "The program and its arguments, after --");
     verb->positionals_at_end();
     verb->callback([f, &action] { action = [f] { return run(*f); }; });

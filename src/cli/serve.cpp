@@ -1,4 +1,5 @@
 // attnscope serve: live attention over HTTP.
+#include "cli/api_keys.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
@@ -13,7 +14,6 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
-#include <sstream>
 #include <thread>
 
 #include <malloc.h>
@@ -32,21 +32,6 @@ struct ServeFlags : SessionFlags {
     bool no_attention = false;
 };
 
-// One key a line; empty lines are none. A key on the command line can be seen by every user of the machine.
-Result<void> read_keys(ServeFlags& f) {
-    if (f.key_file.empty()) return {};
-    Result<std::string> text = read_text_file(f.key_file, 1 << 20);
-    if (!text) return text.error();
-    std::stringstream lines(*text);
-    for (std::string line; std::getline(lines, line);) {
-        while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.pop_back();
-        if (!line.empty()) f.server.api_keys.push_back(line);
-    }
-    if (f.server.api_keys.empty())
-        return Error{ErrorKind::invalid_argument, "--api-key-file " + f.key_file + " holds no key"};
-    return {};
-}
-
 // A thread for each connection makes blocks of some hundred kilobytes for each token: rows, their text, what is sent of it.
 // glibc raises its thresholds to the largest block that was ever freed, and twice that is then kept at the top of each arena,
 // of which there are eight for every core. Thresholds that are set stay where they are: large blocks go straight back to the
@@ -61,7 +46,7 @@ void give_freed_memory_back() {
 int run(ServeFlags& f) {
     give_freed_memory_back();
     if (Result<void> r = resolve(f); !r) return report(r.error());
-    if (Result<void> r = read_keys(f); !r) return report(r.error());
+    if (Result<void> r = read_api_keys(f.key_file, f.server.api_keys); !r) return report(r.error());
     f.server.timeout = std::chrono::seconds(f.timeout);
     f.server.time_limit = std::chrono::seconds(f.time_limit);
     f.server.stall = std::chrono::seconds(f.stall);

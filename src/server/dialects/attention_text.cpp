@@ -89,20 +89,24 @@ Json hidden_state_json(const std::vector<float>& values) {
             {"data", base64(values.data(), values.size() * sizeof(float))}};
 }
 
+Json scores_json(const PositionScores& scores, const std::vector<Accumulate>& wanted) {
+    Json out = {{"rows", scores.n_rows()},
+                {"visits", std::vector<int64_t>(scores.visits().begin(), scores.visits().end())}};
+    for (const Accumulate what : wanted) {
+        const auto copy = [](std::span<const double> s) { return std::vector<double>(s.begin(), s.end()); };
+        out[accumulate_name(what)] = what == Accumulate::total         ? copy(scores.total())
+                                     : what == Accumulate::mean        ? scores.mean()
+                                     : what == Accumulate::window_mean ? scores.window_mean()
+                                     : what == Accumulate::last        ? scores.last()
+                                                                       : copy(scores.brightness());
+    }
+    return out;
+}
+
 Json scores_json(const Generation& generation) {
     const std::optional<PositionScores> scores = generation.scores();
     if (!scores) return {};
-    Json out = {{"rows", scores->n_rows()},
-                {"visits", std::vector<int64_t>(scores->visits().begin(), scores->visits().end())}};
-    for (const Accumulate what : generation.request.attention->accumulate) {
-        const auto copy = [](std::span<const double> s) { return std::vector<double>(s.begin(), s.end()); };
-        out[accumulate_name(what)] = what == Accumulate::total         ? copy(scores->total())
-                                     : what == Accumulate::mean        ? scores->mean()
-                                     : what == Accumulate::window_mean ? scores->window_mean()
-                                     : what == Accumulate::last        ? scores->last()
-                                                                       : copy(scores->brightness());
-    }
-    return out;
+    return scores_json(*scores, generation.request.attention->accumulate);
 }
 
 Json summary_json(const Generation& generation) {

@@ -65,6 +65,7 @@ std::vector<uint8_t> attention_bytes(const AttentionAnswer& answer, AttentionFor
 std::string event_attention(Generation& generation, const GenerationEvent& event);
 Json hidden_state_json(const std::vector<float>& values);
 Json scores_json(const Generation& generation);
+Json scores_json(const PositionScores& scores, const std::vector<Accumulate>& wanted);
 std::string base64(const void* data, size_t size);
 // What the client may want to know of the whole: tokens, reuse, skipped answers, recording.
 Json summary_json(const Generation& generation);

@@ -1,0 +1,53 @@
+// attnscope attach --serve: a server of ours in front of the program that is attached to.
+#pragma once
+
+#include "attach/parent/listener.h"
+#include "server/front/front.h"
+#include "server/front/live_sequences.h"
+
+#include <attnscope/error.h>
+
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace attnscope::cli {
+
+struct FrontFlags {
+    std::string serve, to; // HOST:PORT; empty: not given
+    std::string key_file;
+    size_t keys_mb = 2048, stream_mb = 128, body_mb = 64;
+    int32_t threads = 1;
+    server::ServerOptions server;
+};
+void add_front_flags(CLI::App& verb, FrontFlags& flags);
+
+// What programs tell, to who answers for them.
+class AttachFront final : public attach::FrameListener {
+public:
+    // Listens when it returns. `argv`: of the program, which may tell its port.
+    static Result<std::unique_ptr<AttachFront>> start(FrontFlags& flags, const std::vector<std::string>& argv);
+    int port() const { return front_->port(); }
+    const server::UpstreamAddress& to() const { return to_; }
+    void stop() { front_->stop(); }
+
+    void stream_begins(uint64_t program, const attach::StreamBegin& stream, const Piece& piece) override;
+    void sequence_begins(uint64_t program, const attach::SequenceBegin& sequence) override;
+    void frame(uint64_t program, const attach::FrameMessage& frame) override;
+    void stream_ends(uint64_t program, uint32_t stream) override;
+    void program_ends(uint64_t program) override { live_.program_ends(program); }
+    void all_taken() override { live_.all_taken(); }
+
+private:
+    explicit AttachFront(const server::LiveSequences::Options& options) : live_(options) {}
+    server::LiveSequences live_;
+    server::UpstreamAddress to_;
+    std::unique_ptr<server::Front> front_;
+};
+
+// Where the program listens: `to`, else what its arguments say, else what is known of a program of its name.
+Result<server::UpstreamAddress> address_of_program(const std::string& to, const std::vector<std::string>& argv);
+
+} // namespace attnscope::cli

@@ -1,0 +1,59 @@
+#include "server/front/front.h"
+
+#include "server/front/front_service.h"
+#include "server/http/http_host.h"
+#include "server/http/paths.h"
+
+#include <utility>
+
+namespace attnscope::server {
+
+namespace {
+
+class FrontImpl : public Front {
+public:
+    FrontImpl(const FrontOptions& options, LiveSequences& live)
+        : options_(options), service_{options_, live, nullptr, {}, false}, host_(options_.server) {}
+    ~FrontImpl() override { stop(); }
+
+    Result<void> listen() {
+        const auto prepare = [](httplib::Request& request) {
+            request.path = canonical_path(request.path);
+            keep_body_as_it_is(request);
+        };
+        if (Result<void> bound = host_.bind(prepare); !bound) return bound;
+        service_.access = &host_.access();
+        httplib::Server& http = host_.http();
+        add_llama_front(http, service_);
+        add_halo_weave_front(http, service_);
+        const auto others = [this](const httplib::Request& q, httplib::Response& a) { pass_on(service_, q, a); };
+        http.Get(".*", others);
+        http.Post(".*", others);
+        http.Put(".*", others);
+        http.Patch(".*", others);
+        http.Delete(".*", others);
+        host_.start();
+        return {};
+    }
+
+    int port() const override { return host_.port(); }
+    void stop() override {
+        service_.closing = true;
+        host_.stop();
+    }
+
+private:
+    const FrontOptions options_;
+    FrontService service_;
+    HttpHost host_;
+};
+
+} // namespace
+
+Result<std::unique_ptr<Front>> Front::start(const FrontOptions& options, LiveSequences& live) {
+    auto front = std::make_unique<FrontImpl>(options, live);
+    if (Result<void> r = front->listen(); !r) return r.error();
+    return std::unique_ptr<Front>(std::move(front));
+}
+
+} // namespace attnscope::server

@@ -1,0 +1,32 @@
+// A server in front of a program that generates: everything goes on to the program and comes back as it is, and requests that ask
+// for attention get it from what the program is seen to decode. docs/attach/serve.md says what a person types.
+#pragma once
+
+#include "server/front/live_sequences.h"
+#include "server/front/upstream.h"
+#include "server/http/server.h"
+
+#include <attnscope/error.h>
+
+#include <chrono>
+#include <memory>
+
+namespace attnscope::server {
+
+struct FrontOptions {
+    ServerOptions server;                     // of ours; what is about generating there has no effect
+    UpstreamAddress to;                       // the program
+    std::chrono::milliseconds patience{5000}; // for a token that the program has told to be captured
+};
+
+class Front {
+public:
+    // Listens when it returns; the program need not run yet. `live` outlives the front.
+    static Result<std::unique_ptr<Front>> start(const FrontOptions& options, LiveSequences& live);
+    virtual ~Front() = default; // stops
+    virtual int port() const = 0;
+    // Ends every connection. From any thread.
+    virtual void stop() = 0;
+};
+
+} // namespace attnscope::server

@@ -1,0 +1,49 @@
+// What the routes of a front share.
+#pragma once
+
+#include "server/front/front.h"
+#include "server/front/slot_pool.h"
+
+#include <httplib.h>
+
+#include <atomic>
+#include <string>
+
+namespace attnscope::server {
+
+class Access;
+
+struct FrontService {
+    const FrontOptions& options;
+    LiveSequences& live;
+    const Access* access = nullptr;
+    SlotPool slots;
+    std::atomic<bool> closing{false};
+};
+
+// Whether nobody is left to read the answer to `request`.
+inline GoneAway gone_away(const httplib::Request& request, const FrontService& service) {
+    return [closed = request.is_connection_closed, &service] { return service.closing || (closed && closed()); };
+}
+
+// ---- passing on (pass_on.cpp) ----
+// httplib reads forms and decodes bodies by these headers, so they are renamed before it looks.
+void keep_body_as_it_is(httplib::Request& request);
+// The request as the program gets it.
+httplib::Request request_to_program(const httplib::Request& request);
+// Headers that the program's own routes want (keys), for questions of ours.
+httplib::Headers headers_for_questions(const httplib::Request& request);
+// The program's answer as it comes.
+void pass_on(FrontService& service, const httplib::Request& request, httplib::Response& response);
+// The same of an answer that has begun.
+void pass_answer_on(FrontService& service, const httplib::Request& request, httplib::Response& response,
+                    std::shared_ptr<Upstream> upstream, const Upstream::Head& head);
+// Status and headers alone. Nothing of its framing: bodies are framed anew.
+void pass_head_on(httplib::Response& response, const Upstream::Head& head);
+void refuse_unreached(httplib::Response& response, const httplib::Request& request, const Error& error);
+
+// ---- families of routes ----
+void add_llama_front(httplib::Server& http, FrontService& service);
+void add_halo_weave_front(httplib::Server& http, FrontService& service);
+
+} // namespace attnscope::server

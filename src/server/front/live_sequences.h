@@ -1,0 +1,102 @@
+// What attached programs decode, kept while it may be asked about: the keys and tokens of every line of text.
+#pragma once
+
+#include "base/mutex.h"
+
+#include <attnscope/attention_view.h>
+#include <attnscope/error.h>
+#include <attnscope/types.h>
+
+#include <chrono>
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace attnscope::server {
+
+class Watch;
+
+// A context of a program that computes attention.
+struct ContextId {
+    uint64_t program = 0;
+    uint32_t stream = 0;
+    auto operator<=>(const ContextId&) const = default;
+};
+struct LineId {
+    ContextId context;
+    int64_t line = -1;
+    auto operator<=>(const LineId&) const = default;
+};
+
+class LiveSequences {
+public:
+    using Piece = std::function<std::string(int32_t token)>;
+    struct Options {
+        // Of the keys of all lines. Above it those that rested longest are forgotten, and what goes on from them has no rows.
+        size_t key_bytes = size_t(2) << 30;
+    };
+    LiveSequences() : LiveSequences(Options{}) {}
+    explicit LiveSequences(Options options) : options_(options) {}
+
+    // ---- what programs tell, on one thread; every call returns soon ----
+    void context_begins(ContextId context, const Geometry& geometry, Piece piece);
+    void line_begins(LineId line, int64_t parent, int64_t n_shared);
+    // `slot`: the stream of the cache that holds it; -1: the cache has one for all.
+    void frame(ContextId context, int32_t slot, const Frame& frame);
+    void context_ends(ContextId context);
+    void program_ends(uint64_t program);
+    // Everything that programs had told when this was called was taken.
+    void all_taken();
+
+    // ---- from any thread ----
+    // The shape of the model, of the context that began first; nothing until one has decoded something.
+    std::optional<Geometry> geometry() const;
+    // The text of a token of that context.
+    std::string piece(int32_t token) const;
+    // How many columns of each slot's latest line begin as `tokens` do.
+    std::vector<int64_t> beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const;
+    // Waits until everything was taken that programs had told when this was called. False: not within `patience`.
+    bool wait_for_all(std::chrono::milliseconds patience);
+    // The keys of columns [0, n) of a line. not_found: they are not there any more.
+    Result<std::unique_ptr<KeyStore>> keys(LineId line, int64_t n);
+
+private:
+    friend class Watch; // its state lies under our mutex
+    struct Line {
+        int64_t parent = -1, n_shared = 0;
+        std::vector<int32_t> tokens;     // of its own columns, n_shared and later
+        std::unique_ptr<KeyStore> store; // of all its columns; null: forgotten
+        std::list<LineId>::iterator used;
+        int64_t length() const { return n_shared + static_cast<int64_t>(tokens.size()); }
+    };
+    struct Context {
+        Geometry geometry;
+        Piece piece;
+        std::map<int64_t, Line> lines;
+        std::map<int32_t, int64_t> line_of_slot; // the latest
+    };
+    size_t own_bytes(const Context& context, const Line& line) const REQUIRES(mutex_);
+    void forget(Context& context, Line& line) REQUIRES(mutex_);
+    void limit_keys() REQUIRES(mutex_);
+    void end(std::map<ContextId, Context>::iterator context) REQUIRES(mutex_);
+    // Are the tokens of columns [0, tokens.size()) of a line these?
+    bool begins_with(const LineId& line, const std::vector<int32_t>& tokens) const REQUIRES(mutex_);
+
+    const Options options_;
+    mutable base::Mutex mutex_;
+    base::Condition taken_;
+    std::map<ContextId, Context> contexts_ GUARDED_BY(mutex_);
+    std::list<LineId> by_use_ GUARDED_BY(mutex_); // those with keys, the one that rested longest first
+    size_t key_bytes_ GUARDED_BY(mutex_) = 0;
+    std::set<Watch*> watches_ GUARDED_BY(mutex_);
+    uint64_t n_taken_ GUARDED_BY(mutex_) = 0; // calls of all_taken()
+};
+
+} // namespace attnscope::server

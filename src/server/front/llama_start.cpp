@@ -1,0 +1,37 @@
+#include "server/front/llama_start.h"
+
+#include <utility>
+
+namespace attnscope::server {
+
+namespace {
+constexpr size_t more_frames =
+    8; // times --stream-mb, for an answer that is not streamed: nobody takes any before its end
+} // namespace
+
+Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& program, httplib::Request to_program,
+                                 OrderedJson body, LlamaAsked asked, const GoneAway& gone) {
+    Result<std::vector<bool>> busy = program.slots();
+    if (!busy) return busy.error();
+    LlamaStarted out;
+    Result<std::unique_ptr<SlotPool::Held>> slot =
+        service.slots.hold(static_cast<int32_t>(busy->size()), asked.prompt, *busy, service.live, gone);
+    if (!slot) return slot.error();
+    out.slot = std::move(*slot);
+    RowsOptions options;
+    options.slot = out.slot->slot();
+    options.patience = service.options.patience;
+    options.n_threads = service.options.server.attention_threads;
+    options.frame_bytes = service.options.server.stream_memory * (asked.streams ? 1 : more_frames);
+    out.rows = std::make_unique<RequestRows>(service.live, std::move(asked.wants), std::move(asked.prompt), options);
+    if (Result<void> r = out.rows->begin(); !r) return Error{ErrorKind::engine, r.error().message};
+    body["id_slot"] = out.slot->slot();
+    to_program.body = body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+    out.upstream = std::make_shared<Upstream>(service.options.to, std::move(to_program));
+    Result<Upstream::Head> head = out.upstream->head(gone);
+    if (!head) return head.error();
+    out.head = std::move(*head);
+    return out;
+}
+
+} // namespace attnscope::server

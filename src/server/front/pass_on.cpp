@@ -1,0 +1,148 @@
+// Requests to the program and its answers back, unchanged but for what belongs to one connection.
+#include "server/front/front_service.h"
+#include "server/http/http_host.h"
+#include "server/http/reply.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr const char* kept_type = "X-Attnscope-Content-Type";
+constexpr const char* kept_encoding = "X-Attnscope-Content-Encoding";
+
+std::string lower(std::string text) {
+    std::transform(text.begin(), text.end(), text.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return text;
+}
+
+// Of one connection, or written anew by whoever sends the body on.
+bool of_connection(const std::string& name) {
+    constexpr std::array<std::string_view, 10> names{
+        "connection", "keep-alive",        "proxy-connection", "proxy-authenticate", "te",
+        "trailer",    "transfer-encoding", "upgrade",          "content-length",     "expect"};
+    return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// The browser's question whether a page may call was answered by us: the program need not be asked again.
+bool of_access(const std::string& name) {
+    return name == "host" || name == "origin" || name.rfind("access-control-", 0) == 0;
+}
+
+std::optional<uint64_t> content_length(const httplib::Headers& headers) {
+    const auto found = headers.find("Content-Length");
+    if (found == headers.end()) return std::nullopt;
+    uint64_t length = 0;
+    const char* const end = found->second.data() + found->second.size();
+    const auto [at, error] = std::from_chars(found->second.data(), end, length);
+    return error == std::errc() && at == end ? std::optional(length) : std::nullopt;
+}
+
+void rename(httplib::Headers& headers, const char* from, const char* to) {
+    headers.erase(to);
+    const auto found = headers.find(from);
+    if (found == headers.end()) return;
+    std::string value = found->second;
+    headers.erase(from);
+    headers.emplace(to, std::move(value));
+}
+
+} // namespace
+
+void keep_body_as_it_is(httplib::Request& request) {
+    rename(request.headers, "Content-Type", kept_type);
+    rename(request.headers, "Content-Encoding", kept_encoding);
+    request.ranges.clear(); // the program's to answer
+}
+
+httplib::Request request_to_program(const httplib::Request& request) {
+    httplib::Request out;
+    out.method = request.method;
+    out.path = request.target;
+    for (const auto& [name, value] : request.headers) {
+        const std::string known = lower(name);
+        if (of_connection(known) || of_access(known)) continue;
+        out.headers.emplace(known == lower(kept_type)       ? "Content-Type"
+                            : known == lower(kept_encoding) ? "Content-Encoding"
+                                                            : name,
+                            value);
+    }
+    out.body = request.body;
+    return out;
+}
+
+httplib::Headers headers_for_questions(const httplib::Request& request) {
+    httplib::Headers out;
+    for (const char* name : {"Authorization", "X-Api-Key"}) {
+        if (request.has_header(name)) out.emplace(name, request.get_header_value(name));
+    }
+    return out;
+}
+
+void pass_head_on(httplib::Response& response, const Upstream::Head& head) {
+    response.status = head.status;
+    response.user_data.set(passed_on, true);
+    for (const auto& [name, value] : head.headers) {
+        const std::string known = lower(name);
+        if (!of_connection(known) && !of_access(known)) response.headers.emplace(name, value);
+    }
+}
+
+void refuse_unreached(httplib::Response& response, const httplib::Request& request, const Error& error) {
+    const bool not_yet = error.kind == ErrorKind::not_found;
+    if (not_yet) response.set_header("Retry-After", "1");
+    refuse(response, dialect_of(request.path), not_yet ? 503 : 502, error.message);
+}
+
+void pass_answer_on(FrontService& service, const httplib::Request& request, httplib::Response& response,
+                    std::shared_ptr<Upstream> upstream, const Upstream::Head& head) {
+    pass_head_on(response, head);
+    const std::optional<uint64_t> length = content_length(head.headers);
+    if (request.method == "HEAD") {
+        if (length) response.set_header("Content-Length", std::to_string(*length));
+        return;
+    }
+    if (head.status == 204 || head.status == 304 || (length && *length == 0)) return;
+    const auto send = [upstream, gone = gone_away(request, service)](httplib::DataSink& sink, bool whole) {
+        Result<std::string> some = upstream->read(gone);
+        if (!some) return false;
+        if (some->empty()) {
+            if (!whole) sink.done();
+            return !whole;
+        }
+        return sink.write(some->data(), some->size());
+    };
+    // The provider's own type would stand beside the program's.
+    const std::string type = response.get_header_value("Content-Type");
+    response.headers.erase("Content-Type");
+    if (length) {
+        response.set_content_provider(*length, type,
+                                      [send](size_t, size_t, httplib::DataSink& sink) { return send(sink, true); });
+    } else if (request.version == "HTTP/1.0") {
+        response.set_header("Connection", "close");
+        response.set_content_provider(type, [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
+    } else {
+        response.set_chunked_content_provider(type,
+                                              [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
+    }
+    if (type.empty()) response.headers.erase("Content-Type");
+}
+
+void pass_on(FrontService& service, const httplib::Request& request, httplib::Response& response) {
+    if (request.has_header("Upgrade")) {
+        return refuse(response, dialect_of(request.path), 501, "WebSockets are not passed on to the program");
+    }
+    const auto upstream = std::make_shared<Upstream>(service.options.to, request_to_program(request));
+    Result<Upstream::Head> head = upstream->head(gone_away(request, service));
+    if (!head) return refuse_unreached(response, request, head.error());
+    pass_answer_on(service, request, response, upstream, *head);
+}
+
+} // namespace attnscope::server

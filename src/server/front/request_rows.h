@@ -1,0 +1,73 @@
+// What one request asks of the attention of the tokens that the program generates for it, as JSON.
+#pragma once
+
+#include "server/dialects/attention_wants.h"
+#include "server/front/watch.h"
+
+#include <attnscope/attention_view.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace attnscope::server {
+
+struct RowsOptions {
+    int32_t slot = -1;
+    size_t frame_bytes = size_t(128) << 20; // Watch
+    int32_t n_threads = 1;
+    std::chrono::milliseconds patience{5000};
+};
+
+// Belongs to one thread at a time.
+class RequestRows {
+public:
+    RequestRows(LiveSequences& live, AttentionWants wants, std::vector<int32_t> prompt, const RowsOptions& options);
+
+    // Before the request is sent.
+    Result<void> begin() { return watch_.begin(); }
+    // Of the next generated token, which the program has told: JSON of its attention, "null" where it is not its turn, {"error"}
+    // where there is none; after an error there is none for the rest. `token`: the generated one, where it is known.
+    std::string next(std::optional<int32_t> token);
+    // The token whose query the last row is of: the one generated before it. Nothing where there was no row.
+    std::optional<int32_t> query_token() const { return query_token_; }
+    // Rows that next() would give at once.
+    int64_t n_waiting() { return watch_.arrived() - n_told_; }
+    int64_t n_told() const { return n_told_; }
+    bool failed() const { return !failure_.empty(); }
+    // Of the prompt's tokens, where they are asked for; known once next() was called.
+    struct PromptRow {
+        int32_t token = -1;
+        std::string attention;
+    };
+    std::vector<PromptRow> take_prompt_rows() { return std::exchange(prompt_rows_, {}); }
+    int64_t n_reused() const { return n_reused_; }
+    const AttentionWants& wants() const { return wants_; }
+    // JSON of what was accumulated; empty where nothing was asked for.
+    std::string scores() const;
+
+private:
+    Result<void> find();
+    std::string told(const Frame& frame);
+
+    LiveSequences& live_;
+    const AttentionWants wants_;
+    const RowsOptions options_;
+    const std::vector<int32_t> prompt_;
+    Watch watch_;
+    std::unique_ptr<KeyStore> keys_;
+    std::unique_ptr<AttentionView> view_; // null: not found yet
+    std::string failure_;                 // JSON; empty: none
+    std::vector<PromptRow> prompt_rows_;
+    std::optional<int32_t> last_, query_token_; // token told, where it is known
+    int64_t n_told_ = 0, n_reused_ = 0;
+};
+
+// Where several places of a JSON object are known only as text: `object` with more members before its closing brace. What is no
+// object comes back as it is.
+std::string with_members(const std::string& object, const std::string& members);
+
+} // namespace attnscope::server

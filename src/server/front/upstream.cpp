@@ -1,0 +1,133 @@
+#include "server/front/upstream.h"
+
+#include <utility>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr size_t most_waiting = size_t(1)
+                                << 20; // of an answer that nobody reads: then the program waits, as it would without us
+constexpr std::chrono::milliseconds patience{100};
+constexpr size_t most_asked = size_t(64) << 20;
+
+std::unique_ptr<httplib::Client> make_client(const UpstreamAddress& to) {
+    auto client = std::make_unique<httplib::Client>(to.host, to.port);
+    client->set_connection_timeout(std::chrono::seconds(5));
+    client->set_read_timeout(std::chrono::hours(24 * 7)); // a prompt may take long; who leaves ends it
+    client->set_write_timeout(std::chrono::seconds(60));
+    client->set_tcp_nodelay(true);
+    client->set_decompress(false);
+    client->set_path_encode(false);
+    client->set_keep_alive(false);
+    client->set_follow_location(false);
+    return client;
+}
+
+} // namespace
+
+Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
+    : client_(make_client(to)), request_(std::move(request)) {
+    request_.response_handler = [this](const httplib::Response& response) {
+        const base::Lock lock(mutex_);
+        head_ = {response.status, response.headers};
+        has_head_ = true;
+        changed_.notify_all();
+        return !stopped_;
+    };
+    request_.content_receiver = [this](const char* data, size_t size, size_t, size_t) {
+        base::Lock lock(mutex_);
+        while (!stopped_ && body_.size() >= most_waiting) changed_.wait(lock);
+        body_.append(data, size);
+        changed_.notify_all();
+        return !stopped_;
+    };
+    thread_ = std::thread([this] { run(); });
+}
+
+void Upstream::run() {
+    httplib::Result result;
+    try {
+        result = client_->send(request_);
+    } catch (const std::exception&) { // of want of memory
+    }
+    const base::Lock lock(mutex_);
+    if (result && !has_head_) { // HEAD, and answers without a body
+        head_ = {result->status, result->headers};
+        has_head_ = true;
+    }
+    error_ = result.error();
+    done_ = true;
+    changed_.notify_all();
+}
+
+Upstream::~Upstream() {
+    {
+        const base::Lock lock(mutex_);
+        stopped_ = true;
+    }
+    changed_.notify_all();
+    base::Lock lock(mutex_);
+    while (!done_) { // it may be about to open its socket
+        lock.unlock();
+        client_->stop();
+        lock.lock();
+        if (!done_) changed_.wait_until(lock, std::chrono::steady_clock::now() + patience);
+    }
+    lock.unlock();
+    thread_.join();
+}
+
+Result<Upstream::Head> Upstream::head(const GoneAway& gone) {
+    base::Lock lock(mutex_);
+    while (!has_head_ && !done_) {
+        if (changed_.wait_until(lock, std::chrono::steady_clock::now() + patience) == std::cv_status::timeout && gone())
+            return Error{ErrorKind::io, "nobody wants the answer any more"};
+    }
+    if (has_head_) return head_;
+    const bool nobody = error_ == httplib::Error::Connection || error_ == httplib::Error::ConnectionTimeout;
+    if (nobody) return Error{ErrorKind::not_found, "the program does not listen (yet)"};
+    return Error{ErrorKind::io, "the program gave no answer: " + httplib::to_string(error_)};
+}
+
+Result<std::string> Upstream::read(const GoneAway& gone) {
+    base::Lock lock(mutex_);
+    while (body_.empty() && !done_) {
+        if (changed_.wait_until(lock, std::chrono::steady_clock::now() + patience) == std::cv_status::timeout && gone())
+            return Error{ErrorKind::io, "nobody wants the answer any more"};
+    }
+    if (body_.empty() && error_ != httplib::Error::Success)
+        return Error{ErrorKind::io, "the program's answer broke off: " + httplib::to_string(error_)};
+    changed_.notify_all();
+    return std::exchange(body_, {});
+}
+
+Result<std::string> Upstream::read_all(size_t most, const GoneAway& gone) {
+    std::string all;
+    while (true) {
+        Result<std::string> some = read(gone);
+        if (!some) return some.error();
+        if (some->empty()) return all;
+        if (all.size() + some->size() > most) return Error{ErrorKind::io, "the program's answer is too large"};
+        all += *some;
+    }
+}
+
+Result<std::string> ask(const UpstreamAddress& to, const std::string& method, const std::string& path,
+                        const httplib::Headers& headers, const std::string& body, const GoneAway& gone) {
+    httplib::Request request;
+    request.method = method;
+    request.path = path;
+    request.headers = headers;
+    request.body = body;
+    if (!body.empty()) request.set_header("Content-Type", "application/json");
+    Upstream upstream(to, std::move(request));
+    Result<Upstream::Head> head = upstream.head(gone);
+    if (!head) return head.error();
+    Result<std::string> text = upstream.read_all(most_asked, gone);
+    if (!text) return text.error();
+    if (head->status == 200) return text;
+    return Error{head->status >= 500 ? ErrorKind::engine : ErrorKind::invalid_argument, *text};
+}
+
+} // namespace attnscope::server

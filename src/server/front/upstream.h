@@ -1,0 +1,62 @@
+// One request to the program behind us, and its answer as it comes.
+#pragma once
+
+#include "base/mutex.h"
+
+#include <attnscope/error.h>
+
+#include <httplib.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+namespace attnscope::server {
+
+struct UpstreamAddress {
+    std::string host = "127.0.0.1";
+    int port = 0;
+};
+
+// Whether nobody wants the answer any more; asked ten times a second.
+using GoneAway = std::function<bool()>;
+
+class Upstream {
+public:
+    // Sends at once. `request`: method, path (as it came, with its query), headers, body.
+    Upstream(const UpstreamAddress& to, httplib::Request request);
+    ~Upstream(); // closes the connection, wherever the answer is: the program stops then
+    Upstream(const Upstream&) = delete;
+    Upstream& operator=(const Upstream&) = delete;
+
+    struct Head {
+        int status = 0;
+        httplib::Headers headers;
+    };
+    // not_found: nobody listens there; io: the answer broke off, or nobody wants it any more.
+    Result<Head> head(const GoneAway& gone);
+    // Some of the body; empty: its end. After head().
+    Result<std::string> read(const GoneAway& gone);
+    // All of it, at most so many bytes.
+    Result<std::string> read_all(size_t most, const GoneAway& gone);
+
+private:
+    void run();
+    const std::unique_ptr<httplib::Client> client_;
+    httplib::Request request_;
+    base::Mutex mutex_;
+    base::Condition changed_;
+    bool has_head_ GUARDED_BY(mutex_) = false, done_ GUARDED_BY(mutex_) = false, stopped_ GUARDED_BY(mutex_) = false;
+    Head head_ GUARDED_BY(mutex_);
+    std::string body_ GUARDED_BY(mutex_); // what was not read yet
+    httplib::Error error_ GUARDED_BY(mutex_) = httplib::Error::Success;
+    std::thread thread_;
+};
+
+// A whole exchange of JSON with the program, for what a request needs to know first.
+Result<std::string> ask(const UpstreamAddress& to, const std::string& method, const std::string& path,
+                        const httplib::Headers& headers, const std::string& body, const GoneAway& gone);
+
+} // namespace attnscope::server

@@ -1,0 +1,198 @@
+#include "server/front/watch.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr size_t most_runs = 256; // of other requests, where slots cannot be told apart
+
+size_t weight(const std::shared_ptr<const Frame>& frame) {
+    return frame ? frame->q.size() + frame->k.size() : 0;
+}
+
+} // namespace
+
+Watch::Watch(LiveSequences& live, WatchOptions options)
+    : live_(live), options_(std::move(options)), n_prompt_(static_cast<int64_t>(options_.prompt.size())) {}
+
+Watch::~Watch() {
+    const base::Lock lock(live_.mutex_);
+    live_.watches_.erase(this);
+}
+
+Error Watch::lost(const char* why) const {
+    return {ErrorKind::not_found, std::string("no attention: ") + why};
+}
+
+Result<void> Watch::begin() {
+    if (n_prompt_ == 0) return lost("the prompt has no tokens");
+    if (!live_.wait_for_all(options_.patience)) return lost("what the program decodes is not read");
+    const base::Lock lock(live_.mutex_);
+    live_.watches_.insert(this);
+    return {};
+}
+
+Watch::Kept Watch::keep(const Frame& frame, bool wanted, std::shared_ptr<const Frame>& shared) {
+    Kept kept{frame.token, nullptr};
+    const size_t more = frame.q.size() + frame.k.size();
+    if (!wanted || bytes_ + more > options_.frame_bytes) return kept;
+    if (!shared) shared = std::make_shared<const Frame>(frame);
+    bytes_ += more;
+    kept.frame = shared;
+    return kept;
+}
+
+// Is this frame the candidate's next one? Marks what it tells otherwise.
+bool Watch::go_on(Candidate& c, LineId line, int32_t slot, const Frame& frame) {
+    if (line.context != c.line.context || c.over) return false;
+    bool follows = line.line == c.line.line && frame.index == c.next;
+    if (line.line != c.line.line) {
+        const auto& lines = live_.contexts_.at(line.context).lines;
+        const auto found = lines.find(line.line);
+        const bool branch = found != lines.end() && found->second.parent == c.line.line &&
+                            frame.index == found->second.n_shared && frame.index >= n_prompt_;
+        if (slot >= 0) {
+            follows = branch && frame.index == c.next;
+            if (branch && !follows) c.taken_back = frame.index;
+        } else if (branch &&
+                   frame.index <= c.next) // somebody's tokens were the same up to here: ours, or another request's
+            c.ambiguous = true;
+    }
+    if (!follows && slot >= 0) c.over = true;
+    return follows;
+}
+
+void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared) {
+    auto run = std::find_if(runs_.begin(), runs_.end(), [&](const Run& r) { return r.line == line; });
+    if (run != runs_.end() && run->next != frame.index) {
+        for (const Kept& kept : run->frames) bytes_ -= weight(kept.frame);
+        runs_.erase(run);
+        run = runs_.end();
+    }
+    if (run == runs_.end()) {
+        if (slot >= 0 || runs_.size() >= most_runs) { // a slot has one thing in hand
+            const size_t n = slot >= 0 ? runs_.size() : 1;
+            for (size_t i = 0; i < n; ++i) {
+                for (const Kept& kept : runs_.front().frames) bytes_ -= weight(kept.frame);
+                runs_.pop_front();
+            }
+        }
+        runs_.push_back({line, frame.index, frame.index, {}});
+        run = std::prev(runs_.end());
+    }
+    ++run->next;
+    if (frame.index < n_prompt_ - 1) {
+        if (options_.prompt_rows) run->frames.push_back(keep(frame, true, shared));
+        return;
+    }
+    Run whole = std::move(*run);
+    runs_.erase(run);
+    if (frame.index != n_prompt_ - 1 || !live_.begins_with(line, options_.prompt)) {
+        for (const Kept& kept : whole.frames) bytes_ -= weight(kept.frame);
+        return;
+    }
+    Candidate c;
+    c.line = line;
+    c.n_reused = whole.first;
+    c.first = frame.index;
+    c.next = frame.index + 1;
+    c.prompt = std::move(whole.frames);
+    c.frames.push_back(keep(frame, true, shared));
+    candidates_.push_back(std::move(c));
+    changed_.notify_all();
+}
+
+void Watch::on_frame(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared) {
+    if (options_.slot >= 0 && slot >= 0 && slot != options_.slot) return;
+    if (slot >= 0) told_apart_ = true;
+    for (Candidate& c : candidates_) {
+        if (!go_on(c, line, slot, frame)) continue;
+        c.line = line;
+        ++c.next;
+        c.frames.push_back(keep(frame, true, shared));
+        changed_.notify_all();
+        return;
+    }
+    if (!found_ && frame.index < n_prompt_) add_to_run(line, slot, frame, shared);
+}
+
+void Watch::on_end(ContextId context) {
+    for (const Candidate& c : candidates_) ended_ = ended_ || c.line.context == context;
+    changed_.notify_all();
+}
+
+Result<Watch::Found> Watch::find() {
+    // Its own line is known when all is read; whether it is the only one, too.
+    if (!live_.wait_for_all(options_.patience)) return lost("what the program decodes is not read");
+    base::Lock lock(live_.mutex_);
+    const auto until = std::chrono::steady_clock::now() + options_.patience;
+    while (candidates_.empty()) {
+        if (changed_.wait_until(lock, until) == std::cv_status::timeout && candidates_.empty()) {
+            return lost("the program decoded no text that begins with this prompt, or its attention cannot be captured "
+                        "(pictures, a restored state, a context that was shifted)");
+        }
+    }
+    if (candidates_.size() > 1) {
+        return lost(told_apart_
+                        ? "another request with the same prompt was in the same slot"
+                        : "another request with the same prompt ran, and the program's cache does not tell them "
+                          "apart (--no-kv-unified of llama-server does)");
+    }
+    Candidate& c = candidates_.front();
+    Found found{c.line, c.n_reused, {}};
+    for (const Kept& kept : c.prompt) {
+        bytes_ -= weight(kept.frame);
+        found.prompt.push_back(kept.frame);
+    }
+    c.prompt.clear();
+    runs_.clear();
+    found_ = true;
+    return found;
+}
+
+int64_t Watch::arrived() {
+    const base::Lock lock(live_.mutex_);
+    return found_ ? candidates_.front().next - (n_prompt_ - 1) : 0;
+}
+
+Result<std::shared_ptr<const Frame>> Watch::frame(int64_t n, std::optional<int32_t> before) {
+    // Where nothing else tells tokens that were taken back, or another line, they are there once all is read.
+    if ((!told_apart_ || !before) && n > 0 && !live_.wait_for_all(options_.patience))
+        return lost("what the program decodes is not read");
+    base::Lock lock(live_.mutex_);
+    if (!found_) return lost("its line was not found");
+    const auto until = std::chrono::steady_clock::now() + options_.patience;
+    while (true) {
+        Candidate& c = candidates_.front();
+        if (c.ambiguous)
+            return lost("another request goes on from the same text, and the program's cache does not tell them apart "
+                        "(--no-kv-unified of llama-server does)");
+        while (c.first < n_prompt_ - 1 + n && !c.frames.empty()) {
+            bytes_ -= weight(c.frames.front().frame);
+            c.frames.pop_front();
+            ++c.first;
+        }
+        if (!c.frames.empty()) {
+            if (!before && c.taken_back >= 0 && c.taken_back <= c.first)
+                return lost("the program took tokens back (speculative decoding?)");
+            Kept kept = std::move(c.frames.front());
+            c.frames.pop_front();
+            ++c.first;
+            bytes_ -= weight(kept.frame);
+            if (before && n > 0 && kept.token != *before)
+                return lost("the program decoded another token than it told (speculative decoding?)");
+            if (!kept.frame) return lost("this client reads too slowly (--stream-mb)");
+            return kept.frame;
+        }
+        if (c.over) return lost("the program took tokens back (speculative decoding?)");
+        if (ended_) return lost("the program ended, or freed what it had decoded");
+        if (changed_.wait_until(lock, until) == std::cv_status::timeout)
+            return lost("the token was not captured in time");
+    }
+}
+
+} // namespace attnscope::server

@@ -1,0 +1,123 @@
+#include "server/http/http_host.h"
+
+#include "server/http/connection_threads.h"
+#include "server/http/paths.h"
+#include "server/http/reply.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+namespace attnscope::server {
+
+namespace {
+
+// Never what was asked (a query may hold a key), only where.
+std::string log_line(const httplib::Request& request, const httplib::Response& response) {
+    char now[32];
+    const std::time_t t = std::time(nullptr);
+    std::tm parts{};
+    std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &parts));
+    return fmt::format("{} {} {} {} {} {}", now, request.remote_addr, printable(request.method, 16),
+                       printable(request.path, 200), response.status,
+                       response.get_header_value("Content-Type") == "text/event-stream"
+                           ? "stream"
+                           : std::to_string(response.body.size()) + " bytes");
+}
+
+} // namespace
+
+Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
+    if (Result<void> fits = Access::check(options_); !fits) return fits;
+    // httplib's own choice lets two servers share a port, each with some of the connections
+    http_.set_socket_options([](socket_t socket) { httplib::set_socket_opt(socket, SOL_SOCKET, SO_REUSEADDR, 1); });
+    http_.new_task_queue = [n = options_.max_connections] { return new ConnectionThreads(n); };
+    http_.set_payload_max_length(options_.max_body);
+    http_.set_read_timeout(options_.timeout);
+    http_.set_write_timeout(options_.timeout);
+    http_.set_websocket_ping_interval(20);
+    http_.set_websocket_max_missed_pongs(3);
+    port_ = options_.port > 0 ? (http_.bind_to_port(options_.host, options_.port) ? options_.port : -1)
+                              : http_.bind_to_any_port(options_.host);
+    if (port_ < 0) {
+        return Error{ErrorKind::io,
+                     fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
+                                 options_.host, options_.port)};
+    }
+    access_.emplace(options_, port_);
+    http_.set_pre_routing_handler(
+        [this, prepare = std::move(prepare)](const httplib::Request& request, httplib::Response& response) {
+            // httplib routes by this very object, which is not const where it is made
+            prepare(const_cast<httplib::Request&>(request));
+            return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled
+                                                    : httplib::Server::HandlerResponse::Unhandled;
+        });
+    http_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
+        if (!response.body.empty() || response.user_data.has(passed_on))
+            return httplib::Server::HandlerResponse::Unhandled;
+        const std::string encoding = request.get_header_value("Content-Encoding");
+        const std::string why =
+            response.status == 404   ? "there is no such endpoint; the nearest is " + nearest_route(request.path)
+            : response.status == 413 ? "the body is larger than this server takes"
+            : response.status == 415 && !encoding.empty()
+                ? "Content-Encoding " + encoding.substr(0, 32) + " is not supported; send the body as it is"
+                : "the request cannot be understood";
+        refuse(response, dialect_of(request.path), response.status, why);
+        return httplib::Server::HandlerResponse::Handled;
+    });
+    if (options_.log && options_.log_requests) {
+        http_.set_logger([this](const httplib::Request& request, const httplib::Response& response) {
+            options_.log(log_line(request, response));
+        });
+    }
+    http_.set_exception_handler([](const httplib::Request& request, httplib::Response& response, std::exception_ptr) {
+        refuse(response, dialect_of(request.path), 500, "the request could not be answered for want of memory");
+    });
+    return {};
+}
+
+void HttpHost::start() {
+    thread_ = std::thread([this] {
+        http_.listen_after_bind();
+        ended_.set_value();
+    });
+    http_.wait_until_ready();
+}
+
+void HttpHost::stop() {
+    http_.stop();
+    if (!thread_.joinable()) return;
+    // Whoever reads hears of the end; then nobody is waited for any more.
+    const auto ended = ended_.get_future();
+    for (std::chrono::seconds patience(2); ended.wait_for(patience) != std::future_status::ready;
+         patience = std::chrono::seconds(1)) {
+        shut_connections(port_);
+    }
+    thread_.join();
+}
+
+// httplib waits for its connections, each of which waits for a client that may have sent half a request and now says
+// nothing; it keeps no list of them, but the system does.
+void HttpHost::shut_connections(int port) {
+    std::error_code ec;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", ec)) {
+        const int fd = std::atoi(entry.path().filename().c_str());
+        sockaddr_storage address{};
+        socklen_t size = sizeof address;
+        if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) continue;
+        const in_port_t at = address.ss_family == AF_INET    ? reinterpret_cast<const sockaddr_in&>(address).sin_port
+                             : address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                                             : 0;
+        if (ntohs(at) == port) shutdown(fd, SHUT_RDWR);
+    }
+}
+
+} // namespace attnscope::server
