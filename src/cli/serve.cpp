@@ -1,6 +1,7 @@
 // attnscope serve: live attention over HTTP.
 #include "cli/api_keys.h"
 #include "cli/report.h"
+#include "cli/serve_engine.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 
@@ -30,6 +31,7 @@ struct ServeFlags : SessionFlags {
     std::string key_file;
     int32_t attention_threads = 0;
     bool no_attention = false;
+    EngineServer engine; // its program: empty: we generate
 };
 
 // A thread for each connection makes blocks of some hundred kilobytes for each token: rows, their text, what is sent of it.
@@ -43,9 +45,35 @@ void give_freed_memory_back() {
 #endif
 }
 
+int run_engine(ServeFlags& f) {
+    if (f.no_attention)
+        return report(
+            {ErrorKind::invalid_argument, "--no-attention and --engine-server exclude each other: start it alone"});
+    std::error_code ec;
+    f.engine.record_dir = f.server.record_dir;
+    if (!f.engine.record_dir.empty()) {
+        std::filesystem::create_directories(f.engine.record_dir, ec);
+        if (access(f.engine.record_dir.c_str(), W_OK) != 0)
+            return report({ErrorKind::io, "--record " + f.engine.record_dir + ": the folder cannot be written to"});
+    }
+    FrontFlags front;
+    front.server = f.server;
+    front.server.timeout = std::chrono::seconds(f.timeout);
+    const bool v6 = f.server.host.find(':') != std::string::npos;
+    front.serve = fmt::format("{}{}{}:{}", v6 ? "[" : "", f.server.host, v6 ? "]" : "", f.server.port);
+    front.key_file = f.key_file;
+    front.stream_mb = f.stream_mb;
+    front.threads = std::max(f.attention_threads, 1);
+    return run_engine_server(f.engine, f.session, front);
+}
+
 int run(ServeFlags& f) {
     give_freed_memory_back();
     if (Result<void> r = resolve(f); !r) return report(r.error());
+    if (!f.engine.program.empty()) return run_engine(f);
+    if (!f.engine.extra.empty())
+        return report(
+            {ErrorKind::invalid_argument, "arguments after -- are the engine's server's: --engine-server PATH"});
     if (Result<void> r = read_api_keys(f.key_file, f.server.api_keys); !r) return report(r.error());
     f.server.timeout = std::chrono::seconds(f.timeout);
     f.server.time_limit = std::chrono::seconds(f.time_limit);
@@ -117,6 +145,7 @@ void add_serve(CLI::App& app, Action& action) {
                  "Examples:\n"
                  "  attnscope serve -m model.gguf\n"
                  "  attnscope serve --cors-origin http://localhost:8080  for the Halo Weave page\n"
+                 "  attnscope serve -m model.gguf --engine-server llama-server -- -np 4\n"
                  "  attnscope serve --record recordings/ --api-key SECRET\n"
                  "Exit: 0 it was asked to stop, 2 it could not serve.");
     server::ServerOptions& s = f->server;
@@ -134,6 +163,10 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_option("--alias", s.alias, "Name of the model in answers (default: its own)")->option_text("NAME");
     verb->add_flag("--log", s.log_requests, "Write a line for each request to standard error");
     verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
+    verb->add_option("--engine-server", f->engine.program,
+                     "llama-server that generates, attached, several requests at once; its own options after --")
+        ->option_text("PATH");
+    verb->add_option("arguments", f->engine.extra, "After --: options of --engine-server")->option_text("...");
     verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
     number("--attention-threads", f->attention_threads, 0, 256,
            "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most "

@@ -25,8 +25,8 @@ public:
             nlohmann::json headers;
             for (const auto& [name, value] : q.headers) headers[name] = value;
             a.set_content(
-                nlohmann::json{{"method", q.method}, {"target", q.target}, {"body", q.body}, {"headers", headers}}
-                    .dump(),
+                nlohmann::json{{"method", q.method}, {"target", q.target}, {"body", q.body}, {"headers", headers}}.dump(
+                    -1, ' ', false, nlohmann::json::error_handler_t::replace),
                 "application/json");
         };
         http_.Get("/stream", [this](const httplib::Request&, httplib::Response& a) {

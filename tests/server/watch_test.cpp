@@ -73,7 +73,7 @@ TEST(Watch, FindsTheLineOfItsOwnSlotAmongEqualPrompts) {
     for (int64_t line = 0; line < 4; ++line) told.begin(line);
     for (int32_t slot = 0; slot < 4; ++slot) told.decode(slot, slot, {5, 6, 7});
     for (int32_t slot = 3; slot >= 0; --slot) told.decode(slot, slot, {8, 9});
-    const auto found = watch.find();
+    const auto found = watch.find({});
     ASSERT_TRUE(found) << found.error().message;
     EXPECT_EQ(found->line.line, 2);
     EXPECT_EQ(found->n_reused, 0);
@@ -92,11 +92,11 @@ TEST(Watch, WhatWasDecodedBeforeIsNotItsOwn) {
     told.decode(0, 0, {5, 6, 7, 8});
     Watch watch(told.live, asked(0, {5, 6, 7}));
     ASSERT_TRUE(watch.begin());
-    EXPECT_FALSE(watch.find());
+    EXPECT_FALSE(watch.find({}));
     // The last token of the prompt again, as a server does that has all of it already.
     told.begin(1, 0, 2);
     told.decode(0, 1, {7, 9});
-    const auto found = watch.find();
+    const auto found = watch.find({});
     ASSERT_TRUE(found) << found.error().message;
     EXPECT_EQ(found->line.line, 1);
     EXPECT_EQ(found->n_reused, 2);
@@ -114,10 +114,37 @@ TEST(Watch, TwoThatFitAreAnError) {
         told.begin(1);
         told.decode(slot, 0, {5, 6, 7, 8});
         told.decode(slot, 1, {5, 6, 7, 8});
-        const auto found = watch.find();
+        const auto found = watch.find({});
         ASSERT_FALSE(found);
         EXPECT_NE(found.error().message.find("another request with the same prompt"), std::string::npos);
     }
+}
+
+TEST(Watch, OfTwoThatFitTheOneIsTakenThatTheProgramsAnswerDoesNotContradict) {
+    for (const Watch::Told& said : {Watch::Told{{9}, -1}, Watch::Told{{}, 3}, Watch::Told{{9, 4}, 3}}) {
+        Told told;
+        Watch watch(told.live, asked(0, {5, 6, 7}));
+        ASSERT_TRUE(watch.begin());
+        told.begin(0);
+        told.begin(1);
+        told.decode(0, 0, {5, 6, 7, 8});
+        told.decode(0, 1, {5, 6, 7, 9, 4});
+        const auto found = watch.find(said);
+        ASSERT_TRUE(found) << found.error().message;
+        EXPECT_EQ(found->line.line, 1);
+        const auto frame = watch.frame(0, std::nullopt);
+        ASSERT_TRUE(frame);
+        EXPECT_EQ((*frame)->sequence, 1);
+    }
+    // What contradicts both is nobody's.
+    Told told;
+    Watch watch(told.live, asked(0, {5, 6, 7}));
+    ASSERT_TRUE(watch.begin());
+    told.begin(0);
+    told.begin(1);
+    told.decode(0, 0, {5, 6, 7, 8});
+    told.decode(0, 1, {5, 6, 7, 9});
+    EXPECT_FALSE(watch.find({{1}, -1}));
 }
 
 TEST(Watch, WhatFitsAfterwardsIsAnotherRequests) {
@@ -126,7 +153,7 @@ TEST(Watch, WhatFitsAfterwardsIsAnotherRequests) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(0, 0, {5, 6, 7, 8});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     told.begin(1, 0, 2);
     told.decode(0, 1, {7, 8, 9});
     for (int64_t n = 0; n < 2; ++n) {
@@ -147,7 +174,7 @@ TEST(Watch, GoesOnInALineThatBranchesOff) {
     told.decode(1, 0, {7}); // another slot holds the same cells and goes on first
     told.begin(1, 0, 2);
     told.decode(0, 1, {7, 8});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     const std::vector<int64_t> lines{0, 1, 1};
     for (int64_t n = 0; n < 3; ++n) {
         const auto frame = watch.frame(n, n == 0 ? std::nullopt : std::optional<int32_t>(6 + static_cast<int32_t>(n)));
@@ -162,7 +189,7 @@ TEST(Watch, WhereSlotsAreNotToldApartABranchIsAmbiguous) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(-1, 0, {5, 6});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     ASSERT_TRUE(watch.frame(0, std::nullopt));
     told.decode(-1, 0, {7});
     told.begin(1, 0, 2);
@@ -177,7 +204,7 @@ TEST(Watch, TokensThatWereTakenBackHaveNoRows) {
         ASSERT_TRUE(watch.begin());
         told.begin(0);
         told.decode(0, 0, {5, 6, 7, 8}); // 8 was a guess
-        ASSERT_TRUE(watch.find());
+        ASSERT_TRUE(watch.find({}));
         ASSERT_TRUE(watch.frame(0, std::nullopt));
         told.begin(1, 0, 3);
         told.decode(0, 1, {9});
@@ -193,7 +220,7 @@ TEST(Watch, AnotherTokenThanWasToldIsAnError) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(0, 0, {5, 6, 7});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     ASSERT_TRUE(watch.frame(0, std::nullopt));
     EXPECT_FALSE(watch.frame(1, 8));
 }
@@ -206,7 +233,7 @@ TEST(Watch, OfFramesThatNobodyTakesOnlySoManyAreKept) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(0, 0, {5, 6, 7});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     const auto frame = watch.frame(0, std::nullopt);
     ASSERT_FALSE(frame);
     EXPECT_NE(frame.error().message.find("--stream-mb"), std::string::npos);
@@ -220,7 +247,7 @@ TEST(Watch, AProgramThatEndsIsToldAtOnce) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(0, 0, {5, 6});
-    ASSERT_TRUE(watch.find());
+    ASSERT_TRUE(watch.find({}));
     ASSERT_TRUE(watch.frame(0, std::nullopt));
     told.live.program_ends(context.program);
     const auto frame = watch.frame(1, 7);

@@ -264,6 +264,8 @@ void tokenize(FrontService& service, const httplib::Request& request, httplib::R
     const bool pieces = f.flag("with_pieces", true);
     if (Result<void> r = f.status(); !r) return refuse(response, kobold, r.error());
     name_ignored(response, unread_fields(*body, f.known()));
+    if (kobold_of(service, request).is_there())
+        return tokenize_by_kobold(service, request, response, text, add_special, pieces);
     const Json asked = {
         {"content", text}, {"add_special", add_special}, {"parse_special", true}, {"with_pieces", true}};
     Result<Json> answer = program_of(service, request).post("/tokenize", json_text(asked));

@@ -48,7 +48,7 @@ public:
     // No event comes any more.
     std::string end() {
         std::string out;
-        if (!text_.empty()) out += tokens();
+        if (!text_.empty() && service_.live.wait_for_all(service_.options.patience)) out += tokens();
         const std::string rest = text_.substr(std::min(told_.size(), text_.size()));
         if (pending_ && !rest.empty()) {
             const Result<std::vector<int32_t>> ids = program_.tokens(rest, false);

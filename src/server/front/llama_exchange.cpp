@@ -124,6 +124,11 @@ std::string LlamaExchange::whole(const std::string& text) {
     if (n < 0) return text;
     const OrderedJson* told = member(body, "tokens");
     const bool known = told && told->is_array() && static_cast<int64_t>(told->size()) == n;
+    std::vector<int32_t> tokens;
+    for (const OrderedJson& token : known ? *told : OrderedJson::array()) {
+        if (token.is_number_integer()) tokens.push_back(token.get<int32_t>());
+    }
+    rows->expect(n, std::move(tokens));
     std::string list = "[", prompt = "[";
     int64_t n_omitted = 0;
     size_t bytes = 0;

@@ -32,7 +32,7 @@ RequestRows::RequestRows(LiveSequences& live, AttentionWants wants, std::vector<
       watch_(live, watch_options(wants_, prompt_, options)) {}
 
 Result<void> RequestRows::find() {
-    Result<Watch::Found> found = watch_.find();
+    Result<Watch::Found> found = watch_.find(expected_);
     if (!found) return found.error();
     n_reused_ = found->n_reused;
     Result<std::unique_ptr<KeyStore>> keys = live_.keys(found->line, static_cast<int64_t>(prompt_.size()));
@@ -68,6 +68,7 @@ std::string RequestRows::next(std::optional<int32_t> token) {
     if (!failure_.empty()) return failure_;
     const auto fail = [&](const Error& error) { return failure_ = error_json(error); };
     if (!view_) {
+        if (token && expected_.n < 0) expected_.tokens = {*token};
         if (Result<void> r = find(); !r) return fail(r.error());
     }
     Result<std::shared_ptr<const Frame>> frame = watch_.frame(n, before);

@@ -36,6 +36,8 @@ public:
     std::optional<int32_t> query_token() const { return query_token_; }
     // Rows that next() would give at once.
     int64_t n_waiting() { return watch_.arrived() - n_told_; }
+    // Of an answer that is whole, before next(): how many tokens it has, and which, where that is known.
+    void expect(int64_t n, std::vector<int32_t> tokens) { expected_ = {std::move(tokens), n}; }
     int64_t n_told() const { return n_told_; }
     bool failed() const { return !failure_.empty(); }
     // Of the prompt's tokens, where they are asked for; known once next() was called.
@@ -58,6 +60,7 @@ private:
     const RowsOptions options_;
     const std::vector<int32_t> prompt_;
     Watch watch_;
+    Watch::Told expected_;
     std::unique_ptr<KeyStore> keys_;
     std::unique_ptr<AttentionView> view_; // null: not found yet
     std::string failure_;                 // JSON; empty: none

@@ -125,7 +125,16 @@ void Watch::on_end(ContextId context) {
     changed_.notify_all();
 }
 
-Result<Watch::Found> Watch::find() {
+bool Watch::contradicts(const Candidate& c, const Told& told) {
+    const auto n = static_cast<int64_t>(c.frames.size()); // each chose a token
+    if (told.n >= 0 && n != told.n) return true;
+    for (size_t i = 0; i < told.tokens.size() && i + 1 < c.frames.size(); ++i) {
+        if (c.frames[i + 1].token != told.tokens[i]) return true;
+    }
+    return false;
+}
+
+Result<Watch::Found> Watch::find(const Told& told) {
     // Its own line is known when all is read; whether it is the only one, too.
     if (!live_.wait_for_all(options_.patience)) return lost("what the program decodes is not read");
     base::Lock lock(live_.mutex_);
@@ -136,7 +145,8 @@ Result<Watch::Found> Watch::find() {
                         "(pictures, a restored state, a context that was shifted)");
         }
     }
-    if (candidates_.size() > 1) {
+    if (candidates_.size() > 1) std::erase_if(candidates_, [&](const Candidate& c) { return contradicts(c, told); });
+    if (candidates_.size() != 1) {
         return lost(told_apart_
                         ? "another request with the same prompt was in the same slot"
                         : "another request with the same prompt ran, and the program's cache does not tell them "

@@ -41,8 +41,13 @@ public:
         // Of the columns after them, but for the last one of the prompt; where they are wanted. Null: there was no room.
         std::vector<std::shared_ptr<const Frame>> prompt;
     };
+    // What the program has said of its answer until now. Of several lines that fit otherwise those do not that contradict it.
+    struct Told {
+        std::vector<int32_t> tokens; // the first of those generated, as far as they are known
+        int64_t n = -1;              // all of them, where the answer is whole
+    };
     // Once the program has said that it generated something.
-    Result<Found> find();
+    Result<Found> find(const Told& told);
     // How many frames from the prompt's last one on have come; 0 before find().
     int64_t arrived();
     // The frame whose query chose generated token `n`: 0, 1, ... in turn, each after the program has said that it generated it.
@@ -77,6 +82,7 @@ private:
     };
     Kept keep(const Frame& frame, bool wanted, std::shared_ptr<const Frame>& shared);
     bool go_on(Candidate& candidate, LineId line, int32_t slot, const Frame& frame);
+    static bool contradicts(const Candidate& candidate, const Told& told);
     void add_to_run(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared);
     Error lost(const char* why) const;
 
