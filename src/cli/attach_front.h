@@ -9,6 +9,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,7 +39,7 @@ public:
     void frame(uint64_t program, const attach::FrameMessage& frame) override;
     void stream_ends(uint64_t program, uint32_t stream) override;
     void program_ends(uint64_t program) override { live_.program_ends(program); }
-    void all_taken() override { live_.all_taken(); }
+    void all_taken(std::chrono::nanoseconds most) override { live_.all_taken(most); }
 
 private:
     explicit AttachFront(const server::LiveSequences::Options& options) : live_(options) {}

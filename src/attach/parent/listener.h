@@ -3,6 +3,7 @@
 
 #include "attach/wire/messages.h"
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -21,8 +22,8 @@ public:
     virtual void frame(uint64_t program, const FrameMessage& frame) = 0;
     virtual void stream_ends(uint64_t program, uint32_t stream) = 0;
     virtual void program_ends(uint64_t program) = 0;
-    // Everything that any program had told was taken.
-    virtual void all_taken() = 0;
+    // Everything that any program had told was taken. Returns when it is time to look again: after `most` at the latest.
+    virtual void all_taken(std::chrono::nanoseconds most) = 0;
 };
 
 } // namespace attnscope::attach

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -175,8 +176,10 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
         if (inbox.take()) continue;
-        if (options.listener) options.listener->all_taken();
-        rest();
+        if (options.listener)
+            options.listener->all_taken(std::chrono::nanoseconds(poll_ns));
+        else
+            rest();
     }
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();

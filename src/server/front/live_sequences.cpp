@@ -113,12 +113,12 @@ void LiveSequences::program_ends(uint64_t program) {
     }
 }
 
-void LiveSequences::all_taken() {
-    {
-        const base::Lock lock(mutex_);
-        ++n_taken_;
-    }
+void LiveSequences::all_taken(std::chrono::nanoseconds most) {
+    base::Lock lock(mutex_);
+    ++n_taken_;
     taken_.notify_all();
+    const auto until = std::chrono::steady_clock::now() + most;
+    while (n_waiting_ == 0 && wanted_.wait_until(lock, until) != std::cv_status::timeout) {}
 }
 
 std::optional<Geometry> LiveSequences::geometry() const {
@@ -169,10 +169,11 @@ bool LiveSequences::wait_for_all(std::chrono::milliseconds patience) {
     // The first of them may have looked before what matters was told.
     const uint64_t wanted = n_taken_ + 2;
     const auto until = std::chrono::steady_clock::now() + patience;
-    while (n_taken_ < wanted) {
-        if (taken_.wait_until(lock, until) == std::cv_status::timeout && n_taken_ < wanted) return false;
-    }
-    return true;
+    ++n_waiting_;
+    wanted_.notify_all();
+    while (n_taken_ < wanted && taken_.wait_until(lock, until) != std::cv_status::timeout) {}
+    --n_waiting_;
+    return n_taken_ >= wanted;
 }
 
 Result<std::unique_ptr<KeyStore>> LiveSequences::keys(LineId id, int64_t n) {

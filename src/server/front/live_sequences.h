@@ -52,8 +52,9 @@ public:
     void frame(ContextId context, int32_t slot, const Frame& frame);
     void context_ends(ContextId context);
     void program_ends(uint64_t program);
-    // Everything that programs had told when this was called was taken.
-    void all_taken();
+    // Everything that programs had told when this was called was taken. Returns when somebody waits for what they tell, after
+    // `most` at the latest.
+    void all_taken(std::chrono::nanoseconds most);
 
     // ---- from any thread ----
     // The shape of the model, of the context that began first; nothing until one has decoded something.
@@ -91,12 +92,13 @@ private:
 
     const Options options_;
     mutable base::Mutex mutex_;
-    base::Condition taken_;
+    base::Condition taken_, wanted_;
     std::map<ContextId, Context> contexts_ GUARDED_BY(mutex_);
     std::list<LineId> by_use_ GUARDED_BY(mutex_); // those with keys, the one that rested longest first
     size_t key_bytes_ GUARDED_BY(mutex_) = 0;
     std::set<Watch*> watches_ GUARDED_BY(mutex_);
     uint64_t n_taken_ GUARDED_BY(mutex_) = 0; // calls of all_taken()
+    size_t n_waiting_ GUARDED_BY(mutex_) = 0; // for them
 };
 
 } // namespace attnscope::server
