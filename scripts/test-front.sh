@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 built=$(realpath "${1:-build}")
 shift || true
 work="$built/front"
-[ -x "$built/python/venv/bin/python" ] || { echo "the Python package is not built: make python" >&2; exit 2; }
+[ -x "$built/python/venv/bin/python" ] || { echo "the Python package is not built: scripts/test-python.sh build" >&2; exit 2; }
 if [ ! -e "$work/installed" ]; then
     python3 -m venv "$work/server"
     "$work/server/bin/python" -m pip install -q --require-hashes --only-binary=:all: \

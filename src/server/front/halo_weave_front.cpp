@@ -18,6 +18,7 @@ namespace {
 
 constexpr Dialect kobold = Dialect::kobold;
 constexpr size_t most_tokens = size_t(1) << 22;
+constexpr int64_t most_an_event = 1 << 10; // more of them in one event are not believed
 
 std::string event_text(const Json& body, const std::string& attention) {
     std::string text = json_text(body);
@@ -28,12 +29,11 @@ std::string event_text(const Json& body, const std::string& attention) {
 // llama-server's completion, event by event, in Halo Weave's words.
 class HaloWeaveStream {
 public:
-    HaloWeaveStream(std::unique_ptr<RequestRows> rows, std::unique_ptr<SlotPool::Held> slot, std::string id)
-        : rows_(std::move(rows)), slot_(std::move(slot)), id_(std::move(id)) {}
+    HaloWeaveStream(std::unique_ptr<RequestRows> rows, std::string id) : rows_(std::move(rows)), id_(std::move(id)) {}
     EventReader events;
 
     std::string event(const ServerEvent& event) {
-        const Json body = Json::parse(event.data, nullptr, false);
+        const Json body = base::json_depth_is_bounded(event.data) ? Json::parse(event.data, nullptr, false) : Json();
         if (!body.is_object()) return {};
         if (body.contains("error")) {
             const Json& error = body["error"];
@@ -48,7 +48,7 @@ public:
                                      ? body["content"].get<std::string>()
                                      : std::string();
         std::string out;
-        if (n <= static_cast<int64_t>(most_tokens)) out = tokens(n, body, last ? "" : text, last);
+        if (n - rows_->n_told() <= most_an_event) out = tokens(n, body, last ? "" : text, last);
         if (last) out += done(body, text);
         return out;
     }
@@ -100,7 +100,6 @@ private:
     }
 
     const std::unique_ptr<RequestRows> rows_;
-    const std::unique_ptr<SlotPool::Held> slot_;
     const std::string id_;
 };
 
@@ -183,7 +182,7 @@ void stream(FrontService& service, const httplib::Request& request, httplib::Res
         Result<std::string> why = started->upstream->read_all(size_t(1) << 20, gone);
         return refuse(response, kobold, started->head.status == 503 ? 503 : 400, why ? *why : why.error().message);
     }
-    const auto told = std::make_shared<HaloWeaveStream>(std::move(started->rows), std::move(started->slot), id);
+    const auto told = std::make_shared<HaloWeaveStream>(std::move(started->rows), id);
     const auto send = [upstream = started->upstream, told, gone](size_t, httplib::DataSink& sink) {
         Result<std::string> some = upstream->read(gone);
         if (!some || !told->events.add(*some)) return false;

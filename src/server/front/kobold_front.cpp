@@ -30,14 +30,12 @@ std::string event_text(const Json& body, const std::string& attention) {
 // The program's pieces of text, as tokens with rows. A token is known when the next one's frame is there; the last one by its text.
 class KoboldStream {
 public:
-    KoboldStream(FrontService& service, KoboldProgram program, std::unique_ptr<RequestRows> rows,
-                 std::unique_ptr<SlotPool::Held> slot, std::string id)
-        : service_(service), program_(std::move(program)), rows_(std::move(rows)), slot_(std::move(slot)),
-          id_(std::move(id)) {}
+    KoboldStream(FrontService& service, KoboldProgram program, std::unique_ptr<RequestRows> rows, std::string id)
+        : service_(service), program_(std::move(program)), rows_(std::move(rows)), id_(std::move(id)) {}
     EventReader events;
 
     std::string event(const ServerEvent& event) {
-        const Json body = Json::parse(event.data, nullptr, false);
+        const Json body = base::json_depth_is_bounded(event.data) ? Json::parse(event.data, nullptr, false) : Json();
         if (!body.is_object() || !body.contains("token") || !body["token"].is_string()) return {};
         text_ += body["token"].get_ref<const std::string&>();
         if (text_.size() > most_text) text_.resize(most_text);
@@ -94,7 +92,6 @@ private:
     FrontService& service_;
     const KoboldProgram program_;
     const std::unique_ptr<RequestRows> rows_;
-    const std::unique_ptr<SlotPool::Held> slot_;
     const std::string id_;
     std::string text_, told_; // what the program said, and what of it was told as tokens
     std::string reason_;
@@ -152,10 +149,11 @@ void stream_from_kobold(FrontService& service, const httplib::Request& request, 
     httplib::Request sent = request_to_program(request);
     sent.body = to_program.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
     auto upstream = std::make_shared<Upstream>(service.options.to, std::move(sent));
+    upstream->hold(std::shared_ptr<SlotPool::Held>(std::move(*slot)));
     Result<Upstream::Head> head = upstream->head(gone);
     if (!head) return refuse_unreached(response, request, head.error());
     if (head->status != 200) return pass_answer_on(service, request, response, upstream, *head);
-    const auto told = std::make_shared<KoboldStream>(service, program, std::move(rows), std::move(*slot), id);
+    const auto told = std::make_shared<KoboldStream>(service, program, std::move(rows), id);
     const auto send = [upstream, told, gone](size_t, httplib::DataSink& sink) {
         Result<std::string> some = upstream->read(gone);
         if (!some || !told->events.add(*some)) return false;

@@ -10,7 +10,7 @@ namespace {
 
 Result<Json> parsed(Result<std::string> text) {
     if (!text) return text.error();
-    Json body = Json::parse(*text, nullptr, false);
+    Json body = base::json_depth_is_bounded(*text) ? Json::parse(*text, nullptr, false) : Json();
     if (!body.is_object()) return Error{ErrorKind::engine, "the program answered what is no JSON object"};
     return body;
 }

@@ -12,7 +12,13 @@ namespace attnscope::server {
 
 namespace {
 
-constexpr int64_t most_tokens = 1 << 24; // that a program may say it generated
+constexpr int64_t most_tokens = 1 << 20;   // that a program may say it generated
+constexpr int64_t most_an_event = 1 << 10; // more of them in one event are not believed
+
+// Null: it is none, or nested as nothing is that we know.
+OrderedJson parsed(const std::string& text) {
+    return base::json_depth_is_bounded(text) ? OrderedJson::parse(text, nullptr, false) : OrderedJson();
+}
 
 std::string text_of(const OrderedJson& value) {
     return value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
@@ -90,9 +96,10 @@ std::string LlamaExchange::prompt_events(const OrderedJson& like) {
 }
 
 std::string LlamaExchange::event(const ServerEvent& event) {
-    OrderedJson body = OrderedJson::parse(event.data, nullptr, false);
+    OrderedJson body = parsed(event.data);
     if (!body.is_object() || body.contains("error")) return event.text;
-    const int64_t n = n_told(body);
+    const int64_t told = n_told(body);
+    const int64_t n = told - rows->n_told() > most_an_event ? -1 : told;
     const bool last = is_last(body);
     std::string before, members;
     const std::optional<int32_t> token =
@@ -118,7 +125,7 @@ std::string LlamaExchange::event(const ServerEvent& event) {
 }
 
 std::string LlamaExchange::whole(const std::string& text) {
-    OrderedJson body = OrderedJson::parse(text, nullptr, false);
+    OrderedJson body = parsed(text);
     if (!body.is_object() || body.contains("error")) return text;
     const int64_t n = n_told(body);
     if (n < 0) return text;

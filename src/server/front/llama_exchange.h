@@ -4,7 +4,6 @@
 #include "server/front/event_reader.h"
 #include "server/front/llama_program.h"
 #include "server/front/request_rows.h"
-#include "server/front/slot_pool.h"
 
 #include <cstdint>
 #include <memory>
@@ -20,7 +19,6 @@ struct LlamaExchange {
     LlamaRoute route = LlamaRoute::completion;
     bool tokens_asked = false;  // "return_tokens" by the client itself
     bool timings_asked = false; // "timings_per_token"
-    std::unique_ptr<SlotPool::Held> slot;
     std::unique_ptr<RequestRows> rows;
     EventReader events;
 

@@ -174,7 +174,6 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     const std::shared_ptr<Upstream> upstream = started->upstream;
     const Upstream::Head& head = started->head;
     if (head.status != 200) return pass_answer_on(service, request, response, upstream, head);
-    exchange->slot = std::move(started->slot);
     exchange->rows = std::move(started->rows);
     const auto type = head.headers.find("Content-Type");
     const bool events = type != head.headers.end() && type->second.rfind("text/event-stream", 0) == 0;

@@ -10,9 +10,13 @@ namespace {
 
 constexpr size_t most_slots = 4096;
 
+Json json_of(const std::string& text) {
+    return base::json_depth_is_bounded(text) ? Json::parse(text, nullptr, false) : Json(Json::value_t::discarded);
+}
+
 // The program's words where it has some.
 Error told(const Error& error) {
-    const Json body = Json::parse(error.message, nullptr, false);
+    const Json body = json_of(error.message);
     if (!body.is_object() || !body.contains("error"))
         return {error.kind, "the program refused: " + error.message.substr(0, 512)};
     const Json& why = body["error"];
@@ -27,7 +31,7 @@ Result<Json> parsed(Result<std::string> text) {
         return text.error().kind == ErrorKind::invalid_argument || text.error().kind == ErrorKind::engine
                    ? told(text.error())
                    : text.error();
-    Json body = Json::parse(*text, nullptr, false);
+    Json body = json_of(*text);
     if (body.is_discarded()) return Error{ErrorKind::engine, "the program answered what is no JSON"};
     return body;
 }

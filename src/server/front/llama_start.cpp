@@ -17,17 +17,21 @@ Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& prog
     Result<std::unique_ptr<SlotPool::Held>> slot =
         service.slots.hold(static_cast<int32_t>(busy->size()), asked.prompt, *busy, service.live, gone);
     if (!slot) return slot.error();
-    out.slot = std::move(*slot);
+    const std::shared_ptr<SlotPool::Held> held = std::move(*slot);
     RowsOptions options;
-    options.slot = out.slot->slot();
+    options.slot = held->slot();
     options.patience = service.options.patience;
     options.n_threads = service.options.server.attention_threads;
     options.frame_bytes = service.options.server.stream_memory * (asked.streams ? 1 : more_frames);
     out.rows = std::make_unique<RequestRows>(service.live, std::move(asked.wants), std::move(asked.prompt), options);
     if (Result<void> r = out.rows->begin(); !r) return Error{ErrorKind::engine, r.error().message};
-    body["id_slot"] = out.slot->slot();
+    body["id_slot"] = held->slot();
     to_program.body = body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
     out.upstream = std::make_shared<Upstream>(service.options.to, std::move(to_program));
+    if (asked.streams)
+        out.upstream->hold(held); // a slow reader holds up nobody
+    else
+        out.slot = held;
     Result<Upstream::Head> head = out.upstream->head(gone);
     if (!head) return head.error();
     out.head = std::move(*head);

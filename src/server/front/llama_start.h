@@ -11,7 +11,7 @@
 namespace attnscope::server {
 
 struct LlamaStarted {
-    std::unique_ptr<SlotPool::Held> slot;
+    std::shared_ptr<const void> slot; // of an answer that is not streamed: its line is looked for at its end
     std::unique_ptr<RequestRows> rows;
     std::shared_ptr<Upstream> upstream;
     Upstream::Head head;

@@ -51,7 +51,9 @@ void Upstream::run() {
         result = client_->send(request_);
     } catch (const std::exception&) { // of want of memory
     }
+    std::shared_ptr<const void> held; // let go without the mutex
     const base::Lock lock(mutex_);
+    held.swap(held_);
     if (result && !has_head_) { // HEAD, and answers without a body
         head_ = {result->status, result->headers};
         has_head_ = true;
@@ -59,6 +61,11 @@ void Upstream::run() {
     error_ = result.error();
     done_ = true;
     changed_.notify_all();
+}
+
+void Upstream::hold(std::shared_ptr<const void> what) {
+    const base::Lock lock(mutex_);
+    if (!done_) held_ = std::move(what);
 }
 
 Upstream::~Upstream() {

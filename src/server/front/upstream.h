@@ -31,6 +31,8 @@ public:
     Upstream(const Upstream&) = delete;
     Upstream& operator=(const Upstream&) = delete;
 
+    // Held until the answer is whole here, however slowly it is read.
+    void hold(std::shared_ptr<const void> what);
     struct Head {
         int status = 0;
         httplib::Headers headers;
@@ -50,6 +52,7 @@ private:
     base::Condition changed_;
     bool has_head_ GUARDED_BY(mutex_) = false, done_ GUARDED_BY(mutex_) = false, stopped_ GUARDED_BY(mutex_) = false;
     Head head_ GUARDED_BY(mutex_);
+    std::shared_ptr<const void> held_ GUARDED_BY(mutex_);
     std::string body_ GUARDED_BY(mutex_); // what was not read yet
     httplib::Error error_ GUARDED_BY(mutex_) = httplib::Error::Success;
     std::thread thread_;
