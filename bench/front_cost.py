@@ -3,8 +3,8 @@
 
     front_cost.py --attnscope BIN [--pairs N] [--clients N] [--tokens N] -- PROGRAM ARGS...       (PROGRAM is given --port PORT)
 
-Three servers of the same program, one after the other in turns: alone; attached and behind `attnscope attach --serve`; the same,
-asked for the mean of each token's attention. Each is started, warmed up by one request, and asked by N clients at once for N tokens
+Four servers of the same program, one after the other in turns: alone; attached and asked directly; attached and asked through
+`attnscope attach --serve`; the same, asked for the mean of each token's attention. Each is started, warmed up by one request, and asked by N clients at once for N tokens
 each, streamed. Prints tokens a second of all clients together and the time to the first event, medians over the turns.
 """
 
@@ -92,7 +92,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=96)
     options = parser.parse_args(sys.argv[1:at])
     program = sys.argv[at + 1:]
-    kinds = {"alone": [], "in front, no attention": [], "in front, the mean": []}
+    kinds = {"alone": [], "attached, asked directly": [], "in front, no attention": [], "in front, the mean": []}
     for _ in range(options.pairs):
         for kind, measured in kinds.items():
             port, front = free_port(), free_port()
@@ -100,7 +100,7 @@ def main():
             if kind != "alone":
                 command = [options.attnscope, "attach", "-q", "--serve", f"127.0.0.1:{front}", "--to", f"127.0.0.1:{port}", "--",
                            *command]
-            served = Served(command, port if kind == "alone" else front)
+            served = Served(command, front if kind.startswith("in front") else port)
             try:
                 measured.append(turn(served.url, options.clients, options.tokens, kind.endswith("mean")))
             finally:
