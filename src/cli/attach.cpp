@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -28,7 +29,7 @@ struct Flags {
     std::string output; // empty: not given
     FrontFlags front;
     std::vector<std::string> program;
-    bool quiet = false, no_verify = false, check = false, caller = false, view = false;
+    bool quiet = false, no_verify = false, check = false, caller = false, view = false, devices = false;
     server::ServerOptions page;
 };
 
@@ -90,6 +91,7 @@ int run(Flags& f) {
         return report(Error{ErrorKind::invalid_argument, "--serve stands in front of a program that is started here"});
     if (f.check) return check(f.program[0]);
     const bool serves = !f.front.serve.empty();
+    if (f.devices) setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 1); // the program inherits it
     attach::AttachOptions options;
     options.argv = f.program;
     // who serves may answer for days
@@ -168,6 +170,8 @@ void add_attach(CLI::App& app, Action& action) {
     verb->add_flag(
         "--caller", f->caller,
         "Record the process that runs this command, which loads the library itself (Python's attnscope.attach())");
+    verb->add_flag("--devices", f->devices,
+                   "Capture layers on GPUs, too: not yet tried on a real one (docs/attach/index.md#gpus)");
     verb->add_flag("--view", f->view, "Show the recordings in a browser as they grow; prints the address");
     verb->add_option("--port", f->page.port, "Port of that page; 0: a free one")
         ->check(CLI::Range(0, 65535))

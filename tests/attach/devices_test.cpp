@@ -21,6 +21,9 @@ protected:
         // weights of other types have kernels of their own in memory that is the CPU's
         ASSERT_EQ(shell(program + " models make --layers 3 --type f32 -o " + model + " 2>&1").code, 0);
     }
+    Answer attach(const std::string& command, const std::string& environment = {}) {
+        return AttachHosts::attach(command, "ATTNSCOPE_ATTACH_DEVICES=1 " + environment);
+    }
     std::string host(const char* flash) const {
         return ATTNSCOPE_ATTACH_DEVICE_HOST " " + model + " 25 " + flash + " 11 27 3 91 45 8";
     }

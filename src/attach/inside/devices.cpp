@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 
@@ -35,6 +36,7 @@ size_t caps_of_props(const capture::GgmlAbi& abi) {
 } // namespace
 
 void find_devices(link_map* caller, capture::GgmlAbi& abi) {
+    if (!std::getenv("ATTNSCOPE_ATTACH_DEVICES")) return;
     capture::GgmlAbi with = abi;
     bool all = true;
     const auto find = [&](const char* name, auto& function) {

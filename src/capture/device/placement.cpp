@@ -81,7 +81,7 @@ void Placement::choose_without_cache(AttentionNode& n) {
     ggml_backend_dev_t home = device_of_weights(n.q);
     if (!home) home = cpu();
     if (!on_cpu(home) && !ggml().has_devices) {
-        n.refusal = "it is computed on a device, which cannot be read in this program";
+        n.refusal = "it is computed on a device, which is not read in this program (attnscope attach --devices tries)";
         return;
     }
     for (ggml_tensor* t : {n.q, n.k, n.v, n.out}) {
@@ -110,7 +110,8 @@ void Placement::choose(GraphAttention& found) {
         ggml_backend_dev_t cache = device_of(buffer(n.k_cache));
         ggml_backend_dev_t weights = device_of_weights(n.q);
         if (!on_cpu(cache) && !ggml().has_devices) {
-            n.refusal = "its keys lie on a device, which cannot be read in this program";
+            n.refusal =
+                "its keys lie on a device, which is not read in this program (attnscope attach --devices tries)";
             continue;
         }
         if (!on_cpu(cache) && n.cache_streams > 1) {
