@@ -85,7 +85,7 @@ void tell_caller(const std::string& library, const std::string& folder) {
 }
 
 int run(Flags& f) {
-    if (f.program.empty() && !f.caller)
+    if (f.program.empty() && (!f.caller || f.check))
         return report(Error{ErrorKind::invalid_argument, "which program? It follows --, with its arguments"});
     if (f.caller && !f.front.serve.empty())
         return report(Error{ErrorKind::invalid_argument, "--serve stands in front of a program that is started here"});

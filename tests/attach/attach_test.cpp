@@ -126,6 +126,8 @@ TEST_F(Attach, CheckTellsWithoutRunning) {
         EXPECT_EQ(check(half).code, 1) << bytes;
     }
     EXPECT_EQ(check("/nonexistent/program").code, 2);
+    EXPECT_EQ(check("").code, 2);
+    EXPECT_EQ(check("--caller").code, 2);
     EXPECT_NE(check(ATTNSCOPE_ATTACH_STATIC_CHILD).output.find("linked statically"), std::string::npos);
     const auto script_of = [&](const std::string& first) {
         std::ofstream(script) << first << "\n";
