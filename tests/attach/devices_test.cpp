@@ -61,10 +61,14 @@ TEST_F(AttachDevices, RowsAreThoseOfOurOwnCapture) {
 TEST_F(AttachDevices, FramesComeWhenTheProgramRests) {
     const Answer killed = attach("timeout -s KILL 4 " + host("1"), "ATTACH_HOST_PAUSE=1000");
     EXPECT_NE(killed.code, 0);
-    const std::vector<Line> decoded = printed(killed.output + "\n");
+    const std::vector<Line> decoded = printed(killed.output + "\n"), recorded = lines();
     ASSERT_FALSE(decoded.empty()) << said;
     EXPECT_GE(decoded[0].size(), 7u);
-    EXPECT_EQ(lines(), decoded) << said;
+    ASSERT_EQ(recorded.size(), 1u) << said;
+    // The last one may have been killed in its decode; until the next one comes two would be on their way.
+    EXPECT_GE(recorded[0].size() + 1, decoded[0].size());
+    EXPECT_TRUE(recorded[0].size() <= decoded[0].size() &&
+                std::equal(recorded[0].begin(), recorded[0].end(), decoded[0].begin()));
 }
 
 // What lies in cells that the program restores is not known: nothing that goes on from there is taken for what it is not.

@@ -107,7 +107,7 @@ TEST_F(OnMadeDevices, WhatIsCapturedGoesToTheHostWhileNobodyDecodes) {
         int before = -1;
         while (before != n_captured) {
             before = n_captured;
-            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+            std::this_thread::sleep_for(std::chrono::milliseconds(300));
         }
         by_then.push_back(n_captured);
     });
