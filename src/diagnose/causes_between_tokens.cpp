@@ -82,7 +82,9 @@ void CauseFinder::aliasing() {
 }
 
 void CauseFinder::stale() {
-    const auto behind = [this](const TokenFacts& t) { return lags(t) && !is_stale(t); };
+    // A recording's rows are computed of its own queries: what leaves its newest position out has chosen others.
+    const bool own_rows = d_.dump.format == "attn";
+    const auto behind = [&](const TokenFacts& t) { return !own_rows && lags(t) && !is_stale(t); };
     const int64_t n = count(tokens_, is_stale), n_behind = count(tokens_, behind);
     if (n + n_behind == 0) return;
     Finding& f = found(Cause::stale_frame, n + n_behind);

@@ -79,6 +79,8 @@ void CauseFinder::evicted() {
 }
 
 void CauseFinder::cells() {
+    if (d_.dump.format == "attn")
+        return; // its columns are named, and tokens may look both ways, or at what they choose
     if (has(Cause::evicted) || has(Cause::sink_column) || has(Cause::quantised)) return;
     const auto holed = [](const TokenFacts& t) { return t.columns.wrapped_layers > 0; };
     const auto beyond = [](const TokenFacts& t) {

@@ -41,6 +41,25 @@ TEST(Diagnose, NamesEveryCauseAndConfusesNone) {
     }
 }
 
+// A recording names its columns, and its rows are computed of its own queries: encoders look both ways, and sparse attention at what it
+// chooses, which looks like cells of a ring or like a token too late where nobody knows better.
+TEST(Diagnose, ColumnsOfARecordingAreNotTakenForCells) {
+    int n_doubtful = 0;
+    for (const Damage& damage : damages()) {
+        if (damage.cause != Cause::cells_for_positions) continue;
+        for (uint64_t seed = 1; seed <= 4; ++seed) {
+            SyntheticCapture capture = make_damaged(damage, seed);
+            ++n_doubtful;
+            capture.info.format = "attn";
+            for (const Finding& f : capture.diagnose().findings) {
+                EXPECT_NE(f.cause, Cause::cells_for_positions) << damage.name << ", seed " << seed;
+                EXPECT_NE(f.cause, Cause::stale_frame) << damage.name << ", seed " << seed;
+            }
+        }
+    }
+    EXPECT_GT(n_doubtful, 0);
+}
+
 // Models whose attention looks odd and is right.
 TEST(Diagnose, RaisesNoFalseAlarmOverTenThousandCleanTokens) {
     std::vector<SyntheticShape> shapes;
