@@ -256,7 +256,7 @@ TEST(OutputFields, AStreamTellsTheSameProbabilitiesAndNoneOfAStopSequence) {
     const size_t n = stopped["logprobs"]["tokens"].size();
     std::string joined;
     for (const Json& t : stopped["logprobs"]["tokens"]) joined += t.get<std::string>();
-    EXPECT_EQ(joined, stopped["text"]);
+    EXPECT_EQ(Json(joined), stopped["text"]);
     EXPECT_LE(n, 3u);
     EXPECT_EQ(streamed(stopping).size(), n);
 }
