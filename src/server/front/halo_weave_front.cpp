@@ -20,12 +20,6 @@ constexpr Dialect kobold = Dialect::kobold;
 constexpr size_t most_tokens = size_t(1) << 22;
 constexpr int64_t most_an_event = 1 << 10; // more of them in one event are not believed
 
-std::string event_text(const Json& body, const std::string& attention) {
-    std::string text = json_text(body);
-    if (!attention.empty()) text = with_members(text, "\"attention\":" + attention);
-    return "event: message\ndata: " + text + "\n\n";
-}
-
 // llama-server's completion, event by event, in Halo Weave's words.
 class HaloWeaveStream {
 public:
@@ -38,8 +32,8 @@ public:
         if (body.contains("error")) {
             const Json& error = body["error"];
             const bool worded = error.is_object() && error.contains("message") && error["message"].is_string();
-            return event_text({{"type", "error"}, {"error", worded ? error["message"] : error}, {"request_id", id_}},
-                              "");
+            return halo_weave_event(
+                {{"type", "error"}, {"error", worded ? error["message"] : error}, {"request_id", id_}}, "");
         }
         const bool last = body.contains("stop") && body["stop"] == true;
         const int64_t n =
@@ -72,13 +66,13 @@ private:
             if (!told.empty() && !told.back().token) told.back().token = rows_->query_token();
             told.push_back({its_own ? newest : std::nullopt, its_own ? text : "", std::move(row)});
             for (const RequestRows::PromptRow& p : rows_->take_prompt_rows()) {
-                out += event_text({{"type", "prompt"}, {"token", {{"token_id", p.token}}}, {"request_id", id_}},
-                                  p.attention);
+                out += halo_weave_event({{"type", "prompt"}, {"token", {{"token_id", p.token}}}, {"request_id", id_}},
+                                        p.attention);
             }
         }
         for (const Told& t : told) {
             Json token = halo_weave_token(t.token.value_or(-1), t.text);
-            out += event_text({{"type", "token"}, {"token", std::move(token)}, {"request_id", id_}}, t.attention);
+            out += halo_weave_event({{"type", "token"}, {"token", std::move(token)}, {"request_id", id_}}, t.attention);
         }
         return out;
     }

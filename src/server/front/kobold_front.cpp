@@ -21,12 +21,6 @@ constexpr size_t most_text = size_t(64) << 20;
 // What the program does not know, or what we have said in its words.
 constexpr const char* ours[] = {"input_ids", "output_attentions", "attention", "attention_format", "request_id"};
 
-std::string event_text(const Json& body, const std::string& attention) {
-    std::string text = json_text(body);
-    if (!attention.empty()) text = with_members(text, "\"attention\":" + attention);
-    return "event: message\ndata: " + text + "\n\n";
-}
-
 // The program's pieces of text, as tokens with rows. A token is known when the next one's frame is there; the last one by its text.
 class KoboldStream {
 public:
@@ -70,15 +64,15 @@ private:
         while (!rows_->failed() && (rows_->n_told() == 0 || rows_->n_waiting() > 0)) {
             std::string row = rows_->next({});
             for (const RequestRows::PromptRow& p : rows_->take_prompt_rows())
-                out += event_text({{"type", "prompt"}, {"token", {{"token_id", p.token}}}, {"request_id", id_}},
-                                  p.attention);
+                out += halo_weave_event({{"type", "prompt"}, {"token", {{"token_id", p.token}}}, {"request_id", id_}},
+                                        p.attention);
             if (pending_ && rows_->query_token()) {
                 const int32_t id = *rows_->query_token();
                 const std::string piece = service_.live.piece(id);
                 told_ += piece;
                 out += token(id, piece);
             }
-            if (rows_->failed()) out += event_text({{"type", "error"}, {"error", row}, {"request_id", id_}}, "");
+            if (rows_->failed()) out += halo_weave_event({{"type", "error"}, {"error", row}, {"request_id", id_}}, "");
             pending_ = std::move(row);
         }
         return out;
@@ -86,7 +80,7 @@ private:
     std::string token(int32_t id, const std::string& text) {
         ++n_told_;
         const std::string row = std::exchange(pending_, std::nullopt).value_or("null");
-        return event_text({{"type", "token"}, {"token", halo_weave_token(id, text)}, {"request_id", id_}}, row);
+        return halo_weave_event({{"type", "token"}, {"token", halo_weave_token(id, text)}, {"request_id", id_}}, row);
     }
 
     FrontService& service_;

@@ -98,4 +98,10 @@ std::string with_members(const std::string& object, const std::string& members) 
     return object.substr(0, end) + (empty ? "" : ",") + members + object.substr(end);
 }
 
+std::string halo_weave_event(const Json& body, const std::string& attention) {
+    std::string text = json_text(body);
+    if (!attention.empty()) text = with_members(text, "\"attention\":" + attention);
+    return "event: message\ndata: " + text + "\n\n";
+}
+
 } // namespace attnscope::server

@@ -72,5 +72,7 @@ private:
 // Where several places of a JSON object are known only as text: `object` with more members before its closing brace. What is no
 // object comes back as it is.
 std::string with_members(const std::string& object, const std::string& members);
+// An event of Halo Weave's stream; `attention`: JSON, empty where there is none.
+std::string halo_weave_event(const Json& body, const std::string& attention);
 
 } // namespace attnscope::server
