@@ -134,24 +134,6 @@ TEST_F(OnMadeDevices, AnErrorComesBehindTheFramesOfTokensThatWait) {
     }
 }
 
-// Nobody waits for what was asked of the device for a batch that failed: its memory is not given back before it has come.
-TEST_F(OnMadeDevices, MemoryForABatchThatFailedIsNotGivenBackWhileItIsWrittenTo) {
-    const Sessions sessions(shape_of(Model::plain));
-    MadeDevice::steer().streams.set_order(Order::engine_first, std::chrono::milliseconds(30));
-    Decoding d(sessions.options("TEST0"), {});
-    ASSERT_TRUE(d.ok());
-    ASSERT_TRUE(d.decode(1));
-    ASSERT_TRUE(d.capture().flush());
-    for (int i = 0; i < 4; ++i) {
-        (void)d.decode(2, 1);
-        EXPECT_FALSE(d.capture().flush());
-        d.capture().forget(); // the error with all else
-        (void)d.decode(1);
-        (void)d.decode(size_t(8) << i); // asks for more memory than any before it
-        (void)d.capture().flush();
-    }
-}
-
 // The engine still computes into a block that was never sent from: a larger batch's block takes its place only after that.
 TEST_F(OnMadeDevices, ABlockThatTheEngineWritesToIsNotGivenBack) {
     const Sessions sessions(shape_of(Model::plain));
