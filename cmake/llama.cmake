@@ -29,16 +29,34 @@ foreach(lib llama ggml ggml-base ggml-cpu ggml-rpc)
     list(APPEND llama_libs "${ATTNSCOPE_LLAMA_BUILD}/bin/${CMAKE_SHARED_LIBRARY_PREFIX}${lib}${CMAKE_SHARED_LIBRARY_SUFFIX}")
 endforeach()
 
-set(llama_args -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF
-    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_APP=OFF
+set(llama_args -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=ON
+    -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_APP=OFF
+    -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF # its page is downloaded; ours is another
     -DLLAMA_OPENSSL=OFF -DGGML_CCACHE=OFF -DGGML_CUDA=${ATTNSCOPE_CUDA} -DGGML_RPC=ON
     -DCMAKE_C_COMPILER_LAUNCHER= -DCMAKE_CXX_COMPILER_LAUNCHER=)
+# What a build for this machine's own processor must not use (docs/engine.md):
+#   AVX512-FP16: ggml then adds the products of queries and keys in half precision; rows would be those of a coarser engine.
+#   AMX, with GCC before 12.4 and 13.3, which leaves out stores of which it does not know that the AMX unit reads them (its PR
+#   114098): the first product would end the program.
+set(engine_flags "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|amd64|AMD64")
+    include(CheckCXXCompilerFlag)
+    check_cxx_compiler_flag(-mno-avx512fp16 ATTNSCOPE_HAS_NO_AVX512FP16)
+    if(ATTNSCOPE_HAS_NO_AVX512FP16)
+        string(APPEND engine_flags " -mno-avx512fp16")
+    endif()
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13.3)
+        string(APPEND engine_flags " -mno-amx-tile -mno-amx-int8 -mno-amx-bf16")
+    endif()
+    list(APPEND llama_args "-DCMAKE_C_FLAGS=${engine_flags}" "-DCMAKE_CXX_FLAGS=${engine_flags}")
+endif()
 if(ATTNSCOPE_CUDA)
     list(APPEND llama_args "-DCMAKE_CUDA_ARCHITECTURES=${ATTNSCOPE_CUDA_ARCHITECTURES}" -DGGML_CUDA_NCCL=OFF)
 endif()
 option(ATTNSCOPE_LLAMA_PREBUILT "Take the libraries that lie in ATTNSCOPE_LLAMA_BUILD/bin instead of building them" OFF)
 if(ATTNSCOPE_LLAMA_PREBUILT)
     add_custom_target(llama_cpp)
+    add_custom_target(llama_server)
 else()
     ExternalProject_Add(llama_cpp
         SOURCE_DIR "${ATTNSCOPE_LLAMA_DIR}"
@@ -47,10 +65,16 @@ else()
         TMP_DIR "${ATTNSCOPE_LLAMA_BUILD}/attnscope-tmp"
         CMAKE_GENERATOR Ninja
         CMAKE_ARGS ${llama_args}
+        BUILD_COMMAND "${CMAKE_COMMAND}" --build "${ATTNSCOPE_LLAMA_BUILD}" --target llama ggml ggml-cpu ggml-rpc
         INSTALL_COMMAND ""
         BUILD_BYPRODUCTS ${llama_libs}
         USES_TERMINAL_BUILD TRUE)
+    # The engine's own server, which `attnscope serve` stands before. Apart, because `make demo` does without it.
+    add_custom_target(llama_server
+        COMMAND "${CMAKE_COMMAND}" --build "${ATTNSCOPE_LLAMA_BUILD}" --target llama-server
+        DEPENDS llama_cpp USES_TERMINAL VERBATIM)
 endif()
+set(ATTNSCOPE_LLAMA_SERVER "${ATTNSCOPE_LLAMA_BUILD}/bin/llama-server")
 
 # The headers of the engine, and the libraries in the order in which the dynamic linker must search them.
 add_library(attnscope_llama INTERFACE)
