@@ -113,7 +113,7 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::describe_batch() {
     const bool device = first.k_cache && !is_host(first.k_cache);
     auto arriving = std::make_unique<Arriving>();
     arriving->batch = collector_.begin(found.n_query, reinterpret_cast<const int32_t*>(positions), streams_of(first),
-                                       device ? tokens_a_head : 1);
+                                       device && first.cache_streams == 1 ? tokens_a_head : 1);
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
     batch.layers.reserve(found.nodes.size());

@@ -37,6 +37,21 @@ protected:
     }
 };
 
+// Every row of every frame, bit for bit.
+void expect_same_rows(const std::string& one, const std::string& other) {
+    auto a = Recording::open(one), b = Recording::open(other);
+    ASSERT_TRUE(a && b);
+    const std::vector<Sequence> sequences = (*a)->sequences();
+    ASSERT_EQ(sequences.size(), (*b)->sequences().size());
+    for (const Sequence& s : sequences) {
+        for (int64_t i = 0; i < s.n_frames; ++i) {
+            const auto x = (*a)->rows({i, s.id}), y = (*b)->rows({i, s.id});
+            ASSERT_TRUE(x && y) << i;
+            EXPECT_EQ(x->weights, y->weights) << i;
+        }
+    }
+}
+
 } // namespace
 
 TEST_F(AttachDevices, RowsAreThoseOfOurOwnCapture) {
@@ -88,6 +103,32 @@ TEST_F(AttachDevices, WhatIsRestoredIsNotTakenForSomethingElse) {
             EXPECT_TRUE(std::any_of(decoded.begin(), decoded.end(), [&](const Line& d) {
                 return d.size() >= line.size() && std::equal(line.begin(), line.end(), d.begin());
             })) << way;
+        }
+    }
+}
+
+// Streams of a cache, one for each text, as servers have them: a graph holds tokens of several.
+TEST_F(AttachDevices, StreamsOfACacheAreThoseOfAProgramOnTheCpu) {
+    for (const char* flash : {"1", "0"}) {
+        std::vector<std::vector<std::string>> recorded;
+        for (const std::string& host :
+             {std::string(ATTNSCOPE_ATTACH_STATES_HOST), std::string(ATTNSCOPE_ATTACH_DEVICE_STATES_HOST)}) {
+            out = dir.file(std::string("slots") + flash + std::to_string(recorded.size()));
+            std::filesystem::create_directory(out);
+            const std::string command = host + " " + model + " slots " + flash;
+            const Answer plain = shell(command), attached = attach(command);
+            ASSERT_EQ(plain.code, 0);
+            EXPECT_EQ(attached.output, plain.output) << said;
+            std::vector<Line> told = lines(), decoded = printed(plain.output);
+            std::sort(told.begin(), told.end());
+            std::sort(decoded.begin(), decoded.end());
+            EXPECT_EQ(told, decoded) << said;
+            recorded.push_back(recordings(out));
+        }
+        ASSERT_EQ(recorded[0].size(), recorded[1].size());
+        for (size_t i = 0; i < recorded[0].size(); ++i) {
+            EXPECT_TRUE(on_devices(recorded[1][i]));
+            expect_same_rows(recorded[0][i], recorded[1][i]);
         }
     }
 }

@@ -62,8 +62,8 @@ protected:
     std::string states(const std::string& way) const { return ATTNSCOPE_ATTACH_STATES_HOST " " + model + " " + way; }
 
     TempDir dir;
-    const std::string model = dir.file("m.gguf"), out = dir.file("out");
-    std::string said;
+    const std::string model = dir.file("m.gguf");
+    std::string out = dir.file("out"), said;
 };
 
 } // namespace attnscope::test

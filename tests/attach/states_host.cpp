@@ -4,6 +4,7 @@
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
 //   fork        a text; a child that goes on by itself, and the program, too
+//   slots [0]   three texts in the streams of a cache that has one for each, their tokens in one graph; 0: without flash attention
 #include <llama.h>
 
 #include <algorithm>
@@ -25,7 +26,10 @@ struct Program {
     llama_token decode(const Tokens& tokens) const {
         Tokens batch = tokens;
         if (llama_decode(context, llama_batch_get_one(batch.data(), static_cast<int>(batch.size()))) != 0) _exit(3);
-        const float* logits = llama_get_logits_ith(context, -1);
+        return best(-1);
+    }
+    llama_token best(int i) const {
+        const float* logits = llama_get_logits_ith(context, i);
         const int n = llama_vocab_n_tokens(llama_model_get_vocab(model));
         return static_cast<llama_token>(std::max_element(logits, logits + n) - logits);
     }
@@ -47,6 +51,37 @@ void print(const Tokens& text) {
     std::fflush(stdout);
 }
 
+// Texts side by side, each in a stream of the cache that is its own, as the slots of a server: their prompts one after the other, then
+// a token of each in every graph, the last text's until it has two fewer.
+void slots(const Program& p) {
+    std::vector<Tokens> texts = {{11, 27, 3, 91, 45, 8}, {60, 61, 62, 63}, {11, 27, 3, 9, 5}};
+    constexpr int n_steps = 12;
+    llama_batch batch = llama_batch_init(32, 0, 1);
+    const auto add = [&](llama_token token, size_t text, size_t at, bool last) {
+        const int i = batch.n_tokens++;
+        batch.token[i] = token, batch.pos[i] = static_cast<llama_pos>(at);
+        batch.n_seq_id[i] = 1, batch.seq_id[i][0] = static_cast<llama_seq_id>(text), batch.logits[i] = last;
+    };
+    for (size_t t = 0; t < texts.size(); ++t) {
+        batch.n_tokens = 0;
+        for (size_t i = 0; i < texts[t].size(); ++i) add(texts[t][i], t, i, i + 1 == texts[t].size());
+        if (llama_decode(p.context, batch) != 0) _exit(3);
+        texts[t].push_back(p.best(-1));
+    }
+    for (int step = 0; step < n_steps; ++step) {
+        const size_t n = step + 2 < n_steps ? texts.size() : texts.size() - 1;
+        batch.n_tokens = 0;
+        for (size_t t = 0; t < n; ++t) add(texts[t].back(), t, texts[t].size() - 1, true);
+        if (llama_decode(p.context, batch) != 0) _exit(3);
+        for (size_t t = 0; t < n; ++t) texts[t].push_back(p.best(static_cast<int>(t)));
+    }
+    for (Tokens& text : texts) {
+        text.pop_back(); // chosen, and not decoded
+        print(text);
+    }
+    llama_batch_free(batch);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -58,9 +93,19 @@ int main(int argc, char** argv) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 256;
     params.n_threads = params.n_threads_batch = 1;
+    if (way == "slots") {
+        params.n_ctx = 3 * 64, params.n_seq_max = 3, params.kv_unified = false;
+        params.flash_attn_type = file == "0" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    }
     p.context = llama_init_from_model(p.model, params);
     if (!p.context) return 2;
     Tokens a, b;
+    if (way == "slots") {
+        slots(p);
+        llama_free(p.context);
+        llama_model_free(p.model);
+        return 0;
+    }
     if (way == "load") {
         std::vector<llama_token> known(256);
         size_t n = 0;

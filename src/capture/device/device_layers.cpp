@@ -53,6 +53,8 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     s.out = placed(node.out, placement, node.flash ? nb(node.out, 2) : nb(node.out, 1),
                    node.flash ? nb(node.out, 1) : nb(node.out, 2));
     const HostAttention engine = host_attention(node);
+    s.q.stream_tokens = s.out.stream_tokens = engine.stream_tokens;
+    s.q.stream_stride = engine.q_stream, s.out.stream_stride = engine.out_stream;
     if (node.graph_keys) {
         s.cache = GraphLayer{placed(node.k, placement, engine.k_cell, engine.k_head),
                              placed(node.v, placement, engine.v_cell, engine.v_head), engine.v_dim, !is_host(node.out)};
@@ -66,20 +68,23 @@ Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Ba
     d.device = ggml().backend_buft_get_device(ggml().backend_buffer_get_type(buffer(node.k_cache)));
     d.k_cache = node.k_cache;
     d.k = engine.k;
-    d.k_offset = offset_in_owner(node.k);
+    // of the cache's first stream, whichever this graph computes
+    const size_t first = size_t(node.first_stream * node.stream_cells) * engine.k_cell;
+    d.k_offset = offset_in_owner(node.k) - first;
     d.k_cell = engine.k_cell;
     d.group = layer.written_group;
+    if (node.cache_streams > 1) d.stream_cells = node.stream_cells;
     d.k_mirror = d.v_mirror = &mirrors[node.k_cache];
     const auto n_cells = static_cast<int64_t>(nbytes(node.k_cache) / d.k_cell);
     bool mirrored = d.k_mirror->reserve(d.k_cell, n_cells);
-    const int64_t n_query = ne(node.q, 1);
+    const int64_t n_query = n_tokens(node);
     const bool writes = stores_keys(node);
     if (writes && is_remote(d.device))
         d.k_new = stored_rows(node.k_new, placement, n_query, layer.info.k_type);
     else if (writes)
         d.k_new = DeviceLayer::Fetched{};
     if (owner(node.v) == node.k_cache) {
-        d.v_offset = view_offs(node.v);
+        d.v_offset = view_offs(node.v) - first;
         d.v_head = nb(node.v, 2);
         d.v_dim = node.flash ? nb(node.v, 0) : nb(node.v, 1);
     } else {
@@ -115,6 +120,7 @@ HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* con
         a.k_cell = d->k_mirror->row_bytes();
         a.v = d->v_mirror->data() + d->v_offset;
         a.v_cell = d->v_mirror->row_bytes();
+        a.v_stream = size_t(d->stream_cells) * a.v_cell;
         a.v_head = d->v_head, a.v_dim = d->v_dim;
     }
     if (const auto* g = std::get_if<GraphLayer>(&source.cache)) {
@@ -129,6 +135,8 @@ HostAttention arrived_at(const LayerSource& source, std::span<const uint8_t* con
         a.q_kept_token = source.q_kept->token_stride;
         a.first_kept = first_kept;
     }
+    a.stream_tokens = source.q.stream_tokens;
+    a.q_stream = source.q.stream_stride, a.out_stream = source.out.stream_stride;
     a.out = at(source.out, bases);
     a.out_token = source.out.token_stride, a.out_head = source.out.head_stride;
     return a;
@@ -138,21 +146,21 @@ namespace {
 
 // Bytes from the first to behind the last float of (n_query, n_head, width).
 size_t extent(const Placed& p, int64_t width, int64_t n_head, int64_t n_query) {
-    return size_t(n_query - 1) * p.token_stride + size_t(n_head - 1) * p.head_stride + size_t(width) * sizeof(float);
+    return p.token_at(size_t(n_query - 1)) + size_t(n_head - 1) * p.head_stride + size_t(width) * sizeof(float);
 }
 
 // Picks the heads of the proofs of one layer out of Q or the output. False: they are no rows of equal distance.
 bool pick(const Placed& p, int64_t width, int64_t n_head, const Batch& batch, size_t first_proof, size_t end_proof,
           GatherPlan::Picked& picked) {
     const size_t row = size_t(width) * sizeof(float);
-    if (p.token_stride % row != 0 || p.head_stride % row != 0) return false;
+    if (p.token_stride % row != 0 || p.head_stride % row != 0 || p.stream_stride % row != 0) return false;
     picked.from = p.offset;
     picked.width = width;
     picked.n_rows = static_cast<int64_t>(extent(p, width, n_head, batch.n_query) / row);
     for (size_t i = first_proof; i < end_proof; ++i) {
         const Batch::Proof& proof = batch.proofs[i];
         picked.rows.push_back(
-            static_cast<int32_t>((size_t(proof.token) * p.token_stride + size_t(proof.head) * p.head_stride) / row));
+            static_cast<int32_t>((p.token_at(size_t(proof.token)) + size_t(proof.head) * p.head_stride) / row));
     }
     return true;
 }

@@ -23,6 +23,13 @@ namespace attnscope::capture {
 struct Placed {
     size_t block = 0, offset = 0;             // of its first element
     size_t token_stride = 0, head_stride = 0; // bytes
+    // Where the graph computes several streams of a cache: tokens of each, one stream behind the other. 0: there is one.
+    int64_t stream_tokens = 0;
+    size_t stream_stride = 0;
+    size_t token_at(size_t i) const {
+        const auto n = size_t(stream_tokens);
+        return n == 0 ? i * token_stride : i / n * stream_stride + i % n * token_stride;
+    }
 };
 
 // A layer whose cache the engine has in host memory: K and V stay there until the next graph.
@@ -47,6 +54,7 @@ struct DeviceLayer {
     ggml_tensor* k_cache = nullptr;  // the engine's
     const uint8_t* k = nullptr;      // of the first key, on the device
     size_t k_offset = 0, k_cell = 0; // of the first key inside the cache; bytes from cell to cell
+    int64_t stream_cells = 0;        // where the cache has several streams: cells of each
     int32_t group = 0;               // Batch::Group with the cells of the new keys
     // The new keys. Of a remote device they are taken from the graph; none: they are another layer's.
     std::variant<std::monostate, Fetched, Stored> k_new;

@@ -97,6 +97,13 @@ void Placement::choose_without_cache(AttentionNode& n) {
     want(n.out, home);
 }
 
+namespace {
+// Is every query as far behind the one before it, also where that is of another stream of the cache?
+bool queries_lie_evenly(const AttentionNode& n) {
+    return n.n_stream == 1 || nb(n.q, 3) == size_t(ne(n.q, 1)) * nb(n.q, 1);
+}
+} // namespace
+
 void Placement::choose(GraphAttention& found) {
     places_.clear();
     owners_.clear();
@@ -114,7 +121,7 @@ void Placement::choose(GraphAttention& found) {
                 "its keys lie on a device, which is not read in this program (attnscope attach --devices tries)";
             continue;
         }
-        if (!on_cpu(cache) && n.cache_streams > 1) {
+        if (!on_cpu(cache) && !queries_lie_evenly(n)) {
             n.refusal = streams_on_device;
             continue;
         }
