@@ -155,6 +155,10 @@ void AttachFront::frame(uint64_t program, const attach::FrameMessage& message) {
     live_.frame({program, message.stream}, message.cache_stream, message.frame);
 }
 
+void AttachFront::frames_late(uint64_t program, const attach::FramesLate& late) {
+    live_.frames_late({program, late.stream}, late.n);
+}
+
 void AttachFront::stream_ends(uint64_t program, uint32_t stream) {
     live_.context_ends({program, stream});
 }

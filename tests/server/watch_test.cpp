@@ -104,6 +104,54 @@ TEST(Watch, WhatWasDecodedBeforeIsNotItsOwn) {
     EXPECT_EQ((*keys)->size(), 3);
 }
 
+// Layers on devices: what was computed before is told to be on its way, and comes while the request begins.
+TEST(Watch, FramesThatAreStillToComeAreWaitedFor) {
+    Told told;
+    told.begin(0);
+    told.live.frames_late(context, 3);
+    const auto asked_at = std::chrono::steady_clock::now();
+    std::thread device([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(60));
+        told.decode(0, 0, {5, 6, 7});
+    });
+    Watch watch(told.live, asked(0, {5, 6, 7}));
+    ASSERT_TRUE(watch.begin());
+    EXPECT_GE(std::chrono::steady_clock::now() - asked_at, std::chrono::milliseconds(55));
+    device.join();
+    EXPECT_FALSE(watch.find({})); // they are another request's
+    told.begin(1, 0, 2);
+    told.live.frames_late(context, 1);
+    std::thread later([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(60));
+        told.decode(0, 1, {7});
+    });
+    const auto found = watch.find({});
+    later.join();
+    ASSERT_TRUE(found) << found.error().message;
+    EXPECT_EQ(found->line.line, 1);
+}
+
+TEST(Watch, FramesThatWillNeverComeAreNotWaitedForOnceThatIsTold) {
+    Told told;
+    told.begin(0);
+    told.live.frames_late(context, 3);
+    Watch watch(told.live, asked(0, {5, 6, 7}));
+    EXPECT_FALSE(watch.begin()); // its patience is over
+    std::thread device([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        told.live.frames_late(context, 0);
+    });
+    EXPECT_TRUE(watch.begin());
+    device.join();
+    told.live.frames_late(context, 3);
+    std::thread end([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        told.live.context_ends(context);
+    });
+    EXPECT_TRUE(watch.begin());
+    end.join();
+}
+
 TEST(Watch, TwoThatFitAreAnError) {
     for (const int32_t slot : {0, -1}) { // the same slot twice; or a cache that tells no slots
         Told told;

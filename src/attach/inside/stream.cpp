@@ -53,6 +53,13 @@ void Stream::bring_frames() {
     } catch (const std::exception& e) {
         stop("capturing failed: ", e.what());
     }
+    if (!on_ || n_late_ == 0) return;
+    n_late_ = 0; // what did not come now never will
+    tell_late_frames();
+}
+
+void Stream::tell_late_frames() {
+    if (begun_) send_(FramesLate{number_, n_late_});
 }
 
 bool Stream::bring_late_frames() noexcept {
@@ -212,6 +219,9 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
         if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
         if (good && frames_are_late()) {
             if (!begun_) bring_frames(); // so that its caches are known
+            n_late_ += std::count_if(placed.sequences.begin(), placed.sequences.end(),
+                                     [](int64_t s) { return s != capture::Tokens::nobody; });
+            tell_late_frames();
             computed_ = std::chrono::steady_clock::now();
             come_back_to(weak_from_this());
         }
@@ -237,6 +247,7 @@ Result<void> Stream::take(CapturedFrame&& captured) {
         begins_.erase(begin);
     }
     remember(captured.frame);
+    if (n_late_ > 0) --n_late_;
     FrameMessage message{number_, -1, std::move(captured.frame)};
     if (const auto at = cache_stream_.find({message.frame.sequence, message.frame.index}); at != cache_stream_.end()) {
         message.cache_stream = at->second;

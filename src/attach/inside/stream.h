@@ -48,6 +48,7 @@ private:
     void take_back(const Announced& announced);
     bool frames_are_late() const; // some layers are on devices
     void bring_frames();
+    void tell_late_frames();
     ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     // What lies in cells of caches, told by the bytes there.
     void look_at(uintptr_t begin, uintptr_t end);
@@ -73,6 +74,7 @@ private:
     std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
     // Of tokens whose frames have not come yet, by line and index: the stream of a cache that has several.
     std::map<std::pair<int64_t, int64_t>, int32_t> cache_stream_;
+    int64_t n_late_ = 0;                               // tokens that were computed, and whose frames have not come
     std::chrono::steady_clock::time_point computed_{}; // when the latest graph had been given to the engine
     std::vector<TellingLayer> telling_;                // by mask group
     std::vector<CacheContents> contents_;

@@ -222,6 +222,10 @@ void ProgramRecorder::on(FrameMessage&& m) {
     if (Result<void> r = file.writer->push(std::move(m.frame)); !r) fail(file, r.error().message);
 }
 
+void ProgramRecorder::on(FramesLate&& m) {
+    if (listener_ && stream(m.stream)) listener_->frames_late(program_, m);
+}
+
 void ProgramRecorder::on(StreamEnd&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;

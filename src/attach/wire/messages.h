@@ -14,7 +14,7 @@
 namespace attnscope::attach {
 
 // Of programs and parents of one build; others are refused.
-constexpr uint32_t wire_version = 2;
+constexpr uint32_t wire_version = 3;
 
 // First in every ring.
 struct Hello {
@@ -52,12 +52,19 @@ struct FrameMessage {
     int32_t cache_stream = -1;
     Frame frame;
 };
+// Of layers on devices frames come some tokens late: so many of this stream are still to come. Told after every graph, before the
+// program can tell anybody what it computed; 0 also where some will never come.
+struct FramesLate {
+    uint32_t stream = 0;
+    int64_t n = 0;
+};
 struct StreamEnd {
     uint32_t stream = 0;
     std::string reason; // empty: its context was freed
 };
 
-using Message = std::variant<Hello, Notice, StreamBegin, SequenceBegin, SequenceEnd, FrameMessage, StreamEnd>;
+using Message =
+    std::variant<Hello, Notice, StreamBegin, SequenceBegin, SequenceEnd, FrameMessage, StreamEnd, FramesLate>;
 
 void write_message(const Message& message, ByteWriter& to);
 // Nothing: these bytes are no message.

@@ -75,6 +75,7 @@ void LiveSequences::frame(ContextId id, int32_t slot, const Frame& frame) {
     const auto found = contexts_.find(id);
     if (found == contexts_.end()) return;
     Context& context = found->second;
+    if (++context.n_frames >= context.n_expected) taken_.notify_all();
     const auto at = context.lines.find(frame.sequence);
     if (at == context.lines.end() || at->second.length() != frame.index) return;
     Line& line = at->second;
@@ -94,10 +95,19 @@ void LiveSequences::frame(ContextId id, int32_t slot, const Frame& frame) {
     for (Watch* watch : watches_) watch->on_frame({id, frame.sequence}, slot, frame, shared);
 }
 
+void LiveSequences::frames_late(ContextId id, int64_t n) {
+    const base::Lock lock(mutex_);
+    const auto found = contexts_.find(id);
+    if (found == contexts_.end()) return;
+    found->second.n_expected = found->second.n_frames + std::max<int64_t>(n, 0);
+    taken_.notify_all();
+}
+
 void LiveSequences::end(std::map<ContextId, Context>::iterator context) {
     for (auto& [number, line] : context->second.lines) forget(context->second, line);
     for (Watch* watch : watches_) watch->on_end(context->first);
     contexts_.erase(context);
+    taken_.notify_all();
 }
 
 void LiveSequences::context_ends(ContextId id) {
@@ -173,7 +183,20 @@ bool LiveSequences::wait_for_all(std::chrono::milliseconds patience) {
     wanted_.notify_all();
     while (n_taken_ < wanted && taken_.wait_until(lock, until) != std::cv_status::timeout) {}
     --n_waiting_;
-    return n_taken_ >= wanted;
+    if (n_taken_ < wanted) return false;
+    std::map<ContextId, int64_t> late;
+    for (const auto& [id, context] : contexts_) {
+        if (context.n_frames < context.n_expected) late[id] = context.n_expected;
+    }
+    const auto has_come = [&](const auto& one) REQUIRES(mutex_) {
+        const auto context = contexts_.find(one.first);
+        return context == contexts_.end() ||
+               context->second.n_frames >= std::min(one.second, context->second.n_expected);
+    };
+    while (!std::all_of(late.begin(), late.end(), has_come)) {
+        if (taken_.wait_until(lock, until) == std::cv_status::timeout) return false;
+    }
+    return true;
 }
 
 Result<std::unique_ptr<KeyStore>> LiveSequences::keys(LineId id, int64_t n) {

@@ -50,6 +50,8 @@ public:
     void line_begins(LineId line, int64_t parent, int64_t n_shared);
     // `slot`: the stream of the cache that holds it; -1: the cache has one for all.
     void frame(ContextId context, int32_t slot, const Frame& frame);
+    // Of layers on devices frames come late: so many of tokens that the program has computed are still to come.
+    void frames_late(ContextId context, int64_t n);
     void context_ends(ContextId context);
     void program_ends(uint64_t program);
     // Everything that programs had told when this was called was taken. Returns when somebody waits for what they tell, after
@@ -63,7 +65,7 @@ public:
     std::string piece(int32_t token) const;
     // How many columns of each slot's latest line begin as `tokens` do.
     std::vector<int64_t> beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const;
-    // Waits until everything was taken that programs had told when this was called. False: not within `patience`.
+    // Waits until everything was taken that programs had computed when this was called. False: not within `patience`.
     bool wait_for_all(std::chrono::milliseconds patience);
     // The keys of columns [0, n) of a line. not_found: they are not there any more.
     Result<std::unique_ptr<KeyStore>> keys(LineId line, int64_t n);
@@ -82,6 +84,7 @@ private:
         Piece piece;
         std::map<int64_t, Line> lines;
         std::map<int32_t, int64_t> line_of_slot; // the latest
+        int64_t n_frames = 0, n_expected = 0;    // that came, and that will have come once what was computed has
     };
     size_t own_bytes(const Context& context, const Line& line) const REQUIRES(mutex_);
     void forget(Context& context, Line& line) REQUIRES(mutex_);

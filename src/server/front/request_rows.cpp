@@ -38,11 +38,6 @@ Result<void> RequestRows::find() {
     Result<std::unique_ptr<KeyStore>> keys = live_.keys(found->line, static_cast<int64_t>(prompt_.size()));
     if (!keys) return keys.error();
     keys_ = std::move(*keys);
-    const std::vector<LayerInfo>& layers = keys_->geometry().layers;
-    // Of a device frames come after the token that was chosen from them: that all is read then says nothing of whose they are.
-    if (std::any_of(layers.begin(), layers.end(), [](const LayerInfo& l) { return l.on_device; }))
-        return Error{ErrorKind::unsupported,
-                     "no attention: of layers on a device it is recorded (-o), but not served yet"};
     if (Result<void> fits = check_request(*wants_.attention, keys_->geometry()); !fits) return fits;
     ViewOptions options;
     options.n_prompt = static_cast<int64_t>(prompt_.size());
