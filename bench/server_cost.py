@@ -124,7 +124,7 @@ def over_websocket(port, body):
 
 class Server:
     def __init__(self, program, model, n_ctx, *more):
-        self.process = subprocess.Popen([program, "serve", "-m", model, "-c", str(n_ctx), "--port", "0", *more],
+        self.process = subprocess.Popen([program, "serve", "--in-process", "-m", model, "-c", str(n_ctx), "--port", "0", *more],
                                         stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:

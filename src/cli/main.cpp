@@ -2,6 +2,7 @@
 #include "cli/engine_abort.h"
 #include "cli/help.h"
 #include "cli/report.h"
+#include "cli/serve_arguments.h"
 #include "cli/verbs.h"
 
 #include <algorithm>
@@ -30,15 +31,20 @@ constexpr std::pair<const char*, const char*> long_names[] = {
 };
 
 // Arguments in the order in which CLI11 wants them: the last one first, without the program's name.
-std::vector<std::string> arguments(int argc, char** argv) {
+std::vector<std::string> arguments(const CLI::App& app, int argc, char** argv) {
     std::vector<std::string> args;
-    for (int i = argc - 1; i > 0; --i) {
+    for (int i = 1; i < argc; ++i) {
         std::string arg = argv[i];
         for (const auto& [brief, full] : long_names) {
             if (arg == brief) arg = full;
         }
         args.push_back(std::move(arg));
     }
+    if (!args.empty() && args[0] == "serve") {
+        args = sort_serve_arguments(*app.get_subcommand("serve"), {args.begin() + 1, args.end()});
+        args.insert(args.begin(), "serve");
+    }
+    std::reverse(args.begin(), args.end());
     return args;
 }
 
@@ -93,7 +99,7 @@ int main(int argc, char** argv) {
         const auto named = [&](const CLI::App* verb) { return verb->check_name(argv[1]); };
         if (argc > 1 && argv[1][0] != '-' && argv[1][0] != '\0' && std::none_of(verbs.begin(), verbs.end(), named))
             return end_of_output(report(unknown_verb(app, argv[1]), wants_json(argc, argv)));
-        app.parse(arguments(argc, argv));
+        app.parse(arguments(app, argc, argv));
         return end_of_output(action ? action() : exit_failed);
     } catch (const CLI::Success& e) {
         return end_of_output(app.exit(e)); // --help, --version

@@ -1,6 +1,7 @@
 // attnscope serve: live attention over HTTP.
 #include "cli/api_keys.h"
 #include "cli/report.h"
+#include "cli/serve_arguments.h"
 #include "cli/serve_engine.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
@@ -30,8 +31,10 @@ struct ServeFlags : SessionFlags {
     size_t stream_mb = 128;
     std::string key_file;
     int32_t attention_threads = 0;
-    bool no_attention = false;
-    EngineServer engine; // its program: empty: we generate
+    bool no_attention = false, in_process = false;
+    EngineServer engine;
+    std::vector<const CLI::Option*> of_in_process; // that have a meaning there alone
+    const CLI::Option* context = nullptr;          // -c
 };
 
 // A thread for each connection makes blocks of some hundred kilobytes for each token: rows, their text, what is sent of it.
@@ -45,17 +48,31 @@ void give_freed_memory_back() {
 #endif
 }
 
-int run_engine(ServeFlags& f) {
-    if (f.no_attention)
-        return report(
-            {ErrorKind::invalid_argument, "--no-attention and --engine-server exclude each other: start it alone"});
+Result<void> check_folder(const std::string& folder) {
+    if (folder.empty()) return {};
     std::error_code ec;
-    f.engine.record_dir = f.server.record_dir;
-    if (!f.engine.record_dir.empty()) {
-        std::filesystem::create_directories(f.engine.record_dir, ec);
-        if (access(f.engine.record_dir.c_str(), W_OK) != 0)
-            return report({ErrorKind::io, "--record " + f.engine.record_dir + ": the folder cannot be written to"});
+    std::filesystem::create_directories(folder, ec);
+    if (access(folder.c_str(), W_OK) == 0) return {};
+    return Error{ErrorKind::io, "--record " + folder + ": the folder cannot be written to"};
+}
+
+void warn_of_strangers(const ServeFlags& f) {
+    const std::string& host = f.server.host;
+    if (host == "127.0.0.1" || host == "localhost" || host == "::1" || !f.server.api_keys.empty() ||
+        !f.key_file.empty())
+        return;
+    fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n", host);
+}
+
+int run_engine(ServeFlags& f) {
+    for (const CLI::Option* option : f.of_in_process) {
+        if (option->count() == 0) continue;
+        return report({ErrorKind::invalid_argument, option->get_name() + " has a meaning with --in-process alone"});
     }
+    f.engine.record_dir = f.server.record_dir;
+    f.engine.alias = f.server.alias;
+    f.engine.context_given = f.context->count() > 0;
+    f.engine.verbose = f.verbose;
     FrontFlags front;
     front.server = f.server;
     front.server.timeout = std::chrono::seconds(f.timeout);
@@ -64,16 +81,26 @@ int run_engine(ServeFlags& f) {
     front.key_file = f.key_file;
     front.stream_mb = f.stream_mb;
     front.threads = std::max(f.attention_threads, 1);
+    warn_of_strangers(f);
     return run_engine_server(f.engine, f.session, front);
 }
 
 int run(ServeFlags& f) {
     give_freed_memory_back();
     if (Result<void> r = resolve(f); !r) return report(r.error());
-    if (!f.engine.program.empty()) return run_engine(f);
-    if (!f.engine.extra.empty())
-        return report(
-            {ErrorKind::invalid_argument, "arguments after -- are the engine's server's: --engine-server PATH"});
+    if (Result<void> r = check_folder(f.server.record_dir); !r) return report(r.error());
+    if (!f.in_process && !f.no_attention) {
+        Result<std::string> program = find_engine_server(f.engine.program);
+        if (!program) return report(program.error());
+        f.engine.program = *program;
+        return run_engine(f);
+    }
+    if (!f.engine.extra.empty()) {
+        return report({ErrorKind::invalid_argument,
+                       f.engine.extra[0] +
+                           " is no option of attnscope serve, and with --in-process or --no-attention there is no "
+                           "llama-server to take it; see attnscope serve --help"});
+    }
     if (Result<void> r = read_api_keys(f.key_file, f.server.api_keys); !r) return report(r.error());
     f.server.timeout = std::chrono::seconds(f.timeout);
     f.server.time_limit = std::chrono::seconds(f.time_limit);
@@ -89,13 +116,6 @@ int run(ServeFlags& f) {
     const int32_t engine = std::max(f.session.n_threads > 0 ? f.session.n_threads : cores, 1);
     f.server.attention_threads = f.attention_threads > 0 ? f.attention_threads : std::min(engine, enough);
     f.server.engine_threads = f.attention_threads > 0 ? 0 : engine;
-    std::error_code ec;
-    if (!f.server.record_dir.empty()) {
-        std::filesystem::create_directories(f.server.record_dir, ec);
-        if (access(f.server.record_dir.c_str(), W_OK) != 0) {
-            return report({ErrorKind::io, "--record " + f.server.record_dir + ": the folder cannot be written to"});
-        }
-    }
     // Before any thread exists, so that all of them leave these signals to sigwait below.
     sigset_t signals;
     sigemptyset(&signals);
@@ -125,11 +145,7 @@ int run(ServeFlags& f) {
     if (!started) return report(started.error());
     fmt::print("listening on http://{}:{}\n", f.server.host, (*started)->port());
     std::fflush(stdout);
-    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" &&
-        f.server.api_keys.empty()) {
-        fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n",
-                   f.server.host);
-    }
+    warn_of_strangers(f);
     int signal = 0;
     sigwait(&signals, &signal);
     (*started)->stop();
@@ -141,16 +157,23 @@ int run(ServeFlags& f) {
 void add_serve(CLI::App& app, Action& action) {
     auto f = std::make_shared<ServeFlags>();
     CLI::App* verb = app.add_subcommand("serve", "Serve generations and their attention over HTTP");
-    verb->footer("Speaks Halo Weave's, KoboldCPP's, llama-server's and OpenAI's protocols; see docs/http.md.\n"
+    verb->footer("The engine's own llama-server generates, with every option that it has: what is not listed here\n"
+                 "is handed on to it (attnscope serve -np 8 --jinja). Before it stand Halo Weave's and KoboldCPP's\n"
+                 "protocols and attention in everybody's; see docs/http.md.\n"
                  "Examples:\n"
                  "  attnscope serve -m model.gguf\n"
                  "  attnscope serve --cors-origin http://localhost:8080  for the Halo Weave page\n"
-                 "  attnscope serve -m model.gguf --engine-server llama-server -- -np 4\n"
+                 "  attnscope serve -m model.gguf -np 8 -c 65536         eight requests at once\n"
                  "  attnscope serve --record recordings/ --api-key SECRET\n"
                  "Exit: 0 it was asked to stop, 2 it could not serve.");
     server::ServerOptions& s = f->server;
     const auto number = [&](const char* name, auto& value, int low, int high, const char* what) {
-        verb->add_option(name, value, what)->check(CLI::Range(low, high))->option_text(fmt::format("N={}", value));
+        return verb->add_option(name, value, what)
+            ->check(CLI::Range(low, high))
+            ->option_text(fmt::format("N={}", value));
+    };
+    const auto in_process = [&](CLI::Option* option) {
+        f->of_in_process.push_back(option->group("With --in-process"));
     };
     verb->add_option("--host", s.host, "Address to listen on")->capture_default_str();
     number("--port", s.port, 0, 65535, "Port to listen on; 0: a free one");
@@ -162,22 +185,28 @@ void add_serve(CLI::App& app, Action& action) {
         ->option_text("NAME ...");
     verb->add_option("--alias", s.alias, "Name of the model in answers (default: its own)")->option_text("NAME");
     verb->add_flag("--log", s.log_requests, "Write a line for each request to standard error");
-    verb->add_option("--record", s.record_dir, "Folder for recordings that clients ask for")->option_text("DIR");
+    verb->add_option("--record", s.record_dir,
+                     "Folder for a recording of every conversation (--in-process: of those that clients ask for)")
+        ->option_text("DIR");
     verb->add_option("--engine-server", f->engine.program,
-                     "llama-server that generates, attached, several requests at once; its own options after --")
+                     "The llama-server that generates (default: the one that was built with attnscope)")
         ->option_text("PATH");
-    verb->add_option("arguments", f->engine.extra, "After --: options of --engine-server")->option_text("...");
-    verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention");
+    verb->add_option(engine_argument, f->engine.extra)->allow_extra_args(false)->group("");
+    verb->add_flag("--in-process", f->in_process,
+                   "Generate in this process, one request at a time: hidden states, means beside the model on a GPU");
+    verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention (in this process)");
     number("--attention-threads", f->attention_threads, 0, 256,
            "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most "
            "8). Means are computed beside the model");
-    number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn");
+    in_process(number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn"));
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
-    number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any");
+    in_process(number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any"));
     number("--stream-mb", f->stream_mb, 1, 1 << 16, "MB of attention kept for one slow client");
-    number("--stall", f->stall, 0, 3600, "Seconds to wait for such a client after that");
+    in_process(number("--stall", f->stall, 0, 3600, "Seconds to wait for such a client after that"));
     number("--max-connections", s.max_connections, 8, 65536, "Connections served at once");
     add_model_flags(*verb, *f);
+    f->context = verb->get_option("--ctx-size");
+    in_process(verb->get_option("--entry"));
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }
 

@@ -4,12 +4,18 @@
 #include "cli/report.h"
 
 #include <fmt/format.h>
+#include <llama.h>
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <memory>
+#include <thread>
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,17 +38,74 @@ int free_port() {
     return bound ? ntohs(address.sin_port) : 0;
 }
 
+// Says when the server answers. Ends with the run.
+class SaysWhenReady {
+public:
+    SaysWhenReady(server::UpstreamAddress to, std::string line)
+        : thread_([this, to = std::move(to), line = std::move(line)] {
+              const server::GoneAway over = [this] { return over_.load(); };
+              while (!over_) {
+                  if (const auto health = server::ask(to, "GET", "/health", {}, {}, over); health && !over_) {
+                      fmt::print("{}\n", line);
+                      std::fflush(stdout);
+                      return;
+                  }
+                  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+              }
+          }) {}
+    ~SaysWhenReady() {
+        over_ = true;
+        thread_.join();
+    }
+    SaysWhenReady(const SaysWhenReady&) = delete;
+    SaysWhenReady& operator=(const SaysWhenReady&) = delete;
+
+private:
+    std::atomic<bool> over_{false};
+    std::thread thread_;
+};
+
+// Slots of the server where nobody says how many, and positions of each.
+constexpr int default_slots = 4;
+
 } // namespace
 
+Result<std::string> find_engine_server(const std::string& program) {
+    if (!program.empty()) {
+        Result<std::string> found = attach::find_program(program);
+        if (!found) return Error{ErrorKind::not_found, "--engine-server " + program + ": " + found.error().message};
+        return found;
+    }
+    namespace fs = std::filesystem;
+    Dl_info engine; // beside the engine's libraries, in a build folder and where it is installed
+    if (dladdr(reinterpret_cast<const void*>(&llama_backend_init), &engine) != 0 && engine.dli_fname) {
+        std::error_code ec;
+        const fs::path at = fs::absolute(engine.dli_fname, ec).parent_path() / "llama-server";
+        if (access(at.c_str(), X_OK) == 0) return at.string();
+    }
+    return Error{ErrorKind::not_found,
+                 "there is no llama-server beside the engine's libraries: `make program` builds it; one that lies "
+                 "elsewhere is named with --engine-server PATH, and --in-process does without"};
+}
+
 std::vector<std::string> engine_arguments(const EngineServer& server, const SessionOptions& session, int port) {
-    std::vector<std::string> argv = {
-        server.program,       "-m", session.model_path,           "--host", "127.0.0.1", "--port",
-        std::to_string(port), "-c", std::to_string(session.n_ctx)};
+    std::vector<std::string> argv = {server.program, "-m",     session.model_path,  "--host",
+                                     "127.0.0.1",    "--port", std::to_string(port)};
     const auto add = [&](const char* name, const std::string& value) { argv.insert(argv.end(), {name, value}); };
+    // A stream of the cache for each slot: whose tokens are whose is then never a question, and nobody's numbers depend on others'.
+    add("-np", std::to_string(default_slots));
+    argv.push_back("--no-kv-unified");
+    add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * default_slots));
+    add("-ub", std::to_string(session.n_batch));
+    // The name in answers: no path of this machine.
+    add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
+    if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
+    if (!server.verbose) add("-lv", "2");                          // warnings
     if (session.n_threads > 0) add("-t", std::to_string(session.n_threads));
     if (session.n_gpu_layers >= 0) add("-ngl", std::to_string(session.n_gpu_layers));
     if (!session.devices.empty()) add("-dev", session.devices);
     if (session.flash_attention != FlashAttention::automatic) add("-fa", flash_attention_name(session.flash_attention));
+    if (!session.rpc_servers.empty()) add("--rpc", session.rpc_servers);
     if (session.cache_type_k != "f16") add("-ctk", session.cache_type_k);
     if (session.cache_type_v != "f16") add("-ctv", session.cache_type_v);
     argv.insert(argv.end(), server.extra.begin(), server.extra.end());
@@ -55,26 +118,25 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     attach::AttachOptions options;
     options.argv = engine_arguments(server, session, port);
     options.folder = server.record_dir;
-    options.say = [quiet = server.quiet](const std::string& line) {
-        if (!quiet) fmt::print(stderr, "attnscope: {}\n", line);
+    options.ours = true;
+    options.say = [&server](const std::string& line) {
+        if (server.verbose) fmt::print(stderr, "attnscope: {}\n", line);
     };
-    if (Result<std::string> found = attach::find_program(server.program); !found) {
-        return report({ErrorKind::not_found, "--engine-server " + server.program + ": " + found.error().message});
-    }
     flags.to = fmt::format("127.0.0.1:{}", port);
+    fmt::print(stderr, "loading {} ...\n", std::filesystem::path(session.model_path).filename().string());
     Result<std::unique_ptr<AttachFront>> front = AttachFront::start(flags, options.argv);
     if (!front) return report(front.error());
     options.listener = front->get();
-    fmt::print("listening on http://{}:{}\n", flags.server.host, (*front)->port());
-    std::fflush(stdout);
-    Result<attach::AttachEnd> end = attach::run_attached(options);
+    Result<attach::AttachEnd> end = [&] {
+        const SaysWhenReady ready((*front)->to(),
+                                  fmt::format("listening on http://{}:{}", flags.server.host, (*front)->port()));
+        return attach::run_attached(options);
+    }();
     (*front)->stop();
     if (!end) return report(end.error());
-    if (!end->any_scheduler) {
-        return report({ErrorKind::unsupported, "nothing was captured of " + server.program +
-                                                   ": its llama.cpp cannot be come between (docs/attach/index.md)"});
-    }
-    return end->exit_code == 128 + SIGTERM || end->exit_code == 128 + SIGINT ? exit_good : end->exit_code;
+    if (end->asked_to_end) return exit_good;
+    return report(
+        {ErrorKind::engine, fmt::format("the engine's server ended by itself, with status {}", end->exit_code)});
 }
 
 } // namespace attnscope::cli

@@ -1,8 +1,9 @@
-// attnscope serve --engine-server: the engine's own server generates, attached, and ours stands before it.
+// attnscope serve: the engine's own server generates, attached, and ours stands before it.
 #pragma once
 
 #include "cli/attach_front.h"
 
+#include <attnscope/error.h>
 #include <attnscope/session.h>
 
 #include <string>
@@ -11,12 +12,16 @@
 namespace attnscope::cli {
 
 struct EngineServer {
-    std::string program;            // llama-server, looked up in PATH
-    std::vector<std::string> extra; // further arguments of its own
+    std::string program;            // llama-server, looked up in PATH; empty: the one that was built with us
+    std::vector<std::string> extra; // arguments that are its own
     std::string record_dir;         // every conversation is recorded there; empty: none
-    bool quiet = false;
+    std::string alias;              // the model's name in answers; empty: its file's
+    bool context_given = false;     // -c: of all requests together, as llama-server has it
+    bool verbose = false;
 };
 
+// Where it is. not_found: nowhere; the message says what to do.
+Result<std::string> find_engine_server(const std::string& program);
 // Its arguments for what the options ask; it listens on `port` of this machine alone.
 std::vector<std::string> engine_arguments(const EngineServer& server, const SessionOptions& session, int port);
 // Runs until the server ends, or we are told to. The exit code.

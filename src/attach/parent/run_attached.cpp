@@ -16,7 +16,9 @@
 #include <utility>
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,7 +29,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr long poll_ns = 5'000'000; // a token takes longer, and the ring holds hundreds
+constexpr long poll_ns = 5'000'000;                // a token takes longer, and the ring holds hundreds
+constexpr std::chrono::seconds patience_at_end{5}; // of a program that is a part of ours, for what it still has in hand
 
 // Signal handlers can only reach globals.
 volatile sig_atomic_t to_pass_on = 0;
@@ -38,9 +41,9 @@ extern "C" void pass_on(int signal) {
 // While it lives an interrupt of the terminal is the program's affair, and requests to end are passed on to it.
 class Signals {
 public:
-    Signals() {
+    explicit Signals(bool ours) {
         to_pass_on = 0;
-        set(SIGINT, SIG_IGN, interrupt_), set(SIGQUIT, SIG_IGN, quit_);
+        set(SIGINT, ours ? pass_on : SIG_IGN, interrupt_), set(SIGQUIT, ours ? pass_on : SIG_IGN, quit_);
         set(SIGTERM, pass_on, terminate_), set(SIGHUP, pass_on, hang_up_);
     }
     ~Signals() {
@@ -98,6 +101,22 @@ Result<pid_t> start(const std::string& program, std::vector<std::string> argv, s
     posix_spawnattr_destroy(&attributes);
     if (failed != 0) return Error{ErrorKind::io, "cannot start " + program + ": " + std::strerror(failed)};
     return pid;
+}
+
+// The same of a program that is a part of ours. Behind fork() only what is safe there: other threads may run.
+Result<pid_t> start_ours(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env) {
+    const std::vector<char*> arguments = pointers(argv), variables = pointers(env);
+    const pid_t parent = getpid(), pid = fork();
+    if (pid < 0) return Error{ErrorKind::io, "cannot start " + program + ": " + std::strerror(errno)};
+    if (pid > 0) return pid;
+    setpgid(0, 0);
+    for (const int s : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGXFSZ}) std::signal(s, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == parent) execve(program.c_str(), arguments.data(), variables.data());
+    _exit(127);
 }
 
 void rest() {
@@ -158,17 +177,22 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (!made) return made.error();
     Inbox& inbox = **made;
 
-    const Signals signals;
-    Result<pid_t> pid = start(*program, options.argv, environment(*library, inbox.folder()));
+    const Signals signals(options.ours);
+    Result<pid_t> pid =
+        (options.ours ? start_ours : start)(*program, options.argv, environment(*library, inbox.folder()));
     if (!pid) return pid.error();
     AttachEnd end;
+    auto asked = std::chrono::steady_clock::now();
     for (bool runs = true; runs || inbox.programs_live();) {
         if (const int signal = to_pass_on; signal != 0) {
             to_pass_on = 0;
             end.asked_to_end = true;
             if (!runs) break; // what the program has left behind is let alone
-            kill(*pid, signal);
+            kill(*pid, options.ours ? SIGTERM : signal);
+            asked = std::chrono::steady_clock::now();
         }
+        if (options.ours && runs && end.asked_to_end && std::chrono::steady_clock::now() - asked > patience_at_end)
+            kill(*pid, SIGKILL);
         int status = 0;
         if (runs && waitpid(*pid, &status, WNOHANG) == *pid) {
             runs = false;

@@ -14,6 +14,9 @@ struct AttachOptions {
     std::vector<std::string> argv;     // argv[0] is looked up in PATH
     std::string folder;                // of the recordings; it is there. Empty: nothing is recorded
     FrameListener* listener = nullptr; // outlives the run
+    // The program is a part of ours: an interrupt of the terminal comes to us alone, which ends it as every request to end does, and it
+    // ends when we do, however that happens.
+    bool ours = false;
     ProgramRecorder::Say say;
 };
 
