@@ -4,12 +4,14 @@
 #include "cli/report.h"
 
 #include <fmt/format.h>
+#include <ggml-backend.h>
 #include <llama.h>
 
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -65,6 +67,15 @@ private:
     std::thread thread_;
 };
 
+bool on_gpus(const SessionOptions& session) {
+    if (session.n_gpu_layers == 0 || session.devices == "none") return false;
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        const auto type = ggml_backend_dev_type(ggml_backend_dev_get(i));
+        if (type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU) return true;
+    }
+    return !session.rpc_servers.empty();
+}
+
 // Slots of the server where nobody says how many, and positions of each.
 constexpr int default_slots = 4;
 
@@ -99,6 +110,8 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
     add("-ub", std::to_string(session.n_batch));
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
+    // Cells that it restores on a device are not read back: what goes on from them would have no attention.
+    if (on_gpus(session)) add("--cache-ram", "0");
     if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
     if (!server.verbose) add("-lv", "2");                          // warnings
     if (session.n_threads > 0) add("-t", std::to_string(session.n_threads));
@@ -119,6 +132,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.argv = engine_arguments(server, session, port);
     options.folder = server.record_dir;
     options.ours = true;
+    setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits it
     options.say = [&server](const std::string& line) {
         if (server.verbose) fmt::print(stderr, "attnscope: {}\n", line);
     };

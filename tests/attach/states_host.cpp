@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
@@ -51,22 +52,30 @@ void print(const Tokens& text) {
     std::fflush(stdout);
 }
 
-// Texts side by side, each in a stream of the cache that is its own, as the slots of a server: their prompts one after the other, then
-// a token of each in every graph, the last text's until it has two fewer.
+// Texts side by side, each in a stream of the cache that is its own, as the slots of a server: the prompt of one, those of the others
+// in one batch, then a token of each in every graph, the last text's until it has two fewer.
 void slots(const Program& p) {
-    std::vector<Tokens> texts = {{11, 27, 3, 91, 45, 8}, {60, 61, 62, 63}, {11, 27, 3, 9, 5}};
+    std::vector<Tokens> texts(3);
+    for (int t = 0; t < 3; ++t) {
+        for (int i = 0; i < 6 + 11 * t; ++i)
+            texts[static_cast<size_t>(t)].push_back(3 + (i < 3 ? i : 7 * t + 5 * i) % 250);
+    }
     constexpr int n_steps = 12;
-    llama_batch batch = llama_batch_init(32, 0, 1);
+    llama_batch batch = llama_batch_init(64, 0, 1);
     const auto add = [&](llama_token token, size_t text, size_t at, bool last) {
         const int i = batch.n_tokens++;
         batch.token[i] = token, batch.pos[i] = static_cast<llama_pos>(at);
         batch.n_seq_id[i] = 1, batch.seq_id[i][0] = static_cast<llama_seq_id>(text), batch.logits[i] = last;
     };
-    for (size_t t = 0; t < texts.size(); ++t) {
+    for (const auto& [begin, end] : {std::pair<size_t, size_t>{0, 1}, {1, 3}}) {
         batch.n_tokens = 0;
-        for (size_t i = 0; i < texts[t].size(); ++i) add(texts[t][i], t, i, i + 1 == texts[t].size());
+        std::vector<int> last;
+        for (size_t t = begin; t < end; ++t) {
+            for (size_t i = 0; i < texts[t].size(); ++i) add(texts[t][i], t, i, i + 1 == texts[t].size());
+            last.push_back(batch.n_tokens - 1);
+        }
         if (llama_decode(p.context, batch) != 0) _exit(3);
-        texts[t].push_back(p.best(-1));
+        for (size_t t = begin; t < end; ++t) texts[t].push_back(p.best(last[t - begin]));
     }
     for (int step = 0; step < n_steps; ++step) {
         const size_t n = step + 2 < n_steps ? texts.size() : texts.size() - 1;

@@ -171,6 +171,13 @@ std::vector<Together> bring_together(std::vector<Batch::Proof>& proofs) {
     return all;
 }
 
+// Of something by cell of a cache: from the first cell of the stream on that the proof's token is in.
+template <class T>
+std::span<const T> of_stream(std::span<const T> by_cell, const Batch& batch, const Batch::Proof& proof) {
+    const int32_t group = batch.layers[size_t(proof.layer)].group;
+    return by_cell.subspan(std::min(size_t(batch.first_cell_of_stream(group, proof.token)), by_cell.size()));
+}
+
 } // namespace
 
 void Collector::prove(Batch& batch) {
@@ -188,10 +195,8 @@ void Collector::prove(Batch& batch) {
             s = sample(batch, proof);
             proof_query(batch, proof, q[i]);
             s.q = q[i].data();
-            const auto first_cell =
-                static_cast<size_t>(batch.first_cell_of_stream(batch.layers[size_t(proof.layer)].group, proof.token));
-            s.columns = map.columns().subspan(std::min(first_cell, map.columns().size()));
-            s.positions = map.positions().subspan(std::min(first_cell, map.positions().size()));
+            s.columns = of_stream(map.columns(), batch, proof);
+            s.positions = of_stream(map.positions(), batch, proof);
         }
         prove_(std::span(samples).first(n), std::span(witnesses).first(n));
         for (size_t i = 0; i < n; ++i)
@@ -295,8 +300,8 @@ void Collector::start_proving(Batch& batch, int32_t n_threads, base::ThreadPool&
         item.out.assign(s.out, s.out + s.layer->head_dim_v);
         s.q = item.q.data();
         s.out = item.out.data();
-        s.columns = p.columns[group];
-        s.positions = p.positions[group];
+        s.columns = of_stream<int64_t>(p.columns[group], batch, proof);
+        s.positions = of_stream<int32_t>(p.positions[group], batch, proof);
     };
     constexpr size_t many = 64;
     base::parallel_for(batch.proofs.size(), many, copy);
