@@ -105,7 +105,7 @@ void store_new(const DeviceLayer& layer, const Batch& batch, std::span<const uin
     const auto* stored = std::get_if<DeviceLayer::Stored>(&layer.k_new);
     const std::vector<int64_t>& cells = batch.groups[size_t(layer.group)].written;
     for (size_t i = 0; i < cells.size(); ++i) {
-        if (fetched) std::memcpy(layer.k_mirror->row(cells[i]), rows + fetched->at + i * layer.k_cell, layer.k_cell);
+        if (fetched) std::memcpy(layer.k_mirror->row(cells[i]), rows + fetched->at + i * fetched->token, layer.k_cell);
         if (stored) store_row(*stored, bases, i, layer.k_mirror->row(cells[i]));
         if (layer.v_new) store_row(*layer.v_new, bases, i, layer.v_mirror->row(cells[i]));
     }
@@ -241,24 +241,73 @@ void BlockGather::arrived(const uint8_t* base, Batch& batch) const {
     for (const ProofPlace& p : out_) batch.proofs[p.proof].out = reinterpret_cast<const float*>(base + p.at);
 }
 
-size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
-                     std::vector<Fetch::Rows>& rows) {
+namespace {
+
+// How many runs of consecutive cells these are.
+size_t runs_of(const std::vector<int64_t>& cells) {
+    size_t n = cells.empty() ? 0 : 1;
+    for (size_t i = 1; i < cells.size(); ++i) n += cells[i] != cells[i - 1] + 1;
+    return n;
+}
+
+struct FetchedLayer {
+    DeviceLayer* layer;
+    DeviceLayer::Fetched* fetched;
+    const std::vector<int64_t>* cells;
+};
+
+// One token's rows behind the other's.
+size_t by_token(const std::vector<FetchedLayer>& layers, std::vector<Fetch::Rows>& rows) {
+    size_t token = 0;
+    for (const FetchedLayer& l : layers) {
+        l.fetched->at = token;
+        token += l.layer->k_cell;
+    }
+    const size_t n = layers.front().cells->size();
+    for (const FetchedLayer& l : layers) l.fetched->token = token;
+    for (size_t i = 0; i < n; ++i) {
+        for (const FetchedLayer& l : layers) {
+            const size_t cell = l.layer->k_cell;
+            rows.push_back({l.layer->k_cache, size_t((*l.cells)[i]) * cell, cell, i * token + l.fetched->at});
+        }
+    }
+    return n * token;
+}
+
+// One layer's rows behind the other's.
+size_t by_layer(const std::vector<FetchedLayer>& layers, std::vector<Fetch::Rows>& rows) {
     size_t at = 0;
-    for (std::optional<LayerSource>& source : sources) {
-        DeviceLayer* d = source ? source->device() : nullptr;
-        auto* fetched = d ? std::get_if<DeviceLayer::Fetched>(&d->k_new) : nullptr;
-        if (!fetched || d->device != device) continue;
-        fetched->at = at;
-        const std::vector<int64_t>& cells = batch.groups[size_t(d->group)].written;
+    for (const FetchedLayer& l : layers) {
+        const std::vector<int64_t>& cells = *l.cells;
+        *l.fetched = {at, l.layer->k_cell};
         for (size_t i = 0; i < cells.size();) {
             size_t n = 1;
             while (i + n < cells.size() && cells[i + n] == cells[i] + static_cast<int64_t>(n)) ++n;
-            rows.push_back({d->k_cache, size_t(cells[i]) * d->k_cell, n * d->k_cell, at});
-            at += n * d->k_cell;
+            rows.push_back({l.layer->k_cache, size_t(cells[i]) * l.layer->k_cell, n * l.layer->k_cell, at});
+            at += n * l.layer->k_cell;
             i += n;
         }
     }
     return at;
+}
+
+} // namespace
+
+size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
+                     std::vector<Fetch::Rows>& rows) {
+    std::vector<FetchedLayer> layers;
+    size_t n_runs = 0;
+    for (std::optional<LayerSource>& source : sources) {
+        DeviceLayer* d = source ? source->device() : nullptr;
+        auto* fetched = d ? std::get_if<DeviceLayer::Fetched>(&d->k_new) : nullptr;
+        if (!fetched || d->device != device) continue;
+        layers.push_back({d, fetched, &batch.groups[size_t(d->group)].written});
+        n_runs += runs_of(*layers.back().cells);
+    }
+    if (layers.empty()) return 0;
+    const bool few_tokens =
+        size_t(batch.n_query) < n_runs; // fewer transfers than one a run, if layers of a token are one
+    return few_tokens ? by_token(layers, rows) : by_layer(layers, rows);
 }
 
 } // namespace attnscope::capture

@@ -45,9 +45,9 @@ struct DeviceLayer {
         int64_t width = 0; // elements of a row
         DType type = DType::f16;
     };
-    // Rows of the cache itself: at `at` of what the device's fetch brings, one a token.
+    // Rows of the cache itself: at `at` of what the device's fetch brings, one a token, `token` bytes from one to the next.
     struct Fetched {
-        size_t at = 0;
+        size_t at = 0, token = 0;
     };
 
     ggml_backend_dev_t device = nullptr;
@@ -89,8 +89,9 @@ using LayerSources = std::vector<std::optional<LayerSource>>;
 Result<std::optional<LayerSource>> source_of(const AttentionNode& node, const Batch::Layer& layer,
                                              const Placement& placement, Mirrors& mirrors);
 
-// Has the new rows of K that lie in a device's cache fetched, and says where they will be (Fetched::at). Consecutive
-// cells become one transfer. Returns the bytes of all rows.
+// Has the new rows of K that lie in a device's cache fetched, and says where they will be (Fetched). Consecutive cells become one
+// transfer; where there are few tokens in cells of their own, as of a server's slots, the layers of each token do, since their caches
+// lie at equal distances. Returns the bytes of all rows.
 size_t rows_to_fetch(LayerSources& sources, ggml_backend_dev_t device, const Batch& batch,
                      std::vector<Fetch::Rows>& rows);
 
