@@ -31,6 +31,13 @@ install(CODE "
             file(RPATH_SET FILE \"\${root}/${engine_dir}/\${name}\" NEW_RPATH \"\\$ORIGIN\")
         endif()
     endforeach()
+    # Its server, which attnscope serve looks for beside them.
+    foreach(name llama-server libllama-server-impl.so)
+        if(EXISTS \"${ATTNSCOPE_LLAMA_BUILD}/bin/\${name}\")
+            file(INSTALL \"${ATTNSCOPE_LLAMA_BUILD}/bin/\${name}\" DESTINATION \"\${root}/${engine_dir}\" TYPE PROGRAM)
+            file(RPATH_SET FILE \"\${root}/${engine_dir}/\${name}\" NEW_RPATH \"\\$ORIGIN\")
+        endif()
+    endforeach()
     file(INSTALL \"$<TARGET_FILE:attnscope_bin>\" DESTINATION \"\${root}/${CMAKE_INSTALL_BINDIR}\" TYPE PROGRAM)
     file(RPATH_SET FILE \"\${root}/${CMAKE_INSTALL_BINDIR}/attnscope\" NEW_RPATH \"\\$ORIGIN/../${engine_dir}\")
 " COMPONENT sdk)

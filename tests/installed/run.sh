@@ -25,3 +25,12 @@ grep -o '_IMPORT_PREFIX}/[^";]*/attnscope/libllama[^";]*' "$work/moved/$libdir"/
 "$work/moved/bin/attnscope" models make --layers 2 -o "$work/made.gguf" >/dev/null
 "$work/project/from_c" "$work/made.gguf" "$work/made.attn"
 "$work/moved/bin/attnscope" attach -o "$work" -- true 2>/dev/null # the library that goes into programs came along
+# and the engine's server, which finds its libraries here
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$work/moved/bin/attnscope" serve -m "$work/made.gguf" -t 1 --port "$port" >"$work/log" &
+server=$!
+for _ in $(seq 150); do grep -q listening "$work/log" && break; sleep 0.2; done
+curl -sf "http://127.0.0.1:$port/completion" -d '{"prompt": [11, 27, 3], "n_predict": 2, "attention": {"reduce": "mean"}}' | grep -q '"verdict":"ok"' ||
+    { echo "attnscope serve does not answer where it is installed"; kill $server; exit 1; }
+kill $server
+wait $server
