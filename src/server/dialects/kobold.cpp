@@ -1,12 +1,11 @@
 // KoboldCPP's API, for KoboldAI Lite, SillyTavern and their kin; Halo Weave shares the stream.
-#include "base/version.h"
 #include "server/dialects/halo_weave.h"
+#include "server/dialects/kobold_fields.h"
+#include "server/dialects/kobold_words.h"
 #include "server/dialects/tokenizer.h"
 #include "server/generation/generation_fields.h"
 #include "server/http/event_stream.h"
 #include "server/http/reply.h"
-
-#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -15,42 +14,29 @@ namespace attnscope::server {
 namespace {
 
 constexpr Dialect kobold = Dialect::kobold;
-// The KoboldCPP whose shapes are spoken here: clients choose features by it. 1.60 and later stream and count tokens.
-constexpr const char* kobold_version = "1.80";
-
-Json reason(const std::string& finish_reason) {
-    return finish_reason == "stop"                                   ? "stop"
-           : finish_reason == "length" || finish_reason == "context" ? "length"
-                                                                     : "abort";
-}
 
 class KoboldFormat : public EventFormat {
 public:
     std::string token(const GenerationEvent& event, const std::string& attention) override {
-        return event_text({{"token", event.text}, {"finish_reason", nullptr}}, event.frame() ? attention : "");
+        return kobold_event({{"token", event.text}, {"finish_reason", nullptr}},
+                            event.frame() ? member(attention) : "");
     }
     std::string prompt_row(const GenerationEvent& event, const std::string& attention) override {
-        return event_text({{"token", ""}, {"finish_reason", nullptr}, {"prompt_token", event.token}}, attention);
+        return kobold_event({{"token", ""}, {"finish_reason", nullptr}, {"prompt_token", event.token}},
+                            member(attention));
     }
     std::string done(const std::string& text, const Generation& generation) override {
         const GenerationSummary s = generation.summary();
-        Json body = {{"token", text}, {"finish_reason", reason(s.finish_reason)}};
+        Json body = {{"token", text}, {"finish_reason", kobold_reason(s.finish_reason)}};
         if (generation.request.attention || generation.request.record) body["summary"] = summary_json(generation);
-        return event_text(body, "");
+        return kobold_event(body, "");
     }
     std::string failed(const std::string& message) override {
         return "event: error\ndata: " + json_text(error_body(kobold, 500, message)) + "\n\n";
     }
 
 private:
-    static std::string event_text(const Json& body, const std::string& attention) {
-        std::string text = json_text(body);
-        if (!attention.empty()) {
-            text.pop_back();
-            text += ",\"attention\":" + attention + "}";
-        }
-        return "event: message\ndata: " + text + "\n\n";
-    }
+    static std::string member(const std::string& attention) { return "\"attention\":" + attention; }
 };
 
 // The request of a generation, submitted; null when it was refused. `streams`: the answer comes in events.
@@ -79,7 +65,7 @@ void generate(Service& service, const httplib::Request& request, httplib::Respon
     if (all.summary.finish_reason == "error")
         return refuse(response, kobold, {all.summary.error_kind, all.summary.error});
     Json result = {{"text", all.text},
-                   {"finish_reason", reason(all.summary.finish_reason)},
+                   {"finish_reason", kobold_reason(all.summary.finish_reason)},
                    {"prompt_tokens", all.summary.n_prompt},
                    {"completion_tokens", all.summary.n_generated}};
     if (generation->request.n_probs) result["logprobs"] = chat_logprobs(all.told, service.session);
@@ -99,17 +85,8 @@ void stream(Service& service, const httplib::Request& request, httplib::Response
     stream_events(request, response, {std::move(generation)}, std::move(format));
 }
 
-// "genkey" of a body; a missing or unreadable body means none.
-std::string genkey(const httplib::Request& request) {
-    Result<Json> body = parse_body(request.body);
-    if (!body) return {};
-    RequestFields f(*body);
-    const std::string key = f.text("genkey", "", 256);
-    return key.empty() ? f.text("request_id", "", 256) : key;
-}
-
 void check(Service& service, const httplib::Request& request, httplib::Response& response) {
-    const std::string key = genkey(request);
+    const std::string key = kobold_key(request.body);
     const auto generation = service.queue.find(key);
     // Once ended, only whoever knows the name may look at it again.
     const bool visible = generation && (!key.empty() || (!generation->finished() && generation->request.id.empty()));
@@ -117,7 +94,7 @@ void check(Service& service, const httplib::Request& request, httplib::Response&
 }
 
 void abort_generation(Service& service, const httplib::Request& request, httplib::Response& response) {
-    const bool ended = service.queue.cancel(genkey(request));
+    const bool ended = service.queue.cancel(kobold_key(request.body));
     reply(response, {{"success", ended ? "true" : "false"}, {"done", "true"}}); // strings, as KoboldCPP sends
 }
 
@@ -146,24 +123,22 @@ void detokenize(Service& service, const httplib::Request& request, httplib::Resp
 
 void perf(Service& service, httplib::Response& response) {
     const EngineCounters c = service.queue.counters();
-    const auto rate = [](int64_t n, double seconds) { return seconds > 0 ? static_cast<double>(n) / seconds : 0.0; };
-    const auto up = std::chrono::duration<double>(std::chrono::steady_clock::now() - service.started).count();
-    const int stop = c.last.finish_reason == "length" ? 0
-                     : c.last.stop_reason == "eos"    ? 1
-                     : c.last.finish_reason.empty()   ? -1
-                                                      : 2;
-    reply(response, {{"last_process", c.last.prompt_seconds},
-                     {"last_eval", c.last.generate_seconds},
-                     {"last_process_speed", rate(c.last.n_prompt - c.last.n_reused, c.last.prompt_seconds)},
-                     {"last_eval_speed", rate(c.last.n_generated, c.last.generate_seconds)},
-                     {"last_token_count", c.last.n_generated},
-                     {"last_input_count", c.last.n_prompt},
-                     {"last_seed", c.last.seed},
-                     {"total_gens", c.n_generations},
-                     {"stop_reason", stop},
-                     {"queue", c.n_waiting},
-                     {"idle", c.busy ? 0 : 1},
-                     {"uptime", up}});
+    KoboldPerf p;
+    p.prompt_seconds = c.last.prompt_seconds;
+    p.generate_seconds = c.last.generate_seconds;
+    p.n_prompt = c.last.n_prompt;
+    p.n_read = c.last.n_prompt - c.last.n_reused;
+    p.n_generated = c.last.n_generated;
+    p.seed = c.last.seed;
+    p.stop_reason = c.last.finish_reason == "length" ? 0
+                    : c.last.stop_reason == "eos"    ? 1
+                    : c.last.finish_reason.empty()   ? -1
+                                                     : 2;
+    p.n_generations = c.n_generations;
+    p.n_waiting = static_cast<int64_t>(c.n_waiting);
+    p.busy = c.busy;
+    p.up_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - service.started).count();
+    reply(response, kobold_perf(p));
 }
 
 } // namespace
@@ -178,19 +153,9 @@ void add_kobold(httplib::Server& http, Service& service) {
     http.Post("/api/extra/tokencount", [&](const Request& q, Response& a) { token_count(service, q, a); });
     http.Post("/api/extra/detokenize", [&](const Request& q, Response& a) { detokenize(service, q, a); });
     http.Get("/api/extra/perf", [&](const Request&, Response& a) { perf(service, a); });
-    http.Get("/api/v1/info/version", [](const Request&, Response& a) { reply(a, {{"result", "1.2.5"}}); });
-    http.Get("/api/extra/version", [&](const Request&, Response& a) {
-        reply(a, {{"result", "KoboldCpp"},
-                  {"version", kobold_version},
-                  {"protected", !service.options.api_keys.empty()},
-                  {"txt2img", false},
-                  {"vision", false},
-                  {"transcribe", false},
-                  {"multiplayer", false},
-                  {"websearch", false},
-                  {"tts", false},
-                  {"attnscope", base::version()}});
-    });
+    http.Get("/api/v1/info/version", [](const Request&, Response& a) { reply(a, {{"result", kobold_api_version}}); });
+    http.Get("/api/extra/version",
+             [&](const Request&, Response& a) { reply(a, kobold_version(!service.options.api_keys.empty())); });
     for (const char* path : {"/api/extra/true_max_context_length", "/api/v1/config/max_context_length"}) {
         http.Get(path, [&](const Request&, Response& a) { reply(a, {{"value", service.session.n_ctx()}}); });
     }

@@ -1,6 +1,7 @@
 #include "server/generation/generation_fields.h"
 
 #include "server/dialects/attention_fields.h"
+#include "server/dialects/kobold_fields.h"
 #include "server/dialects/tokenizer.h"
 #include "server/generation/output_fields.h"
 #include "server/http/reply.h"
@@ -47,24 +48,38 @@ void note_ignored(const Json& body, const RequestFields& f, ReadRequest& out) {
     for (std::string& name : unread_fields(body, out.known)) out.ignored.push_back(std::move(name));
 }
 
-// Cuts the prompt and the number of tokens to what the context holds. `may_cut`: a prompt that is too long loses its
-// oldest tokens, as KoboldCPP does; otherwise it is refused.
-Result<void> fit(GenerationRequest& g, int64_t n_ctx, bool may_cut, bool keep_first) {
-    const auto n = static_cast<int64_t>(g.tokens.size());
-    if (n == 0) return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
-    if (n >= n_ctx) {
-        if (!may_cut) {
-            return Error{ErrorKind::invalid_argument, fmt::format("the prompt has {} tokens; at most {} {} {}", n,
-                                                                  n_ctx - 1, context_overflow, n_ctx)};
-        }
-        const int64_t room =
-            std::max<int64_t>(1, n_ctx - std::min<int64_t>(std::max(g.options.n_predict, 1), n_ctx / 2));
-        const int64_t first = keep_first && room > 1 ? 1 : 0;
-        g.tokens.erase(g.tokens.begin() + first, g.tokens.begin() + first + (n - room));
-    }
-    const int64_t left = n_ctx - static_cast<int64_t>(g.tokens.size());
-    if (g.options.n_predict < 0 || g.options.n_predict > left) g.options.n_predict = static_cast<int32_t>(left);
+Result<void> fit(GenerationRequest& g, int64_t n_ctx, PromptCut cut) {
+    int64_t n_predict = g.options.n_predict;
+    if (Result<void> r = fit_prompt(g.tokens, n_predict, n_ctx, cut); !r) return r;
+    g.options.n_predict = static_cast<int32_t>(n_predict);
     return {};
+}
+
+SamplingOptions sampling_of(const KoboldFields& k, int32_t n_ctx) {
+    SamplingOptions s;
+    s.temperature = static_cast<float>(k.temperature);
+    s.top_k = static_cast<int32_t>(k.top_k);
+    s.top_p = static_cast<float>(k.top_p);
+    s.typical_p = static_cast<float>(k.typical);
+    s.min_p = static_cast<float>(k.min_p);
+    s.repeat_penalty = static_cast<float>(k.rep_pen);
+    s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(k.rep_pen_range, n_ctx));
+    s.seed = seed_of(k.sampler_seed);
+    s.presence_penalty = static_cast<float>(k.presence_penalty);
+    s.frequency_penalty = static_cast<float>(k.frequency_penalty);
+    s.xtc_probability = static_cast<float>(k.xtc_probability);
+    s.xtc_threshold = static_cast<float>(k.xtc_threshold);
+    s.dry_multiplier = static_cast<float>(k.dry_multiplier);
+    s.dry_base = static_cast<float>(k.dry_base);
+    s.dry_allowed_length = static_cast<int32_t>(k.dry_allowed_length);
+    s.dry_penalty_last_n =
+        k.dry_penalty_last_n < 0 ? n_ctx : static_cast<int32_t>(std::min<int64_t>(k.dry_penalty_last_n, n_ctx));
+    s.mirostat = static_cast<int32_t>(k.mirostat);
+    s.mirostat_tau = static_cast<float>(k.mirostat_tau);
+    s.mirostat_eta = static_cast<float>(k.mirostat_eta);
+    s.dynatemp_range = static_cast<float>(k.dynatemp_range);
+    s.dynatemp_exponent = static_cast<float>(k.dynatemp_exponent);
+    return s;
 }
 
 } // namespace
@@ -75,39 +90,25 @@ Result<ReadRequest> read_kobold(const Json& body, const Asked& asked, const Serv
     RequestFields f(body);
     const int32_t n_ctx = service.session.n_ctx(), n_vocab = service.session.n_vocab();
 
-    SamplingOptions& s = g.options.sampling;
-    g.options.n_predict = static_cast<int32_t>(f.integer("max_length", 180, 0, max_n - 1));
-    g.options.ignore_eos = f.flag("ban_eos_token", false);
-    s.temperature = static_cast<float>(f.number("temperature", 0.7, 0, 100));
-    s.top_k = static_cast<int32_t>(f.integer("top_k", 100, -1, max_n - 1));
-    s.top_p = static_cast<float>(f.number("top_p", 0.92, 0, 1));
-    s.typical_p = static_cast<float>(f.number("typical", 1, 0, 1));
-    s.min_p = 0;
-    s.repeat_penalty = static_cast<float>(f.number("rep_pen", 1, 0.01, 100));
-    s.repeat_last_n = static_cast<int32_t>(std::min<int64_t>(f.integer("rep_pen_range", 320, 0, max_n), n_ctx));
-    s.seed = seed_of(f.integer("sampler_seed", -1, -1, max_n * 2 - 1));
-    read_common_sampling(f, service, s);
-    read_logit_bias(f, service, s);
-    g.stops = f.texts("stop_sequence", max_stops, max_stop_bytes);
-    g.shown_stop = !f.flag("trim_stop", true);
-    const std::string genkey = f.text("genkey", "", 256);
-    g.id = f.text("request_id", genkey, 256);
-    refuse_unsupported(f, {"images", "audio"});
-    if (f.flag("logprobs", false)) g.n_probs = 5; // as many as KoboldCPP
-    out.logprobs = g.n_probs.has_value();
-    if (f.integer("n", 1, 1, 1 << 20) != 1) f.fail("\"n\" must be 1: one answer is generated for a request");
-    if (const Json* tfs = f.find("tfs"); tfs && *tfs != Json(1)) out.ignored.emplace_back("tfs"); // 1: without effect
-    for (const char* key : {"top_a", "rep_pen_slope", "smoothing_factor", "nsigma", "guidance_scale", "min_length"}) {
-        if (const Json* value = f.find(key); value && *value != Json(0)) out.ignored.emplace_back(key);
-    }
+    KoboldFields k = read_kobold_fields(f);
+    g.options.n_predict = static_cast<int32_t>(k.max_length);
+    g.options.ignore_eos = k.ban_eos_token;
+    g.options.sampling = sampling_of(k, n_ctx);
+    read_logit_bias(f, service, g.options.sampling);
+    g.stops = std::move(k.stop_sequence);
+    g.shown_stop = !k.trim_stop;
+    g.id = std::move(k.id);
+    if (k.logprobs) g.n_probs = kobold_n_probs;
+    out.logprobs = k.logprobs;
+    out.ignored = std::move(k.ignored);
 
     out.halo_weave = f.flag("output_hidden_states", false);
     if (const Json* wanted = f.find("output_attentions")) out.halo_weave |= *wanted != Json(false);
     if (Result<void> r = read_attention_fields(body, service, out); !r) return r.error();
 
-    const int64_t limit = std::min<int64_t>(f.integer("max_context_length", n_ctx, 8, max_n), n_ctx);
+    const int64_t limit = k.max_context_length > 0 ? std::min<int64_t>(k.max_context_length, n_ctx) : n_ctx;
     auto ids = f.token_ids("input_ids", n_vocab, size_t(n_ctx));
-    const std::string text = f.text("memory", "", max_text) + f.text("prompt", "", max_text);
+    const std::string text = read_kobold_text(f);
     if (Result<void> r = read_grammar(f, asked, service, out); !r) return r.error();
     note_ignored(body, f, out);
     const bool from_text = !ids;
@@ -121,7 +122,7 @@ Result<ReadRequest> read_kobold(const Json& body, const Asked& asked, const Serv
     // Attention of a prompt that lost its beginning would be of other tokens than the client thinks.
     const bool may_cut = from_text && !g.attention && !g.record;
     const bool keep_first = !g.tokens.empty() && g.tokens.front() == service.model.bos;
-    if (Result<void> r = fit(g, limit, may_cut, keep_first); !r) return r.error();
+    if (Result<void> r = fit(g, limit, {may_cut, keep_first}); !r) return r.error();
     if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, out); !r) return r.error();
     return out;
 }
@@ -237,7 +238,7 @@ Result<ReadRequest> with_prompt(const Json& body, const Service& service, ReadRe
         g.tokens = std::move(*tokens);
     }
     note_ignored(body, f, *out);
-    if (Result<void> r = fit(g, n_ctx, false, false); !r) return r.error();
+    if (Result<void> r = fit(g, n_ctx, {}); !r) return r.error();
     if (out->echo) out->prompt = from_text ? text : text_of(service.session, g.tokens);
     if (Result<void> r = resolve_spans(service, from_text ? &text : nullptr, *out); !r) return r.error();
     return out;
@@ -309,7 +310,7 @@ Result<ReadRequest> read_chat(const Json& body, const Asked& asked, const Servic
     Result<std::vector<int32_t>> tokens = tokenize_text(service, *text, true, true);
     if (!tokens) return tokens.error();
     g.tokens = std::move(*tokens);
-    if (Result<void> r = fit(g, service.session.n_ctx(), false, false); !r) return r.error();
+    if (Result<void> r = fit(g, service.session.n_ctx(), {}); !r) return r.error();
     if (Result<void> r = resolve_spans(service, &*text, *out); !r) return r.error();
     return out;
 }

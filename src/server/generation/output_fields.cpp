@@ -1,21 +1,20 @@
 #include "server/generation/output_fields.h"
 
+#include "server/dialects/answer_form.h"
+#include "server/dialects/kobold_fields.h"
 #include "server/dialects/tokenizer.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
-#include <set>
 
 namespace attnscope::server {
 
 namespace {
 
-using OrderedJson = nlohmann::ordered_json;
-
 constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
-constexpr size_t most_biases = 4096, most_grammar = size_t(1) << 20;
+constexpr size_t most_biases = 4096;
 constexpr int64_t most_probs = 1000, most_answers = 32;
 
 // A token id, or a text whose tokens are meant.
@@ -41,39 +40,6 @@ Result<std::vector<int32_t>> biased_tokens(const Json& which, bool is_key, const
         fmt::format(
             "\"logit_bias\" holds {:.60}, which is neither a token id from 0 to {} nor a text of at most 1024 bytes",
             json_text(which), n_vocab - 1)};
-}
-
-// Words that would narrow what a schema allows and that the engine's converter does not know.
-void find_ignored_words(const OrderedJson& schema, std::set<std::string>& found) {
-    static const std::set<std::string> ignored{"not",
-                                               "if",
-                                               "then",
-                                               "else",
-                                               "uniqueItems",
-                                               "multipleOf",
-                                               "patternProperties",
-                                               "minProperties",
-                                               "propertyNames",
-                                               "maxProperties",
-                                               "dependentRequired",
-                                               "dependentSchemas",
-                                               "contains",
-                                               "unevaluatedProperties"};
-    static const std::set<std::string> values{"enum", "const", "default", "examples", "required"};
-    if (schema.is_array()) {
-        for (const OrderedJson& one : schema) find_ignored_words(one, found);
-    }
-    if (!schema.is_object()) return;
-    for (const auto& [key, value] : schema.items()) {
-        const bool names = key == "properties" || key == "$defs" || key == "definitions"; // of which each is a schema
-        if (names && value.is_object()) {
-            for (const auto& [name, one] : value.items()) find_ignored_words(one, found);
-        } else if (ignored.count(key)) {
-            found.insert("json_schema." + key);
-        } else if (!values.count(key)) {
-            find_ignored_words(value, found);
-        }
-    }
 }
 
 } // namespace
@@ -110,48 +76,15 @@ void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& 
 
 Result<void> read_grammar(RequestFields& f, const Asked& asked, const Service& service, ReadRequest& out) {
     SamplingOptions& s = out.generation.options.sampling;
-    const auto bad = [](const std::string& why) { return Error{ErrorKind::invalid_argument, why}; };
-    s.grammar = f.text("grammar", "", most_grammar);
-    const auto given = [&](const char* key) {
-        const Json* value = f.find(key);
-        return value && *value != Json("") && *value != Json(false);
-    };
-    OrderedJson schema;
-    const bool of_schema = given("json_schema"), of_format = given("response_format");
-    if (Result<void> r = f.status(); !r) return r;
-    if (of_schema || of_format) {
-        const OrderedJson body = OrderedJson::parse(asked.text, nullptr, false);
-        const auto member = [](const OrderedJson& object, const char* key) {
-            return object.is_object() && object.contains(key) ? object[key] : OrderedJson();
-        };
-        if (of_schema) schema = member(body, "json_schema");
-        const OrderedJson format = member(body, "response_format");
-        const OrderedJson type = member(format, "type");
-        if (of_format && type == "json_object") {
-            schema = member(format, "schema");
-            if (schema.is_null()) schema = OrderedJson{{"type", "object"}};
-        } else if (of_format && type == "json_schema") {
-            schema = member(member(format, "json_schema"), "schema");
-            if (schema.is_null()) schema = member(format, "schema"); // llama-server's
-            if (schema.is_null())
-                return bad("\"response_format\" of type json_schema needs \"json_schema\": {\"schema\": {...}}");
-        } else if (of_format && type != "text") {
-            return bad(
-                "\"response_format\" must be an object with \"type\": \"text\", \"json_object\" or \"json_schema\"");
-        }
-        const bool two = of_schema && of_format && type != "text";
-        if (two || (!schema.is_null() && !s.grammar.empty()))
-            return bad("one of \"grammar\", \"json_schema\" and \"response_format\" can be given, not several");
-        if (!schema.is_null() && !schema.is_object()) return bad("a JSON schema must be an object");
-    }
-    if (!schema.is_null()) {
+    Result<AnswerForm> form = read_answer_form(f, asked.text);
+    if (!form) return form.error();
+    s.grammar = std::move(form->grammar);
+    if (!form->schema.is_null()) {
         Result<std::string> grammar = service.session.grammar_of_schema(
-            schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), asked.gone);
+            form->schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), asked.gone);
         if (!grammar) return grammar.error();
         s.grammar = std::move(*grammar);
-        std::set<std::string> ignored;
-        find_ignored_words(schema, ignored);
-        out.ignored.insert(out.ignored.end(), ignored.begin(), ignored.end());
+        out.ignored.insert(out.ignored.end(), form->ignored.begin(), form->ignored.end());
     }
     return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar, asked.gone);
 }
@@ -195,17 +128,6 @@ void read_answers(RequestFields& f, Shape shape, ReadRequest& out) {
         f.fail("\"n\" and \"best_of\" above 1 go without attention, hidden states and recordings: ask once for each "
                "answer");
     if (out.best_of > out.n && !out.generation.n_probs) out.generation.n_probs = 0; // the best: by its own
-}
-
-void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys) {
-    for (const char* key : keys) {
-        const Json* value = f.find(key);
-        if (!value || *value == Json(false) || *value == Json(0) || *value == Json("") ||
-            (value->is_structured() && value->empty())) {
-            continue;
-        }
-        f.fail(fmt::format("\"{}\" is not supported by this server", key));
-    }
 }
 
 } // namespace attnscope::server

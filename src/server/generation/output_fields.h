@@ -25,7 +25,4 @@ void read_probabilities(RequestFields& f, Shape shape, ReadRequest& out);
 // `n`, `best_of`, `echo`; what goes together with them.
 void read_answers(RequestFields& f, Shape shape, ReadRequest& out);
 
-// A field that would make another answer of it: not ignored, refused.
-void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys);
-
 } // namespace attnscope::server
