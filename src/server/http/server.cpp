@@ -3,10 +3,11 @@
 #include "server/http/http_host.h"
 #include "server/http/paths.h"
 #include "server/http/service.h"
+#include "server/recordings/prune.h"
 #include "server/view/routes.h"
 
 #include <chrono>
-
+#include <optional>
 #include <utility>
 
 namespace attnscope::server {
@@ -56,8 +57,8 @@ public:
         add_llama_completion(http, service_);
         add_llama_server(http, service_);
         add_openai(http, service_);
-        add_prune(http, service_);
-        add_websocket(http, service_);
+        add_prune(http, {options_.record_dir, n_vocab(), [this](const std::string& id) { return scores(id); }});
+        add_socket(http, service_);
         sources_.watch(options_.record_dir);
         add_view_page(http);
         add_view_routes(http, sources_, options_.attention);
@@ -74,6 +75,13 @@ public:
     }
 
 private:
+    int32_t n_vocab() const { return service_.session.n_vocab(); }
+    std::optional<ScoredPrompt> scores(const std::string& id) const {
+        const std::shared_ptr<Generation> generation = queue_.find(id);
+        const std::optional<PositionScores> scores = generation ? generation->scores() : std::nullopt;
+        if (!scores) return std::nullopt;
+        return ScoredPrompt{generation->request.tokens, *scores};
+    }
     static QueueOptions queue_options(const ServerOptions& o) {
         QueueOptions q;
         q.max_waiting = o.max_waiting;

@@ -44,7 +44,6 @@ void add_kobold(httplib::Server& http, Service& service);
 void add_llama_completion(httplib::Server& http, Service& service);
 void add_llama_server(httplib::Server& http, Service& service);
 void add_openai(httplib::Server& http, Service& service);
-void add_prune(httplib::Server& http, Service& service);
-void add_websocket(httplib::Server& http, Service& service);
+void add_socket(httplib::Server& http, Service& service);
 
 } // namespace attnscope::server

@@ -1,25 +1,13 @@
-// The binary stream: the client sends its request as one JSON text frame; for each token the server sends a JSON text
-// frame, and behind it the tensors that the frame lists under "binary", each a binary frame of its own. Another request
-// may follow on the same connection.
-#include "base/mutex.h"
-#include "server/dialects/halo_weave.h"
-#include "server/generation/generation_fields.h"
-#include "server/http/access.h"
-#include "server/http/event_stream.h"
+#include "server/http/websocket.h"
+
 #include "server/http/reply.h"
 
-#include <atomic>
 #include <thread>
+#include <utility>
 
 namespace attnscope::server {
 
 namespace {
-
-constexpr std::chrono::milliseconds patience{100};
-
-bool send_bytes(httplib::ws::WebSocket& socket, const void* data, size_t size) {
-    return socket.send(static_cast<const char*>(data), size);
-}
 
 bool send_error(httplib::ws::WebSocket& socket, int status, const std::string& message) {
     Json body = error_body(Dialect::kobold, status, message);
@@ -28,71 +16,13 @@ bool send_error(httplib::ws::WebSocket& socket, int status, const std::string& m
     return socket.send(json_text(body));
 }
 
-// One event: its JSON frame, then its binary frames.
-bool send_event(httplib::ws::WebSocket& socket, Generation& generation, const GenerationEvent& event) {
-    const Result<std::optional<AttentionAnswer>> answer = generation.answer(event);
-    if (!answer) return send_error(socket, 500, answer.error().message);
-    const bool prompt = event.kind == GenerationEvent::Kind::prompt_row;
-    Json body = {
-        {"type", prompt ? "prompt" : "token"}, {"token_id", event.token}, {"request_id", generation.request.id}};
-    if (!prompt) body["text"] = event.text;
-    Json& binary = body["binary"] = Json::array();
-    std::vector<uint8_t> bytes;
-    std::string attention = "null";
-    if (*answer) {
-        const AnswerContext context = answer_context(generation, event);
-        bytes = attention_bytes(**answer, context.format);
-        attention = attention_head(**answer, context);
-        attention += ",\"bytes\":" + std::to_string(bytes.size()) + "}";
-        binary.push_back("attention");
-    }
-    if (!event.hidden_state.empty()) {
-        body["hidden_state"] = {{"shape", Json::array({event.hidden_state.size()})}, {"dtype", "float32"}};
-        binary.push_back("hidden_state");
-    }
-    std::string text = json_text(body);
-    text.pop_back();
-    text += ",\"attention\":" + attention + "}";
-    if (!socket.send(text)) return false;
-    if (*answer && !send_bytes(socket, bytes.data(), bytes.size())) return false;
-    return event.hidden_state.empty() ||
-           send_bytes(socket, event.hidden_state.data(), event.hidden_state.size() * sizeof(float));
-}
-
-// `ending` is set before the last frame goes out: whoever reads that frame may ask for the next generation at once.
-void send_generation(httplib::ws::WebSocket& socket, Generation& generation, const std::vector<std::string>& ignored,
-                     std::atomic<bool>& ending) {
-    while (true) {
-        const std::optional<GenerationEvent> event = generation.next(patience);
-        if (!event) {
-            if (!socket.is_open()) return generation.abandon();
-            continue;
-        }
-        if (event->kind != GenerationEvent::Kind::done) {
-            if (!send_event(socket, generation, *event)) return generation.abandon();
-            continue;
-        }
-        ending = true;
-        const GenerationSummary summary = generation.summary();
-        if (summary.finish_reason == "error") {
-            send_error(socket, 500, summary.error);
-            return;
-        }
-        Json body = summary_json(generation);
-        body["type"] = "done";
-        body["request_id"] = generation.request.id;
-        if (!event->text.empty()) body["text"] = event->text;
-        if (!ignored.empty()) body["ignored_fields"] = ignored; // X-Ignored-Fields of the other routes
-        socket.send(json_text(body));
-        return;
-    }
-}
-
-// Reads what the client says, on the connection's thread, while another sends a generation.
+// Reads what the client says, on the connection's thread, while another sends an answer.
 class Conversation {
 public:
-    Conversation(Service& service, httplib::ws::WebSocket& socket, bool known)
-        : service_(service), socket_(socket), known_(known) {}
+    Conversation(const Access& access, const std::atomic<bool>& closing, const SocketAnswer& answer,
+                 const httplib::Request& request, httplib::ws::WebSocket& socket)
+        : access_(access), closing_(closing), answer_(answer), request_(request), socket_(socket),
+          known_(!access.key_wanted() || access.key_given(request)) {}
     ~Conversation() { end(); }
     Conversation(const Conversation&) = delete;
     Conversation& operator=(const Conversation&) = delete;
@@ -103,7 +33,7 @@ public:
         if (!body) return send_error(socket_, 400, body.error().message);
         RequestFields f(*body);
         if (!known_) {
-            known_ = service_.access->key_fits(f.text("api_key", "", 4096));
+            known_ = access_.key_fits(f.text("api_key", "", 4096));
             if (!known_) {
                 send_error(socket_, 401, "an API key is needed: send it as \"api_key\" in the first message");
                 return false;
@@ -111,7 +41,7 @@ public:
         }
         const std::string type = f.text("type", "generate", 64);
         if (type == "abort") {
-            give_up();
+            given_up_ = true;
             return true;
         }
         if (sending_ && !sent_)
@@ -120,86 +50,92 @@ public:
         given_up_ = sent_ = false;
         sending_ = true;
         sender_ = std::thread([this, request = std::move(*body), message] {
-            answer(request, message);
+            SocketReply reply(socket_, sent_);
+            answer_(
+                request, message, request_, [this] { return given_up(); }, reply);
             sent_ = true;
         });
         return true;
     }
 
 private:
-    // On the sender's thread: reading a request may take seconds (a grammar is tried out), in which its client may say "abort".
-    void answer(const Json& body, const std::string& message) {
-        const GivenUp gone = [this] {
-            return given_up_ || service_.closing || !socket_.is_open() || socket_.request().is_connection_closed();
-        };
-        Result<ReadRequest> read = read_kobold(body, {message, gone}, service_);
-        if (!read) {
-            sent_ = true;
-            if (!given_up_) {
-                send_error(socket_, 400, read.error().message);
-                return;
-            }
-            RequestFields f(body);
-            socket_.send(json_text({{"type", "done"},
-                                    {"finish_reason", "aborted"},
-                                    {"request_id", f.text("request_id", "", 256)},
-                                    {"total_tokens", 0}}));
-            return;
-        }
-        if (read->logprobs) read->ignored.emplace_back("logprobs"); // its frames have no place for them
-        read->generation.n_probs.reset();
-        std::vector<std::string> ignored = std::move(read->ignored);
-        std::erase_if(ignored, [](const std::string& name) { return name == "type" || name == "api_key"; });
-        const std::shared_ptr<Generation> generation = service_.queue.submit(std::move(read->generation));
-        if (!generation) {
-            sent_ = true;
-            send_error(socket_, 503, "the server is busy: as many requests wait as may; try again later");
-            return;
-        }
-        {
-            const base::Lock lock(mutex_);
-            generation_ = generation;
-        }
-        if (given_up_) generation->cancel();
-        send_generation(socket_, *generation, ignored, sent_);
-    }
-    void give_up() {
-        given_up_ = true;
-        const base::Lock lock(mutex_);
-        if (generation_) generation_->cancel();
+    bool given_up() const {
+        return given_up_ || closing_ || !socket_.is_open() || socket_.request().is_connection_closed();
     }
     void end() {
         if (!sender_.joinable()) return;
-        if (!sent_) give_up();
+        if (!sent_) given_up_ = true;
         sender_.join();
         sending_ = false;
-        const base::Lock lock(mutex_);
-        generation_.reset();
     }
 
-    Service& service_;
+    const Access& access_;
+    const std::atomic<bool>& closing_;
+    const SocketAnswer& answer_;
+    const httplib::Request& request_;
     httplib::ws::WebSocket& socket_;
     bool known_;
     bool sending_ = false;
     std::atomic<bool> sent_{false}, given_up_{false}; // the sender's last frame goes out; nobody waits for it
-    base::Mutex mutex_;
-    std::shared_ptr<Generation> generation_ GUARDED_BY(mutex_); // null until it was submitted
     std::thread sender_;
 };
 
 } // namespace
 
-void add_websocket(httplib::Server& http, Service& service) {
-    http.WebSocket(websocket_path, [&service](const httplib::Request& request, httplib::ws::WebSocket& socket) {
+bool SocketReply::token(Json body, const std::string& attention, const std::vector<Tensor>& tensors) {
+    Json& binary = body["binary"] = Json::array();
+    for (const Tensor& tensor : tensors) binary.push_back(tensor.name);
+    std::string text = json_text(body);
+    text.pop_back();
+    text += ",\"attention\":" + attention + "}";
+    if (!socket_.send(text)) return false;
+    for (const Tensor& tensor : tensors) {
+        if (!socket_.send(static_cast<const char*>(tensor.data), tensor.size)) return false;
+    }
+    return true;
+}
+
+bool SocketReply::error(const std::string& message) {
+    return send_error(socket_, 500, message);
+}
+
+void SocketReply::end(const Json& body) {
+    ended_ = true;
+    socket_.send(json_text(body));
+}
+
+void SocketReply::fail(int status, const std::string& message) {
+    ended_ = true;
+    send_error(socket_, status, message);
+}
+
+Json socket_nothing(const Json& body) {
+    RequestFields f(body);
+    return {{"type", "done"},
+            {"finish_reason", "aborted"},
+            {"request_id", f.text("request_id", "", 256)},
+            {"total_tokens", 0}};
+}
+
+std::string socket_attention(const std::string& head, size_t n_bytes) {
+    return head + ",\"bytes\":" + std::to_string(n_bytes) + "}";
+}
+
+void drop_socket_fields(std::vector<std::string>& ignored) {
+    std::erase_if(ignored, [](const std::string& name) { return name == "type" || name == "api_key"; });
+}
+
+void add_websocket(httplib::Server& http, const Access& access, const std::atomic<bool>& closing, SocketAnswer answer) {
+    http.WebSocket(websocket_path, [&access, &closing, answer = std::move(answer)](const httplib::Request& request,
+                                                                                   httplib::ws::WebSocket& socket) {
         // A message whose middle does not come for this long ends the connection; between messages it is only looked up.
         socket.set_read_timeout(std::chrono::seconds(2));
-        const bool known = !service.access->key_wanted() || service.access->key_given(request);
         const auto idle_limit = std::chrono::seconds(300); // of a connection that says nothing before its first request
         auto last = std::chrono::steady_clock::now();
         bool asked = false;
-        Conversation conversation(service, socket, known);
+        Conversation conversation(access, closing, answer, request, socket);
         std::string message;
-        while (socket.is_open() && !service.closing) {
+        while (socket.is_open() && !closing) {
             switch (socket.read(message)) {
             case httplib::ws::Text:
                 asked = true;

@@ -1,7 +1,7 @@
 // POST /api/v1/prune: what a policy would drop from a conversation, so that a client needs no attention stream to prune.
-#include "server/http/event_stream.h"
+#include "server/recordings/prune.h"
+
 #include "server/http/reply.h"
-#include "server/http/service.h"
 
 #include <attnscope/attention_view.h>
 #include <attnscope/prune.h>
@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <utility>
 
 namespace attnscope::server {
 
@@ -45,17 +46,21 @@ Result<void> check_same(const std::optional<std::vector<int32_t>>& asked, std::s
                            differ.first - asked->begin(), *differ.first, *differ.second));
 }
 
-Result<PositionScores> recorded_scores(const Service& service, const std::string& name, int32_t window_rows,
-                                       const std::optional<std::vector<int32_t>>& ids) {
-    // A name, never a path: nothing outside the folder of recordings is opened.
-    const bool plain =
-        std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.'; });
-    if (service.options.record_dir.empty() || !plain || name.empty() || name.front() == '.' ||
-        !name.ends_with(".attn")) {
+// A name, never a path: nothing outside the folder of recordings is opened.
+bool is_plain_name(const std::string& name) {
+    const bool plain = std::all_of(name.begin(), name.end(),
+                                   [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
+    return plain && !name.empty() && name.front() != '.' && name.ends_with(".attn");
+}
+
+Result<PositionScores> recorded_scores(const PruneSources& sources, const std::string& name, int64_t sequence,
+                                       int32_t window_rows, const std::optional<std::vector<int32_t>>& ids) {
+    if (sources.record_dir.empty() || !is_plain_name(name)) {
         return bad(
             "\"recording\" must be the name of a recording that this server made, as in 20260101-120000-0000.attn");
     }
-    auto recording = Recording::open((std::filesystem::path(service.options.record_dir) / name).string());
+    const std::string path = (std::filesystem::path(sources.record_dir) / name).string();
+    auto recording = sequence == 0 ? Recording::open(path) : Recording::open_sequence(path, sequence);
     if (!recording) return recording.error();
     const int64_t n = (*recording)->info().n_frames;
     auto frames = (*recording)->frames(0, n);
@@ -63,21 +68,23 @@ Result<PositionScores> recorded_scores(const Service& service, const std::string
     std::vector<int32_t> scored;
     for (const Frame& f : *frames) scored.push_back(f.token);
     if (Result<void> r = check_same(ids, scored); !r) return r.error();
-    const auto first =
+    const auto generated =
         std::find_if(frames->begin(), frames->end(), [](const Frame& f) { return f.kind == FrameKind::generated; });
-    auto source = AttentionSource::of(**recording);
-    if (!source) return source.error();
+    // As live: the rows that chose the generated tokens, from the prompt's last token on. A program that is attached does not decode its
+    // last token; a session of ours does.
+    const bool attached = (*recording)->info().entry == "attached";
+    const Range chose{std::max<int64_t>(0, generated - frames->begin() - 1), attached ? n : n - 1};
     AttentionRequest request;
     request.reduce = Reduce::mean;
     request.accumulate = {Accumulate::total};
     request.window_rows = window_rows;
+    auto source = AttentionSource::of(**recording);
+    if (!source) return source.error();
     auto view = AttentionView::create(**source, request, {.n_threads = 0});
     if (!view) return view.error();
-    // As live: the rows that chose the generated tokens, from the prompt's last token on.
-    const Range tokens{std::max<int64_t>(0, first - frames->begin() - 1), n - 1};
-    auto done = (*view)->each(tokens, [](AttentionAnswer&&) { return Result<void>(); });
+    auto done = (*view)->each(chose, [](AttentionAnswer&&) { return Result<void>(); });
     if (!done) return done.error();
-    if (tokens.begin < tokens.end && (*view)->scores().n_rows() == 0)
+    if (chose.begin < chose.end && (*view)->scores().n_rows() == 0)
         return Error{ErrorKind::not_found, "no generated token of " + name + " was recorded with its queries"};
     return (*view)->scores();
 }
@@ -96,7 +103,7 @@ Result<std::vector<Range>> read_chunks(const Json* chunks) {
     return out;
 }
 
-Result<std::vector<double>> read_scores(RequestFields& f, const Service& service, PrunePolicy policy,
+Result<std::vector<double>> read_scores(RequestFields& f, const PruneSources& sources, PrunePolicy policy,
                                         int32_t window_rows, const std::optional<std::vector<int32_t>>& ids) {
     std::vector<double> scores;
     if (const Json* given = f.find("scores")) {
@@ -108,26 +115,27 @@ Result<std::vector<double>> read_scores(RequestFields& f, const Service& service
         return scores;
     }
     const std::string recording = f.text("recording", "", 256), id = f.text("request_id", "", 256);
+    const int64_t sequence = f.integer("sequence", 0, 0, int64_t(1) << 40);
+    if (Result<void> r = f.status(); !r) return r.error();
     if (!recording.empty()) {
-        Result<PositionScores> found = recorded_scores(service, recording, window_rows, ids);
+        Result<PositionScores> found = recorded_scores(sources, recording, sequence, window_rows, ids);
         if (!found) return found.error();
         return scores_for(policy, *found);
     }
     if (id.empty())
         return bad("give \"scores\", the \"request_id\" of a generation that accumulated, or a \"recording\"");
-    const auto generation = service.queue.find(id);
-    const auto found = generation ? generation->scores() : std::nullopt;
+    const std::optional<ScoredPrompt> found = sources.scores(id);
     if (!found)
         return bad("no finished generation of that \"request_id\" accumulated scores; ask for attention.accumulate");
-    if (Result<void> r = check_same(ids, generation->request.tokens); !r) return r.error();
-    return scores_for(policy, *found);
+    if (Result<void> r = check_same(ids, found->prompt); !r) return r.error();
+    return scores_for(policy, found->scores);
 }
 
-Result<Json> answer(const Json& body, const Service& service, std::vector<std::string>& ignored) {
+Result<Json> answer(const Json& body, const PruneSources& sources, std::vector<std::string>& ignored) {
     RequestFields f(body);
     Result<PrunePolicy> policy = prune_policy_from_name(f.text("policy", "brightness", 64));
     if (!policy) return policy.error();
-    const auto ids = f.token_ids("input_ids", service.session.n_vocab(), max_tokens);
+    const auto ids = f.token_ids("input_ids", sources.n_vocab, max_tokens);
     PruneRequest request;
     request.policy = *policy;
     request.budget = f.integer("budget", -1, -1, int64_t(1) << 40);
@@ -136,7 +144,7 @@ Result<Json> answer(const Json& body, const Service& service, std::vector<std::s
     const auto window_rows = static_cast<int32_t>(f.integer("window_rows", 32, 1, max_window_rows));
     if (Result<void> r = f.status(); !r) return r.error();
     if (request.budget < 0) return bad("\"budget\" must say how many tokens may stay");
-    Result<std::vector<double>> scores = read_scores(f, service, *policy, window_rows, ids);
+    Result<std::vector<double>> scores = read_scores(f, sources, *policy, window_rows, ids);
     if (!scores) return scores.error();
     if (Result<void> r = f.status(); !r) return r.error();
     if (ids && scores->size() > ids->size()) scores->resize(ids->size());
@@ -173,23 +181,25 @@ Result<Json> answer(const Json& body, const Service& service, std::vector<std::s
         Json& kept = out["input_ids"] = Json::array();
         for (const int64_t i : pruned->kept_tokens) kept.push_back((*ids)[static_cast<size_t>(i)]);
     }
-    for (const char* key : {"scores", "recording", "request_id"}) f.find(key); // the first that is given counts
+    for (const char* key : {"scores", "recording", "sequence", "request_id"})
+        f.find(key); // the first that is given counts
     ignored = unread_fields(body, f.known());
     return out;
 }
 
 } // namespace
 
-void add_prune(httplib::Server& http, Service& service) {
-    http.Post("/api/v1/prune", [&service](const httplib::Request& request, httplib::Response& response) {
-        Result<Json> body = parse_body(request.body);
-        if (!body) return refuse(response, kobold, body.error());
-        std::vector<std::string> ignored;
-        Result<Json> out = answer(*body, service, ignored);
-        if (!out) return refuse(response, kobold, out.error());
-        name_ignored(response, ignored);
-        reply(response, *out);
-    });
+void add_prune(httplib::Server& http, PruneSources sources) {
+    http.Post("/api/v1/prune",
+              [sources = std::move(sources)](const httplib::Request& request, httplib::Response& response) {
+                  Result<Json> body = parse_body(request.body);
+                  if (!body) return refuse(response, kobold, body.error());
+                  std::vector<std::string> ignored;
+                  Result<Json> out = answer(*body, sources, ignored);
+                  if (!out) return refuse(response, kobold, out.error());
+                  name_ignored(response, ignored);
+                  reply(response, *out);
+              });
 }
 
 } // namespace attnscope::server
