@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,26 @@ using namespace attnscope::attach;
 using namespace attnscope::test;
 
 namespace {
+
+// What is told of where lines are recorded, and when.
+class Heard : public FrameListener {
+public:
+    void stream_begins(uint64_t, const StreamBegin&, const Piece&) override {}
+    void sequence_begins(uint64_t, const SequenceBegin&) override {}
+    void sequence_recorded(uint64_t, const SequenceRecorded& where) override {
+        told.push_back(where);
+        latest[where.line] = where;
+    }
+    // A frame finds what was told before it.
+    void frame(uint64_t, const FrameMessage& m) override { at_frame = latest[m.frame.sequence]; }
+    void frames_late(uint64_t, const FramesLate&) override {}
+    void stream_ends(uint64_t, uint32_t) override {}
+    void program_ends(uint64_t) override {}
+    void all_taken(std::chrono::nanoseconds) override {}
+    std::vector<SequenceRecorded> told;
+    std::map<int64_t, SequenceRecorded> latest;
+    SequenceRecorded at_frame;
+};
 
 class AttachRecorder : public testing::Test {
 protected:
@@ -38,7 +59,9 @@ protected:
     TempDir dir;
     const Geometry geometry = uniform_geometry({});
     std::vector<std::string> said;
-    ProgramRecorder recorder{dir.path().string(), "{}", [this](const std::string& line) { said.push_back(line); }};
+    Heard heard;
+    ProgramRecorder recorder{dir.path().string(), "{}", [this](const std::string& line) { said.push_back(line); },
+                             &heard};
 };
 
 // As many lines as drafts that are taken back: few stay open, and one that goes on after all is whole.
@@ -51,9 +74,12 @@ TEST_F(AttachRecorder, ALineThatRestedGoesOnAsOneThatSharesAllOfIt) {
         begin(draft, 0, 5);
         frame(draft, 5);
     }
-    frame(0, 10);       // the first goes on,
-    frame(1, 6);        // and so does a draft,
-    begin(1000, 0, 11); // and a line branches off where the first went on
+    EXPECT_EQ(heard.latest[0].sequence, 0);
+    EXPECT_EQ(heard.latest[300].sequence, 300);
+    frame(0, 10);                            // the first goes on,
+    EXPECT_EQ(heard.at_frame.sequence, 301); // which is known before its frame is
+    frame(1, 6);                             // and so does a draft,
+    begin(1000, 0, 11);                      // and a line branches off where the first went on
     frame(1000, 11);
     recorder.finish();
     ASSERT_EQ(recorder.recorded().size(), 1u);
@@ -86,6 +112,16 @@ TEST_F(AttachRecorder, ALineOffAClosedRecordingIsNamed) {
     for (int64_t id = 0; id < 70; ++id) begin(id), frame(id, 0);
     begin(100, 0, 1);
     frame(100, 1);
+    EXPECT_EQ(heard.latest[69].path, recorder.recorded()[69].path);
+    EXPECT_NE(heard.latest[100].why_not.find("branches off one that is closed"), std::string::npos);
+    EXPECT_EQ(heard.latest[100].path, "");
+    EXPECT_NE(heard.latest[0].path, ""); // what was written of it stays;
+    frame(0, 1);                         // it goes on, and is recorded no further
+    EXPECT_EQ(heard.latest[0].path, "");
+    EXPECT_NE(heard.at_frame.why_not.find("too many were open"), std::string::npos);
+    const size_t n_told = heard.told.size();
+    frame(0, 2);
+    EXPECT_EQ(heard.told.size(), n_told); // said once
     recorder.finish();
     EXPECT_TRUE(was_said("a line branches off one that is closed, and is not recorded"));
     for (const Recorded& r : recorder.recorded()) EXPECT_EQ(r.problem, "") << r.path;
@@ -99,7 +135,10 @@ TEST_F(AttachRecorder, NonsenseEndsItsRecordingAlone) {
     begin(0), begin(1);
     frame(0, 0), frame(1, 0);
     frame(1, 7);
+    EXPECT_EQ(heard.latest[1].path, "");
+    EXPECT_NE(heard.latest[1].why_not, "");
     frame(0, 1);
+    EXPECT_NE(heard.latest[0].path, "");
     begin(0), begin(5, 99, 3), begin(6, 0, -4), begin(7, 0, 1000);
     recorder.take(SequenceEnd{0, 42, "none"});
     recorder.take(SequenceEnd{9, 0, "none"});

@@ -10,6 +10,15 @@
 
 namespace attnscope::attach {
 
+// A line of a program, in a recording.
+struct SequenceRecorded {
+    uint32_t stream = 0;
+    int64_t line = 0;     // the program's number
+    std::string path;     // of the file; empty: it is not recorded
+    int64_t sequence = 0; // in it
+    std::string why_not;
+};
+
 // Called on the one thread that reads what programs tell, in the order in which each program tells it: every call returns
 // soon. `program` numbers the programs of one run.
 class FrameListener {
@@ -19,6 +28,12 @@ public:
     virtual ~FrameListener() = default;
     virtual void stream_begins(uint64_t program, const StreamBegin& stream, const Piece& piece) = 0;
     virtual void sequence_begins(uint64_t program, const SequenceBegin& sequence) = 0;
+    // Where its frames are recorded from the next one on: after its beginning, again where that changes, and where it ends early.
+    // Nothing is told where nothing is recorded. A frame is told before it is written.
+    virtual void sequence_recorded(uint64_t program, const SequenceRecorded& where) {
+        (void)program;
+        (void)where;
+    }
     virtual void frame(uint64_t program, const FrameMessage& frame) = 0;
     // Of layers on devices: so many frames of tokens that were computed are still to come.
     virtual void frames_late(uint64_t program, const FramesLate& late) = 0;

@@ -114,6 +114,7 @@ std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
     options.queue_bytes = queue_bytes;
     auto file = std::make_shared<File>();
     file->recorded = recorded_.size();
+    file->stream = s.begin.stream;
     Result<std::unique_ptr<RecordingWriter>> writer = RecordingWriter::create(recorded.path, info, options);
     if (!writer) {
         recorded.problem = writer.error().message;
@@ -155,11 +156,26 @@ void ProgramRecorder::on(SequenceBegin&& m) {
         if (Result<void> r = file->writer->begin_sequence(sequence); !r) return fail(*file, r.error().message);
         file->lines[m.id] = {sequence.id, m.n_shared};
     } else {
-        return say_(fmt::format("process {}: a line branches off one that is closed, and is not recorded", hello_.pid));
+        constexpr const char* why = "a line branches off one that is closed, and is not recorded";
+        if (listener_) listener_->sequence_recorded(program_, {m.stream, m.id, "", 0, why});
+        return say_(fmt::format("process {}: {}", hello_.pid, why));
     }
     s->file_of[m.id] = file;
+    tell(*file, m.id);
     use(file, m.id);
     limit_open();
+}
+
+void ProgramRecorder::tell(File& file, int64_t line) {
+    const Recorded& recorded = recorded_[file.recorded];
+    if (!file.writer) return tell_lost(file, line, recorded.problem);
+    if (listener_)
+        listener_->sequence_recorded(program_, {file.stream, line, recorded.path, file.lines[line].sequence, {}});
+}
+
+void ProgramRecorder::tell_lost(File& file, int64_t line, const std::string& why) {
+    if (!listener_ || std::exchange(file.lines[line].told_lost, true)) return;
+    listener_->sequence_recorded(program_, {file.stream, line, {}, 0, why});
 }
 
 // Of more lines than may be open the one that rested longest is ended.
@@ -200,26 +216,42 @@ void ProgramRecorder::on(SequenceEnd&& m) {
     if (Result<void> r = file.writer->end_sequence(line.sequence, m.reason); !r) fail(file, r.error().message);
 }
 
+// The file that takes the line's next frame; null: none does.
+ProgramRecorder::File* ProgramRecorder::file_for(Stream& s, int64_t number) {
+    const auto found = s.file_of.find(number);
+    if (found == s.file_of.end()) return nullptr;
+    const std::shared_ptr<File> file = found->second;
+    if (!file->writer) {
+        const std::string& problem = recorded_[file->recorded].problem;
+        tell_lost(*file, number, problem.empty() ? "its recording was closed: too many were open" : problem);
+        return nullptr;
+    }
+    Line& line = file->lines[number];
+    if (!line.open) {
+        if (Result<void> r = reopen(*file, line); !r) {
+            fail(*file, r.error().message);
+            return nullptr;
+        }
+        tell(*file, number);
+    }
+    use(file, number);
+    return file->writer ? file.get() : nullptr;
+}
+
 void ProgramRecorder::on(FrameMessage&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;
+    File* const file = file_for(*s, m.frame.sequence);
     if (listener_) listener_->frame(program_, m);
-    const auto found = s->file_of.find(m.frame.sequence);
-    if (found == s->file_of.end() || !found->second->writer) return;
-    File& file = *found->second;
-    Line& line = file.lines[m.frame.sequence];
-    if (!line.open) {
-        if (Result<void> r = reopen(file, line); !r) return fail(file, r.error().message);
-    }
-    use(found->second, m.frame.sequence);
-    if (!file.writer) return;
-    Recorded& recorded = recorded_[file.recorded];
+    if (!file) return;
+    Line& line = file->lines[m.frame.sequence];
+    Recorded& recorded = recorded_[file->recorded];
     ++recorded.n_frames;
     recorded.n_ok += m.frame.verdict == verdict_ok;
-    if (s->texts && m.frame.token >= 0) file.writer->token_text(m.frame.token, s->texts->piece(m.frame.token));
+    if (s->texts && m.frame.token >= 0) file->writer->token_text(m.frame.token, s->texts->piece(m.frame.token));
     m.frame.sequence = line.sequence;
     ++line.n_frames;
-    if (Result<void> r = file.writer->push(std::move(m.frame)); !r) fail(file, r.error().message);
+    if (Result<void> r = file->writer->push(std::move(m.frame)); !r) fail(*file, r.error().message);
 }
 
 void ProgramRecorder::on(FramesLate&& m) {
@@ -242,6 +274,7 @@ void ProgramRecorder::fail(File& file, const std::string& why) {
     Recorded& recorded = recorded_[file.recorded];
     recorded.problem = why;
     say_(fmt::format("{}: {}", recorded.path, why));
+    for (auto& [number, line] : file.lines) tell_lost(file, number, why);
     let_go(file);
 }
 

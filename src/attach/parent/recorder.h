@@ -40,9 +40,11 @@ private:
         int64_t n_frames = 0; // shared ones among them
         uint64_t last_used = 0;
         bool open = false;
+        bool told_lost = false; // the listener knows that it is recorded no further
     };
     struct File {
         std::unique_ptr<RecordingWriter> writer;
+        uint32_t stream = 0;
         size_t recorded = 0;           // its place in recorded_
         std::map<int64_t, Line> lines; // by the program's numbers
         int64_t n_sequences = 1;
@@ -65,6 +67,9 @@ private:
     Result<std::shared_ptr<Texts>> texts_of(const StreamBegin& m);
     Stream* stream(uint32_t number);
     std::shared_ptr<File> new_file(Stream& stream);
+    void tell(File& file, int64_t line);
+    void tell_lost(File& file, int64_t line, const std::string& why);
+    File* file_for(Stream& stream, int64_t line);
     void fail(File& file, const std::string& why);
     void close(File& file, const std::string& why);
     void let_go(File& file);
