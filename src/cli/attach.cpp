@@ -105,6 +105,7 @@ int run(Flags& f) {
     }
     std::unique_ptr<AttachFront> front;
     if (serves) {
+        f.front.server.record_dir = options.folder;
         Result<std::unique_ptr<AttachFront>> started = AttachFront::start(f.front, f.program);
         if (!started) return report(started.error());
         front = std::move(*started);

@@ -151,6 +151,13 @@ void AttachFront::sequence_begins(uint64_t program, const attach::SequenceBegin&
     live_.line_begins({{program, sequence.stream}, sequence.id}, sequence.parent, sequence.n_shared);
 }
 
+void AttachFront::sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) {
+    const server::LineId line{{program, where.stream}, where.line};
+    if (where.path.empty()) return live_.line_recorded(line, Error{ErrorKind::not_found, where.why_not});
+    live_.line_recorded(line,
+                        server::RecordedLine{std::filesystem::path(where.path).filename().string(), where.sequence});
+}
+
 void AttachFront::frame(uint64_t program, const attach::FrameMessage& message) {
     live_.frame({program, message.stream}, message.cache_stream, message.frame);
 }

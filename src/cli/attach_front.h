@@ -36,6 +36,7 @@ public:
 
     void stream_begins(uint64_t program, const attach::StreamBegin& stream, const Piece& piece) override;
     void sequence_begins(uint64_t program, const attach::SequenceBegin& sequence) override;
+    void sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) override;
     void frame(uint64_t program, const attach::FrameMessage& frame) override;
     void frames_late(uint64_t program, const attach::FramesLate& late) override;
     void stream_ends(uint64_t program, uint32_t stream) override;

@@ -25,8 +25,8 @@ TEST(KilledServer, LeavesRecordingsThatOpen) {
     if (child == 0) {
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
-        execl(ATTNSCOPE_BIN, ATTNSCOPE_BIN, "serve", "--in-process", "-m", "smollm2", "-c", "1024", "-t", "1", "--port", "0",
-              "--record", folder.c_str(), nullptr);
+        execl(ATTNSCOPE_BIN, ATTNSCOPE_BIN, "serve", "--in-process", "-m", "smollm2", "-c", "1024", "-t", "1", "--port",
+              "0", "--record", folder.c_str(), nullptr);
         _exit(127);
     }
     close(ends[1]);

@@ -3,6 +3,8 @@
 #include "server/front/front_service.h"
 #include "server/http/http_host.h"
 #include "server/http/paths.h"
+#include "server/recordings/prune.h"
+#include "server/view/routes.h"
 
 #include <utility>
 
@@ -13,7 +15,7 @@ namespace {
 class FrontImpl : public Front {
 public:
     FrontImpl(const FrontOptions& options, LiveSequences& live)
-        : options_(options), service_{options_, live, nullptr, {}, false}, host_(options_.server) {}
+        : options_(options), service_{options_, live, nullptr, {}, {}, false}, host_(options_.server) {}
     ~FrontImpl() override { stop(); }
 
     Result<void> listen() {
@@ -26,6 +28,15 @@ public:
         httplib::Server& http = host_.http();
         add_llama_front(http, service_);
         add_halo_weave_front(http, service_);
+        add_kobold_front(http, service_);
+        add_socket_front(http, service_);
+        add_prune(http, {options_.server.record_dir, INT32_MAX,
+                         [this](const std::string& id) { return service_.answers.scores(id); }});
+        if (const std::string& folder = options_.server.record_dir; !folder.empty()) {
+            sources_.watch(folder, false);
+            add_view_page(http);
+            add_view_routes(http, sources_, true);
+        }
         const auto others = [this](const httplib::Request& q, httplib::Response& a) { pass_on(service_, q, a); };
         http.Get(".*", others);
         http.Post(".*", others);
@@ -45,6 +56,7 @@ public:
 private:
     const FrontOptions options_;
     FrontService service_;
+    ViewSources sources_;
     HttpHost host_;
 };
 

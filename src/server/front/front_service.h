@@ -1,6 +1,7 @@
 // What the routes of a front share.
 #pragma once
 
+#include "server/front/answers.h"
 #include "server/front/front.h"
 #include "server/front/slot_pool.h"
 
@@ -18,12 +19,19 @@ struct FrontService {
     LiveSequences& live;
     const Access* access = nullptr;
     SlotPool slots;
+    Answers answers;
     std::atomic<bool> closing{false};
 };
 
 // Whether nobody is left to read the answer to `request`.
 inline GoneAway gone_away(const httplib::Request& request, const FrontService& service) {
     return [closed = request.is_connection_closed, &service] { return service.closing || (closed && closed()); };
+}
+
+// Do these bytes name attention at all? What does not need not be read for it.
+inline bool names_attention(const std::string& body) {
+    return body.find("\"attention\"") != std::string::npos || body.find("\"output_attentions\"") != std::string::npos ||
+           body.find("\"output_hidden_states\"") != std::string::npos;
 }
 
 // ---- passing on (pass_on.cpp) ----
@@ -45,5 +53,7 @@ void refuse_unreached(httplib::Response& response, const httplib::Request& reque
 // ---- families of routes ----
 void add_llama_front(httplib::Server& http, FrontService& service);
 void add_halo_weave_front(httplib::Server& http, FrontService& service);
+void add_kobold_front(httplib::Server& http, FrontService& service);
+void add_socket_front(httplib::Server& http, FrontService& service);
 
 } // namespace attnscope::server

@@ -19,7 +19,8 @@ constexpr Dialect kobold = Dialect::kobold;
 constexpr size_t most_tokens = size_t(1) << 22;
 constexpr size_t most_text = size_t(64) << 20;
 // What the program does not know, or what we have said in its words.
-constexpr const char* ours[] = {"input_ids", "output_attentions", "attention", "attention_format", "request_id"};
+constexpr const char* ours[] = {"input_ids",        "output_attentions", "attention",
+                                "attention_format", "request_id",        "record"};
 
 // The program's pieces of text, as tokens with rows. A token is known when the next one's frame is there; the last one by its text.
 class KoboldStream {
@@ -53,8 +54,9 @@ public:
                      {"reused", rows_->n_reused()},
                      {"request_id", id_}};
         std::string text = json_text(done);
-        if (const std::string scores = rows_->scores(); !scores.empty())
-            text = with_members(text, "\"scores\":" + scores);
+        text = with_members(text, rows_->end_members());
+        if (const PositionScores* scores = rows_->accumulated())
+            service_.answers.keep_scores(id_, rows_->prompt(), *scores);
         return out + "event: message\ndata: " + text + "\n\n";
     }
 
@@ -65,7 +67,7 @@ private:
             std::string row = rows_->next({});
             for (const RequestRows::PromptRow& p : rows_->take_prompt_rows())
                 out += halo_weave_event({{"type", "prompt"}, {"token", {{"token_id", p.token}}}, {"request_id", id_}},
-                                        p.attention);
+                                        p.row.json());
             if (pending_ && rows_->query_token()) {
                 const int32_t id = *rows_->query_token();
                 const std::string piece = service_.live.piece(id);
@@ -105,9 +107,34 @@ KoboldProgram kobold_of(const FrontService& service, const httplib::Request& req
     return {service.options.to, headers_for_questions(request), gone_away(request, service)};
 }
 
-void stream_from_kobold(FrontService& service, const httplib::Request& request, httplib::Response& response,
-                        const Json& body, AttentionWants wants) {
-    RequestFields f(body);
+namespace {
+
+// What is asked of attention, and where it can be had here.
+Result<AttentionWants> read_wants(const FrontService& service, RequestFields& f) {
+    Result<AttentionWants> wants = read_attention_wants(f);
+    if (!wants) return wants;
+    if (f.flag("output_hidden_states", false))
+        return Error{ErrorKind::unsupported, "hidden states are not captured of a program"};
+    if (!wants->character_spans.empty()) f.fail("\"attention.spans\": give columns here");
+    const bool record = f.flag("record", false);
+    if (record && service.options.server.record_dir.empty())
+        f.fail("\"record\" needs a server that writes recordings (attach -o DIR)");
+    if (Result<void> r = f.status(); !r) return r.error();
+    if (const std::optional<Geometry> geometry = service.live.geometry(); geometry && wants->attention) {
+        if (Result<void> r = check_request(*wants->attention, *geometry); !r) return r.error();
+    }
+    return wants;
+}
+
+} // namespace
+
+void stream_from_kobold(FrontService& service, const httplib::Request& request, httplib::Response& response) {
+    Result<Json> body = parse_body(request.body);
+    if (!body) return refuse(response, kobold, body.error());
+    RequestFields f(*body);
+    Result<AttentionWants> wants = read_wants(service, f);
+    if (!wants) return refuse(response, kobold, wants.error());
+    const bool record = f.flag("record", false);
     const auto ids = f.token_ids("input_ids", INT32_MAX, most_tokens);
     std::string text = f.text("prompt", "", max_text);
     const std::string id = f.text("request_id", f.text("genkey", "", 256), 256);
@@ -131,10 +158,11 @@ void stream_from_kobold(FrontService& service, const httplib::Request& request, 
     Result<std::unique_ptr<SlotPool::Held>> slot = service.slots.hold(1, *prompt, {}, service.live, gone);
     if (!slot) return failed(request, response, slot.error());
     RowsOptions options;
+    options.record = record;
     options.patience = service.options.patience;
     options.n_threads = service.options.server.attention_threads;
     options.frame_bytes = service.options.server.stream_memory;
-    auto rows = std::make_unique<RequestRows>(service.live, std::move(wants), std::move(*prompt), options);
+    auto rows = std::make_unique<RequestRows>(service.live, std::move(*wants), std::move(*prompt), options);
     if (Result<void> r = rows->begin(); !r) return refuse(response, kobold, 500, r.error().message);
 
     OrderedJson to_program = OrderedJson::parse(request.body);

@@ -210,6 +210,24 @@ Result<std::unique_ptr<KeyStore>> LiveSequences::keys(LineId id, int64_t n) {
     return Error{ErrorKind::not_found, "the keys of the beginning of this text are not kept any more (--keys-mb)"};
 }
 
+void LiveSequences::line_recorded(LineId id, Result<RecordedLine> where) {
+    const base::Lock lock(mutex_);
+    const auto context = contexts_.find(id.context);
+    if (context == contexts_.end()) return;
+    const auto line = context->second.lines.find(id.line);
+    if (line != context->second.lines.end()) line->second.recorded = std::move(where);
+}
+
+Result<RecordedLine> LiveSequences::recorded(LineId id) const {
+    const base::Lock lock(mutex_);
+    const auto context = contexts_.find(id.context);
+    if (context != contexts_.end()) {
+        const auto line = context->second.lines.find(id.line);
+        if (line != context->second.lines.end() && line->second.recorded) return *line->second.recorded;
+    }
+    return Error{ErrorKind::not_found, "this server writes no recordings"};
+}
+
 bool LiveSequences::begins_with(const LineId& id, const std::vector<int32_t>& tokens) const {
     const auto context = contexts_.find(id.context);
     if (context == contexts_.end()) return false;

@@ -35,6 +35,12 @@ struct LineId {
     auto operator<=>(const LineId&) const = default;
 };
 
+// Where a line of text is recorded.
+struct RecordedLine {
+    std::string name; // of the file, in its folder
+    int64_t sequence = 0;
+};
+
 class LiveSequences {
 public:
     using Piece = std::function<std::string(int32_t token)>;
@@ -52,6 +58,8 @@ public:
     void frame(ContextId context, int32_t slot, const Frame& frame);
     // Of layers on devices frames come late: so many of tokens that the program has computed are still to come.
     void frames_late(ContextId context, int64_t n);
+    // Where the line is recorded from now on, or why it is not.
+    void line_recorded(LineId line, Result<RecordedLine> where);
     void context_ends(ContextId context);
     void program_ends(uint64_t program);
     // Everything that programs had told when this was called was taken. Returns when somebody waits for what they tell, after
@@ -69,6 +77,8 @@ public:
     bool wait_for_all(std::chrono::milliseconds patience);
     // The keys of columns [0, n) of a line. not_found: they are not there any more.
     Result<std::unique_ptr<KeyStore>> keys(LineId line, int64_t n);
+    // not_found: it is not recorded, in words.
+    Result<RecordedLine> recorded(LineId line) const;
 
 private:
     friend class Watch; // its state lies under our mutex
@@ -76,6 +86,7 @@ private:
         int64_t parent = -1, n_shared = 0;
         std::vector<int32_t> tokens;     // of its own columns, n_shared and later
         std::unique_ptr<KeyStore> store; // of all its columns; null: forgotten
+        std::optional<Result<RecordedLine>> recorded;
         std::list<LineId>::iterator used;
         int64_t length() const { return n_shared + static_cast<int64_t>(tokens.size()); }
     };

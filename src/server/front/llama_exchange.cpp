@@ -91,8 +91,31 @@ std::string LlamaExchange::bare_event(const OrderedJson& like, const std::string
 std::string LlamaExchange::prompt_events(const OrderedJson& like) {
     std::string out;
     for (const RequestRows::PromptRow& row : rows->take_prompt_rows())
-        out += bare_event(like, fmt::format("\"prompt_token\":{},\"attention\":{}", row.token, row.attention));
+        out += bare_event(like, fmt::format("\"prompt_token\":{},\"attention\":{}", row.token, row.row.json()));
     return out;
+}
+
+std::string LlamaExchange::end_members() const {
+    if (const PositionScores* scores = rows->accumulated(); scores && answers)
+        answers->keep_scores(id, rows->prompt(), *scores);
+    return rows->end_members();
+}
+
+std::string LlamaExchange::token_events(const OrderedJson& body, int64_t n, bool last, std::string& members) {
+    std::string before;
+    const std::optional<int32_t> token =
+        route == LlamaRoute::completion && !last ? only_token(member(body, "tokens")) : std::nullopt;
+    while (rows->n_told() < n) {
+        const bool its_own = rows->n_told() == n - 1;
+        const std::string row = rows->next(its_own ? token : std::nullopt);
+        if (!rows->wants().attention) continue; // only where it is recorded is asked
+        before += prompt_events(body);
+        if (its_own && !last)
+            members = "\"attention\":" + row;
+        else
+            before += bare_event(body, "\"attention\":" + row);
+    }
+    return before;
 }
 
 std::string LlamaExchange::event(const ServerEvent& event) {
@@ -101,25 +124,12 @@ std::string LlamaExchange::event(const ServerEvent& event) {
     const int64_t told = n_told(body);
     const int64_t n = told - rows->n_told() > most_an_event ? -1 : told;
     const bool last = is_last(body);
-    std::string before, members;
-    const std::optional<int32_t> token =
-        route == LlamaRoute::completion && !last ? only_token(member(body, "tokens")) : std::nullopt;
-    while (rows->n_told() < n) {
-        const bool its_own = rows->n_told() == n - 1;
-        std::string row = rows->next(its_own ? token : std::nullopt);
-        before += prompt_events(body);
-        if (its_own && !last)
-            members = "\"attention\":" + row;
-        else
-            before += bare_event(body, "\"attention\":" + row);
-    }
+    std::string members;
+    const std::string before = token_events(body, n, last, members);
     bool touched = false;
     if (route == LlamaRoute::openai && !timings_asked && !last) touched = body.erase("timings") > 0;
-    if (last && n >= 0) {
-        const std::string scores = rows->scores();
-        members = fmt::format("\"summary\":{{\"reused\":{}{}}}", rows->n_reused(),
-                              scores.empty() ? "" : ",\"scores\":" + scores);
-    }
+    if (last && n >= 0)
+        members = "\"summary\":" + with_members(fmt::format("{{\"reused\":{}}}", rows->n_reused()), end_members());
     if (!touched && members.empty()) return before + event.text;
     return before + with_data(event, with_members(touched ? text_of(body) : event.data, members));
 }
@@ -152,14 +162,14 @@ std::string LlamaExchange::whole(const std::string& text) {
         const OrderedJson* token = known ? &(*told)[static_cast<size_t>(rows->n_told())] : nullptr;
         std::string row =
             rows->next(token && token->is_number_integer() ? std::optional(token->get<int32_t>()) : std::nullopt);
-        for (const RequestRows::PromptRow& p : rows->take_prompt_rows()) add(prompt, p.attention);
+        for (const RequestRows::PromptRow& p : rows->take_prompt_rows()) add(prompt, p.row.json());
         add(list, std::move(row));
     }
-    std::string members = "\"attention\":" + list + "]";
+    std::string members = fmt::format("\"reused\":{}", rows->n_reused());
+    if (rows->wants().attention) members = "\"attention\":" + list + "]," + members;
     if (rows->wants().prompt_rows) members += ",\"prompt_attention\":" + prompt + "]";
     if (n_omitted > 0) members += fmt::format(",\"attention_omitted\":{}", n_omitted);
-    if (const std::string scores = rows->scores(); !scores.empty()) members += ",\"scores\":" + scores;
-    members += fmt::format(",\"reused\":{}", rows->n_reused());
+    if (const std::string end = end_members(); !end.empty()) members += "," + end;
     if (route == LlamaRoute::completion && !tokens_asked && told) {
         body["tokens"] = OrderedJson::array();
         return with_members(text_of(body), members);

@@ -15,13 +15,11 @@ namespace attnscope::server {
 namespace {
 
 constexpr size_t most_answer = size_t(512) << 20;
-constexpr size_t more_frames =
-    8; // times --stream-mb, for an answer that is not streamed: nobody takes any before its end
 constexpr Dialect openai = Dialect::openai;
 
-// Do these bytes name attention at all? What does not goes on without being read.
-bool may_want_attention(const std::string& body) {
-    return body.find("\"attention\"") != std::string::npos || body.find("\"output_attentions\"") != std::string::npos;
+// Is there something for us to do, as far as the bytes say?
+bool may_be_ours(const std::string& body) {
+    return names_attention(body) || body.find("\"record\"") != std::string::npos;
 }
 
 Error invalid(const std::string& why) {
@@ -34,11 +32,8 @@ Result<void> check_combination(const Json& body) {
         if (body.contains(name) && body[name].is_number() && body[name] != 1)
             return invalid(std::string("\"") + name + "\" above 1 has no attention; ask for one answer at a time");
     }
-    for (const char* name : {"output_hidden_states", "record"}) {
-        if (body.contains(name) && body[name] == true)
-            return invalid(std::string("\"") + name +
-                           "\" is not known before a program; attach -o DIR records everything");
-    }
+    if (body.contains("output_hidden_states") && body["output_hidden_states"] == true)
+        return invalid("\"output_hidden_states\" is not known before a program");
     return {};
 }
 
@@ -75,8 +70,8 @@ struct Asked {
 };
 
 // Tokens of the prompt, and spans of its characters as columns.
-Result<std::vector<int32_t>> prompt_of(const FrontService& service, const LlamaProgram& program,
-                                       const OrderedJson& body, bool chat, AttentionWants& wants) {
+Result<std::vector<int32_t>> prompt_of(const LlamaProgram& program, const OrderedJson& body, bool chat,
+                                       AttentionWants& wants) {
     OrderedJson prompt;
     if (chat) {
         Result<std::string> text = program.chat_prompt(body);
@@ -93,7 +88,8 @@ Result<std::vector<int32_t>> prompt_of(const FrontService& service, const LlamaP
         return invalid(
             "\"attention.spans\": characters are counted in a prompt given as text; with tokens give columns");
     std::vector<std::string> pieces;
-    for (const int32_t token : *tokens) pieces.push_back(service.live.piece(token));
+    if (Result<std::vector<int32_t>> again = program.tokens_of(prompt.get<std::string>(), true, &pieces); !again)
+        return again.error();
     AttentionFields fields{std::move(*wants.attention), std::move(wants.character_spans)};
     Result<void> resolved = resolve_character_spans(fields, pieces, prompt.get<std::string>());
     wants.attention = std::move(fields.request);
@@ -103,7 +99,7 @@ Result<std::vector<int32_t>> prompt_of(const FrontService& service, const LlamaP
 }
 
 OrderedJson body_for_program(OrderedJson body, LlamaRoute route) {
-    for (const char* name : {"attention", "output_attentions", "attention_format"}) body.erase(name);
+    for (const char* name : {"attention", "output_attentions", "attention_format", "record"}) body.erase(name);
     body[route == LlamaRoute::completion ? "return_tokens" : "timings_per_token"] = true;
     return body;
 }
@@ -139,17 +135,21 @@ void stream(const httplib::Request& request, httplib::Response& response, std::s
 }
 
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, const Asked& asked) {
-    if (!may_want_attention(request.body)) return pass_on(service, request, response);
+    if (!may_be_ours(request.body)) return pass_on(service, request, response);
     Result<Json> read = parse_body(request.body);
     if (!read) return pass_on(service, request, response); // the program says what is wrong
     RequestFields fields(*read);
     Result<AttentionWants> wants = read_attention_wants(fields);
     if (!wants) return refuse(response, openai, wants.error());
+    const bool record = fields.flag("record", false);
+    const std::string id = fields.text("request_id", "", 256);
+    if (record && service.options.server.record_dir.empty())
+        fields.fail("\"record\" needs a server that writes recordings (serve --record DIR, attach -o DIR)");
+    if (!wants->attention && !record) return pass_on(service, request, response);
     if (Result<void> r = fields.status(); !r) return refuse(response, openai, r.error());
-    if (!wants->attention) return pass_on(service, request, response);
     if (Result<void> r = check_combination(*read); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_messages_of_text(*read); !r) return refuse(response, openai, r.error());
-    if (const std::optional<Geometry> geometry = service.live.geometry()) {
+    if (const std::optional<Geometry> geometry = service.live.geometry(); geometry && wants->attention) {
         if (Result<void> r = check_request(*wants->attention, *geometry); !r)
             return refuse(response, openai, r.error());
     }
@@ -161,13 +161,15 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     };
     OrderedJson body = OrderedJson::parse(request.body);
     const LlamaProgram program(service.options.to, headers_for_questions(request), gone);
-    Result<std::vector<int32_t>> prompt = prompt_of(service, program, body, asked.chat, *wants);
+    Result<std::vector<int32_t>> prompt = prompt_of(program, body, asked.chat, *wants);
     if (!prompt) return failed(prompt.error());
     auto exchange = std::make_shared<LlamaExchange>();
     exchange->route = asked.route;
+    exchange->answers = &service.answers;
+    exchange->id = id;
     exchange->tokens_asked = is_true(*read, "return_tokens");
     exchange->timings_asked = is_true(*read, "timings_per_token");
-    LlamaAsked wanted{std::move(*prompt), std::move(*wants), is_true(*read, "stream")};
+    LlamaAsked wanted{std::move(*prompt), std::move(*wants), is_true(*read, "stream"), record};
     Result<LlamaStarted> started = start_llama(service, program, request_to_program(request),
                                                body_for_program(std::move(body), asked.route), std::move(wanted), gone);
     if (!started) return failed(started.error());
@@ -188,7 +190,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
 
 // Other routes that generate: there attention is refused rather than ignored.
 void no_attention(FrontService& service, const httplib::Request& request, httplib::Response& response) {
-    if (!may_want_attention(request.body)) return pass_on(service, request, response);
+    if (!names_attention(request.body)) return pass_on(service, request, response);
     const Result<Json> body = parse_body(request.body);
     if (body && body->contains("attention") && (*body)["attention"].is_object())
         return refuse(response, openai, 400,

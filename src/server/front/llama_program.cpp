@@ -2,6 +2,7 @@
 
 #include "base/bounded_json.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace attnscope::server {
@@ -36,7 +37,69 @@ Result<Json> parsed(Result<std::string> text) {
     return body;
 }
 
+Result<int32_t> token_of(const Json& value) {
+    const auto id = base::json_whole(value);
+    if (id && *id >= 0 && *id <= std::numeric_limits<int32_t>::max()) return static_cast<int32_t>(*id);
+    return Error{ErrorKind::engine, "the program's tokens are no numbers"};
+}
+
+// A piece as the program tells it: a text, or bytes where it is part of a character.
+std::string bytes_of(const Json& piece) {
+    if (piece.is_string()) return piece.get<std::string>();
+    std::string out;
+    for (const Json& byte : piece.is_array() ? piece : Json::array())
+        out += static_cast<char>(base::json_whole(byte).value_or('?'));
+    return out;
+}
+
 } // namespace
+
+Error program_refused(int status, const std::string& body) {
+    return told({status == 503   ? ErrorKind::not_found
+                 : status >= 500 ? ErrorKind::engine
+                                 : ErrorKind::invalid_argument,
+                 body});
+}
+
+Result<LlamaProps> LlamaProgram::props() const {
+    Result<Json> props = get("/props");
+    if (!props) return props.error();
+    if (!props->is_object() || !props->contains("total_slots"))
+        return Error{ErrorKind::unsupported, "the program behind this server is no llama-server"};
+    LlamaProps out;
+    const Json settings = props->value("default_generation_settings", Json::object());
+    const auto n_ctx =
+        settings.is_object() && settings.contains("n_ctx") ? base::json_whole(settings["n_ctx"]) : std::nullopt;
+    out.n_ctx = static_cast<int32_t>(std::clamp<int64_t>(n_ctx.value_or(0), 0, std::numeric_limits<int32_t>::max()));
+    out.all = std::move(*props);
+    return out;
+}
+
+int32_t LlamaProgram::special_token(const LlamaProps& props, const char* name) const {
+    if (!props.all.contains(name) || !props.all[name].is_string()) return -1;
+    const Result<std::vector<int32_t>> ids = tokens_of(props.all[name].get<std::string>(), false);
+    return ids && ids->size() == 1 ? ids->front() : -1;
+}
+
+Result<std::vector<int32_t>> LlamaProgram::tokens_of(const std::string& text, bool special,
+                                                     std::vector<std::string>* pieces) const {
+    std::vector<int32_t> out;
+    if (text.empty() && !special) return out;
+    const Json asked = {
+        {"content", text}, {"add_special", special}, {"parse_special", true}, {"with_pieces", pieces != nullptr}};
+    Result<Json> answer = post("/tokenize", json_text(asked));
+    if (!answer) return answer.error();
+    if (!answer->is_object() || !answer->contains("tokens") || !(*answer)["tokens"].is_array())
+        return Error{ErrorKind::engine, "the program tells no tokens of a text"};
+    for (const Json& token : (*answer)["tokens"]) {
+        const bool whole = token.is_object() && token.contains("id") && token.contains("piece");
+        Result<int32_t> id = token_of(whole ? token["id"] : token);
+        if (!id) return id.error();
+        out.push_back(*id);
+        if (pieces) pieces->push_back(whole ? bytes_of(token["piece"]) : std::string());
+    }
+    return out;
+}
 
 Result<Json> LlamaProgram::get(const std::string& path) const {
     return parsed(ask(to_, "GET", path, headers_, {}, gone_));
@@ -54,10 +117,9 @@ Result<std::vector<bool>> LlamaProgram::slots() const {
             busy.push_back(slot.is_object() && slot.value("is_processing", Json()) == Json(true));
         return busy;
     }
-    Result<Json> props = get("/props"); // --no-slots
+    Result<LlamaProps> props = this->props(); // --no-slots
     if (!props) return props.error();
-    const auto n =
-        props->is_object() && props->contains("total_slots") ? base::json_whole((*props)["total_slots"]) : std::nullopt;
+    const auto n = base::json_whole(props->all["total_slots"]);
     if (!n || *n < 1 || *n > static_cast<int64_t>(most_slots))
         return Error{ErrorKind::unsupported, "the program behind this server is no llama-server that tells its slots"};
     return std::vector<bool>(static_cast<size_t>(*n), false);
@@ -70,10 +132,9 @@ Result<std::vector<int32_t>> LlamaProgram::tokens(const OrderedJson& prompt) con
     std::vector<int32_t> out;
     if (answer->is_object() && answer->contains("tokens") && (*answer)["tokens"].is_array()) {
         for (const Json& token : (*answer)["tokens"]) {
-            const auto id = base::json_whole(token);
-            if (!id || *id < 0 || *id > std::numeric_limits<int32_t>::max())
-                return Error{ErrorKind::engine, "the program's tokens are no numbers"};
-            out.push_back(static_cast<int32_t>(*id));
+            Result<int32_t> id = token_of(token);
+            if (!id) return id.error();
+            out.push_back(*id);
         }
     }
     if (out.empty()) return Error{ErrorKind::invalid_argument, "the prompt has no tokens"};

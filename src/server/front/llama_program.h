@@ -1,12 +1,11 @@
 // What llama-server behind us is asked before a request with attention goes on to it.
 #pragma once
 
+#include "server/dialects/answer_form.h"
 #include "server/front/upstream.h"
 #include "server/http/request_fields.h"
 
 #include <attnscope/error.h>
-
-#include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <string>
@@ -14,18 +13,31 @@
 
 namespace attnscope::server {
 
-using OrderedJson = nlohmann::ordered_json; // what goes through us keeps the order of its members
+// The error of an answer whose status is not 200; the program's own words where it has some.
+Error program_refused(int status, const std::string& body);
+
+struct LlamaProps {
+    int32_t n_ctx = 0; // of a slot
+    Json all;
+};
 
 class LlamaProgram {
 public:
     LlamaProgram(UpstreamAddress to, httplib::Headers headers, GoneAway gone)
         : to_(std::move(to)), headers_(std::move(headers)), gone_(std::move(gone)) {}
 
+    // unsupported: it is no llama-server.
+    Result<LlamaProps> props() const;
+    // The id of "bos_token" or "eos_token"; -1: none.
+    int32_t special_token(const LlamaProps& props, const char* name) const;
     // Its slots, and which of them are at work as far as it tells.
     Result<std::vector<bool>> slots() const;
     // The tokens of a prompt as it takes them: a text, tokens, or both in turns.
     Result<std::vector<int32_t>> tokens(const OrderedJson& prompt) const;
-    // The text of a token; empty: not told.
+    // Those of a text, which may be none; with the bytes of each where `pieces` is given.
+    Result<std::vector<int32_t>> tokens_of(const std::string& text, bool special,
+                                           std::vector<std::string>* pieces = nullptr) const;
+    // The text of tokens.
     Result<std::string> text(const std::vector<int32_t>& tokens) const;
     // The prompt that its template makes of a chat.
     Result<std::string> chat_prompt(const OrderedJson& body) const;

@@ -20,6 +20,8 @@ Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& prog
     const std::shared_ptr<SlotPool::Held> held = std::move(*slot);
     RowsOptions options;
     options.slot = held->slot();
+    options.record = asked.record;
+    options.streams = asked.streams;
     options.patience = service.options.patience;
     options.n_threads = service.options.server.attention_threads;
     options.frame_bytes = service.options.server.stream_memory * (asked.streams ? 1 : more_frames);

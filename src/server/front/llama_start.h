@@ -19,8 +19,9 @@ struct LlamaStarted {
 
 struct LlamaAsked {
     std::vector<int32_t> prompt;
-    AttentionWants wants;
+    AttentionWants wants; // without attention: only where the line is recorded
     bool streams = false;
+    bool record = false;
 };
 
 // Sends `body` where `to_program` goes, and waits for the head of the answer.

@@ -1,7 +1,5 @@
 #include "server/front/request_rows.h"
 
-#include "server/http/event_stream.h"
-
 #include <algorithm>
 #include <utility>
 
@@ -17,11 +15,11 @@ WatchOptions watch_options(const AttentionWants& wants, const std::vector<int32_
     out.prompt_rows = wants.prompt_rows;
     out.frame_bytes = options.frame_bytes;
     out.patience = options.patience;
+    out.keep_frames = wants.attention.has_value();
+    // What was overtaken is not looked at again, unless it counts.
+    out.latest =
+        options.streams && wants.flow == Flow::latest && out.keep_frames && wants.attention->accumulate.empty();
     return out;
-}
-
-std::string error_json(const Error& error) {
-    return json_text({{"error", error.message}});
 }
 
 } // namespace
@@ -31,11 +29,20 @@ RequestRows::RequestRows(LiveSequences& live, AttentionWants wants, std::vector<
     : live_(live), wants_(std::move(wants)), options_(options), prompt_(std::move(prompt)),
       watch_(live, watch_options(wants_, prompt_, options)) {}
 
+std::string TokenRow::json() const {
+    if (!error.empty()) return json_text({{"error", error}});
+    return answer ? attention_text(*answer, context) : "null";
+}
+
 Result<void> RequestRows::find() {
     Result<Watch::Found> found = watch_.find(expected_);
     if (!found) return found.error();
     n_reused_ = found->n_reused;
-    Result<std::unique_ptr<KeyStore>> keys = live_.keys(found->line, static_cast<int64_t>(prompt_.size()));
+    return wants_.attention ? look(*found) : Result<void>();
+}
+
+Result<void> RequestRows::look(const Watch::Found& found) {
+    Result<std::unique_ptr<KeyStore>> keys = live_.keys(found.line, static_cast<int64_t>(prompt_.size()));
     if (!keys) return keys.error();
     keys_ = std::move(*keys);
     if (Result<void> fits = check_request(*wants_.attention, keys_->geometry()); !fits) return fits;
@@ -45,30 +52,51 @@ Result<void> RequestRows::find() {
     Result<std::unique_ptr<AttentionView>> view = AttentionView::create(*keys_, *wants_.attention, options);
     if (!view) return view.error();
     view_ = std::move(*view);
-    for (const std::shared_ptr<const Frame>& frame : found->prompt) {
+    for (const std::shared_ptr<const Frame>& frame : found.prompt) {
         if (!frame) return Error{ErrorKind::io, "rows of the prompt are more than may wait (--stream-mb)"};
         prompt_rows_.push_back({frame->token, told(*frame)});
     }
     return {};
 }
 
-std::string RequestRows::told(const Frame& frame) {
-    if (frame.q.empty()) return "null";
-    const Result<std::optional<AttentionAnswer>> answer = view_->next(frame);
-    if (!answer) return error_json(answer.error());
-    if (!*answer) return "null";
-    return attention_text(**answer, {wants_.attention->format, n_reused_, frame.verdict});
+TokenRow RequestRows::told(const Frame& frame) {
+    TokenRow out;
+    if (frame.q.empty()) return out;
+    out.context = {wants_.attention->format, n_reused_, frame.verdict};
+    Result<std::optional<AttentionAnswer>> answer = view_->next(frame);
+    if (!answer)
+        out.error = answer.error().message;
+    else
+        out.answer = std::move(*answer);
+    return out;
 }
 
-std::string RequestRows::next(std::optional<int32_t> token) {
+// Where newer frames wait already and the client wants the latest, this one is not sent, but counted.
+TokenRow RequestRows::newest(const Frame& frame, int64_t n) {
+    const bool overtaken = options_.streams && wants_.flow == Flow::latest && watch_.arrived() > n + 1;
+    n_skipped_ += overtaken;
+    if (overtaken && wants_.attention->accumulate.empty()) return {};
+    TokenRow row = told(frame);
+    if (overtaken) row.answer.reset();
+    return row;
+}
+
+TokenRow RequestRows::next_row(std::optional<int32_t> token) {
     const int64_t n = n_told_++;
     const std::optional<int32_t> before = n == 0 ? std::optional<int32_t>() : std::exchange(last_, std::nullopt);
     last_ = token;
     query_token_.reset();
-    if (!failure_.empty()) return failure_;
-    const auto fail = [&](const Error& error) { return failure_ = error_json(error); };
+    if (token && expected_.n < 0 && static_cast<int64_t>(expected_.tokens.size()) == n && (n == 0 || !wants_.attention))
+        expected_.tokens.push_back(*token);
+    if (!wants_.attention) return {};
+    TokenRow failed;
+    failed.error = failure_;
+    if (!failure_.empty()) return failed;
+    const auto fail = [&](const Error& error) {
+        failed.error = failure_ = error.message;
+        return failed;
+    };
     if (!view_) {
-        if (token && expected_.n < 0) expected_.tokens = {*token};
         if (Result<void> r = find(); !r) return fail(r.error());
     }
     Result<std::shared_ptr<const Frame>> frame = watch_.frame(n, before);
@@ -77,12 +105,46 @@ std::string RequestRows::next(std::optional<int32_t> token) {
     if ((*frame)->index >= keys_->size()) {
         if (Result<void> r = keys_->append(**frame); !r) return fail(r.error());
     }
-    return told(**frame);
+    return newest(**frame, n);
+}
+
+const PositionScores* RequestRows::accumulated() const {
+    if (!view_ || wants_.attention->accumulate.empty()) return nullptr;
+    return &view_->scores();
 }
 
 std::string RequestRows::scores() const {
-    if (!view_ || wants_.attention->accumulate.empty()) return {};
-    return json_text(scores_json(view_->scores(), wants_.attention->accumulate));
+    const PositionScores* const scores = accumulated();
+    return scores ? json_text(scores_json(*scores, wants_.attention->accumulate)) : std::string();
+}
+
+Result<RecordedLine> RequestRows::recorded() {
+    if (n_told_ == 0) return Error{ErrorKind::not_found, "nothing was generated"};
+    if (!failure_.empty()) return Error{ErrorKind::not_found, failure_};
+    if (!wants_.attention) {
+        if (Result<void> r = find(); !r) return r.error();
+    }
+    Result<LineId> line = watch_.line();
+    if (!line) return line.error();
+    return live_.recorded(*line);
+}
+
+std::string RequestRows::end_members() {
+    std::string out;
+    const auto add = [&](const char* name, const std::string& value) {
+        out += (out.empty() ? "\"" : ",\"") + std::string(name) + "\":" + value;
+    };
+    if (const std::string told = scores(); !told.empty()) add("scores", told);
+    if (wants_.attention && wants_.flow == Flow::latest) add("skipped", std::to_string(n_skipped_));
+    if (!options_.record) return out;
+    const Result<RecordedLine> where = recorded();
+    if (where) {
+        add("recording", json_text(where->name));
+        add("sequence", std::to_string(where->sequence));
+    } else {
+        add("recording_error", json_text(where.error().message));
+    }
+    return out;
 }
 
 std::string with_members(const std::string& object, const std::string& members) {

@@ -3,6 +3,7 @@
 
 #include "server/dialects/attention_wants.h"
 #include "server/front/watch.h"
+#include "server/http/event_stream.h"
 
 #include <attnscope/attention_view.h>
 
@@ -17,9 +18,19 @@ namespace attnscope::server {
 
 struct RowsOptions {
     int32_t slot = -1;
+    bool record = false;                    // where its line is recorded is asked at the end
+    bool streams = true;                    // somebody takes the rows while they come: Flow::latest may skip some
     size_t frame_bytes = size_t(128) << 20; // Watch
     int32_t n_threads = 1;
     std::chrono::milliseconds patience{5000};
+};
+
+// The row of one generated token.
+struct TokenRow {
+    std::optional<AttentionAnswer> answer; // nothing: not its turn, overtaken, or an error
+    AnswerContext context;
+    std::string error;        // in words; empty: none
+    std::string json() const; // "null" where there is nothing
 };
 
 // Belongs to one thread at a time.
@@ -29,9 +40,10 @@ public:
 
     // Before the request is sent.
     Result<void> begin() { return watch_.begin(); }
-    // Of the next generated token, which the program has told: JSON of its attention, "null" where it is not its turn, {"error"}
-    // where there is none; after an error there is none for the rest. `token`: the generated one, where it is known.
-    std::string next(std::optional<int32_t> token);
+    // Of the next generated token, which the program has told; after an error there is none for the rest. `token`: the generated one,
+    // where it is known.
+    TokenRow next_row(std::optional<int32_t> token);
+    std::string next(std::optional<int32_t> token) { return next_row(token).json(); }
     // The token whose query the last row is of: the one generated before it. Nothing where there was no row.
     std::optional<int32_t> query_token() const { return query_token_; }
     // Rows that next() would give at once.
@@ -43,17 +55,27 @@ public:
     // Of the prompt's tokens, where they are asked for; known once next() was called.
     struct PromptRow {
         int32_t token = -1;
-        std::string attention;
+        TokenRow row;
     };
     std::vector<PromptRow> take_prompt_rows() { return std::exchange(prompt_rows_, {}); }
     int64_t n_reused() const { return n_reused_; }
     const AttentionWants& wants() const { return wants_; }
-    // JSON of what was accumulated; empty where nothing was asked for.
+    int64_t n_skipped() const { return n_skipped_; }
+    const std::vector<int32_t>& prompt() const { return prompt_; }
+    // What was accumulated; null where nothing was asked for.
+    const PositionScores* accumulated() const;
+    // JSON of it; empty where nothing was asked for.
     std::string scores() const;
+    // Members of JSON for the end of an answer, as far as they were asked for: "scores", "skipped", "recording" with "sequence", or
+    // "recording_error". Empty: none.
+    std::string end_members();
 
 private:
     Result<void> find();
-    std::string told(const Frame& frame);
+    Result<void> look(const Watch::Found& found);
+    TokenRow told(const Frame& frame);
+    TokenRow newest(const Frame& frame, int64_t n);
+    Result<RecordedLine> recorded();
 
     LiveSequences& live_;
     const AttentionWants wants_;
@@ -63,10 +85,10 @@ private:
     Watch::Told expected_;
     std::unique_ptr<KeyStore> keys_;
     std::unique_ptr<AttentionView> view_; // null: not found yet
-    std::string failure_;                 // JSON; empty: none
+    std::string failure_;                 // in words; empty: none
     std::vector<PromptRow> prompt_rows_;
     std::optional<int32_t> last_, query_token_; // token told, where it is known
-    int64_t n_told_ = 0, n_reused_ = 0;
+    int64_t n_told_ = 0, n_reused_ = 0, n_skipped_ = 0;
 };
 
 // Where several places of a JSON object are known only as text: `object` with more members before its closing brace. What is no

@@ -35,12 +35,17 @@ public:
     Result<std::unique_ptr<Held>> hold(int32_t n_slots, const std::vector<int32_t>& prompt,
                                        const std::vector<bool>& busy, const LiveSequences& live, const GoneAway& gone);
 
+    size_t n_waiting() const {
+        const base::Lock lock(mutex_);
+        return waiting_.size();
+    }
+
 private:
     struct Slot {
         bool held = false;
         uint64_t last_held = 0;
     };
-    base::Mutex mutex_;
+    mutable base::Mutex mutex_;
     base::Condition changed_;
     std::vector<Slot> slots_ GUARDED_BY(mutex_);
     uint64_t n_held_ GUARDED_BY(mutex_) = 0;

@@ -14,6 +14,21 @@ size_t weight(const std::shared_ptr<const Frame>& frame) {
     return frame ? frame->q.size() + frame->k.size() : 0;
 }
 
+// What a frame adds to the keys of its line, without what a row of its own needs.
+std::shared_ptr<const Frame> keys_alone(const Frame& frame) {
+    auto out = std::make_shared<Frame>();
+    out->sequence = frame.sequence;
+    out->index = frame.index;
+    out->token = frame.token;
+    out->position = frame.position;
+    out->kind = frame.kind;
+    out->batched = frame.batched;
+    out->k = frame.k;
+    out->visible = frame.visible;
+    out->verdict = frame.verdict;
+    return out;
+}
+
 } // namespace
 
 Watch::Watch(LiveSequences& live, WatchOptions options)
@@ -39,7 +54,7 @@ Result<void> Watch::begin() {
 Watch::Kept Watch::keep(const Frame& frame, bool wanted, std::shared_ptr<const Frame>& shared) {
     Kept kept{frame.token, nullptr};
     const size_t more = frame.q.size() + frame.k.size();
-    if (!wanted || bytes_ + more > options_.frame_bytes) return kept;
+    if (!wanted || !options_.keep_frames || bytes_ + more > options_.frame_bytes) return kept;
     if (!shared) shared = std::make_shared<const Frame>(frame);
     bytes_ += more;
     kept.frame = shared;
@@ -64,6 +79,17 @@ bool Watch::go_on(Candidate& c, LineId line, int32_t slot, const Frame& frame) {
     }
     if (!follows && slot >= 0) c.over = true;
     return follows;
+}
+
+void Watch::add(Candidate& c, const Frame& frame, std::shared_ptr<const Frame>& shared) {
+    ++c.next;
+    if (Kept* const overtaken = options_.latest && !c.frames.empty() ? &c.frames.back() : nullptr;
+        overtaken && overtaken->frame && !overtaken->frame->q.empty()) {
+        bytes_ -= overtaken->frame->q.size();
+        overtaken->frame = keys_alone(*overtaken->frame);
+    }
+    c.frames.push_back(keep(frame, true, shared));
+    changed_.notify_all();
 }
 
 void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared) {
@@ -112,9 +138,7 @@ void Watch::on_frame(LineId line, int32_t slot, const Frame& frame, std::shared_
     for (Candidate& c : candidates_) {
         if (!go_on(c, line, slot, frame)) continue;
         c.line = line;
-        ++c.next;
-        c.frames.push_back(keep(frame, true, shared));
-        changed_.notify_all();
+        add(c, frame, shared);
         return;
     }
     if (!found_ && frame.index < n_prompt_) add_to_run(line, slot, frame, shared);
@@ -162,6 +186,14 @@ Result<Watch::Found> Watch::find(const Told& told) {
     runs_.clear();
     found_ = true;
     return found;
+}
+
+Result<LineId> Watch::line() const {
+    const base::Lock lock(live_.mutex_);
+    if (!found_) return lost("its line was not found");
+    const Candidate& c = candidates_.front();
+    if (c.ambiguous) return lost("another request goes on from the same text");
+    return c.line;
 }
 
 int64_t Watch::arrived() {

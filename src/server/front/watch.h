@@ -19,7 +19,9 @@ namespace attnscope::server {
 struct WatchOptions {
     int32_t slot = -1;                      // -1: any
     std::vector<int32_t> prompt;            // all of it; not empty
+    bool keep_frames = true;                // false: only which line it is
     bool prompt_rows = false;               // the frames of the prompt are wanted, too
+    bool latest = false;                    // of a frame that waits when a newer one comes only the keys are wanted
     size_t frame_bytes = size_t(128) << 20; // of frames that wait for whoever asked: of more the rows are errors
     std::chrono::milliseconds patience{5000};
 };
@@ -48,6 +50,8 @@ public:
     };
     // Once the program has said that it generated something.
     Result<Found> find(const Told& told);
+    // The line that it is now, after find().
+    Result<LineId> line() const;
     // How many frames from the prompt's last one on have come; 0 before find().
     int64_t arrived();
     // The frame whose query chose generated token `n`: 0, 1, ... in turn, each after the program has said that it generated it.
@@ -81,6 +85,7 @@ private:
         bool ambiguous = false;  // two go on from it, and nothing tells which of them is ours
     };
     Kept keep(const Frame& frame, bool wanted, std::shared_ptr<const Frame>& shared);
+    void add(Candidate& candidate, const Frame& frame, std::shared_ptr<const Frame>& shared);
     bool go_on(Candidate& candidate, LineId line, int32_t slot, const Frame& frame);
     static bool contradicts(const Candidate& candidate, const Told& told);
     void add_to_run(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared);
