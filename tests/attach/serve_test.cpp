@@ -1,6 +1,7 @@
 // attnscope attach --serve before a program that generates one text at a time, in Halo Weave's words: a conversation of ten turns, of
 // which the page takes parts away, and every row bit for bit that of a recording.
 #include "attach/host_output.h"
+#include "attach/served_program.h"
 #include "models/model_store.h"
 #include "support/temp_dir.h"
 
@@ -10,56 +11,13 @@
 #include <httplib.h>
 #include <nlohmann/json.hpp>
 
-#include <chrono>
-#include <csignal>
-#include <cstring>
-#include <functional>
-#include <thread>
-#include <utility>
-
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include <memory>
 
 using namespace attnscope;
 using namespace attnscope::test;
 using Json = nlohmann::json;
 
 namespace {
-
-int free_port() {
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof address;
-    int port = 0;
-    if (bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-        getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) == 0)
-        port = ntohs(address.sin_port);
-    close(fd);
-    return port;
-}
-
-std::vector<float> numbers_of(const std::string& base64) {
-    std::vector<uint8_t> bytes;
-    uint32_t bits = 0;
-    int n_bits = 0;
-    const std::string letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (const char c : base64) {
-        const size_t value = letters.find(c);
-        if (value == std::string::npos) break;
-        bits = bits << 6 | static_cast<uint32_t>(value);
-        if ((n_bits += 6) < 8) continue;
-        bytes.push_back(static_cast<uint8_t>(bits >> (n_bits -= 8)));
-    }
-    std::vector<float> out(bytes.size() / sizeof(float));
-    std::memcpy(out.data(), bytes.data(), out.size() * sizeof(float));
-    return out;
-}
 
 struct Told {
     std::vector<int32_t> context; // that the row is over
@@ -71,43 +29,17 @@ protected:
     void SetUp() override {
         const auto found = models::find_model("smollm2");
         if (!found) GTEST_SKIP() << found.error().message;
-        const std::string port = std::to_string(free_port()), to = std::to_string(free_port());
-        std::vector<std::string> argv = {ATTNSCOPE_BIN,
-                                         "attach",
-                                         "-q",
-                                         "-o",
-                                         out,
-                                         "--serve",
-                                         "127.0.0.1:" + port,
-                                         "--to",
-                                         "127.0.0.1:" + to,
-                                         "--",
-                                         ATTNSCOPE_KOBOLD_STAND_IN,
-                                         *found,
-                                         "--port",
-                                         to};
-        std::vector<char*> pointers;
-        for (std::string& a : argv) pointers.push_back(a.data());
-        pointers.push_back(nullptr);
-        ASSERT_EQ(posix_spawn(&pid_, ATTNSCOPE_BIN, nullptr, nullptr, pointers.data(), environ), 0);
-        client_ = std::make_unique<httplib::Client>("127.0.0.1", std::stoi(port));
-        client_->set_read_timeout(120);
-        for (int i = 0; i < 600; ++i) {
-            const auto answer = client_->Get("/health");
-            if (answer && answer->status == 200) return;
-            std::this_thread::sleep_for(std::chrono::milliseconds(100));
-        }
-        FAIL() << "the program does not answer";
+        served_ = std::make_unique<ServedProgram>(std::vector<std::string>{"-o", out}, [&](const std::string& port) {
+            return std::vector<std::string>{ATTNSCOPE_KOBOLD_STAND_IN, *found, "--port", port};
+        });
+        ASSERT_TRUE(served_->ok()) << "the program does not answer";
     }
     void TearDown() override { end(); }
     void end() {
-        if (pid_ <= 0) return;
-        kill(pid_, SIGTERM);
-        int status = 0;
-        waitpid(std::exchange(pid_, 0), &status, 0);
+        if (served_) served_->end();
     }
     std::vector<int32_t> tokenize(const std::string& text) {
-        const auto answer = client_->Post("/api/v1/tokenize", Json{{"text", text}}.dump(), "text/plain");
+        const auto answer = served_->client().Post("/api/v1/tokenize", Json{{"text", text}}.dump(), "text/plain");
         EXPECT_TRUE(answer && answer->status == 200);
         return answer ? Json::parse(answer->body)["token_ids"].get<std::vector<int32_t>>() : std::vector<int32_t>();
     }
@@ -118,7 +50,7 @@ protected:
                            {"temperature", 0},
                            {"output_attentions", true},
                            {"request_id", "r"}};
-        const auto answer = client_->Post("/api/extra/generate/stream", body.dump(), "application/json");
+        const auto answer = served_->client().Post("/api/extra/generate/stream", body.dump(), "application/json");
         ASSERT_TRUE(answer);
         ASSERT_EQ(answer->status, 200) << answer->body;
         bool done = false;
@@ -158,10 +90,7 @@ protected:
     TempDir dir;
     const std::string out = dir.file("out");
     std::vector<Told> told_;
-    std::unique_ptr<httplib::Client> client_;
-
-private:
-    pid_t pid_ = 0;
+    std::unique_ptr<ServedProgram> served_;
 };
 
 TEST_F(AttachServe, AConversationOfHaloWeavesBeforeKoboldCpp) {
@@ -174,7 +103,8 @@ TEST_F(AttachServe, AConversationOfHaloWeavesBeforeKoboldCpp) {
         const std::vector<int32_t> more = tokenize(" Then she said that");
         ids.insert(ids.end(), more.begin(), more.end());
         // The page sends what it shows: the text that these tokens are.
-        const auto text = client_->Post("/api/v1/detokenize", Json{{"token_ids", ids}}.dump(), "application/json");
+        const auto text =
+            served_->client().Post("/api/v1/detokenize", Json{{"token_ids", ids}}.dump(), "application/json");
         ASSERT_TRUE(text && text->status == 200);
         ids = tokenize(Json::parse(text->body)["text"]);
     }
@@ -189,12 +119,12 @@ TEST_F(AttachServe, AConversationOfHaloWeavesBeforeKoboldCpp) {
 
 TEST_F(AttachServe, WhatAsksForNoAttentionIsTheProgramsOwn) {
     const Json body = {{"prompt", "The capital of France is"}, {"max_length", 3}};
-    const auto answer = client_->Post("/api/extra/generate/stream", body.dump(), "application/json");
+    const auto answer = served_->client().Post("/api/extra/generate/stream", body.dump(), "application/json");
     ASSERT_TRUE(answer);
     EXPECT_NE(answer->body.find("\"finish_reason\":\"length\""), std::string::npos) << answer->body;
     EXPECT_EQ(answer->body.find("attention"), std::string::npos);
     const Json other = {{"input_ids", {1, 2}}, {"prompt", ""}, {"output_hidden_states", true}};
-    EXPECT_EQ(client_->Post("/api/extra/generate/stream", other.dump(), "application/json")->status, 501);
+    EXPECT_EQ(served_->client().Post("/api/extra/generate/stream", other.dump(), "application/json")->status, 501);
 }
 
 } // namespace
