@@ -12,6 +12,8 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <random>
+#include <thread>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -147,6 +149,123 @@ TEST_F(ServeLlama, RowsAreThoseOfTheRecordingThatTheAnswerNames) {
         rows_ = a.rows;
         expect_recorded(a.end, prompt, a.tokens);
     }
+}
+
+// One request of many at once, and what it was told.
+struct Mixed {
+    std::string kind, text;
+    bool left = false; // in the middle, or ended by its name
+    std::vector<int32_t> tokens;
+    std::vector<std::pair<int64_t, std::vector<float>>> rows;
+    std::vector<std::string> errors;
+    Json end;
+    void take(const Json& attention) {
+        if (attention.is_object() && attention.contains("data"))
+            rows.emplace_back(attention["index"], numbers_of(attention["data"]));
+        else
+            errors.push_back(attention.dump());
+    }
+    void take_event(const Json& event) {
+        if (event.contains("attention")) take(event["attention"]);
+        if (event["type"] == "token") tokens.push_back(event["token"]["token_id"]);
+        if (event["type"] == "done") end = event;
+        if (event.contains("summary")) end = event["summary"];
+    }
+};
+
+void ask(int port, std::mt19937& rng, Mixed& one) {
+    httplib::Client client("127.0.0.1", port);
+    client.set_read_timeout(60);
+    const std::string key = "k" + std::to_string(rng());
+    Json body = {{"prompt", one.text},    {"max_length", 8 + rng() % 24},
+                 {"temperature", 1.5},    {"sampler_seed", rng() % 1000000},
+                 {"ban_eos_token", true}, {"record", true},
+                 {"genkey", key},         {"attention", {{"reduce", "none"}}}};
+    body["cache_prompt"] = rng() % 4 != 0;
+    if (one.kind == "whole") {
+        const auto answer = client.Post("/api/v1/generate", body.dump(), "application/json");
+        if (!answer || answer->status != 200) return one.errors.push_back(answer ? answer->body : "no answer");
+        one.end = Json::parse(answer->body);
+        for (const Json& row : one.end["attention"]) one.take(row);
+        return;
+    }
+    if (one.kind == "halo weave") body["output_attentions"] = true;
+    const bool aborts = one.left && rng() % 2 == 0;
+    std::string text;
+    size_t n_events = 0;
+    const auto on = [&](const char* data, size_t n) {
+        text.append(data, n);
+        for (size_t end; (end = text.find("\n\n")) != std::string::npos; text.erase(0, end + 2)) {
+            one.take_event(Json::parse(text.substr(text.find("data: ") + 6, end - text.find("data: ") - 6)));
+            if (!one.left || ++n_events != 3) continue;
+            if (!aborts) return false; // it goes away
+            httplib::Client other("127.0.0.1", port);
+            (void)other.Post("/api/extra/abort", Json{{"genkey", key}}.dump(), "application/json");
+        }
+        return true;
+    };
+    httplib::Request request;
+    request.method = "POST";
+    request.path = "/api/extra/generate/stream";
+    request.body = body.dump();
+    request.content_receiver = [&](const char* data, size_t n, size_t, size_t) { return on(data, n); };
+    (void)client.send(request);
+}
+
+// Twelve clients with few prompts, some of which leave: whatever an answer tells is of the line that it names.
+TEST_F(ServeLlama, NoAnswerOfManyAtOnceHasAnothersRowsOrNamesAnothersLine) {
+    const std::string begin = "Answer in one short sentence, please. ";
+    const std::vector<std::string> texts = {"A text.", begin + "What is it?", begin + "Which is it?"};
+    const char* const kinds[] = {"halo weave", "kobold", "whole"};
+    constexpr size_t n_clients = 12, n_requests = 6;
+    std::vector<Mixed> all(n_clients * n_requests);
+    std::map<std::string, std::vector<int32_t>> prompts;
+    for (const std::string& text : texts)
+        prompts[text] =
+            Json::parse(post("/api/extra/tokencount", {{"prompt", text}}))["ids"].get<std::vector<int32_t>>();
+    std::vector<std::thread> clients;
+    for (size_t c = 0; c < n_clients; ++c) {
+        clients.emplace_back([&, c] {
+            std::mt19937 rng(static_cast<uint32_t>(c));
+            for (size_t r = 0; r < n_requests; ++r) {
+                Mixed& one = all[c * n_requests + r];
+                one.kind = kinds[rng() % 3];
+                one.text = texts[rng() % texts.size()];
+                one.left = one.kind != "whole" && rng() % 4 == 0;
+                ask(served_->port(), rng, one);
+            }
+        });
+    }
+    for (std::thread& client : clients) client.join();
+    end();
+    size_t n_rows = 0, n_named = 0, n_without = 0;
+    for (const Mixed& one : all) {
+        SCOPED_TRACE(one.kind + (one.left ? ", left" : "") + ": " + one.end.dump().substr(0, 300));
+        n_without += !one.errors.empty();
+        if (!one.end.contains("recording")) continue; // it left before its end, or is told why not
+        ++n_named;
+        auto recording = Recording::open(out + "/" + one.end["recording"].get<std::string>());
+        ASSERT_TRUE(recording) << recording.error().message;
+        const int64_t line = one.end["sequence"];
+        const std::vector<int32_t>& prompt = prompts[one.text];
+        const auto n = static_cast<int64_t>(prompt.size() + one.rows.size()) - 1;
+        auto frames = (*recording)->frames(0, n, line);
+        ASSERT_TRUE(frames) << frames.error().message;
+        for (size_t i = 0; i < prompt.size(); ++i) ASSERT_EQ((*frames)[i].token, prompt[i]) << i;
+        for (size_t i = 0; i + 1 < one.tokens.size() && prompt.size() + i < frames->size(); ++i)
+            ASSERT_EQ((*frames)[prompt.size() + i].token, one.tokens[i]) << i;
+        for (const auto& [index, row] : one.rows) {
+            auto rows = (*recording)->rows({index, line});
+            ASSERT_TRUE(rows) << rows.error().message;
+            ASSERT_EQ(rows->weights, row) << index;
+            ++n_rows;
+        }
+    }
+    EXPECT_GT(n_named, all.size() / 2);
+    EXPECT_GT(n_rows, all.size() * 4);
+    EXPECT_LE(n_without, all.size() / 10);
+    RecordProperty("rows", static_cast<int>(n_rows));
+    RecordProperty("named", static_cast<int>(n_named));
 }
 
 TEST_F(ServeLlama, TextsAreThoseOfTheProgramItself) {
