@@ -49,6 +49,46 @@ std::string why_no_rows(const Geometry& geometry, const RowSelection& rows, int6
     return first.empty() ? "there is no layer" : first;
 }
 
+std::string why_not_seen(const Geometry& geometry, const RowSelection& rows, int64_t token, bool of_decoder) {
+    std::string first;
+    for (const int32_t l : base::chosen_or_all(rows.layers, geometry.n_layer())) {
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        if (!layer.captured()) continue;
+        if (layer.role == LayerRole::every || (layer.role == LayerRole::decoder) == of_decoder) return {};
+        if (!first.empty()) continue;
+        const char* what = layer.role == LayerRole::encoder   ? "a layer of the encoder"
+                           : layer.role == LayerRole::decoder ? "a layer of the decoder"
+                                                              : "cross attention, which looks at the encoder's text";
+        first = fmt::format("nothing in layer {} looks at token {}: that is {}, and the token is {}", l, token, what,
+                            of_decoder ? "the decoder's" : "of the encoder's text");
+    }
+    return first.empty() ? "there is no layer" : first;
+}
+
+int64_t rows_of_token(const Geometry& geometry, const std::vector<Ranges>& visible) {
+    int64_t n = 0;
+    for (const LayerInfo& l : geometry.layers) n += l.captured() && has_rows(l, visible) ? l.n_head : 0;
+    return n;
+}
+
+std::string layer_text(const Geometry& geometry, int32_t index) {
+    const LayerInfo& layer = geometry.layers[static_cast<size_t>(index)];
+    if (layer.layer == index) return fmt::format("layer {}", index);
+    const char* whose = layer.role == LayerRole::every     ? "the model"
+                        : layer.role == LayerRole::encoder ? "the encoder"
+                                                           : "the decoder";
+    return fmt::format("layer {} ({} of {})", index, layer.layer, whose);
+}
+
+std::vector<std::string> layers_not_captured(const Geometry& geometry) {
+    std::vector<std::string> layers;
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        if (!layer.captured()) layers.push_back(layer_text(geometry, l) + ": " + layer.absent);
+    }
+    return layers;
+}
+
 bool is_of_decoder(const Geometry& geometry, const std::vector<Ranges>& visible) {
     return std::any_of(geometry.layers.begin(), geometry.layers.end(), [&](const LayerInfo& l) {
         const bool its = l.captured() && (l.role == LayerRole::decoder || l.role == LayerRole::cross);

@@ -1,5 +1,6 @@
 #include "attention/fingerprint.h"
 #include "capture/proof/judge.h"
+#include "recording/missing_rows.h"
 
 #include <attnscope/rows.h>
 #include <attnscope/verify.h>
@@ -181,9 +182,7 @@ void Verification::check_sequence(const Sequence& s) {
 VerifyReport Verification::run() {
     report_.complete = recording_.info().complete;
     report_.pairs = geometry_.n_rows();
-    for (const LayerInfo& layer : geometry_.layers) {
-        if (!layer.captured()) report_.absent.push_back("layer " + std::to_string(layer.layer) + ": " + layer.absent);
-    }
+    report_.absent = recording::layers_not_captured(geometry_);
     if (options_.file_check) check_file();
     const std::vector<Sequence> sequences = recording_.sequences();
     for (const Sequence& s : sequences) report_.n_frames += s.n_own();
