@@ -117,6 +117,40 @@ TEST_F(PageAnswersOf, WhatMakesNoSenseIsRefusedInWords) {
     EXPECT_GE(answers_->answer("row", std::string("r=0&t=%00%ff%\0=&&&=;", 21)).status, 400);
 }
 
+// What web/src/transport/api.ts sends is known, and nothing else: a word that is misspelt would change nothing, without a sound.
+TEST_F(PageAnswersOf, AWordThatAQuestionDoesNotKnowIsRefusedByItsName) {
+    struct Question {
+        const char *path, *words;
+    };
+    const Question questions[] = {{"sources", ""},
+                                  {"info", "r=0"},
+                                  {"tokens", "r=0"},
+                                  {"health", "r=0"},
+                                  {"heads", "r=0"},
+                                  {"row", "r=0&t=20&layer=1&head=2&reduce=max"},
+                                  {"column", "r=0&t=20&layer=1&head=2&reduce=max"},
+                                  {"tile", "r=0&level=0&x=0&y=0&layer=1&head=2&reduce=max"},
+                                  {"scores", "r=0&layer=1&head=2&reduce=max"},
+                                  {"prune", "r=0&policy=h2o&budget=5&layer=1&head=2&reduce=max"},
+                                  {"head", "r=0&layer=1&head=2"},
+                                  {"flow", "r=0&begin=25&end=30&layer=1&head=2&reduce=max"},
+                                  {"rollout", "r=0&begin=25&end=30"},
+                                  {"compare", "a=0&b=1"}};
+    for (const auto& [path, words] : questions) {
+        EXPECT_NE(answers_->answer(path, words).status, 400) << path << "?" << words;
+        const std::string asked = words, first = asked.substr(0, asked.find('='));
+        for (const char* unknown : {"lyer", "R", "t ", "layer2", "layers"}) {
+            const std::string said = refusal(path, asked + (asked.empty() ? "" : "&") + unknown + "=1", 400);
+            EXPECT_NE(said.find(std::string("\"") + unknown + "\""), std::string::npos) << path << ": " << said;
+        }
+        if (first.empty()) continue;
+        const std::string twice = refusal(path, asked + "&" + first + "=77", 400); // which of both would count?
+        EXPECT_NE(twice.find("\"" + first + "\" is given more than once"), std::string::npos) << path << ": " << twice;
+    }
+    EXPECT_NE(refusal("rollout", "r=0&begin=25&end=30&layer=1", 400).find("\"layer\""), std::string::npos)
+        << "it is of all layers";
+}
+
 TEST_F(PageAnswersOf, ManyThreadsAskAtOnce) {
     std::vector<std::string> expected;
     for (int64_t t = 0; t < 12; ++t) expected.push_back(answers_->answer("row", row_query("1", t, 1, 2)).body);
@@ -156,11 +190,14 @@ TEST_F(PageAnswersOf, WhatCannotBeOpenedIsAnErrorWithItsKind) {
 
 TEST_F(PageAnswersOf, AFileThatIsCutWhileItIsShownEndsInRefusals) {
     std::filesystem::resize_file(mixed_, 4096);
-    for (const char* path : {"info", "tokens", "health", "heads", "row", "column", "tile", "scores", "prune", "flow"}) {
+    for (const char* question : {"info?r=0", "tokens?r=0", "health?r=0", "heads?r=0", "row?r=0&t=3", "column?r=0&t=3",
+                                 "tile?r=0", "scores?r=0", "prune?r=0&policy=h2o&budget=5", "flow?r=0"}) {
+        const std::string asked = question;
         for (int i = 0; i < 3; ++i) {
-            const PageAnswer a = answers_->answer(path, "r=0&t=3&policy=h2o&budget=5");
+            const PageAnswer a = answers_->answer(asked.substr(0, asked.find('?')), asked.substr(asked.find('?') + 1));
+            EXPECT_EQ(a.body.find("this question takes"), std::string::npos) << asked << ": " << a.body;
             if (a.status >= 400) {
-                EXPECT_FALSE(Json::parse(a.body)["error"].value("message", "").empty()) << path;
+                EXPECT_FALSE(Json::parse(a.body)["error"].value("message", "").empty()) << asked;
             }
         }
     }

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 using namespace attnscope;
 using namespace attnscope::view;
@@ -157,16 +158,80 @@ TEST_F(EncoderDecoder, NothingIsLostInLayersThatATokenPassesBy) {
     }
     EXPECT_NEAR(sum, 1, 1e-5);
     EXPECT_GT(text, 0.1); // through cross attention
-    const auto scores =
-        position_scores(*tensors_, {0, -1, false}, 32); // of the encoder's layer no written token has a row
-    ASSERT_TRUE(scores) << scores.error().message;
-    EXPECT_EQ(scores->n_rows(), 0);
     const auto none = flow(*tensors_, {0, -1, false}, n_text + 4, n_all);
     ASSERT_FALSE(none);
     EXPECT_EQ(none.error().kind, ErrorKind::not_found);
     const auto same = difference(*tensors_, *tensors_);
     ASSERT_TRUE(same) << same.error().message;
     for (const double d : same->distance) EXPECT_EQ(d, 0);
+}
+
+TEST_F(EncoderDecoder, WhatTheTextReadsBehindASpanIsThere) {
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{5, 9}, {0, 3}, {n_text - 2, n_text}}) {
+        const auto f = flow(*tensors_, {}, begin, end); // of the encoder's text: its own rows
+        ASSERT_TRUE(f) << f.error().message;
+        ASSERT_EQ(f->size(), size_t(n_text));
+        std::vector<float> own;
+        std::vector<double> expected(size_t(n_text), 0.0);
+        for (int64_t i = begin; i < end; ++i) {
+            ASSERT_TRUE(tensors_->reduced(i, {}, own));
+            for (size_t j = 0; j < own.size(); ++j) expected[j] += double(own[j]) / double(end - begin);
+        }
+        double sum = 0;
+        for (size_t j = 0; j < f->size(); ++j) {
+            EXPECT_NEAR(double((*f)[j]), expected[j], 1e-6) << j;
+            sum += double((*f)[j]);
+        }
+        EXPECT_NEAR(sum, 1, 1e-5);
+        const auto rolled = rollout(*tensors_, begin, end);
+        ASSERT_TRUE(rolled) << rolled.error().message;
+        EXPECT_NEAR(std::accumulate(rolled->begin(), rolled->end(), 0.0), 1, 1e-5);
+    }
+    // what the decoder begins with was chosen by nothing, least of all by the row of the text's last token
+    EXPECT_EQ(tensors_->row_that_tells_of(n_text), -1);
+    EXPECT_EQ(tensors_->row_that_tells_of(n_text + 1), n_text);
+    EXPECT_FALSE(flow(*tensors_, {}, n_text, n_text + 1));
+    const auto decoder = flow(*tensors_, {}, n_text, n_text + 2), its_row = flow(*tensors_, {}, n_text + 1, n_text + 2);
+    ASSERT_TRUE(decoder && its_row);
+    EXPECT_EQ(*decoder, *its_row);
+}
+
+TEST_F(EncoderDecoder, WhatNoRowSaysIsNoNumber) {
+    const auto c = column(*tensors_, 3, {3, -1, false}); // cross attention: the decoder's tokens have rows
+    ASSERT_TRUE(c) << c.error().message;
+    for (int64_t i = 3; i < n_all; ++i) EXPECT_EQ(std::isnan((*c)[size_t(i - 3)]), i < n_text) << i;
+    const auto own = column(*tensors_, 3, {0, 1, false});
+    ASSERT_TRUE(own) << own.error().message;
+    for (int64_t i = 3; i < n_all; ++i) {
+        if (i >= n_text)
+            EXPECT_TRUE(std::isnan((*own)[size_t(i - 3)])) << i;
+        else
+            EXPECT_NEAR((*own)[size_t(i - 3)], row(i, 0, 1)[3], 1e-5) << i;
+    }
+    const auto all = column(*tensors_, 3, {});
+    ASSERT_TRUE(all);
+    for (const float w : *all) EXPECT_FALSE(std::isnan(w)); // each token has some row
+    struct Asked {
+        int64_t token;
+        int32_t layer;
+    };
+    for (const Asked& a : {Asked{3, 2}, Asked{n_text + 2, 0}, Asked{n_text + 2, 3}}) {
+        const auto unseen = column(*tensors_, a.token, {a.layer, -1, false});
+        ASSERT_FALSE(unseen) << a.token << " " << a.layer;
+        EXPECT_EQ(unseen.error().kind, ErrorKind::not_found);
+        EXPECT_NE(unseen.error().message.find("nothing in layer"), std::string::npos) << unseen.error().message;
+    }
+    const Range none = tensors_->unseen_by({}), text = tensors_->unseen_by({2, -1, false}),
+                decoder = tensors_->unseen_by({3, -1, false});
+    EXPECT_EQ(none.begin, none.end);
+    EXPECT_EQ(text, (Range{0, n_text}));
+    EXPECT_EQ(decoder, (Range{n_text, n_all}));
+    const auto scores =
+        position_scores(*tensors_, {0, -1, false}, 32); // no written token has a row in the encoder's layer
+    ASSERT_FALSE(scores);
+    EXPECT_EQ(scores.error().kind, ErrorKind::not_found);
+    EXPECT_NE(scores.error().message.find("layer of the encoder, and the token is the decoder's"), std::string::npos)
+        << scores.error().message;
 }
 
 TEST_F(EncoderDecoder, WhoAsksForRowsThatAreNotThereIsToldInWords) {

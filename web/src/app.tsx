@@ -250,7 +250,7 @@ function Notes({ opened }: { opened: Opened }) {
             {info.notice && <Note of={`${opened.id} ${info.notice}`}>{info.notice}</Note>}
             {info.weights && <Note of={`${opened.id} ${info.weights}`}>{info.weights}</Note>}
             {absent.length > 0 && <Note of={`absent ${opened.id}`}>{absent.length === 1 ? 'One layer has' : `${absent.length} layers have`} no rows: <bdi>{absent[0].absent}</bdi>
-                {' '}(layer{absent.length === 1 ? '' : 's'} {absent.map((l) => l.layer).join(', ')}).</Note>}
+                {' '}(layer{absent.length === 1 ? '' : 's'} {absent.map((l) => info.layers.indexOf(l)).join(', ')}).</Note>}
         </>
     );
 }

@@ -135,6 +135,30 @@ Json head_file(const std::vector<Kept>& kept, const std::vector<std::string>& te
             {"statistics", {{"mean_max_activation", rounded(sum / double(std::max<int64_t>(1, n_windows)))}}}};
 }
 
+// A file of theirs lists what each token reads of those before it, and has no word for a token of which nothing is known.
+Result<void> check_exportable(const view::RecordedTensors& t) {
+    if (Result<void> r = t.check({}); !r) return r;
+    bool any = false;
+    for (int64_t i = 0; i < t.size(); ++i) {
+        any = any || t.has_rows(i);
+        if (t.has_rows(i) && t.n_columns(i) > i + 1) {
+            return Error{
+                ErrorKind::unsupported,
+                "tokens of this recording see later ones, and HeadVis's files hold only what lies before each token; "
+                "look at it with: attnscope view"};
+        }
+    }
+    for (int32_t l = 0; l < t.geometry().n_layer(); ++l) {
+        if (t.geometry().layers[static_cast<size_t>(l)].role == LayerRole::every) continue;
+        return Error{
+            ErrorKind::unsupported,
+            "this recording is of an encoder and its decoder, and HeadVis's files are of one text; look at it with: "
+            "attnscope view"};
+    }
+    if (!any) return Error{ErrorKind::not_found, "no token was recorded with its queries"};
+    return {};
+}
+
 Result<void> start_folder(const std::filesystem::path& folder) {
     std::error_code ec;
     if (std::filesystem::exists(folder, ec) &&
@@ -154,7 +178,7 @@ Result<HeadvisSummary> export_headvis(Recording& recording, const std::string& p
     auto tensors = view::RecordedTensors::load(recording, most_tensor_bytes);
     if (!tensors) return tensors.error();
     const view::RecordedTensors& t = **tensors;
-    if (Result<void> r = t.check({}); !r) return r.error();
+    if (Result<void> r = check_exportable(t); !r) return r.error();
     const auto part = [&](double from, double to) {
         return [&progress, from, to](double done) { return !progress || progress(from + (to - from) * done); };
     };
@@ -171,15 +195,14 @@ Result<HeadvisSummary> export_headvis(Recording& recording, const std::string& p
     for (int32_t layer = 0; layer < t.geometry().n_layer(); ++layer) {
         if (!t.has_layer(layer)) continue;
         const LayerInfo& info = t.geometry().layers[static_cast<size_t>(layer)];
-        // an encoder's, a decoder's and its cross attention have the same numbers
-        const int32_t number = info.role == LayerRole::every ? info.layer : layer;
+        const int32_t number = info.layer;
         std::vector<std::vector<Kept>> kept(static_cast<size_t>(info.n_head));
         std::mutex mutex;
         const auto take = [&](int32_t head, int64_t first, size_t n, const attention::BlockRows& rows) {
             std::vector<float> row;
             std::vector<Kept> own;
             for (size_t r = 0; r < n; ++r) {
-                row.resize(static_cast<size_t>(first) + r + 1); // what a prompt's token sees later is no pair of theirs
+                row.resize(static_cast<size_t>(first) + r + 1);
                 view::copy_row(rows, r, row);
                 keep_row(row, first + int64_t(r), own);
             }

@@ -163,7 +163,8 @@ Result<Json> page_answers(Recording& recording, const view::RecordedTensors& t, 
     Result<view::HeadMetrics> metrics = view::head_metrics(t);
     if (!metrics) return metrics.error();
     Result<PositionScores> scores = view::position_scores(t, {}, 32);
-    if (!scores) return scores.error();
+    if (!scores && scores.error().kind != ErrorKind::not_found) return scores.error();
+    if (!scores) scores = PositionScores(32); // of no row: the page says so
     Result<Json> health = recording_health(recording);
     if (!health) return health.error();
     Json details = Json::array();
@@ -173,9 +174,12 @@ Result<Json> page_answers(Recording& recording, const view::RecordedTensors& t, 
             details.push_back(d ? detail_json(*d) : Json());
         }
     }
+    Json has_rows = Json::array(); // where a token has none the packed weights hold nothing, which is not 0
+    for (int64_t i = 0; i < t.size(); ++i) has_rows.push_back(t.has_rows(i) ? 1 : 0);
     Json info = info_json(name, recording.info(), (*tokens)["n_prompt"].get<int64_t>());
-    return Json{{"info", std::move(info)},       {"tokens", std::move(*tokens)},   {"heads", heads_json(*metrics)},
-                {"details", std::move(details)}, {"scores", scores_json(*scores)}, {"health", std::move(*health)}};
+    return Json{{"info", std::move(info)},        {"tokens", std::move(*tokens)},   {"heads", heads_json(*metrics)},
+                {"details", std::move(details)},  {"scores", scores_json(*scores)}, {"health", std::move(*health)},
+                {"has_rows", std::move(has_rows)}};
 }
 
 // Row after row of the lower triangle, float32: the mean over all layers and heads.

@@ -2,13 +2,13 @@
 
 #include "server/http/reply.h"
 #include "server/view/page.h"
-
-#include <attnscope/prune.h>
+#include "server/view/scores.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <charconv>
+#include <string_view>
 
 namespace attnscope::server {
 
@@ -18,7 +18,6 @@ using Request = httplib::Request;
 using Response = httplib::Response;
 
 constexpr Dialect dialect = Dialect::openai; // {"error": {"message", ...}}
-constexpr int32_t window_rows = 32;
 
 Error bad(const std::string& why) {
     return {ErrorKind::invalid_argument, why};
@@ -72,34 +71,6 @@ void not_yet(Response& response, double progress) {
 void give(Response& response, const std::optional<Result<Json>>& body, double progress) {
     if (body) return give(response, *body);
     not_yet(response, progress);
-}
-
-Result<Json> prune_answer(const view::RecordedTensors& t, const view::Selection& s, const std::string& policy_text,
-                          int64_t budget) {
-    const Result<PrunePolicy> policy = prune_policy_from_name(policy_text);
-    if (!policy) return policy.error();
-    Result<PositionScores> scores = view::position_scores(t, s, window_rows);
-    if (!scores) return scores.error();
-    std::vector<double> of;
-    switch (*policy) {
-    case PrunePolicy::brightness: of.assign(scores->brightness().begin(), scores->brightness().end()); break;
-    case PrunePolicy::h2o: of.assign(scores->total().begin(), scores->total().end()); break;
-    case PrunePolicy::snapkv: of = scores->window_mean(); break;
-    case PrunePolicy::tova: of = scores->last(); break;
-    }
-    // A token that no row has seen yet counts as the best.
-    const double best = of.empty() ? 0 : *std::max_element(of.begin(), of.end());
-    of.resize(static_cast<size_t>(t.size()), best);
-    PruneRequest request;
-    request.policy = *policy;
-    request.scores = of;
-    request.budget = budget;
-    request.recent = *policy == PrunePolicy::h2o      ? budget / 2
-                     : *policy == PrunePolicy::snapkv ? std::min<int64_t>(window_rows, budget)
-                                                      : 0;
-    const Result<PruneResult> result = prune(request);
-    if (!result) return result.error();
-    return Json{{"n_tokens", t.size()}, {"kept", result->kept_tokens}, {"fits", result->fits}};
 }
 
 void give_info(const Request&, Response& response, Viewed& viewed) {
@@ -174,9 +145,7 @@ void give_column(const Request& request, Response& response, Viewed& viewed) {
 }
 
 void give_scores(const Request&, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-    const Result<PositionScores> scores = view::position_scores(t, s, window_rows);
-    if (!scores) return refuse(response, dialect, scores.error());
-    reply(response, scores_json(*scores));
+    give(response, scores_answer(t, s));
 }
 
 void give_prune(const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
@@ -193,7 +162,7 @@ void give_head(const Request&, Response& response, const view::RecordedTensors& 
 
 template <bool rolled>
 void give_flow(const Request& request, Response& response, const view::RecordedTensors& t, const view::Selection& s) {
-    const Result<int64_t> begin = integer(request, "begin", 1, 1, int64_t(1) << 40),
+    const Result<int64_t> begin = integer(request, "begin", 1, 0, int64_t(1) << 40),
                           end = integer(request, "end", t.size(), 1, int64_t(1) << 40);
     if (!begin) return refuse(response, dialect, begin.error());
     if (!end) return refuse(response, dialect, end.error());
@@ -212,22 +181,41 @@ template <auto question> void ask(const Request& request, Response& response, Vi
 struct Route {
     const char* path;
     void (*answer)(const Request&, Response&, Viewed&);
+    std::string_view words; // that the question knows
 };
 
 constexpr Route of_a_recording[] = {
-    {"info", give_info},
-    {"tokens", give_tokens},
-    {"health", give_health},
-    {"heads", give_heads},
-    {"row", give_row},
-    {"tile", give_tile},
-    {"column", give_column},
-    {"scores", ask<give_scores>},
-    {"prune", ask<give_prune>},
-    {"head", ask<give_head>},
-    {"flow", ask<give_flow<false>>},
-    {"rollout", ask<give_flow<true>>},
+    {"info", give_info, "r"},
+    {"tokens", give_tokens, "r"},
+    {"health", give_health, "r"},
+    {"heads", give_heads, "r"},
+    {"row", give_row, "r t layer head reduce"},
+    {"tile", give_tile, "r level x y layer head reduce"},
+    {"column", give_column, "r t layer head reduce"},
+    {"scores", ask<give_scores>, "r layer head reduce"},
+    {"prune", ask<give_prune>, "r policy budget layer head reduce"},
+    {"head", ask<give_head>, "r layer head"},
+    {"flow", ask<give_flow<false>>, "r begin end layer head reduce"},
+    {"rollout", ask<give_flow<true>>, "r begin end"}, // is of all layers and heads
 };
+
+// A word that a question does not know would change nothing, without a sound; of one that is given twice one would count.
+Result<void> check_words(const Request& request, std::string_view known) {
+    for (const auto& [name, value] : request.params) {
+        bool is_known = false;
+        for (size_t at = 0; at <= known.size();) {
+            const size_t end = std::min(known.find(' ', at), known.size());
+            is_known = is_known || (!name.empty() && known.substr(at, end - at) == name);
+            at = end + 1;
+        }
+        const std::string said = printable(name, 60);
+        if (!is_known && known.empty())
+            return bad(fmt::format("this question takes no \"{}\", nor anything else", said));
+        if (!is_known) return bad(fmt::format("this question takes no \"{}\"; it takes: {}", said, known));
+        if (request.params.count(name) > 1) return bad(fmt::format("\"{}\" is given more than once", said));
+    }
+    return {};
+}
 
 Json list_json(ViewSources& sources) {
     Json list = Json::array();
@@ -276,27 +264,28 @@ void add_view_page(httplib::Server& http) {
 
 ViewRoutes view_routes(ViewSources& sources, bool live) {
     ViewRoutes routes;
-    const auto add = [&](const char* path, httplib::Server::Handler answer) {
-        routes.emplace(path, [answer = std::move(answer)](const Request& request, Response& response) {
+    const auto add = [&](const char* path, std::string_view words, httplib::Server::Handler answer) {
+        routes.emplace(path, [answer = std::move(answer), words](const Request& request, Response& response) {
             if (from_another_site(request))
                 return refuse(response, dialect, 403, "only this server's own page may ask");
             response.set_header("X-Content-Type-Options", "nosniff");
             response.set_header("Cache-Control", "no-store");
             response.set_header("Cross-Origin-Resource-Policy", "same-origin");
+            if (const Result<void> r = check_words(request, words); !r) return refuse(response, dialect, r.error());
             answer(request, response);
         });
     };
-    for (const auto& [path, answer] : of_a_recording) {
-        add(path, [&sources, answer = answer](const Request& request, Response& response) {
+    for (const auto& [path, answer, words] : of_a_recording) {
+        add(path, words, [&sources, answer = answer](const Request& request, Response& response) {
             Result<std::shared_ptr<Viewed>> viewed = sources.find(request.get_param_value("r"));
             if (!viewed) return refuse(response, dialect, viewed.error());
             answer(request, response, **viewed);
         });
     }
-    add("sources", [&sources, live](const Request&, Response& response) {
+    add("sources", "", [&sources, live](const Request&, Response& response) {
         reply(response, {{"sources", list_json(sources)}, {"live", live}, {"records", live && sources.watches()}});
     });
-    add("compare", [&sources](const Request& request, Response& response) {
+    add("compare", "a b", [&sources](const Request& request, Response& response) {
         double progress = 0;
         const auto body = sources.compare(request.get_param_value("a"), request.get_param_value("b"), progress);
         give(response, body, progress);

@@ -56,7 +56,8 @@ Json cache_key(const std::string& path, const RecordingInfo& info) {
 Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_prompt) {
     Json layers = Json::array();
     for (const LayerInfo& l : info.geometry.layers) {
-        layers.push_back({{"layer", l.layer},
+        layers.push_back({{"index", layers.size()},
+                          {"layer", l.layer},
                           {"n_head", l.captured() ? l.n_head : 0},
                           {"n_head_kv", l.n_head_kv},
                           {"role", layer_role_name(l.role)},

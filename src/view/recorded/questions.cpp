@@ -16,10 +16,6 @@ namespace attnscope::view {
 
 namespace {
 
-Error no_token(int64_t token, int64_t n) {
-    return {ErrorKind::not_found, fmt::format("there is no token {}: the recording has {}", token, n)};
-}
-
 bool is_float(DType type) {
     return type == DType::f16 || type == DType::bf16 || type == DType::f32;
 }
@@ -86,8 +82,10 @@ private:
 } // namespace
 
 Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const Selection& s) {
-    if (token < 0 || token >= t.size()) return no_token(token, t.size());
+    if (token < 0 || token >= t.size())
+        return Error{ErrorKind::not_found, fmt::format("there is no token {}: the recording has {}", token, t.size())};
     if (Result<void> r = t.check(s); !r) return r.error();
+    if (std::string why = t.why_unseen(token, s); !why.empty()) return Error{ErrorKind::not_found, std::move(why)};
     const auto n = static_cast<size_t>(t.size() - token);
     const std::vector<int32_t> layers = t.layers_of(s);
     std::vector<std::vector<std::span<const double>>> lse(layers.size()); // (layers, heads): of every token
@@ -110,10 +108,13 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
         std::vector<double> row_lse;
         for (size_t k = b * block; k < std::min(n, (b + 1) * block); ++k) {
             const int64_t i = token + static_cast<int64_t>(k);
-            if (!t.has_rows(i)) continue;
+            const auto n_rows = static_cast<double>(t.has_rows(i) ? t.n_rows(s, i) : 0);
+            if (n_rows == 0) { // what it gives is not known, which is not nothing
+                out[k] = std::numeric_limits<float>::quiet_NaN();
+                continue;
+            }
             double sum = 0;
             float most = 0;
-            const auto n_rows = static_cast<double>(std::max<int64_t>(t.n_rows(s, i), 1));
             for (size_t l = 0; l < layers.size(); ++l) {
                 if (!t.has_rows(i, layers[l])) continue;
                 const Range heads = t.heads_of(s, layers[l]);
@@ -141,93 +142,6 @@ Result<std::vector<float>> column(const RecordedTensors& t, int64_t token, const
     });
     if (!status) return status.error();
     return out;
-}
-
-Result<std::vector<float>> flow(const RecordedTensors& t, const Selection& s, int64_t begin, int64_t end) {
-    if (begin < 1 || end <= begin || end > t.size()) return no_token(begin < 1 ? begin - 1 : end, t.size());
-    if (Result<void> r = t.check(s); !r) return r.error();
-    std::vector<double> sum(static_cast<size_t>(end), 0.0);
-    std::vector<float> row;
-    int64_t n = 0;
-    for (int64_t i = begin - 1; i + 1 < end; ++i) {
-        if (!t.has_rows(i) || t.n_rows(s, i) == 0) continue;
-        if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
-        for (size_t j = 0; j < std::min(row.size(), sum.size()); ++j) sum[j] += double(row[j]);
-        ++n;
-    }
-    if (n == 0)
-        return Error{ErrorKind::not_found, "none of these tokens has such a row, or was recorded with its queries"};
-    std::vector<float> out(sum.size());
-    for (size_t j = 0; j < sum.size(); ++j) out[j] = static_cast<float>(sum[j] / double(n));
-    return out;
-}
-
-Result<std::vector<float>> rollout(const RecordedTensors& t, int64_t begin, int64_t end, const Progress& progress) {
-    if (begin < 1 || end <= begin || end > t.size()) return no_token(begin < 1 ? begin - 1 : end, t.size());
-    if (end > rollout_most) {
-        return Error{
-            ErrorKind::unsupported,
-            fmt::format("rollout needs every row before the span; it is computed up to token {}", rollout_most)};
-    }
-    std::vector<double> v(static_cast<size_t>(end), 0.0);
-    for (int64_t i = begin - 1; i + 1 < end; ++i) v[static_cast<size_t>(i)] = 1.0 / double(end - begin);
-    for (int32_t layer = t.geometry().n_layer() - 1; layer >= 0; --layer) {
-        if (progress && !progress(1.0 - double(layer + 1) / t.geometry().n_layer()))
-            return Error{ErrorKind::io, "stopped before it was done"};
-        if (!t.has_layer(layer)) continue;
-        const int64_t n_head = t.geometry().layers[static_cast<size_t>(layer)].n_head;
-        std::vector<double> next(v.size(), 0.0);
-        std::mutex mutex;
-        Result<void> status;
-        constexpr int64_t block = 32;
-        base::parallel_for_all(static_cast<size_t>((end + block - 1) / block), [&](size_t b) {
-            std::vector<double> own(v.size(), 0.0);
-            std::vector<float> rows;
-            for (auto i = static_cast<int64_t>(b) * block; i < std::min(end, (static_cast<int64_t>(b) + 1) * block);
-                 ++i) {
-                const double share = v[static_cast<size_t>(i)];
-                if (share == 0) continue;
-                if (!t.has_rows(i, layer)) {
-                    own[static_cast<size_t>(i)] += share;
-                    continue;
-                }
-                const auto n = static_cast<size_t>(t.n_columns(i));
-                rows.resize(n * static_cast<size_t>(n_head));
-                if (Result<void> r = t.rows(i, layer, {0, n_head}, rows); !r) {
-                    const std::lock_guard lock(mutex);
-                    status = r;
-                    return;
-                }
-                own[static_cast<size_t>(i)] += 0.5 * share;
-                const double each = 0.5 * share / double(n_head);
-                for (size_t h = 0; h < static_cast<size_t>(n_head); ++h) {
-                    for (size_t j = 0; j < std::min(n, own.size()); ++j) own[j] += each * double(rows[h * n + j]);
-                }
-            }
-            const std::lock_guard lock(mutex);
-            for (size_t j = 0; j < own.size(); ++j) next[j] += own[j];
-        });
-        if (!status) return status.error();
-        v = std::move(next);
-    }
-    return std::vector<float>(v.begin(), v.end());
-}
-
-Result<PositionScores> position_scores(const RecordedTensors& t, const Selection& s, int32_t window_rows) {
-    if (Result<void> r = t.check(s); !r) return r.error();
-    int64_t first = 0;
-    while (first < t.size() && t.frame(first).kind != FrameKind::generated) ++first;
-    const bool generated = first < t.size();
-    PositionScores scores(window_rows);
-    std::vector<float> row;
-    // As live: the rows that chose the generated tokens, from the prompt's last token on.
-    for (int64_t i = generated ? std::max<int64_t>(0, first - 1) : 0; generated ? i + 1 < t.size() : i < t.size();
-         ++i) {
-        if (!t.has_rows(i) || t.n_rows(s, i) == 0) continue;
-        if (Result<void> r = t.reduced(i, s, row); !r) return r.error();
-        scores.add(row);
-    }
-    return scores;
 }
 
 Result<Difference> difference(const RecordedTensors& a, const RecordedTensors& b, const Progress& progress) {

@@ -13,20 +13,24 @@
 
 namespace attnscope::view {
 
-// Element i: the weight that token `token` + i gives to `token`. Rows of tokens without queries count as 0.
+// Element i: the weight that token `token` + i gives to `token`; NaN where it has none of the selected rows. not_found where no row of
+// the selection can look at the token (of an encoder and its decoder).
 Result<std::vector<float>> column(const RecordedTensors& tensors, int64_t token, const Selection& selection);
 
-// The mean over the rows that chose tokens [begin, end), those of tokens begin - 1 .. end - 2: (end). not_found: none has rows.
+// The mean over the rows that tell of tokens [begin, end): those that chose them, of tokens begin - 1 .. end - 2; of tokens that look
+// both ways (an encoder's) their own. (end), or wider where the rows are. not_found: none has rows.
 Result<std::vector<float>> flow(const RecordedTensors& tensors, const Selection& selection, int64_t begin, int64_t end);
 
 // Attention rollout, Abnar and Zuidema 2020 (arXiv 2005.00928): v = e_t; for each layer from the last to the first
-// v = v / 2 + v A_l / 2, with A_l the mean over the heads of the layer; averaged over t = begin - 1 .. end - 2: (end). Layers without
-// attention, or of the other half of an encoder and its decoder, pass v on. unsupported above `rollout_most` tokens: it needs every row before the span.
+// v = v / 2 + v A_l / 2, with A_l the mean over the heads of the layer; averaged over the rows of flow(): (end), or wider where tokens
+// see later ones. Layers without attention, or of the other half of an encoder and its decoder, pass v on. unsupported above
+// `rollout_most` tokens: it needs every row that the span can reach.
 constexpr int64_t rollout_most = 8192;
 Result<std::vector<float>> rollout(const RecordedTensors& tensors, int64_t begin, int64_t end,
                                    const Progress& progress = {});
 
-// The scores of position_scores.h over the rows that chose the generated tokens; over all rows where nothing was generated.
+// The scores of position_scores.h over the rows that chose the generated tokens; over all rows where nothing was generated. not_found
+// where there is none. What a score of a token is that no selected layer can look at (RecordedTensors::unseen_by) means nothing.
 Result<PositionScores> position_scores(const RecordedTensors& tensors, const Selection& selection, int32_t window_rows);
 
 struct WeightAt {

@@ -91,6 +91,7 @@ Result<void> RecordedTensors::read(Recording& recording, const Held& held, const
         }
         f.q = {};
     }
+    look_around();
     for (int32_t l = 0; l < geometry_.n_layer(); ++l) {
         if (progress && !progress(0.7 + 0.3 * l / geometry_.n_layer()))
             return Error{ErrorKind::io, "stopped before it was done"};
@@ -106,6 +107,17 @@ Result<void> RecordedTensors::read(Recording& recording, const Held& held, const
     return {};
 }
 
+void RecordedTensors::look_around() {
+    int64_t seen = 0;
+    seen_from_before_.clear();
+    for (int64_t i = 0; i < size(); ++i) {
+        seen_from_before_.push_back(seen);
+        seen = std::max(seen, n_columns(i));
+    }
+    decoder_ = 0; // the text is first
+    while (decoder_ < size() && !recording::is_of_decoder(geometry_, frame(decoder_).visible)) ++decoder_;
+}
+
 bool RecordedTensors::has_layer(int32_t layer) const {
     if (layer < 0 || layer >= geometry_.n_layer()) return false;
     const LayerInfo& info = geometry_.layers[static_cast<size_t>(layer)];
@@ -115,9 +127,30 @@ bool RecordedTensors::has_layer(int32_t layer) const {
 Range RecordedTensors::tokens_of(int32_t layer) const {
     const LayerRole role = geometry_.layers[static_cast<size_t>(layer)].role;
     if (role == LayerRole::every) return {0, size()};
-    int64_t decoder = 0; // the text is first
-    while (decoder < size() && !recording::is_of_decoder(geometry_, frame(decoder).visible)) ++decoder;
-    return role == LayerRole::encoder ? Range{0, decoder} : Range{decoder, size()};
+    return role == LayerRole::encoder ? Range{0, decoder_} : Range{decoder_, size()};
+}
+
+Range RecordedTensors::columns_of(int32_t layer) const {
+    const LayerRole role = geometry_.layers[static_cast<size_t>(layer)].role;
+    if (role == LayerRole::every) return {0, size()};
+    return role == LayerRole::decoder ? Range{decoder_, size()} : Range{0, decoder_};
+}
+
+Range RecordedTensors::unseen_by(const Selection& s) const {
+    Range seen{size(), 0};
+    for (const int32_t l : layers_of(s)) {
+        const Range columns = columns_of(l);
+        if (columns.begin >= columns.end) continue;
+        seen = {std::min(seen.begin, columns.begin), std::max(seen.end, columns.end)};
+    }
+    if (seen.begin >= seen.end) return {0, size()};
+    return seen.begin > 0 ? Range{0, seen.begin} : Range{seen.end, size()};
+}
+
+int64_t RecordedTensors::row_that_tells_of(int64_t i) const {
+    if (seen_from_before_[static_cast<size_t>(i)] > i || n_columns(i) > i + 1) return i;
+    // what a decoder begins with is the model's own, and the row before it the encoder's
+    return i == decoder_ ? -1 : i - 1;
 }
 
 size_t RecordedTensors::bytes() const {
@@ -205,23 +238,40 @@ Result<void> RecordedTensors::part(int64_t i, int32_t layer, Range heads, Range 
     return {};
 }
 
-std::string RecordedTensors::why_none(int64_t i, const Selection& s) const {
+namespace {
+
+RowSelection rows_of(const Selection& s) {
     RowSelection rows;
     if (s.layer >= 0) rows.layers.push_back(s.layer);
     if (s.head >= 0) rows.heads.push_back(s.head);
-    return recording::why_no_rows(geometry_, rows, i, frame(i).visible);
+    return rows;
+}
+
+} // namespace
+
+std::string RecordedTensors::why_no_row(int64_t i, const Selection& s) const {
+    if (!has_rows(i)) {
+        return damage_.empty() ? fmt::format("token {} was recorded without its queries", i)
+                               : fmt::format("token {} has no rows: {}", i, damage_);
+    }
+    if (n_rows(s, i) > 0) return {};
+    std::string why = recording::why_no_rows(geometry_, rows_of(s), i, frame(i).visible);
+    if (!why.empty()) return why;
+    return damage_.empty() ? "no row of that layer and head exists" : damage_; // its keys could not be read
+}
+
+std::string RecordedTensors::why_unseen(int64_t i, const Selection& s) const {
+    const Range unseen = unseen_by(s);
+    if (i < unseen.begin || i >= unseen.end) return {};
+    return recording::why_not_seen(geometry_, rows_of(s), i, i >= decoder_);
 }
 
 Result<void> RecordedTensors::reduced(int64_t i, const Selection& s, std::vector<float>& out) const {
-    if (!has_rows(i)) {
-        return Error{ErrorKind::not_found, damage_.empty() ? fmt::format("token {} was recorded without its queries", i)
-                                                           : fmt::format("token {} has no rows: {}", i, damage_)};
-    }
+    if (std::string why = why_no_row(i, s); !why.empty()) return Error{ErrorKind::not_found, std::move(why)};
     std::vector<LayerHeads> layers;
     for (const int32_t l : layers_of(s)) {
         if (has_rows(i, l)) layers.push_back({l, heads_of(s, l)});
     }
-    if (layers.empty() && !layers_of(s).empty()) return Error{ErrorKind::not_found, why_none(i, s)};
     return reduced_row(geometry_, *keys_, at(i), layers, s.max, out);
 }
 

@@ -59,6 +59,13 @@ public:
     }
     // Columns [begin, end) of the tokens that have rows in a layer: all; of an encoder and its decoder those of one of them.
     Range tokens_of(int32_t layer) const;
+    // Columns [begin, end) that its rows can look at: all; of an encoder and its decoder those of one of them.
+    Range columns_of(int32_t layer) const;
+    // Tokens that no selected layer can look at, whatever its rows say: of an encoder and its decoder one of both, or none.
+    Range unseen_by(const Selection& selection) const;
+    // The row that tells of a token in what was read: of one that looks both ways (an encoder's) its own, of every other the row that
+    // chose it, which is that of the token before. -1: nothing chose it.
+    int64_t row_that_tells_of(int64_t i) const;
     int64_t n_columns(int64_t i) const { return n_columns_[static_cast<size_t>(i)]; }
     const std::string& damage() const { return damage_; }
     size_t bytes() const;
@@ -74,6 +81,10 @@ public:
     // Their weights on the columns of `part` alone, given the whole rows' `lse`: (heads, part). Differs from rows() by rounding.
     Result<void> part(int64_t i, int32_t layer, Range heads, Range part, std::span<const float> lse,
                       std::span<float> out) const;
+    // Why a token has none of the selected rows, a sentence; empty: it has one.
+    std::string why_no_row(int64_t i, const Selection& selection) const;
+    // Why no row of the selection can look at a token, a sentence; empty: some can.
+    std::string why_unseen(int64_t i, const Selection& selection) const;
     // The mean or maximum over the selected rows: (n_columns(i)). not_found where the token has none.
     Result<void> reduced(int64_t i, const Selection& selection, std::vector<float>& out) const;
 
@@ -102,8 +113,8 @@ public:
 
 private:
     RecordedTensors() = default;
-    std::string why_none(int64_t i, const Selection& selection) const;
     Result<void> read(Recording& recording, const Held& held, const Progress& progress);
+    void look_around(); // who sees later tokens, and where a decoder begins
     TokenAt at(int64_t i) const {
         const auto n = static_cast<size_t>(n_columns(i));
         return {&frame(i), q_.data() + static_cast<size_t>(i) * geometry_.q_bytes(), n_columns(i),
@@ -114,6 +125,8 @@ private:
     std::vector<Frame> frames_;
     std::vector<int32_t> positions_;
     std::vector<int64_t> n_columns_;
+    std::vector<int64_t> seen_from_before_; // of each token: the largest n_columns of those before it
+    int64_t decoder_ = 0;                   // the first token of a decoder that stands behind its encoder; size(): none
     std::vector<uint8_t> has_q_;
     std::vector<uint8_t> q_; // (frame, Geometry::q_bytes)
     std::shared_ptr<RecordedKeys> keys_;

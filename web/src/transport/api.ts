@@ -82,7 +82,7 @@ export abstract class ApiTransport implements Transport {
     }
     async scores(id: string, s: Selection): Promise<Scores> {
         const body = await this.json('scores', with_selection({ r: id }, s));
-        const floats = (name: string) => Float32Array.from(body[name]);
+        const floats = (name: string) => Float32Array.from(body[name], (v: number | null) => v ?? NaN);
         return {
             total: floats('total'), mean: floats('mean'), window_mean: floats('window_mean'), last: floats('last'),
             brightness: floats('brightness'), n_rows: body.n_rows,
@@ -111,7 +111,7 @@ export abstract class ApiTransport implements Transport {
         return this.json('health', { r: id });
     }
     flow(id: string, s: Selection, begin: number, end: number, rollout: boolean) {
-        return this.floats(rollout ? 'rollout' : 'flow', with_selection({ r: id, begin, end }, s));
+        return rollout ? this.floats('rollout', { r: id, begin, end }) : this.floats('flow', with_selection({ r: id, begin, end }, s));
     }
     async compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference> {
         const body = await (await this.waited('compare', { a, b }, progress)).json();

@@ -96,16 +96,23 @@ export class FileTransport implements Transport {
         if (this.held?.key !== key) this.held = { key, value: this.triangle(s) };
         return this.held.value;
     }
+    // False: the token was recorded without its queries, and what stands in its place is nothing.
+    private has_row(token: number): boolean {
+        return this.body.has_rows?.[token] !== 0;
+    }
     async row(_: string, token: number, s: Selection): Promise<Float32Array> {
+        if (!this.has_row(token)) throw new TransportError(`Token ${token} was recorded without its queries.`);
         const t = await this.remembered(s);
         const at = (token * (token + 1)) / 2;
         return t.slice(at, at + token + 1);
     }
     async column(_: string, token: number, s: Selection): Promise<Float32Array> {
         const t = await this.remembered(s);
-        return Float32Array.from({ length: this.n - token }, (_v, i) => t[((token + i) * (token + i + 1)) / 2 + token]);
+        return Float32Array.from({ length: this.n - token },
+            (_v, i) => (this.has_row(token + i) ? t[((token + i) * (token + i + 1)) / 2 + token] : NaN));
     }
     async scores(): Promise<Scores> {
+        if (this.body.scores.n_rows === 0) throw new TransportError('There are no scores: no row that they would be of was recorded.');
         const floats = (name: string) => Float32Array.from(this.body.scores[name]);
         return { total: floats('total'), mean: floats('mean'), window_mean: floats('window_mean'), last: floats('last'),
             brightness: floats('brightness'), n_rows: this.body.scores.n_rows };
@@ -157,8 +164,10 @@ export class FileTransport implements Transport {
     async flow(_: string, s: Selection, begin: number, end: number): Promise<Float32Array> {
         const t = await this.remembered(s);
         const out = new Float32Array(end);
-        for (let i = begin - 1; i < end - 1; ++i) {
-            for (let k = 0; k <= i; ++k) out[k] += t[(i * (i + 1)) / 2 + k] / (end - begin);
+        const rows = Array.from({ length: end - begin }, (_v, i) => begin - 1 + i).filter((i) => this.has_row(i));
+        if (rows.length === 0) throw new TransportError('None of these tokens was chosen by a row that was recorded.');
+        for (const i of rows) {
+            for (let k = 0; k <= i; ++k) out[k] += t[(i * (i + 1)) / 2 + k] / rows.length;
         }
         return out;
     }

@@ -14,7 +14,8 @@ export interface Source {
 }
 
 export interface Layer {
-    layer: number;   // the model's number
+    index?: number;  // the recording's number, its place in the list: what a selection means
+    layer: number;   // the model's number: an encoder and its decoder count each for themselves
     n_head: number;  // 0 where the layer has no attention
     n_head_kv: number;
     role?: string;   // of an encoder with a decoder: 'encoder', 'decoder' or 'cross'; '' and none: all tokens have rows here
@@ -74,7 +75,7 @@ export interface HeadDetail {
     skips_first: boolean;                         // `strongest`, `keys`: the first position was left out
 }
 
-export interface Scores {
+export interface Scores { // NaN of tokens that no selected layer can look at
     total: Float32Array;
     mean: Float32Array;
     window_mean: Float32Array;
@@ -157,7 +158,7 @@ export interface Transport {
     info(id: string): Promise<Info>;
     tokens(id: string): Promise<Tokens>;
     row(id: string, token: number, selection: Selection): Promise<Float32Array>;
-    // Element i: the weight that token `token` + i gives to `token`.
+    // Element i: the weight that token `token` + i gives to `token`; NaN where it has no such row.
     // The first of a selection may be a pass through the recording.
     column(id: string, token: number, selection: Selection, progress?: Told): Promise<Float32Array>;
     scores(id: string, selection: Selection): Promise<Scores>;
@@ -166,7 +167,8 @@ export interface Transport {
     head(id: string, layer: number, head: number): Promise<HeadDetail>;
     tile(id: string, selection: Selection, level: number, x: number, y: number, progress?: Told): Promise<Tile>;
     health(id: string): Promise<Health>;
-    // The mean of the rows that chose tokens [begin, end), summed over each source token; with `rollout`, through all layers.
+    // The mean of the rows that chose tokens [begin, end), or of their own where they look both ways (an encoder's), summed over each
+    // source token: those before `end`, and those behind it where the rows see them. With `rollout`, through all layers.
     flow(id: string, selection: Selection, begin: number, end: number, rollout: boolean): Promise<Float32Array>;
     compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference>;
     generate(request: Generation, signal: AbortSignal): AsyncIterable<LiveEvent>;

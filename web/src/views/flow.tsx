@@ -63,10 +63,13 @@ export function FlowView({ opened }: { opened: Opened }) {
             store.mend({ span: asked.said }, `“${state.span}” is no span inside this recording, whose tokens that were read for are 1 to ${opened.n - 1}: ${asked.begin} to ${asked.end - 1} is shown`);
         else if (!asked && state.span !== '') store.mend({ span: '' }, `“${state.span.slice(0, 40)}” is no span (as 12-20): the first of the answer is shown`);
     }, [state.span, opened]);
-    const sources = useMemo(() => [...spans_of(opened, 0, Math.min(first_answer, chosen.begin)),
-        ...spans_of(opened, first_answer, Math.max(first_answer, chosen.begin))], [opened, chosen.begin]);
     const flow = use_loaded(() => opened.transport.flow(opened.id, s, chosen.begin, chosen.end, state.rollout),
         [opened, state.layer, state.head, state.reduce, chosen.begin, chosen.end, state.rollout]);
+    // What looks both ways (an encoder) reads what lies behind the span, too.
+    const reach = flow.fresh && flow.value ? flow.value.length : chosen.end;
+    const sources = useMemo(() => [...spans_of(opened, 0, Math.min(first_answer, chosen.begin)),
+        ...spans_of(opened, first_answer, Math.max(first_answer, chosen.begin)), ...spans_of(opened, chosen.end, reach)],
+    [opened, chosen.begin, chosen.end, reach]);
     const can_roll = opened.transport.can('rollout');
 
     const shares = useMemo(() => {
@@ -154,7 +157,7 @@ export function FlowView({ opened }: { opened: Opened }) {
             </div>
             <p class="note">{state.rollout
                 ? 'Rollout (Abnar and Zuidema 2020): the mean of each layer’s heads, half and half with the residual stream, multiplied through all layers. It follows where weights point; it knows nothing of values, MLPs or norms, so it is a guess at influence, no proof of it.'
-                : 'What the queries that chose these tokens read, averaged over them. A weight says where a head looked; it does not say what it did with what it saw.'}</p>
+                : `${reach > chosen.end ? 'What these tokens read, which look both ways' : 'What the queries that chose these tokens read'}, averaged over them. A weight says where a head looked; it does not say what it did with what it saw.`}</p>
             {flow.error && <Failure message={flow.error} />}
             {flow.loading && !flow.fresh && <Waiting what="Computing" />}
             <div class="flow-main" ref={main}>

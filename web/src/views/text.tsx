@@ -214,7 +214,7 @@ export function sparkline(c: CanvasRenderingContext2D, width: number, height: nu
         const from = Math.floor((px / width) * values.length);
         const to = Math.max(from + 1, Math.floor(((px + 1) / width) * values.length));
         let v = 0;
-        for (let i = from; i < to && i < values.length; ++i) v = Math.max(v, values[i]);
+        for (let i = from; i < to && i < values.length; ++i) if (values[i] > v) v = values[i]; // no row: no number
         const y = bottom - (v / most) * (bottom - 14);
         if (px === 0) c.moveTo(px, y);
         else c.lineTo(px, y);
