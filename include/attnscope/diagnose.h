@@ -101,7 +101,8 @@ struct TokenFacts {
         int32_t score = 0;               // are scores
         int32_t wild = 0;                // are neither probabilities nor plausible scores
         int64_t widest = 0;              // columns that one row uses, at most
-        int32_t zero_tail = 0;           // are zeros at the end of the tensor
+        int32_t missing = 0;             // are marked as not there by who wrote them (DumpToken::missing_rows)
+        int32_t zero_tail = 0;           // are zeros at the end of the tensor, but for those that are marked
         bool zero_tail_in_layer = false; // those begin inside a layer
         double sum_min = 0, sum_max = 0; // row sums of those that are not empty
     } rows;

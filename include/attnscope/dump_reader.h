@@ -59,6 +59,9 @@ struct DumpToken {
     int32_t token_id = -1;
     std::string text;
     std::string kept_as; // label an earlier `filter` put on this token; empty: none
+    // Rows that `attnscope export` marked as not there (a NaN of its own in every number), zeros in `values`; and how many of them are
+    // the last rows of the tensor.
+    int64_t missing_rows = 0, missing_tail = 0;
     std::span<const float> values;
 };
 

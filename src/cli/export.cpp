@@ -118,7 +118,12 @@ int run(const Flags& f) {
     if (f.json) {
         fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());
     } else {
-        fmt::print(stderr, "{} written to {}{}\n", counted(*n, "token"), f.output, clear_line());
+        const bool arrays = f.to == "npy" || f.to == "safetensors";
+        const int64_t all = (*opened)->info().n_frames;
+        fmt::print(stderr, "{}{} written to {}{}\n", counted(*n, "token"),
+                   arrays && f.tokens.empty() && *n < all ? fmt::format(" of {} (the others have no such row)", all)
+                                                          : "",
+                   f.output, clear_line());
     }
     return exit_good;
 }
@@ -135,6 +140,8 @@ void add_export(CLI::App& app, Action& action) {
         "html: the page of attnscope view as one file to send to somebody.\n"
         "headvis: the folder data/ of HeadVis. bertviz: a safetensors file, circuitsvis and attnview: a JSON file of\n"
         "one layer (--layer), for those packages; docs/view.md has the lines of Python.\n"
+        "A row that is not there is NaN in npy and safetensors: of a layer that was not captured, a head that a\n"
+        "layer has not got, a layer that the token takes no part in (T5). The others refuse such a selection.\n"
         "Examples:\n"
         "  attnscope export x.attn --to npy --padded -o rows.npy\n"
         "  python3 -c \"import numpy; print(numpy.load('rows.npy').shape)\"");

@@ -71,6 +71,7 @@ private:
 
     void clean();
     void note_later_columns();
+    void note_missing_rows();
     void decide_what_to_keep();
     Keep keep_of(const TokenFacts& t) const;
     const TokenFacts& first_readable() const;

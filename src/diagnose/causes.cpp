@@ -56,7 +56,20 @@ CauseFinder::CauseFinder(Diagnosis& diagnosis, const UnreadableTokens& unreadabl
     readable_ = count(tokens_, [](const TokenFacts& t) { return t.kind != TokenKind::unreadable; });
 }
 
+// Not of a capture that went wrong: the program that wrote the arrays says so.
+void CauseFinder::note_missing_rows() {
+    const auto test = [](const TokenFacts& t) { return t.rows.missing > 0; };
+    int64_t n = 0;
+    for (const TokenFacts& t : tokens_) n += t.rows.missing;
+    if (n == 0) return;
+    d_.dump.notes.push_back(
+        fmt::format("{} rows of {} tokens are marked as not there, as attnscope export marks rows that "
+                    "a layer or a head has not got: they are left out",
+                    n, count(tokens_, test)));
+}
+
 void CauseFinder::run() {
+    note_missing_rows();
     narrow_tokens();
     race();
     aliasing();

@@ -47,9 +47,7 @@ KeptToken exchanged(const DumpToken& token) {
     return sum <= 1.01 && (sum >= 0.99 || token.n_context > token.n_head) ? kept : back(token.n_context, token.n_head);
 }
 
-} // namespace
-
-std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& facts, Keep keep) {
+std::optional<KeptToken> kept_part(const DumpToken& token, const TokenFacts& facts, Keep keep) {
     switch (keep) {
     case Keep::nothing: return std::nullopt;
     case Keep::all: return whole(token, "");
@@ -80,6 +78,17 @@ std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& fa
                     "one row for each KV head, not for each query head");
     }
     return std::nullopt;
+}
+
+} // namespace
+
+std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& facts, Keep keep) {
+    std::optional<KeptToken> kept = kept_part(token, facts, keep);
+    if (kept && token.missing_rows > 0) { // a folder has no mark for them
+        kept->label += fmt::format("{}{} of its rows are not there: zeros stand in their place",
+                                   kept->label.empty() ? "" : "; ", token.missing_rows);
+    }
+    return kept;
 }
 
 } // namespace attnscope::diagnose

@@ -234,6 +234,8 @@ void TokenFactsMaker::look_at_kind(const DumpToken& token, TokenFacts& facts) co
     facts.rows.score = static_cast<int32_t>(score);
     int64_t tail = 0;
     for (size_t r = rows_.size(); r-- > 0 && rows_[r].zeros == token.n_context;) ++tail;
+    tail = std::max<int64_t>(0, tail - token.missing_tail);
+    facts.rows.missing = static_cast<int32_t>(token.missing_rows);
     facts.rows.zero_tail = static_cast<int32_t>(tail);
     facts.rows.zero_tail_in_layer = tail % token.n_head != 0;
     const int64_t n_rows = static_cast<int64_t>(rows_.size());

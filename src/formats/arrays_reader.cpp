@@ -1,5 +1,7 @@
 #include "formats/arrays_reader.h"
 
+#include "formats/row_mark.h"
+
 #include <array>
 
 namespace attnscope::formats {
@@ -47,6 +49,9 @@ public:
             in_group_ = 0;
         }
         if (!done) return Error{done.error().kind, source + ": " + done.error().message};
+        const MissingRows missing = clear_marked_rows({values.data(), static_cast<size_t>(elements)}, token.n_context);
+        token.missing_rows = missing.n;
+        token.missing_tail = missing.tail;
         token.values = values.values();
         return &token;
     }

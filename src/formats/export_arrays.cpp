@@ -1,6 +1,8 @@
 #include "formats/export_arrays.h"
 
 #include "base/output_file.h"
+#include "formats/row_mark.h"
+#include "recording/missing_rows.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -27,22 +29,76 @@ std::string npy_header(const std::vector<int64_t>& shape) {
     return header + dict;
 }
 
-// The tokens to write: those asked for, or all whose rows were kept.
+// Why a token has none of the selected rows; empty: it has one.
+std::string why_none(const Recording& recording, const RowSelection& rows, const Frame& frame) {
+    if (frame.q.empty())
+        return fmt::format("token {} was recorded without its queries: --prompt-rows left them out", frame.index);
+    return recording::why_no_rows(recording.info().geometry, rows, frame.index, frame.visible);
+}
+
+Result<void> check_layers(const Geometry& geometry, const RowSelection& rows) {
+    for (const int32_t l : rows.layers) {
+        if (l < 0 || l >= geometry.n_layer())
+            return Error{ErrorKind::not_found,
+                         fmt::format("there is no layer {}; the recording has {}", l, geometry.n_layer())};
+    }
+    for (const int32_t h : rows.heads) {
+        if (h < 0 || h >= geometry.max_heads())
+            return Error{ErrorKind::not_found,
+                         fmt::format("there is no head {}; the recording has {}", h, geometry.max_heads())};
+    }
+    return {};
+}
+
+// The tokens to write: those asked for, each of which must have a row, or all that have one.
 Result<std::vector<int64_t>> chosen(Recording& recording, const ExportSelection& s) {
     const int64_t n = recording.info().n_frames;
-    std::vector<int64_t> tokens = s.tokens;
-    for (const int64_t t : tokens) {
+    if (Result<void> r = check_layers(recording.info().geometry, s.rows); !r) return r.error();
+    for (const int64_t t : s.tokens) {
         if (t < 0 || t >= n)
             return Error{ErrorKind::not_found, fmt::format("there is no token {}; the recording has {}", t, n)};
+        Result<Frame> frame = recording.frame(t, true);
+        if (!frame) return frame.error();
+        frame->index = t; // of this sequence, whoever holds it
+        if (std::string why = why_none(recording, s.rows, *frame); !why.empty())
+            return Error{ErrorKind::not_found, std::move(why)};
     }
-    if (!tokens.empty()) return tokens;
+    if (!s.tokens.empty()) return s.tokens;
+    std::vector<int64_t> tokens;
+    std::string why;
     for (int64_t i = 0; i < n; ++i) {
         Result<Frame> frame = recording.frame(i, true);
         if (!frame) return frame.error();
-        if (!frame->q.empty()) tokens.push_back(i);
+        frame->index = i;
+        std::string none = why_none(recording, s.rows, *frame);
+        if (none.empty())
+            tokens.push_back(i);
+        else
+            why = std::move(none);
     }
-    if (tokens.empty()) return Error{ErrorKind::not_found, "the recording holds no rows"};
+    if (tokens.empty())
+        return Error{ErrorKind::not_found,
+                     why.empty() ? "the recording holds no tokens" : "the recording holds no such rows: " + why};
     return tokens;
+}
+
+// The rows of a token, and in those that are not there the mark of row_mark.h.
+Result<FrameRows> marked_rows(Recording& recording, int64_t token, const RowSelection& selection) {
+    Result<FrameRows> rows = recording.rows(token, selection);
+    if (!rows) return rows;
+    const Result<Frame> frame = recording.frame(token, false);
+    if (!frame) return frame.error();
+    const Geometry& geometry = recording.info().geometry;
+    auto row = rows->weights.begin();
+    for (const int32_t l : rows->layers) {
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        const bool there = layer.captured() && has_rows(layer, frame->visible);
+        for (const int32_t h : rows->heads) {
+            if (!there || h >= layer.n_head) std::fill_n(row, rows->n_columns, missing_number());
+            row += rows->n_columns;
+        }
+    }
+    return rows;
 }
 
 // Width of the rows of each token: its index + 1, or more where it sees later ones of its batch.
@@ -83,15 +139,18 @@ Result<int64_t> export_npy(Recording& recording, const ExportSelection& s, const
     base::OutputFile& out = **output;
     const std::string header = npy_header(shape);
     out.write(header.data(), header.size());
-    const std::vector<float> zeros(static_cast<size_t>(columns), 0.0f);
+    const std::vector<float> zeros(static_cast<size_t>(columns), 0.0f),
+        missing(static_cast<size_t>(columns), missing_number());
     int64_t done = 0;
     for (const int64_t token : *tokens) {
-        Result<FrameRows> rows = recording.rows(token, s.rows);
+        Result<FrameRows> rows = marked_rows(recording, token, s.rows);
         if (!rows) return rows.error();
         const int64_t n_rows = size->first * size->second;
         for (int64_t r = 0; r < n_rows; ++r) {
-            out.write(rows->weights.data() + r * rows->n_columns, static_cast<size_t>(rows->n_columns) * sizeof(float));
-            out.write(zeros.data(), static_cast<size_t>(columns - rows->n_columns) * sizeof(float));
+            const float* const row = rows->weights.data() + r * rows->n_columns;
+            const bool there = std::bit_cast<uint32_t>(*row) != missing_bits;
+            out.write(row, static_cast<size_t>(rows->n_columns) * sizeof(float));
+            out.write((there ? zeros : missing).data(), static_cast<size_t>(columns - rows->n_columns) * sizeof(float));
         }
         if (!out.good()) return out.error();
         if (progress) progress(++done, static_cast<int64_t>(tokens->size()));
@@ -154,7 +213,7 @@ Result<int64_t> export_safetensors(Recording& recording, const ExportSelection& 
     out.write(ids.data(), ids.size() * sizeof(int32_t));
     int64_t done = 0;
     for (const int64_t token : *tokens) {
-        Result<FrameRows> rows = recording.rows(token, s.rows);
+        Result<FrameRows> rows = marked_rows(recording, token, s.rows);
         if (!rows) return rows.error();
         out.write(rows->weights.data(), rows->weights.size() * sizeof(float));
         if (!out.good()) return out.error();

@@ -1,4 +1,5 @@
-// Rows as arrays for NumPy: .npy (NEP 1) and safetensors. Written token by token; memory for one token only.
+// Rows as arrays for NumPy: .npy (NEP 1) and safetensors. Written token by token; memory for one token only. Rows that are not there
+// (of a layer that was not captured, a head that a layer has not got, a layer that a token takes no part in) are NaN: row_mark.h.
 #pragma once
 
 #include <attnscope/error.h>
@@ -12,7 +13,7 @@
 namespace attnscope::formats {
 
 struct ExportSelection {
-    std::vector<int64_t> tokens; // empty: all whose rows were kept
+    std::vector<int64_t> tokens; // empty: all that have one of the rows; not_found where one of those named has none
     RowSelection rows;
 };
 using ExportProgress = std::function<void(int64_t done, int64_t total)>;

@@ -143,22 +143,78 @@ Result<void> HaloWeaveFolderWriter::close() {
 
 namespace {
 
-// A folder's numbers are of generated tokens, which have no rows in an encoder's layers: zeros there would look like damage.
-Result<void> check_layers(const Geometry& geometry, const RowSelection& rows) {
-    std::string others;
-    bool of_encoder = false;
-    for (const int32_t l : base::chosen_or_all(rows.layers, geometry.n_layer())) {
-        if (l < 0 || l >= geometry.n_layer()) continue; // said by whoever reads rows
-        of_encoder = of_encoder || geometry.layers[static_cast<size_t>(l)].role == LayerRole::encoder;
-    }
-    for (int32_t l = 0; of_encoder && l < geometry.n_layer(); ++l) {
+// "0,2,3": as --layer and --head take them.
+std::string listed(const std::vector<int32_t>& numbers) {
+    return fmt::format("{}", fmt::join(numbers, ","));
+}
+
+// A folder's numbers are of generated tokens. Where a row is not there (in an encoder's layers, in a layer that was not captured, of a
+// head that a layer has not got) zeros would look like damage.
+Result<void> check_rows(const Geometry& geometry, const RowSelection& rows) {
+    const std::vector<int32_t> layers = base::chosen_or_all(rows.layers, geometry.n_layer()),
+                               heads = base::chosen_or_all(rows.heads, geometry.max_heads());
+    std::vector<int32_t> there; // layers that could be chosen
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
         const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
-        if (layer.captured() && layer.role != LayerRole::encoder)
-            others += (others.empty() ? "" : ",") + std::to_string(l);
+        if (layer.captured() && layer.role != LayerRole::encoder) there.push_back(l);
     }
-    if (!of_encoder) return {};
-    return Error{ErrorKind::unsupported,
-                 "generated tokens have no rows in the encoder's layers: choose from the decoder's, --layer " + others};
+    int32_t least_heads = geometry.max_heads();
+    for (const int32_t l : layers) {
+        if (l < 0 || l >= geometry.n_layer()) continue; // said by whoever reads rows
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        if (layer.role == LayerRole::encoder) {
+            return Error{ErrorKind::unsupported,
+                         "generated tokens have no rows in the encoder's layers: choose from the decoder's, --layer " +
+                             listed(there)};
+        }
+        if (!layer.captured()) {
+            return Error{ErrorKind::unsupported,
+                         fmt::format("layer {} has no rows: {}; choose from those that have, --layer {}", l,
+                                     layer.absent, listed(there))};
+        }
+        least_heads = std::min(least_heads, layer.n_head);
+    }
+    if (std::all_of(heads.begin(), heads.end(), [&](int32_t h) { return h < least_heads; })) return {};
+    return Error{
+        ErrorKind::unsupported,
+        fmt::format("some of these layers have {} heads and others more, and their folder has as many in each: "
+                    "choose those that all have, --head 0-{}",
+                    least_heads, least_heads - 1)};
+}
+
+// Of tokens that were asked for: why one has no file in their folder; empty: it has one.
+Result<std::string> why_no_file(Recording& recording, int64_t index) {
+    const auto frame = recording.frame(index);
+    if (!frame) return frame.error();
+    if (frame->kind == FrameKind::prompt) {
+        return fmt::format(
+            "token {} is of the prompt, or what a decoder begins with, and their folder has files for generated "
+            "tokens alone; --to npy and safetensors hold the rows of a prompt",
+            index);
+    }
+    if (index == 0) return fmt::format("token {} was chosen by no row that was recorded", index);
+    const auto before = recording.frame(index - 1, /*with_q=*/true);
+    if (!before) return before.error();
+    return before->q.empty() ? fmt::format("token {} was chosen by the row of token {}, which was recorded without its "
+                                           "queries: --prompt-rows left them out",
+                                           index, index - 1)
+                             : std::string();
+}
+
+Result<void> check_tokens(Recording& recording, const std::vector<int64_t>& tokens) {
+    const int64_t n = recording.info().n_frames;
+    std::string first;
+    bool any = tokens.empty();
+    for (const int64_t index : tokens) {
+        if (index < 0 || index >= n)
+            return Error{ErrorKind::not_found, fmt::format("there is no token {}; the recording has {}", index, n)};
+        Result<std::string> why = why_no_file(recording, index);
+        if (!why) return why.error();
+        any = any || why->empty();
+        if (first.empty()) first = std::move(*why);
+    }
+    if (any) return {};
+    return Error{ErrorKind::not_found, tokens.size() > 1 ? "none of these tokens has a file: " + first : first};
 }
 
 } // namespace
@@ -166,7 +222,8 @@ Result<void> check_layers(const Geometry& geometry, const RowSelection& rows) {
 Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& selection, const std::string& folder,
                                   bool json_form, const ExportProgress& progress) {
     const RecordingInfo& info = recording.info();
-    if (Result<void> r = check_layers(info.geometry, selection.rows); !r) return r.error();
+    if (Result<void> r = check_tokens(recording, selection.tokens); !r) return r.error(); // no other layer would help
+    if (Result<void> r = check_rows(info.geometry, selection.rows); !r) return r.error();
     StatedModel model;
     model.name = info.model.name;
     model.n_layer = info.geometry.n_layer();
@@ -174,12 +231,6 @@ Result<int64_t> export_halo_weave(Recording& recording, const ExportSelection& s
     for (const LayerInfo& layer : info.geometry.layers) {
         model.n_head_kv = std::max(model.n_head_kv, layer.n_head_kv);
         model.head_dim = std::max(model.head_dim, layer.head_dim);
-    }
-    for (const int64_t index : selection.tokens) {
-        if (index < 0 || index >= info.n_frames) {
-            return Error{ErrorKind::not_found,
-                         fmt::format("there is no token {}; the recording has {}", index, info.n_frames)};
-        }
     }
     auto writer = HaloWeaveFolderWriter::create(folder, model, json_form);
     if (!writer) return writer.error();

@@ -1,6 +1,8 @@
 #include "formats/export_patterns.h"
 
+#include "base/chosen_or_all.h"
 #include "base/output_file.h"
+#include "recording/missing_rows.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -22,10 +24,75 @@ std::string texts(Recording& recording, const std::vector<Frame>& frames) {
 }
 
 struct Pattern {
-    std::vector<Frame> frames;
-    std::vector<int32_t> layers; // those of the selection that have rows
+    std::vector<Frame> frames;   // of the tokens that it is of
+    int64_t begin = 0;           // the first of them
+    std::vector<int32_t> layers; // those of the selection that were captured
     int64_t n_heads = 0;
+
+    int64_t size() const { return static_cast<int64_t>(frames.size()); }
 };
+
+std::string listed(const std::vector<int32_t>& numbers) {
+    return fmt::format("{}", fmt::join(numbers, ","));
+}
+
+// An encoder and its decoder are two texts, and one file holds the square of one: that of the layers that were chosen.
+Result<void> keep_own_text(const Geometry& geometry, Pattern& p) {
+    std::vector<int32_t> encoder, decoder;
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        const LayerInfo& layer = geometry.layers[static_cast<size_t>(l)];
+        if (layer.captured() && layer.role == LayerRole::encoder) encoder.push_back(l);
+        if (layer.captured() && layer.role == LayerRole::decoder) decoder.push_back(l);
+    }
+    const auto role = [&](int32_t l) { return geometry.layers[static_cast<size_t>(l)].role; };
+    const LayerRole first = role(p.layers.front());
+    if (first == LayerRole::every) return {};
+    const bool one_text = std::all_of(p.layers.begin(), p.layers.end(), [&](int32_t l) { return role(l) == first; });
+    if (!one_text || first == LayerRole::cross) {
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format("these viewers take the square pattern of one text, and an encoder and its decoder are two: "
+                        "choose from the encoder's layers, --layer {}, or the decoder's, --layer {}",
+                        listed(encoder), listed(decoder))};
+    }
+    const auto border = std::find_if(p.frames.begin(), p.frames.end(),
+                                     [&](const Frame& f) { return recording::is_of_decoder(geometry, f.visible); });
+    if (first == LayerRole::encoder) {
+        p.frames.erase(border, p.frames.end());
+    } else {
+        p.begin = border - p.frames.begin();
+        p.frames.erase(p.frames.begin(), border);
+    }
+    if (p.frames.empty()) return Error{ErrorKind::not_found, "no token has a row in these layers"};
+    return {};
+}
+
+// Every token, layer and head of a pattern has its row: one that is not there would be drawn as one that looks at nothing.
+Result<void> check_rows(Recording& recording, const ExportSelection& s, const Pattern& p) {
+    const Geometry& geometry = recording.info().geometry;
+    int32_t least_heads = geometry.max_heads();
+    for (const int32_t l : p.layers)
+        least_heads = std::min(least_heads, geometry.layers[static_cast<size_t>(l)].n_head);
+    for (const int32_t h : base::chosen_or_all(s.rows.heads, static_cast<int32_t>(p.n_heads))) {
+        if (h < least_heads) continue;
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format("some of these layers have {} heads and others more, and these viewers take as many in each: "
+                        "choose those that all have, --head 0-{}, or other layers",
+                        least_heads, least_heads - 1)};
+    }
+    for (int64_t i = p.begin; i < p.begin + p.size(); ++i) {
+        const Result<Frame> frame = recording.frame(i, true);
+        if (!frame) return frame.error();
+        if (!frame->q.empty()) continue;
+        return Error{
+            ErrorKind::not_found,
+            fmt::format("token {} was recorded without its queries (--prompt-rows left them out), and these viewers "
+                        "take the square pattern of all tokens",
+                        i)};
+    }
+    return {};
+}
 
 Result<Pattern> pattern_of(Recording& recording, const ExportSelection& s) {
     if (!s.tokens.empty()) {
@@ -38,39 +105,43 @@ Result<Pattern> pattern_of(Recording& recording, const ExportSelection& s) {
     Result<std::vector<Frame>> frames = recording.frames(0, info.n_frames);
     if (!frames) return frames.error();
     p.frames = std::move(*frames);
-    std::vector<int32_t> wanted = s.rows.layers;
-    if (wanted.empty()) {
-        for (int32_t l = 0; l < info.geometry.n_layer(); ++l) wanted.push_back(l);
-    }
-    for (const int32_t layer : wanted) {
+    for (const int32_t layer : base::chosen_or_all(s.rows.layers, info.geometry.n_layer())) {
         if (layer < 0 || layer >= info.geometry.n_layer())
             return Error{ErrorKind::invalid_argument, fmt::format("there is no layer {}", layer)};
-        if (info.geometry.layers[static_cast<size_t>(layer)].captured()) p.layers.push_back(layer);
+        const LayerInfo& chosen = info.geometry.layers[static_cast<size_t>(layer)];
+        if (chosen.captured())
+            p.layers.push_back(layer);
+        else if (!s.rows.layers.empty())
+            return Error{ErrorKind::not_found, fmt::format("layer {} has no rows: {}", layer, chosen.absent)};
     }
     if (p.layers.empty()) return Error{ErrorKind::not_found, "no selected layer has rows"};
-    p.n_heads = s.rows.heads.empty() ? info.geometry.max_heads() : static_cast<int64_t>(s.rows.heads.size());
-    const double numbers = double(p.layers.size()) * double(p.n_heads) * double(info.n_frames) * double(info.n_frames);
+    p.n_heads = static_cast<int64_t>(s.rows.heads.size());
+    for (const int32_t l : p.layers) {
+        if (s.rows.heads.empty())
+            p.n_heads = std::max<int64_t>(p.n_heads, info.geometry.layers[static_cast<size_t>(l)].n_head);
+    }
+    if (Result<void> r = keep_own_text(info.geometry, p); !r) return r.error();
+    const double numbers = double(p.layers.size()) * double(p.n_heads) * double(p.size()) * double(p.size());
     if (numbers > double(most_pattern_numbers)) {
         return Error{ErrorKind::invalid_argument,
                      fmt::format("{:.0f} million weights are too many for such a viewer: select fewer layers or heads",
                                  numbers / 1e6)};
     }
+    if (Result<void> r = check_rows(recording, s, p); !r) return r.error();
     return p;
 }
 
 // The rows of one layer, head after head: (heads, query, key).
 Result<std::vector<float>> square(Recording& recording, const ExportSelection& s, const Pattern& p, int32_t layer) {
-    const auto n = static_cast<int64_t>(p.frames.size());
+    const int64_t n = p.size();
     std::vector<float> out(static_cast<size_t>(p.n_heads * n * n), 0.0f);
-    for (int64_t token = 0; token < n; ++token) {
-        Result<FrameRows> rows = recording.rows(token, {{layer}, s.rows.heads});
-        if (!rows) {
-            if (rows.error().kind == ErrorKind::not_found) continue; // recorded without its queries
-            return rows.error();
-        }
+    const RowSelection selection{{layer}, base::chosen_or_all(s.rows.heads, static_cast<int32_t>(p.n_heads))};
+    for (int64_t i = 0; i < n; ++i) {
+        Result<FrameRows> rows = recording.rows(p.begin + i, selection);
+        if (!rows) return rows.error();
         for (int64_t h = 0; h < p.n_heads; ++h) {
-            const auto from = rows->weights.begin() + h * rows->n_columns;
-            std::copy_n(from, std::min(n, rows->n_columns), out.begin() + (h * n + token) * n);
+            const auto from = rows->weights.begin() + h * rows->n_columns + p.begin;
+            std::copy_n(from, std::min(n, rows->n_columns - p.begin), out.begin() + (h * n + i) * n);
         }
     }
     return out;
@@ -82,7 +153,7 @@ Result<int64_t> export_bertviz(Recording& recording, const ExportSelection& s, c
                                const ExportProgress& progress) {
     Result<Pattern> p = pattern_of(recording, s);
     if (!p) return p.error();
-    const auto n = static_cast<int64_t>(p->frames.size());
+    const auto n = p->size();
     const int64_t bytes = p->n_heads * n * n * int64_t(sizeof(float));
     Json header = {{"__metadata__", {{"format", "pt"}, {"tokens", texts(recording, p->frames)}}}};
     for (size_t i = 0; i < p->layers.size(); ++i) {
@@ -120,7 +191,7 @@ Result<int64_t> export_layer_json(Recording& recording, const ExportSelection& s
     }
     Result<std::vector<float>> layer = square(recording, s, *p, p->layers.front());
     if (!layer) return layer.error();
-    const auto n = static_cast<int64_t>(p->frames.size());
+    const auto n = p->size();
     auto output = base::OutputFile::create(path);
     if (!output) return output.error();
     std::string text = "{\"tokens\": " + texts(recording, p->frames) + ",\n\"attention\": [";

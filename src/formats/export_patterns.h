@@ -18,7 +18,9 @@ constexpr int64_t most_pattern_numbers = int64_t(1) << 28;
 //   from safetensors import safe_open
 //   with safe_open("x.safetensors", "pt") as f:
 //       head_view([f.get_tensor(k) for k in sorted(f.keys())], json.loads(f.metadata()["tokens"]))
-// Returns the number of tokens. Rows of tokens without queries are 0. invalid_argument: tokens were selected, or too many numbers.
+// Of an encoder and its decoder the pattern is of the text whose layers were selected. Returns the number of tokens.
+// invalid_argument: tokens were selected, or too many numbers; not_found: a token without queries, a layer without rows; unsupported:
+// layers of different texts, or with different numbers of heads. Rows that are not there would be drawn as rows of nothing.
 Result<int64_t> export_bertviz(Recording& recording, const ExportSelection& selection, const std::string& path,
                                const ExportProgress& progress = {});
 

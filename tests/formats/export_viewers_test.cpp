@@ -38,8 +38,8 @@ std::string shown_text(const std::string& piece) {
 
 class ExportViewers : public ::testing::Test {
 protected:
-    void record(const Geometry& geometry, int64_t n) {
-        write_recording(path_, geometry, n);
+    void record(const Geometry& geometry, int64_t n, bool all_queries = true) {
+        write_recording(path_, geometry, n, {}, all_queries);
         auto opened = Recording::open(path_);
         ASSERT_TRUE(opened) << opened.error().message;
         recording_ = std::move(*opened);
@@ -72,7 +72,10 @@ protected:
 TEST_F(ExportViewers, BertVizGetsATensorALayer) {
     record(mixed_geometry(), 30);
     const std::string out = dir_.file("x.safetensors");
-    run(fmt::format("export '{}' --to bertviz -o '{}'", path_, out));
+    run(fmt::format("export '{}' --to bertviz -o '{}'", path_, out), 2); // one layer has six heads, the others four
+    run(fmt::format("export '{}' --to bertviz --layer 0,1 --head 0-3 -o '{}'", path_, out), 2); // one has no attention
+    constexpr int32_t n_heads = 4;
+    run(fmt::format("export '{}' --to bertviz --head 0-3 -o '{}'", path_, out));
     const std::string file = bytes_of(out);
     ASSERT_GT(file.size(), 8u);
     uint64_t n_header = 0;
@@ -89,13 +92,13 @@ TEST_F(ExportViewers, BertVizGetsATensorALayer) {
         if (!header.contains(name)) continue;
         ++n_tensors;
         EXPECT_EQ(header[name]["dtype"], "F32");
-        EXPECT_EQ(header[name]["shape"], (Json{1, geometry.max_heads(), n, n}));
+        EXPECT_EQ(header[name]["shape"], (Json{1, n_heads, n, n}));
         const auto begin = header[name]["data_offsets"][0].get<size_t>();
-        std::vector<float> weights(size_t(geometry.max_heads() * n * n));
+        std::vector<float> weights(size_t(n_heads * n * n));
         ASSERT_EQ(header[name]["data_offsets"][1].get<size_t>() - begin, weights.size() * sizeof(float));
         ASSERT_LE(8 + n_header + begin + weights.size() * sizeof(float), file.size());
         std::memcpy(weights.data(), file.data() + 8 + n_header + begin, weights.size() * sizeof(float));
-        for (int32_t h = 0; h < geometry.max_heads(); ++h) {
+        for (int32_t h = 0; h < n_heads; ++h) {
             for (int64_t i = 0; i < n; ++i) {
                 const auto from = weights.begin() + (h * n + i) * n;
                 ASSERT_EQ(std::vector<float>(from, from + n), row(i, l, h)) << name << " head " << h << " token " << i;
@@ -103,6 +106,15 @@ TEST_F(ExportViewers, BertVizGetsATensorALayer) {
         }
     }
     EXPECT_GT(n_tensors, 2u);
+}
+
+// Rows of zeros would be drawn as tokens that look at nothing.
+TEST_F(ExportViewers, ATokenWithoutItsQueriesHasNoPlaceInASquare) {
+    record(uniform_geometry({.n_layer = 2}), 30, false);
+    run(fmt::format("export '{}' --to bertviz -o '{}'", path_, dir_.file("x")), 2);
+    for (const char* viewer : {"circuitsvis", "attnview"})
+        run(fmt::format("export '{}' --to {} --layer 1 -o '{}'", path_, viewer, dir_.file("x")), 2);
+    EXPECT_FALSE(std::filesystem::exists(dir_.file("x")));
 }
 
 TEST_F(ExportViewers, CircuitsVisAndAttnviewGetOneLayer) {
@@ -135,7 +147,7 @@ TEST_F(ExportViewers, CircuitsVisAndAttnviewGetOneLayer) {
 }
 
 TEST_F(ExportViewers, HeadVisGetsItsFolder) {
-    record(uniform_geometry({.n_layer = 2}), 600); // more than one of its sequences of 512
+    record(uniform_geometry({.n_layer = 2}), 600, false); // more than one of its sequences of 512
     const std::filesystem::path out = dir_.path() / "data";
     run(fmt::format("export '{}' --to headvis -o '{}'", path_, out.string()));
     const Json config = Json::parse(bytes_of(out / "config.json")),

@@ -155,12 +155,14 @@ std::string piece_of(int32_t token) {
     return token == 7 ? std::string("\xe2\x96") : std::string(" p").append(std::to_string(token));
 }
 
-void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options) {
+void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options,
+                     bool all_queries) {
     auto writer = RecordingWriter::create(path, make_info(), options);
     if (!writer) throw std::runtime_error(writer.error().message);
     if (auto r = (*writer)->begin(geometry); !r) throw std::runtime_error(r.error().message);
     for (int64_t i = 0; i < n; ++i) {
         Frame frame = make_frame(geometry, i);
+        if (all_queries && frame.q.empty()) frame.q = tensor_bytes(geometry.q_bytes(), mix(uint64_t(i)));
         (*writer)->token_text(frame.token, piece_of(frame.token));
         if (auto r = (*writer)->push(std::move(frame)); !r) throw std::runtime_error(r.error().message);
     }

@@ -33,8 +33,10 @@ bool same_header(const Frame& a, const Frame& b); // everything but q and k; bit
 bool same_frame(const Frame& a, const Frame& b);
 
 RecordingInfo make_info();
-// Writes and closes a recording of n frames; aborts the test program on failure.
-void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options = {});
+// Writes and closes a recording of n frames; aborts the test program on failure. Some tokens of the prompt are without queries, as
+// --prompt-rows leaves them, unless `all_queries`.
+void write_recording(const std::string& path, const Geometry& geometry, int64_t n, const WriterOptions& options = {},
+                     bool all_queries = false);
 std::string piece_of(int32_t token);
 
 } // namespace attnscope::test
