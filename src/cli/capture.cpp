@@ -4,6 +4,7 @@
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 #include "formats/write_whole.h"
+#include "recording/missing_rows.h"
 
 #include <attnscope/session_recorder.h>
 #include <attnscope/verify.h>
@@ -90,8 +91,14 @@ struct Tally {
     int64_t frames = 0, prompt = 0, ok = 0, witnesses = 0;
     double worst = 0;
     uint32_t bits = 0;
+    int64_t rows = 0, most_rows = 0, last_rows = 0; // of all tokens, of the one that has most, of the last one
+    bool same_rows = true;                          // each token has as many
 
-    void add(const Frame& frame) {
+    void add(const Frame& frame, const Geometry& geometry) {
+        last_rows = frame.q.empty() ? 0 : recording::rows_of_token(geometry, frame.visible);
+        same_rows = same_rows && (frames == 0 || last_rows == most_rows);
+        most_rows = std::max(most_rows, last_rows);
+        rows += last_rows;
         ++frames;
         prompt += frame.kind == FrameKind::prompt;
         ok += frame.verdict == verdict_ok;
@@ -112,15 +119,6 @@ struct Captured {
     uintmax_t bytes = 0;
 };
 
-// Layers that attend and of which nothing is recorded, each with the reason.
-std::vector<std::string> not_captured(const Geometry& geometry) {
-    std::vector<std::string> layers;
-    for (const LayerInfo& l : geometry.layers) {
-        if (!l.captured()) layers.push_back(fmt::format("layer {}: {}", l.layer, l.absent));
-    }
-    return layers;
-}
-
 void print_json(const Captured& c, const std::string& text) {
     const nlohmann::json body = {{"recording", c.path},
                                  {"bytes", c.bytes},
@@ -130,8 +128,9 @@ void print_json(const Captured& c, const std::string& text) {
                                  {"finish_reason", c.result.finish_reason},
                                  {"text", text},
                                  {"layers", c.geometry.n_layer()},
-                                 {"rows_per_token", c.geometry.n_rows()},
-                                 {"not_captured", not_captured(c.geometry)},
+                                 {"rows", c.tally.rows},
+                                 {"rows_per_token", c.tally.most_rows},
+                                 {"not_captured", recording::layers_not_captured(c.geometry)},
                                  {"frames_ok", c.tally.ok},
                                  {"verdict", verdict_text(c.tally.bits)},
                                  {"witnesses", c.tally.witnesses},
@@ -139,6 +138,14 @@ void print_json(const Captured& c, const std::string& text) {
                                  {"prompt_seconds", c.result.prompt_seconds},
                                  {"generate_seconds", c.result.generate_seconds}};
     fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+// Rows that are there: a token takes part in some layers only, perhaps (T5), and of a prompt's their queries may not have been kept.
+std::string recorded_text(const Captured& c) {
+    const std::string tokens = counted(c.recorded, "token");
+    if (c.tally.rows == 0) return tokens + " and no row of attention: no queries were kept (--prompt-rows)";
+    if (c.tally.same_rows) return fmt::format("{} x {} rows of attention", tokens, c.tally.most_rows);
+    return fmt::format("{} and {} rows of attention, at most {} a token", tokens, c.tally.rows, c.tally.most_rows);
 }
 
 void print_summary(const Captured& c) {
@@ -150,19 +157,25 @@ void print_summary(const Captured& c) {
     // of a generation that was stopped less is recorded than was asked for
     const std::string of_prompt =
         tally.prompt < r.n_prompt ? fmt::format("{} of {}", tally.prompt, r.n_prompt) : fmt::format("{}", tally.prompt);
-    fmt::print(stderr, "\nrecorded {} x {} rows of attention ({} prompt, {} generated, {:.1f} tokens/s{})\n",
-               counted(c.recorded, "token"), c.geometry.n_rows(), of_prompt, tally.frames - tally.prompt, rate,
-               r.finish_reason == "stopped" ? ", stopped" : "");
+    fmt::print(stderr, "\nrecorded {} ({} prompt, {} generated, {:.1f} tokens/s{})\n", recorded_text(c), of_prompt,
+               tally.frames - tally.prompt, rate, r.finish_reason == "stopped" ? ", stopped" : "");
     fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
                tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
                100 * tally.worst);
-    const std::vector<std::string> absent = not_captured(c.geometry);
+    const std::vector<std::string> absent = recording::layers_not_captured(c.geometry);
     if (!absent.empty()) {
         fmt::print(stderr, "WARNING: {} of {} layers are NOT captured, and nothing of them is recorded:\n",
                    absent.size(), c.geometry.n_layer());
         for (const std::string& layer : absent) fmt::print(stderr, "  {}\n", layer);
     }
-    fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope show {}\n", c.path, double(c.bytes) / 1e6, c.path);
+    // `show` shows the last token
+    fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope {} {}\n", c.path, double(c.bytes) / 1e6,
+               tally.last_rows > 0 ? "show" : "info", c.path);
+}
+
+// What the exit code says: is every layer that attends recorded, and every frame proven?
+bool is_whole(const Captured& c) {
+    return c.tally.bits == 0 && recording::layers_not_captured(c.geometry).empty();
 }
 
 Result<std::unique_ptr<Session>> open_session(CaptureFlags& f, bool tty) {
@@ -172,6 +185,16 @@ Result<std::unique_ptr<Session>> open_session(CaptureFlags& f, bool tty) {
     Result<std::unique_ptr<Session>> opened = Session::open(f.session);
     if (tty) fmt::print(stderr, "\x1b[K");
     return opened;
+}
+
+// Where the context is another than -c said.
+std::string context_note(const CaptureFlags& f, int32_t n_ctx) {
+    const int32_t asked = f.session.n_ctx;
+    if (asked == 0 || n_ctx == asked || asked == SessionOptions().n_ctx) return {};
+    if (n_ctx > asked) return fmt::format("the engine makes a context of {} positions of -c {}", n_ctx, asked);
+    return fmt::format(
+        "the context has {} positions, not {}: the model reads a text at once, and was trained with as many", n_ctx,
+        asked);
 }
 
 void stop_when_asked(GenerateOptions& options) {
@@ -190,10 +213,8 @@ int run(CaptureFlags& f) {
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);
     if (!opened) return report(opened.error(), f.json);
     Session& session = **opened;
-    if (f.session.n_ctx > 0 && session.n_ctx() != f.session.n_ctx && !f.json) {
-        fmt::print(stderr, "note: the engine makes a context of {} positions of -c {}\n", session.n_ctx(),
-                   f.session.n_ctx);
-    }
+    if (const std::string note = context_note(f, session.n_ctx()); !note.empty() && !f.json)
+        fmt::print(stderr, "note: {}\n", note);
     Result<std::vector<int32_t>> prompt = read_prompt(f, session);
     if (!prompt) return report(prompt.error(), f.json);
 
@@ -206,7 +227,7 @@ int run(CaptureFlags& f) {
     std::string text;
     const auto n_prompt = static_cast<int64_t>(prompt->size());
     const auto sink = [&](Frame&& frame) -> Result<void> {
-        tally.add(frame);
+        tally.add(frame, session.geometry());
         if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
             fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
         }
@@ -248,7 +269,7 @@ int run(CaptureFlags& f) {
         print_json(captured, text);
     else
         print_summary(captured);
-    return tally.bits == 0 ? exit_good : exit_no;
+    return is_whole(captured) ? exit_good : exit_no;
 }
 
 } // namespace
@@ -256,12 +277,14 @@ int run(CaptureFlags& f) {
 void add_capture(CLI::App& app, Action& action) {
     auto f = std::make_shared<CaptureFlags>();
     CLI::App* verb = app.add_subcommand("capture", "Generate text and record the attention of every token");
-    verb->footer("Examples:\n"
-                 "  attnscope capture -p \"Why is the sky blue?\" --chat -n 64\n"
-                 "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
-                 "  attnscope capture -m bert.gguf -p \"How embedding models read it\" -n 0\n"
-                 "  attnscope capture -m t5.gguf -p \"translate English to German: The sea\" -n 32\n"
-                 "Exit: 0 every frame is proven, 1 some frame is not, 2 it could not be done.");
+    verb->footer(
+        "Examples:\n"
+        "  attnscope capture -p \"Why is the sky blue?\" --chat -n 64\n"
+        "  attnscope capture -m model.gguf -f essay.txt -n 0 -o essay.attn\n"
+        "  attnscope capture -m bert.gguf -p \"How embedding models read it\" -n 0\n"
+        "  attnscope capture -m t5.gguf -p \"translate English to German: The sea\" -n 32\n"
+        "Exit: 0 every layer is recorded and every frame proven, 1 some layer or frame is not, 2 it could not\n"
+        "be done.");
     verb->add_option("-p,--prompt", f->prompt, "The prompt");
     verb->add_option("-f,--file", f->file, "Read the prompt from a file; -: from standard input");
     verb->add_flag("--no-parse-special", f->no_parse_special,

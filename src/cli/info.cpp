@@ -1,6 +1,7 @@
 // attnscope info: what a recording holds.
 #include "cli/report.h"
 #include "cli/verbs.h"
+#include "recording/missing_rows.h"
 
 #include <attnscope/recording.h>
 
@@ -60,6 +61,30 @@ std::vector<std::string> roles_of(const Geometry& g) {
     return lines;
 }
 
+// Rows that a token has: the heads of all layers, or of those that it takes part in.
+class RowsOfToken {
+public:
+    explicit RowsOfToken(const Geometry& g) {
+        for (const LayerInfo& l : g.layers) {
+            if (!l.captured()) continue;
+            by_role_ = by_role_ || l.role != LayerRole::every;
+            (l.role == LayerRole::decoder || l.role == LayerRole::cross ? decoder_ : others_) += l.n_head;
+        }
+    }
+    std::string text() const {
+        if (!by_role_) return fmt::format("{} rows a token", others_);
+        return fmt::format("{} rows a token of the encoder's text, {} a token of the decoder", others_, decoder_);
+    }
+    nlohmann::json json() const {
+        if (!by_role_) return others_;
+        return {{"encoder", others_}, {"decoder", decoder_}};
+    }
+
+private:
+    bool by_role_ = false;
+    int64_t others_ = 0, decoder_ = 0;
+};
+
 // Of a recording that is being written, or whose writer died, a part lies in its log.
 int64_t bytes_of(const std::string& path) {
     int64_t bytes = 0;
@@ -86,7 +111,8 @@ struct Facts {
 nlohmann::json layers_json(const Geometry& g) {
     nlohmann::json layers = nlohmann::json::array();
     for (const LayerInfo& l : g.layers) {
-        layers.push_back({{"layer", l.layer},
+        layers.push_back({{"index", layers.size()},
+                          {"layer", l.layer},
                           {"n_head", l.n_head},
                           {"n_head_kv", l.n_head_kv},
                           {"head_dim", l.head_dim},
@@ -161,7 +187,7 @@ nlohmann::json facts_json(const Facts& f) {
               {"sha256", i.model.sha256},
               {"n_ctx_train", i.model.n_ctx_train},
               {"n_vocab", i.model.n_vocab}}},
-            {"rows_per_token", i.geometry.n_rows()},
+            {"rows_per_token", RowsOfToken(i.geometry).json()},
             {"layers", layers_json(i.geometry)},
             {"settings", settings},
             {"sequences", sequences_json(f.recording)},
@@ -183,12 +209,11 @@ void print_facts(const Facts& f) {
     line("recording", fmt::format("{}, {}", f.path, state_of(f)));
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
-    line("attention", fmt::format("{} layers, {} rows a token", g.n_layer(), g.n_rows()));
+    const RowsOfToken rows(g);
+    line("attention", fmt::format("{} layers, {}", g.n_layer(), rows.text()));
     line("", kinds_of(g));
     for (const std::string& role : roles_of(g)) line("", role);
-    for (const LayerInfo& l : g.layers) {
-        if (!l.captured()) line("", fmt::format("layer {} not captured: {}", l.layer, l.absent));
-    }
+    for (const std::string& layer : recording::layers_not_captured(g)) line("", "not captured: " + layer);
     line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(f.bytes) / 1e6,
                              f.raw ? double(f.bytes) / double(f.raw) : 0.0,
                              i.n_frames ? double(f.bytes) / double(i.n_frames) / 1e3 : 0.0));

@@ -180,10 +180,10 @@ void print_table(const std::vector<Pair>& pairs, const std::vector<std::string>&
 
 int run(Flags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
+    if (f.generate.n_predict < 1) {
+        return report({ErrorKind::invalid_argument, "-n says how many tokens are captured twice: at least 1"}, f.json);
+    }
     const std::string name = f.output.empty() ? "reproduced" : f.output;
-    if (!f.json)
-        fmt::print(stderr, "capturing the wrong way: {} tokens, pointers to kq_soft_max read after the run\n",
-                   f.generate.n_predict);
     std::vector<int32_t> prompt;
     std::vector<std::string> texts;
     {
@@ -195,6 +195,10 @@ int run(Flags& f) {
         if (!tokens) return report(tokens.error(), f.json);
         prompt = *tokens;
         for (const int32_t t : prompt) texts.push_back((*session)->piece(t));
+    }
+    if (!f.json) { // once it is known that it can be done
+        fmt::print(stderr, "capturing the wrong way: {}, pointers to kq_soft_max read after the run\n",
+                   counted(f.generate.n_predict, "token"));
     }
     PointerCaptureResult result;
     Result<std::vector<Pair>> pairs = wrong_way(f, prompt, name, result);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <csignal>
+#include <cstdint>
 #include <fstream>
 #include <sstream>
 
@@ -46,8 +47,10 @@ void add_model_flags(CLI::App& app, SessionFlags& f) {
 void add_sampling_flags(CLI::App& app, SessionFlags& f) {
     SamplingOptions& s = f.generate.sampling;
     const std::string group = "Sampling";
-    app.add_option("-n,--n-predict", f.generate.n_predict, "Tokens to generate; -1: until the model stops; 0: none")
-        ->capture_default_str();
+    app.add_option("-n,--n-predict", f.generate.n_predict,
+                   "Tokens to generate; 0: none; -1: until the model stops or the context is full")
+        ->capture_default_str()
+        ->check(CLI::Range(-1, INT32_MAX));
     app.add_option("--temp,--temperature", s.temperature, "Temperature; 0: always the likeliest token")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 100.0))

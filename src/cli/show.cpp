@@ -1,4 +1,5 @@
 // attnscope show: what a token looked at, as coloured text, as a table, or as numbers.
+#include "base/chosen_or_all.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/token_text.h"
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <set>
 #include <span>
 
 #include <unistd.h>
@@ -32,7 +34,9 @@ struct Flags {
 // What the chosen token looked at, averaged over what was chosen.
 struct View {
     int64_t index = 0;
+    int64_t n_tokens = 1;       // those that were looked at together, `index` the last of them
     std::vector<float> weights; // one a column
+    std::vector<uint8_t> seen;  // one a column: can any of the rows look at it?
     std::vector<std::string> pieces;
     std::vector<Frame> frames;
     std::vector<size_t> firsts; // the first column, and that of a decoder behind its encoder
@@ -44,7 +48,42 @@ struct View {
         return share;
     }
     bool is_first(size_t column) const { return std::find(firsts.begin(), firsts.end(), column) != firsts.end(); }
+    // What is shown of a column that no row can look at would be a weight that nobody gave.
+    bool is_shown(size_t column, bool hide_first) const {
+        return seen[column] != 0 && !(hide_first && is_first(column));
+    }
 };
+
+// The K strongest columns of those that are shown.
+std::vector<ColumnWeight> strongest(const View& v, const Flags& f) {
+    std::vector<float> row;
+    std::vector<int64_t> columns;
+    for (size_t j = 0; j < v.weights.size(); ++j) {
+        if (!v.is_shown(j, f.hide_first)) continue;
+        row.push_back(v.weights[j]);
+        columns.push_back(static_cast<int64_t>(j));
+    }
+    std::vector<ColumnWeight> top = row_top_k(row, size_t(f.top > 0 ? f.top : 5));
+    for (ColumnWeight& w : top) w.column = columns[static_cast<size_t>(w.column)];
+    return top;
+}
+
+// Columns [0, width) that rows of these tokens in the selected layers can look at.
+std::vector<uint8_t> columns_seen(const Geometry& geometry, const RowSelection& rows, std::span<const Frame> tokens,
+                                  int64_t width) {
+    std::vector<uint8_t> seen(static_cast<size_t>(width), 0);
+    std::set<int32_t> groups;
+    for (const int32_t l : base::chosen_or_all(rows.layers, geometry.n_layer())) {
+        if (geometry.layers[size_t(l)].captured()) groups.insert(geometry.layers[size_t(l)].mask_group);
+    }
+    for (const Frame& token : tokens) {
+        for (const int32_t group : groups) {
+            for (const Range& r : token.visible[size_t(group)])
+                std::fill(seen.begin() + std::min(r.begin, width), seen.begin() + std::min(r.end, width), uint8_t(1));
+        }
+    }
+    return seen;
+}
 
 // Why none of the tokens has any of these rows; empty: one has.
 std::string why_none(const Geometry& geometry, const RowSelection& rows, std::span<const Frame> tokens) {
@@ -103,7 +142,9 @@ Result<View> look(Recording& recording, const Flags& f, int64_t begin, int64_t e
     }
     View v;
     v.index = end - 1;
+    v.n_tokens = end - begin;
     v.weights = std::move(map->values);
+    v.seen = columns_seen(geometry, request.rows, tokens, width);
     v.n_rows = map->n_rows;
     v.frames = std::move(*frames);
     v.frames.resize(size_t(width));
@@ -175,11 +216,16 @@ void print_table(const View& v, const std::vector<ColumnWeight>& top) {
 }
 
 int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags& f) {
-    nlohmann::json body = {{"token", v.index},
-                           {"position", v.frames[size_t(v.index)].position},
-                           {"rows", v.n_rows},
-                           {"text", one_line(v.pieces[size_t(v.index)])},
-                           {"top", nlohmann::json::array()}};
+    nlohmann::json body = {{"rows", v.n_rows}, {"top", nlohmann::json::array()}};
+    if (f.generated) {
+        body["generated"] = v.n_tokens;
+        body["tokens"] = {v.index + 1 - v.n_tokens, v.index + 1};
+    } else {
+        body["token"] = v.index;
+        body["position"] = v.frames[size_t(v.index)].position;
+        body["text"] = one_line(v.pieces[size_t(v.index)]);
+    }
+    if (f.hide_first) body["first_share"] = v.first_share();
     for (const ColumnWeight& w : top) {
         const Frame& frame = v.frames[size_t(w.column)];
         body["top"].push_back({{"column", w.column},
@@ -188,7 +234,11 @@ int print_json(const View& v, const std::vector<ColumnWeight>& top, const Flags&
                                {"weight", w.weight},
                                {"text", v.pieces[size_t(w.column)]}});
     }
-    if (f.values) body["values"] = v.weights;
+    if (f.values) {
+        body["values"] = nlohmann::json::array();
+        for (size_t j = 0; j < v.weights.size(); ++j)
+            body["values"].push_back(v.is_shown(j, f.hide_first) ? nlohmann::json(v.weights[j]) : nlohmann::json());
+    }
     fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     return exit_good;
 }
@@ -216,17 +266,12 @@ int run(const Flags& f) {
     }
     Result<View> view = look(recording, f, begin, end);
     if (!view) return report(view.error(), f.json);
-    std::span<const float> row = view->weights;
-    std::vector<float> without_first;
-    if (f.hide_first) {
-        without_first = view->weights;
-        for (const size_t j : view->firsts) without_first[j] = 0;
-        row = without_first;
-    }
-    const std::vector<ColumnWeight> top = row_top_k(row, size_t(f.top > 0 ? f.top : 5));
+    const std::vector<ColumnWeight> top = strongest(*view, f);
     if (f.json) return print_json(*view, top, f);
     if (f.values) {
-        for (size_t j = 0; j < view->weights.size(); ++j) fmt::print("{}\t{:.9g}\n", j, view->weights[j]);
+        for (size_t j = 0; j < view->weights.size(); ++j) {
+            if (view->is_shown(j, f.hide_first)) fmt::print("{}\t{:.9g}\n", j, view->weights[j]);
+        }
         return exit_good;
     }
     if (f.top <= 0) {
@@ -240,6 +285,7 @@ int run(const Flags& f) {
     fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
                f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * view->first_share()) : "");
     print_table(*view, top);
+    if (top.empty()) fmt::print("          (it can look at no other position)\n");
     return exit_good;
 }
 
@@ -261,7 +307,7 @@ void add_show(CLI::App& app, Action& action) {
     verb->add_option("--head", f->heads, "Heads to average (default: all)");
     verb->add_option("--top", f->top, "A table of the K strongest positions instead of the text")
         ->check(CLI::Range(1, 1 << 20));
-    verb->add_flag("--values", f->values, "The row itself: column and weight, a line each");
+    verb->add_flag("--values", f->values, "The row itself: column and weight, a line for each that it can look at");
     verb->add_flag("--log", f->log, "Colours on a log scale, four decades");
     verb->add_flag("--hide-first", f->hide_first, "Leave out the first position, which often takes most of the weight");
     verb->add_option("--color", f->color, "auto, always or never")->check(CLI::IsMember({"auto", "always", "never"}));

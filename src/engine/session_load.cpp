@@ -55,6 +55,8 @@ Result<std::vector<ggml_backend_dev_t>> named_devices(const std::string& names) 
     return devices;
 }
 
+constexpr int32_t context_step = 256; // llama.cpp makes contexts of whole multiples of it (llama_context's constructor)
+
 std::string engine_said(const std::string& what) {
     const std::string complaint = take_engine_complaint();
     return complaint.empty() ? what : what + " (llama.cpp says: " + complaint + ")";
@@ -152,7 +154,8 @@ Result<void> SessionImpl::open_context(Entry entry) {
     if (whole_texts_) {                   // in one batch, or llama.cpp aborts
         constexpr int32_t most = 1 << 24; // its square is the size of a mask
         const int32_t trained = std::clamp(llama_model_n_ctx_train(model_.get()), 1, most);
-        n_ctx = n_batch = n_ctx > 0 ? std::min(n_ctx, trained) : trained;
+        // as many as the engine makes of them: a text may fill the context that there is
+        n_ctx = n_batch = n_ctx > 0 ? std::min(GGML_PAD(std::min(n_ctx, most), context_step), trained) : trained;
     }
     params.n_ctx = static_cast<uint32_t>(n_ctx);
     params.n_batch = params.n_ubatch = static_cast<uint32_t>(n_ctx > 0 ? std::min(n_batch, n_ctx) : n_batch);

@@ -103,6 +103,12 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     if (tokens.empty() && n_past_ == 0) {
         return Error{ErrorKind::invalid_argument, "the prompt is empty; give at least one token"};
     }
+    if (o.n_predict < -1) {
+        return Error{
+            ErrorKind::invalid_argument,
+            fmt::format("{} tokens cannot be generated; -1 goes on until the model stops or the context is full",
+                        o.n_predict)};
+    }
     if (Result<void> r = can_read(tokens.size(), o); !r) return r.error();
     for (size_t i = 0; i < tokens.size(); ++i) {
         if (tokens[i] < 0 || tokens[i] >= n_vocab_) {

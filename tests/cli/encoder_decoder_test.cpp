@@ -1,47 +1,18 @@
 // What the verbs say of a model that reads with an encoder and writes with a decoder (T5), where a token has no rows in some layers
 // and positions begin anew.
-#include "support/file_bytes.h"
-#include "support/temp_dir.h"
+#include "cli/t5_recording.h"
 
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
-#include <cstdlib>
 #include <filesystem>
 #include <string>
-
-#include <sys/wait.h>
 
 namespace attnscope {
 namespace {
 
-using test::TempDir;
+using test::Outcome;
 
-struct Outcome {
-    int exit_code = -1;
-    std::string output, errors;
-};
-
-// Of 2 layers: 0 and 1 are the encoder's, 2 and 4 the decoder's, 3 and 5 cross attention. 10 tokens are read, 1 begins, 4 are written.
-class EncoderDecoderVerbs : public testing::Test {
-protected:
-    Outcome attnscope(const std::string& arguments) {
-        const std::string command =
-            "timeout 60 '" ATTNSCOPE_BIN "' " + arguments + " >'" + dir_.file("out") + "' 2>'" + dir_.file("err") + "'";
-        const int status = std::system(command.c_str());
-        return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, test::read_bytes(dir_.file("out")),
-                test::read_bytes(dir_.file("err"))};
-    }
-    void SetUp() override {
-        ASSERT_EQ(attnscope("models make --arch t5 --layers 2 -o " + model_).exit_code, 0);
-        test::write_bytes(dir_.file("ids"), "[5, 12, 19, 26, 33, 40, 47, 54, 61, 68]");
-        capture_ = "capture -m " + model_ + " --input-ids " + dir_.file("ids") + " --temp 0 --ignore-eos -n 5 ";
-        const Outcome captured = attnscope(capture_ + "-o " + recording_);
-        ASSERT_EQ(captured.exit_code, 0) << captured.errors;
-    }
-    TempDir dir_;
-    std::string model_ = dir_.file("t5.gguf"), recording_ = dir_.file("t5.attn"), capture_;
-};
+class EncoderDecoderVerbs : public test::T5Recording {};
 
 TEST_F(EncoderDecoderVerbs, ShowSaysWhereATokenHasNoRow) {
     const std::string show = "show " + recording_ + " ";
@@ -80,9 +51,7 @@ TEST_F(EncoderDecoderVerbs, ShowNamesColumnsWherePositionsBeginAnew) {
     }
     // the first position of the decoder's own is the one that --hide-first means there
     const Outcome hidden = attnscope("show " + recording_ + " --token -1 --layer 2 --top 20 --hide-first --json");
-    for (const auto& entry : nlohmann::json::parse(hidden.output)["top"]) {
-        EXPECT_TRUE(entry["column"] != 10 || entry["weight"] == 0.0) << entry;
-    }
+    for (const auto& entry : nlohmann::json::parse(hidden.output)["top"]) EXPECT_NE(entry["column"], 10) << entry;
 }
 
 TEST_F(EncoderDecoderVerbs, InfoTellsWhoseEveryLayerIs) {
@@ -109,13 +78,50 @@ TEST_F(EncoderDecoderVerbs, AModelThatCanBeCapturedIsNoFailure) {
     EXPECT_EQ(json["encoder_decoder"], true);
 }
 
+// The engine's contexts are whole multiples of 256 positions, and a text may fill the one that there is.
+TEST_F(EncoderDecoderVerbs, ATextMayFillTheContextThatTheEngineMakes) {
+    std::string ids;
+    for (int i = 0; i < 256; ++i) ids += std::to_string(5 + i % 60) + " ";
+    test::write_bytes(dir_.file("long"), ids);
+    const std::string capture = "capture -m " + model_ + " --temp 0 --ignore-eos -n 2 --input-ids " + dir_.file("long");
+    const Outcome whole = attnscope(capture + " -c 64 -o " + dir_.file("c.attn"));
+    EXPECT_EQ(whole.exit_code, 0) << whole.errors;
+    EXPECT_NE(whole.errors.find("context of 256 positions of -c 64"), std::string::npos) << whole.errors;
+    test::write_bytes(dir_.file("long"), ids + "7");
+    const Outcome more = attnscope(capture + " -c 64 -o " + dir_.file("d.attn"));
+    EXPECT_EQ(more.exit_code, 2) << more.errors;
+    EXPECT_NE(more.errors.find("at most 256 of them; give a larger -c"), std::string::npos) << more.errors;
+    ASSERT_EQ(attnscope("models make --arch t5 --layers 2 --ctx 100 -o " + model_).exit_code, 0);
+    const Outcome trained = attnscope(capture_ + "-c 300 -o " + dir_.file("e.attn")); // with texts of 100 tokens
+    EXPECT_EQ(trained.exit_code, 0) << trained.errors;
+    EXPECT_EQ(trained.errors.find("-c 300"), std::string::npos) << trained.errors;
+    EXPECT_NE(trained.errors.find("was trained with"), std::string::npos) << trained.errors;
+}
+
+TEST_F(EncoderDecoderVerbs, NumbersOfTokensThatMeanNothingAreRefused) {
+    for (const char* n : {"-2", "-17", "x"}) {
+        const Outcome refused = attnscope(read_ + "-n " + n + " -o " + dir_.file("n.attn"));
+        EXPECT_EQ(refused.exit_code, 2) << n << "\n" << refused.errors;
+        EXPECT_NE(refused.errors.find(std::string("--n-predict: Value ") + n), std::string::npos) << refused.errors;
+    }
+    for (const char* n : {"-1", "0"}) {
+        const Outcome refused = attnscope("reproduce -m " + model_ + " -n " + n + " -o " + dir_.file("r"));
+        EXPECT_EQ(refused.exit_code, 2);
+        EXPECT_NE(refused.errors.find("at least 1"), std::string::npos) << refused.errors;
+    }
+    // nothing is said to be done that is then refused
+    const Outcome reproduced = attnscope("reproduce -m " + model_ + " -n 3 -o " + dir_.file("r"));
+    EXPECT_EQ(reproduced.exit_code, 2);
+    EXPECT_EQ(reproduced.errors.find("capturing the wrong way"), std::string::npos) << reproduced.errors;
+    EXPECT_NE(reproduced.errors.find("does not generate text"), std::string::npos) << reproduced.errors;
+}
+
 TEST_F(EncoderDecoderVerbs, WhatCannotBeDoneIsSaidInWords) {
     struct Asked {
         std::string what, said;
     };
     for (const Asked& a :
          {Asked{capture_ + "-ctv q8_0 -fa on -o " + dir_.file("q.attn"), "-ctv f16"},
-          Asked{capture_ + "-c 4 -o " + dir_.file("c.attn"), "larger -c"},
           Asked{"diagnose " + recording_, "attnscope verify"},
           Asked{"filter " + recording_ + " -o " + dir_.file("f.json"), "attnscope verify"},
           Asked{"serve --port 0 -m " + model_, "attnscope capture"},

@@ -103,20 +103,41 @@ TEST_F(EncoderDecoderLimits, WhatIsOnlyReadHasNoCache) {
     EXPECT_EQ(n, n_text);
 }
 
+// The engine makes contexts of whole multiples of 256 positions, and a text may fill the one that there is.
 TEST_F(EncoderDecoderLimits, ATextThatIsLongerThanTheContextIsRefusedInWords) {
-    for (const int n_ctx : {1, 8, n_text - 1}) {
+    const std::vector<int32_t> short_text = text_;
+    for (int i = n_text; i < 257; ++i) text_.push_back(5 + i * 7 % 101);
+    for (const int n_ctx : {1, 8, 255, 256}) {
         for (const int n_batch : {1, 16, 512}) {
             options_.n_ctx = n_ctx, options_.n_batch = n_batch;
             auto session = Session::open(options_);
             ASSERT_TRUE(session) << session.error().message;
+            EXPECT_EQ((*session)->n_ctx(), 256);
             const auto refused = (*session)->generate(text_, greedy_, {}, {});
             ASSERT_FALSE(refused) << n_ctx << " " << n_batch;
             EXPECT_EQ(refused.error().kind, ErrorKind::invalid_argument);
-            EXPECT_NE(refused.error().message.find("larger -c"), std::string::npos) << refused.error().message;
+            EXPECT_NE(refused.error().message.find("at most 256 of them; give a larger -c"), std::string::npos)
+                << refused.error().message;
+            const std::vector<int32_t> fits(text_.begin(), text_.end() - 1);
+            const auto read = (*session)->generate(fits, greedy_, {}, {});
+            EXPECT_TRUE(read) << read.error().message;
         }
     }
+    text_ = short_text;
     options_.n_ctx = n_text, options_.n_batch = 4; // the encoder reads at once, whatever the batch
     expect_whole(options_);
+}
+
+TEST_F(EncoderDecoderLimits, NoNumberOfTokensIsLessThanWithoutEnd) {
+    auto session = Session::open(options_);
+    ASSERT_TRUE(session) << session.error().message;
+    for (const int n : {-2, -100}) {
+        greedy_.n_predict = n;
+        const auto refused = (*session)->generate(text_, greedy_, {}, {});
+        ASSERT_FALSE(refused) << n;
+        EXPECT_EQ(refused.error().kind, ErrorKind::invalid_argument);
+        EXPECT_NE(refused.error().message.find("-1 goes on"), std::string::npos) << refused.error().message;
+    }
 }
 
 // Positions of the decoder begin anew: it writes as many as the context holds, whatever the text took.
