@@ -18,7 +18,8 @@ class Exports:
     """The part of a :class:`Run` that hands it to others."""
 
     def to_transformers(self: Run, layers: Any = None) -> tuple:
-        """``outputs.attentions`` of transformers: for each layer (1, head, query, key) float32, None where it has none.
+        """``outputs.attentions`` of transformers: for each layer (1, head, query, key) float32, None where it has none; NaN in the rows of
+        tokens that take no part in the layer (:attr:`Run.has_rows`).
 
         Tensors where torch is installed, else arrays; views of one block of (query, layers, heads, key).
         """
@@ -33,7 +34,10 @@ class Exports:
         return interchange.PatternCache(self, remove_batch_dim)
 
     def to_bertviz(self: Run, layers: Any = None) -> dict[str, Any]:
-        """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``."""
+        """Arguments of BertViz's views: ``bertviz.head_view(**run.to_bertviz())``, ``bertviz.model_view(...)``.
+
+        Of an encoder and its decoder choose the ``layers`` of one: the square is of its text alone.
+        """
         return interchange.to_bertviz(self, layers)
 
     def to_circuitsvis(self: Run, layer: int) -> dict[str, Any]:
@@ -41,7 +45,11 @@ class Exports:
         return interchange.to_circuitsvis(self, layer)
 
     def to_xarray(self: Run, tokens: Any = None, layers: Any = None, heads: Any = None) -> Any:
-        """An xarray.DataArray (token, layer, head, column) float32 with ids, texts, kinds and positions as coordinates."""
+        """An xarray.DataArray (token, layer, head, column) float32 with ids, texts, kinds and positions as coordinates.
+
+        Rows that are not there are NaN: of layers that were not captured, heads that a layer has not got, and layers that a token takes no
+        part in.
+        """
         return interchange.to_xarray(self, tokens, layers, heads)
 
     def to_zarr(self: Run, path: str | os.PathLike[str], *, layers: Any = None, overwrite: bool = False) -> None:

@@ -32,9 +32,31 @@ def _layers(run: Run, layers: Any) -> list[int]:
     return chosen_of(layers, run.n_layers, "layer")
 
 
+def _marked(run: Run, block: np.ndarray, tokens: Any, layers: Any, heads: Any = None) -> np.ndarray:
+    """``block`` (token, layer, head, column) with NaN in rows that are not there: zeros would be an answer."""
+    block[~run.has_rows[tokens][:, layers]] = np.nan
+    names = np.arange(block.shape[2]) if heads is None else np.asarray(heads)
+    for place, layer in enumerate(layers):
+        block[:, place, names >= run.layers[layer].n_head] = np.nan
+    return block
+
+
+def _one_text(run: Run, layers: list[int]) -> slice:
+    """The tokens of the square that these layers share: all, or of an encoder and its decoder those of one."""
+    roles = {run.layers[layer].role for layer in layers}
+    if len(roles) > 1 or "cross" in roles:
+        own = {role: [i for i, layer in enumerate(run.layers) if layer.role == role] for role in ("encoder", "decoder")}
+        raise Unsupported(
+            "such a viewer takes the square pattern of one text, and an encoder and its decoder are two: "
+            f"layers={own['encoder']} are the encoder's, layers={own['decoder']} the decoder's"
+        )
+    there = np.flatnonzero(run.has_rows[:, layers].any(axis=1))
+    return slice(0, run.n_tokens) if roles == {""} or not len(there) else slice(int(there[0]), int(there[-1]) + 1)
+
+
 def to_transformers(run: Run, layers: Any = None) -> tuple:
     chosen = _layers(run, layers)
-    block = run[:, chosen]  # (query, layers, heads, key)
+    block = _marked(run, run[:, chosen], slice(None), chosen)  # (query, layers, heads, key)
     patterns: list[Any] = []
     for place, number in enumerate(chosen):
         layer = run.layers[number]
@@ -118,7 +140,9 @@ class PatternCache(Mapping):
 def to_bertviz(run: Run, layers: Any = None) -> dict[str, Any]:
     chosen = [i for i in _layers(run, layers) if run.layers[i].captured]
     require("torch", "bertviz")
-    return {"attention": to_transformers(run, chosen), "tokens": [t or " " for t in run.texts]}
+    own = _one_text(run, chosen)
+    attention = tuple(pattern[..., own, own] for pattern in to_transformers(run, chosen))
+    return {"attention": attention, "tokens": [t or " " for t in run.texts[own]]}
 
 
 def to_circuitsvis(run: Run, layer: int) -> dict[str, Any]:
@@ -126,7 +150,8 @@ def to_circuitsvis(run: Run, layer: int) -> dict[str, Any]:
     n_head = run.layers[layer].n_head
     if n_head == 0:
         raise InvalidArgument(f"layer {layer} has no attention: {run.layers[layer].absent}")
-    return {"tokens": list(run.texts), "attention": np.ascontiguousarray(run.pattern(layer, head=slice(n_head)))}
+    own = _one_text(run, [layer])
+    return {"tokens": list(run.texts[own]), "attention": np.ascontiguousarray(run.pattern(layer, head=slice(n_head))[:, own, own])}
 
 
 def _attributes(run: Run) -> dict[str, Any]:
@@ -140,6 +165,8 @@ def to_xarray(run: Run, tokens: Any = None, layers: Any = None, heads: Any = Non
     layer = np.array(_layers(run, layers), np.int64)
     head = np.array(chosen_of(heads, run.n_heads, "head"), np.int64)
     values = run[np.ix_(token, layer, head)] if len(token) * len(layer) * len(head) else run[token][:, layer][:, :, head]
+    if values.size:
+        values = _marked(run, values, token, layer, head)
     texts = np.array(run.texts, dtype=object)
     columns = np.arange(values.shape[3])
     return xarray.DataArray(
@@ -214,7 +241,7 @@ def _write_zarr(zarr: Any, run: Run, path: str, chosen: list[int]) -> None:
     chunk = tuple(max(n, 1) for n in (min(at_once, shape[0]), 1, shape[2], shape[3]))
     attention = create("attention", shape, chunk, "float32", run.dims)
     for begin in range(0, run.n_tokens, at_once):
-        rows = run[begin : begin + at_once, chosen]
+        rows = _marked(run, run[begin : begin + at_once, chosen], slice(begin, begin + at_once), chosen)
         attention[begin : begin + at_once, :, :, : rows.shape[3]] = rows
     for name, (axis, values) in coordinates.items():
         create(name, values.shape, (max(len(values), 1),), str if values.dtype == object else values.dtype, (axis,))[:] = values

@@ -106,6 +106,8 @@ class Questions:
         held = [whole(n, "a number of a pinned chunk") for n in items(pinned, "pinned")]
         what = {"h2o": "total", "snapkv": "window_mean", "tova": "last", "brightness": "brightness"}.get(text_of(policy, "policy"), "total")
         found = self.answer(reduce="mean", every=max(self.n_tokens, 1), accumulate=what, window_rows=window_rows).scores
+        if not len(found[what]):  # scores of 0 would be an answer
+            raise NotFound(f"no token of {self.path} was recorded with its queries: there is nothing to go by")
         scores = np.zeros(self.n_tokens)
         scores[: len(found[what])] = found[what]
         return Pruning(_core.prune(policy, scores, budget, pairs(chunks, "chunks"), held, recent, pool), scores)

@@ -42,8 +42,8 @@ class Run(Questions, Exports):
     - ``run[:, 3]`` is (tokens, heads, tokens)
 
     Layers without attention (see :attr:`layers`), heads that a layer has not got, and layers in which a token has no rows (see
-    :attr:`has_rows`) are rows of zeros. The numbers are bit for bit those of ``attnscope export``. A Run may be used by several
-    threads at once, and goes to other processes by its path.
+    :attr:`has_rows`) are rows of zeros. The numbers are bit for bit those of ``attnscope export``, which writes NaN where there is no
+    row, as :meth:`to_xarray` does. A Run may be used by several threads at once, and goes to other processes by its path.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sequence: int = 0):
