@@ -34,6 +34,39 @@ def test_transformer_lens_names(run, full):
     assert np.array_equal(np.asarray(cache.remove_batch_dim()["pattern", 3]), full[:, 3].transpose(1, 0, 2))
 
 
+def test_rows_that_are_not_there_are_nan(made_model, tmp_path):
+    """Of an encoder and its decoder (T5) a token takes part in some layers only: zeros would be an answer."""
+    run = at.capture(made_model("t5", "--arch", "t5"), "a text", n_predict=4, ignore_eos=True, temperature=0, progress=False)
+    absent = ~run.has_rows
+    assert absent.any() and not absent.all(axis=1).any()
+    filled = run[:]
+    filled[absent] = np.nan
+    for layer, pattern in enumerate(run.to_transformers()):
+        assert np.array_equal(np.asarray(pattern)[0], filled[:, layer].transpose(1, 0, 2), equal_nan=True)
+    xarray = pytest.importorskip("xarray")
+    assert np.array_equal(run.to_xarray().values, filled, equal_nan=True)
+    assert np.array_equal(run.to_xarray(layers=[1, 5], tokens=[0, -1]).values, filled[[0, -1]][:, [1, 5]], equal_nan=True)
+    run.to_zarr(tmp_path / "a.zarr")
+    assert np.array_equal(xarray.open_zarr(tmp_path / "a.zarr")["attention"].values, filled, equal_nan=True)
+    n_text = int(np.flatnonzero([layer.role == "decoder" for layer in run.layers])[0])
+    first = int(np.flatnonzero(run.has_rows[:, n_text])[0])  # of the decoder's tokens
+    for layer, tokens in ((0, slice(0, first)), (n_text, slice(first, None))):
+        view = run.to_circuitsvis(layer)
+        assert view["tokens"] == run.texts[tokens]
+        assert np.array_equal(view["attention"], run[:, layer][tokens, :, tokens].transpose(1, 0, 2))
+        assert np.allclose(view["attention"].sum(-1), 1, atol=1e-5)
+    cross = next(i for i, layer in enumerate(run.layers) if layer.role == "cross")
+    with pytest.raises(at.Unsupported, match="the encoder's, layers=.* the decoder's"):
+        run.to_circuitsvis(cross)
+
+
+def test_nothing_is_pruned_out_of_no_data(made_model):
+    run = at.capture(made_model("llama"), "a text", n_predict=0, prompt_rows="none", progress=False)
+    for policy in ("h2o", "snapkv", "tova", "brightness"):
+        with pytest.raises(at.NotFound, match="recorded with its queries"):
+            run.prune(policy, 2)
+
+
 def test_circuitsvis(run, full):
     arguments = run.to_circuitsvis(3)
     assert arguments["tokens"] == run.texts

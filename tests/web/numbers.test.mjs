@@ -211,6 +211,48 @@ async function flow() {
     }
 }
 
+// Tokens of an encoder look both ways: what a span reads behind it is listed, too, and the parts are all of it. Where a token has no row
+// (in the decoder's layers of a T5) there is a sentence, and no number.
+async function encoders() {
+    const text = 'The sea is calm. A gull cries. The boat is late. Nobody waits.';
+    for (const [arch, n] of [['bert', 0], ['t5', 6]]) {
+        const [model, recording] = [join(work, `${arch}.gguf`), join(work, `${arch}.attn`)];
+        run(binary, ['models', 'make', '--arch', arch, '--layers', '2', '-o', model]);
+        run(binary, ['capture', '-m', model, '-p', text, '-n', String(n), '--ignore-eos', '--temp', '0', '-o', recording]);
+        const own = await startView(binary, [recording]);
+        const before = page;
+        try {
+            page = await openPage(browser, own.url);
+            for (const rollout of ['0', '1']) {
+                await show(`view=flow&hide_first=0&span=20-31&rollout=${rollout}`);
+                await page.waitForFunction((on) => document.querySelector('.flow-span .share') && document.querySelector('.flow-view .note').textContent.startsWith('Rollout') === on, rollout === '1');
+                const told = await page.textContent('.controls .flow-told');
+                assert.match(told, /tokens 20 to 30/);
+                const parts = told.match(/[\d.e-]+ %/g);
+                assert.ok(Math.abs(parts.reduce((all, part) => all + percentOf(part), 0) - 1) < 0.002, `${arch}: ${told}: that is not all of it`);
+                const spans = await csv();
+                assert.ok(spans.some(([begin]) => Number(begin) >= 31), `${arch}: nothing behind the span is listed`);
+                assert.ok(spans.some(([, end]) => Number(end) <= 20));
+            }
+            if (arch === 't5') {
+                await show('view=text&token=3&layer=3');
+                await page.waitForFunction(() => /token 3 has no row in layer 3/.test(document.body.textContent));
+                await show('view=text&token=3&layer=0&tint=total');
+                await page.waitForFunction(() => /there are no scores/.test(document.body.textContent));
+                await show('view=text&token=3&layer=0&tint=readers');
+                await page.waitForSelector('.text-place[data-ready="3"]');
+                const values = (await csv()).map((line) => Number(line.at(-1)));
+                assert.ok(values.slice(3, 10).every((v) => v > 0) && Number.isNaN(values.at(-1)), `${values}`);
+            }
+            assert.deepEqual(page.wrong, [], arch);
+            await page.context().close();
+        } finally {
+            page = before;
+            await own.stop();
+        }
+    }
+}
+
 async function health() {
     await show('view=health');
     await page.waitForSelector('.verdict.good');
@@ -251,7 +293,7 @@ async function compare() {
 
 try {
     page = await openPage(browser, server.url);
-    for (const view of [text, heads, matrix, flow, health, compare]) {
+    for (const view of [text, heads, matrix, flow, health, compare, encoders]) {
         await view();
         assert.deepEqual(page.wrong, [], view.name);
         console.log(`${view.name}: its numbers are the program's`);

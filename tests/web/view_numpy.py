@@ -182,10 +182,22 @@ try:
     v = np.zeros(n)
     v[n - 6:n - 2] = 1 / 4
     for layer in reversed(range(n_layer)):  # tokens without rows in a layer pass by
-        a = rows[:, layer].mean(1)
-        there = a.sum(-1) > 0.5
+        a = np.nan_to_num(rows[:, layer].mean(1))
+        there = ~np.isnan(rows[:, layer]).any((1, 2))
+        assert there[:begin].all() == (roles[layer] == "encoder") and there[begin:].any() != there[:begin].any()
         v = np.where(there, 0.5 * v, v) + 0.5 * np.where(there, v, 0) @ a
     assert np.abs(floats(f"rollout?r=0&begin={n - 5}&end={n - 1}") - v[:n - 1]).max() < 1e-6
+    v, width = np.zeros(n), begin  # of the text, whose tokens look both ways: their own rows, and what lies behind them
+    v[3:7] = 1 / 4
+    for layer in reversed(range(n_layer)):
+        if roles[layer] == "encoder":
+            v = 0.5 * v + 0.5 * v[:width] @ rows[:width, layer].mean(1)
+    got = floats("rollout?r=0&begin=3&end=7")
+    assert len(got) == width and np.abs(got - v[:width]).max() < 1e-6 and abs(got.sum() - 1) < 1e-5
+    own = rows[3:7][:, [role == "encoder" for role in roles]].mean((0, 1, 2))
+    assert np.abs(floats("flow?r=0&begin=3&end=7") - own[:width]).max() < 1e-6
+    column = floats("column?r=0&t=3&layer=0")
+    assert np.isnan(column[width - 3:]).all() and np.abs(column[:width - 3] - rows[3:width, 0, :, 3].mean(-1)).max() < 4e-6
     print(f"T5, {n} tokens x {n_layer} x {n_head} heads: metrics of each text are NumPy's, none of places in cross attention")
 finally:
     server.terminate()
