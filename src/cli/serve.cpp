@@ -93,6 +93,7 @@ int run(ServeFlags& f) {
         Result<std::string> program = find_engine_server(f.engine.program);
         if (!program) return report(program.error());
         f.engine.program = *program;
+        if (Result<void> r = can_be_served(f.session.model_path); !r) return report(r.error());
         return run_engine(f);
     }
     if (!f.engine.extra.empty()) {

@@ -2,6 +2,7 @@
 
 #include "attach/parent/run_attached.h"
 #include "cli/report.h"
+#include "gguf/gguf_check.h"
 
 #include <fmt/format.h>
 #include <ggml-backend.h>
@@ -80,6 +81,19 @@ bool on_gpus(const SessionOptions& session) {
 constexpr int default_slots = 4;
 
 } // namespace
+
+Result<void> can_be_served(const std::string& model_path) {
+    const Result<gguf::GgufSummary> summary = gguf::check_gguf(model_path);
+    if (!summary) return summary.error();
+    if (!summary->no_text_reason.empty()) {
+        return Error{ErrorKind::unsupported,
+                     fmt::format("{} does not generate text: {} (attnscope capture{} records how it reads a text)",
+                                 model_path, summary->no_text_reason, summary->encoder_decoder ? "" : " -n 0")};
+    }
+    if (summary->has_attention) return {};
+    return Error{ErrorKind::unsupported, model_path + " has no attention to tell: its layers are recurrent "
+                                                      "(--no-attention serves it all the same)"};
+}
 
 Result<std::string> find_engine_server(const std::string& program) {
     if (!program.empty()) {

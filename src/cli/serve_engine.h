@@ -20,6 +20,8 @@ struct EngineServer {
     bool verbose = false;
 };
 
+// A file that llama.cpp would abort on, or that does not generate, never gets to the engine's server: a sentence says why.
+Result<void> can_be_served(const std::string& model_path);
 // Where it is. not_found: nowhere; the message says what to do.
 Result<std::string> find_engine_server(const std::string& program);
 // Its arguments for what the options ask; it listens on `port` of this machine alone.

@@ -116,6 +116,17 @@ TEST_F(EncoderDecoderVerbs, NumbersOfTokensThatMeanNothingAreRefused) {
     EXPECT_NE(reproduced.errors.find("does not generate text"), std::string::npos) << reproduced.errors;
 }
 
+// llama.cpp aborts on some files: they get no further than to the check.
+TEST_F(EncoderDecoderVerbs, ServeHandsNoDamagedFileToTheEnginesServer) {
+    std::string bytes = test::read_bytes(model_);
+    bytes.resize(bytes.size() / 2);
+    test::write_bytes(dir_.file("half.gguf"), bytes);
+    const Outcome refused = attnscope("serve --port 0 -m " + dir_.file("half.gguf"));
+    EXPECT_EQ(refused.exit_code, 2);
+    EXPECT_EQ(refused.errors.find("loading"), std::string::npos) << refused.errors;
+    EXPECT_NE(refused.errors.find("half.gguf"), std::string::npos) << refused.errors;
+}
+
 TEST_F(EncoderDecoderVerbs, WhatCannotBeDoneIsSaidInWords) {
     struct Asked {
         std::string what, said;
