@@ -139,7 +139,7 @@ void attnscope_session_free(attnscope_session* session);
 
 typedef struct attnscope_generate_params {
     size_t struct_size;
-    int32_t n_predict; /* 128 */
+    int32_t n_predict; /* 128; -1: until the model stops or the context is full */
     float temperature; /* 0.8; 0: greedy */
     uint32_t seed;     /* 0xFFFFFFFF: a random one */
     int32_t chat;      /* 1: the prompt is a user's message in the model's chat template */

@@ -177,6 +177,7 @@ nlohmann::json diagnosis_json(const Diagnosis& diagnosis) {
             token["wrapped_layers"] = t.columns.wrapped_layers;
             token["head_group"] = t.layers.head_group;
             token["not_finite"] = t.numbers.n_not_finite;
+            token["missing_rows"] = t.rows.missing; // as who wrote them says
         }
         body["tokens"].push_back(std::move(token));
     }

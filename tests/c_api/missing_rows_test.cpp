@@ -11,6 +11,29 @@
 
 using namespace attnscope;
 
+TEST(MissingRows, NoNumberOfTokensIsLessThanWithoutEnd) {
+    const test::TempDir dir;
+    const std::string model = dir.file("llama.gguf");
+    ASSERT_TRUE(models::make_model({}, model));
+    attnscope_session_params params = {};
+    params.struct_size = sizeof params;
+    ASSERT_EQ(attnscope_session_default_params(&params), ATTNSCOPE_OK);
+    params.model_path = model.c_str();
+    params.n_ctx = 64;
+    params.n_threads = 1;
+    attnscope_session* session = nullptr;
+    ASSERT_EQ(attnscope_session_open(&params, &session), ATTNSCOPE_OK) << attnscope_error_message();
+    attnscope_generate_params generate = {};
+    generate.struct_size = sizeof generate;
+    ASSERT_EQ(attnscope_generate_default_params(&generate), ATTNSCOPE_OK);
+    generate.n_predict = -2;
+    EXPECT_EQ(attnscope_session_record(session, "abc", &generate, dir.file("x.attn").c_str()),
+              ATTNSCOPE_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(attnscope_error_message()).find("-1 goes on"), std::string::npos)
+        << attnscope_error_message();
+    attnscope_session_free(session);
+}
+
 TEST(MissingRows, OfAnEncoderAndItsDecoderAreToldInWords) {
     const test::TempDir dir;
     models::ModelShape shape;

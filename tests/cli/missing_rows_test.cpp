@@ -111,6 +111,12 @@ TEST_F(MissingRowsVerbs, DiagnoseTakesTheMarkForWhatItIs) {
         EXPECT_EQ(o.output.find("writing stopped"), std::string::npos) << o.output;
         EXPECT_NE(o.output.find("208 rows of 16 tokens are marked as not there"), std::string::npos) << o.output;
     }
+    const Json json = Json::parse(attnscope("diagnose --json " + dir_.file("rows")).output);
+    EXPECT_EQ(json["tokens"][3]["missing_rows"], 16);
+    EXPECT_EQ(json["tokens"][12]["missing_rows"], 8);
+    ASSERT_EQ(attnscope("filter " + dir_.file("rows") + " -o " + dir_.file("kept")).exit_code, 0);
+    const Json kept = Json::parse(test::read_bytes(dir_.file("kept/token_00012_meta.json")));
+    EXPECT_EQ(kept["attnscope_kept_as"], "8 of its rows are not there: zeros stand in their place");
     // any other NaN is what it was, and so are zeros to the end of a file
     std::string bytes = test::read_bytes(dir_.file("rows/token_00012.npy"));
     std::fill(bytes.end() - 8 * 13 * 4, bytes.end(), '\0');

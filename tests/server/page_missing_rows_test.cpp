@@ -130,5 +130,6 @@ TEST_F(PageMissingRows, InfoHasBothNumbersOfALayer) {
     for (size_t i = 0; i < layers.size(); ++i) {
         EXPECT_EQ(layers[i]["index"], i);
         EXPECT_EQ(layers[i]["layer"], of_model[i]);
+        EXPECT_EQ(layers[i]["both_ways"], i < 2);
     }
 }

@@ -243,6 +243,7 @@ async function encoders() {
                 await page.waitForSelector('.text-place[data-ready="3"]');
                 const values = (await csv()).map((line) => Number(line.at(-1)));
                 assert.ok(values.slice(3, 10).every((v) => v > 0) && Number.isNaN(values.at(-1)), `${values}`);
+                assert.ok(values.slice(0, 3).every((v) => Number.isNaN(v)), `${values}: those before it read it, too`);
             }
             assert.deepEqual(page.wrong, [], arch);
             await page.context().close();

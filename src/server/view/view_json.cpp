@@ -53,6 +53,16 @@ Json cache_key(const std::string& path, const RecordingInfo& info) {
 
 } // namespace
 
+namespace {
+
+// Can its tokens see later ones? Those of a text that is read without a cache: an encoder's.
+bool looks_both_ways(const LayerInfo& layer) {
+    return layer.captured() && layer.key_source == KeySource::graph &&
+           (layer.role == LayerRole::every || layer.role == LayerRole::encoder);
+}
+
+} // namespace
+
 Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_prompt) {
     Json layers = Json::array();
     for (const LayerInfo& l : info.geometry.layers) {
@@ -61,6 +71,7 @@ Json info_json(const std::string& name, const RecordingInfo& info, int64_t n_pro
                           {"n_head", l.captured() ? l.n_head : 0},
                           {"n_head_kv", l.n_head_kv},
                           {"role", layer_role_name(l.role)},
+                          {"both_ways", looks_both_ways(l)},
                           {"absent", l.absent}});
     }
     return {{"name", name},

@@ -19,6 +19,7 @@ export interface Layer {
     n_head: number;  // 0 where the layer has no attention
     n_head_kv: number;
     role?: string;   // of an encoder with a decoder: 'encoder', 'decoder' or 'cross'; '' and none: all tokens have rows here
+    both_ways?: boolean; // its tokens see later ones, too (an encoder's): those before a token may read it
     absent: string;  // why there is nothing, in words
 }
 

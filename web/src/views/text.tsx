@@ -77,6 +77,8 @@ export function TextView({ opened }: { opened: Opened }) {
             const { token, weights } = column.value;
             const all = new Float32Array(opened.n);
             all.set(weights.subarray(0, opened.n - token), token);
+            // A column begins with its token: in an encoder those before it read it as well, and how much is not asked.
+            if (opened.info.layers.some((layer) => layer.both_ways)) all.fill(NaN, 0, token);
             return all;
         }
         if (!scores.value) return undefined;
