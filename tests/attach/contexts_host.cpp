@@ -8,7 +8,7 @@
 //   f32keys  a cache of f32 with flash attention
 //   eyes     before a text a graph of the program's own, which reads no text, as those for pictures do
 //   endless  one text, a token in 20 ms, until somebody ends the program
-// ATTACH_HOST_NO_MMAP: files are read, and then closed.
+// ATTACH_HOST_NO_MMAP: files are read, and then closed. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
 #include <ggml.h>
@@ -261,6 +261,7 @@ int main(int argc, char** argv) {
     if (argc < 3) return 2;
     const std::string way = argv[1];
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+    if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
     llama_model* model = load(argv[2]);
     llama_model* other = argc > 3 ? load(argv[3]) : nullptr;
     if (way == "drafts" && other) drafts(model, other);

@@ -4,7 +4,8 @@
 //   attach_host MODEL N_PREDICT FLASH(0|1) ID [ID ...]
 //
 // Prints the ids of all tokens that were decoded, the prompt's among them. ATTACH_HOST_PAUSE: sleeps so many milliseconds before
-// each token. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
+// each token. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do. ATTACH_HOST_UBATCH: so many tokens a
+// graph. ATTACH_HOST_LOGITS: a file that all logits are written to.
 #include <ggml-backend.h>
 #include <llama.h>
 
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 512;
     params.n_threads = params.n_threads_batch = 2;
+    if (const char* n = std::getenv("ATTACH_HOST_UBATCH")) params.n_ubatch = static_cast<uint32_t>(std::atoi(n));
     params.flash_attn_type = std::atoi(argv[3]) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     llama_context* context = llama_init_from_model(model, params);
     if (!context) return 2;
@@ -36,16 +38,20 @@ int main(int argc, char** argv) {
         batch.assign(1, llama_model_decoder_start_token(model));
     }
     const char* pause = std::getenv("ATTACH_HOST_PAUSE");
+    const char* path = std::getenv("ATTACH_HOST_LOGITS");
+    std::FILE* all_logits = path ? std::fopen(path, "wb") : nullptr;
     for (int left = std::atoi(argv[2]);; --left) {
         for (const llama_token t : batch) std::printf("%d ", t);
         std::fflush(stdout);
         if (llama_decode(context, llama_batch_get_one(batch.data(), static_cast<int>(batch.size()))) != 0) return 1;
-        if (left <= 0) break;
         const float* logits = llama_get_logits_ith(context, -1);
+        if (all_logits) std::fwrite(logits, sizeof *logits, static_cast<size_t>(n_vocab), all_logits);
+        if (left <= 0) break;
         batch.assign(1, static_cast<llama_token>(std::max_element(logits, logits + n_vocab) - logits));
         if (pause) std::this_thread::sleep_for(std::chrono::milliseconds(std::atoi(pause)));
     }
     std::printf("\n");
+    if (all_logits) std::fclose(all_logits);
     llama_free(context);
     llama_model_free(model);
     return 0;

@@ -5,10 +5,13 @@
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
 //   fork        a text; a child that goes on by itself, and the program, too
 //   slots [0]   three texts in the streams of a cache that has one for each, their tokens in one graph; 0: without flash attention
+// ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
+#include <ggml-backend.h>
 #include <llama.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -97,6 +100,7 @@ int main(int argc, char** argv) {
     if (argc < 3) return 2;
     const std::string way = argv[2], file = argc > 3 ? argv[3] : "";
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
+    if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
     Program p{llama_model_load_from_file(argv[1], llama_model_default_params()), nullptr};
     if (!p.model) return 2;
     llama_context_params params = llama_context_default_params();

@@ -60,22 +60,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Whole{"HiddenNames", loader + "hidden.so local", "calls redirected"},
                     Whole{"HiddenNamesInPython", "python3 " ATTNSCOPE_ATTACH_CTYPES_HOST " " + whole + "hidden.so",
                           "calls redirected"},
-                    Whole{"Static", whole + "static", "calls redirected"}),
+                    Whole{"Static", whole + "static", "calls redirected"},
+                    Whole{"Stripped", "env ATTACH_HOST_LOAD_ALL=1 " + whole + "stripped", "an accelerator of ggml's"}),
     [](const auto& host) { return std::string(host.param.name); });
-
-// Nothing in such a program says where its ggml is: it goes on, and the reason is said.
-TEST_F(AttachWhole, AStaticProgramWithoutNamesIsRefusedInWords) {
-    const std::string command = whole + "stripped" + arguments(true);
-    const Answer plain = shell(command), attached = attach(command);
-    ASSERT_EQ(plain.code, 0);
-    EXPECT_EQ(attached.code, 0);
-    EXPECT_EQ(attached.output, plain.output);
-    EXPECT_TRUE(recordings(out).empty());
-    EXPECT_NE(
-        said.find("m.gguf was opened, but nothing that is loaded has a ggml scheduler whose functions have names"),
-        std::string::npos)
-        << said;
-}
 
 // Its calls neither come to us nor are in a table that we are told of: said at the end.
 TEST_F(AttachWhole, RtldDeepbindIsRefusedInWordsUntilGgmlLoadsUs) {

@@ -35,6 +35,13 @@ Lines::Before Lines::before(int32_t position, int64_t cell, const Ranges& visibl
     return best;
 }
 
+Lines::Predecessor Lines::predecessor(int32_t position, int64_t cell, const Ranges& visible) const {
+    const Before found = before(position, cell, visible);
+    if (found.unknown) return {none, none, 0, true};
+    if (!found.cell) return {};
+    return {found.cell - cells_.data(), found.cell->line, found.cell->index, false};
+}
+
 Lines::Cell& Lines::at(int64_t cell) {
     if (cells_.size() <= size_t(cell)) cells_.resize(size_t(cell) + 1);
     return cells_[size_t(cell)];

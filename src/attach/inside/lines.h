@@ -27,6 +27,12 @@ public:
 
     // Tokens in the order of the graph. `visible`: the cells that it may look at.
     Place place(int32_t position, int64_t cell, const Ranges& visible);
+    // The token that one would go on from.
+    struct Predecessor {
+        int64_t cell = none, line = none, index = 0;
+        bool unknown = false;
+    };
+    Predecessor predecessor(int32_t position, int64_t cell, const Ranges& visible) const;
     // A cell holds what no graph has stored.
     void forget_cell(int64_t cell);
     // A cell holds a token that has had its place before: its keys were written back there.

@@ -8,19 +8,19 @@ namespace {
 
 decltype(&::ggml_backend_buft_is_host) is_host = nullptr;
 decltype(&::ggml_backend_cpu_buffer_type) cpu_memory = nullptr;
-char cpu, other;
+char the_cpu, other;
 
 ggml_backend_dev_t as_device(char& which) {
     return reinterpret_cast<ggml_backend_dev_t>(&which);
 }
 ggml_backend_dev_t of_memory(ggml_backend_buffer_type_t memory) {
-    return as_device(is_host(memory) ? cpu : other);
+    return as_device(is_host(memory) ? the_cpu : other);
 }
 ggml_backend_dev_t by_type(enum ggml_backend_dev_type) {
-    return as_device(cpu);
+    return as_device(the_cpu);
 }
 enum ggml_backend_dev_type type(ggml_backend_dev_t device) {
-    return device == as_device(cpu) ? GGML_BACKEND_DEVICE_TYPE_CPU : GGML_BACKEND_DEVICE_TYPE_GPU;
+    return device == as_device(the_cpu) ? GGML_BACKEND_DEVICE_TYPE_CPU : GGML_BACKEND_DEVICE_TYPE_GPU;
 }
 ggml_backend_buffer_type_t memory_of(ggml_backend_dev_t) {
     return cpu_memory();
@@ -47,16 +47,21 @@ bool answer_for_registry(link_map* caller, capture::GgmlAbi& abi) {
 }
 
 bool answer_for_devices(link_map* caller, capture::GgmlAbi& abi) {
-    is_host = reinterpret_cast<decltype(is_host)>(find_function(caller, "ggml_backend_buft_is_host"));
-    cpu_memory = reinterpret_cast<decltype(cpu_memory)>(find_function(caller, "ggml_backend_cpu_buffer_type"));
-    if (!is_host || !cpu_memory) return false;
+    const auto host = reinterpret_cast<decltype(is_host)>(find_function(caller, "ggml_backend_buft_is_host"));
+    const auto cpu = reinterpret_cast<decltype(cpu_memory)>(find_function(caller, "ggml_backend_cpu_buffer_type"));
+    if (!host || !cpu) return false;
+    answer_for_devices(host, cpu, abi);
+    return true;
+}
+
+void answer_for_devices(decltype(is_host) host, decltype(cpu_memory) cpu, capture::GgmlAbi& abi) {
+    is_host = host, cpu_memory = cpu;
     abi.backend_buft_get_device = of_memory;
     abi.backend_dev_by_type = by_type;
     abi.backend_dev_type = type;
     abi.backend_dev_buffer_type = memory_of;
     abi.backend_dev_supports_op = supports;
     abi.device_type_cpu = GGML_BACKEND_DEVICE_TYPE_CPU;
-    return true;
 }
 
 } // namespace attnscope::attach

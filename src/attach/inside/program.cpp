@@ -2,7 +2,6 @@
 
 #include "attach/inside/call_sites.h"
 #include "attach/inside/loaded.h"
-#include "attach/inside/probe.h"
 
 #include <atomic>
 #include <cstdio>
@@ -22,7 +21,7 @@ struct Program {
     std::mutex mutex;
     std::mutex out_mutex; // held while a message waits for room
     std::unique_ptr<Outbox> outbox;
-    void* ggml = nullptr;            // a function of the ggml that is in the table
+    const void* ggml = nullptr;      // what stands for the ggml that is in the table
     std::map<link_map*, bool> known; // objects that call a scheduler: is theirs captured?
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
     uint32_t n_streams = 0;
@@ -58,12 +57,10 @@ std::string engine_of(link_map* caller) {
     return version && version() ? std::string("ggml ") + version() : std::string("a ggml that tells no version");
 }
 
-// Why the ggml of `caller` cannot be captured; empty: it can.
-std::string connect(Program& p, link_map* caller) {
-    // llama.cpp and what reads pictures for it are two libraries with one ggml.
-    void* ggml = find_function(caller, "ggml_new_tensor_4d");
+// Why `ggml`, which `caller` uses, cannot be captured; empty: it can.
+std::string connect(Program& p, link_map* caller, const void* ggml, const std::function<Probed()>& probe) {
     if (p.ggml) return p.ggml == ggml ? "" : "a second copy of ggml is loaded, and one is captured already";
-    const Probed found = probe_ggml(caller);
+    const Probed found = probe();
     if (!found.refusal.empty()) return found.refusal;
     use_ggml(caller, found);
     p.ggml = ggml;
@@ -95,35 +92,53 @@ bool is_on() {
     return owner == getpid();
 }
 
-bool captured(Program& p, link_map* caller) {
-    const auto known = p.known.find(caller);
-    if (known != p.known.end()) return known->second;
+bool captured(Program& p, link_map* caller, const char* how, const void* ggml, const std::function<Probed()>& probe) {
     if (!open_outbox(p)) return false;
-    if (!std::exchange(p.greeted, true)) {
-        const char* how = is_redirected(caller) ? "calls redirected" : way.load();
+    if (!std::exchange(p.greeted, true))
         send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), how});
-    }
-    const std::string refusal = connect(p, caller);
+    const std::string refusal = connect(p, caller, ggml, probe);
     if (!refusal.empty()) send(Notice{"nothing of " + path_of(caller) + " is captured: " + refusal});
     return p.known[caller] = refusal.empty();
 }
 
-} // namespace
+bool captured(Program& p, link_map* caller) {
+    const auto known = p.known.find(caller);
+    if (known != p.known.end()) return known->second;
+    const char* how = is_redirected(caller) ? "calls redirected" : way.load();
+    // llama.cpp and what reads pictures for it are two libraries with one ggml.
+    return captured(p, caller, how, find_function(caller, "ggml_new_tensor_4d"), [&] { return probe_ggml(caller); });
+}
 
-std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) {
+template <typename F>
+std::shared_ptr<Stream> stream_if(ggml_backend_sched_t sched, Writes writes, const F& is_captured) {
     if (!is_on()) return nullptr;
     try {
         Program& p = program();
         const std::lock_guard lock(p.mutex);
-        if (!captured(p, caller)) return nullptr;
+        if (!is_captured(p)) return nullptr;
         std::shared_ptr<Stream>& stream = p.streams[sched];
-        if (!stream) stream = std::make_shared<Stream>(p.n_streams++, send);
+        if (!stream) stream = std::make_shared<Stream>(p.n_streams++, send, writes);
         return stream;
     } catch (const std::exception& e) {
         std::fprintf(stderr, "attnscope: %s; nothing is captured any more\n", e.what());
         state = State::off;
         return nullptr;
     }
+}
+
+} // namespace
+
+std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) {
+    return stream_if(sched, Writes::told, [&](Program& p) { return captured(p, caller); });
+}
+
+std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_t key,
+                                           const std::function<Probed()>& probe) {
+    return stream_if(key, Writes::untold, [&](Program& p) {
+        const auto known = p.known.find(holder);
+        if (known != p.known.end()) return known->second;
+        return probe && captured(p, holder, "an accelerator of ggml's", holder, probe);
+    });
 }
 
 std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end) {

@@ -1,10 +1,12 @@
 // The program that we are in: whether somebody wants its attention, its ggml, its contexts.
 #pragma once
 
+#include "attach/inside/probe.h"
 #include "attach/inside/stream.h"
 
 #include <ggml-backend.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,6 +16,10 @@ namespace attnscope::attach {
 
 // The stream of a scheduler that `caller` uses; null: nothing is captured, and the program goes its way.
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
+// The same of a context whose scheduler has asked a back end of ours; `key` stands for it. Its ggml is known by what `probe` finds, which is
+// called once a process; null: not this time.
+std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_t key,
+                                           const std::function<Probed()>& probe);
 // The stream whose caches lie there; null: nobody's do.
 std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end);
 // How we come between, where it is not by interposition. For the parent; text that stays.

@@ -19,7 +19,7 @@ constexpr const char* unknown_cells =
 
 } // namespace
 
-Stream::Stream(uint32_t number, Send send) : number_(number), send_(std::move(send)) {}
+Stream::Stream(uint32_t number, Send send, Writes writes) : number_(number), send_(std::move(send)), writes_(writes) {}
 
 void Stream::stop(const char* what, const char* more) noexcept {
     on_ = false;
@@ -102,12 +102,18 @@ void Stream::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     }
 }
 
+bool Stream::waits_for(const ggml_cgraph* graph) {
+    const std::lock_guard lock(mutex_);
+    return on_ && graph_ == graph;
+}
+
 // Of one graph: what its tokens continue.
 struct Stream::Announced {
     std::vector<int64_t> sequences;
     std::vector<FrameKind> kinds;
     std::map<int64_t, int64_t> length_before; // of lines that it continues
     std::vector<int64_t> begun;               // lines that begin with it
+    bool looked = false;                      // at all that its tokens see
 };
 
 // Which line each token continues, and what kind it is. False: this graph cannot be captured.
@@ -120,6 +126,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
             return false;
         }
         const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
+        if (writes_ == Writes::untold) look_before(tokens, i, a.looked);
         const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
         indices.push_back(place.index);
         if (place.unknown) {

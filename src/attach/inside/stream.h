@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -23,11 +24,16 @@ using Send = std::function<bool(const Message&)>;
 // The program's ggml computes a graph.
 using Run = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 
+// What writes to caches and is no graph (a restored state, a prompt cache): are we told, or has it to be found out by looking?
+enum class Writes : uint8_t { told, untold };
+
 // Never throws, and never fails the program: after an error it lets all graphs pass by.
 class Stream : public std::enable_shared_from_this<Stream> {
 public:
-    Stream(uint32_t number, Send send);
+    Stream(uint32_t number, Send send, Writes writes);
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph);
+    // Is that graph one to be told of when it is computed?
+    bool waits_for(const ggml_cgraph* graph);
     // Around `run`, which computes the graph.
     ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     void end(const std::string& reason);
@@ -54,6 +60,9 @@ private:
     void look_at(uintptr_t begin, uintptr_t end);
     void look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
     void forget_cells(const std::vector<int64_t>& cells);
+    // Before a token of a graph has its place, where nobody tells of writes: do the cells that it sees still hold what they did?
+    void look_before(const GraphTokens& tokens, size_t i, bool& looked);
+    std::optional<KnownToken> content_of(const CacheMemory& cache, int64_t cell) const;
     int32_t group() const; // of the caches whose cells lines_ knows
     void know_caches();
     void remember(const Frame& frame);
@@ -63,6 +72,7 @@ private:
     std::mutex mutex_; // a program may decode on one thread now and on another one later
     const uint32_t number_;
     const Send send_;
+    const Writes writes_;
     bool on_ = true;
     bool begun_ = false; // StreamBegin was sent
     std::unique_ptr<capture::Capture> capture_;

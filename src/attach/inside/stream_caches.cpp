@@ -77,12 +77,10 @@ void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
     const auto first = static_cast<int64_t>((begin - cache.begin) / cache.cell);
     const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
     for (int64_t cell = first; cell < last; ++cell) {
-        const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
-        if (at + telling_[size_t(g)].bytes > cache.end) return;
+        if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) return;
         std::optional<KnownToken> token;
         // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
-        if (!layer.on_device)
-            token = contents_[size_t(g)].find({reinterpret_cast<const uint8_t*>(at), telling_[size_t(g)].bytes});
+        if (!layer.on_device) token = content_of(cache, cell);
         if (g == group()) {
             if (token)
                 lines_.restore_cell(cell, token->line, token->index, token->position);
@@ -90,6 +88,49 @@ void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
                 lines_.forget_cell(cell);
         }
         capture_->know_cell(g, cell, token ? token->index : -1, token ? token->position : 0);
+    }
+}
+
+// Of a cell of a telling layer's cache, in host memory.
+std::optional<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell) const {
+    const auto g = size_t(capture_->geometry().layers[size_t(cache.layer)].mask_group);
+    const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
+    if (at + telling_[g].bytes > cache.end) return std::nullopt;
+    return contents_[g].find({reinterpret_cast<const uint8_t*>(at), telling_[g].bytes});
+}
+
+void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
+    if (!begun_ || looked) return;
+    const auto at = size_t(group());
+    const int32_t telling = at < telling_.size() ? telling_[at].layer : -1;
+    std::vector<CacheMemory> caches;
+    {
+        const std::lock_guard lock(caches_mutex_);
+        caches = caches_;
+    }
+    std::erase_if(caches, [](const CacheMemory& c) { return c.cell == 0; });
+    const auto ours =
+        std::find_if(caches.begin(), caches.end(), [&](const CacheMemory& c) { return c.layer == telling; });
+    if (ours == caches.end()) return;
+    const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
+    const Lines::Predecessor before = lines_.predecessor(position, tokens.cells[i], tokens.visible[i]);
+    const auto is_stored_here = [&](int64_t cell) {
+        return std::find(tokens.cells.begin(), tokens.cells.end(), cell) != tokens.cells.end();
+    };
+    if (!before.unknown && before.cell == Lines::none) return;
+    if (!before.unknown && (i > 0 && tokens.cells[i - 1] == before.cell ? true : is_stored_here(before.cell))) return;
+    if (!before.unknown && before.index + 1 == lines_.length(before.line)) {
+        // The key of a deep layer is made of all that was before it: while it is there, so is that.
+        const std::optional<KnownToken> there = content_of(*ours, before.cell);
+        if (there && there->line == before.line && there->index == before.index) return;
+    }
+    looked = true; // once a graph
+    for (const CacheMemory& c : caches) {
+        const auto n_cells = static_cast<int64_t>((c.end - c.begin) / c.cell);
+        for (int64_t cell = 0; cell < n_cells; ++cell) {
+            const uintptr_t begin = c.begin + size_t(cell) * c.cell;
+            if (c.layer != telling || !is_stored_here(cell)) look_at(c, begin, begin + 1);
+        }
     }
 }
 

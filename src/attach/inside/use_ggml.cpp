@@ -24,12 +24,15 @@ struct CpuArithmetic {
     int64_t nrows;
 };
 
-std::atomic<bool> table_is_filled{false};
+std::atomic<bool> table_is_filled{false}, by_structure{false};
 
 } // namespace
 
 bool knows_ggml() {
     return table_is_filled.load(std::memory_order_acquire);
+}
+bool reads_structures() {
+    return by_structure.load(std::memory_order_acquire);
 }
 
 void use_ggml(link_map* caller, const Probed& probed) {
@@ -37,6 +40,11 @@ void use_ggml(link_map* caller, const Probed& probed) {
     using Traits = const Arithmetic* (*)(ggml_type);
     using CpuTraits = const CpuArithmetic* (*)(ggml_type);
     using Init = void (*)();
+    if (probed.by_structure) { // its arithmetic has no names either: what comes with us must do
+        by_structure = true;
+        table_is_filled.store(true, std::memory_order_release);
+        return;
+    }
     if (probed.keeps_queries) attention::foreign_arithmetic(DType::f16).vec_dot_type = DType::f32;
     const auto traits = reinterpret_cast<Traits>(find_function(caller, "ggml_get_type_traits"));
     const auto cpu_traits = reinterpret_cast<CpuTraits>(find_function(caller, "ggml_get_type_traits_cpu"));

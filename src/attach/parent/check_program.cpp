@@ -3,10 +3,14 @@
 #include "attach/parent/run_attached.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include <elf.h>
@@ -48,6 +52,50 @@ std::optional<std::string> linker_of(std::ifstream& file, const Elf64_Ehdr& head
     return std::string();
 }
 
+// Which of these texts a file holds, anywhere.
+template <size_t N> std::array<bool, N> texts_in(std::ifstream& file, const std::array<std::string_view, N>& texts) {
+    constexpr size_t piece = size_t(1) << 20, longest = 64;
+    std::array<bool, N> found{};
+    std::string bytes;
+    file.clear();
+    file.seekg(0);
+    while (file) {
+        bytes.erase(0, bytes.size() -
+                           std::min(bytes.size(), longest)); // a text may begin in one piece and end in the next
+        const size_t before = bytes.size();
+        bytes.resize(before + piece);
+        file.read(bytes.data() + before, piece);
+        bytes.resize(before + static_cast<size_t>(file.gcount()));
+        for (size_t i = 0; i < N; ++i) found[i] = found[i] || bytes.find(texts[i]) != std::string::npos;
+    }
+    return found;
+}
+
+// Of a program that the library can go into: what it does there.
+ProgramCheck check_inside(const std::string& path, std::ifstream& file) {
+    const std::string dynamic = path + " is linked dynamically: ";
+    const auto [llama, scheduler, loader] =
+        texts_in<3>(file, {"k_l%d", "ggml_backend_sched_alloc_graph", "GGML_BACKEND_PATH"});
+    if (!llama || scheduler)
+        return {true, dynamic + "the library goes into it and into what it starts, and captures where they call ggml's "
+                                "scheduler through the dynamic linker, or one inside themselves under names that their "
+                                "files still have"};
+    const std::string inside =
+        path + " holds a llama.cpp whose functions have no names (linked statically and stripped)";
+    if (!loader)
+        return {false, inside + ", and which asks for no back ends of others: nothing leads to it (use a build with "
+                                "shared libraries, or one that was not stripped)"};
+    const char* given = std::getenv("GGML_BACKEND_PATH");
+    const Result<std::string> library = attach_library();
+    std::error_code ec;
+    if (given && !(library && std::filesystem::equivalent(given, *library, ec)))
+        return {false, inside + ", and GGML_BACKEND_PATH, through which it would load the library, names another one, "
+                                "which is kept (unset it)"};
+    return {true, inside +
+                      ": its ggml is told to load the library as an accelerator (GGML_BACKEND_PATH), if the program "
+                      "has it look for back ends, as those of llama.cpp do; captured is what it computes on its CPU"};
+}
+
 ProgramCheck check_elf(const std::string& path, std::ifstream& file) {
     const auto header = read_at<Elf64_Ehdr>(file, 0);
     if (!header || header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_machine != our_machine)
@@ -66,11 +114,7 @@ ProgramCheck check_elf(const std::string& path, std::ifstream& file) {
         return {false,
                 path +
                     " has capabilities, with which the system ignores such libraries (take them away with setcap -r)"};
-    return {
-        true,
-        path + " is linked dynamically: the library goes into it and into what it starts, and captures where they call "
-               "ggml's scheduler through the dynamic linker, or one inside themselves under names that their files "
-               "still have"};
+    return check_inside(path, file);
 }
 
 } // namespace
