@@ -1,12 +1,14 @@
 // Programs whose calls of ggml have no names (linked statically, stripped): ggml loads us as a back end of its own. They compute what
 // they would have computed, to the bit, and every text is there, once, or it is said why not.
 #include "attach/host_fixture.h"
+#include "support/arch_model.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -145,10 +147,49 @@ TEST_F(AttachAccelerator, ContextsAndThreadsAreKeptApart) {
 TEST_F(AttachAccelerator, OtherGraphsDoNotDisturb) {
     const std::vector<Line> embedded = run(contexts("embed", other("--arch bert")));
     EXPECT_EQ(recorded(), embedded) << said;
+    EXPECT_NE(said.find("its graphs have no multiplication with the weights of a last norm"), std::string::npos)
+        << said;
     fs::remove_all(out);
     fs::create_directory(out);
     const std::vector<Line> seen = run(contexts("eyes"));
     EXPECT_EQ(recorded(), seen) << said;
+}
+
+// Every kind of attention: what is captured of a program with names is captured here, but where the last norm has no weights (OLMo).
+TEST_F(AttachAccelerator, ArchitecturesAreThoseOfProgramsWithNames) {
+    const std::string make = ATTNSCOPE_ARCH_MODELS, folder = dir.file("archs");
+    if (make.empty()) GTEST_SKIP() << "llama.cpp came without its generator of models";
+    const std::vector<std::string> archs = {"gemma2", "gemma3n", "deepseek2", "deepseek4",
+                                            "lfm2",   "olmo",    "mamba",     "dream"};
+    std::string names;
+    for (const std::string& arch : archs) names += " " + arch;
+    fs::create_directory(folder);
+    ASSERT_TRUE(make_arch_models(make, folder, names));
+    const auto layers = [&] {
+        std::smatch found;
+        return std::regex_search(said, found, std::regex("[0-9]+ of [0-9]+ layers")) ? found.str() : std::string();
+    };
+    for (const std::string& arch : archs) {
+        for (const char* flash : {"0", "1"}) {
+            const std::string arguments = " " + folder + "/" + arch + ".gguf 8 " + flash + " 11 27 3 9 4 8";
+            std::vector<Line> found[2];
+            std::string n_layers[2];
+            const std::string hosts[2] = {ATTNSCOPE_ATTACH_HOST, loads + stripped};
+            for (size_t i = 0; i < 2; ++i) {
+                fs::remove_all(out);
+                fs::create_directory(out);
+                run(hosts[i] + arguments);
+                found[i] = recorded(), n_layers[i] = layers();
+            }
+            if (arch == "olmo") {
+                EXPECT_EQ(found[0].size(), 1u);
+                EXPECT_NE(said.find("no multiplication with the weights of a last norm"), std::string::npos) << said;
+                continue;
+            }
+            EXPECT_EQ(found[1], found[0]) << arch << flash << said;
+            EXPECT_EQ(n_layers[1], n_layers[0]) << arch << flash << said;
+        }
+    }
 }
 
 TEST_F(AttachAccelerator, AttentionThatCannotBeCapturedIsRefusedInWords) {

@@ -24,7 +24,7 @@ template <typename T> std::vector<T> read(const ggml_tensor* t, int64_t n) {
 
 namespace {
 
-// The rows of the embedding matrix that are looked up; null: this graph reads no text.
+// The rows of the embedding matrix that are looked up for `n` tokens (0: nobody knows how many); null: this graph reads no text.
 const ggml_tensor* find_embedding(ggml_cgraph* graph, int64_t n) {
     const int n_nodes = ggml().graph_n_nodes(graph);
     ggml_tensor** nodes = ggml().graph_nodes(graph);
@@ -34,7 +34,7 @@ const ggml_tensor* find_embedding(ggml_cgraph* graph, int64_t n) {
         if (capture::op(t) != capture::Op::get_rows || (marked && !capture::is_marked(t))) continue;
         const ggml_tensor *matrix = capture::src(t, 0), *ids = capture::src(t, 1);
         if (std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
-        if (capture::type(ids) == GGML_TYPE_I32 && capture::ne(ids, 0) == n) return t;
+        if (capture::type(ids) == GGML_TYPE_I32 && (n == 0 || capture::ne(ids, 0) == n)) return t;
     }
     return nullptr;
 }

@@ -78,10 +78,17 @@ bool masks_scores(const ggml_tensor* t) {
            ne(mask, 0) == ne(t, 0) && ne(mask, 1) >= ne(t, 1) && ne(mask, 2) == 1 &&
            (is_input(mask, GGML_TYPE_F32) || is_input(mask, GGML_TYPE_F16));
 }
-// The product of values in a cache with weights.
+// A copy of what lies in a cache, or of a view of it, in new memory.
+bool is_copied_from_cache(const ggml_tensor* t) {
+    const ggml_tensor* from = t ? src(t, 0) : nullptr;
+    return from && !view_src(t) && !src(t, 1) && in_cache(from, "cache_") && capture::same_shape(t, from) &&
+           type(t) == type(from) && capture::is_contiguous(t);
+}
+// The product of values in a cache, or a copy of them, with weights.
 bool weighs_values(const ggml_tensor* t) {
-    return is_float32(t) && in_cache(src(t, 0), "cache_") && is_float32(src(t, 1)) &&
-           ne(src(t, 0), 0) == ne(src(t, 1), 0) && has_shape(t, ne(src(t, 0), 1), ne(src(t, 1), 1));
+    return is_float32(t) && (in_cache(src(t, 0), "cache_") || is_copied_from_cache(src(t, 0))) &&
+           is_float32(src(t, 1)) && ne(src(t, 0), 0) == ne(src(t, 1), 0) &&
+           has_shape(t, ne(src(t, 0), 1), ne(src(t, 1), 1));
 }
 
 bool turns_by_position(const ggml_tensor* t) {
@@ -89,6 +96,19 @@ bool turns_by_position(const ggml_tensor* t) {
     return is_float32(t) && !view_src(t) && is_float32(what) && is_input(positions, GGML_TYPE_I32) &&
            (!src(t, 2) || is_leaf(src(t, 2))) && capture::same_shape(t, what) && ne(t, 2) > 0 && ne(positions, 0) > 0 &&
            ne(positions, 0) % ne(t, 2) == 0 && ne(positions, 0) / ne(t, 2) <= 4;
+}
+
+// scale(1 / cap) -> tanh -> scale(cap), of products of keys and queries: what a soft-max reads where scores are capped. The tanh; null: it
+// is something else.
+const ggml_tensor* capped(const ggml_tensor* soft_max) {
+    constexpr int32_t tanh = 4; // of the unary operations, the fifth since there are any
+    const ggml_tensor* outer = src(soft_max, 0);
+    const ggml_tensor* middle = outer && !src(outer, 1) ? src(outer, 0) : nullptr;
+    const ggml_tensor* inner = middle && !src(middle, 1) ? src(middle, 0) : nullptr;
+    const ggml_tensor* product = inner && !src(inner, 1) ? src(inner, 0) : nullptr;
+    const bool same = product && number(outer) == number(inner) && number(middle) != number(outer) &&
+                      capture::same_shape(outer, product) && in_cache(src(product, 0), "cache_k");
+    return same && capture::int_param(middle, 0) == tanh ? middle : nullptr;
 }
 
 class Finder {
@@ -123,6 +143,31 @@ private:
     std::string wrong_;
 };
 
+// What reads the products of keys and queries, and what is made of them.
+void find_weights(std::span<ggml_tensor* const> tensors, Finder& found) {
+    for (const ggml_tensor* t : tensors) {
+        const ggml_tensor* weights = src(t, 1);
+        if (!found.is_known_as(t, Op::mul_mat) || !weighs_values(t) || !masks_scores(weights)) continue;
+        found.is(Op::soft_max, "SOFT_MAX", weights);
+        if (is_copied_from_cache(src(t, 0))) found.is(Op::cont, "CONT", src(t, 0));
+        if (const ggml_tensor* tanh = capped(weights)) {
+            found.is(Op::unary, "UNARY", tanh);
+            found.is(Op::scale, "SCALE", src(tanh, 0));
+        }
+    }
+}
+
+// Only for the positions, which are the same whatever else turns by them.
+void find_turns(std::span<ggml_tensor* const> tensors, Finder& found) {
+    const ggml_tensor* positions = nullptr;
+    for (const ggml_tensor* t : tensors) {
+        if (!turns_by_position(t) || (found.knows(t) && !found.is_known_as(t, Op::rope))) continue;
+        if (positions == src(t, 1)) continue;
+        positions = src(t, 1);
+        found.is(Op::rope, "ROPE", t);
+    }
+}
+
 } // namespace
 
 std::string find_operations(std::span<ggml_tensor* const> tensors, Operations& known) {
@@ -137,11 +182,8 @@ std::string find_operations(std::span<ggml_tensor* const> tensors, Operations& k
         if (multiplies_matrix(t)) found.is(Op::mul_mat, "MUL_MAT", t);
         if (is_flash_attention(t)) found.is(Op::flash_attn_ext, "FLASH_ATTN_EXT", t);
     }
-    for (const ggml_tensor* t : tensors) {
-        if (found.is_known_as(t, Op::mul_mat) && weighs_values(t) && masks_scores(src(t, 1)))
-            found.is(Op::soft_max, "SOFT_MAX", src(t, 1));
-        if (turns_by_position(t) && (!found.knows(t) || found.is_known_as(t, Op::rope))) found.is(Op::rope, "ROPE", t);
-    }
+    find_weights(tensors, found);
+    find_turns(tensors, found);
     if (!found.wrong().empty()) return found.wrong();
     if (!found.has(Op::mul_mat)) return "its number of the operation MUL_MAT was not found";
     if (!found.has(Op::flash_attn_ext) && !found.has(Op::soft_max))
@@ -150,13 +192,20 @@ std::string find_operations(std::span<ggml_tensor* const> tensors, Operations& k
     return {};
 }
 
+bool stores_keys_of_layer(const ggml_tensor* t) {
+    return number(t) != 0 && in_cache(t, "cache_k") && is_float32(src(t, 0));
+}
+
+bool is_name_of_last_norm(const char* name) {
+    return std::strcmp(name, "output_norm.weight") == 0 || std::strcmp(name, "token_embd_norm.weight") == 0;
+}
+
 bool is_last_norm(const ggml_tensor* t) {
     const ggml_tensor *norm = src(t, 0), *weight = src(t, 1);
     if (!is_float32(t) || view_src(t) || !is_float32(norm) || !is_float32(weight) || src(t, 2)) return false;
-    return is_leaf(weight) && std::strcmp(name(weight), "output_norm.weight") == 0 && number(norm) != 0 &&
-           number(t) != 0 && capture::same_shape(t, norm) && capture::is_contiguous(t) &&
-           capture::is_contiguous(norm) && ne(weight, 0) == ne(t, 0) && capture::nelements(weight) == ne(t, 0) &&
-           capture::is_contiguous(weight);
+    return is_leaf(weight) && is_name_of_last_norm(name(weight)) && number(norm) != 0 && number(t) != 0 &&
+           capture::same_shape(t, norm) && capture::is_contiguous(t) && capture::is_contiguous(norm) &&
+           ne(weight, 0) == ne(t, 0) && capture::nelements(weight) == ne(t, 0) && capture::is_contiguous(weight);
 }
 
 } // namespace attnscope::attach

@@ -34,6 +34,8 @@ Program& program() {
     return p;
 }
 
+constexpr const char* accelerator = "an accelerator of ggml's";
+
 enum class State { unknown, off, on };
 std::atomic<const char*> way{"interposed"};
 std::atomic<State> state{State::unknown};
@@ -80,6 +82,11 @@ bool open_outbox(Program& p) {
     return true;
 }
 
+void greet(Program& p, link_map* caller, const char* how) {
+    if (!std::exchange(p.greeted, true))
+        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), how});
+}
+
 // Is this process the one that may speak, and does anybody listen?
 bool is_on() {
     if (state == State::off) return false;
@@ -94,8 +101,7 @@ bool is_on() {
 
 bool captured(Program& p, link_map* caller, const char* how, const void* ggml, const std::function<Probed()>& probe) {
     if (!open_outbox(p)) return false;
-    if (!std::exchange(p.greeted, true))
-        send(Hello{getpid(), path_of(nullptr), path_of(caller), engine_of(caller), how});
+    greet(p, caller, how);
     const std::string refusal = connect(p, caller, ggml, probe);
     if (!refusal.empty()) send(Notice{"nothing of " + path_of(caller) + " is captured: " + refusal});
     return p.known[caller] = refusal.empty();
@@ -137,8 +143,17 @@ std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_
     return stream_if(key, Writes::untold, [&](Program& p) {
         const auto known = p.known.find(holder);
         if (known != p.known.end()) return known->second;
-        return probe && captured(p, holder, "an accelerator of ggml's", holder, probe);
+        return probe && captured(p, holder, accelerator, holder, probe);
     });
+}
+
+void tell_of_back_end(link_map* holder, const std::string& why) {
+    if (!is_on()) return;
+    Program& p = program();
+    const std::lock_guard lock(p.mutex);
+    if (!open_outbox(p)) return;
+    greet(p, holder, accelerator);
+    send(Notice{why});
 }
 
 std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end) {

@@ -2,6 +2,7 @@
 
 #include "attach/inside/loaded.h"
 #include "attach/inside/no_devices.h"
+#include "attach/inside/operations.h"
 #include "attach/inside/seen_graph.h"
 #include "attach/inside/structures.h"
 
@@ -191,6 +192,7 @@ void synchronize(ggml_backend_sched_t) {} // a CPU is done when its graph is
 
 void fill(capture::GgmlAbi& abi) {
     abi.tensor = tensor_layout;
+    abi.unary_tanh = 4;              // operations.cpp: what is taken for one has it
     abi.flag_compute = flag_compute; // in versions that do not mark what runs no tensor has it
     abi.ops[0] = capture::Op::none;
     abi.blck_size = blck_size;
@@ -221,8 +223,14 @@ bool looks_like_last_norm(const ggml_tensor* tensor, CarefulBytes& memory) {
     const uint8_t* t = memory.of(tensor);
     if (!t) return false;
     const uint8_t* weight = memory.of(read<const ggml_tensor*>(t, l.src + sizeof(void*)));
-    return weight &&
-           std::strncmp(reinterpret_cast<const char*>(weight + l.name), "output_norm.weight", l.size - l.name) == 0;
+    if (!weight || !std::memchr(weight + l.name, 0, l.size - l.name)) return false;
+    return is_name_of_last_norm(reinterpret_cast<const char*>(weight + l.name));
+}
+
+bool looks_like_stored_keys(const ggml_tensor* tensor, CarefulBytes& memory) {
+    const uint8_t* t = memory.of(tensor);
+    const uint8_t* cache = t ? memory.of(read<const ggml_tensor*>(t, tensor_layout.view_src)) : nullptr;
+    return cache && std::strncmp(reinterpret_cast<const char*>(cache + tensor_layout.name), "cache_k", 7) == 0;
 }
 
 Probed probe_structures(link_map* holder, std::span<ggml_tensor* const> asked, size_t n_functions) {

@@ -12,8 +12,9 @@ struct link_map;
 
 namespace attnscope::attach {
 
-// Is this the operation behind all layers (operations.h), in a graph of which nothing is known yet?
+// As operations.h has them, in a graph of which nothing is known yet.
 bool looks_like_last_norm(const ggml_tensor* tensor, CarefulBytes& memory);
+bool looks_like_stored_keys(const ggml_tensor* tensor, CarefulBytes& memory);
 
 // From a graph that the scheduler of `holder` is about to split: `asked` are operations of it, the last norm behind all others.
 // `buffer_functions`: how many functions its memory has; 0: not seen. Numbers of operations are left to find_operations.

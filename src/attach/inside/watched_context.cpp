@@ -45,27 +45,48 @@ WatchedContext::~WatchedContext() {
     end_stream(key());
 }
 
+void WatchedContext::begin_graph() {
+    // Some graphs only show how much memory they would need, and some move what a cache holds.
+    constexpr int most_without = 4;
+    if (!closed_ && ++n_without_ == most_without && !ever_closed_)
+        tell_of_back_end(holder_,
+                         "nothing is captured of a context: its graphs have no multiplication with the weights of "
+                         "a last norm, behind layers that keep keys, by which they could be followed");
+    asked_.clear();
+    closed_ = false;
+    ours_ = nullptr;
+}
+
+bool WatchedContext::is_behind_all_layers(const ggml_tensor* op) const {
+    if (reads_structures()) return is_last_norm(op) && std::any_of(asked_.begin(), asked_.end(), stores_keys_of_layer);
+    CarefulBytes memory;
+    return looks_like_last_norm(op, memory) && std::any_of(asked_.begin(), asked_.end(), [&](const ggml_tensor* t) {
+               return looks_like_stored_keys(t, memory);
+           });
+}
+
+// Layers behind what we took for the last norm would be missing without a word.
+void WatchedContext::look_behind(const ggml_tensor* op) {
+    if (!ours_ || off_ || !stores_keys_of_layer(op) || std::find(asked_.begin(), asked_.end(), op) != asked_.end())
+        return;
+    off_ = true;
+    if (const std::shared_ptr<Stream> stream = stream_of_back_end(holder_, key(), nullptr))
+        stream->end("nothing is captured of a context: layers lie behind what seemed to be its last norm");
+}
+
 bool WatchedContext::computes(const ggml_tensor* op, size_t n_functions) noexcept {
-    if (is_leaf(op)) { // the next graph
-        asked_.clear();
-        closed_ = false;
-        ours_ = nullptr;
-        return false;
-    }
-    if (closed_ || off_) return op == ours_;
     try {
+        if (is_leaf(op)) {
+            if (!asked_.empty()) begin_graph();
+            return false;
+        }
+        if (closed_) look_behind(op);
+        if (closed_ || off_) return op == ours_;
         auto* operation = const_cast<ggml_tensor*>(op);
         if (asked_.size() >= most_tensors) asked_.clear();
         asked_.push_back(operation);
-        bool last = false;
-        if (reads_structures()) {
-            last = is_last_norm(op);
-        } else {
-            CarefulBytes memory;
-            last = looks_like_last_norm(op, memory);
-        }
-        if (!last) return false;
-        closed_ = true;
+        if (!is_behind_all_layers(op)) return false;
+        closed_ = ever_closed_ = true;
         if (take(operation, n_functions)) ours_ = operation;
     } catch (const std::exception& e) {
         off_ = true;

@@ -28,13 +28,18 @@ public:
     bool compute() noexcept;
 
 private:
+    bool is_behind_all_layers(const ggml_tensor* op) const;
     bool take(ggml_tensor* last_norm, size_t n_functions);
+    void begin_graph();
+    void look_behind(const ggml_tensor* op);
     bool keep_inputs(ggml_cgraph* graph);
     ggml_backend_sched_t key() { return reinterpret_cast<ggml_backend_sched_t>(this); }
 
     link_map* const holder_;
     std::vector<ggml_tensor*> asked_; // operations of the graph that is being split
     bool closed_ = false;             // the last norm of this graph has been met
+    bool ever_closed_ = false;
+    int n_without_ = 0; // graphs in which nothing was met
     bool off_ = false;
     ggml_tensor* ours_ = nullptr; // the operation that we compute
     SeenGraph graph_;
