@@ -159,8 +159,8 @@ TEST_F(AttachAccelerator, OtherGraphsDoNotDisturb) {
 TEST_F(AttachAccelerator, ArchitecturesAreThoseOfProgramsWithNames) {
     const std::string make = ATTNSCOPE_ARCH_MODELS, folder = dir.file("archs");
     if (make.empty()) GTEST_SKIP() << "llama.cpp came without its generator of models";
-    const std::vector<std::string> archs = {"gemma2", "gemma3n", "deepseek2", "deepseek4",
-                                            "lfm2",   "olmo",    "mamba",     "dream"};
+    const std::vector<std::string> archs = {"gemma2", "gemma3n", "deepseek2", "deepseek4", "lfm2",
+                                            "olmo",   "mamba",   "dream",     "deepseek32"};
     std::string names;
     for (const std::string& arch : archs) names += " " + arch;
     fs::create_directory(folder);
@@ -180,6 +180,9 @@ TEST_F(AttachAccelerator, ArchitecturesAreThoseOfProgramsWithNames) {
                 fs::create_directory(out);
                 run(hosts[i] + arguments);
                 found[i] = recorded(), n_layers[i] = layers();
+            }
+            if (arch == "deepseek32" && flash[0] == '1') {
+                EXPECT_NE(said.find("its keys are stored in a way that is not known"), std::string::npos) << said;
             }
             if (arch == "olmo") {
                 EXPECT_EQ(found[0].size(), 1u);

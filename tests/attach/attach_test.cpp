@@ -115,16 +115,18 @@ TEST_F(Attach, CheckTellsWithoutRunning) {
     const std::string rooted = dir.file("rooted"), noise = dir.file("noise"), half = dir.file("half");
     fs::copy(host, rooted);
     fs::permissions(rooted, fs::perms::set_uid, fs::perm_options::add);
-    EXPECT_NE(check(rooted).output.find("set-user-id"), std::string::npos);
+    EXPECT_NE(check(rooted).output.find("runs with another user's rights (set-user-id)"), std::string::npos);
     EXPECT_EQ(check(rooted).code, 1);
     std::ofstream(noise) << "noise";
     fs::permissions(noise, fs::perms::owner_all);
     EXPECT_EQ(check(noise).code, 1);
+    EXPECT_NE(check(noise).output.find("is no program of this system"), std::string::npos);
     for (const uintmax_t bytes : {3u, 20u, 100u, 300u}) {
         fs::copy(host, half, fs::copy_options::overwrite_existing);
         fs::resize_file(half, bytes);
         EXPECT_EQ(check(half).code, 1) << bytes;
     }
+    EXPECT_NE(check(half).output.find("half is damaged"), std::string::npos) << check(half).output;
     EXPECT_EQ(check("/nonexistent/program").code, 2);
     EXPECT_EQ(check("").code, 2);
     EXPECT_EQ(check("--caller").code, 2);

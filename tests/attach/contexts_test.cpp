@@ -155,12 +155,14 @@ print(len(sources), info["complete"], n[0] < n[1], older["complete"], older["n_t
 TEST_F(AttachContexts, WithoutMemoryForUsTheProgramGoesOn) {
     const std::string command = contexts("again");
     const Answer plain = shell(command);
+    std::string all_said;
     for (const int after : {5, 10, 20, 50, 100, 200, 400, 800, 1600, 3200}) {
         const std::string environment = "LD_PRELOAD=" ATTNSCOPE_ATTACH_HUNGRY " ATTACH_HUNGRY=" + std::to_string(after);
         std::filesystem::remove_all(out);
         std::filesystem::create_directory(out);
         const Answer attached = attach(command, environment);
         EXPECT_EQ(attached.code, 0) << after << said;
+        all_said += said;
         EXPECT_EQ(attached.output, plain.output) << after;
         const std::vector<Line> texts = printed(plain.output);
         for (const Line& line : lines()) {
@@ -170,6 +172,8 @@ TEST_F(AttachContexts, WithoutMemoryForUsTheProgramGoesOn) {
             EXPECT_TRUE(known) << after;
         }
     }
+    EXPECT_NE(all_said.find("no memory; nothing is captured of a context any more"), std::string::npos) << all_said;
+    EXPECT_NE(all_said.find("; nothing is captured any more"), std::string::npos) << all_said;
 }
 
 } // namespace

@@ -64,6 +64,11 @@ protected:
                              &heard};
 };
 
+TEST_F(AttachRecorder, ThatTokensHaveNoTextsIsSaid) {
+    begin_stream();
+    EXPECT_TRUE(was_said("process 4711: tokens have no texts: the program has no GGUF file open"));
+}
+
 // As many lines as drafts that are taken back: few stay open, and one that goes on after all is whole.
 TEST_F(AttachRecorder, ALineThatRestedGoesOnAsOneThatSharesAllOfIt) {
     begin_stream();

@@ -123,20 +123,27 @@ TEST(AttachRing, WhoseCountersLieIsLeft) {
     auto writer = RingWriter::create(path, size_t(1) << 16);
     ASSERT_TRUE(writer && (*writer)->try_write(std::vector<uint8_t>(10)));
     const std::string good = read_bytes(path);
+    std::string why;
     const auto with = [&](size_t at, uint64_t value) {
         std::string bytes = good;
         std::memcpy(bytes.data() + at, &value, sizeof value);
         write_bytes(path, bytes);
         auto reader = RingReader::open(path);
+        why = reader ? "" : reader.error().message;
         std::vector<uint8_t> message;
-        return reader && (*reader)->read(message).ok();
+        const auto read = reader ? (*reader)->read(message) : Result<bool>(reader.error());
+        why = read ? "" : read.error().message;
+        return read.ok();
     };
     EXPECT_TRUE(with(0, *reinterpret_cast<const uint64_t*>("ATNRING1")));
-    EXPECT_FALSE(with(0, 1));                                   // another magic
+    EXPECT_FALSE(with(0, 1)); // another magic
+    EXPECT_NE(why.find("r.ring is no ring"), std::string::npos) << why;
     EXPECT_FALSE(with(8, uint64_t(1) << 40));                   // a capacity that the file has not
     EXPECT_FALSE(with(offsetof(RingHeader, written), 1 << 20)); // more than fits
     EXPECT_FALSE(with(offsetof(RingHeader, written), 3));       // less than a size
-    EXPECT_FALSE(with(ring_header_bytes, 1 << 15));             // a message longer than what was written
+    EXPECT_EQ(why, "the ring's counters make no sense");
+    EXPECT_FALSE(with(ring_header_bytes, 1 << 15)); // a message longer than what was written
+    EXPECT_EQ(why, "a message in the ring is longer than what was written");
     EXPECT_FALSE(with(ring_header_bytes, ~uint64_t(0)));
     write_bytes(path, good.substr(0, 100));
     EXPECT_FALSE(RingReader::open(path));
@@ -149,7 +156,9 @@ TEST(AttachParentLock, TellsWhetherTheParentLives) {
         auto lock = ParentLock::hold(dir.path().string());
         ASSERT_TRUE(lock);
         EXPECT_TRUE(ParentLock::held(dir.path().string()));
-        EXPECT_FALSE(ParentLock::hold(dir.path().string()));
+        auto again = ParentLock::hold(dir.path().string());
+        ASSERT_FALSE(again);
+        EXPECT_NE(again.error().message.find("another parent uses "), std::string::npos) << again.error().message;
     }
     EXPECT_FALSE(ParentLock::held(dir.path().string()));
 }

@@ -33,7 +33,7 @@ const ggml_tensor* find_embedding(ggml_cgraph* graph, int64_t n) {
         const ggml_tensor* t = nodes[i];
         if (capture::op(t) != capture::Op::get_rows || (marked && !capture::is_marked(t))) continue;
         const ggml_tensor *matrix = capture::src(t, 0), *ids = capture::src(t, 1);
-        if (std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
+        if (!matrix || !ids || std::strncmp(capture::name(matrix), "token_embd", 10) != 0) continue;
         if (capture::type(ids) == GGML_TYPE_I32 && (n == 0 || capture::ne(ids, 0) == n)) return t;
     }
     return nullptr;

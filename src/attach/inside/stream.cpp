@@ -6,6 +6,7 @@
 #include "capture/graph/host_attention.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -31,7 +32,8 @@ void Stream::stop(const char* what, const char* more) noexcept {
         const std::string why = std::string(what) + more;
         if (!why.empty()) send_(Notice{why});
         if (begun_) send_(StreamEnd{number_, why});
-    } catch (const std::exception&) { // no memory to say that there is none
+    } catch (const std::exception&) { // no memory for a message that says so
+        std::fputs("attnscope: no memory; nothing is captured of a context any more\n", stderr);
     }
 }
 

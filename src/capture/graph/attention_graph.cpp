@@ -14,6 +14,12 @@ bool is_leaf(const ggml_tensor* t) {
     return t && op(t) == Op::none;
 }
 
+// Has it elements? What a graph has of an operation that it computes.
+bool is_there(const ggml_tensor* t) {
+    return t && ne(t, 0) > 0 && ne(t, 1) > 0 && ne(t, 2) > 0 && ne(t, 3) > 0;
+}
+constexpr const char* parts_missing = "its queries, keys or values are missing";
+
 // T5's: CONT(PERMUTE(RESHAPE(GET_ROWS(bias, buckets)))), (n_kv, n_query, n_head).
 bool read_bias(AttentionNode& n, const ggml_tensor* t) {
     for (const Op expected : {Op::cont, Op::permute, Op::reshape}) {
@@ -30,14 +36,14 @@ bool read_bias(AttentionNode& n, const ggml_tensor* t) {
 // Walks from the soft-max back to MUL_MAT(K, Q), noting what was done to the scores on the way.
 void read_scores(AttentionNode& n) {
     ggml_tensor* t = src(n.op, 0);
-    if (op(t) == Op::add) {
+    if (t && op(t) == Op::add) {
         if (!read_bias(n, src(t, 1))) {
             n.refusal = "what is added to its scores is no learned bias by distance (T5), which alone is understood";
             return;
         }
         t = src(t, 0);
     }
-    if (op(t) == Op::scale && src(t, 0) && is_tanh(src(t, 0))) {
+    if (t && op(t) == Op::scale && src(t, 0) && is_tanh(src(t, 0))) {
         // softcap: scale(1/cap) -> tanh -> scale(cap); Grok folds its output multiplier into the first scale
         const ggml_tensor* tanh = src(t, 0);
         const ggml_tensor* inner = src(tanh, 0);
@@ -50,7 +56,7 @@ void read_scores(AttentionNode& n) {
             t = src(tanh, 0);
         }
     }
-    if (!t || op(t) != Op::mul_mat) {
+    if (!t || op(t) != Op::mul_mat || !is_there(src(t, 0)) || !is_there(src(t, 1))) {
         n.refusal = "the scores are not a plain product of keys and queries";
         return;
     }
@@ -96,7 +102,7 @@ std::string refusal_of_graph_keys(const AttentionNode& n) {
 
 std::string refusal_of_keys(const AttentionNode& n) {
     const ggml_tensor* k = n.k;
-    if (op(owner(n.k)) == Op::cpy && n.flash && type(src(owner(n.k), 0)) == GGML_TYPE_F32 &&
+    if (op(owner(n.k)) == Op::cpy && n.flash && src(owner(n.k), 0) && type(src(owner(n.k), 0)) == GGML_TYPE_F32 &&
         is_leaf(owner(src(owner(n.k), 0)))) {
         return "with flash attention llama.cpp converts an f32 cache to f16 for each token (use -ctk f16, or -fa off)";
     }
@@ -121,8 +127,8 @@ void read_streams(AttentionNode& n) {
     const ggml_tensor* cache = n.k_cache;
     const size_t cell = nb(n.k, 1), stream = nb(cache, 2);
     n.stream_cells = static_cast<int64_t>(nbytes(cache) / std::max<size_t>(cell, 1));
-    const bool several = is_leaf(cache) && ne(cache, 2) > 1 && ne(cache, 3) == 1 && nb(cache, 1) == cell &&
-                         ne(cache, 1) >= ne(n.k, 1) && stream == size_t(ne(cache, 1)) * cell;
+    const bool several = stream > 0 && is_leaf(cache) && ne(cache, 2) > 1 && ne(cache, 3) == 1 &&
+                         nb(cache, 1) == cell && ne(cache, 1) >= ne(n.k, 1) && stream == size_t(ne(cache, 1)) * cell;
     if (!several || (n.n_stream > 1 && nb(n.k, 3) != stream) || view_offs(n.k) % stream != 0) return;
     n.first_stream = static_cast<int64_t>(view_offs(n.k) / stream);
     if (n.first_stream + n.n_stream > ne(cache, 2)) return;
@@ -227,8 +233,8 @@ Store* store_of(Stores& stores, const ggml_tensor* cache, int index) {
 // Does it copy all new keys, a cell each?
 bool stores_all(const ggml_tensor* copy, const AttentionNode& n) {
     const size_t cell = nb(n.k, 1), bytes = nbytes(copy);
-    return is_contiguous(copy) && type(copy) == type(n.k) && view_offs(copy) % cell == 0 && n.cache_streams == 1 &&
-           bytes == size_t(n_tokens(n)) * cell && view_offs(copy) + bytes <= nbytes(n.k_cache);
+    return cell > 0 && is_contiguous(copy) && type(copy) == type(n.k) && view_offs(copy) % cell == 0 &&
+           n.cache_streams == 1 && bytes == size_t(n_tokens(n)) * cell && view_offs(copy) + bytes <= nbytes(n.k_cache);
 }
 
 void read_stores(AttentionNode& n, Stores& stores) {
@@ -279,6 +285,7 @@ AttentionNode from_flash_attention(ggml_tensor* t) {
     n.scale = float_param(t, 0);
     n.max_bias = float_param(t, 1);
     n.softcap = float_param(t, 2);
+    if (!is_there(n.q) || !is_there(n.k) || !is_there(n.v)) return n.refusal = parts_missing, n;
     n.v_used = type(n.v);
     if (is_copy_of_cache(n.v)) n.v = src(n.v, 0);
     n.k_cache = owner(n.k);
@@ -304,6 +311,7 @@ AttentionNode from_soft_max(ggml_tensor* t) {
 }
 
 void read_weighted_sum(AttentionNode& n, ggml_tensor* product) {
+    if (!is_there(src(product, 0))) return;
     n.out = product;
     n.v = src(product, 0);
     n.v_used = type(n.v);
