@@ -83,7 +83,8 @@ def attach(folder: str | os.PathLike[str] = ".") -> Attachment:
 
     One recording a conversation, each row proven, as ``attnscope attach -- python3 program.py`` makes them; a process of our own writes them.
     What was decoded before the call is not known, and texts that go on from it are not recorded. ``attachment.messages`` says what is
-    captured, or why nothing is. Linux only, once a process.
+    captured, or why nothing is. Linux only. One at a time: after ``close()`` the process may be attached again, into another folder or
+    the same; a text that was begun before that is then one whose beginning is not known.
 
     Programs that bring a llama.cpp as shared libraries under the names of ours (llama-cpp-python does) cannot have ours beside them:
     look at the recordings in another process, or with ``attnscope view``.
@@ -91,9 +92,11 @@ def attach(folder: str | os.PathLike[str] = ".") -> Attachment:
     global _current
     if not sys.platform.startswith("linux"):
         raise Unsupported("attach() is there for Linux alone")
-    if _current is not None and _current._pid == os.getpid():
-        raise InvalidArgument(f"this process was attached before, into {_current.folder!r}: once a process")
-    if _is_inside():
+    if _current is not None and _current._pid != os.getpid():
+        raise InvalidArgument("this is a child of a process that was attached: attach in one that is started anew")
+    if _current is not None and not _current.closed:
+        raise InvalidArgument(f"this process is attached, into {_current.folder!r}: close that before the next")
+    if _current is None and _is_inside():
         raise InvalidArgument("this process runs under `attnscope attach` already, which records it")
     path = os.path.abspath(os.fspath(folder))
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bin", "attnscope")

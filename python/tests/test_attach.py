@@ -72,20 +72,39 @@ def test_a_process_that_only_ends_leaves_whole_recordings(tmp_path, model):
 
 
 @needs_host
-def test_nothing_is_recorded_after_close_and_a_second_time_is_refused(tmp_path, model):
+def test_one_at_a_time_and_again_after_close(tmp_path, model):
     more = """
+    import os
+    try:
+        attnscope.attach(folder + "-2")
+    except attnscope.InvalidArgument as e:
+        print(e, file=sys.stderr)
     recorded.close()
     generate(library, model)
     print(len(recorded.recordings), file=sys.stderr)
-    try:
-        attnscope.attach(folder)
-    except attnscope.InvalidArgument as e:
-        print(e, file=sys.stderr)
+    with attnscope.attach(folder + "-2") as again:
+        generate(library, model)
+        child = os.fork()
+        if child == 0:
+            try:
+                attnscope.attach(folder + "-3")
+            except attnscope.InvalidArgument as e:
+                print(e, file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(0)
+        os.waitpid(child, 0)
+    generate(library, model)
+    print(len(recorded.recordings), len(again.recordings), file=sys.stderr)
     """
     done = program(tmp_path, RUN + textwrap.dedent(more), tmp_path / "out", HOST, model, "early")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[0] == "1"
-    assert "once a process" in done.stderr
+    refused, before, child, after = done.stderr.splitlines()
+    assert "close that before the next" in refused and "a child of a process that was attached" in child
+    assert before == "1" and after == "1 1"
+    texts = [[int(i) for i in line.split()] for line in done.stdout.splitlines()]
+    for folder in ("out", "out-2"):
+        (path,) = (tmp_path / folder).glob("*.attn")
+        assert at.open(path).complete and at.open(path).tokens.tolist() == texts[0]
 
 
 @needs_host

@@ -115,6 +115,7 @@ extern "C" __attribute__((visibility("hidden"))) char* attnscope_getenv(const ch
 
 // For programs that load this library themselves, where ATTNSCOPE_ATTACH names the folder of one who waits.
 extern "C" __attribute__((visibility("default"))) void attnscope_attach_begin() {
+    begin_again();
     come_between();
 }
 extern "C" __attribute__((visibility("default"))) void attnscope_attach_end() {

@@ -107,9 +107,16 @@ bool captured(Program& p, link_map* caller, const char* how, const void* ggml, c
     return p.known[caller] = refusal.empty();
 }
 
+// Of an object that is known from before: whoever listens since hears of it.
+bool captured_again(Program& p, link_map* caller, const char* how, bool known) {
+    if (!p.greeted && open_outbox(p)) greet(p, caller, how);
+    return known && p.greeted;
+}
+
 bool captured(Program& p, link_map* caller) {
     const auto known = p.known.find(caller);
-    if (known != p.known.end()) return known->second;
+    if (known != p.known.end())
+        return captured_again(p, caller, is_redirected(caller) ? "calls redirected" : way.load(), known->second);
     const char* how = is_redirected(caller) ? "calls redirected" : way.load();
     // llama.cpp and what reads pictures for it are two libraries with one ggml.
     return captured(p, caller, how, find_function(caller, "ggml_new_tensor_4d"), [&] { return probe_ggml(caller); });
@@ -142,7 +149,7 @@ std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_
                                            const std::function<Probed()>& probe) {
     return stream_if(key, Writes::untold, [&](Program& p) {
         const auto known = p.known.find(holder);
-        if (known != p.known.end()) return known->second;
+        if (known != p.known.end()) return captured_again(p, holder, accelerator, known->second);
         return probe && captured(p, holder, accelerator, holder, probe);
     });
 }
@@ -194,10 +201,28 @@ void finish_streams() {
 
 void leave() {
     finish_streams();
-    if (owner != getpid() || state.exchange(State::off) != State::on) return;
+    if (owner != getpid()) return;
+    state = State::off;
     Program& p = program();
-    const std::lock_guard lock(p.out_mutex);
+    std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> ended; // what they hold goes when nobody waits for it
+    const std::lock_guard lock(p.mutex);
+    ended.swap(p.streams);
+    const std::lock_guard out_lock(p.out_mutex);
     p.outbox.reset();
+}
+
+void begin_again() {
+    Program& p = program();
+    const std::lock_guard lock(p.mutex);
+    if (state != State::off || (owner != 0 && owner != getpid())) return;
+    {
+        const std::lock_guard out_lock(p.out_mutex);
+        p.outbox.reset();
+        p.told = false;
+    }
+    p.greeted = p.told_unreached = false;
+    std::erase_if(p.known, [](const auto& object) { return !object.second; }); // why not is said again
+    state = State::unknown;
 }
 
 void end_stream(ggml_backend_sched_t sched) {

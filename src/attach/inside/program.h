@@ -30,6 +30,9 @@ void came_by(const char* way);
 void not_reached(const std::string& why);
 // Nothing is captured any more. What was handed over is whole.
 void leave();
+// After that: somebody else listens. What was decoded before is not known, nor is what goes on from it. While somebody listens already
+// nothing changes, and in a child of a process that was attached nothing begins.
+void begin_again();
 // The program ends by itself: the last frames, and nothing any more.
 void finish_streams();
 // The scheduler is about to go.
