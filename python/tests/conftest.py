@@ -84,7 +84,7 @@ def start_server():
     running = []
 
     def start(*options: str) -> str:
-        words = [program, "serve", "--in-process", "-m", "smollm2", "--port", "0", "-c", "512", *options]
+        words = [program, "serve", "-m", "smollm2", "--port", "0", "-c", "512", *options]
         running.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         said = ""
         for line in running[-1].stdout:

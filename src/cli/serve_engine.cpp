@@ -20,6 +20,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <netinet/in.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -67,6 +68,16 @@ private:
     std::atomic<bool> over_{false};
     std::thread thread_;
 };
+
+// That nobody else on this machine knows: the engine's server answers those who bring it, whatever page or program asks. Empty: the
+// system gives no random numbers.
+std::string new_key() {
+    unsigned char bytes[24];
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) return {};
+    std::string key;
+    for (const unsigned char byte : bytes) key += fmt::format("{:02x}", byte);
+    return key;
+}
 
 bool on_gpus(const SessionOptions& session) {
     if (session.n_gpu_layers == 0 || session.devices == "none") return false;
@@ -146,7 +157,13 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.argv = engine_arguments(server, session, port);
     options.folder = server.record_dir;
     options.ours = true;
-    setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits it
+    setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits both
+    flags.to_key = new_key();
+    if (flags.to_key.empty()) return report({ErrorKind::io, "the system gives no random numbers for a key"});
+    // whoever sets it for llama-server wants that clients bring it
+    if (const char* wanted = std::getenv("LLAMA_API_KEY"); wanted && *wanted)
+        flags.server.api_keys.emplace_back(wanted);
+    setenv("LLAMA_API_KEY", flags.to_key.c_str(), 1);
     options.say = [&server](const std::string& line) {
         if (server.verbose) fmt::print(stderr, "attnscope: {}\n", line);
     };

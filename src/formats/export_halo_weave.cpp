@@ -1,6 +1,7 @@
 #include "formats/export_halo_weave.h"
 #include "base/chosen_or_all.h"
 #include "base/version.h"
+#include "recording/missing_rows.h"
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -187,10 +188,11 @@ Result<std::string> why_no_file(Recording& recording, int64_t index) {
     const auto frame = recording.frame(index);
     if (!frame) return frame.error();
     if (frame->kind == FrameKind::prompt) {
+        const bool of_decoder = recording::is_of_decoder(recording.info().geometry, frame->visible);
         return fmt::format(
-            "token {} is of the prompt, or what a decoder begins with, and their folder has files for generated "
-            "tokens alone; --to npy and safetensors hold the rows of a prompt",
-            index);
+            "token {} is {}, and their folder has files for generated tokens alone; --to npy and safetensors "
+            "hold its rows",
+            index, of_decoder ? "what the decoder begins with" : "of the prompt");
     }
     if (index == 0) return fmt::format("token {} was chosen by no row that was recorded", index);
     const auto before = recording.frame(index - 1, /*with_q=*/true);

@@ -124,6 +124,14 @@ TEST_F(EngineServer, AnswersWithAttentionWhateverTheEngineCan) {
     ASSERT_TRUE(slots);
     EXPECT_EQ(Json::parse(slots->body).size(), 3u);
     EXPECT_EQ(Json::parse(client->Get("/v1/models")->body)["data"][0]["id"], "made");
+    // The engine's own port answers nobody but us.
+    const std::string words = shell("tr '\\0' ' ' < /proc/" + std::to_string(child_of(pid)) + "/cmdline").output;
+    const size_t at = words.find("--port ");
+    ASSERT_NE(at, std::string::npos) << words;
+    httplib::Client past("127.0.0.1", std::atoi(words.c_str() + at + 7));
+    const auto refused = past.Post("/completion", R"({"prompt": [11, 27], "n_predict": 1})", "application/json");
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->status, 401);
     const std::vector<int32_t> prompt = {11, 27, 3, 91, 45, 8};
     const Json plain = post("/completion", {{"prompt", prompt},
                                             {"n_predict", 6},

@@ -234,6 +234,8 @@ async function encoders() {
                 assert.ok(spans.some(([begin]) => Number(begin) >= 31), `${arch}: nothing behind the span is listed`);
                 assert.ok(spans.some(([, end]) => Number(end) <= 20));
             }
+            await show('view=flow&hide_first=0&rollout=0&span=0-9'); // an encoder's first token has a row of its own
+            await page.waitForFunction(() => /tokens 0 to 8 read/.test(document.querySelector('.controls .flow-told')?.textContent));
             if (arch === 't5') {
                 await show('view=text&token=3&layer=3');
                 await page.waitForFunction(() => /token 3 has no row in layer 3/.test(document.body.textContent));

@@ -60,7 +60,7 @@ for (const path of named) {
     assert.ok(spec.paths[path], `docs/http.md names ${path}, docs/openapi.yaml does not`);
 }
 
-const server = await startAttnscope(process.argv[2]);
+const server = await startAttnscope(process.argv[2], ['--in-process']);
 try {
     for (const [path, operations] of Object.entries(spec.paths)) {
         for (const [method, operation] of Object.entries(operations)) {

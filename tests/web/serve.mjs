@@ -6,7 +6,7 @@ import { once } from 'node:events';
 
 // Resolves to {url, stop} once the server listens; its own output shows what went wrong.
 export async function startAttnscope(binary, options = []) {
-    const child = spawn(binary, ['serve', '--in-process', '-m', 'smollm2', '-c', '1024', '--port', '0', ...options],
+    const child = spawn(binary, ['serve', '-m', 'smollm2', '-c', '1024', '--port', '0', ...options],
         { stdio: ['ignore', 'pipe', 'inherit'] });
     let said = '';
     const url = await new Promise((resolve, reject) => {

@@ -28,6 +28,10 @@ std::unique_ptr<httplib::Client> make_client(const UpstreamAddress& to) {
 
 Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
     : client_(make_client(to)), request_(std::move(request)) {
+    if (!to.key.empty()) {
+        for (const char* name : {"Authorization", "X-Api-Key"}) request_.headers.erase(name);
+        request_.set_header("Authorization", "Bearer " + to.key);
+    }
     request_.response_handler = [this](const httplib::Response& response) {
         const base::Lock lock(mutex_);
         head_ = {response.status, response.headers};

@@ -18,6 +18,8 @@ namespace attnscope::server {
 struct UpstreamAddress {
     std::string host = "127.0.0.1";
     int port = 0;
+    // Which the program asks for in place of whatever clients bring; empty: what they bring is passed on.
+    std::string key = {};
 };
 
 // Whether nobody wants the answer any more; asked ten times a second.

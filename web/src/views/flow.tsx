@@ -39,11 +39,12 @@ export function spans_of(opened: Opened, from: number, to: number): Span[] {
     return spans;
 }
 
-// "12-20" of a link as tokens [begin, end) that have been read for; turned round and cut to what there is, as `said` has it.
-function span_of(text: string, n: number): { begin: number; end: number; said: string } | undefined {
+// "12-20" of a link as tokens [begin, end) that have been read for; turned round and cut to what there is, as `said` has it. `first`: the
+// first token that a row tells of.
+function span_of(text: string, n: number, first: number): { begin: number; end: number; said: string } | undefined {
     const asked = text.match(/^(\d+)-(\d+)$/)?.slice(1).map(Number).sort((a, b) => a - b);
     if (!asked || n < 2) return undefined;
-    const begin = Math.max(1, Math.min(asked[0], n - 1));
+    const begin = Math.max(first, Math.min(asked[0], n - 1));
     const end = Math.max(begin + 1, Math.min(asked[1], n));
     return { begin, end, said: `${begin}-${end}` };
 }
@@ -56,11 +57,12 @@ export function FlowView({ opened }: { opened: Opened }) {
     const { n_prompt } = opened.info;
     const first_answer = n_prompt < opened.n ? n_prompt : Math.max(1, Math.floor(opened.n / 2));
     const answers = useMemo(() => spans_of(opened, first_answer, opened.n), [opened]);
-    const asked = span_of(state.span, opened.n);
+    const first_told = opened.info.layers.some((layer) => layer.both_ways) ? 0 : 1; // an encoder's by its own row
+    const asked = span_of(state.span, opened.n, first_told);
     const chosen = asked ?? answers[0] ?? { begin: first_answer, end: opened.n };
     useLayoutEffect(() => {
         if (asked && asked.said !== state.span)
-            store.mend({ span: asked.said }, `“${state.span}” is no span inside this recording, whose tokens that were read for are 1 to ${opened.n - 1}: ${asked.begin} to ${asked.end - 1} is shown`);
+            store.mend({ span: asked.said }, `“${state.span}” is no span inside this recording, whose tokens that were read for are ${first_told} to ${opened.n - 1}: ${asked.begin} to ${asked.end - 1} is shown`);
         else if (!asked && state.span !== '') store.mend({ span: '' }, `“${state.span.slice(0, 40)}” is no span (as 12-20): the first of the answer is shown`);
     }, [state.span, opened]);
     const flow = use_loaded(() => opened.transport.flow(opened.id, s, chosen.begin, chosen.end, state.rollout),
