@@ -199,6 +199,38 @@ TEST_F(AttachAccelerator, AttentionThatCannotBeCapturedIsRefusedInWords) {
     expect_refused(contexts("f32keys"), "nothing is captured of a context: its");
 }
 
+// Memory that cannot be had costs the recording and not the program.
+TEST_F(AttachAccelerator, WithoutMemoryForUsTheProgramGoesOn) {
+    const std::string command = contexts("again");
+    const Answer plain = shell(command);
+    std::string all_said;
+    for (const int after : {5, 20, 48, 72, 100, 116, 200, 300, 400, 800, 1600, 3200}) {
+        const std::string environment = "LD_PRELOAD=" ATTNSCOPE_ATTACH_HUNGRY " ATTACH_HUNGRY=" + std::to_string(after);
+        fs::remove_all(out);
+        fs::create_directory(out);
+        const Answer attached = attach(command, environment);
+        EXPECT_EQ(attached.code, 0) << after << said;
+        EXPECT_EQ(attached.output, plain.output) << after;
+        all_said += said;
+        const std::vector<Line> texts = printed(plain.output);
+        for (const Line& line : lines()) {
+            const bool known = std::any_of(texts.begin(), texts.end(), [&](const Line& text) {
+                return line.size() <= text.size() && std::equal(line.begin(), line.end(), text.begin());
+            });
+            EXPECT_TRUE(known) << after;
+        }
+    }
+    EXPECT_NE(all_said.find("nothing is captured of a context"), std::string::npos) << all_said;
+}
+
+// Where no library is preloaded: ggml loads it, whom the user has named.
+TEST_F(AttachAccelerator, WithoutPreloadTheVariableIsEnough) {
+    const std::string command =
+        "env -u LD_PRELOAD GGML_BACKEND_PATH=" + ours + " ATTACH_HOST_LOAD_ALL=1 " + stripped + arguments();
+    const std::vector<Line> texts = run(command);
+    EXPECT_EQ(recorded(), texts) << said;
+}
+
 // Nothing in such a program says where its ggml is: it goes on, and the reason is said.
 TEST_F(AttachAccelerator, AProgramThatAsksForNoBackEndsIsRefusedInWords) {
     expect_refused(

@@ -96,8 +96,12 @@ extern "C" __attribute__((visibility("default"))) void* ggml_backend_init() {
     const void* caller = __builtin_return_address(0);
     if (come_between() > 0 || !attach_folder()) return nullptr;
     const char* path = given(back_end_variable);
-    if ((path && !*path) || can_hook()) return nullptr;
-    return offer_back_end(object_of(caller), caller);
+    try {
+        if ((path && !*path) || can_hook()) return nullptr;
+        return offer_back_end(object_of(caller), caller);
+    } catch (const std::exception&) { // no memory
+        return nullptr;
+    }
 }
 
 // Where nothing else helps and nobody has named a back end of his own, ggml is told of us. Other programs, and all other variables, get

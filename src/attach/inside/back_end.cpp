@@ -7,11 +7,12 @@
 
 #include <array>
 #include <atomic>
+#include <cstdio>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 
 namespace attnscope::attach {
 
@@ -34,18 +35,13 @@ struct BackEnd {
     std::array<Device, n_layouts> devices{};
     std::atomic<bool> known{false};
     std::unique_ptr<WatchedContext> context;
+    bool in_use = false;
+    BackEnd* next = nullptr;
 };
 
 // Contexts come and go; what the program may still hold stays, and is used again.
-struct Pool {
-    std::mutex mutex;
-    std::deque<BackEnd> all;
-    std::deque<BackEnd*> unused;
-};
-Pool& pool() {
-    static Pool& p = *new Pool;
-    return p;
-}
+std::mutex all_mutex;
+BackEnd* all_back_ends = nullptr;
 
 const char* name_of_type(BufferType*) {
     return our_name;
@@ -106,11 +102,10 @@ Device* device(Registry*, size_t) {
 }
 
 BackEnd* back_end_of(void* words) {
-    const std::lock_guard lock(pool().mutex);
-    for (BackEnd& b : pool().all) {
-        if (b.words.data() == words) return &b;
-    }
-    return nullptr;
+    const std::lock_guard lock(all_mutex);
+    BackEnd* b = all_back_ends;
+    while (b && b->words.data() != words) b = b->next;
+    return b;
 }
 
 ggml_status compute(void* words, ggml_cgraph*) {
@@ -120,10 +115,10 @@ ggml_status compute(void* words, ggml_cgraph*) {
 
 void free_back_end(void* words) {
     BackEnd* back_end = back_end_of(words);
-    if (!back_end) return;
+    if (!back_end) return; // the one for all
     back_end->context.reset();
-    const std::lock_guard lock(pool().mutex);
-    pool().unused.push_back(back_end);
+    const std::lock_guard lock(all_mutex);
+    back_end->in_use = false;
 }
 
 // The program has taken this one: nothing but what stands where it looks is left in the table.
@@ -138,31 +133,48 @@ void know_layout(BackEnd& b, const Device* which) {
 
 uint8_t identity[16] = {0x61, 0x74, 0x74, 0x6e, 0x73, 0x63, 0x6f, 0x70, 0x65, 0x2d, 0x61, 0x63, 0x63, 0x65, 0x6c, 0x31};
 
+void make(BackEnd& b) {
+    b.known = false;
+    b.words.fill(nullptr);
+    b.words[0] = identity;
+    b.words[1] = reinterpret_cast<void*>(&name_of_back_end);
+    b.words[2] = reinterpret_cast<void*>(&free_back_end);
+    for (size_t i = 0; i < BackEnd::n_layouts; ++i) {
+        b.words[1 + BackEnd::compute_at[i]] = reinterpret_cast<void*>(&compute);
+        b.devices[i] = registered;
+        b.devices[i].context = &b;
+    }
+    for (size_t i = 0; i < BackEnd::n_layouts; ++i) b.words[1 + BackEnd::functions[i]] = &b.devices[i];
+}
+
+// A program that gets no back end ends, and there may be no memory for one: this one computes nothing, for all.
+void* inert() {
+    static BackEnd* const none = [] {
+        alignas(BackEnd) static unsigned char room[sizeof(BackEnd)];
+        auto* b = new (room) BackEnd;
+        make(*b);
+        return b;
+    }();
+    return none->words.data();
+}
+
 void* init(Device*, const char*) {
     try {
-        const std::lock_guard lock(pool().mutex);
-        BackEnd* b = nullptr;
-        if (!pool().unused.empty()) {
-            b = pool().unused.front();
-            pool().unused.pop_front();
-        } else {
-            b = &pool().all.emplace_back();
+        const std::lock_guard lock(all_mutex);
+        auto context = std::make_unique<WatchedContext>(holder);
+        BackEnd* b = all_back_ends;
+        while (b && b->in_use) b = b->next;
+        if (!b) {
+            b = new BackEnd;
+            b->next = std::exchange(all_back_ends, b);
         }
-        b->context = std::make_unique<WatchedContext>(holder);
-        b->known = false;
-        b->words.fill(nullptr);
-        b->words[0] = identity;
-        b->words[1] = reinterpret_cast<void*>(&name_of_back_end);
-        b->words[2] = reinterpret_cast<void*>(&free_back_end);
-        for (size_t i = 0; i < BackEnd::n_layouts; ++i) {
-            b->words[1 + BackEnd::compute_at[i]] = reinterpret_cast<void*>(&compute);
-            b->devices[i] = registered;
-            b->devices[i].context = b;
-        }
-        for (size_t i = 0; i < BackEnd::n_layouts; ++i) b->words[1 + BackEnd::functions[i]] = &b->devices[i];
+        b->in_use = true;
+        b->context = std::move(context);
+        make(*b);
         return b->words.data();
-    } catch (const std::exception&) { // no memory
-        return nullptr;
+    } catch (const std::exception&) {
+        std::fputs("attnscope: no memory; nothing is captured of a context\n", stderr);
+        return inert();
     }
 }
 
@@ -204,7 +216,10 @@ void learn_from(const ggml_tensor* op) {
 bool computes(Device* device, const ggml_tensor* op) {
     BackEnd* b = met(device);
     if (b) return b->context && b->context->computes(op, n_buffer_functions);
-    learn_from(op);
+    try {
+        learn_from(op);
+    } catch (const std::exception&) { // no memory: it shows later how long that table is
+    }
     return false;
 }
 bool can_use_met(Device* device, BufferType* type) {

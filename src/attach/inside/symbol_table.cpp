@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 #include <elf.h>
 #include <fcntl.h>
@@ -34,16 +35,17 @@ template <typename T> bool read_table(int file, std::vector<T>& to, uint64_t byt
 }
 
 // What the linker itself has of an object.
-std::vector<ElfW(Phdr)> loaded_headers(const link_map* object) {
+// Nothing is allocated in there: an exception would have to pass through C.
+std::span<const ElfW(Phdr)> loaded_headers(const link_map* object) {
     struct Search {
         const link_map* object;
-        std::vector<ElfW(Phdr)> found;
+        std::span<const ElfW(Phdr)> found;
     } search{object, {}};
     dl_iterate_phdr(
         [](dl_phdr_info* info, size_t, void* data) {
             auto* s = static_cast<Search*>(data);
             if (info->dlpi_addr != s->object->l_addr || std::strcmp(info->dlpi_name, s->object->l_name) != 0) return 0;
-            s->found.assign(info->dlpi_phdr, info->dlpi_phdr + info->dlpi_phnum);
+            s->found = {info->dlpi_phdr, info->dlpi_phnum};
             return 1;
         },
         &search);
@@ -82,7 +84,7 @@ std::unique_ptr<SymbolTable> SymbolTable::of(const link_map* object, std::string
     if (symtab == sections.end() || symtab->sh_link >= sections.size()) return nullptr;
     std::vector<ElfW(Phdr)> segments;
     if (!read_table(file, segments, uint64_t(header.e_phnum) * sizeof(ElfW(Phdr)), header.e_phoff)) return nullptr;
-    const std::vector<ElfW(Phdr)> loaded = loaded_headers(object);
+    const std::span<const ElfW(Phdr)> loaded = loaded_headers(object);
     if (loaded.size() != segments.size() ||
         std::memcmp(loaded.data(), segments.data(), segments.size() * sizeof(ElfW(Phdr))) != 0)
         return nullptr; // another file has this name now
