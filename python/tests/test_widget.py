@@ -36,7 +36,7 @@ def test_rows_of_the_page_are_the_rows(asked, run, full):
         assert status == 200 and np.array_equal(np.frombuffer(body, np.float32), full[token, layer, head, : token + 1])
     status, body = ask("tokens")
     assert status == 200 and json.loads(body)["ids"] == run.tokens.tolist()
-    status, body = ask("sources")
+    status, body = ask("sources", "")
     assert json.loads(body)["sources"][0]["name"] == "smollm2.attn" and json.loads(body)["live"] is False
 
 

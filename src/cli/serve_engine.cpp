@@ -8,12 +8,14 @@
 #include <ggml-backend.h>
 #include <llama.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <thread>
 
@@ -88,6 +90,13 @@ bool on_gpus(const SessionOptions& session) {
     return !session.rpc_servers.empty();
 }
 
+// Is one of these options among the words? The server warns of what is given twice.
+bool gives(const std::vector<std::string>& words, std::initializer_list<const char*> names) {
+    return std::any_of(words.begin(), words.end(), [&](const std::string& word) {
+        return std::any_of(names.begin(), names.end(), [&](const char* name) { return word == name; });
+    });
+}
+
 // Slots of the server where nobody says how many, and positions of each.
 constexpr int default_slots = 4;
 
@@ -129,16 +138,16 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
                                      "127.0.0.1",    "--port", std::to_string(port)};
     const auto add = [&](const char* name, const std::string& value) { argv.insert(argv.end(), {name, value}); };
     // A stream of the cache for each slot: whose tokens are whose is then never a question, and nobody's numbers depend on others'.
-    add("-np", std::to_string(default_slots));
-    argv.push_back("--no-kv-unified");
+    if (!gives(server.extra, {"-np", "--parallel"})) add("-np", std::to_string(default_slots));
+    if (!gives(server.extra, {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"})) argv.push_back("--no-kv-unified");
     add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * default_slots));
     add("-ub", std::to_string(session.n_batch));
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
     // Cells that it restores on a device are not read back: what goes on from them would have no attention.
-    if (on_gpus(session)) add("--cache-ram", "0");
+    if (on_gpus(session) && !gives(server.extra, {"-cram", "--cache-ram"})) add("--cache-ram", "0");
     if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
-    if (!server.verbose) add("-lv", "2");                          // warnings
+    if (!server.verbose) add("-lv", "1"); // errors
     if (session.n_threads > 0) add("-t", std::to_string(session.n_threads));
     if (session.n_gpu_layers >= 0) add("-ngl", std::to_string(session.n_gpu_layers));
     if (!session.devices.empty()) add("-dev", session.devices);

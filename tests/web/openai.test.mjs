@@ -56,7 +56,21 @@ try {
 
     const wrong = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'guess', maxRetries: 0 });
     await assert.rejects(wrong.models.list(), (error) => error instanceof OpenAI.AuthenticationError);
-    await assert.rejects(client.chat.completions.create({ ...request, temperature: -1 }), (error) => error instanceof OpenAI.BadRequestError);
+    await assert.rejects(client.chat.completions.create({ ...request, response_format: { type: 'nonsense' } }),
+        (error) => error instanceof OpenAI.BadRequestError);
+    await assert.rejects(client.chat.completions.create({ ...request, attention: { reduce: 'nonsense' } }),
+        (error) => error instanceof OpenAI.BadRequestError && /reduce/.test(error.message));
+
+    // What the engine's own server makes of tools is the same with attention and without.
+    const tools = [{ type: 'function', function: { name: 'capital_of', parameters: {
+        type: 'object', properties: { country: { enum: ['France', 'Peru'] } }, required: ['country'] } } }];
+    const [plain, withRows] = [await client.chat.completions.create({ ...request, tools }),
+        await client.chat.completions.create({ ...request, tools, attention: { reduce: 'mean' } })];
+    assert.deepEqual(withRows.choices[0].message, plain.choices[0].message);
+    assert.equal(withRows.attention.length, plain.usage.completion_tokens);
+    assert.ok(withRows.attention.every((row) => row.verdict === 'ok'));
+    const two = await client.completions.create({ model: models[0].id, prompt: ['Once', 'The sea'], max_tokens: 2, temperature: 0 });
+    assert.equal(two.choices.length, 2);
     console.log(`answer: ${JSON.stringify(text)}`);
 } finally {
     await server.stop();
