@@ -147,7 +147,7 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
     // Cells that it restores on a device are not read back: what goes on from them would have no attention.
     if (on_gpus(session) && !gives(server.extra, {"-cram", "--cache-ram"})) add("--cache-ram", "0");
     if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
-    if (!server.verbose) add("-lv", "1"); // errors
+    if (!server.verbose) add("-lv", "1");                          // errors
     if (session.n_threads > 0) add("-t", std::to_string(session.n_threads));
     if (session.n_gpu_layers >= 0) add("-ngl", std::to_string(session.n_gpu_layers));
     if (!session.devices.empty()) add("-dev", session.devices);

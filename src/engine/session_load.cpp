@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 #include <sstream>
 #include <thread>
@@ -135,6 +136,18 @@ Result<void> SessionImpl::load() {
     return {};
 }
 
+namespace {
+// Elements of a head's key.
+int32_t key_length(const llama_model& model) {
+    char arch[64] = {}, value[32] = {};
+    llama_model_meta_val_str(&model, "general.architecture", arch, sizeof arch);
+    if (llama_model_meta_val_str(&model, fmt::format("{}.attention.key_length", arch).c_str(), value, sizeof value) > 0)
+        return std::atoi(value);
+    const int32_t n_head = llama_model_n_head(&model);
+    return n_head > 0 ? llama_model_n_embd(&model) / n_head : 0;
+}
+} // namespace
+
 Result<void> SessionImpl::open_context(Entry entry) {
     Result<ggml_type> k = cache_type(options_.cache_type_k), v = cache_type(options_.cache_type_v);
     if (!k) return k.error();
@@ -145,6 +158,15 @@ Result<void> SessionImpl::open_context(Entry entry) {
         return Error{ErrorKind::unsupported,
                      fmt::format("llama.cpp cannot compute the decoder of {} with a V cache of type {} (use -ctv f16)",
                                  options_.model_path, options_.cache_type_v)};
+    }
+    // ... and such blocks of its K as heads that end inside of one: what comes of it is no number (NaN, or a wrong one).
+    if (const int32_t head = encodes_ ? key_length(*model_) : 0; head > 0 && head % ggml_blck_size(*k) != 0) {
+        return Error{
+            ErrorKind::unsupported,
+            fmt::format(
+                "llama.cpp cannot compute the decoder of {}, whose heads have {} elements, with a K cache of type {} "
+                "(use -ctk f16)",
+                options_.model_path, head, options_.cache_type_k)};
     }
     context_.reset();
     capture_.reset();

@@ -87,6 +87,30 @@ TEST_F(EncoderDecoderLimits, EveryTypeOfCacheGivesGoodRowsOrASentence) {
     }
 }
 
+// Heads of 80 elements end inside of a block of 32: llama.cpp's decoder then computes NaN, or what looks like numbers.
+TEST_F(EncoderDecoderLimits, HeadsThatEndInsideOfABlockAreRefused) {
+    models::ModelShape shape;
+    shape.arch = "t5";
+    shape.n_layer = 2;
+    shape.head_dim = 80;
+    ASSERT_TRUE(models::make_model(shape, path_));
+    for (const char* k : {"q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl"}) {
+        options_.cache_type_k = k;
+        for (const FlashAttention flash : {FlashAttention::off, FlashAttention::on, FlashAttention::automatic}) {
+            options_.flash_attention = flash;
+            const auto refused = Session::open(options_);
+            ASSERT_FALSE(refused) << k;
+            EXPECT_EQ(refused.error().kind, ErrorKind::unsupported);
+            EXPECT_NE(refused.error().message.find("-ctk f16"), std::string::npos) << refused.error().message;
+        }
+    }
+    for (const char* k : {"f16", "bf16", "f32"}) {
+        options_.cache_type_k = k;
+        options_.flash_attention = FlashAttention::automatic;
+        expect_whole(options_);
+    }
+}
+
 TEST_F(EncoderDecoderLimits, WhatIsOnlyReadHasNoCache) {
     options_.only_read = true;
     options_.cache_type_v = "q8_0";

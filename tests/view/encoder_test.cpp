@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <numeric>
 
 using namespace attnscope;
@@ -18,7 +19,9 @@ constexpr int64_t n_text = 40;
 
 class EncoderRecorded : public testing::Test {
 protected:
-    void SetUp() override {
+    void SetUp() override { record(-1); }
+    // `last`: of so many tokens of the text the rows are kept; -1: of all.
+    void record(int32_t last) {
         models::ModelShape shape;
         shape.arch = "bert";
         shape.n_layer = 2;
@@ -33,6 +36,8 @@ protected:
         for (int32_t i = 0; i < n_text; ++i) text.push_back(5 + i * 7 % 101);
         GenerateOptions generate;
         generate.n_predict = 0;
+        if (last >= 0) generate.prompt_rows.last = last;
+        std::filesystem::remove(dir_.file("bert.attn"));
         SessionRecorder recorder(**session, dir_.file("bert.attn"));
         ASSERT_TRUE((*session)->generate(text, generate, recorder.sink()));
         ASSERT_TRUE(recorder.close());
@@ -72,6 +77,19 @@ TEST_F(EncoderRecorded, AFlowIsOfTheTokensOwnRowsAndWhole) {
     EXPECT_FALSE(flow(*tensors_, {}, -1, 4));
     EXPECT_FALSE(flow(*tensors_, {}, 4, 4));
     EXPECT_FALSE(flow(*tensors_, {}, 4, n_text + 1));
+}
+
+TEST_F(EncoderRecorded, ARolloutGoesThroughNoTokenWhoseRowsWereNotKept) {
+    for (const int32_t last : {0, 6}) {
+        record(last);
+        for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 1}, {3, 9}, {n_text - 4, n_text}}) {
+            const auto r = rollout(*tensors_, begin, end);
+            ASSERT_FALSE(r) << last << " " << begin; // an encoder's token reads all of them
+            EXPECT_EQ(r.error().kind, ErrorKind::not_found);
+            EXPECT_NE(r.error().message.find("was recorded without its queries"), std::string::npos)
+                << r.error().message;
+        }
+    }
 }
 
 TEST_F(EncoderRecorded, ARolloutLosesNothing) {

@@ -212,7 +212,16 @@ TEST_F(Recorded, AFlowIsTheMeanOfTheRowsThatChose) {
 }
 
 TEST_F(Recorded, ARolloutLosesNothing) {
-    auto v = rollout(*tensors_, 60, 64);
+    const auto none = rollout(*tensors_, 60, 64); // queries of some tokens were not kept
+    ASSERT_FALSE(none);
+    EXPECT_NE(none.error().message.find("was recorded without its queries"), std::string::npos) << none.error().message;
+    const std::string path = folder_.file("all.attn");
+    test::write_recording(path, test::mixed_geometry(), n_, {}, true);
+    auto recording = Recording::open(path);
+    ASSERT_TRUE(recording);
+    auto tensors = RecordedTensors::load(**recording, size_t(1) << 30);
+    ASSERT_TRUE(tensors);
+    auto v = rollout(**tensors, 60, 64);
     ASSERT_TRUE(v) << v.error().message;
     double sum = 0;
     for (const float x : *v) sum += double(x);

@@ -64,7 +64,8 @@ Result<std::vector<float>> flow(const RecordedTensors& t, const Selection& s, in
 
 namespace {
 
-// v / 2 + v A / 2 for the mean A over the heads of a layer; what a token has that has no rows there stays.
+// v / 2 + v A / 2 for the mean A over the heads of a layer; what a token has that takes no part in it stays. not_found: a token that does
+// take part was recorded without its queries.
 Result<std::vector<double>> through_layer(const RecordedTensors& t, int32_t layer, const std::vector<double>& v) {
     const int64_t n_head = t.geometry().layers[static_cast<size_t>(layer)].n_head;
     const auto width = static_cast<int64_t>(v.size());
@@ -79,6 +80,12 @@ Result<std::vector<double>> through_layer(const RecordedTensors& t, int32_t laye
         for (int64_t i = first; i < std::min(width, first + block); ++i) {
             const double share = v[static_cast<size_t>(i)];
             if (share == 0) continue;
+            if (!t.has_rows(i)) {
+                const std::lock_guard lock(mutex);
+                status = Error{ErrorKind::not_found,
+                               fmt::format("rollout needs every row that the span can reach: {}", t.why_no_row(i, {}))};
+                return;
+            }
             if (!t.has_rows(i, layer)) {
                 own[static_cast<size_t>(i)] += share;
                 continue;

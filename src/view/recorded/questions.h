@@ -23,8 +23,8 @@ Result<std::vector<float>> flow(const RecordedTensors& tensors, const Selection&
 
 // Attention rollout, Abnar and Zuidema 2020 (arXiv 2005.00928): v = e_t; for each layer from the last to the first
 // v = v / 2 + v A_l / 2, with A_l the mean over the heads of the layer; averaged over the rows of flow(): (end), or wider where tokens
-// see later ones. Layers without attention, or of the other half of an encoder and its decoder, pass v on. unsupported above
-// `rollout_most` tokens: it needs every row that the span can reach.
+// see later ones. Layers without attention, or of the other half of an encoder and its decoder, pass v on. It needs every row that the
+// span can reach: not_found where one was not kept, unsupported above `rollout_most` tokens.
 constexpr int64_t rollout_most = 8192;
 Result<std::vector<float>> rollout(const RecordedTensors& tensors, int64_t begin, int64_t end,
                                    const Progress& progress = {});
