@@ -137,6 +137,7 @@ Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std
     server::FrontOptions options;
     options.server = f.server;
     to->key = f.to_key;
+    options.page = f.page;
     options.to = out->to_ = *to;
     Result<std::unique_ptr<server::Front>> front = server::Front::start(options, out->live_);
     if (!front) return front.error();

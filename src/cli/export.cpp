@@ -9,6 +9,7 @@
 #include "server/view/export_html.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <filesystem>
 #include <memory>
@@ -24,6 +25,24 @@ struct Flags {
     double max_mb = 5;
     bool padded = false, json = false, json_form = false;
 };
+
+// Layers of the recording that hold nothing, because they were not captured.
+std::vector<int32_t> missing_layers(Recording& recording) {
+    std::vector<int32_t> missing;
+    const Geometry& geometry = recording.info().geometry;
+    for (int32_t l = 0; l < geometry.n_layer(); ++l) {
+        if (!geometry.layers[static_cast<size_t>(l)].captured()) missing.push_back(l);
+    }
+    return missing;
+}
+
+// Behind what was written: that some layers are not in it.
+void say_what_is_missing(const std::vector<int32_t>& missing) {
+    if (missing.empty()) return;
+    fmt::print(stderr, "{} {} not captured, and {} no weights in it (attnscope info says why)\n",
+               fmt::format("{} {}", missing.size() == 1 ? "layer" : "layers", fmt::join(missing, ", ")),
+               missing.size() == 1 ? "was" : "were", missing.size() == 1 ? "has" : "have");
+}
 
 int run_html(Recording& recording, const Flags& f) {
     if (!f.tokens.empty() || !f.layers.empty() || !f.heads.empty()) {
@@ -48,7 +67,8 @@ int run_html(Recording& recording, const Flags& f) {
                                           {"heads", made->n_heads},
                                           {"bytes", made->bytes},
                                           {"least", made->least},
-                                          {"kept_share", made->kept_share}}
+                                          {"kept_share", made->kept_share},
+                                          {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
         fmt::print(stderr,
@@ -56,6 +76,7 @@ int run_html(Recording& recording, const Flags& f) {
                    "weight){}\n",
                    counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output,
                    double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share, clear_line());
+        say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
 }
@@ -79,11 +100,13 @@ int run_headvis(Recording& recording, const Flags& f) {
         fmt::print("{}\n", nlohmann::json{{"output", f.output},
                                           {"tokens", made->n_tokens},
                                           {"heads", made->n_heads},
-                                          {"sequences", made->n_sequences}}
+                                          {"sequences", made->n_sequences},
+                                          {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
         fmt::print(stderr, "{} x {} written to {}, in {}{}\n", counted(made->n_tokens, "token"),
                    counted(made->n_heads, "head"), f.output, counted(made->n_sequences, "sequence"), clear_line());
+        say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
 }
@@ -115,8 +138,10 @@ int run(const Flags& f) {
                         : one_file              ? formats::export_npy(**opened, s, f.output, progress)
                                                 : formats::export_npy_folder(**opened, s, f.output, progress);
     if (!n) return report(n.error(), f.json);
+    // layers that were asked for by number are there, or it was refused
+    const std::vector<int32_t> missing = f.layers.empty() ? missing_layers(**opened) : std::vector<int32_t>();
     if (f.json) {
-        fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}}.dump());
+        fmt::print("{}\n", nlohmann::json{{"output", f.output}, {"tokens", *n}, {"missing_layers", missing}}.dump());
     } else {
         const bool arrays = f.to == "npy" || f.to == "safetensors";
         const int64_t all = (*opened)->info().n_frames;
@@ -124,6 +149,7 @@ int run(const Flags& f) {
                    arrays && f.tokens.empty() && *n < all ? fmt::format(" of {} (the others have no such row)", all)
                                                           : "",
                    f.output, clear_line());
+        say_what_is_missing(missing);
     }
     return exit_good;
 }

@@ -167,6 +167,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.folder = server.record_dir;
     options.ours = true;
     setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits both
+    flags.page = true;
     flags.to_key = new_key();
     if (flags.to_key.empty()) return report({ErrorKind::io, "the system gives no random numbers for a key"});
     // whoever sets it for llama-server wants that clients bring it

@@ -9,6 +9,7 @@
 
 #include <fstream>
 #include <string>
+#include <vector>
 
 using namespace attnscope::test;
 using Json = nlohmann::json;
@@ -59,6 +60,39 @@ TEST(MissingLayers, ACaptureThatLacksLayersExitsWithOneAndItsVerificationWithZer
     const Answer exported = run("export " + recording + " --to halo-weave -o " + dir.file("h"));
     EXPECT_EQ(exported.code, 2) << exported.output;
     EXPECT_NE(exported.output.find("choose from those that have, --layer "), std::string::npos) << exported.output;
+}
+
+TEST(MissingLayers, AnExportSaysWhichAreNotInIt) {
+    if (std::string(ATTNSCOPE_ARCH_MODELS).empty()) GTEST_SKIP() << "the engine's sources came without their tests";
+    const TempDir dir;
+    ASSERT_TRUE(make_arch_models(ATTNSCOPE_ARCH_MODELS, dir.file(""), "deepseek4"));
+    const std::string ids = dir.file("ids"), recording = dir.file("x.attn");
+    std::ofstream(ids) << "[5, 12, 19, 26, 33, 40]";
+    ASSERT_EQ(
+        run("capture -m " + dir.file("deepseek4.gguf") + " --input-ids " + ids + " -n 4 --ignore-eos -o " + recording)
+            .code,
+        1);
+    std::vector<int> missing;
+    const Json info = Json::parse(run("info --json " + recording).output);
+    for (const Json& layer : info["layers"]) {
+        if (layer["absent"] != "") missing.push_back(layer["index"].get<int>());
+    }
+    ASSERT_GE(missing.size(), 2u);
+    for (const char* to : {"bertviz", "headvis", "html", "npy"}) {
+        const Answer said = run(std::string("export ") + recording + " --to " + to + " -o " + dir.file(to));
+        EXPECT_EQ(said.code, 0) << said.output;
+        EXPECT_NE(said.output.find("layers " + std::to_string(missing[0]) + ", " + std::to_string(missing[1])),
+                  std::string::npos)
+            << to << said.output;
+        EXPECT_NE(said.output.find("were not captured"), std::string::npos) << to << said.output;
+        const Answer json =
+            run(std::string("export --json ") + recording + " --to " + to + " -o " + dir.file(std::string("j") + to));
+        EXPECT_EQ(Json::parse(json.output)["missing_layers"], Json(missing)) << to << json.output;
+    }
+    const std::string whole = dir.file("m.gguf"), other = dir.file("y.attn");
+    ASSERT_EQ(run("models make --layers 2 -o " + whole).code, 0);
+    ASSERT_EQ(run("capture -m " + whole + " --input-ids " + ids + " -n 2 -o " + other).code, 0);
+    EXPECT_EQ(run("export " + other + " --to npy -o " + dir.file("w")).output.find("not captured"), std::string::npos);
 }
 
 TEST(MissingLayers, TheHelpSaysWhatTheCodesMean) {

@@ -632,7 +632,7 @@ async function live() {
 // A server that writes for many and records: its page begins with its own prompt, shows nobody's text unasked, and says whose it is.
 async function liveForMany() {
     const folder = join(work, 'recorded');
-    const server = await startAttnscope(binary, ['--record', folder]);
+    const server = await startAttnscope(binary, ['--in-process', '--record', folder]);
     try {
         const theirs = await fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' },
             body: JSON.stringify({ prompt: 'The secret word of another client is xylophone, and', max_tokens: 4, record: true }) });

@@ -32,8 +32,8 @@ public:
         add_socket_front(http, service_);
         add_prune(http, {options_.server.record_dir, INT32_MAX,
                          [this](const std::string& id) { return service_.answers.scores(id); }});
-        if (const std::string& folder = options_.server.record_dir; !folder.empty()) {
-            sources_.watch(folder, false);
+        if (const std::string& folder = options_.server.record_dir; options_.page || !folder.empty()) {
+            if (!folder.empty()) sources_.watch(folder, false);
             add_view_page(http);
             add_view_routes(http, sources_, true);
         }

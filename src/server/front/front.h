@@ -16,6 +16,7 @@ namespace attnscope::server {
 struct FrontOptions {
     ServerOptions server;                     // of ours; what is about generating there has no effect
     UpstreamAddress to;                       // the program
+    bool page = false;                        // the page is there also where nothing is recorded
     std::chrono::milliseconds patience{5000}; // for a token that the program has told to be captured
 };
 

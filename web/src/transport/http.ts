@@ -48,6 +48,7 @@ export class HttpTransport extends ApiTransport {
         }, signal);
         for await (const event of events_of(answer)) {
             if (event.type === 'token') {
+                if (event.attention?.error) throw new TransportError(String(event.attention.error));
                 const data = bytes_of_base64(event.attention.data);
                 yield { type: 'token', token: event.token.token_id, text: event.token.text, row: new Float32Array(data.buffer),
                     verdict: event.attention.verdict };
