@@ -344,7 +344,7 @@ def main():
     parser.add_argument("--samples", help="file for the samples of memory")
     parser.add_argument("--only-lives", action="store_true", help="judge neither speed nor memory")
     args = parser.parse_args()
-    server = subprocess.Popen([args.attnscope, "serve", "-m", "smollm2", "-c", "1024", "--port", "0", "--timeout", "10",
+    server = subprocess.Popen([args.attnscope, "serve", "--in-process", "-m", "smollm2", "-c", "1024", "--port", "0", "--timeout", "10",
                                "--stall", "5"], stdout=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
