@@ -153,7 +153,7 @@ def main():
     binary = sys.argv[1]
     clients = {"openai (Python)": openai_python, "litellm": litellm, "langchain-openai": langchain, "llama-index": llama_index,
                "llm": llm_command, "KoboldAI Lite's and SillyTavern's calls": kobold_pages}
-    server = subprocess.Popen([binary, "serve", "-m", "smollm2", "--port", "0", "-c", "1024"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([binary, "serve", "-m", "smollm2", "--port", "0", "-c", "4096"], stdout=subprocess.PIPE, text=True)
     try:
         base = next(word for line in server.stdout for word in line.split() if word.startswith("http://")).rstrip("/.,")
         failed = 0
