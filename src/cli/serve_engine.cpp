@@ -97,7 +97,7 @@ bool gives(const std::vector<std::string>& words, std::initializer_list<const ch
     });
 }
 
-// Slots of the server where nobody says how many, and positions of each.
+// Slots of the server where nobody says how many.
 constexpr int default_slots = 4;
 
 } // namespace
