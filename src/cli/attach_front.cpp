@@ -164,8 +164,8 @@ void AttachFront::frame(uint64_t program, const attach::FrameMessage& message) {
     live_.frame({program, message.stream}, message.cache_stream, message.frame);
 }
 
-void AttachFront::frames_late(uint64_t program, const attach::FramesLate& late) {
-    live_.frames_late({program, late.stream}, late.n);
+void AttachFront::frames_due(uint64_t program, const attach::FramesDue& due) {
+    live_.frames_due({program, due.stream}, due.n);
 }
 
 void AttachFront::stream_ends(uint64_t program, uint32_t stream) {

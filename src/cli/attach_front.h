@@ -40,7 +40,7 @@ public:
     void sequence_begins(uint64_t program, const attach::SequenceBegin& sequence) override;
     void sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) override;
     void frame(uint64_t program, const attach::FrameMessage& frame) override;
-    void frames_late(uint64_t program, const attach::FramesLate& late) override;
+    void frames_due(uint64_t program, const attach::FramesDue& due) override;
     void stream_ends(uint64_t program, uint32_t stream) override;
     void program_ends(uint64_t program) override { live_.program_ends(program); }
     void all_taken(std::chrono::nanoseconds most) override { live_.all_taken(most); }

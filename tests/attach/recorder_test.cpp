@@ -27,7 +27,7 @@ public:
     }
     // A frame finds what was told before it.
     void frame(uint64_t, const FrameMessage& m) override { at_frame = latest[m.frame.sequence]; }
-    void frames_late(uint64_t, const FramesLate&) override {}
+    void frames_due(uint64_t, const FramesDue&) override {}
     void stream_ends(uint64_t, uint32_t) override {}
     void program_ends(uint64_t) override {}
     void all_taken(std::chrono::nanoseconds) override {}

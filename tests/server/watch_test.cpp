@@ -108,7 +108,7 @@ TEST(Watch, WhatWasDecodedBeforeIsNotItsOwn) {
 TEST(Watch, FramesThatAreStillToComeAreWaitedFor) {
     Told told;
     told.begin(0);
-    told.live.frames_late(context, 3);
+    told.live.frames_due(context, 3);
     const auto asked_at = std::chrono::steady_clock::now();
     std::thread device([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(60));
@@ -120,7 +120,7 @@ TEST(Watch, FramesThatAreStillToComeAreWaitedFor) {
     device.join();
     EXPECT_FALSE(watch.find({})); // they are another request's
     told.begin(1, 0, 2);
-    told.live.frames_late(context, 1);
+    told.live.frames_due(context, 4);
     std::thread later([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(60));
         told.decode(0, 1, {7});
@@ -131,19 +131,30 @@ TEST(Watch, FramesThatAreStillToComeAreWaitedFor) {
     EXPECT_EQ(found->line.line, 1);
 }
 
+TEST(Watch, FramesThatOvertookWhatTellsOfThemAreNotWaitedFor) {
+    Told told;
+    told.begin(0);
+    told.decode(0, 0, {5, 6, 7});
+    told.live.frames_due(context, 3);
+    Watch watch(told.live, asked(0, {5, 6, 7}));
+    const auto asked_at = std::chrono::steady_clock::now();
+    EXPECT_TRUE(watch.begin());
+    EXPECT_LT(std::chrono::steady_clock::now() - asked_at, std::chrono::milliseconds(200));
+}
+
 TEST(Watch, FramesThatWillNeverComeAreNotWaitedForOnceThatIsTold) {
     Told told;
     told.begin(0);
-    told.live.frames_late(context, 3);
+    told.live.frames_due(context, 3);
     Watch watch(told.live, asked(0, {5, 6, 7}));
     EXPECT_FALSE(watch.begin()); // its patience is over
     std::thread device([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
-        told.live.frames_late(context, 0);
+        told.live.frames_due(context, 0);
     });
     EXPECT_TRUE(watch.begin());
     device.join();
-    told.live.frames_late(context, 3);
+    told.live.frames_due(context, 3);
     std::thread end([&] {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
         told.live.context_ends(context);

@@ -1,11 +1,11 @@
 #include "attach/inside/late_frames.h"
 
+#include "attach/inside/own_thread.h"
 #include "attach/inside/program.h"
 #include "attach/inside/stream.h"
 
 #include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <cstdlib>
 #include <mutex>
 #include <thread>
@@ -45,15 +45,6 @@ void serve() {
     }
 }
 
-// Signals are the program's: its own threads take them.
-void start() {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread(serve).detach();
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
-
 } // namespace
 
 void come_back_to(std::weak_ptr<Stream> stream) {
@@ -64,8 +55,7 @@ void come_back_to(std::weak_ptr<Stream> stream) {
     };
     if (std::none_of(w.streams.begin(), w.streams.end(), same)) w.streams.push_back(std::move(stream));
     w.changed.notify_one();
-    if (std::exchange(w.has_thread, true)) return;
-    start();
+    if (w.has_thread || !(w.has_thread = start_own_thread(serve))) return;
     // Before the device's own library ends, which was there before us.
     std::atexit(finish_streams);
 }

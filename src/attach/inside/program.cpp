@@ -1,6 +1,7 @@
 #include "attach/inside/program.h"
 
 #include "attach/inside/call_sites.h"
+#include "attach/inside/later.h"
 #include "attach/inside/loaded.h"
 
 #include <atomic>
@@ -51,6 +52,10 @@ bool send(const Message& message) {
     }
     state = State::off;
     return false;
+}
+
+bool later(Message&& message) {
+    return send_later(std::move(message), send);
 }
 
 std::string engine_of(link_map* caller) {
@@ -130,7 +135,7 @@ std::shared_ptr<Stream> stream_if(ggml_backend_sched_t sched, Writes writes, con
         const std::lock_guard lock(p.mutex);
         if (!is_captured(p)) return nullptr;
         std::shared_ptr<Stream>& stream = p.streams[sched];
-        if (!stream) stream = std::make_shared<Stream>(p.n_streams++, send, writes);
+        if (!stream) stream = std::make_shared<Stream>(p.n_streams++, WayOut{send, later}, writes);
         return stream;
     } catch (const std::exception& e) {
         std::fprintf(stderr, "attnscope: %s; nothing is captured any more\n", e.what());
@@ -197,6 +202,7 @@ void finish_streams() {
         }
     }
     for (const std::shared_ptr<Stream>& stream : streams) stream->finish();
+    wait_for_later();
 }
 
 void leave() {

@@ -20,7 +20,7 @@ constexpr const char* unknown_cells =
 
 } // namespace
 
-Stream::Stream(uint32_t number, Send send, Writes writes) : number_(number), send_(std::move(send)), writes_(writes) {}
+Stream::Stream(uint32_t number, WayOut out, Writes writes) : number_(number), out_(out), writes_(writes) {}
 
 void Stream::stop(const char* what, const char* more) noexcept {
     on_ = false;
@@ -30,8 +30,8 @@ void Stream::stop(const char* what, const char* more) noexcept {
     }
     try {
         const std::string why = std::string(what) + more;
-        if (!why.empty()) send_(Notice{why});
-        if (begun_) send_(StreamEnd{number_, why});
+        if (!why.empty()) out_.now(Notice{why});
+        if (begun_) send(StreamEnd{number_, why});
     } catch (const std::exception&) { // no memory for a message that says so
         std::fputs("attnscope: no memory; nothing is captured of a context any more\n", stderr);
     }
@@ -55,13 +55,17 @@ void Stream::bring_frames() {
     } catch (const std::exception& e) {
         stop("capturing failed: ", e.what());
     }
-    if (!on_ || n_late_ == 0) return;
-    n_late_ = 0; // what did not come now never will
-    tell_late_frames();
+    if (!on_ || n_due_ <= n_taken_) return;
+    n_due_ = n_taken_; // what did not come now never will
+    tell_frames_due();
 }
 
-void Stream::tell_late_frames() {
-    if (begun_) send_(FramesLate{number_, n_late_});
+void Stream::tell_frames_due() {
+    if (begun_) out_.now(FramesDue{number_, n_due_});
+}
+
+bool Stream::send(Message&& message) {
+    return capture_ && frames_are_late() ? out_.later(std::move(message)) : out_.now(message);
 }
 
 bool Stream::bring_late_frames() noexcept {
@@ -132,7 +136,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
         const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
         indices.push_back(place.index);
         if (place.unknown) {
-            if (!std::exchange(told_unknown_, true)) send_(Notice{unknown_cells});
+            if (!std::exchange(told_unknown_, true)) out_.now(Notice{unknown_cells});
             a.sequences.push_back(capture::Tokens::nobody);
             continue;
         }
@@ -145,7 +149,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
                                                                   : here->second;
             // Two continuations that begin in one graph: the second one's parent has no frame yet.
             if (lost_.count(place.parent) > 0 || place.n_shared > there) {
-                send_(Notice{"a line that branches off within one graph is not captured"});
+                out_.now(Notice{"a line that branches off within one graph is not captured"});
                 lost_.insert(place.line);
             } else {
                 // both see the same cells
@@ -223,14 +227,16 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
     const ggml_status status = run(sched, graph);
     if (!on_ || !decode) return status;
     try {
-        const bool good = status == GGML_STATUS_SUCCESS;
+        const bool good = status == GGML_STATUS_SUCCESS, late = good && frames_are_late();
+        if (late) {
+            n_due_ += std::count_if(placed.sequences.begin(), placed.sequences.end(),
+                                    [](int64_t s) { return s != capture::Tokens::nobody; });
+            tell_frames_due(); // first: nobody waits for it
+        }
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
         if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
-        if (good && frames_are_late()) {
+        if (late) {
             if (!begun_) bring_frames(); // so that its caches are known
-            n_late_ += std::count_if(placed.sequences.begin(), placed.sequences.end(),
-                                     [](int64_t s) { return s != capture::Tokens::nobody; });
-            tell_late_frames();
             computed_ = std::chrono::steady_clock::now();
             come_back_to(weak_from_this());
         }
@@ -247,22 +253,22 @@ Result<void> Stream::take(CapturedFrame&& captured) {
     if (!begun_) {
         begun_ = true;
         know_caches();
-        send_(StreamBegin{number_, inputs_.n_vocab, open_models(inputs_.embedding), capture_->geometry()});
+        send(StreamBegin{number_, inputs_.n_vocab, open_models(inputs_.embedding), capture_->geometry()});
     }
     const auto begin = std::find_if(begins_.begin(), begins_.end(),
                                     [&](const SequenceBegin& b) { return b.id == captured.frame.sequence; });
     if (begin != begins_.end()) {
-        send_(*begin);
+        send(SequenceBegin(*begin));
         begins_.erase(begin);
     }
     remember(captured.frame);
-    if (n_late_ > 0) --n_late_;
+    ++n_taken_;
     FrameMessage message{number_, -1, std::move(captured.frame)};
     if (const auto at = cache_stream_.find({message.frame.sequence, message.frame.index}); at != cache_stream_.end()) {
         message.cache_stream = at->second;
         cache_stream_.erase(at);
     }
-    if (!send_(std::move(message))) {
+    if (!send(std::move(message))) {
         return Error{ErrorKind::io, "attnscope attach is gone: nothing is captured any more"};
     }
     return {};

@@ -8,7 +8,6 @@
 #include "capture/capture.h"
 
 #include <chrono>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,8 +18,11 @@
 
 namespace attnscope::attach {
 
-// Sends what it is given; false: nothing goes out any more. Called by several streams at once.
-using Send = std::function<bool(const Message&)>;
+// How messages leave, for several streams at once. False: nothing goes out any more.
+struct WayOut {
+    bool (*now)(const Message&);
+    bool (*later)(Message&&); // behind those before it, on a thread of ours
+};
 // The program's ggml computes a graph.
 using Run = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 
@@ -30,7 +32,7 @@ enum class Writes : uint8_t { told, untold };
 // Never throws, and never fails the program: after an error it lets all graphs pass by.
 class Stream : public std::enable_shared_from_this<Stream> {
 public:
-    Stream(uint32_t number, Send send, Writes writes);
+    Stream(uint32_t number, WayOut out, Writes writes);
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph);
     // Is that graph one to be told of when it is computed?
     bool waits_for(const ggml_cgraph* graph);
@@ -54,7 +56,9 @@ private:
     void take_back(const Announced& announced);
     bool frames_are_late() const; // some layers are on devices
     void bring_frames();
-    void tell_late_frames();
+    void tell_frames_due();
+    // In the order of these calls, and behind the program's back where frames are late.
+    bool send(Message&& message);
     ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     // What lies in cells of caches, told by the bytes there.
     void look_at(uintptr_t begin, uintptr_t end);
@@ -71,7 +75,7 @@ private:
 
     std::mutex mutex_; // a program may decode on one thread now and on another one later
     const uint32_t number_;
-    const Send send_;
+    const WayOut out_;
     const Writes writes_;
     bool on_ = true;
     bool begun_ = false; // StreamBegin was sent
@@ -84,7 +88,7 @@ private:
     std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
     // Of tokens whose frames have not come yet, by line and index: the stream of a cache that has several.
     std::map<std::pair<int64_t, int64_t>, int32_t> cache_stream_;
-    int64_t n_late_ = 0;                               // tokens that were computed, and whose frames have not come
+    int64_t n_taken_ = 0, n_due_ = 0;                  // frames that came; of layers on devices: that will have come
     std::chrono::steady_clock::time_point computed_{}; // when the latest graph had been given to the engine
     std::vector<TellingLayer> telling_;                // by mask group
     std::vector<CacheContents> contents_;

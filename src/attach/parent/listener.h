@@ -36,7 +36,7 @@ public:
     }
     virtual void frame(uint64_t program, const FrameMessage& frame) = 0;
     // Of layers on devices: so many frames of tokens that were computed are still to come.
-    virtual void frames_late(uint64_t program, const FramesLate& late) = 0;
+    virtual void frames_due(uint64_t program, const FramesDue& due) = 0;
     virtual void stream_ends(uint64_t program, uint32_t stream) = 0;
     virtual void program_ends(uint64_t program) = 0;
     // Everything that any program had told was taken. Returns when it is time to look again: after `most` at the latest.

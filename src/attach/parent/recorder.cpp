@@ -254,8 +254,8 @@ void ProgramRecorder::on(FrameMessage&& m) {
     if (Result<void> r = file->writer->push(std::move(m.frame)); !r) fail(*file, r.error().message);
 }
 
-void ProgramRecorder::on(FramesLate&& m) {
-    if (listener_ && stream(m.stream)) listener_->frames_late(program_, m);
+void ProgramRecorder::on(FramesDue&& m) {
+    if (listener_ && stream(m.stream)) listener_->frames_due(program_, m);
 }
 
 void ProgramRecorder::on(StreamEnd&& m) {

@@ -62,7 +62,7 @@ private:
     void on(SequenceBegin&& m);
     void on(SequenceEnd&& m);
     void on(FrameMessage&& m);
-    void on(FramesLate&& m);
+    void on(FramesDue&& m);
     void on(StreamEnd&& m);
     Result<std::shared_ptr<Texts>> texts_of(const StreamBegin& m);
     Stream* stream(uint32_t number);

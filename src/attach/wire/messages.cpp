@@ -74,7 +74,7 @@ template <typename Way, typename M> void pass(Way& way, M& m) {
     } else if constexpr (std::is_same_v<T, FrameMessage>) {
         way.field(m.stream), way.field(m.cache_stream);
         pass_frame(way, m);
-    } else if constexpr (std::is_same_v<T, FramesLate>) {
+    } else if constexpr (std::is_same_v<T, FramesDue>) {
         way.field(m.stream), way.field(m.n);
     } else {
         way.field(m.stream), way.field(m.reason);

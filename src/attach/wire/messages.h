@@ -14,7 +14,7 @@
 namespace attnscope::attach {
 
 // Of programs and parents of one build; others are refused.
-constexpr uint32_t wire_version = 3;
+constexpr uint32_t wire_version = 4;
 
 // First in every ring.
 struct Hello {
@@ -52,9 +52,10 @@ struct FrameMessage {
     int32_t cache_stream = -1;
     Frame frame;
 };
-// Of layers on devices frames come some tokens late: so many of this stream are still to come. Told after every graph, before the
-// program can tell anybody what it computed; 0 also where some will never come.
-struct FramesLate {
+// Of layers on devices frames come some tokens late: so many of this stream will have come, from its beginning on, with those of what is
+// computed now. Told after every graph, before the program can tell anybody what it computed, and again with less where some will
+// never come. Frames may overtake it, and it them.
+struct FramesDue {
     uint32_t stream = 0;
     int64_t n = 0;
 };
@@ -64,7 +65,7 @@ struct StreamEnd {
 };
 
 using Message =
-    std::variant<Hello, Notice, StreamBegin, SequenceBegin, SequenceEnd, FrameMessage, StreamEnd, FramesLate>;
+    std::variant<Hello, Notice, StreamBegin, SequenceBegin, SequenceEnd, FrameMessage, StreamEnd, FramesDue>;
 
 void write_message(const Message& message, ByteWriter& to);
 // Nothing: these bytes are no message.

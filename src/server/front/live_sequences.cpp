@@ -95,11 +95,11 @@ void LiveSequences::frame(ContextId id, int32_t slot, const Frame& frame) {
     for (Watch* watch : watches_) watch->on_frame({id, frame.sequence}, slot, frame, shared);
 }
 
-void LiveSequences::frames_late(ContextId id, int64_t n) {
+void LiveSequences::frames_due(ContextId id, int64_t n) {
     const base::Lock lock(mutex_);
     const auto found = contexts_.find(id);
     if (found == contexts_.end()) return;
-    found->second.n_expected = found->second.n_frames + std::max<int64_t>(n, 0);
+    found->second.n_expected = n;
     taken_.notify_all();
 }
 

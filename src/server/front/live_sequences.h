@@ -56,8 +56,8 @@ public:
     void line_begins(LineId line, int64_t parent, int64_t n_shared);
     // `slot`: the stream of the cache that holds it; -1: the cache has one for all.
     void frame(ContextId context, int32_t slot, const Frame& frame);
-    // Of layers on devices frames come late: so many of tokens that the program has computed are still to come.
-    void frames_late(ContextId context, int64_t n);
+    // Of layers on devices frames come late: so many will have come with those of what the program has computed.
+    void frames_due(ContextId context, int64_t n);
     // Where the line is recorded from now on, or why it is not.
     void line_recorded(LineId line, Result<RecordedLine> where);
     void context_ends(ContextId context);
