@@ -96,6 +96,10 @@ TEST_F(LlamaFront, WhatHasNoAttentionIsRefusedInWords) {
     post("/completion", {{"prompt", "a"}, {"attention", {{"layers", {99}}}}}, 400);
     post("/completion", {{"prompt", "a"}, {"attention", {{"nonsense", 1}}}}, 400);
     post("/infill", {{"prompt", "a"}, {"attention", attention}}, 400);
+    for (const char* path : {"/completion", "/v1/completions", "/infill"}) // alone, too
+        EXPECT_NE(post(path, {{"prompt", "a"}, {"output_hidden_states", true}}, 501).find("hidden states"),
+                  std::string::npos)
+            << path;
     post("/v1/chat/completions",
          {{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}, {"attention", attention}}, 400);
 }

@@ -32,8 +32,12 @@ Result<void> check_combination(const Json& body) {
         if (body.contains(name) && body[name].is_number() && body[name] != 1)
             return invalid(std::string("\"") + name + "\" above 1 has no attention; ask for one answer at a time");
     }
-    if (body.contains("output_hidden_states") && body["output_hidden_states"] == true)
-        return invalid("\"output_hidden_states\" is not known before a program");
+    return {};
+}
+
+Result<void> check_hidden_states(const Json& body) {
+    if (body.is_object() && body.contains("output_hidden_states") && body["output_hidden_states"] == true)
+        return Error{ErrorKind::unsupported, "hidden states are not captured of a program"};
     return {};
 }
 
@@ -138,6 +142,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     if (!may_be_ours(request.body)) return pass_on(service, request, response);
     Result<Json> read = parse_body(request.body);
     if (!read) return pass_on(service, request, response); // the program says what is wrong
+    if (Result<void> r = check_hidden_states(*read); !r) return refuse(response, openai, r.error());
     RequestFields fields(*read);
     Result<AttentionWants> wants = read_attention_wants(fields);
     if (!wants) return refuse(response, openai, wants.error());
@@ -195,6 +200,9 @@ void no_attention(FrontService& service, const httplib::Request& request, httpli
     if (body && body->contains("attention") && (*body)["attention"].is_object())
         return refuse(response, openai, 400,
                       "attention is answered at /completion, /v1/completions and /v1/chat/completions");
+    if (body) {
+        if (Result<void> r = check_hidden_states(*body); !r) return refuse(response, openai, r.error());
+    }
     pass_on(service, request, response);
 }
 
