@@ -96,7 +96,9 @@ int run(Flags& f) {
     options.argv = f.program;
     // who serves may answer for days
     options.folder = f.output.empty() && (!serves || f.view) ? "." : f.output;
-    options.say = f.quiet ? [](const std::string&) {} : say;
+    options.say = [quiet = f.quiet](attach::ProgramRecorder::About, const std::string& line) {
+        if (!quiet) say(line);
+    };
     std::error_code ec;
     if (!options.folder.empty()) {
         std::filesystem::create_directories(options.folder, ec);
@@ -110,8 +112,9 @@ int run(Flags& f) {
         if (!started) return report(started.error());
         front = std::move(*started);
         options.listener = front.get();
-        options.say(fmt::format("listening on http://{}:{} in front of {}:{}", f.front.server.host, front->port(),
-                                front->to().host, front->to().port));
+        if (!f.quiet)
+            say(fmt::format("listening on http://{}:{} in front of {}:{}", f.front.server.host, front->port(),
+                            front->to().host, front->to().port));
     }
     std::unique_ptr<server::ViewServer> page;
     if (f.view) {

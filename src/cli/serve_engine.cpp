@@ -174,8 +174,9 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     if (const char* wanted = std::getenv("LLAMA_API_KEY"); wanted && *wanted)
         flags.server.api_keys.emplace_back(wanted);
     setenv("LLAMA_API_KEY", flags.to_key.c_str(), 1);
-    options.say = [&server](const std::string& line) {
-        if (server.verbose) fmt::print(stderr, "attnscope: {}\n", line);
+    options.say = [&server](attach::ProgramRecorder::About about, const std::string& line) {
+        if (server.verbose || about == attach::ProgramRecorder::About::problem)
+            fmt::print(stderr, "attnscope: {}\n", line);
     };
     flags.to = fmt::format("127.0.0.1:{}", port);
     fmt::print(stderr, "loading {} ...\n", std::filesystem::path(session.model_path).filename().string());

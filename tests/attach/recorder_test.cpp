@@ -58,15 +58,28 @@ protected:
     }
     TempDir dir;
     const Geometry geometry = uniform_geometry({});
-    std::vector<std::string> said;
+    std::vector<std::string> said, problems;
     Heard heard;
-    ProgramRecorder recorder{dir.path().string(), "{}", [this](const std::string& line) { said.push_back(line); },
+    ProgramRecorder recorder{dir.path().string(), "{}",
+                             [this](ProgramRecorder::About about, const std::string& line) {
+                                 said.push_back(line);
+                                 if (about == ProgramRecorder::About::problem) problems.push_back(line);
+                             },
                              &heard};
 };
 
 TEST_F(AttachRecorder, ThatTokensHaveNoTextsIsSaid) {
     begin_stream();
     EXPECT_TRUE(was_said("process 4711: tokens have no texts: the program has no GGUF file open"));
+}
+
+// attnscope serve says of its own server only what is wrong.
+TEST_F(AttachRecorder, WhatIsWrongIsToldApartFromWhatGoesWell) {
+    begin_stream();
+    recorder.take(Notice{"nothing of it is captured: it cannot be"});
+    EXPECT_TRUE(was_said("process 4711 ("));
+    ASSERT_EQ(problems.size(), 2u); // and that tokens have no texts
+    EXPECT_EQ(problems[1], "process 4711: nothing of it is captured: it cannot be");
 }
 
 // As many lines as drafts that are taken back: few stay open, and one that goes on after all is whole.

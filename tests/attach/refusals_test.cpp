@@ -84,7 +84,7 @@ protected:
 };
 
 TEST_F(AttachInbox, NoiseIsNotListenedTo) {
-    const auto say = [this](const std::string& line) { said.push_back(line); };
+    const auto say = [this](ProgramRecorder::About, const std::string& line) { said.push_back(line); };
     auto inbox =
         Inbox::create([&] { return std::make_unique<ProgramRecorder>(dir.path().string(), "{}", say, nullptr); }, say);
     ASSERT_TRUE(inbox);

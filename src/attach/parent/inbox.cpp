@@ -63,7 +63,7 @@ void Inbox::look_for_rings() {
             ring.reader = std::move(*reader);
             ring.recorder = new_recorder_();
         } else {
-            say_(reader.error().message);
+            say_(ProgramRecorder::About::problem, reader.error().message);
         }
         rings_[name] = std::move(ring);
     }
@@ -76,7 +76,8 @@ bool Inbox::drain(Ring& ring, size_t most) {
         if (read && !*read) return n > 0;
         std::optional<Message> message = read ? read_message(bytes) : std::nullopt;
         if (!message) {
-            say_(read ? "a program sent what is no message: it is not listened to any more" : read.error().message);
+            say_(ProgramRecorder::About::problem,
+                 read ? "a program sent what is no message: it is not listened to any more" : read.error().message);
             ring.recorder->finish();
             ring.reader.reset();
             return true;

@@ -41,13 +41,13 @@ void ProgramRecorder::take(Message&& message) {
 
 void ProgramRecorder::on(Hello&& m) {
     hello_ = std::move(m);
-    say_(fmt::format("process {} ({}): {} in {}, {}", hello_.pid, hello_.program, hello_.engine,
-                     std::filesystem::path(hello_.library).filename().string(), hello_.hook));
+    say_(About::progress, fmt::format("process {} ({}): {} in {}, {}", hello_.pid, hello_.program, hello_.engine,
+                                      std::filesystem::path(hello_.library).filename().string(), hello_.hook));
 }
 
 void ProgramRecorder::on(Notice&& m) {
-    if (hello_.pid == 0) return say_(m.text); // it names the program itself
-    say_(fmt::format("process {}: {}", hello_.pid, m.text));
+    if (hello_.pid == 0) return say_(About::problem, m.text); // it names the program itself
+    say_(About::problem, fmt::format("process {}: {}", hello_.pid, m.text));
 }
 
 // Contexts of one model share what was read of its file, as long as that is the same file.
@@ -75,10 +75,11 @@ void ProgramRecorder::on(StreamBegin&& m) {
     if (texts)
         s.texts = std::move(*texts);
     else
-        say_(fmt::format("process {}: tokens have no texts: {}", hello_.pid, texts.error().message));
+        say_(About::problem, fmt::format("process {}: tokens have no texts: {}", hello_.pid, texts.error().message));
     const auto captured = std::count_if(m.geometry.layers.begin(), m.geometry.layers.end(),
                                         [](const LayerInfo& l) { return l.captured(); });
-    say_(fmt::format("process {}: {}, {} of {} layers", hello_.pid,
+    say_(About::progress,
+         fmt::format("process {}: {}, {} of {} layers", hello_.pid,
                      s.texts ? s.texts->path() : "a model without a file", captured, m.geometry.layers.size()));
     if (listener_) {
         listener_->stream_begins(
@@ -123,7 +124,7 @@ std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
     } else {
         file->writer = std::move(*writer);
     }
-    if (!recorded.problem.empty()) say_(recorded.problem);
+    if (!recorded.problem.empty()) say_(About::problem, recorded.problem);
     recorded_.push_back(std::move(recorded));
     files_.push_back(file);
     return file;
@@ -158,7 +159,7 @@ void ProgramRecorder::on(SequenceBegin&& m) {
     } else {
         constexpr const char* why = "a line branches off one that is closed, and is not recorded";
         if (listener_) listener_->sequence_recorded(program_, {m.stream, m.id, "", 0, why});
-        return say_(fmt::format("process {}: {}", hello_.pid, why));
+        return say_(About::problem, fmt::format("process {}: {}", hello_.pid, why));
     }
     s->file_of[m.id] = file;
     tell(*file, m.id);
@@ -273,7 +274,7 @@ void ProgramRecorder::on(StreamEnd&& m) {
 void ProgramRecorder::fail(File& file, const std::string& why) {
     Recorded& recorded = recorded_[file.recorded];
     recorded.problem = why;
-    say_(fmt::format("{}: {}", recorded.path, why));
+    say_(About::problem, fmt::format("{}: {}", recorded.path, why));
     for (auto& [number, line] : file.lines) tell_lost(file, number, why);
     let_go(file);
 }

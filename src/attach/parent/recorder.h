@@ -26,7 +26,8 @@ struct Recorded {
 // The messages come from a program that we did not write: one that makes no sense ends its recording, never us.
 class ProgramRecorder {
 public:
-    using Say = std::function<void(const std::string&)>; // a line for a person
+    enum class About { progress, problem };
+    using Say = std::function<void(About, const std::string&)>; // a line for a person
     // `folder`: empty: nothing is recorded. `listener`: may be null; outlives this.
     ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener = nullptr);
     void take(Message&& message);
