@@ -5,7 +5,7 @@
 //
 // Prints the ids of all tokens that were decoded, the prompt's among them. ATTACH_HOST_PAUSE: sleeps so many milliseconds before
 // each token. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do. ATTACH_HOST_UBATCH: so many tokens a
-// graph. ATTACH_HOST_LOGITS: a file that all logits are written to.
+// graph. ATTACH_HOST_LOGITS: a file that all logits are written to. ATTACH_HOST_CACHE: the type of cached keys, a number of ggml's.
 #include <ggml-backend.h>
 #include <llama.h>
 
@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
     params.n_threads = params.n_threads_batch = 2;
     if (const char* n = std::getenv("ATTACH_HOST_UBATCH")) params.n_ubatch = static_cast<uint32_t>(std::atoi(n));
     params.flash_attn_type = std::atoi(argv[3]) ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    if (const char* type = std::getenv("ATTACH_HOST_CACHE")) params.type_k = static_cast<ggml_type>(std::atoi(type));
     llama_context* context = llama_init_from_model(model, params);
     if (!context) return 2;
     const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));

@@ -43,6 +43,7 @@ inline std::vector<uint8_t> as_kept(const Geometry& theirs, const Geometry& ours
 struct OwnCapture {
     std::string program, model, stem, prompt_ids;
     bool flash;
+    std::string more = {}; // further options of attnscope capture
 };
 
 // `tokens`: what the program says that it decoded, 25 of its own at least.
@@ -50,9 +51,9 @@ inline void expect_rows_of_our_own_capture(const std::string& recorded, const st
                                            const OwnCapture& run) {
     const std::string ids = run.stem + ".ids", path = run.stem + ".attn";
     std::ofstream(ids) << run.prompt_ids;
-    const Answer ours =
-        shell_all(run.program + " capture -m " + run.model + " --input-ids " + ids +
-                  " -n 25 --temp 0 --ignore-eos -c 512 -t 2 -fa " + (run.flash ? "on" : "off") + " -o " + path);
+    const Answer ours = shell_all(run.program + " capture -m " + run.model + " --input-ids " + ids +
+                                  " -n 25 --temp 0 --ignore-eos -c 512 -t 2 -fa " + (run.flash ? "on" : "off") +
+                                  run.more + " -o " + path);
     ASSERT_EQ(ours.code, 0) << ours.output;
     auto theirs = Recording::open(recorded), own = Recording::open(path);
     ASSERT_TRUE(theirs && own);

@@ -51,6 +51,29 @@ TEST_P(AttachWholeRows, AreThoseOfOurOwnCaptureBitForBit) {
                                        {program, model, dir.file(flash ? "fa" : "no-fa"), prompt_ids, flash});
     }
 }
+
+// Keys in blocks that share a scale.
+TEST_P(AttachWholeRows, AreThoseWithQuantisedKeys) {
+    for (const auto& [number, name] : {std::pair{"8", "q8_0"}, std::pair{"2", "q4_0"}}) {
+        fs::remove_all(out);
+        fs::create_directory(out);
+        const std::string command = GetParam().command + arguments(true),
+                          cache = std::string("ATTACH_HOST_CACHE=") + number;
+        const Answer plain = shell(cache + " " + command), attached = attach(command, cache);
+        ASSERT_EQ(plain.code, 0) << plain.output;
+        EXPECT_EQ(attached.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        if (GetParam().name == std::string("Stripped")) { // its arithmetic has no name, and ours has none for these
+            const std::string why = std::string("0 of 3 layers: keys of type ") + name + " are not supported";
+            EXPECT_NE(said.find(why), std::string::npos) << said;
+            continue;
+        }
+        ASSERT_EQ(lines(), printed(plain.output)) << said;
+        expect_rows_of_our_own_capture(
+            recordings(out).at(0), numbers(plain.output),
+            {program, model, dir.file(name), prompt_ids, true, std::string(" -ctk ") + name});
+    }
+}
 const std::string loader = ATTNSCOPE_ATTACH_LOADER " " + whole;
 INSTANTIATE_TEST_SUITE_P(
     Hosts, AttachWholeRows,

@@ -78,9 +78,11 @@ void ProgramRecorder::on(StreamBegin&& m) {
         say_(About::problem, fmt::format("process {}: tokens have no texts: {}", hello_.pid, texts.error().message));
     const auto captured = std::count_if(m.geometry.layers.begin(), m.geometry.layers.end(),
                                         [](const LayerInfo& l) { return l.captured(); });
-    say_(About::progress,
-         fmt::format("process {}: {}, {} of {} layers", hello_.pid,
-                     s.texts ? s.texts->path() : "a model without a file", captured, m.geometry.layers.size()));
+    const bool none = captured == 0 && !m.geometry.layers.empty();
+    say_(none ? About::problem : About::progress,
+         fmt::format("process {}: {}, {} of {} layers{}", hello_.pid,
+                     s.texts ? s.texts->path() : "a model without a file", captured, m.geometry.layers.size(),
+                     none ? ": " + m.geometry.layers.front().absent : ""));
     if (listener_) {
         listener_->stream_begins(
             program_, m, [known = s.texts](int32_t token) { return known ? known->piece(token) : std::string(); });
