@@ -6,6 +6,7 @@
 // Prints the ids of all tokens that were decoded, the prompt's among them. ATTACH_HOST_PAUSE: sleeps so many milliseconds before
 // each token. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do. ATTACH_HOST_UBATCH: so many tokens a
 // graph. ATTACH_HOST_LOGITS: a file that all logits are written to. ATTACH_HOST_CACHE: the type of cached keys, a number of ggml's.
+// ATTACH_HOST_FIT: first makes a context without memory, as llama.cpp's own programs do to see what would fit.
 #include <ggml-backend.h>
 #include <llama.h>
 
@@ -21,6 +22,16 @@ int main(int argc, char** argv) {
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     llama_backend_init();
     if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
+    if (std::getenv("ATTACH_HOST_FIT")) {
+        llama_model_params without = llama_model_default_params();
+        without.no_alloc = true;
+        without.load_mode = LLAMA_LOAD_MODE_NONE;
+        llama_model* fits = llama_model_load_from_file(argv[1], without);
+        llama_context* none = fits ? llama_init_from_model(fits, llama_context_default_params()) : nullptr;
+        if (!none) return 2;
+        llama_free(none);
+        llama_model_free(fits);
+    }
     llama_model* model = llama_model_load_from_file(argv[1], llama_model_default_params());
     if (!model) return 2;
     llama_context_params params = llama_context_default_params();

@@ -52,6 +52,15 @@ TEST_P(AttachWholeRows, AreThoseOfOurOwnCaptureBitForBit) {
     }
 }
 
+// A context that only shows how much memory it would need tells nothing of the one that follows.
+TEST_P(AttachWholeRows, AreThereAfterAContextWithoutMemory) {
+    const std::string command = GetParam().command + arguments(true);
+    const Answer plain = shell("ATTACH_HOST_FIT=1 " + command), attached = attach(command, "ATTACH_HOST_FIT=1");
+    ASSERT_EQ(plain.code, 0) << plain.output;
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_EQ(lines(), printed(plain.output)) << said;
+}
+
 // Keys in blocks that share a scale.
 TEST_P(AttachWholeRows, AreThoseWithQuantisedKeys) {
     for (const auto& [number, name] : {std::pair{"8", "q8_0"}, std::pair{"2", "q4_0"}}) {

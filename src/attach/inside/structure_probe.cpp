@@ -233,6 +233,17 @@ bool looks_like_stored_keys(const ggml_tensor* tensor, CarefulBytes& memory) {
     return cache && std::strncmp(reinterpret_cast<const char*>(cache + tensor_layout.name), "cache_k", 7) == 0;
 }
 
+bool keeps_keys_nowhere(std::span<ggml_tensor* const> asked, CarefulBytes& memory) {
+    bool any = false;
+    for (const ggml_tensor* tensor : asked) {
+        if (!looks_like_stored_keys(tensor, memory)) continue;
+        const uint8_t* cache = memory.of(read<const ggml_tensor*>(memory.of(tensor), tensor_layout.view_src));
+        if (read<uintptr_t>(cache, tensor_layout.data) != 0) return false;
+        any = true;
+    }
+    return any;
+}
+
 Probed probe_structures(link_map* holder, std::span<ggml_tensor* const> asked, size_t n_functions) {
     Probed probed;
     const auto not_found = [&](const char* what) {

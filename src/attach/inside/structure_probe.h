@@ -15,6 +15,9 @@ namespace attnscope::attach {
 // As operations.h has them, in a graph of which nothing is known yet.
 bool looks_like_last_norm(const ggml_tensor* tensor, CarefulBytes& memory);
 bool looks_like_stored_keys(const ggml_tensor* tensor, CarefulBytes& memory);
+// Has the cache that this graph keeps keys in no memory? Then it only shows how much it would need, as where a program fits a model to
+// what is free.
+bool keeps_keys_nowhere(std::span<ggml_tensor* const> asked, CarefulBytes& memory);
 
 // From a graph that the scheduler of `holder` is about to split: `asked` are operations of it, the last norm behind all others.
 // `buffer_functions`: how many functions its memory has; 0: not seen. Numbers of operations are left to find_operations.

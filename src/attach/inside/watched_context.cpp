@@ -97,6 +97,7 @@ bool WatchedContext::computes(const ggml_tensor* op, size_t n_functions) noexcep
 
 bool WatchedContext::take(ggml_tensor* last_norm, size_t n_functions) {
     const std::lock_guard lock(table_mutex);
+    if (CarefulBytes memory; !reads_structures() && keeps_keys_nowhere(asked_, memory)) return false;
     const auto probe = [&] { return probe_structures(holder_, asked_, n_functions); };
     const std::shared_ptr<Stream> stream = stream_of_back_end(holder_, key(), probe);
     if (!stream || !is_last_norm(last_norm)) return false;

@@ -143,15 +143,34 @@ def debian_server(options, name):
                                    ("not unified, no RAM cache", ["--no-kv-unified", "--cache-ram", "0"]))]
 
 
+def stripped_server(options, name):
+    """The llama-server of our own sources in one file, its table of names taken out."""
+    built = options.libraries.parent
+    objects = [path for part in ("src", "ggml", "common", "tools/mtmd", "tools/server", "tools/ui", "vendor")
+               for path in sorted((built / part).rglob("*.o"))]
+    if not any("tools/server" in str(path) for path in objects):
+        print(f"| {NAMES[name]} | - | llama.cpp came without its objects | - | - | - | - | not run |", flush=True)
+        return []
+    folder = options.work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shell(["c++", "-s", "-o", folder / "llama-server", *objects, "-fopenmp", "-pthread", "-ldl"], folder / "log")
+    # Of its options those about devices, and this one, have it look for back ends of others, which is our way in.
+    return [(variant, [sys.executable, HERE / "llama_server.py", folder / "llama-server", "-m", options.model, "-c", "4096", "-t", "1",
+                       "-np", "4", "-ot", "no such tensor=CPU", *flags])
+            for variant, flags in (("unified", ["-kvu"]), ("not unified", ["--no-kv-unified"]),
+                                   ("not unified, no RAM cache", ["--no-kv-unified", "--cache-ram", "0"]))]
+
+
 PROGRAMS = {
     "node-llama-cpp-3.22.1": one, "node-llama-cpp-3.12.4": one, "node-llama-cpp-3.7.0": one, "fugood": one,
     "xllamacpp-new": one, "xllamacpp-old": one, "ik-llama": one, "llama-cpp-python": one, "xllamacpp-server": server,
-    "debian-server": debian_server,
+    "debian-server": debian_server, "stripped-server": stripped_server,
 }
 OURS = {"llama-cpp-python"}  # run the very libraries of `attnscope capture`
 NAMES = {"fugood": "@fugood/llama.node 1.7.15", "xllamacpp-new": "xllamacpp 2026.10.11549", "xllamacpp-old": "xllamacpp 0.2.5",
          "ik-llama": "ik-llama-cpp-python 0.1.5", "llama-cpp-python": "llama-cpp-python 0.3.36, our libraries",
          "debian-server": "llama-server of Debian sid (llama.cpp-tools), 4 slots, 16 requests",
+         "stripped-server": "llama-server of our sources, static and stripped, 4 slots, 16 requests",
          "xllamacpp-server": "llama-server in xllamacpp 2026.10.11549, 4 slots, 16 requests"}
 
 
