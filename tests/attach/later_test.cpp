@@ -62,7 +62,8 @@ TEST_F(AttachLater, ThatManyWaitIsWaitedFor) {
     std::thread program([&] {
         for (int64_t i = 0; i < 8; ++i, ++given) EXPECT_TRUE(send_later(frame(i, size_t(8) << 20), take));
     });
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    for (int i = 0; i < 10000 && given < 4; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
     EXPECT_EQ(given, 4); // 32 MiB
     held = false;
     program.join();
