@@ -123,11 +123,12 @@ TEST_F(PageAnswersOf, AWordThatAQuestionDoesNotKnowIsRefusedByItsName) {
         const char *path, *words;
     };
     const Question questions[] = {{"sources", ""},
-                                  {"info", "r=0"},
-                                  {"tokens", "r=0"},
-                                  {"health", "r=0"},
-                                  {"heads", "r=0"},
-                                  {"row", "r=0&t=20&layer=1&head=2&reduce=max"},
+                                  {"sequences", "r=0"},
+                                  {"info", "r=0&s=0"},
+                                  {"tokens", "r=0&s=0"},
+                                  {"health", "r=0&s=0"},
+                                  {"heads", "r=0&s=0"},
+                                  {"row", "r=0&s=0&t=20&layer=1&head=2&reduce=max"},
                                   {"column", "r=0&t=20&layer=1&head=2&reduce=max"},
                                   {"tile", "r=0&level=0&x=0&y=0&layer=1&head=2&reduce=max"},
                                   {"scores", "r=0&layer=1&head=2&reduce=max"},
@@ -135,7 +136,7 @@ TEST_F(PageAnswersOf, AWordThatAQuestionDoesNotKnowIsRefusedByItsName) {
                                   {"head", "r=0&layer=1&head=2"},
                                   {"flow", "r=0&begin=25&end=30&layer=1&head=2&reduce=max"},
                                   {"rollout", "r=0&begin=25&end=30"},
-                                  {"compare", "a=0&b=1"}};
+                                  {"compare", "a=0&sa=0&b=1&sb=0"}};
     for (const auto& [path, words] : questions) {
         EXPECT_NE(answers_->answer(path, words).status, 400) << path << "?" << words;
         const std::string asked = words, first = asked.substr(0, asked.find('='));

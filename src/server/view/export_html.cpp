@@ -165,7 +165,7 @@ Result<Json> page_answers(Recording& recording, const view::RecordedTensors& t, 
     Result<PositionScores> scores = view::position_scores(t, {}, 32);
     if (!scores && scores.error().kind != ErrorKind::not_found) return scores.error();
     if (!scores) scores = PositionScores(32); // of no row: the page says so
-    Result<Json> health = recording_health(recording);
+    Result<Json> health = recording_health(recording, recording.info().n_frames);
     if (!health) return health.error();
     Json details = Json::array();
     for (int32_t l = 0; l < t.geometry().n_layer(); ++l) {

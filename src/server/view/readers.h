@@ -1,4 +1,4 @@
-// As many readers of a recording as threads read it.
+// As many readers of a sequence as threads read it.
 #pragma once
 
 #include <attnscope/recording.h>
@@ -14,7 +14,7 @@ namespace attnscope::server {
 // read meanwhile by another.
 class Readers : public std::enable_shared_from_this<Readers> {
 public:
-    explicit Readers(std::string path) : path_(std::move(path)) {}
+    Readers(std::string path, int64_t sequence) : path_(std::move(path)), sequence_(sequence) {}
     struct GiveBack {
         std::shared_ptr<Readers> to;
         void operator()(Recording* recording) const {
@@ -32,13 +32,14 @@ public:
                 return Taken(recording, {shared_from_this()});
             }
         }
-        Result<std::unique_ptr<Recording>> opened = Recording::open(path_);
+        Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(path_, sequence_);
         if (!opened) return opened.error();
         return Taken(opened->release(), {shared_from_this()});
     }
 
 private:
     const std::string path_;
+    const int64_t sequence_;
     std::mutex mutex_;
     std::vector<std::unique_ptr<Recording>> free_;
 };

@@ -18,6 +18,7 @@ using Request = httplib::Request;
 using Response = httplib::Response;
 
 constexpr Dialect dialect = Dialect::openai; // {"error": {"message", ...}}
+constexpr int64_t most_sequences = int64_t(1) << 40;
 
 Error bad(const std::string& why) {
     return {ErrorKind::invalid_argument, why};
@@ -78,7 +79,12 @@ void give_info(const Request&, Response& response, Viewed& viewed) {
     if (!info) return refuse(response, dialect, info.error());
     const Result<Json> tokens = viewed.tokens();
     if (!tokens) return refuse(response, dialect, tokens.error());
+    const Result<SequenceList::Counts> counts = viewed.sequences().counts();
+    if (!counts) return refuse(response, dialect, counts.error());
     Json body = info_json(viewed.name(), *info, (*tokens)["n_prompt"].get<int64_t>());
+    body["sequence"] = viewed.sequence();
+    body["n_sequences"] = counts->n_sequences;
+    body["n_recorded"] = counts->n_frames;
     if (!(*tokens)["damage"].get<std::string>().empty()) {
         const std::string notice = body["notice"].get<std::string>();
         body["notice"] = (notice.empty() ? "" : notice + "; ") + "damaged: " + (*tokens)["damage"].get<std::string>() +
@@ -89,6 +95,12 @@ void give_info(const Request&, Response& response, Viewed& viewed) {
 
 void give_tokens(const Request&, Response& response, Viewed& viewed) {
     give(response, viewed.tokens());
+}
+
+void give_sequences(const Request&, Response& response, Viewed& viewed) {
+    if (viewed.kind() == Viewed::Kind::capture)
+        return refuse(response, dialect, 404, viewed.name() + " is a capture by another program: it has no sequences");
+    give(response, viewed.sequences().json());
 }
 
 void give_health(const Request&, Response& response, Viewed& viewed) {
@@ -185,18 +197,19 @@ struct Route {
 };
 
 constexpr Route of_a_recording[] = {
-    {"info", give_info, "r"},
-    {"tokens", give_tokens, "r"},
-    {"health", give_health, "r"},
-    {"heads", give_heads, "r"},
-    {"row", give_row, "r t layer head reduce"},
-    {"tile", give_tile, "r level x y layer head reduce"},
-    {"column", give_column, "r t layer head reduce"},
-    {"scores", ask<give_scores>, "r layer head reduce"},
-    {"prune", ask<give_prune>, "r policy budget layer head reduce"},
-    {"head", ask<give_head>, "r layer head"},
-    {"flow", ask<give_flow<false>>, "r begin end layer head reduce"},
-    {"rollout", ask<give_flow<true>>, "r begin end"}, // is of all layers and heads
+    {"sequences", give_sequences, "r"},
+    {"info", give_info, "r s"},
+    {"tokens", give_tokens, "r s"},
+    {"health", give_health, "r s"},
+    {"heads", give_heads, "r s"},
+    {"row", give_row, "r s t layer head reduce"},
+    {"tile", give_tile, "r s level x y layer head reduce"},
+    {"column", give_column, "r s t layer head reduce"},
+    {"scores", ask<give_scores>, "r s layer head reduce"},
+    {"prune", ask<give_prune>, "r s policy budget layer head reduce"},
+    {"head", ask<give_head>, "r s layer head"},
+    {"flow", ask<give_flow<false>>, "r s begin end layer head reduce"},
+    {"rollout", ask<give_flow<true>>, "r s begin end"}, // is of all layers and heads
 };
 
 // A word that a question does not know would change nothing, without a sound; of one that is given twice one would count.
@@ -277,7 +290,9 @@ ViewRoutes view_routes(ViewSources& sources, bool live) {
     };
     for (const auto& [path, answer, words] : of_a_recording) {
         add(path, words, [&sources, answer = answer](const Request& request, Response& response) {
-            Result<std::shared_ptr<Viewed>> viewed = sources.find(request.get_param_value("r"));
+            const Result<int64_t> sequence = integer(request, "s", 0, 0, most_sequences);
+            if (!sequence) return refuse(response, dialect, sequence.error());
+            Result<std::shared_ptr<Viewed>> viewed = sources.find({request.get_param_value("r"), *sequence});
             if (!viewed) return refuse(response, dialect, viewed.error());
             answer(request, response, **viewed);
         });
@@ -285,9 +300,14 @@ ViewRoutes view_routes(ViewSources& sources, bool live) {
     add("sources", "", [&sources, live](const Request&, Response& response) {
         reply(response, {{"sources", list_json(sources)}, {"live", live}, {"records", live && sources.watches()}});
     });
-    add("compare", "a b", [&sources](const Request& request, Response& response) {
+    add("compare", "a sa b sb", [&sources](const Request& request, Response& response) {
+        const Result<int64_t> sa = integer(request, "sa", 0, 0, most_sequences),
+                              sb = integer(request, "sb", 0, 0, most_sequences);
+        if (!sa) return refuse(response, dialect, sa.error());
+        if (!sb) return refuse(response, dialect, sb.error());
         double progress = 0;
-        const auto body = sources.compare(request.get_param_value("a"), request.get_param_value("b"), progress);
+        const auto body =
+            sources.compare({request.get_param_value("a"), *sa}, {request.get_param_value("b"), *sb}, progress);
         give(response, body, progress);
     });
     return routes;

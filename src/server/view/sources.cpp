@@ -65,28 +65,56 @@ void ViewSources::number_new(const std::vector<std::string>& names) {
     for (const auto& [time, name] : fresh) came_.emplace(name, came_.size());
 }
 
-Result<std::shared_ptr<Viewed>> ViewSources::find(const std::string& id) {
-    const Error none{ErrorKind::not_found, "there is no such recording"};
+Result<std::shared_ptr<Viewed>> ViewSources::find(const Which& which) {
+    Opened closed;
     const std::lock_guard lock(mutex_);
+    return find(which, closed);
+}
+
+Result<std::shared_ptr<Viewed>> ViewSources::find(const Which& which, Opened& closed) {
+    const std::string& id = which.id;
+    const Error none{ErrorKind::not_found, "there is no such recording"};
     size_t number = 0;
     const auto [end, ec] = std::from_chars(id.data(), id.data() + id.size(), number);
-    if (ec == std::errc() && end == id.data() + id.size()) {
-        if (number >= named_.size()) return none;
-        return named_[number];
-    }
+    const bool named = ec == std::errc() && end == id.data() + id.size();
+    if (named && number >= named_.size()) return none;
+    if (named && which.sequence == 0) return named_[number];
     // A name, never a path: nothing outside the folder of recordings is opened.
     const bool plain = std::all_of(id.begin(), id.end(),
                                    [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '.' || c == '_'; });
-    if (folder_.empty() || !plain || id.empty() || id.front() == '.' || !id.ends_with(".attn")) return none;
-    if (const auto it = opened_.find(id); it != opened_.end()) return it->second;
-    Result<std::shared_ptr<Viewed>> viewed = Viewed::open((std::filesystem::path(folder_) / id).string());
-    if (!viewed) return viewed.error();
-    if (opened_.size() >= most_opened) opened_.erase(opened_.begin());
-    opened_[id] = *viewed;
-    return *viewed;
+    if (!named && (folder_.empty() || !plain || id.empty() || id.front() == '.' || !id.ends_with(".attn"))) return none;
+    for (auto it = opened_.begin(); it != opened_.end(); ++it) {
+        if (it->first != which) continue;
+        opened_.splice(opened_.begin(), opened_, it);
+        return it->second;
+    }
+    return open(which, closed);
 }
 
-std::optional<Result<Json>> ViewSources::compare(const std::string& a, const std::string& b, double& progress) {
+Result<std::shared_ptr<Viewed>> ViewSources::open(const Which& which, Opened& closed) {
+    Result<std::shared_ptr<Viewed>> viewed = [&] {
+        if (which.sequence == 0) return Viewed::open((std::filesystem::path(folder_) / which.id).string());
+        Result<std::shared_ptr<Viewed>> first = find({which.id, 0}, closed);
+        return first ? (*first)->open_sequence(which.sequence) : first;
+    }();
+    if (!viewed) return viewed;
+    opened_.emplace_front(which, *viewed);
+    close_old(closed);
+    return viewed;
+}
+
+// Two are looked at side by side: they stay, whatever they take.
+void ViewSources::close_old(Opened& closed) {
+    const auto bytes = [this] {
+        size_t sum = 0;
+        for (const auto& [which, viewed] : opened_) sum += viewed->bytes();
+        return sum;
+    };
+    while (opened_.size() > most_opened || (opened_.size() > 2 && bytes() > most_tensor_bytes))
+        closed.splice(closed.end(), opened_, std::prev(opened_.end()));
+}
+
+std::optional<Result<Json>> ViewSources::compare(const Which& a, const Which& b, double& progress) {
     Result<std::shared_ptr<Viewed>> first = find(a), second = find(b);
     if (!first) return Result<Json>(first.error());
     if (!second) return Result<Json>(second.error());

@@ -3,6 +3,8 @@
 
 #include "server/view/viewed.h"
 
+#include <compare>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -33,20 +35,30 @@ public:
         bool gone = false;      // its file is no longer there; what was read of it is
     };
     std::vector<Named> list();
-    // not_found: no such id. An id is never a path.
-    Result<std::shared_ptr<Viewed>> find(const std::string& id);
+    struct Which {
+        std::string id;
+        int64_t sequence = 0;
+        auto operator<=>(const Which&) const = default;
+    };
+    // not_found: no such id, or no such sequence. An id is never a path.
+    Result<std::shared_ptr<Viewed>> find(const Which& which);
     // Asked for again until it is there.
-    std::optional<Result<Json>> compare(const std::string& a, const std::string& b, double& progress);
+    std::optional<Result<Json>> compare(const Which& a, const Which& b, double& progress);
 
 private:
+    using Opened = std::list<std::pair<Which, std::shared_ptr<Viewed>>>;
     std::mutex mutex_;
     std::vector<std::shared_ptr<Viewed>> named_;
     void number_new(const std::vector<std::string>& names);
+    // Under the mutex, all three. What is closed goes to `closed`: its threads are waited for without it.
+    Result<std::shared_ptr<Viewed>> find(const Which& which, Opened& closed);
+    Result<std::shared_ptr<Viewed>> open(const Which& which, Opened& closed);
+    void close_old(Opened& closed);
     std::string folder_;
     bool of_server_ = true;
-    std::map<std::string, size_t> came_;                    // names in the folder, in which order they were seen
-    std::map<std::string, std::shared_ptr<Viewed>> opened_; // of the folder
-    std::map<std::pair<std::string, std::string>, std::unique_ptr<Job>> comparisons_;
+    std::map<std::string, size_t> came_; // names in the folder, in which order they were seen
+    Opened opened_;                      // of the folder, and all sequences but 0; the last that was asked for first
+    std::map<std::pair<Which, Which>, std::unique_ptr<Job>> comparisons_;
 };
 
 } // namespace attnscope::server

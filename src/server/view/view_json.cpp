@@ -37,18 +37,20 @@ Json numbers(std::span<const double> values) {
     return list;
 }
 
-std::string cache_path(const std::string& path) {
-    return path + ".heads.json";
+std::string cache_path(const std::string& path, int64_t sequence) {
+    return path + (sequence == 0 ? "" : fmt::format(".sequence-{}", sequence)) + ".heads.json";
 }
 
-Json cache_key(const std::string& path, const RecordingInfo& info) {
+Json cache_key(const std::string& path, int64_t sequence, const RecordingInfo& info) {
     std::error_code ec;
     const auto bytes = std::filesystem::file_size(path, ec);
-    return {{"format", heads_format},
-            {"bytes", ec ? 0 : bytes},
-            {"n_frames", info.n_frames},
-            {"created", info.created},
-            {"model", info.model.sha256}};
+    Json key = {{"format", heads_format},
+                {"bytes", ec ? 0 : bytes},
+                {"n_frames", info.n_frames},
+                {"created", info.created},
+                {"model", info.model.sha256}};
+    if (sequence != 0) key["sequence"] = sequence; // a file may be given another name
+    return key;
 }
 
 } // namespace
@@ -166,12 +168,11 @@ Json difference_json(const view::Difference& d) {
     return {{"n_layer", d.n_layer}, {"n_head", d.n_head}, {"n_tokens", d.n_tokens}, {"distance", numbers(d.distance)}};
 }
 
-Result<Json> recording_health(Recording& recording) {
+Result<Json> recording_health(Recording& recording, int64_t n_recorded) {
     VerifyOptions options;
     options.proofs = health_proofs;
     const Geometry& geometry = recording.info().geometry;
-    options.file_check =
-        static_cast<size_t>(recording.info().n_frames) * (geometry.q_bytes() + geometry.k_bytes()) <= checked_bytes;
+    options.file_check = static_cast<size_t>(n_recorded) * (geometry.q_bytes() + geometry.k_bytes()) <= checked_bytes;
     Result<VerifyReport> report = verify_recording(recording, options);
     if (!report) return report.error();
     Json frames = Json::array(), witnessed = Json::array();
@@ -252,15 +253,15 @@ Result<Json> capture_health(const std::string& path) {
                 {"damage", ""}};
 }
 
-Result<Json> cached_heads(const std::string& path, const RecordingInfo& info) {
+Result<Json> cached_heads(const std::string& path, int64_t sequence, const RecordingInfo& info) {
     const Error none{ErrorKind::not_found, "there are no metrics of this recording yet"};
     if (!info.complete) return none;
-    Result<base::InputFile> file = base::InputFile::open(cache_path(path));
+    Result<base::InputFile> file = base::InputFile::open(cache_path(path, sequence));
     if (!file) return none;
     Result<std::string> text = file->read_text(most_cache_bytes);
     if (!text) return none;
     Result<Json> json = base::parse_json_object(*text, "heads");
-    if (!json || json->value("key", Json()) != cache_key(path, info) || !json->contains("heads")) return none;
+    if (!json || json->value("key", Json()) != cache_key(path, sequence, info) || !json->contains("heads")) return none;
     const Json& heads = (*json)["heads"]; // anybody may have written it: its shape is looked at before it is believed
     const auto n = static_cast<size_t>(info.geometry.n_layer()) * static_cast<size_t>(info.geometry.max_heads());
     if (!heads.is_object() || heads.value("n_layer", Json()) != info.geometry.n_layer() ||
@@ -288,11 +289,11 @@ Result<Json> cached_heads(const std::string& path, const RecordingInfo& info) {
     return heads_json(m);
 }
 
-void cache_heads(const std::string& path, const RecordingInfo& info, const Json& heads) {
-    const std::string to = cache_path(path), unfinished = fmt::format("{}.{}", to, getpid());
+void cache_heads(const std::string& path, int64_t sequence, const RecordingInfo& info, const Json& heads) {
+    const std::string to = cache_path(path, sequence), unfinished = fmt::format("{}.{}", to, getpid());
     {
         std::ofstream file(unfinished, std::ios::binary);
-        file << Json{{"key", cache_key(path, info)}, {"heads", heads}}.dump();
+        file << Json{{"key", cache_key(path, sequence, info)}, {"heads", heads}}.dump();
         if (!file.flush()) {
             file.close();
             std::remove(unfinished.c_str()); // a folder that cannot be written to: computed again next time

@@ -36,18 +36,18 @@ Error token_without_rows(const Geometry& geometry, const Frame& token, const vie
 
 } // namespace
 
-Viewed::Viewed(std::string path, Kind kind) : path_(std::move(path)), kind_(kind) {
+Viewed::Viewed(std::string path, Kind kind, int64_t sequence, std::shared_ptr<SequenceList> list)
+    : path_(std::move(path)), kind_(kind), sequence_(sequence), list_(std::move(list)) {
     std::filesystem::path p(path_);
     if (!p.has_filename()) p = p.parent_path(); // a folder's name, with or without the slash
     name_ = p.filename().string();
 }
 
 Result<std::shared_ptr<Viewed>> Viewed::open(const std::string& path) {
-    Result<std::unique_ptr<Recording>> recording = Recording::open(path);
+    Result<std::unique_ptr<Recording>> recording = Recording::open_sequence(path, 0);
     if (recording) {
-        std::shared_ptr<Viewed> made(new Viewed(path, Kind::recording));
-        made->n_frames_ = (*recording)->info().n_frames;
-        made->recording_ = std::move(*recording);
+        std::shared_ptr<Viewed> made(new Viewed(path, Kind::recording, 0, std::make_shared<SequenceList>(path)));
+        made->hold(std::move(*recording));
         return made;
     }
     const ErrorKind why = recording.error().kind;
@@ -55,7 +55,23 @@ Result<std::shared_ptr<Viewed>> Viewed::open(const std::string& path) {
     if (why != ErrorKind::not_ours && !std::filesystem::is_directory(path, ec)) return recording.error();
     Result<std::unique_ptr<DumpReader>> capture = DumpReader::open(path);
     if (!capture) return capture.error();
-    return std::shared_ptr<Viewed>(new Viewed(path, Kind::capture));
+    return std::shared_ptr<Viewed>(new Viewed(path, Kind::capture, 0, nullptr));
+}
+
+Result<std::shared_ptr<Viewed>> Viewed::open_sequence(int64_t sequence) {
+    if (kind_ != Kind::recording)
+        return Error{ErrorKind::not_found, name_ + " is a capture by another program: it has no sequences"};
+    if (Result<void> there = list_->check(sequence); !there) return there.error();
+    std::shared_ptr<Viewed> made(new Viewed(path_, Kind::recording, sequence, list_));
+    Result<std::unique_ptr<Recording>> recording = made->reader();
+    if (!recording) return recording.error();
+    made->hold(std::move(*recording));
+    return made;
+}
+
+void Viewed::hold(std::unique_ptr<Recording> recording) {
+    n_frames_ = recording->info().n_frames;
+    recording_ = std::move(recording);
 }
 
 Result<RecordingInfo> Viewed::info() {
@@ -103,7 +119,7 @@ Result<RecordingInfo> Viewed::info() {
 Result<std::shared_ptr<view::RecordedKeys>> Viewed::keys() {
     const std::lock_guard lock(keys_mutex_);
     if (keys_) return keys_;
-    const auto readers = std::make_shared<Readers>(path_);
+    const auto readers = std::make_shared<Readers>(path_, sequence_);
     const Result<Readers::Taken> reader = readers->take();
     if (!reader) return reader.error();
     const RecordingInfo& info = (*reader)->info();
@@ -117,6 +133,7 @@ Result<std::shared_ptr<view::RecordedKeys>> Viewed::keys() {
             if (!one) return one.error();
             return (*one)->keys(layer, begin, end);
         });
+    bytes_ = each * static_cast<size_t>(info.n_frames);
     return keys_;
 }
 
@@ -255,7 +272,7 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     const std::lock_guard lock(tensors_mutex_);
     if (tensors_) return tensors_;
     if (kind_ != Kind::recording) return Error{ErrorKind::unsupported, name_ + " is no recording"};
-    Result<std::unique_ptr<Recording>> own = Recording::open(path_); // so that rows can be asked for meanwhile
+    Result<std::unique_ptr<Recording>> own = reader(); // so that rows can be asked for meanwhile
     if (!own) return own.error();
     const Result<std::shared_ptr<view::RecordedKeys>> held = keys();
     if (!held) return held.error();
@@ -265,6 +282,7 @@ Result<std::shared_ptr<const view::RecordedTensors>> Viewed::tensors() {
     before_ = nullptr;
     if (!loaded) return loaded.error();
     tensors_ = *loaded;
+    bytes_ = tensors_->bytes();
     tensors_ready_ = true;
     return tensors_;
 }
@@ -327,13 +345,13 @@ std::optional<Result<Json>> Viewed::heads(double& progress) {
     const std::lock_guard lock(heads_mutex_);
     if (!heads_) {
         heads_ = std::make_unique<Job>([this, info = *now](const view::Progress& said) -> Result<Json> {
-            if (Result<Json> cached = cached_heads(path_, info)) return cached;
+            if (Result<Json> cached = cached_heads(path_, sequence_, info)) return cached;
             Result<std::shared_ptr<const view::RecordedTensors>> t = tensors();
             if (!t) return t.error();
             Result<view::HeadMetrics> metrics = view::head_metrics(**t, said);
             if (!metrics) return metrics.error();
             const Json json = heads_json(*metrics);
-            if (info.complete && (*t)->damage().empty()) cache_heads(path_, info, json);
+            if (info.complete && (*t)->damage().empty()) cache_heads(path_, sequence_, info, json);
             return json;
         });
     }
@@ -349,9 +367,11 @@ Result<Json> Viewed::health() {
         if (made) health_ = *made;
         return made;
     }
-    Result<std::unique_ptr<Recording>> own = Recording::open(path_);
+    Result<std::unique_ptr<Recording>> own = reader();
     if (!own) return own.error();
-    Result<Json> made = recording_health(**own);
+    const Result<SequenceList::Counts> counts = list_->counts();
+    if (!counts) return counts.error();
+    Result<Json> made = recording_health(**own, counts->n_frames);
     if (made && (*own)->info().complete) health_ = *made;
     return made;
 }

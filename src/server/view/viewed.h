@@ -1,9 +1,10 @@
-// A recording, or somebody else's capture, as a page looks at it: opened once, its tensors and pictures kept while they are of use.
-// From any thread.
+// One sequence of a recording, or somebody else's capture, as a page looks at it: opened once, its tensors and pictures kept while they
+// are of use. From any thread.
 #pragma once
 
 #include "server/view/job.h"
 #include "server/view/passes.h"
+#include "server/view/sequence_list.h"
 #include "view/recorded/courtesy.h"
 #include "view/recorded/head_metrics.h"
 #include "view/recorded/keys.h"
@@ -26,12 +27,19 @@ namespace attnscope::server {
 class Viewed {
 public:
     enum class Kind { recording, capture };
-    // not_found, not_ours, damaged, ... where neither a recording nor a capture can be opened.
+    // Sequence 0 of a recording. not_found, not_ours, damaged, ... where neither a recording nor a capture can be opened.
     static Result<std::shared_ptr<Viewed>> open(const std::string& path);
+    // Another sequence of the same recording. not_found, in words, where there is no such sequence.
+    Result<std::shared_ptr<Viewed>> open_sequence(int64_t sequence);
 
     Kind kind() const { return kind_; }
     const std::string& path() const { return path_; }
     const std::string& name() const { return name_; } // without folders
+    int64_t sequence() const { return sequence_; }
+    // Which there are in its recording; not of a capture.
+    SequenceList& sequences() { return *list_; }
+    // What is held in memory of its queries and keys, or will be once they are all read.
+    size_t bytes() const { return bytes_; }
 
     // Reads what whoever opens it will ask for first, before anybody does.
     void begin();
@@ -55,7 +63,10 @@ public:
     Result<Json> health();
 
 private:
-    Viewed(std::string path, Kind kind);
+    Viewed(std::string path, Kind kind, int64_t sequence, std::shared_ptr<SequenceList> list);
+    // The file anew, for a thread of its own.
+    Result<std::unique_ptr<Recording>> reader() const { return Recording::open_sequence(path_, sequence_); }
+    void hold(std::unique_ptr<Recording> recording); // once, before anybody asks
     // Keys in memory; null where they would take too much of it.
     Result<std::shared_ptr<view::RecordedKeys>> keys();
     void read_ahead();
@@ -63,6 +74,9 @@ private:
 
     std::string path_, name_;
     Kind kind_;
+    const int64_t sequence_;
+    const std::shared_ptr<SequenceList> list_; // of the recording: one for all its sequences
+    std::atomic<size_t> bytes_{0};
     std::mutex recording_mutex_;
     std::unique_ptr<Recording> recording_; // one thread at a time
     int64_t n_frames_ = 0;
@@ -93,15 +107,16 @@ Json heads_json(const view::HeadMetrics& metrics);
 Json detail_json(const view::HeadDetail& detail);
 Json scores_json(const PositionScores& scores);
 Json difference_json(const view::Difference& difference);
-Result<Json> recording_health(Recording& recording);
+// `n_recorded`: frames of all sequences of its file.
+Result<Json> recording_health(Recording& recording, int64_t n_recorded);
 Result<Json> capture_health(const std::string& path);
 // Ids, positions, kinds, verdicts, and the bytes of the texts in base64. Frames that cannot be read are there, with their damage.
 Result<Json> tokens_json(Recording& recording);
 
-// Metrics beside a recording, so that they are computed once: PATH.heads.json. Only for recordings that are closed; a file that does
-// not fit the recording is not_found.
-Result<Json> cached_heads(const std::string& path, const RecordingInfo& info);
-void cache_heads(const std::string& path, const RecordingInfo& info, const Json& heads);
+// Metrics beside a recording, so that they are computed once: PATH.heads.json, of its other sequences PATH.sequence-N.heads.json. Only
+// for recordings that are closed; a file that does not fit the recording is not_found. `info`: of the sequence.
+Result<Json> cached_heads(const std::string& path, int64_t sequence, const RecordingInfo& info);
+void cache_heads(const std::string& path, int64_t sequence, const RecordingInfo& info, const Json& heads);
 
 // Keys up to here are read while the page still draws the text.
 constexpr size_t most_bytes_ahead = size_t(1) << 30;
