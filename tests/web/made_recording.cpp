@@ -2,12 +2,14 @@
 //   made_recording hostile OUT        token texts of somebody who means no good
 //   made_recording long OUT [tokens]  30 layers x 9 heads, random queries and keys (32,768 tokens)
 //   made_recording tree OUT           several sequences that share beginnings
+//   made_recording grow OUT           one sequence, and for every line of the input one more that goes on from the last; closed at its end
 #include "recording/tree.h"
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -87,15 +89,42 @@ int write_tree(const std::string& path) {
     return 0;
 }
 
+// A sequence that shares 20 tokens with its parent and adds 15; the first has 30.
+int write_growing(const std::string& path) {
+    const Geometry geometry = test::uniform_geometry({});
+    Result<std::unique_ptr<RecordingWriter>> writer =
+        RecordingWriter::create(path, test::make_info(), {.overwrite = true});
+    if (!writer) return fail(writer.error());
+    if (Result<void> r = (*writer)->begin(geometry); !r) return fail(r.error());
+    Sequence s;
+    s.n_frames = 30;
+    for (std::string line; s.id == 0 || std::getline(std::cin, line); ++s.id) {
+        if (s.id > 0) {
+            s.parent = s.id - 1;
+            s.n_shared = 20;
+            s.n_frames = 35;
+            if (Result<void> r = (*writer)->begin_sequence(s); !r) return fail(r.error());
+        }
+        for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
+            Frame frame = test::make_frame(geometry, FramePlace{i, s.id});
+            (*writer)->token_text(frame.token, test::piece_of(frame.token));
+            if (Result<void> r = (*writer)->push(std::move(frame)); !r) return fail(r.error());
+        }
+    }
+    if (Result<void> r = (*writer)->close(); !r) return fail(r.error());
+    return 0;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     if (argc < 3) {
-        std::fprintf(stderr, "usage: made_recording hostile|long|tree OUT [tokens]\n");
+        std::fprintf(stderr, "usage: made_recording hostile|long|tree|grow OUT [tokens]\n");
         return 2;
     }
     if (std::strcmp(argv[1], "hostile") == 0)
         return write(argv[2], test::uniform_geometry({}), 2 * int64_t(hostile_pieces().size()), true);
     if (std::strcmp(argv[1], "tree") == 0) return write_tree(argv[2]);
+    if (std::strcmp(argv[1], "grow") == 0) return write_growing(argv[2]);
     return write(argv[2], test::smollm2_geometry(), argc > 3 ? std::atoll(argv[3]) : 32768, false);
 }

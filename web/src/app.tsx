@@ -8,9 +8,11 @@ import { Choice, Failure, Note, Waiting, is_dark } from './parts';
 import { picture_of } from './picture';
 import { find, is_whole_page, place } from './place';
 import { save_png, saves } from './save';
+import { SequenceChoice, from_its_end, name_of, use_sequences, wait_for_sequence } from './sequences';
 import { store, use_odd, use_state } from './state';
 import type { State, Theme, ViewName } from './state';
-import type { Source, Transport } from './transport/transport';
+import { sequence_id } from './transport/transport';
+import type { Sequence, Source, Transport } from './transport/transport';
 import { CompareView } from './views/compare';
 import { FlowView } from './views/flow';
 import { HeadsView } from './views/heads';
@@ -27,7 +29,7 @@ const views: readonly (readonly [ViewName, string])[] = [
 export function App({ transport }: { transport: Transport }) {
     const sources = use_loaded(() => transport.sources().then((all) => {
         const first = chosen(all, store.get().source);
-        if (first?.kind === 'recording' && store.get().view !== 'live') open_ahead(transport, first.id);
+        if (first?.kind === 'recording' && store.get().view !== 'live') open_ahead(transport, sequence_id(first.id, store.get().sequence));
         return all;
     }), [transport]);
     if (sources.error) return <Shell transport={transport} sources={[]}><Failure message={sources.error} /></Shell>;
@@ -55,7 +57,7 @@ function use_sources(transport: Transport, first: Source[]): [Source[], () => Pr
     return [sources, look];
 }
 
-// What this page had written and recorded: nobody need be told whose that is.
+// What this page had written and recorded, by source or sequence: nobody need be told whose that is.
 const own = new Set<string>();
 
 // What the last link wants and this recording does not have; with what is nearest to it.
@@ -80,17 +82,19 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
     const state = use_state();
     const [sources, look] = use_sources(transport, first);
     const source = chosen(sources, state.source);
-    const wanted = source?.kind === 'recording' ? source.id : '';
+    const wanted = source?.kind === 'recording' ? sequence_id(source.id, state.sequence) : '';
     const [grown, set_grown] = useState(0);
     const opened = use_loaded(() => wanted ? open(transport, wanted) : undefined, [transport, wanted, grown]);
-    const other = sources.find((s) => s.id === state.other && s.id !== source?.id) ?? sources.find((s) => s.kind === 'recording' && s.id !== source?.id);
     const live_only = !source && transport.can('live');
     // What lies there may be a capture of somebody else's: of that only its health can be told.
-    const several = sources.filter((s) => s.kind === 'recording').length > 1;
-    const wants: ViewName = (state.view === 'live' && !transport.can('live')) || (state.view === 'compare' && !several) ? 'text' : state.view;
+    const ready = opened.value && opened.value.id === wanted ? opened.value : undefined; // what was opened before may still be there
+    const sequences = use_sequences(transport, source, ready, opened.error !== undefined, state.sequence);
+    const branches = (sequences.list?.length ?? 1) > 1;
+    const other = sources.find((s) => s.id === state.other && (s.id !== source?.id || branches)) ??
+        sources.find((s) => s.kind === 'recording' && s.id !== source?.id) ?? (branches ? source : undefined);
+    const several = sources.filter((s) => s.kind === 'recording').length > 1 || branches;
+    const wants: ViewName = (state.view === 'live' && !transport.can('live')) || (state.view === 'compare' && !several && !sequences.unknown) ? 'text' : state.view;
     const view: ViewName = live_only ? 'live' : source?.kind === 'capture' && wants !== 'live' ? 'health' : wants;
-    // What was opened before may still be there while the next one is read.
-    const ready = opened.value && opened.value.id === wanted ? opened.value : undefined;
 
     // A recording that is still being written is looked at again while somebody looks.
     useEffect(() => {
@@ -99,33 +103,39 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
             if (document.hidden) return;
             transport.info(ready.id).then((now) => {
                 if (now.n_tokens !== ready.info.n_tokens || now.complete) set_grown((g) => g + 1);
+                sequences.look(now);
             }, () => undefined); // its file went: what was read stays
         }, 2000);
         return () => clearInterval(timer);
     }, [ready]);
+    const n_sequences = sequences.fresh ? sequences.list!.length : transport.sequences ? Infinity : 1;
     const odd = ready && beyond(ready, state);
     useLayoutEffect(() => {
         if (state.source !== '' && !source?.gone && !sources.some((s) => s.id === state.source))
-            store.mend({ source: '' }, `there is no recording “${state.source.slice(0, 40)}” here`);
+            store.mend({ source: '', sequence: 0 }, `there is no recording “${state.source.slice(0, 40)}” here`);
+        else if (state.sequence >= n_sequences)
+            store.mend({ sequence: 0 }, no_sequence(state.sequence, n_sequences));
         else if (state.view === 'live' && !transport.can('live')) store.mend({ view: 'text' }, 'nothing writes here: Live is of attnscope serve');
-        else if (state.view === 'compare' && !live_only && !several) store.mend({ view: 'text' }, 'Compare needs a second recording');
+        else if (state.view === 'compare' && !live_only && !several && !sequences.unknown) store.mend({ view: 'text' }, 'Compare needs a second recording, or a second sequence');
         else if (odd) store.mend(odd.change, odd.sentence);
-    }, [state, sources, odd]);
+    }, [state, sources, odd, n_sequences, sequences.unknown]);
     const showing = useRef(view);
     showing.current = view;
-    const recorded = async (name: string) => {
-        own.add(name);
+    const recorded = async (name: string, sequence: number) => {
+        own.add(sequence_id(name, sequence));
         await look();
-        if (showing.current === 'live') store.set({ view: 'live', source: name, token: -1, layer: -1, head: -1, span: '', camera: '' });
+        await wait_for_sequence(transport, name, sequence);
+        if (showing.current === 'live') store.set({ view: 'live', source: name, sequence, layer: -1, head: -1, ...from_its_end });
     };
     useEffect(() => {
-        if (is_whole_page()) document.title = source ? `${source.name} – attnscope` : 'attnscope';
-    }, [source?.name]);
+        if (is_whole_page()) document.title = source ? `${name_of(source, wanted)} – attnscope` : 'attnscope';
+    }, [source?.name, wanted]);
     let body;
     if (view === 'live') body = <LiveView transport={transport} recorded={recorded} />;
     else if (!source) body = <Failure message="There is no recording to show yet." />;
-    else if (view === 'health') body = <HealthView transport={transport} source={source} opened={ready} />;
-    else if (opened.error) body = <><Failure message={opened.error} /><HealthView transport={transport} source={source} /></>;
+    else if (view === 'health') body = <HealthView key={wanted} transport={transport} source={source} id={wanted || source.id} opened={ready} />;
+    else if (opened.error && state.sequence > 0 && sequences.unknown) body = <Waiting what="Reading the recording" />; // is it there?
+    else if (opened.error) body = <><Failure message={opened.error} /><HealthView key={wanted} transport={transport} source={source} id={wanted} /></>;
     else if (!ready) body = <Waiting what="Reading the recording" />;
     else if (odd) body = <Waiting what="Reading the recording" />; // the next moment shows the nearest
     else if (ready.n === 0) body = <Failure message="This recording holds no tokens yet." />;
@@ -133,12 +143,16 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
     else if (view === 'heads') body = <HeadsView opened={ready} />;
     else if (view === 'matrix') body = <MatrixView key={ready.id} opened={ready} />;
     else if (view === 'flow') body = <FlowView opened={ready} />;
-    else body = <CompareView opened={ready} other={other} sources={sources} />;
-    return <Shell transport={transport} sources={sources} source={source} opened={ready} view={view}>{body}</Shell>;
+    else body = <CompareView opened={ready} source={source} other={other} sources={sources} />;
+    return <Shell transport={transport} sources={sources} source={source} sequences={sequences.list} several={several} opened={ready} view={view}>{body}</Shell>;
 }
 
-function Shell({ transport, sources, source, opened, view, children }: {
-    transport: Transport; sources: Source[]; source?: Source; opened?: Opened; view?: ViewName; children: any;
+function no_sequence(asked: number, n: number): string {
+    return `there is no sequence ${asked}; this recording has ${n === 1 ? 'one, 0' : `sequences 0 to ${n - 1}`}: sequence 0 is shown`;
+}
+
+function Shell({ transport, sources, source, sequences, several = false, opened, view, children }: {
+    transport: Transport; sources: Source[]; source?: Source; sequences?: Sequence[]; several?: boolean; opened?: Opened; view?: ViewName; children: any;
 }) {
     const state = use_state();
     const odd = use_odd();
@@ -160,7 +174,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
         return () => query.removeEventListener('change', changed);
     }, []);
     const available = views.filter(([name]) => (name !== 'live' || transport.can('live')) &&
-        (name !== 'compare' || (transport.can('compare') && sources.filter((s) => s.kind === 'recording').length > 1)));
+        (name !== 'compare' || (transport.can('compare') && several)));
     // Why a view cannot be opened; undefined: it can.
     const shut = (name: ViewName): string | undefined => {
         if (name === 'live') return undefined;
@@ -174,6 +188,8 @@ function Shell({ transport, sources, source, opened, view, children }: {
         if (n > 0) store.set({ token: Math.max(0, Math.min(n - 1, opened!.token(store.get().token) + by)) });
     };
     const cycle = (value: number, by: number, count: number) => (count > 0 ? ((value + 1 + by + count + 1) % (count + 1)) - 1 : -1);
+    const n_sequences = sequences?.length ?? 1;
+    const go_to = (sequence: number) => store.set({ sequence: Math.max(0, Math.min(n_sequences - 1, sequence)), ...from_its_end });
     const keys: Key[] = [
         { keys: ['?'], says: 'this list', run: () => set_help((h) => !h) },
         { keys: ['Escape'], says: 'close this list', run: () => set_help(false) },
@@ -190,6 +206,10 @@ function Shell({ transport, sources, source, opened, view, children }: {
         { keys: ['}', 'Shift+}'], says: 'next head', run: () => store.set({ head: cycle(store.get().head, 1, n_head) }) },
         { keys: ['{', 'Shift+{'], says: 'head before', run: () => store.set({ head: cycle(store.get().head, -1, n_head) }) },
         { keys: ['a'], says: 'all layers and heads', run: () => store.set({ layer: -1, head: -1 }) },
+        ...(n_sequences > 1 ? [
+            { keys: ['.'], says: 'next sequence', run: () => go_to(state.sequence + 1) },
+            { keys: [','], says: 'sequence before', run: () => go_to(state.sequence - 1) },
+        ] : []),
         { keys: ['m'], says: 'mean or maximum', run: () => store.set({ reduce: store.get().reduce === 'mean' ? 'max' : 'mean' }) },
         { keys: ['l'], says: 'log or linear scale', run: () => store.set({ log: !store.get().log }) },
         { keys: ['h'], says: 'hide or show the first position', run: () => store.set({ hide_first: !store.get().hide_first }) },
@@ -205,8 +225,9 @@ function Shell({ transport, sources, source, opened, view, children }: {
                 {sources.length > 1 || sources[0]?.of_server
                     ? <Choice label="Recording" value={source?.id ?? ''}
                         options={[...(source ? [] : [['', 'recordings of this server …'] as const]), ...sources.map((s) => [s.id, s.name] as const)]}
-                        change={(id) => store.set({ source: id, token: -1, layer: -1, head: -1, span: '', camera: '', ...(id && view === 'live' ? { view: 'text' } : {}) })} />
+                        change={(id) => store.set({ source: id, sequence: 0, layer: -1, head: -1, ...from_its_end, ...(id && view === 'live' ? { view: 'text' } : {}) })} />
                     : source && <span class="name"><bdi>{source.name}</bdi></span>}
+                <SequenceChoice label="Sequence" value={state.sequence} all={sequences} change={go_to} />
                 <nav aria-label="Views">
                     {available.map(([name, text]) => (
                         <button key={name} type="button" aria-current={view === name ? 'page' : undefined}
@@ -226,7 +247,7 @@ function Shell({ transport, sources, source, opened, view, children }: {
                 <button type="button" class="close" aria-label="dismiss" onClick={() => store.put_away_odd()}>×</button></div>}
             {!source && transport.can('live') && <Note of="live">{of_recordings(transport)}</Note>}
             {source?.gone && view !== 'live' && <Note class="gone" of={`gone ${source.id}`}>The file is gone; what was read of it stays.</Note>}
-            {source?.of_server && !own.has(source.id) && view !== 'live' && <Note class="whose" of={`whose ${source.id}`}>Recorded by this server for
+            {source?.of_server && !own.has(sequence_id(source.id, state.sequence)) && view !== 'live' && <Note class="whose" of={`whose ${source.id}`}>Recorded by this server for
                 the client that asked; the text is that client's, not necessarily yours.</Note>}
             {opened && view !== 'live' && <Notes opened={opened} />}
             <main data-view={view}>{children}</main>

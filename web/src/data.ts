@@ -26,6 +26,14 @@ export class Opened {
     get n(): number {
         return this.tokens.ids.length;
     }
+    // Which sequence this is; undefined where the recording has one alone, and nobody need be told.
+    get sequence(): number | undefined {
+        return (this.info.n_sequences ?? 1) > 1 ? this.info.sequence ?? 0 : undefined;
+    }
+    // For files that are saved, and headings.
+    get name(): string {
+        return this.sequence === undefined ? this.info.name : `${this.info.name}-sequence-${this.sequence}`;
+    }
     text(token: number): string {
         return this.runs[this.run_of[token]]?.text ?? '';
     }

@@ -36,13 +36,13 @@ export function Legend({ map, scale, what, number = percent }: { map: MapName; s
     );
 }
 
-export function Choice<T extends string>({ label, value, options, change }: {
-    label: string; value: T; options: readonly (readonly [T, string])[]; change: (value: T) => void;
+export function Choice<T extends string>({ label, value, options, change, class: name }: {
+    label: string; value: T; options: readonly (readonly [T, string])[]; change: (value: T) => void; class?: string;
 }) {
     // Who chose with the pointer goes on by keys, of which a list takes most; who chooses with the arrows is still at it.
     const by_arrows = useRef(false);
     return (
-        <label class="control">{label}
+        <label class={name ? `control ${name}` : 'control'}>{label}
             <select value={value} onKeyDown={() => { by_arrows.current = true; }} onKeyUp={() => { by_arrows.current = false; }}
                 onBlur={() => { by_arrows.current = false; }}
                 onChange={(event) => {

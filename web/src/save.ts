@@ -16,8 +16,10 @@ function field(value: string | number): string {
     return /[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
-export function save_csv(name: string, header: string[], rows: (string | number)[][]) {
-    const lines = [header, ...rows].map((row) => row.map(field).join(','));
+// `sequence`: of the recording, where it has several: a column more.
+export function save_csv(name: string, header: string[], rows: (string | number)[][], sequence?: number) {
+    const all = sequence === undefined ? [header, ...rows] : [[...header, 'sequence'], ...rows.map((row) => [...row, sequence])];
+    const lines = all.map((row) => row.map(field).join(','));
     download(`${name}.csv`, new Blob([lines.join('\r\n') + '\r\n'], { type: 'text/csv;charset=utf-8' }));
 }
 

@@ -9,7 +9,9 @@ export type Theme = 'auto' | 'light' | 'dark';
 export interface State {
     view: ViewName;
     source: string;   // '' : the first
+    sequence: number; // of the source
     other: string;    // of Compare
+    other_sequence: number; // of the other; -1: the first that is not the one shown
     token: number;    // -1: the last
     layer: number;    // -1: all
     head: number;     // -1: all
@@ -31,12 +33,12 @@ export interface State {
 }
 
 const start: State = {
-    view: 'text', source: '', other: '', token: -1, layer: -1, head: -1, reduce: 'mean', tint: 'reads', log: true, hide_first: true,
+    view: 'text', source: '', sequence: 0, other: '', other_sequence: -1, token: -1, layer: -1, head: -1, reduce: 'mean', tint: 'reads', log: true, hide_first: true,
     lines: true, budget: 0.5, x: 'previous', y: 'first', c: 'entropy', span: '', rollout: false, camera: '', peaks: true, map: 'viridis',
     theme: 'auto',
 };
 
-const what_of: Record<string, string> = { x: 'metric', y: 'metric', c: 'metric', reduce: 'way to reduce rows', map: 'colour map' };
+const what_of: Record<string, string> = { other_sequence: 'sequence', x: 'metric', y: 'metric', c: 'metric', reduce: 'way to reduce rows', map: 'colour map' };
 const metrics = metric_names as readonly string[];
 const allowed: Partial<Record<keyof State, readonly string[]>> = {
     x: metrics, y: metrics, c: metrics, view: ['text', 'heads', 'matrix', 'flow', 'health', 'live', 'compare'],
@@ -50,7 +52,8 @@ const allowed: Partial<Record<keyof State, readonly string[]>> = {
 function number_of(name: string, text: string): number | undefined {
     const v = text.trim() === '' ? NaN : Number(text);
     if (name === 'budget') return v >= 0 ? Math.max(0.02, Math.min(1, v)) : undefined;
-    return Number.isSafeInteger(v) && (v >= -1 || name === 'token') ? v : undefined; // tokens count from the end as well
+    const least = name === 'sequence' ? 0 : name === 'token' ? -Infinity : -1; // tokens count from the end as well
+    return Number.isSafeInteger(v) && v >= least ? v : undefined;
 }
 
 // Anything may stand in a link: what does not fit is left as it was.

@@ -1,10 +1,10 @@
 // The questions of a view as paths and words, and the answers' bytes as what they mean. Who carries them is another matter: HTTP, or
 // the messages of a notebook.
 import { bytes_of_base64 } from './base64';
-import { TransportError, metric_names, unwanted } from './transport';
+import { TransportError, metric_names, of_sequence_id, unwanted } from './transport';
 import type {
-    Ability, Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Source, Tile, Told, Tokens,
-    Transport,
+    Ability, Difference, Generation, Health, HeadDetail, HeadMetrics, Info, LiveEvent, Metric, Policy, Scores, Selection, Sequence, Source, Tile, Told,
+    Tokens, Transport,
 } from './transport';
 
 export type Query = Record<string, string | number>;
@@ -14,6 +14,11 @@ function with_selection(query: Query, s: Selection): Query {
     if (s.head >= 0) query.head = s.head;
     if (s.reduce !== 'mean') query.reduce = s.reduce;
     return query;
+}
+
+function of(id: string, query: Query = {}): Query {
+    const { source, sequence } = of_sequence_id(id);
+    return { r: source, ...(sequence > 0 ? { s: sequence } : {}), ...query };
 }
 
 export abstract class ApiTransport implements Transport {
@@ -61,11 +66,17 @@ export abstract class ApiTransport implements Transport {
         this.has_records = body.records === true;
         return body.sources;
     }
+    async sequences(id: string): Promise<Sequence[]> {
+        const { sequences } = await this.json('sequences', { r: of_sequence_id(id).source });
+        // What is cut at the end of the bytes is left out.
+        const text = (base64: string) => new TextDecoder().decode(bytes_of_base64(base64), { stream: true });
+        return sequences.map((s: Sequence) => ({ ...s, words: text(s.words) }));
+    }
     async info(id: string): Promise<Info> {
-        return this.json('info', { r: id });
+        return this.json('info', of(id));
     }
     async tokens(id: string): Promise<Tokens> {
-        const body = await this.json('tokens', { r: id });
+        const body = await this.json('tokens', of(id));
         const pieces = new Map<number, Uint8Array>();
         for (const [token, text] of Object.entries(body.pieces)) pieces.set(Number(token), bytes_of_base64(text as string));
         return {
@@ -74,14 +85,14 @@ export abstract class ApiTransport implements Transport {
         };
     }
     row(id: string, token: number, s: Selection) {
-        return this.floats('row', with_selection({ r: id, t: token }, s));
+        return this.floats('row', with_selection(of(id, { t: token }), s));
     }
     async column(id: string, token: number, s: Selection, progress?: Told) {
-        const answer = await this.waited('column', with_selection({ r: id, t: token }, s), progress);
+        const answer = await this.waited('column', with_selection(of(id, { t: token }), s), progress);
         return new Float32Array(await answer.arrayBuffer());
     }
     async scores(id: string, s: Selection): Promise<Scores> {
-        const body = await this.json('scores', with_selection({ r: id }, s));
+        const body = await this.json('scores', with_selection(of(id), s));
         const floats = (name: string) => Float32Array.from(body[name], (v: number | null) => v ?? NaN);
         return {
             total: floats('total'), mean: floats('mean'), window_mean: floats('window_mean'), last: floats('last'),
@@ -89,32 +100,34 @@ export abstract class ApiTransport implements Transport {
         };
     }
     async prune(id: string, s: Selection, policy: Policy, budget: number): Promise<Uint8Array> {
-        const body = await this.json('prune', with_selection({ r: id, policy, budget }, s));
+        const body = await this.json('prune', with_selection(of(id, { policy, budget }), s));
         const kept = new Uint8Array(body.n_tokens);
         for (const token of body.kept) kept[token] = 1;
         return kept;
     }
     async heads(id: string, progress: (fraction: number) => void): Promise<HeadMetrics> {
-        const body = await (await this.waited('heads', { r: id }, progress)).json();
+        const body = await (await this.waited('heads', of(id), progress)).json();
         const values = {} as Record<Metric, Float32Array>;
         for (const name of metric_names) values[name] = Float32Array.from(body.values[name], (v: number | null) => v ?? NaN);
         return { ...body, values };
     }
     head(id: string, layer: number, head: number): Promise<HeadDetail> {
-        return this.json('head', { r: id, layer, head });
+        return this.json('head', of(id, { layer, head }));
     }
     async tile(id: string, s: Selection, level: number, x: number, y: number, progress?: Told): Promise<Tile> {
-        const answer = await this.waited('tile', with_selection({ r: id, level, x, y }, s), progress);
+        const answer = await this.waited('tile', with_selection(of(id, { level, x, y }), s), progress);
         return { cells: new Uint16Array(await answer.arrayBuffer()) };
     }
     health(id: string): Promise<Health> {
-        return this.json('health', { r: id });
+        return this.json('health', of(id));
     }
     flow(id: string, s: Selection, begin: number, end: number, rollout: boolean) {
-        return rollout ? this.floats('rollout', { r: id, begin, end }) : this.floats('flow', with_selection({ r: id, begin, end }, s));
+        return rollout ? this.floats('rollout', of(id, { begin, end })) : this.floats('flow', with_selection(of(id, { begin, end }), s));
     }
     async compare(a: string, b: string, progress: (fraction: number) => void): Promise<Difference> {
-        const body = await (await this.waited('compare', { a, b }, progress)).json();
+        const [x, y] = [of_sequence_id(a), of_sequence_id(b)];
+        const query = { a: x.source, ...(x.sequence > 0 ? { sa: x.sequence } : {}), b: y.source, ...(y.sequence > 0 ? { sb: y.sequence } : {}) };
+        const body = await (await this.waited('compare', query, progress)).json();
         return { ...body, distance: Float32Array.from(body.distance, (v: number | null) => v ?? NaN) };
     }
 }

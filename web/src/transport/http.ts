@@ -53,7 +53,7 @@ export class HttpTransport extends ApiTransport {
                 yield { type: 'token', token: event.token.token_id, text: event.token.text, row: new Float32Array(data.buffer),
                     verdict: event.attention.verdict };
             } else if (event.type === 'done') {
-                yield { type: 'done', finish: event.finish_reason, recording: event.recording };
+                yield { type: 'done', finish: event.finish_reason, recording: event.recording, sequence: event.sequence };
             } else if (event.type === 'error') {
                 throw new TransportError(String(event.error?.msg ?? event.error));
             }

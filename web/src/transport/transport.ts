@@ -1,6 +1,7 @@
 // What the views ask for, whoever answers: a server, the file that the page lies in, or the host of a widget.
 // Views know this interface only. Everything is asked for when it is shown, never before.
 //
+// `id` is that of a source, or of one of its sequences: sequence_id() below.
 // Words: a *token* is an index 0, 1, 2, ... into the recording; a row is what one token reads, a column who reads it.
 
 export type SourceKind = 'recording' | 'capture';
@@ -38,6 +39,28 @@ export interface Info {
     n_heads: number;   // of the layer with most
     layers: Layer[];
     weights: string;   // how exact the weights of this transport are, in words; empty: exact
+    sequence?: number;    // which one this is; none: 0
+    n_sequences?: number; // that its recording has; none: 1
+    n_recorded?: number;  // tokens of all of them, each once
+}
+
+// A line of text of a recording. It may go on from another's beginning, its parent's.
+export interface Sequence {
+    id: number;
+    parent: number;   // -1: none
+    n_shared: number; // tokens that are the parent's
+    n_tokens: number; // those among them
+    label: string;    // what the program that was captured calls it; may be empty
+    words: string;    // with which its own part begins
+}
+
+// Questions name a source by its id, which means its sequence 0, or another sequence of it by this.
+export function sequence_id(source: string, sequence: number): string {
+    return sequence > 0 ? `${source}#${sequence}` : source;
+}
+export function of_sequence_id(id: string): { source: string; sequence: number } {
+    const [, source, sequence] = id.match(/^(.*)#(\d+)$/s) ?? [id, id, '0'];
+    return { source, sequence: Number(sequence) };
 }
 
 export interface Tokens {
@@ -142,6 +165,7 @@ export interface LiveEvent {
     verdict?: string;
     finish?: string;
     recording?: string;   // the source that holds this answer, once it is done
+    sequence?: number;    // and which one of it; none: 0
     pieces?: { id: number; text: string }[]; // of the prompt
 }
 
@@ -156,6 +180,7 @@ export interface Transport {
     // False: needs a computation that this transport has nobody for (an exported file has no live view).
     can(what: Ability): boolean;
     sources(): Promise<Source[]>;
+    sequences?(id: string): Promise<Sequence[]>; // of a source, by number; asked for where `n_sequences` is more than 1
     info(id: string): Promise<Info>;
     tokens(id: string): Promise<Tokens>;
     row(id: string, token: number, selection: Selection): Promise<Float32Array>;

@@ -1,4 +1,4 @@
-// Two recordings of the same tokens side by side: which heads differ, and what the selected token reads in each.
+// Two recordings, or two sequences of one, that begin with the same tokens, side by side: which heads differ, and what the selected token reads in each.
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { exact, lut, percent, shade, text_decades } from '../colour';
 import { largest, open, shown, use_loaded, use_stale } from '../data';
@@ -7,14 +7,23 @@ import { Choice, Failure, Waiting, is_dark, layer_name } from '../parts';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { TextPane } from '../text/pane';
+import { SequenceChoice, use_sequences } from '../sequences';
+import { sequence_id } from '../transport/transport';
 import type { Source } from '../transport/transport';
 import { selection_of } from './text';
 
-export function CompareView({ opened, other, sources }: { opened: Opened; other?: Source; sources: Source[] }) {
+// `source`: of which `opened` is a sequence; it may be `other` as well, where it has several.
+export function CompareView({ opened, source, other, sources }: { opened: Opened; source: Source; other?: Source; sources: Source[] }) {
     const state = use_state();
     const [fraction, set_fraction] = useState(0);
-    const second = use_loaded(() => other && other.id !== opened.id ? open(opened.transport, other.id) : undefined, [opened, other?.id]);
-    const b = second.value && second.value.id === other?.id ? second.value : undefined;
+    const same = other?.id === source.id;
+    const shown_here = opened.sequence ?? 0;
+    const said = state.other_sequence;
+    const sequence = said >= 0 && !(same && said === shown_here) ? said : same && shown_here === 0 ? 1 : 0;
+    const wanted = other && sequence_id(other.id, sequence);
+    const second = use_loaded(() => wanted && wanted !== opened.id ? open(opened.transport, wanted) : undefined, [opened, wanted]);
+    const b = second.value && second.value.id === wanted ? second.value : undefined;
+    const sequences = use_sequences(opened.transport, other, b, second.error !== undefined, sequence);
     const difference = use_loaded(() => b ? opened.transport.compare(opened.id, b.id, set_fraction) : undefined, [opened, b]);
     const d = difference.fresh ? difference.value : undefined;
     const common = d?.n_tokens ?? Infinity;
@@ -24,15 +33,17 @@ export function CompareView({ opened, other, sources }: { opened: Opened; other?
     }, [d]);
     const order = d ? Array.from(d.distance, (_, i) => i).filter((i) => Number.isFinite(d.distance[i])).sort((i, j) => d.distance[j] - d.distance[i]) : [];
     saves.now = {
-        name: `${opened.info.name}-against-${b?.info.name ?? ''}`,
-        csv: () => d && save_csv(`${opened.info.name}-against-${b!.info.name}-heads`, ['layer', 'head', 'distance'],
+        name: `${opened.name}-against-${b?.name ?? ''}`,
+        csv: () => d && save_csv(`${opened.name}-against-${b!.name}-heads`, ['layer', 'head', 'distance'],
             order.map((i) => [Math.floor(i / d.n_head), i % d.n_head, d.distance[i]])),
     };
     return (
         <div class="compare-view">
             <div class="controls">
-                <Choice label="Against" value={other?.id ?? ''} options={sources.filter((s) => s.kind === 'recording' && s.id !== opened.id).map((s) => [s.id, s.name] as const)}
-                    change={(id) => store.set({ other: id })} />
+                <Choice label="Against" value={other?.id ?? ''} change={(id) => store.set({ other: id, other_sequence: -1 })}
+                    options={sources.filter((s) => s.kind === 'recording' && (s.id !== source.id || opened.sequence !== undefined)).map((s) => [s.id, s.name] as const)} />
+                <SequenceChoice label="Its sequence" value={sequence} all={sequences.list} but={same ? shown_here : -1}
+                    change={(chosen) => store.set({ other: other!.id, other_sequence: chosen })} />
                 {d && <span class="faint">{part ? `The same up to token ${common - 1} (${common} tokens); from there they part.` : `${common} tokens, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
             </div>
             {(second.error || difference.error) && <Failure message={(second.error ?? difference.error)!} />}
@@ -85,10 +96,10 @@ function Side({ opened, common }: { opened: Opened; common: number }) {
     }, [row.value, state.hide_first, state.log, state.theme, opened, common]);
     return (
         <div class="compare-side">
-            <h2><bdi>{opened.info.name}</bdi></h2>
+            <h2><bdi>{opened.name}</bdi></h2>
             {row.error && <Failure message={row.error} />}
             {token >= common && <p class="faint">Token {token} is of this recording alone: what it reads cannot be compared.</p>}
-            <div ref={place} data-stale={stale ? '' : undefined} role="region" aria-label={`Text of ${opened.info.name}`} tabIndex={0} />
+            <div ref={place} data-stale={stale ? '' : undefined} role="region" aria-label={`Text of ${opened.name}`} tabIndex={0} />
         </div>
     );
 }

@@ -140,12 +140,12 @@ export function FlowView({ opened }: { opened: Opened }) {
         });
     }, [shares, size, state.theme]);
 
-    const name = `${opened.info.name}-flow-of-${chosen.begin}-${chosen.end}-${state.rollout ? 'rollout' : rows_name(s)}`;
+    const name = `${opened.name}-flow-of-${chosen.begin}-${chosen.end}-${state.rollout ? 'rollout' : rows_name(s)}`;
     saves.now = {
         name,
         csv: () => shares && save_csv(name, ['begin', 'end', 'share', 'text', 'of_begin', 'of_end', 'rollout', ...rows_header],
             sources.map((span, i) => [span.begin, span.end, shares.each[i], span.text, chosen.begin, chosen.end, state.rollout ? 1 : 0,
-                ...rows_fields(state.rollout ? { layer: -1, head: -1, reduce: 'mean' } : s)])),
+                ...rows_fields(state.rollout ? { layer: -1, head: -1, reduce: 'mean' } : s)]), opened.sequence),
     };
     return (
         <div class="flow-view">

@@ -69,10 +69,10 @@ export function HeadsView({ opened }: { opened: Opened }) {
     const metric = (name: string): Metric => metric_names.find((k) => k === name) ?? 'previous';
     const [x, y, c] = [metric(state.x), metric(state.y), metric(state.c)];
     saves.now = {
-        name: `${opened.info.name}-heads-${x}-${y}-${c}`,
-        csv: () => save_csv(`${opened.info.name}-heads`, ['layer', 'head', 'kind', ...metric_names],
+        name: `${opened.name}-heads-${x}-${y}-${c}`,
+        csv: () => save_csv(`${opened.name}-heads`, ['layer', 'head', 'kind', ...metric_names],
             Array.from({ length: m.n_layer * m.n_head }, (_, i) => [Math.floor(i / m.n_head), i % m.n_head, m.kinds[i],
-                ...metric_names.map((name) => m.values[name][i])])),
+                ...metric_names.map((name) => m.values[name][i])]), opened.sequence),
     };
     const select = (i: number) => i >= 0 && store.set({ layer: Math.floor(i / m.n_head), head: i % m.n_head });
     return (

@@ -9,18 +9,20 @@ import { save_csv, saves } from '../save';
 import { store } from '../state';
 import type { CaptureFrame, Health, Source, Transport } from '../transport/transport';
 
-export function HealthView({ transport, source, opened }: { transport: Transport; source: Source; opened?: Opened }) {
-    const loaded = use_loaded(() => transport.health(source.id), [transport, source.id]);
+// `id`: of the source, or of one of its sequences.
+export function HealthView({ transport, source, id, opened }: { transport: Transport; source: Source; id: string; opened?: Opened }) {
+    const loaded = use_loaded(() => transport.health(id), [transport, id]);
     if (loaded.error) return <Failure message={loaded.error} />;
     if (!loaded.value) return <Waiting what="Looking at every token" />;
     const h = loaded.value;
+    const name = `${opened?.name ?? source.name}-health`;
     const capture = h.capture.length > 0;
     const causes = h.findings.filter((f) => f.keep || f.fix).map((f) => f.cause); // the whole of it stands below the pictures
     saves.now = {
         csv: () => capture
-            ? save_csv(`${source.name}-health`, ['token', 'kind', 'min', 'max', 'sum', 'distinct_layers', 'keep'],
+            ? save_csv(name, ['token', 'kind', 'min', 'max', 'sum', 'distinct_layers', 'keep'],
                 h.capture.map((f) => [f.number, f.kind, f.min, f.max, f.sum, f.distinct_layers, f.keep]))
-            : save_csv(`${source.name}-health`, ['token', 'verdict', 'error_over_tolerance'], h.frames.map((f) => [f.index, f.verdict, f.ratio])),
+            : save_csv(name, ['token', 'verdict', 'error_over_tolerance'], h.frames.map((f) => [f.index, f.verdict, f.ratio]), opened?.sequence),
     };
     return (
         <div class="health-view">

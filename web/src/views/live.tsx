@@ -66,8 +66,8 @@ const mark = {
     set: (writes: boolean) => { if (!leaving) try { sessionStorage.setItem('attnscope-writes', writes ? '1' : ''); } catch { /* a page without storage */ } },
 };
 
-// `recorded` is told the source that holds an answer, once it is there.
-export function LiveView({ transport, recorded }: { transport: Transport; recorded: (id: string) => Promise<void> }) {
+// `recorded` is told the source that holds an answer and which of its sequences that is, once it is there.
+export function LiveView({ transport, recorded }: { transport: Transport; recorded: (id: string, sequence: number) => Promise<void> }) {
     const state = use_state();
     const place = useRef<HTMLDivElement>(null);
     const pane = useRef<TextPane>();
@@ -156,6 +156,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
         mark.set(true);
         name.current = `view-${crypto.getRandomValues(new Uint32Array(3)).join('-')}`;
         let file = '';
+        let sequence = 0;
         let waiting = false;
         try {
             for await (const event of transport.generate({ prompt, chat, max_tokens: most, temperature: warmth, name: name.current, record: record && transport.can('record') }, stop.signal)) {
@@ -164,6 +165,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
                 else {
                     set_ended(event.finish === 'aborted' ? 'stopped' : event.finish ?? '');
                     file = event.recording ?? '';
+                    sequence = event.sequence ?? 0;
                 }
                 if (waiting || pausing.current) continue; // one drawing for all that comes within a frame
                 waiting = true;
@@ -179,8 +181,8 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
         mark.set(false);
         set_running(false);
         if (file) {
-            set_recording(file);
-            await recorded(file);
+            set_recording(sequence > 0 ? `${file}, sequence ${sequence}` : file);
+            await recorded(file, sequence);
         }
         if (!pausing.current) latest.current();
     };

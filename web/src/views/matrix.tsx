@@ -205,12 +205,12 @@ export function MatrixView({ opened }: { opened: Opened }) {
     }, [opened]);
 
     saves.now = {
-        name: `${opened.info.name}-matrix-${rows_name(s)}`,
+        name: `${opened.name}-matrix-${rows_name(s)}`,
         // The exact row under the pointer, or of the selected token.
         csv: () => {
             const query = hover?.query ?? opened.token(state.token);
-            void opened.row(query, s).then((row) => save_csv(`${opened.info.name}-token-${query}-${rows_name(s)}`, ['token', 'text', 'of', ...rows_header, 'weight'],
-                Array.from(row, (w, j) => [j, opened.text(j), query, ...rows_fields(s), w])), (error) => set_failure(String(error.message)));
+            void opened.row(query, s).then((row) => save_csv(`${opened.name}-token-${query}-${rows_name(s)}`, ['token', 'text', 'of', ...rows_header, 'weight'],
+                Array.from(row, (w, j) => [j, opened.text(j), query, ...rows_fields(s), w]), opened.sequence), (error) => set_failure(String(error.message)));
         },
     };
     return (

@@ -132,12 +132,12 @@ export function TextView({ opened }: { opened: Opened }) {
     }, [read, row.fresh, later, state.lines, state.hide_first, state.theme]);
 
     const of_token = state.tint === 'reads' || state.tint === 'readers';
-    const name = `${opened.info.name}${of_token ? `-token-${focus}` : ''}${state.tint === 'reads' ? '' : `-${state.tint}`}-${rows_name(s)}`;
+    const name = `${opened.name}${of_token ? `-token-${focus}` : ''}${state.tint === 'reads' ? '' : `-${state.tint}`}-${rows_name(s)}`;
     saves.now = {
         name,
         csv: () => all_weights && fresh && save_csv(name, ['token', 'position', 'id', 'text', 'tint', 'of', ...rows_header, 'value'],
             Array.from(all_weights, (w, j) => [j, opened.tokens.positions[j], opened.tokens.ids[j], opened.text(j), state.tint, of_token ? focus : '',
-                ...rows_fields(s), w])),
+                ...rows_fields(s), w]), opened.sequence),
     };
 
     const error = row.error ?? column.error ?? scores.error ?? kept.error;
