@@ -62,6 +62,7 @@ STATE: dict[str, Any] = {
     "reduce": ("mean", "max"),
     "tint": ("reads", "readers", "total", "brightness", "h2o", "snapkv", "tova"),
     "log": bool, "hide_first": bool, "lines": bool, "rollout": bool, "peaks": bool,
+    "sequence": "sequence", "other_sequence": "other_sequence",
     "budget": float, "x": str, "y": str, "c": str, "span": str, "camera": str, "source": str, "other": str,
     "theme": ("auto", "light", "dark"),
     "map": ("viridis", "cividis", "grey", "warm", "cool"),
@@ -80,8 +81,9 @@ def _words(state: Mapping[str, Any], runs: list[Any]) -> str:
                 raise InvalidArgument(f"{name} must be one of {', '.join(kind)}, not {value!r}")
         elif isinstance(kind, str):
             # -1 is all layers, and all heads; tokens count from the end
-            n = whole(value, name, -(2**31) if kind == "token" else -1, 2**31)
-            for size in (_size(run, kind) for run in runs):
+            n = whole(value, name, {"token": -(2**31), "sequence": 0}.get(kind, -1), 2**31)
+            elsewhere = kind == "token" and "sequence" in state  # how many tokens that one has the page knows
+            for size in (_size(run, kind) for run in runs if not elsewhere):
                 if size is not None and not (-size if kind == "token" else -1) <= n < size:
                     raise InvalidArgument(f"there is no {name} {n}; the recording has {size}")
             value = n
@@ -97,18 +99,26 @@ def _words(state: Mapping[str, Any], runs: list[Any]) -> str:
 
 
 def _size(run: Any, axis: str) -> int | None:
-    """How many tokens, layers or heads a recording has; None of somebody else's capture."""
-    if not isinstance(run, Run):
+    """How many tokens, layers or heads a recording has; None of somebody else's capture, and of what the page looks up."""
+    if not isinstance(run, Run) or "sequence" in axis:
         return None
     return {"token": run.n_tokens, "layer": run.n_layers, "head": run.n_heads}[axis]
 
 
+def _shown_sequences(runs: list[Any], state: Mapping[str, Any]) -> dict[str, int]:
+    """Which sequences of the first recording and of the one beside it are shown first: those that the Runs are, unless `state` says more."""
+    sequences = [run.sequence if isinstance(run, Run) else 0 for run in runs]
+    if any(sequences[2:]):
+        raise Unsupported("of the recordings behind the second one the viewer shows sequence 0 first; choose another on the page")
+    first: dict[str, int] = {}
+    if sequences[0] > 0 and "sequence" not in state and "source" not in state:
+        first["sequence"] = sequences[0]
+    if len(runs) > 1 and sequences[1] > 0 and "other_sequence" not in state and "other" not in state:
+        first["other_sequence"] = sequences[1]
+    return first
+
+
 def _path(run: Any) -> str:
-    if isinstance(run, Run) and run.sequence != 0:
-        raise Unsupported(
-            f"sequence {run.sequence} of {run.path}: the viewer shows a recording's first one. "
-            f"`attnscope export --sequence {run.sequence} --to html` writes a page of it"
-        )
     return run.path if isinstance(run, Run) else path_of(run, "what is shown")
 
 
@@ -117,7 +127,7 @@ def show(run: Run | str | os.PathLike[str] | list | tuple, *, height: str | int 
 
     ``run``: a Run, a path of a recording or of somebody else's capture, or a list of them (two can be compared). ``height``: pixels,
     or a CSS length. ``state``: what is shown first, e.g. ``view="heads"`` (text, heads, matrix, flow, health, compare), ``token=41``,
-    ``layer=3, head=5``, ``theme="dark"``. The widget's ``state`` can be set to the same in a dict.
+    ``layer=3, head=5``, ``theme="dark"``, ``sequence=2`` (unless given, the one that the Run is). The widget's ``state`` can be set to the same in a dict.
 
     The page asks for what it shows, in binary messages; nothing goes over a network of its own. Questions are answered
     while no cell runs. Needs ``pip install attnscope[notebook]``.
@@ -126,4 +136,5 @@ def show(run: Run | str | os.PathLike[str] | list | tuple, *, height: str | int 
     runs = list(run) if isinstance(run, (list, tuple)) else [run]
     if not runs:
         raise InvalidArgument("there is nothing to show: the list is empty")
-    return view(runs, state=_words(state, runs), height=f"{height}px" if isinstance(height, int) else height)
+    words = "&".join(filter(None, (_words(state, runs), urlencode(_shown_sequences(runs, state)))))
+    return view(runs, state=words, height=f"{height}px" if isinstance(height, int) else height)

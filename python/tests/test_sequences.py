@@ -44,6 +44,21 @@ def test_rows_are_those_of_the_command(tree, tmp_path, sequence):
         assert np.array_equal(run[token], theirs)
 
 
+def test_the_viewer_shows_the_one_that_the_run_is(tree):
+    pytest.importorskip("anywidget")
+    run = at.open(tree, sequence=2)
+    assert at.show(run, view="heads").state == "view=heads&sequence=2"
+    assert at.show(at.open(tree)).state == ""
+    assert at.show(run, sequence=6, token=127).state == "sequence=6&token=127"
+    assert at.show([at.open(tree), run]).state == "other_sequence=2"
+    with pytest.raises(at.Unsupported, match="sequence 0 first"):
+        at.show([tree, tree, run])
+    with pytest.raises(at.InvalidArgument, match="sequence must be from 0"):
+        at.show(run, sequence=-1)
+    status, body = at.show(run)._answers.answer("row", "r=0&s=2&t=70&layer=1&head=2")
+    assert status == 200 and np.array_equal(np.frombuffer(body, np.float32), run[70, 1, 2, :71])
+
+
 def has_queries(run, token):
     try:
         run[token, 0, 0]
@@ -90,6 +105,3 @@ def test_what_knows_the_first_sequence_alone_says_so(tree):
     run = at.open(tree, sequence=3)
     with pytest.raises(at.Unsupported, match="sequence 3"):
         run.diagnose()
-    pytest.importorskip("anywidget")
-    with pytest.raises(at.Unsupported, match="sequence 3"):
-        at.show(run)
