@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Client libraries, exactly as requirements.txt and package-lock.json pin them, against the built server.
+# Client libraries, exactly as requirements.txt and package-lock.json pin them, against the built server; and beside the llama-server that
+# it starts: Open WebUI's requests, and pictures.
 #   run.sh BUILD_DIR ATTNSCOPE NODE
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,5 +17,10 @@ if ! cmp -s "$here/package-lock.json" "$work/npm/installed"; then
     (cd "$work/npm" && npm ci --ignore-scripts --no-audit --no-fund --silent)
     cp "$here/package-lock.json" "$work/npm/installed"
 fi
-cp "$here/clients.py" "$here/clients.mjs" "$work/npm/" # modules are looked for beside who asks for them
-exec "$work/venv/bin/python" "$work/npm/clients.py" "$2" "$3"
+cp "$here"/*.py "$here/clients.mjs" "$work/npm/" # modules are looked for beside who asks for them
+failed=0
+for script in open_webui pictures; do
+    "$work/venv/bin/python" "$work/npm/$script.py" "$2" || failed=1
+done
+"$work/venv/bin/python" "$work/npm/clients.py" "$2" "$3" || failed=1
+exit $failed
