@@ -108,7 +108,7 @@ def attention(t):
             assert_same(told.json, plain.json, "whole", OWN | TOLD)
             n, rows = told.json["usage"]["completion_tokens"], told.json["attention"]
         else:
-            # A token without a chunk of its own comes as one without choices: Open WebUI passes such over, as it does that of `usage`.
+            # A token without a chunk of its own comes as one without choices, as that of `usage` does, which is asked for here.
             bare = [e for e in told.events if isinstance(e, dict) and not e["choices"] and "attention" in e]
             assert_same([e for e in told.events if e not in bare], plain.events, "stream", OWN | TOLD)
             n = next(e["usage"]["completion_tokens"] for e in reversed(told.events) if isinstance(e, dict) and "usage" in e)
