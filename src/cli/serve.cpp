@@ -28,13 +28,14 @@ namespace {
 struct ServeFlags : SessionFlags {
     server::ServerOptions server;
     int64_t timeout = 60, time_limit = 0, stall = 30;
-    size_t stream_mb = 128;
+    size_t stream_mb = 128, keys_mb = 2048;
     std::string key_file;
     int32_t attention_threads = 0;
     bool no_attention = false, in_process = false;
     EngineServer engine;
     std::vector<const CLI::Option*> of_in_process; // that have a meaning there alone
     const CLI::Option* context = nullptr;          // -c
+    const CLI::Option* keys = nullptr;             // --keys-mb
 };
 
 // A thread for each connection makes blocks of some hundred kilobytes for each token: rows, their text, what is sent of it.
@@ -80,6 +81,7 @@ int run_engine(ServeFlags& f) {
     front.serve = fmt::format("{}{}{}:{}", v6 ? "[" : "", f.server.host, v6 ? "]" : "", f.server.port);
     front.key_file = f.key_file;
     front.stream_mb = f.stream_mb;
+    front.keys_mb = f.keys_mb;
     front.threads = std::max(f.attention_threads, 1);
     warn_of_strangers(f);
     return run_engine_server(f.engine, f.session, front);
@@ -88,29 +90,30 @@ int run_engine(ServeFlags& f) {
 int run(ServeFlags& f) {
     give_freed_memory_back();
     if (Result<void> r = resolve(f); !r) return report(r.error());
+    if (f.no_attention && !f.server.record_dir.empty()) {
+        return report({ErrorKind::invalid_argument, "--record and --no-attention exclude each other"});
+    }
     if (Result<void> r = check_folder(f.server.record_dir); !r) return report(r.error());
-    if (!f.in_process && !f.no_attention) {
+    f.server.attention = f.session.capture = !f.no_attention;
+    if (!f.in_process) {
         Result<std::string> program = find_engine_server(f.engine.program);
         if (!program) return report(program.error());
         f.engine.program = *program;
-        if (Result<void> r = can_be_served(f.session.model_path); !r) return report(r.error());
+        if (Result<void> r = can_be_served(f.session.model_path, f.session.capture); !r) return report(r.error());
         return run_engine(f);
     }
     if (!f.engine.extra.empty()) {
         return report({ErrorKind::invalid_argument,
-                       f.engine.extra[0] +
-                           " is no option of attnscope serve, and with --in-process or --no-attention there is no "
-                           "llama-server to take it; see attnscope serve --help"});
+                       f.engine.extra[0] + " is no option of attnscope serve, and with --in-process there is no "
+                                           "llama-server to take it; see attnscope serve --help"});
     }
+    if (f.keys->count() > 0)
+        return report({ErrorKind::invalid_argument, "--keys-mb has no meaning with --in-process: one context is kept"});
     if (Result<void> r = read_api_keys(f.key_file, f.server.api_keys); !r) return report(r.error());
     f.server.timeout = std::chrono::seconds(f.timeout);
     f.server.time_limit = std::chrono::seconds(f.time_limit);
     f.server.stall = std::chrono::seconds(f.stall);
     f.server.stream_memory = f.stream_mb << 20;
-    if (f.no_attention && !f.server.record_dir.empty()) {
-        return report({ErrorKind::invalid_argument, "--record and --no-attention exclude each other"});
-    }
-    f.server.attention = f.session.capture = !f.no_attention;
     f.server.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
     const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
@@ -193,15 +196,19 @@ void add_serve(CLI::App& app, Action& action) {
                      "The llama-server that generates (default: the one that was built with attnscope)")
         ->option_text("PATH");
     verb->add_option(engine_argument, f->engine.extra)->allow_extra_args(false)->group("");
-    verb->add_flag("--in-process", f->in_process,
-                   "Generate in this process, one request at a time: hidden states, means beside the model on a GPU");
-    verb->add_flag("--no-attention", f->no_attention, "Capture nothing; refuse to tell attention (in this process)");
+    verb->add_flag(
+        "--in-process", f->in_process,
+        "Generate in this process, one request at a time, for Halo Weave and KoboldCPP's clients alone: hidden "
+        "states, means beside the model, time limits");
+    verb->add_flag("--no-attention", f->no_attention,
+                   "Capture nothing and refuse to tell attention: the engine as if attnscope were not there");
     number("--attention-threads", f->attention_threads, 0, 256,
            "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most "
            "8). Means are computed beside the model");
     in_process(number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn"));
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     in_process(number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any"));
+    f->keys = number("--keys-mb", f->keys_mb, 1, 1 << 20, "MB of keys kept of what the engine decoded");
     number("--stream-mb", f->stream_mb, 1, 1 << 16, "MB of attention kept for one slow client");
     in_process(number("--stall", f->stall, 0, 3600, "Seconds to wait for such a client after that"));
     number("--max-connections", s.max_connections, 8, 65536, "Connections served at once");

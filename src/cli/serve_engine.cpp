@@ -102,7 +102,7 @@ constexpr int default_slots = 4;
 
 } // namespace
 
-Result<void> can_be_served(const std::string& model_path) {
+Result<void> can_be_served(const std::string& model_path, bool attention) {
     const Result<gguf::GgufSummary> summary = gguf::check_gguf(model_path);
     if (!summary) return summary.error();
     if (!summary->no_text_reason.empty()) {
@@ -110,7 +110,7 @@ Result<void> can_be_served(const std::string& model_path) {
                      fmt::format("{} does not generate text: {} (attnscope capture{} records how it reads a text)",
                                  model_path, summary->no_text_reason, summary->encoder_decoder ? "" : " -n 0")};
     }
-    if (summary->has_attention) return {};
+    if (summary->has_attention || !attention) return {};
     return Error{ErrorKind::unsupported, model_path + " has no attention to tell: its layers are recurrent "
                                                       "(--no-attention serves it all the same)"};
 }
@@ -145,7 +145,7 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
     // Cells that it restores on a device are not read back: what goes on from them would have no attention.
-    if (on_gpus(session) && !gives(server.extra, {"-cram", "--cache-ram"})) add("--cache-ram", "0");
+    if (session.capture && on_gpus(session) && !gives(server.extra, {"-cram", "--cache-ram"})) add("--cache-ram", "0");
     if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
     if (!server.verbose) add("-lv", "1");                          // errors
     if (session.n_threads > 0) add("-t", std::to_string(session.n_threads));
@@ -166,6 +166,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.argv = engine_arguments(server, session, port);
     options.folder = server.record_dir;
     options.ours = true;
+    options.capture = session.capture;
     setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits both
     flags.page = true;
     flags.to_key = new_key();

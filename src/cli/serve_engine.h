@@ -1,4 +1,4 @@
-// attnscope serve: the engine's own server generates, attached, and ours stands before it.
+// attnscope serve: the engine's own server generates, attached where it is to be captured, and ours stands before it.
 #pragma once
 
 #include "cli/attach_front.h"
@@ -20,8 +20,9 @@ struct EngineServer {
     bool verbose = false;
 };
 
-// A file that llama.cpp would abort on, or that does not generate, never gets to the engine's server: a sentence says why.
-Result<void> can_be_served(const std::string& model_path);
+// A file that llama.cpp would abort on, or that does not generate, never gets to the engine's server: a sentence says why. `attention`:
+// that it has some is asked, too.
+Result<void> can_be_served(const std::string& model_path, bool attention);
 // Where it is. not_found: nowhere; the message says what to do.
 Result<std::string> find_engine_server(const std::string& program);
 // Its arguments for what the options ask; it listens on `port` of this machine alone.

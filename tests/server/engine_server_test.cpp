@@ -42,8 +42,8 @@ protected:
     }
     // Starts `attnscope serve`, and returns when it listens. 0: it ended before.
     int start(const std::vector<std::string>& more) {
-        std::vector<std::string> argv = {ATTNSCOPE_BIN, "serve",  "-m", model,      "-t",
-                                         "1",           "--port", "0",  "--record", out};
+        std::vector<std::string> argv = {ATTNSCOPE_BIN, "serve", "-m", model, "-t", "1", "--port", "0"};
+        if (records) argv.insert(argv.end(), {"--record", out});
         argv.insert(argv.end(), more.begin(), more.end());
         std::vector<char*> pointers;
         for (std::string& a : argv) pointers.push_back(a.data());
@@ -111,6 +111,7 @@ protected:
 
     TempDir dir;
     const std::string model = dir.file("m.gguf"), out = dir.file("out"), said = dir.file("said");
+    bool records = true;
     pid_t pid = 0;
     std::unique_ptr<httplib::Client> client;
 };
@@ -161,6 +162,45 @@ TEST_F(EngineServer, AnswersWithAttentionWhateverTheEngineCan) {
     line.pop_back(); // chosen, and not decoded
     const auto lines = recorded();
     EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [&](const std::vector<int32_t>& l) { return l == line; }));
+}
+
+// The engine as if attnscope were not there: nothing of ours is in its process, and every protocol is still spoken.
+TEST_F(EngineServer, WithoutAttentionItIsTheEngineAlone) {
+    records = false;
+    ASSERT_GT(start({"--no-attention", "-np", "2", "--api-key", "k"}), 0) << what_it_said();
+    const std::string maps = "/proc/" + std::to_string(child_of(pid)) + "/maps";
+    EXPECT_EQ(shell("grep -c libllama " + maps + " > /dev/null").code, 0);
+    EXPECT_NE(shell("grep -c attnscope_attach " + maps).code, 0);
+    const Json body = {
+        {"prompt", {11, 27, 3}}, {"n_predict", 4}, {"temperature", 0}, {"ignore_eos", true}, {"return_tokens", true}};
+    EXPECT_EQ(client->Post("/completion", body.dump(), "application/json")->status, 401);
+    client->set_bearer_token_auth("k");
+    const Json whole = post("/completion", body);
+    EXPECT_EQ(whole["tokens"].size(), 4u) << whole;
+    const Json kobold = {{"input_ids", {11, 27, 3}}, {"max_length", 4}, {"temperature", 0}, {"ban_eos_token", true}};
+    EXPECT_EQ(post("/api/v1/generate", kobold)["results"][0]["completion_tokens"], 4);
+    const auto streamed = client->Post("/api/extra/generate/stream", kobold.dump(), "application/json");
+    ASSERT_TRUE(streamed);
+    EXPECT_NE(streamed->body.find("\"finish_reason\":\"length\""), std::string::npos) << streamed->body;
+    EXPECT_GT(post("/api/v1/tokenize", {{"text", "Hello"}})["token_count"], 0);
+    const std::vector<std::pair<std::string, Json>> asking = {
+        {"/completion", {{"prompt", {11, 27, 3}}, {"attention", {{"reduce", "mean"}}}}},
+        {"/v1/completions", {{"prompt", "a"}, {"attention", Json::object()}}},
+        {"/v1/chat/completions", {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"attention", Json::object()}}},
+        {"/api/v1/generate", {{"prompt", "a"}, {"attention", Json::object()}}},
+        {"/api/extra/generate/stream", {{"prompt", "a"}, {"output_attentions", true}}}};
+    for (const auto& [path, asked] : asking) {
+        const auto refused = client->Post(path, asked.dump(), "application/json");
+        ASSERT_TRUE(refused) << path;
+        EXPECT_EQ(refused->status, 400) << path << refused->body;
+        EXPECT_NE(refused->body.find("--no-attention"), std::string::npos) << path << refused->body;
+    }
+    kill(pid, SIGTERM);
+    EXPECT_EQ(wait(), 0) << what_it_said();
+    EXPECT_EQ(start({"--no-attention", "--record", out}), 0);
+    EXPECT_EQ(wait(), 2);
+    EXPECT_NE(what_it_said().find("--record and --no-attention exclude each other"), std::string::npos)
+        << what_it_said();
 }
 
 TEST_F(EngineServer, EndsWithAnInterruptAndLeavesNothingBehind) {
@@ -214,6 +254,9 @@ TEST_F(EngineServer, WhatNobodyKnowsIsRefusedByName) {
     EXPECT_EQ(wait(), 2);
     EXPECT_NE(what_it_said().find("--time-limit has a meaning with --in-process alone"), std::string::npos)
         << what_it_said();
+    EXPECT_EQ(start({"--in-process", "--keys-mb", "9"}), 0);
+    EXPECT_EQ(wait(), 2);
+    EXPECT_NE(what_it_said().find("--keys-mb has no meaning with --in-process"), std::string::npos) << what_it_said();
     EXPECT_EQ(start({"--in-process", "-np", "2"}), 0);
     EXPECT_EQ(wait(), 2);
     EXPECT_NE(what_it_said().find("-np is no option"), std::string::npos) << what_it_said();

@@ -63,9 +63,13 @@ private:
     }, quit_{}, terminate_{}, hang_up_{};
 };
 
-// Ours in front of what was there already.
+// Ours in front of what was there already. `library`: empty where it stays out.
 std::vector<std::string> environment(const std::string& library, const std::string& folder) {
     std::vector<std::string> all;
+    if (library.empty()) {
+        for (char** e = environ; *e; ++e) all.emplace_back(*e);
+        return all;
+    }
     std::string preload = "LD_PRELOAD=" + library;
     for (char** e = environ; *e; ++e) {
         const std::string_view entry = *e;
@@ -166,7 +170,7 @@ Result<std::string> find_program(const std::string& program) {
 Result<AttachEnd> run_attached(const AttachOptions& options) {
     Result<std::string> program = find_program(options.argv[0]);
     if (!program) return program.error();
-    Result<std::string> library = attach_library();
+    Result<std::string> library = options.capture ? attach_library() : std::string();
     if (!library) return library.error();
     const std::string settings =
         nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

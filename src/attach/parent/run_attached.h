@@ -17,6 +17,7 @@ struct AttachOptions {
     // The program is a part of ours: an interrupt of the terminal comes to us alone, which ends it as every request to end does, and it
     // ends when we do, however that happens.
     bool ours = false;
+    bool capture = true; // false: our library stays out of it
     ProgramRecorder::Say say;
 };
 

@@ -22,9 +22,7 @@ Result<void> read_attention_fields(const Json& body, const Service& service, Rea
     g.flow = wants->flow;
     g.prompt_rows = wants->prompt_rows;
     out.character_spans = std::move(wants->character_spans);
-    if (g.attention && !service.options.attention) {
-        f.fail("this server was started with --no-attention; ask without \"attention\" and \"output_attentions\"");
-    }
+    if (g.attention && !service.options.attention) f.fail(no_attention_here);
     if (Result<void> r = f.status(); !r) return r;
     out.known.insert(f.known().begin(), f.known().end());
     if (!g.attention) return {};

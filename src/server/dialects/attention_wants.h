@@ -20,6 +20,10 @@ struct AttentionWants {
     bool prompt_rows = false;
 };
 
+// To whoever asks where nothing is captured.
+inline constexpr const char* no_attention_here =
+    "this server was started with --no-attention: neither \"attention\" nor \"output_attentions\" is answered";
+
 // Reads them with `fields`, the fields of `body`. Bounds that need the model are check_request's.
 Result<AttentionWants> read_attention_wants(RequestFields& fields);
 

@@ -35,7 +35,7 @@ public:
         if (const std::string& folder = options_.server.record_dir; options_.page || !folder.empty()) {
             if (!folder.empty()) sources_.watch(folder, false);
             add_view_page(http);
-            add_view_routes(http, sources_, true);
+            add_view_routes(http, sources_, options_.server.attention);
         }
         const auto others = [this](const httplib::Request& q, httplib::Response& a) { pass_on(service_, q, a); };
         http.Get(".*", others);

@@ -1,6 +1,7 @@
 // What the routes of a front share.
 #pragma once
 
+#include "server/dialects/attention_wants.h"
 #include "server/front/answers.h"
 #include "server/front/front.h"
 #include "server/front/slot_pool.h"
@@ -27,6 +28,9 @@ struct FrontService {
 inline GoneAway gone_away(const httplib::Request& request, const FrontService& service) {
     return [closed = request.is_connection_closed, &service] { return service.closing || (closed && closed()); };
 }
+
+// Whether what a request asks of attention can be told here (can_tell.cpp).
+Result<void> can_tell(const AttentionWants& wants, const FrontService& service);
 
 // Do these bytes name attention at all? What does not need not be read for it.
 inline bool names_attention(const std::string& body) {

@@ -120,9 +120,7 @@ Result<AttentionWants> read_wants(const FrontService& service, RequestFields& f)
     if (record && service.options.server.record_dir.empty())
         f.fail("\"record\" needs a server that writes recordings (attach -o DIR)");
     if (Result<void> r = f.status(); !r) return r.error();
-    if (const std::optional<Geometry> geometry = service.live.geometry(); geometry && wants->attention) {
-        if (Result<void> r = check_request(*wants->attention, *geometry); !r) return r.error();
-    }
+    if (Result<void> r = can_tell(*wants, service); !r) return r.error();
     return wants;
 }
 

@@ -85,9 +85,7 @@ Result<void> read_attention(RequestFields& f, const FrontService& service, Kobol
     out.record = f.flag("record", false);
     if (out.record && service.options.server.record_dir.empty())
         f.fail("\"record\" needs a server that writes recordings (serve --record DIR, attach -o DIR)");
-    const std::optional<Geometry> geometry = service.live.geometry();
-    if (!out.wants.attention || !geometry) return {};
-    return check_request(*out.wants.attention, *geometry);
+    return can_tell(out.wants, service);
 }
 
 Result<void> resolve_spans(KoboldRequest& out, const std::string* text, std::vector<std::string>& pieces) {

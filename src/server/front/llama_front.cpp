@@ -154,10 +154,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     if (Result<void> r = fields.status(); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_combination(*read); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_messages_of_text(*read); !r) return refuse(response, openai, r.error());
-    if (const std::optional<Geometry> geometry = service.live.geometry(); geometry && wants->attention) {
-        if (Result<void> r = check_request(*wants->attention, *geometry); !r)
-            return refuse(response, openai, r.error());
-    }
+    if (Result<void> r = can_tell(*wants, service); !r) return refuse(response, openai, r.error());
     const GoneAway gone = gone_away(request, service);
     const auto failed = [&](const Error& error) {
         if (error.kind == ErrorKind::not_found || error.kind == ErrorKind::io)
