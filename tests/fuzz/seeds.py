@@ -116,20 +116,13 @@ w("import_memory/empty", memory([(0, 0, clean[:0])]))
 w("import_memory/ends-early", memory([(0, 0, clean)])[:-40])
 w("import_memory/more-than-bytes", memory([(0, 0, clean)])[:2] + bytes([0, 0, 4, 252, 252, 9, 9]) + clean.tobytes())
 
-def fields(dialect, body, name): w("server_fields/" + name, bytes([dialect]) + json.dumps(body).encode())
+def fields(body, name): w("server_fields/" + name, json.dumps(body).encode())
 attention = {"rows": True, "mean": True, "top_k": 4, "layers": [0, 1], "heads": [0], "spans": [{"from": 0, "to": 3}, [1, 2]], "format": "f16", "flow": "latest"}
 sampler = {"temperature": 0.7, "top_k": 40, "top_p": 0.9, "min_p": 0.05, "typical_p": 1, "repeat_penalty": 1.1, "repeat_last_n": 64, "seed": 3,
            "presence_penalty": 0.1, "frequency_penalty": 0.1, "mirostat": 2, "mirostat_tau": 5, "mirostat_eta": 0.1,
            "dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 2, "dry_sequence_breakers": ["\n", ":"], "xtc_probability": 0.1, "xtc_threshold": 0.1}
-fields(0, {"prompt": "Once", "max_length": 8, "max_context_length": 128, "rep_pen": 1.1, "rep_pen_range": 64, "stop_sequence": ["x"], "genkey": "k", "trim_stop": True,
+fields({"prompt": "Once", "max_length": 8, "max_context_length": 128, "rep_pen": 1.1, "rep_pen_range": 64, "stop_sequence": ["x"], "genkey": "k", "trim_stop": True,
            "sampler_order": [6, 0, 1, 3, 4, 2, 5], "logit_bias": {"5": -3}, "banned_tokens": ["a"], "output_attentions": True, "attention": attention, **sampler}, "kobold")
-fields(0, {"input_ids": [1, 5, 6], "max_length": 2, "logprobs": 3, "images": [], "memory": "m"}, "kobold-ids")
-fields(1, {"prompt": "Once", "max_tokens": 8, "n": 2, "best_of": 2, "echo": True, "logprobs": 3, "stop": "x", "suffix": "y", "logit_bias": {"5": -100},
-           "stream": True, "stream_options": {"include_usage": True}, "user": "u", "attention": attention, **sampler}, "openai")
-fields(1, {"prompt": [[1, 5, 6]], "max_tokens": 2}, "openai-ids")
-fields(2, {"prompt": ["a", 5, "b"], "n_predict": 8, "n_probs": 3, "logit_bias": [[5, -1.5], ["x", False]], "return_tokens": True, "samplers": ["top_k", "temperature"],
-           "cache_prompt": False, "id_slot": 0, "stop": ["x"], "ignore_eos": True, "n_keep": 2, "t_max_predict_ms": 99, "attention": attention, **sampler}, "llama-server")
-fields(2, {"prompt": "x", "grammar": "root ::= \"a\" | \"b\"", "n_predict": 2}, "grammar")
-fields(2, {"prompt": "x", "json_schema": {"type": "object", "properties": {"a": {"type": "integer"}}}}, "schema")
-fields(3, {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "u"}]}, {"role": "assistant", "content": "a"}],
-           "max_completion_tokens": 8, "logprobs": True, "top_logprobs": 2, "response_format": {"type": "text"}, "chat_template_kwargs": {"x": 1}, "attention": attention}, "chat")
+fields({"input_ids": [1, 5, 6], "max_length": 2, "logprobs": False, "images": [], "memory": "m"}, "kobold-ids")
+fields({"prompt": "x", "max_length": 2, "logit_bias": [[5, -1.5], ["x", False]], "grammar": "", "samplers": ["top_k", "temperature"], "attention": attention}, "kobold-biases")
+fields({"prompt": "x", "grammar": "root ::= \"a\" | \"b\"", "max_length": 2}, "grammar")

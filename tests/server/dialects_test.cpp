@@ -1,4 +1,4 @@
-// KoboldCPP's, llama-server's and OpenAI's shapes.
+// KoboldCPP's shapes, what is refused in them, and what is not answered in this process.
 #include "served_model.h"
 
 #include <gtest/gtest.h>
@@ -122,97 +122,76 @@ TEST(Kobold, AttentionIsAskedForOnItsEndpointsToo) {
     EXPECT_EQ(n, 3u);
 }
 
-TEST(OpenAi, ChatsAtOnceAndAsAStream) {
+TEST(Kobold, StopSequencesNeverShowInAStream) {
     ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
-    Json body = {{"model", "any"},
-                 {"messages", Json::array({{{"role", "user"}, {"content", "Say hello."}}})},
-                 {"max_tokens", 8},
-                 {"temperature", 0}};
-    const Json whole = served.post("/v1/chat/completions", body);
-    EXPECT_EQ(whole["object"], "chat.completion");
-    EXPECT_EQ(whole["choices"][0]["message"]["role"], "assistant");
-    const std::string text = whole["choices"][0]["message"]["content"];
-    EXPECT_FALSE(text.empty());
-    EXPECT_EQ(whole["usage"]["total_tokens"],
-              whole["usage"]["prompt_tokens"].get<int>() + whole["usage"]["completion_tokens"].get<int>());
-    body["stream"] = true;
-    body["stream_options"] = {{"include_usage", true}};
-    const auto events = served.events("/v1/chat/completions", body);
-    EXPECT_EQ(events.back(), "[DONE]");
+    Json body = kobold("Count: 1, 2, 3,", 12);
+    const std::string all = served.post("/api/v1/generate", body)["results"][0]["text"];
+    const std::string stop = all.substr(5, 2);
+    body["stop_sequence"] = Json::array({"never said", stop});
     std::string streamed;
-    int reasons = 0, usages = 0;
-    for (const Json& e : events) {
-        if (!e.is_object()) continue;
-        EXPECT_EQ(e["object"], "chat.completion.chunk");
-        usages += e.contains("usage");
-        if (e["choices"].empty()) continue;
-        const Json& choice = e["choices"][0];
-        reasons += !choice["finish_reason"].is_null();
-        streamed += choice["delta"].value("content", "");
+    Json last;
+    for (const Json& e : served.events("/api/extra/generate/stream", body)) {
+        streamed += e["token"].get<std::string>();
+        last = e;
     }
-    EXPECT_EQ(streamed, text);
-    EXPECT_EQ(reasons, 1);
-    EXPECT_EQ(usages, 1);
-    EXPECT_EQ(events.front()["choices"][0]["delta"]["role"], "assistant");
+    EXPECT_EQ(streamed, all.substr(0, all.find(stop)));
+    EXPECT_EQ(last["finish_reason"], "stop");
 }
 
-TEST(OpenAi, CompletesTextAndTokenIds) {
-    ServedModel served;
+TEST(Kobold, AnAliasIsTheNameOfTheModel) {
+    ServedModel served([](server::ServerOptions& o) { o.alias = "my model/v2"; });
     ASSERT_TRUE(served.ok()) << served.error();
-    const Json whole =
-        served.post("/v1/completions", {{"prompt", "The capital of France is"}, {"max_tokens", 6}, {"temperature", 0}});
-    EXPECT_EQ(whole["object"], "text_completion");
-    const Json ids =
-        served.post("/tokenize", {{"content", "The capital of France is"}, {"add_special", true}})["tokens"];
-    const Json by_ids =
-        served.post("/v1/completions",
-                    {{"prompt", ids}, {"max_tokens", 6}, {"temperature", 0}, {"attention", {{"reduce", "mean"}}}});
-    EXPECT_EQ(by_ids["choices"][0]["text"], whole["choices"][0]["text"]);
-    EXPECT_EQ(by_ids["attention"].size(), 6u);
-    EXPECT_EQ(served.get("/v1/models")["data"][0]["object"], "model");
+    EXPECT_EQ(served.get("/api/v1/model")["model_name"], "my model/v2");
 }
 
-TEST(OpenAi, StopSequencesNeverShow) {
-    ServedModel served(Served::real);
-    ASSERT_TRUE(served.ok()) << served.error();
-    const Json base = {{"prompt", "Count: 1, 2, 3,"}, {"max_tokens", 12}, {"temperature", 0}};
-    const std::string all = served.post("/v1/completions", base)["choices"][0]["text"];
-    Json body = base;
-    body["stop"] = all.substr(5, 2);
-    const std::string cut = all.substr(0, all.find(all.substr(5, 2)));
-    const Json whole = served.post("/v1/completions", body);
-    EXPECT_EQ(whole["choices"][0]["text"], cut);
-    EXPECT_EQ(whole["choices"][0]["finish_reason"], "stop");
-    body["stream"] = true;
-    std::string streamed;
-    for (const Json& e : served.events("/v1/completions", body)) {
-        if (e.is_object() && !e["choices"].empty()) streamed += e["choices"][0].value("text", "");
-    }
-    EXPECT_EQ(streamed, cut);
-}
-
-TEST(LlamaServer, ItsEndpointsAnswerInItsShapes) {
+TEST(Dialects, OurPagesQuestionsInLlamaServersWordsAreAnswered) {
     ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();
     EXPECT_EQ(served.get("/health")["status"], "ok");
-    const Json props = served.get("/props");
-    EXPECT_EQ(props["total_slots"], 1);
-    EXPECT_FALSE(props["chat_template"].get<std::string>().empty());
-    const Json tokens = served.post("/tokenize", {{"content", "Hello"}, {"with_pieces", true}})["tokens"];
-    ASSERT_EQ(tokens.size(), 1u);
-    EXPECT_EQ(tokens[0]["piece"], "Hello");
-    EXPECT_EQ(served.post("/detokenize", {{"tokens", Json::array({tokens[0]["id"]})}})["content"], "Hello");
     const std::string prompt =
         served.post("/apply-template", {{"messages", Json::array({{{"role", "system"}, {"content", "Be brief."}},
                                                                   {{"role", "user"}, {"content", "Hi"}}})}})["prompt"];
     EXPECT_NE(prompt.find("<|im_start|>system\nBe brief."), std::string::npos);
     EXPECT_NE(prompt.find("<|im_start|>user\nHi"), std::string::npos);
     EXPECT_TRUE(prompt.ends_with("<|im_start|>assistant\n"));
-    served.post("/v1/completions", {{"prompt", "x"}, {"max_tokens", 3}, {"ignore_eos", true}});
-    const auto metrics = served.client().Get("/metrics");
-    ASSERT_TRUE(metrics);
-    EXPECT_NE(metrics->body.find("llamacpp:tokens_predicted_total 3\n"), std::string::npos) << metrics->body;
+    for (const char* wrong : {"{}", R"({"messages":"hello"})", R"({"messages":[1]})", "[", ""}) {
+        Json answer;
+        EXPECT_EQ(served.status("/apply-template", wrong, &answer), 400) << wrong;
+        EXPECT_FALSE(answer["error"]["message"].get<std::string>().empty()) << answer.dump();
+    }
+}
+
+TEST(Dialects, WhatTheEnginesServerHasIsToldToBeThere) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    for (const char* path : {"/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/embeddings",
+                             "/chat/completions", "/models", "/completion", "/completions", "/infill", "/tokenize",
+                             "/detokenize", "/props", "/slots", "/slots/0", "/metrics"}) {
+        const auto got = served.client().Get(path);
+        const auto posted = served.client().Post(path, R"({"prompt":"Hi"})", "application/json");
+        ASSERT_TRUE(got && posted) << path;
+        for (const auto& answer : {&*got, &*posted}) {
+            EXPECT_EQ(answer->status, 404) << path;
+            const std::string message = Json::parse(answer->body)["error"]["message"];
+            EXPECT_NE(message.find("without"), std::string::npos) << message;
+            EXPECT_NE(message.find("--in-process"), std::string::npos) << message;
+        }
+    }
+    const Json of_the_engines_server = {{"grammar", "root ::= \"a\""},
+                                        {"json_schema", {{"type", "object"}}},
+                                        {"response_format", {{"type", "json_object"}}},
+                                        {"logprobs", true}};
+    for (const char* route : {"/api/v1/generate", "/api/extra/generate/stream"}) {
+        for (const auto& [name, value] : of_the_engines_server.items()) {
+            Json answer;
+            EXPECT_EQ(served.status(route, kobold("Hi", 1, {{name, value}}).dump(), &answer), 400) << name;
+            const std::string message = answer["detail"]["msg"];
+            EXPECT_EQ(message.find("\"" + name + "\" is not known with --in-process"), 0u) << message;
+            EXPECT_EQ(served.status(route, kobold("Hi", 1, {{name, nullptr}}).dump()), 200) << name;
+        }
+        EXPECT_EQ(served.status(route, kobold("Hi", 1, {{"grammar", ""}, {"logprobs", false}}).dump()), 200);
+    }
 }
 
 TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
@@ -242,8 +221,7 @@ TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
         EXPECT_EQ(served.status("/api/v1/generate", body, &answer), 400) << body.substr(0, 80);
         EXPECT_TRUE(answer["detail"]["msg"].is_string()) << answer.dump();
         EXPECT_EQ(served.status("/api/extra/generate/stream", body, &answer), 400) << body.substr(0, 80);
-        EXPECT_EQ(served.status("/v1/completions", body, &answer), 400) << body.substr(0, 80);
-        EXPECT_TRUE(answer["error"]["message"].is_string()) << answer.dump();
+        EXPECT_TRUE(answer["detail"]["msg"].is_string()) << answer.dump();
     }
     for (const char* ids : {"[-1]", "[49152]", "[1e99]", "[1.5]", "[\"a\"]", "[null]", "{}", "[]"}) {
         EXPECT_EQ(served.status("/api/v1/generate", std::string("{\"input_ids\":") + ids + "}"), 400) << ids;
@@ -254,70 +232,57 @@ TEST(Dialects, BadRequestsAreRefusedInTheDialectOfTheEndpoint) {
     Json too_many = Json::array();
     for (int i = 0; i < 1024; ++i) too_many.push_back(5);
     EXPECT_EQ(served.status("/api/v1/generate", Json({{"input_ids", too_many}}).dump()), 400);
-    EXPECT_EQ(
-        served.status("/v1/chat/completions", R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),
-        400);
     EXPECT_EQ(served.status("/no/such/place", "{}"), 404);
     EXPECT_EQ(served.status("/api/v1/generate", std::string(size_t(9) << 20, ' ')), 413);
     // And it still serves.
     EXPECT_EQ(served.post("/api/v1/generate", kobold("x", 2))["results"].size(), 1u);
 }
 
-TEST(Dialects, NoFieldIsIgnoredInSilence) {
+TEST(Dialects, FieldsThatNoRouteKnowsAreNamed) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     auto client = served.client();
-    for (const char* field : {R"("suffix":"x")", R"("post_sampling_probs":true)", R"("tools":[{"type":"function"}])",
-                              R"("functions":[{"name":"f"}])", R"("modalities":["audio"])", R"("n":33)"}) {
-        const std::string name = std::string(field).substr(0, std::string(field).find(':'));
-        Json answer;
-        const std::string body = std::string(R"({"prompt":"Hi","max_tokens":1,)") + field + "}";
-        EXPECT_EQ(served.status("/v1/completions", body, &answer), 400) << field;
-        EXPECT_NE(answer["error"]["message"].get<std::string>().find(name), std::string::npos) << answer.dump();
+    const Json bodies = {
+        {"/apply-template", {{"messages", {{{"role", "user"}, {"content", "a"}}}}, {"zzz", 1}}},
+        {"/api/v1/tokenize", {{"text", "a"}, {"zzz", 1}}},
+        {"/api/v1/detokenize", {{"token_ids", {1}}, {"zzz", 1}}},
+        {"/api/extra/tokencount", {{"prompt", "a"}, {"zzz", 1}}},
+        {"/api/extra/detokenize", {{"ids", {1}}, {"zzz", 1}}},
+        {"/api/v1/generate", {{"prompt", "a"}, {"max_length", 1}, {"n", 1}, {"model", "m"}, {"zzz", 1}}},
+        {"/api/v1/prune", {{"scores", {1, 2}}, {"chunks", {{0, 1}, {1, 2}}}, {"budget", 1}, {"zzz", 1}}}};
+    for (const auto& [path, body] : bodies.items()) {
+        const auto answer = client.Post(path, body.dump(), "application/json");
+        ASSERT_TRUE(answer && answer->status == 200) << path << (answer ? answer->body : "");
+        EXPECT_EQ(answer->get_header_value("X-Ignored-Fields"), "zzz") << path;
+        Json known = body;
+        known.erase("zzz");
+        const auto again = client.Post(path, known.dump(), "application/json");
+        EXPECT_TRUE(again && !again->has_header("X-Ignored-Fields")) << path;
     }
-    const auto ignored = [&](const std::string& path, const std::string& body) {
-        const auto answer = client.Post(path, body, "application/json");
-        EXPECT_TRUE(answer && answer->status == 200) << path << (answer ? answer->body : "");
-        return answer ? answer->get_header_value("X-Ignored-Fields") : std::string();
-    };
-    EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"samplers":["top_k"],"zzz":1,"model":"m"})"),
-              "samplers, zzz");
-    EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"temperature":0,"n":1,"echo":false})"), "");
-    EXPECT_EQ(ignored("/v1/completions", R"({"prompt":"Hi","max_tokens":1,"n_predict":2})"), "n_predict");
-    EXPECT_EQ(ignored("/v1/completions",
-                      R"({"prompt":"Hi","max_tokens":1,"stream":true,"stream_options":{"include_obfuscation":true}})"),
-              "stream_options.include_obfuscation");
-    EXPECT_EQ(ignored("/v1/chat/completions",
-                      R"({"messages":[{"role":"user","content":"Hi"}],"max_tokens":1,"parallel_tool_calls":true})"),
-              "parallel_tool_calls");
-    EXPECT_EQ(
-        ignored("/api/v1/generate",
-                R"({"prompt":"Hi","max_length":1,"nsigma":2,"guidance_scale":1.5,"min_length":1,"sampler_order":[6]})"),
-        "nsigma, guidance_scale, min_length, sampler_order");
+    const auto several = client.Post(
+        "/api/v1/generate",
+        R"({"prompt":"Hi","max_length":1,"nsigma":2,"guidance_scale":1.5,"min_length":1,"sampler_order":[6]})",
+        "application/json");
+    ASSERT_TRUE(several);
+    EXPECT_EQ(several->get_header_value("X-Ignored-Fields"), "nsigma, guidance_scale, min_length, sampler_order");
 }
 
 TEST(Dialects, RoutesHaveTheirOtherNamesAndTheNearestIsTold) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     auto client = served.client();
-    for (const char* path : {"/api/v1/model/", "/api/latest/model", "/v1/models/", "/models", "/"}) {
+    for (const char* path : {"/api/v1/model/", "/api/latest/model", "/health/", "/"}) {
         const auto answer = client.Get(path);
         EXPECT_TRUE(answer && answer->status == 200) << path;
     }
-    for (const char* path : {"/api/v1/generate/", "/api/latest/generate", "/completions"}) {
-        EXPECT_EQ(served.status(path, R"({"prompt":"Hi","max_length":1,"max_tokens":1})"), 200) << path;
+    for (const char* path : {"/api/v1/generate/", "/api/latest/generate"}) {
+        EXPECT_EQ(served.status(path, R"({"prompt":"Hi","max_length":1})"), 200) << path;
     }
     Json answer;
-    EXPECT_EQ(served.status("/v1/completion", "{}", &answer), 404);
-    EXPECT_NE(answer["error"]["message"].get<std::string>().find("/v1/completions"), std::string::npos)
-        << answer.dump();
-    const std::string id = served.get("/v1/models")["data"][0]["id"];
-    EXPECT_EQ(served.get("/v1/models/" + httplib::encode_uri_component(id))["id"], id);
-    EXPECT_EQ(client.Get("/v1/models/other")->status, 404);
-    std::string longer;
-    for (int i = 0; i < 3000; ++i) longer += "a b ";
-    EXPECT_EQ(served.status("/v1/completions", Json{{"prompt", longer}}.dump(), &answer), 400);
-    EXPECT_EQ(answer["error"]["code"], "context_length_exceeded");
+    EXPECT_EQ(served.status("/api/v1/generat", "{}", &answer), 404);
+    EXPECT_NE(answer["detail"]["msg"].get<std::string>().find("/api/v1/generate"), std::string::npos) << answer.dump();
+    EXPECT_EQ(served.status("/api/v1/generate", Json{{"input_ids", std::vector<int>(2000, 11)}}.dump(), &answer), 400);
+    EXPECT_NE(answer["detail"]["msg"].get<std::string>().find("at most 1024"), std::string::npos) << answer.dump();
 }
 
 TEST(Dialects, AFullQueueIsToldAsBusy) {
@@ -334,8 +299,6 @@ TEST(Dialects, AFullQueueIsToldAsBusy) {
     EXPECT_EQ(served.status("/api/v1/generate", kobold("x", 2).dump(), &answer), 503);
     EXPECT_EQ(answer["detail"]["type"], "service_unavailable");
     EXPECT_EQ(served.status("/api/extra/generate/stream", kobold("x", 2).dump(), &answer), 503);
-    EXPECT_EQ(served.status("/v1/completions", R"({"prompt":"x"})", &answer), 503);
-    EXPECT_EQ(answer["error"]["code"], 503);
     served.post("/api/extra/abort", {{"genkey", "slow"}});
     first.get();
     EXPECT_EQ(second.get()["results"].size(), 1u); // the one that waited has its turn

@@ -77,6 +77,21 @@ TEST(HaloWeave, TextBecomesTokensAndTextAgain) {
     EXPECT_EQ(served.post("/api/v1/detokenize", {{"token_ids", tokens["token_ids"]}})["text"], text);
 }
 
+TEST(HaloWeave, PartsOfACharacterComeWithTheirBytes) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const std::string character = "\xE6\xAD\xAA"; // no token of this vocabulary holds it
+    const Json tokens = served.post("/api/v1/tokenize", {{"text", character}, {"add_special_tokens", false}})["tokens"];
+    ASSERT_GT(tokens.size(), 1u);
+    std::string bytes;
+    for (const Json& token : tokens) {
+        ASSERT_TRUE(token.contains("bytes")) << tokens.dump();
+        for (const int byte : token["bytes"]) bytes += static_cast<char>(byte);
+    }
+    EXPECT_EQ(bytes, character);
+    EXPECT_FALSE(served.post("/api/v1/tokenize", {{"text", "Hello"}})["tokens"][0].contains("bytes"));
+}
+
 TEST(HaloWeave, EveryTokenBringsTheRowsItWasChosenFrom) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();

@@ -30,13 +30,13 @@ TEST(Http, RequestsThatComeTogetherAreAllAnswered) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     RawClient client(served.port());
-    const std::string body = R"({"content":"Hello there"})";
+    const std::string body = R"({"text":"Hello there"})";
     std::string all;
     for (int i = 0; i < 20; ++i) {
         all += request_of(served, "GET /health HTTP/1.1");
-        all += request_of(served, "POST /tokenize HTTP/1.1", body);
+        all += request_of(served, "POST /api/v1/tokenize HTTP/1.1", body);
     }
-    all += request_of(served, "GET /v1/models HTTP/1.1", "", "Connection: close\r\n");
+    all += request_of(served, "GET /api/extra/version HTTP/1.1", "", "Connection: close\r\n");
     ASSERT_TRUE(client.say(all));
     const std::string heard = client.hear("HTTP/1.1 200 OK", 41) + client.hear();
     size_t n = 0;
@@ -44,14 +44,14 @@ TEST(Http, RequestsThatComeTogetherAreAllAnswered) {
         ++n;
     EXPECT_EQ(n, 41u);
     EXPECT_LT(heard.find(R"({"status":"ok"})"), heard.find(R"("tokens":[)")); // in their order
-    EXPECT_TRUE(holds(heard.substr(heard.rfind("HTTP/1.1 200 OK")), R"("object":"list")"));
+    EXPECT_TRUE(holds(heard.substr(heard.rfind("HTTP/1.1 200 OK")), R"("result":"KoboldCpp")"));
 }
 
 TEST(Http, AnAnswerThatSaysCloseIsTheLast) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     RawClient client(served.port());
-    ASSERT_TRUE(client.say(request_of(served, "POST /tokenize HTTP/1.1", "{nonsense") +
+    ASSERT_TRUE(client.say(request_of(served, "POST /api/v1/tokenize HTTP/1.1", "{nonsense") +
                            request_of(served, "GET /health HTTP/1.1")));
     const std::string heard = client.hear();
     EXPECT_TRUE(holds(heard, "400 Bad Request") && holds(heard, "Connection: close")) << heard;
@@ -68,25 +68,26 @@ TEST(Http, Version10IsSpokenToInItsOwnWay) {
     ASSERT_TRUE(nameless.say("GET /health HTTP/1.1\r\n\r\n"));
     EXPECT_TRUE(holds(nameless.hear(), "must name one Host"));
     RawClient reader(served.port());
-    ASSERT_TRUE(reader.say(request_of(served, "POST /v1/completions HTTP/1.0",
-                                      R"({"prompt":"Hi","max_tokens":3,"temperature":0,"stream":true})",
+    ASSERT_TRUE(reader.say(request_of(served, "POST /api/extra/generate/stream HTTP/1.0",
+                                      R"({"prompt":"Hi","max_length":3,"temperature":0,"ban_eos_token":true})",
                                       "Connection: keep-alive\r\n")));
     const std::string heard = reader.hear(); // to the end of the connection
     EXPECT_FALSE(holds(heard, "chunked")) << heard;
     const size_t body = heard.find("\r\n\r\n");
     ASSERT_NE(body, std::string::npos);
-    EXPECT_EQ(heard.compare(body + 4, 6, "data: "), 0) << heard;
-    EXPECT_TRUE(heard.ends_with("data: [DONE]\n\n")) << heard;
+    EXPECT_EQ(heard.compare(body + 4, 21, "event: message\ndata: "), 0) << heard;
+    EXPECT_TRUE(holds(heard.substr(heard.rfind("data: ")), R"("finish_reason":"length")")) << heard;
+    EXPECT_TRUE(heard.ends_with("}\n\n")) << heard;
 }
 
 TEST(Http, WhatIsWrongWithABodyIsSaidAndWhere) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     const std::vector<std::pair<std::string, std::string>> bodies = {
-        {R"({"prompt":"caf\ud83d e","max_tokens":1})",
+        {R"({"prompt":"caf\ud83d e","max_length":1})",
          "line 1, column 21: syntax error while parsing value - invalid string: "
          "surrogate"},
-        {R"({"prompt":"a","max_tokens":1,})", "(byte 30, at the end of "},
+        {R"({"prompt":"a","max_length":1,})", "(byte 30, at the end of "},
         {"{'prompt':'a'}", "line 1, column 2: "},
         {"{\"prompt\":\n\"caf\xE9\"}",
          "line 2, column 6: syntax error while parsing value - invalid string: ill-formed UTF-8"},
@@ -95,13 +96,13 @@ TEST(Http, WhatIsWrongWithABodyIsSaidAndWhere) {
         {"{\"prompt\":\"a\"} trailing", "line 1, column 18: "}};
     for (const auto& [body, part] : bodies) {
         Json answer;
-        EXPECT_EQ(served.status("/v1/completions", body, &answer), 400) << body;
+        EXPECT_EQ(served.status("/api/v1/generate", body, &answer), 400) << body;
         ASSERT_TRUE(answer.is_object()) << body;
-        EXPECT_TRUE(holds(answer["error"]["message"], part)) << answer.dump();
+        EXPECT_TRUE(holds(answer["detail"]["msg"], part)) << answer.dump();
     }
     auto client = served.client();
     const auto packed =
-        client.Post("/v1/completions", {{"Content-Encoding", "gzip"}}, "\x1f\x8b\x08", "application/json");
+        client.Post("/api/v1/generate", {{"Content-Encoding", "gzip"}}, "\x1f\x8b\x08", "application/json");
     ASSERT_TRUE(packed);
     EXPECT_EQ(packed->status, 415);
     EXPECT_TRUE(holds(packed->body, "Content-Encoding gzip is not supported")) << packed->body;
@@ -112,10 +113,10 @@ TEST(Http, BodiesAreReadWhateverTheyAreCalled) {
     ServedModel served;
     ASSERT_TRUE(served.ok()) << served.error();
     const std::string body =
-        Json{{"prompt", "Hi"}, {"max_tokens", 1}, {"note", std::string(100000, 'a') + "&b=%41+"}}.dump();
+        Json{{"prompt", "Hi"}, {"max_length", 1}, {"note", std::string(100000, 'a') + "&b=%41+"}}.dump();
     for (const char* type :
          {"application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain", "-"}) {
-        const auto answer = served.client().Post("/v1/completions", body, type);
+        const auto answer = served.client().Post("/api/v1/generate", body, type);
         ASSERT_TRUE(answer) << type;
         EXPECT_EQ(answer->status, 200) << type << ": " << answer->body;
         EXPECT_EQ(answer->get_header_value("X-Ignored-Fields"), "note") << type;
@@ -172,9 +173,9 @@ TEST(Http, AllowedPagesMaySendTheHeadersThatTheyAskFor) {
     ASSERT_TRUE(served.ok()) << served.error();
     auto client = served.client();
     const auto preflight = [&](const std::string& asked) {
-        const auto a = client.Options("/v1/chat/completions", {{"Origin", "http://localhost:8080"},
-                                                               {"Access-Control-Request-Method", "POST"},
-                                                               {"Access-Control-Request-Headers", asked}});
+        const auto a = client.Options("/api/v1/generate", {{"Origin", "http://localhost:8080"},
+                                                           {"Access-Control-Request-Method", "POST"},
+                                                           {"Access-Control-Request-Headers", asked}});
         return a && a->status == 204 ? a->get_header_value("Access-Control-Allow-Headers") : std::string();
     };
     EXPECT_TRUE(holds(preflight("authorization,x-stainless-lang,x-stainless-retry-count"), "x-stainless-retry-count"));

@@ -12,13 +12,20 @@ void captures_nothing(server::ServerOptions& o) {
     o.attention = false;
 }
 
-Json completion(const std::string& prompt, int n) {
-    return {{"prompt", prompt}, {"max_tokens", n}, {"temperature", 0}, {"ignore_eos", true}};
-}
-
 // What matters of an answer: its text, and how many tokens of the prompt were not read again.
-std::pair<std::string, int> told(const Json& answer) {
-    return {answer["choices"][0]["text"], answer["usage"]["prompt_tokens_details"]["cached_tokens"]};
+std::pair<std::string, int> answer_of(const ServedModel& served, const std::string& prompt, int n) {
+    const Json asked = {{"prompt", prompt},
+                        {"max_length", n},
+                        {"temperature", 0},
+                        {"ban_eos_token", true},
+                        {"output_hidden_states", true}}; // or nothing would tell of the reuse
+    std::string text;
+    Json done;
+    for (const Json& e : served.events("/api/extra/generate/stream", asked)) {
+        if (e["type"] == "token") text += e["token"]["text"].get<std::string>();
+        if (e["type"] == "done") done = e;
+    }
+    return {text, done.value("reused", -1)};
 }
 
 } // namespace
@@ -31,8 +38,8 @@ TEST(NoAttention, TextsAndReuseOfTheContextAreThoseOfACapturingServer) {
     const std::string text = long_text(6);
     bool reused = false;
     for (const std::string& prompt : {text, text + " And then", text.substr(0, text.size() / 2), text + " And then"}) {
-        const auto expected = told(capturing.post("/v1/completions", completion(prompt, 12)));
-        EXPECT_EQ(told(plain.post("/v1/completions", completion(prompt, 12))), expected);
+        const auto expected = answer_of(capturing, prompt, 12);
+        EXPECT_EQ(answer_of(plain, prompt, 12), expected);
         reused |= expected.second > 0;
     }
     EXPECT_TRUE(reused);
@@ -51,7 +58,7 @@ TEST(NoAttention, AGenerationThatWasLeftHalfWrittenLeavesAContextThatIsKnown) {
                        [&](const Json&) { return ++events < 5; });
         ASSERT_TRUE(served->idle_within(5));
         // Reuses what was read of the prompt, and nothing of what was written behind it.
-        after.push_back(told(served->post("/v1/completions", completion(text + " And then", 12))));
+        after.push_back(answer_of(*served, text + " And then", 12));
         EXPECT_GT(after.back().second, 0);
     }
     EXPECT_EQ(after[0], after[1]);

@@ -23,8 +23,8 @@ TEST(Stop, ClientsThatSentHalfARequestAreNotWaitedFor) {
     const std::string host = "Host: 127.0.0.1:" + std::to_string(served->port()) + "\r\n";
     std::vector<int> sockets;
     for (const std::string& said :
-         {std::string(), "POST /v1/comp" + std::string(), "POST /v1/completions HTTP/1.1\r\n" + host,
-          "POST /v1/completions HTTP/1.1\r\n" + host + "Content-Length: 1000\r\n\r\n{\"prompt\""}) {
+         {std::string(), "POST /api/v1/gen" + std::string(), "POST /api/v1/generate HTTP/1.1\r\n" + host,
+          "POST /api/v1/generate HTTP/1.1\r\n" + host + "Content-Length: 1000\r\n\r\n{\"prompt\""}) {
         const int s = socket(AF_INET, SOCK_STREAM, 0);
         ASSERT_GE(s, 0);
         sockets.push_back(s);

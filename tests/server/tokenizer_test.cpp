@@ -36,12 +36,14 @@ TEST(Tokenizer, LongRunsOfLettersDoNotOverflowTheStack) {
                 std::string(vocab) == "deepseek-llm" && *piece == 'a' ? size_t(1) << 20 : size_t(1) << 17;
             std::string text;
             while (text.size() + 4 < size) text += piece;
-            const auto r = client.Post("/tokenize", nlohmann::json({{"content", text}}).dump(), "application/json");
+            const auto r =
+                client.Post("/api/v1/tokenize", nlohmann::json({{"text", text}, {"with_pieces", false}}).dump(),
+                            "application/json");
             ASSERT_TRUE(r) << vocab << " '" << piece << "'";
             EXPECT_EQ(r->status, 200) << vocab << " '" << piece << "' " << r->body.substr(0, 200);
         }
         const auto r =
-            client.Post("/tokenize", nlohmann::json({{"content", std::string((size_t(1) << 20) + 1, 'a')}}).dump(),
+            client.Post("/api/v1/tokenize", nlohmann::json({{"text", std::string((size_t(1) << 20) + 1, 'a')}}).dump(),
                         "application/json");
         ASSERT_TRUE(r);
         EXPECT_EQ(r->status, 400);

@@ -128,29 +128,6 @@ TEST(WebSocket, AbortEndsTheGenerationAndAnotherMayFollow) {
     EXPECT_EQ(socket.json()["type"], "done");
 }
 
-TEST(WebSocket, AbortEndsTheReadingOfAGrammarToo) {
-    ServedModel served(Served::real);
-    ASSERT_TRUE(served.ok()) << served.error();
-    Socket socket(served);
-    ASSERT_TRUE(socket.open());
-    std::string rules = "root ::= a0\na60 ::= \"y\"\n"; // seconds of work: a0 can be begun in 2^60 ways
-    for (int i = 0; i < 60; ++i) {
-        const std::string next = "a" + std::to_string(i + 1);
-        rules += "a" + std::to_string(i) + " ::= " + next + " | " + next + " \"x\"\n";
-    }
-    ASSERT_TRUE(socket.say({{"prompt", "Hi"}, {"grammar", rules}, {"request_id", "r1"}}));
-    ASSERT_TRUE(socket.say({{"type", "abort"}}));
-    const auto begun = std::chrono::steady_clock::now();
-    const Json event = socket.json();
-    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(2));
-    EXPECT_EQ(event["type"], "done") << event.dump();
-    EXPECT_EQ(event["finish_reason"], "aborted");
-    EXPECT_EQ(event["request_id"], "r1");
-    ASSERT_TRUE(socket.say({{"prompt", "Again"}, {"max_length", 1}, {"ban_eos_token", true}}));
-    EXPECT_EQ(socket.json()["type"], "token");
-    EXPECT_EQ(socket.json()["type"], "done");
-}
-
 TEST(WebSocket, ClosingItStopsTheGeneration) {
     ServedModel served(Served::real);
     ASSERT_TRUE(served.ok()) << served.error();

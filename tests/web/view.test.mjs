@@ -635,8 +635,8 @@ async function liveForMany() {
     const folder = join(work, 'recorded');
     const server = await startAttnscope(binary, ['--in-process', '--record', folder]);
     try {
-        const theirs = await fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' },
-            body: JSON.stringify({ prompt: 'The secret word of another client is xylophone, and', max_tokens: 4, record: true }) });
+        const theirs = await fetch(`${server.url}/api/v1/generate`, { method: 'POST', headers: { 'Content-Type': 'application/json' },
+            body: JSON.stringify({ prompt: 'The secret word of another client is xylophone, and', max_length: 4, record: true }) });
         assert.equal(theirs.status, 200, await theirs.text());
         const page = await openPage(browser, `${server.url}/view/`);
         await page.waitForSelector('.live-form textarea', { timeout: 20000 });
@@ -681,8 +681,8 @@ async function liveForMany() {
         await page.reload();
         await page.waitForSelector('.note:has-text("loaded again while an answer was being written")', { timeout: 20000 });
         const elsewhere = new AbortController();
-        const answer = fetch(`${server.url}/v1/completions`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: elsewhere.signal,
-            body: JSON.stringify({ prompt: 'A long story:', max_tokens: 900, ignore_eos: true }) }).catch(() => undefined);
+        const answer = fetch(`${server.url}/api/v1/generate`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, signal: elsewhere.signal,
+            body: JSON.stringify({ prompt: 'A long story:', max_length: 900, ban_eos_token: true }) }).catch(() => undefined);
         await page.waitForSelector('.note.busy:has-text("writing for somebody")', { timeout: 20000 });
         elsewhere.abort();
         await answer;

@@ -39,18 +39,14 @@ private:
     static std::string member(const std::string& attention) { return "\"attention\":" + attention; }
 };
 
-// The request of a generation, submitted; null when it was refused. `streams`: the answer comes in events.
+// The request of a generation, submitted; null when it was refused.
 std::shared_ptr<Generation> submit(Service& service, const httplib::Request& request, httplib::Response& response,
-                                   bool streams, bool* halo_weave) {
+                                   bool* halo_weave) {
     Result<Json> body = parse_body(request.body);
     if (!body) return refuse(response, kobold, body.error()), nullptr;
-    Result<ReadRequest> read = read_kobold(*body, {request.body, gone(request, service)}, service);
+    Result<ReadRequest> read = read_kobold(*body, service);
     if (!read) return refuse(response, kobold, read.error()), nullptr;
     if (halo_weave) *halo_weave = read->halo_weave;
-    if (streams && read->logprobs) { // its events have no place for them
-        read->generation.n_probs.reset();
-        read->ignored.emplace_back("logprobs");
-    }
     name_ignored(response, read->ignored);
     auto generation = service.queue.submit(std::move(read->generation));
     if (!generation) refuse_busy(response, kobold);
@@ -58,23 +54,22 @@ std::shared_ptr<Generation> submit(Service& service, const httplib::Request& req
 }
 
 void generate(Service& service, const httplib::Request& request, httplib::Response& response) {
-    const auto generation = submit(service, request, response, false, nullptr);
+    const auto generation = submit(service, request, response, nullptr);
     if (!generation) return;
     Collected all;
-    if (!collect(request, *generation, service.session, all)) return;
+    if (!collect(request, *generation, all)) return;
     if (all.summary.finish_reason == "error")
         return refuse(response, kobold, {all.summary.error_kind, all.summary.error});
-    Json result = {{"text", all.text},
-                   {"finish_reason", kobold_reason(all.summary.finish_reason)},
-                   {"prompt_tokens", all.summary.n_prompt},
-                   {"completion_tokens", all.summary.n_generated}};
-    if (generation->request.n_probs) result["logprobs"] = chat_logprobs(all.told, service.session);
+    const Json result = {{"text", all.text},
+                         {"finish_reason", kobold_reason(all.summary.finish_reason)},
+                         {"prompt_tokens", all.summary.n_prompt},
+                         {"completion_tokens", all.summary.n_generated}};
     response.set_content(with_attention({{"results", Json::array({result})}}, all, *generation), "application/json");
 }
 
 void stream(Service& service, const httplib::Request& request, httplib::Response& response) {
     bool halo_weave = false;
-    auto generation = submit(service, request, response, true, &halo_weave);
+    auto generation = submit(service, request, response, &halo_weave);
     if (!generation) return;
     std::shared_ptr<EventFormat> format;
     if (halo_weave) {
@@ -82,7 +77,7 @@ void stream(Service& service, const httplib::Request& request, httplib::Response
     } else {
         format = std::make_shared<KoboldFormat>();
     }
-    stream_events(request, response, {std::move(generation)}, std::move(format));
+    stream_events(request, response, std::move(generation), std::move(format));
 }
 
 void check(Service& service, const httplib::Request& request, httplib::Response& response) {

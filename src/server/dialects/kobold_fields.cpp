@@ -78,14 +78,14 @@ std::string kobold_key(const std::string& body) {
     return key.empty() ? f.text("request_id", "", most_key) : key;
 }
 
+bool says_something(const Json* value) {
+    return value && *value != Json(false) && *value != Json(0) && *value != Json("") &&
+           !(value->is_structured() && value->empty());
+}
+
 void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys) {
     for (const char* key : keys) {
-        const Json* value = f.find(key);
-        if (!value || *value == Json(false) || *value == Json(0) || *value == Json("") ||
-            (value->is_structured() && value->empty())) {
-            continue;
-        }
-        f.fail(fmt::format("\"{}\" is not supported by this server", key));
+        if (says_something(f.find(key))) f.fail(fmt::format("\"{}\" is not supported by this server", key));
     }
 }
 

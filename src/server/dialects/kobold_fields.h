@@ -39,6 +39,8 @@ std::string read_kobold_text(RequestFields& f);
 // The client's name for a generation, of the body of a request about it; empty where it names none.
 std::string kobold_key(const std::string& body);
 
+// Is a field given with a value that asks for something? No, false, 0 and what is empty do not.
+bool says_something(const Json* value);
 // "\"images\" is not supported by this server" for each that is given and says something.
 void refuse_unsupported(RequestFields& f, std::initializer_list<const char*> keys);
 

@@ -57,16 +57,9 @@ void send_generation(Generation& generation, const std::vector<std::string>& ign
     }
 }
 
-void answer(Service& service, const Json& body, const std::string& message, const GivenUp& given_up,
-            SocketReply& reply) {
-    // Reading a request may take seconds (a grammar is tried out), in which its client may say "abort".
-    Result<ReadRequest> read = read_kobold(body, {message, given_up}, service);
-    if (!read) {
-        if (given_up()) return reply.end(socket_nothing(body));
-        return reply.fail(400, read.error().message);
-    }
-    if (read->logprobs) read->ignored.emplace_back("logprobs"); // its frames have no place for them
-    read->generation.n_probs.reset();
+void answer(Service& service, const Json& body, const GivenUp& given_up, SocketReply& reply) {
+    Result<ReadRequest> read = read_kobold(body, service);
+    if (!read) return reply.fail(400, read.error().message);
     drop_socket_fields(read->ignored);
     const std::shared_ptr<Generation> generation = service.queue.submit(std::move(read->generation));
     if (!generation) return reply.fail(503, "the server is busy: as many requests wait as may; try again later");
@@ -77,9 +70,8 @@ void answer(Service& service, const Json& body, const std::string& message, cons
 
 void add_socket(httplib::Server& http, Service& service) {
     add_websocket(http, *service.access, service.closing,
-                  [&service](const Json& body, const std::string& message, const httplib::Request&,
-                             const GivenUp& given_up,
-                             SocketReply& reply) { answer(service, body, message, given_up, reply); });
+                  [&service](const Json& body, const std::string&, const httplib::Request&, const GivenUp& given_up,
+                             SocketReply& reply) { answer(service, body, given_up, reply); });
 }
 
 } // namespace attnscope::server

@@ -10,8 +10,7 @@ namespace {
 size_t weight(const GenerationEvent& event) {
     const bool values = event.answer && *event.answer && **event.answer;
     return (event.captured ? event.captured->frame.q.size() : 0) + event.hidden_state.size() * sizeof(float) +
-           (values ? (**event.answer)->values.size() * sizeof(float) : 0) +
-           (event.probabilities ? event.probabilities->top.size() * sizeof(TokenProbability) : 0);
+           (values ? (**event.answer)->values.size() * sizeof(float) : 0);
 }
 
 } // namespace
@@ -174,15 +173,13 @@ void Generation::put_prompt_row(CapturedFrame frame) {
     enqueue(lock, std::move(event));
 }
 
-bool Generation::put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state,
-                           std::optional<TokenProbabilities> probabilities) {
+bool Generation::put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state) {
     base::Lock lock(mutex_);
     GenerationEvent event;
     event.kind = GenerationEvent::Kind::token;
     event.token = token;
     event.text = text_.add(piece);
     event.hidden_state = std::move(hidden_state);
-    event.probabilities = std::move(probabilities);
     const bool stopped = text_.stopped();
     if (with_rows_) {
         waiting_.push_back({std::move(event), row});
@@ -234,7 +231,6 @@ void Generation::finish(GenerationSummary summary) {
     GenerationEvent last;
     last.text = text_.finish();
     summary.n_skipped = summary_.n_skipped;
-    summary.stopping_word = text_.stopping_word();
     summary_ = std::move(summary);
     finished_ = true;
     enqueue(lock, std::move(last));

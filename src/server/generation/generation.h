@@ -40,9 +40,8 @@ struct GenerationRequest {
     std::optional<AttentionRequest> attention;
     bool prompt_rows = false; // answers for the tokens of the prompt as well
     bool hidden_state = false;
-    std::optional<int32_t> n_probs; // probabilities of each token: its own, and of so many most probable ones
-    bool reuse_prefix = true;       // keep the part of the context that the prompt begins with
-    bool record = false;            // write a recording; the prompt is then read from its beginning
+    bool reuse_prefix = true; // keep the part of the context that the prompt begins with
+    bool record = false;      // write a recording; the prompt is then read from its beginning
     Flow flow = Flow::lossless;
     std::string id; // the client's name for it (request_id, genkey); may be empty
 };
@@ -62,7 +61,6 @@ struct GenerationEvent {
     std::optional<Result<std::optional<AttentionAnswer>>> answer;
     bool overtaken = false;          // Flow::latest: newer frames wait already; its row is accumulated, not sent
     std::vector<float> hidden_state; // (n_embd)
-    std::optional<TokenProbabilities> probabilities;
 
     void drop_rows() {
         captured.reset();
@@ -74,13 +72,12 @@ struct GenerationSummary {
     std::string finish_reason; // "stop", "length", "context", "aborted", "stalled", "timeout", "error"
     std::string error;         // of "error", in words
     ErrorKind error_kind = ErrorKind::engine;
-    std::string stop_reason;   // why "stop": "eos" or "stop_sequence"
-    std::string stopping_word; // that stop sequence
+    std::string stop_reason; // why "stop": "eos" or "stop_sequence"
     int64_t n_prompt = 0;
     int64_t n_reused = 0; // tokens of the prompt whose keys were there already
     int64_t n_generated = 0;
     int64_t n_skipped = 0; // answers that Flow::latest skipped
-    double prompt_seconds = 0, generate_seconds = 0, wait_seconds = 0;
+    double prompt_seconds = 0, generate_seconds = 0;
     uint32_t seed = 0;
     std::string recording; // file name inside the folder of recordings; empty: none
 };
@@ -132,8 +129,7 @@ public:
     void put_prompt_row(CapturedFrame frame);
     // A chosen token; `row` is the index of the frame it was chosen from, which may come later (put_row).
     // false: a stop sequence was met.
-    bool put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state,
-                   std::optional<TokenProbabilities> probabilities = {});
+    bool put_token(int32_t token, const std::string& piece, int64_t row, std::vector<float> hidden_state);
     void put_row(CapturedFrame frame);
     void finish(GenerationSummary summary);
     // The client has not taken all yet, and the keys are needed for that.

@@ -84,10 +84,7 @@ void GenerationQueue::close() {
 std::shared_ptr<Generation> GenerationQueue::submit(GenerationRequest request) {
     const base::Lock lock(mutex_);
     drop_cancelled();
-    if (closing_ || waiting_.size() >= options_.max_waiting) {
-        ++counters_.n_refused;
-        return nullptr;
-    }
+    if (closing_ || waiting_.size() >= options_.max_waiting) return nullptr;
     waiting_.push_back(std::make_shared<Generation>(std::move(request), options_.limits));
     changed_.notify_all();
     return waiting_.back();
@@ -150,11 +147,6 @@ void GenerationQueue::work() {
         GenerationSummary summary = run(*generation);
         lock.lock();
         ++counters_.n_generations;
-        counters_.n_prompt += summary.n_prompt - summary.n_reused;
-        counters_.n_reused += summary.n_reused;
-        counters_.n_generated += summary.n_generated;
-        counters_.prompt_seconds += summary.prompt_seconds;
-        counters_.generate_seconds += summary.generate_seconds;
         counters_.last = summary;
         running_.reset();
         ended_.push_back(generation);
@@ -251,12 +243,6 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     if (request.hidden_state)
         o.hidden_state = [&](std::span<const float> h) { hidden_state.assign(h.begin(), h.end()); };
 
-    std::optional<TokenProbabilities> probabilities;
-    if (request.n_probs) {
-        o.n_probs = *request.n_probs;
-        o.probabilities = [&](TokenProbabilities&& p) { probabilities = std::move(p); };
-    }
-
     std::unique_ptr<GenerationRecorder> recorder;
     if (request.record) recorder = std::make_unique<GenerationRecorder>(options_.record_dir, n_recordings_++);
     const auto start = std::chrono::steady_clock::now();
@@ -297,8 +283,7 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
             watch();
         }
         const int64_t row = n_prompt - 1 + n_chosen++;
-        return generation.put_token(token, piece, row, std::exchange(hidden_state, {}),
-                                    std::exchange(probabilities, {}));
+        return generation.put_token(token, piece, row, std::exchange(hidden_state, {}));
     };
     const auto rest = std::span(request.tokens).subspan(size_t(kept));
     Result<GenerateResult> result = session_.generate(rest, o, on_frame, on_text);
@@ -317,7 +302,6 @@ GenerationSummary GenerationQueue::run(Generation& generation) {
     if (result) {
         summary.prompt_seconds = result->prompt_seconds;
         summary.generate_seconds = result->generate_seconds;
-        summary.wait_seconds = result->sink_seconds;
         summary.seed = result->seed;
     }
     if (!result && !failure) failure = result.error();

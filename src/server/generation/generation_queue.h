@@ -31,11 +31,6 @@ struct QueueOptions {
 // What the engine has done since it started.
 struct EngineCounters {
     int64_t n_generations = 0;
-    int64_t n_prompt = 0; // tokens read; reused ones are not
-    int64_t n_reused = 0;
-    int64_t n_generated = 0;
-    int64_t n_refused = 0; // because the queue was full
-    double prompt_seconds = 0, generate_seconds = 0;
     size_t n_waiting = 0;
     bool busy = false;
     GenerationSummary last;

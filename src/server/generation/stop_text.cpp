@@ -37,7 +37,6 @@ std::string StopText::add(const std::string& piece) {
         if (at != std::string::npos && at < first) {
             first = at;
             end = at + stop.size();
-            stopping_word_ = stop;
         }
     }
     if (first != std::string::npos) {

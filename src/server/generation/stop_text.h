@@ -17,7 +17,6 @@ public:
     std::string add(const std::string& piece);
     // A stop sequence was met: the generation ends.
     bool stopped() const { return stopped_; }
-    const std::string& stopping_word() const { return stopping_word_; } // which
     // What was held back, when nothing more comes. An unfinished character becomes U+FFFD.
     std::string finish();
     // All that was shown.
@@ -29,7 +28,6 @@ private:
     std::vector<std::string> stops_;
     bool shown_stop_;
     bool stopped_ = false;
-    std::string stopping_word_;
     std::string held_; // not shown yet
     std::string shown_;
 };

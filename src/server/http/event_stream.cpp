@@ -6,37 +6,31 @@ namespace {
 constexpr std::chrono::milliseconds patience{100}; // how soon a vanished client is noticed while nothing is sent
 } // namespace
 
-void stream_events(const httplib::Request& request, httplib::Response& response,
-                   std::vector<std::shared_ptr<Generation>> generations, std::shared_ptr<EventFormat> format) {
+void stream_events(const httplib::Request& request, httplib::Response& response, std::shared_ptr<Generation> generation,
+                   std::shared_ptr<EventFormat> format) {
     response.set_header("Cache-Control", "no-cache");
     response.set_header("X-Accel-Buffering", "no"); // proxies pass events on as they come
-    const auto all = std::make_shared<const std::vector<std::shared_ptr<Generation>>>(std::move(generations));
-    const auto send = [all, format, at = size_t(0)](size_t, httplib::DataSink& sink) mutable {
-        Generation& generation = *(*all)[at];
-        const std::optional<GenerationEvent> event = generation.next(patience);
+    const auto send = [generation, format](size_t, httplib::DataSink& sink) {
+        const std::optional<GenerationEvent> event = generation->next(patience);
         if (!event) return sink.is_writable();
         std::string text;
-        bool last = false;
         switch (event->kind) {
-        case GenerationEvent::Kind::token: text = format->token(*event, event_attention(generation, *event)); break;
+        case GenerationEvent::Kind::token: text = format->token(*event, event_attention(*generation, *event)); break;
         case GenerationEvent::Kind::prompt_row:
-            text = format->prompt_row(*event, event_attention(generation, *event));
+            text = format->prompt_row(*event, event_attention(*generation, *event));
             break;
         case GenerationEvent::Kind::done: {
-            const GenerationSummary summary = generation.summary();
+            const GenerationSummary summary = generation->summary();
             const bool failed = summary.finish_reason == "error";
-            text = failed ? format->failed(summary.error) : format->done(event->text, generation);
-            last = failed || ++at == all->size();
+            text = failed ? format->failed(summary.error) : format->done(event->text, *generation);
             break;
         }
         }
         if (!text.empty() && !sink.write(text.data(), text.size())) return false;
-        if (last) sink.done();
+        if (event->kind == GenerationEvent::Kind::done) sink.done();
         return true;
     };
-    const auto over = [all](bool) {
-        for (const auto& generation : *all) generation->abandon();
-    };
+    const auto over = [generation](bool) { generation->abandon(); };
     if (request.version == "HTTP/1.0") { // knows no chunks: the end of the connection is the end of the answer
         response.set_header("Connection", "close");
         response.set_content_provider("text/event-stream", send, over);
@@ -45,8 +39,7 @@ void stream_events(const httplib::Request& request, httplib::Response& response,
     }
 }
 
-bool collect(const httplib::Request& request, Generation& generation, const Session& session, Collected& out) {
-    TokenTrace trace(session);
+bool collect(const httplib::Request& request, Generation& generation, Collected& out) {
     const bool rows = generation.request.attention.has_value();
     if (rows) {
         out.attention.push_back('[');
@@ -76,8 +69,6 @@ bool collect(const httplib::Request& request, Generation& generation, const Sess
             return false;
         }
         out.text += event->text;
-        if (event->kind == GenerationEvent::Kind::token) out.tokens.push_back(event->token);
-        trace.add(*event);
         if (event->kind == GenerationEvent::Kind::done) break;
         add(event->kind == GenerationEvent::Kind::token ? out.attention : out.prompt_attention, *event);
         if (generation.request.hidden_state && event->kind == GenerationEvent::Kind::token) {
@@ -90,8 +81,6 @@ bool collect(const httplib::Request& request, Generation& generation, const Sess
         out.prompt_attention += ']';
     }
     out.summary = generation.summary();
-    out.told = trace.take(out.text.size());
-    out.n_top_omitted = trace.n_omitted();
     return true;
 }
 

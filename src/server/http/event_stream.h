@@ -1,12 +1,12 @@
-// Generations on their way out: as server-sent events while they come, or collected into one answer.
+// A generation on its way out: as server-sent events while they come, or collected into one answer.
 #pragma once
 
-#include "server/dialects/logprobs.h"
 #include "server/generation/generation.h"
 #include "server/http/request_fields.h"
 
 #include <httplib.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,16 +25,13 @@ public:
     virtual std::string failed(const std::string& message) = 0;
 };
 
-// Sends the generations as they come, one after the other; an error ends it. When the client is gone they all end.
-void stream_events(const httplib::Request& request, httplib::Response& response,
-                   std::vector<std::shared_ptr<Generation>> generations, std::shared_ptr<EventFormat> format);
+// Sends the generation as it comes. When the client is gone it ends.
+void stream_events(const httplib::Request& request, httplib::Response& response, std::shared_ptr<Generation> generation,
+                   std::shared_ptr<EventFormat> format);
 
 // A whole generation in one answer.
 struct Collected {
     std::string text;
-    std::vector<int32_t> tokens;
-    std::vector<ToldToken> told;  // where probabilities were asked for
-    int64_t n_top_omitted = 0;    // of them: without the most probable ones
     std::string attention;        // JSON array, one entry a generated token; empty when none was asked for
     std::string prompt_attention; // the same of the prompt's tokens
     int64_t n_omitted = 0;        // answers left out because they would exceed max_collected_bytes
@@ -44,7 +41,7 @@ struct Collected {
 constexpr size_t max_collected_bytes = size_t(256) << 20;
 
 // Waits for the end of the generation. False: the client is gone (and the generation with it).
-bool collect(const httplib::Request& request, Generation& generation, const Session& session, Collected& out);
+bool collect(const httplib::Request& request, Generation& generation, Collected& out);
 // Adds what was collected beside the dialect's own fields; text of a JSON object.
 std::string with_attention(const Json& body, const Collected& collected, const Generation& generation);
 

@@ -47,16 +47,12 @@ public:
             response.set_content(
                 "<!doctype html><title>attnscope</title><h1>attnscope</h1><p>The exact attention of a GGUF model, live."
                 "<p><a href=\"/view/\">Look at it</a>. Routes: KoboldCPP's and Halo Weave's under /api/v1 and "
-                "/api/extra, "
-                "OpenAI's under /v1, llama-server's /completion, /health, /props, /slots, /tokenize, /detokenize, "
-                "/apply-template, /metrics.",
+                "/api/extra.",
                 "text/html; charset=utf-8");
         });
         add_halo_weave(http, service_);
         add_kobold(http, service_);
-        add_llama_completion(http, service_);
         add_llama_server(http, service_);
-        add_openai(http, service_);
         add_prune(http, {options_.record_dir, n_vocab(), [this](const std::string& id) { return scores(id); }});
         add_socket(http, service_);
         sources_.watch(options_.record_dir);

@@ -1,4 +1,5 @@
-// attnscope's HTTP server. docs/http.md describes every endpoint, docs/security.md what is defended.
+// A session's HTTP server in this process, attnscope serve --in-process. docs/http.md describes every endpoint, docs/security.md what is
+// defended.
 #pragma once
 
 #include "server/generation/generation_queue.h"

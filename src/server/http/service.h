@@ -41,9 +41,7 @@ inline std::string text_of(const Session& session, std::span<const int32_t> toke
 // The families. Each adds its routes; `service` outlives `http`.
 void add_halo_weave(httplib::Server& http, Service& service);
 void add_kobold(httplib::Server& http, Service& service);
-void add_llama_completion(httplib::Server& http, Service& service);
 void add_llama_server(httplib::Server& http, Service& service);
-void add_openai(httplib::Server& http, Service& service);
 void add_socket(httplib::Server& http, Service& service);
 
 } // namespace attnscope::server

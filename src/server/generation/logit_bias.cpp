@@ -1,7 +1,5 @@
-#include "server/generation/output_fields.h"
+#include "server/generation/logit_bias.h"
 
-#include "server/dialects/answer_form.h"
-#include "server/dialects/kobold_fields.h"
 #include "server/dialects/tokenizer.h"
 
 #include <fmt/format.h>
@@ -15,7 +13,6 @@ namespace {
 
 constexpr float forbidden = -1e9f; // as good as -infinity, but a vocabulary of nothing else can still be sampled
 constexpr size_t most_biases = 4096;
-constexpr int64_t most_probs = 1000, most_answers = 32;
 
 // A token id, or a text whose tokens are meant.
 Result<std::vector<int32_t>> biased_tokens(const Json& which, bool is_key, const Service& service) {
@@ -72,62 +69,6 @@ void read_logit_bias(RequestFields& f, const Service& service, SamplingOptions& 
         f.fail(fmt::format("\"logit_bias\" must be an object or an array of at most {} token ids with their biases",
                            most_biases));
     }
-}
-
-Result<void> read_grammar(RequestFields& f, const Asked& asked, const Service& service, ReadRequest& out) {
-    SamplingOptions& s = out.generation.options.sampling;
-    Result<AnswerForm> form = read_answer_form(f, asked.text);
-    if (!form) return form.error();
-    s.grammar = std::move(form->grammar);
-    if (!form->schema.is_null()) {
-        Result<std::string> grammar = service.session.grammar_of_schema(
-            form->schema.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), asked.gone);
-        if (!grammar) return grammar.error();
-        s.grammar = std::move(*grammar);
-        out.ignored.insert(out.ignored.end(), form->ignored.begin(), form->ignored.end());
-    }
-    return s.grammar.empty() ? Result<void>() : service.session.check_grammar(s.grammar, asked.gone);
-}
-
-void read_probabilities(RequestFields& f, Shape shape, ReadRequest& out) {
-    std::optional<int32_t>& n = out.generation.n_probs;
-    const auto count = [&](const char* key) { return static_cast<int32_t>(f.integer(key, 0, 0, most_probs)); };
-    if (const int32_t n_probs = count("n_probs"); n_probs > 0) n = n_probs;
-    const Json* logprobs = f.find("logprobs");
-    const bool wanted = logprobs && *logprobs != Json(false);
-    if (shape == Shape::chat) {
-        const bool top = f.find("top_logprobs") != nullptr;
-        if (f.flag("logprobs", false)) {
-            n = std::max(n.value_or(0), count("top_logprobs"));
-        } else if (top) {
-            f.fail("\"top_logprobs\" needs \"logprobs\": true");
-        }
-    } else if (wanted) {
-        n = std::max(n.value_or(0), count("logprobs"));
-    }
-    refuse_unsupported(f, {"post_sampling_probs"});
-    out.logprobs = n.has_value();
-}
-
-void read_answers(RequestFields& f, Shape shape, ReadRequest& out) {
-    const bool completion = shape == Shape::completion;
-    out.n = static_cast<int32_t>(f.integer("n", 1, 1, shape == Shape::llama ? 1 : most_answers));
-    const Json* given = f.find("best_of");
-    out.best_of = out.n;
-    if (given && *given != Json(0))
-        out.best_of = static_cast<int32_t>(f.integer("best_of", 1, 1, completion ? most_answers : 1));
-    out.echo = completion && f.flag("echo", false);
-    if (!completion) refuse_unsupported(f, {"echo"});
-    if (given && completion && out.best_of < out.n) f.fail("\"best_of\" must not be less than \"n\"");
-    out.best_of = std::max(out.best_of, out.n);
-    if (out.best_of > out.n && out.stream) f.fail("\"best_of\" goes without \"stream\": the best is known at the end");
-    if (out.echo && out.logprobs)
-        f.fail("\"echo\" is not supported with \"logprobs\": the prompt's own are not computed");
-    const GenerationRequest& g = out.generation;
-    if (out.best_of > 1 && (g.attention || g.record || g.hidden_state))
-        f.fail("\"n\" and \"best_of\" above 1 go without attention, hidden states and recordings: ask once for each "
-               "answer");
-    if (out.best_of > out.n && !out.generation.n_probs) out.generation.n_probs = 0; // the best: by its own
 }
 
 } // namespace attnscope::server
