@@ -76,20 +76,6 @@ struct SamplingOptions {
     float mirostat_tau = 5;
     float mirostat_eta = 0.1f;
     std::vector<std::pair<int32_t, float>> logit_bias = {}; // token id, addend; -infinity forbids the token
-    // GBNF (llama.cpp's grammars/README.md) whose rule "root" what is generated must follow; empty: none. It comes from a stranger
-    // perhaps: the engine's grammar runs in a child process with limits. Where it is complete the generation ends, also with ignore_eos
-    std::string grammar = {};
-};
-
-struct TokenProbability {
-    int32_t token = -1;
-    double log_probability = 0; // natural logarithm
-};
-
-// Of the engine's logits as they are, before any sampler (temperature 1), by a float64 softmax over the whole vocabulary.
-struct TokenProbabilities {
-    TokenProbability chosen;
-    std::vector<TokenProbability> top; // the most probable first
 };
 
 // Which rows of the prompt keep their Q: all, the last n, or none (keys are always kept).
@@ -112,9 +98,6 @@ struct GenerateOptions {
     // Receives the hidden state that each generated token was chosen from, (n_embd) after the final norm, before `text`
     // gets the token. The last token of the prompt is then decoded alone.
     std::function<void(std::span<const float>)> hidden_state = {};
-    // Receives the probabilities of each generated token, before `text` gets it, with the `n_probs` most probable ones.
-    int32_t n_probs = 0;
-    std::function<void(TokenProbabilities&&)> probabilities = {};
 };
 
 struct GenerateResult {
@@ -158,8 +141,8 @@ struct ModelInfo {
 // Asked every 50 ms of somebody for whom something takes long, on the thread that waits: true ends it, with an error. Empty: never.
 using GivenUp = std::function<bool()>;
 
-// One thread at a time, except for tokenize(), piece(), chat_prompt(), check_grammar(), grammar_of_schema(), model_info(), n_ctx()
-// and n_vocab(): they only read the model, and may be called from any thread while another generates.
+// One thread at a time, except for tokenize(), piece(), chat_prompt(), model_info(), n_ctx() and n_vocab(): they only read the model,
+// and may be called from any thread while another generates.
 class Session {
 public:
     // Checks the file (a GGUF from a stranger is refused in a sentence), loads it and prepares a context.
@@ -180,12 +163,6 @@ public:
         const ChatMessage message{"user", user_message};
         return chat_prompt({&message, 1});
     }
-    // Whether SamplingOptions::grammar can be this one: it can be read, and some token of the vocabulary can begin it.
-    // invalid_argument where not, with the engine's reason; also where it takes too much time or memory to be of use.
-    virtual Result<void> check_grammar(const std::string& grammar, const GivenUp& given_up = {}) const = 0;
-    // The grammar of all JSON texts of a JSON schema, by the engine's json-schema-to-grammar; properties keep their order.
-    virtual Result<std::string> grammar_of_schema(const std::string& json_schema,
-                                                  const GivenUp& given_up = {}) const = 0;
     virtual ModelInfo model_info() const = 0;
 
     // Reads `tokens` after what the context holds already, then generates. The last generated token is read too, so

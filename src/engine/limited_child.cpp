@@ -45,39 +45,15 @@ void limit(int resource, size_t bytes) {
     setrlimit(static_cast<__rlimit_resource_t>(resource), &l);
 }
 
+// What waiting for a child came to.
+enum class Waited { answered, too_much_cpu, too_long, given_up };
+
 void write_all(int fd, const std::string& text) {
     for (size_t done = 0; done < text.size();) {
         const ssize_t n = write(fd, text.data() + done, text.size() - done);
         if (n <= 0) return;
         done += size_t(n);
     }
-}
-
-[[noreturn]] void be_child(int fd, size_t memory, const std::function<void(int)>& work) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (const int s : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGTERM, SIGHUP}) std::signal(s, SIG_DFL);
-    const int nothing = open("/dev/null", O_RDWR); // an abort of the engine prints pages
-    for (const int f : {0, 1, 2}) dup2(nothing, f);
-    limit(RLIMIT_CORE, 0);
-    limit(RLIMIT_FSIZE, 0);
-    if (limits_memory) {
-        size_t pages = 0;
-        if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
-            if (std::fscanf(f, "%zu", &pages) != 1) pages = 0;
-            std::fclose(f);
-        }
-        if (pages > 0) limit(RLIMIT_AS, pages * size_t(sysconf(_SC_PAGESIZE)) + stack_bytes + memory);
-    }
-    // Connections and locks of the parent would otherwise stay open as long as we do.
-    dup2(fd, 3);
-    syscall(SYS_close_range, 4U, ~0U, 0U);
-    const Result<void> ran = run_on_deep_stack(stack_bytes / 1024, [&] {
-        try {
-            work(3);
-        } catch (...) { // the parent sees that no answer came
-        }
-    });
-    _exit(ran ? 0 : 1);
 }
 
 // The first byte says what follows: 'g' the text, 'e' what was thrown.
@@ -96,14 +72,29 @@ void tell(int fd, const std::function<std::string()>& work) {
     write_all(fd, out);
 }
 
-} // namespace
-
-pid_t fork_limited(int end, size_t memory, const std::function<void(int)>& work) {
-    const pid_t child = fork();
-    if (child == 0) be_child(end, memory, work);
-    return child;
+[[noreturn]] void be_child(int fd, const std::function<std::string()>& work) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (const int s : {SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGTERM, SIGHUP}) std::signal(s, SIG_DFL);
+    const int nothing = open("/dev/null", O_RDWR); // an abort of the engine prints pages
+    for (const int f : {0, 1, 2}) dup2(nothing, f);
+    limit(RLIMIT_CORE, 0);
+    limit(RLIMIT_FSIZE, 0);
+    if (limits_memory) {
+        size_t pages = 0;
+        if (std::FILE* f = std::fopen("/proc/self/statm", "r")) {
+            if (std::fscanf(f, "%zu", &pages) != 1) pages = 0;
+            std::fclose(f);
+        }
+        if (pages > 0) limit(RLIMIT_AS, pages * size_t(sysconf(_SC_PAGESIZE)) + stack_bytes + memory_bytes);
+    }
+    // Connections and locks of the parent would otherwise stay open as long as we do.
+    dup2(fd, 3);
+    syscall(SYS_close_range, 4U, ~0U, 0U);
+    const Result<void> ran = run_on_deep_stack(stack_bytes / 1024, [&] { tell(3, work); });
+    _exit(ran ? 0 : 1);
 }
 
+// Processor time that a child of this process has taken; 0 where the system does not say.
 std::chrono::milliseconds cpu_used(pid_t child) {
     clockid_t clock;
     timespec t{};
@@ -111,11 +102,14 @@ std::chrono::milliseconds cpu_used(pid_t child) {
     return std::chrono::seconds(t.tv_sec) + std::chrono::milliseconds(t.tv_nsec / 1000000);
 }
 
+// "5", "0.3"
 std::string seconds_text(std::chrono::milliseconds time) {
     return time.count() % 1000 == 0 ? fmt::format("{}", time.count() / 1000)
                                     : fmt::format("{:.1f}", static_cast<double>(time.count()) / 1000);
 }
 
+// Waits until there is something to read from `end` (or it was closed), the child has computed for `cpu`, `until` has come, or
+// nobody wants it any more. The child goes on in any case.
 Waited wait_for_child(int end, pid_t child, std::chrono::milliseconds cpu, std::chrono::steady_clock::time_point until,
                       const GivenUp& given_up) {
     while (true) {
@@ -131,11 +125,14 @@ Waited wait_for_child(int end, pid_t child, std::chrono::milliseconds cpu, std::
     }
 }
 
+} // namespace
+
 Result<std::string> run_limited(const std::string& name, const std::function<std::string()>& work,
-                                const ChildLimits& limits, const GivenUp& given_up, Waited* waited) {
+                                const ChildLimits& limits, const GivenUp& given_up) {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return Error{ErrorKind::io, "no pipe could be made: too many open files"};
-    const pid_t child = fork_limited(ends[1], memory_bytes, [&](int end) { tell(end, work); });
+    const pid_t child = fork();
+    if (child == 0) be_child(ends[1], work);
     close(ends[1]);
     if (child < 0) {
         close(ends[0]);
@@ -161,7 +158,6 @@ Result<std::string> run_limited(const std::string& name, const std::function<std
     close(ends[0]);
     const std::chrono::milliseconds used = cpu_used(child);
     if (how != Waited::answered || too_large) kill(child, SIGKILL);
-    if (waited) *waited = how;
     int status = 0;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
     const auto no = [&](const std::string& why) { return Error{ErrorKind::unsupported, name + " " + why}; };

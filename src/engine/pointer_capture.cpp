@@ -62,8 +62,7 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     const llama_context_ptr context(llama_init_from_model(model.get(), cp));
     if (!context) return Error{ErrorKind::engine, "llama.cpp could not make a context"};
     PointerCaptureResult result;
-    const auto chooser = engine::TokenChooser::create(o.sampling, vocab, &result.seed);
-    if (!chooser) return chooser.error();
+    const llama_sampler_ptr sampler = engine::make_sampler(o.sampling, vocab, &result.seed);
     RememberPointers hook;
     const auto start = std::chrono::steady_clock::now();
     const auto decode = [&](const int32_t* tokens, size_t n) {
@@ -80,9 +79,7 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     std::vector<float> values, tensor;
     for (int32_t i = 0; i < o.n_predict && n_context < o.session.n_ctx; ++i) {
         if (o.stop && o.stop->load()) break;
-        const Result<int32_t> chosen = (*chooser)->choose(context.get());
-        if (!chosen) return chosen.error();
-        const int32_t token = *chosen;
+        const int32_t token = llama_sampler_sample(sampler.get(), context.get(), -1);
         if (!decode(&token, 1)) return Error{ErrorKind::engine, "llama.cpp failed to decode"};
         ++n_context;
         if (o.wait) llama_synchronize(context.get());

@@ -3,7 +3,6 @@
 
 #include "capture/capture.h"
 #include "engine/hidden_states.h"
-#include "engine/sampler.h"
 
 #include <attnscope/session.h>
 
@@ -23,8 +22,6 @@ public:
     using Session::chat_prompt;
     Result<std::string> chat_prompt(std::span<const ChatMessage> messages) const override;
     Result<std::string> chat_prompt_json(const std::string& request, const GivenUp& given_up) const override;
-    Result<void> check_grammar(const std::string& grammar, const GivenUp& given_up) const override;
-    Result<std::string> grammar_of_schema(const std::string& json_schema, const GivenUp& given_up) const override;
     ModelInfo model_info() const override;
     Result<GenerateResult> generate(std::span<const int32_t> tokens, const GenerateOptions& options,
                                     const FrameSink& frames, const TextSink& text) override;
@@ -53,10 +50,10 @@ private:
     int32_t decoder_start() const;
     // Reads the prompt. False: it was stopped.
     Result<bool> read_prompt(std::span<const int32_t> tokens, const GenerateOptions& options,
-                             const HiddenStates& hidden, TokenChooser& chooser);
+                             const HiddenStates& hidden, llama_sampler* sampler);
     // Reads the tokens and generates. `begun`: when the first token was chosen; unchanged where it came to none.
     Result<void> run(std::span<const int32_t> tokens, const GenerateOptions& options, const TextSink& text,
-                     TokenChooser& chooser, GenerateResult& result, double& begun);
+                     llama_sampler* sampler, GenerateResult& result, double& begun);
     capture::Wanted wanted(const GenerateOptions& options, int64_t n_prompt) const;
     Result<void> can_read(size_t n_tokens, const GenerateOptions& options) const;
     Result<void> hand_over(CapturedFrame&& frame);

@@ -1,6 +1,6 @@
 #include "engine/engine_log.h"
+#include "engine/sampler.h"
 #include "engine/session_impl.h"
-#include "engine/token_probabilities.h"
 
 #include <fmt/format.h>
 
@@ -126,16 +126,14 @@ Result<GenerateResult> SessionImpl::generate(std::span<const int32_t> tokens, co
     }
     if (encodes_) ++result.n_prompt; // what the decoder begins with
     sampling_ = o.sampling;
-    Result<std::unique_ptr<TokenChooser>> chooser = TokenChooser::create(
-        o.sampling, vocab_, &seed_, [stop = o.stop] { return stop && stop->load(std::memory_order_relaxed); });
-    if (!chooser) return chooser.error();
+    const llama_sampler_ptr sampler = make_sampler(o.sampling, vocab_, &seed_);
     result.seed = seed_;
     if (capture_) capture_->want(wanted(o, result.n_prompt));
     sink_seconds_ = 0;
     double begun = 0;
     {
         const FramesTo to(frames_, frames);
-        Result<void> ran = run(tokens, o, text, **chooser, result, begun);
+        Result<void> ran = run(tokens, o, text, sampler.get(), result, begun);
         // Of a token that could not be decoded there is no frame; those before it are as good as ever.
         if (Result<void> flushed = capture_ ? capture_->flush() : Result<void>(); ran && !flushed) ran = flushed;
         if (!ran) return ran.error();
@@ -158,13 +156,13 @@ capture::Wanted SessionImpl::wanted(const GenerateOptions& o, int64_t n_prompt) 
 }
 
 Result<bool> SessionImpl::read_prompt(std::span<const int32_t> tokens, const GenerateOptions& o,
-                                      const HiddenStates& hidden, TokenChooser& chooser) {
+                                      const HiddenStates& hidden, llama_sampler* sampler) {
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     if (encodes_) {
         if (stopped()) return false;
         hidden.enable(true);
         if (Result<void> r = encode(tokens); !r) return r.error();
-        chooser.read(decoder_start()); // what the decoder goes on from; the text is the encoder's
+        llama_sampler_accept(sampler, decoder_start()); // what the decoder goes on from; the text is the encoder's
         return true;
     }
     const auto batch = static_cast<size_t>(llama_n_batch(context_.get()));
@@ -175,17 +173,17 @@ Result<bool> SessionImpl::read_prompt(std::span<const int32_t> tokens, const Gen
         hidden.enable(at + n == tokens.size());
         if (Result<void> r = decode(part, FrameKind::prompt, at + part.size() == tokens.size()); !r) return r.error();
     }
-    for (const int32_t token : tokens) chooser.read(token);
+    for (const int32_t token : tokens) llama_sampler_accept(sampler, token); // repetition counts the prompt
     return true;
 }
 
 Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOptions& o, const TextSink& text,
-                              TokenChooser& chooser, GenerateResult& result, double& begun) {
+                              llama_sampler* sampler, GenerateResult& result, double& begun) {
     const auto stopped = [&] { return o.stop && o.stop->load(std::memory_order_relaxed); };
     const double start = now_seconds();
     const HiddenStates hidden(context_.get(), o.hidden_state);
     result.finish_reason = "stopped";
-    const Result<bool> read = read_prompt(tokens, o, hidden, chooser);
+    const Result<bool> read = read_prompt(tokens, o, hidden, sampler);
     if (!read) return read.error();
     if (!*read) return {};
     begun = now_seconds();
@@ -196,20 +194,12 @@ Result<void> SessionImpl::run(std::span<const int32_t> tokens, const GenerateOpt
             result.finish_reason = "context";
             return {};
         }
-        const Result<int32_t> chosen = chooser.choose(context_.get());
-        if (!chosen && stopped()) return {};
-        if (!chosen) return chosen.error();
-        const int32_t token = *chosen;
-        const bool must_end = !o.ignore_eos || !o.sampling.grammar.empty();
-        if (must_end && llama_vocab_is_eog(vocab_, token)) {
+        const int32_t token = llama_sampler_sample(sampler, context_.get(), -1);
+        if (!o.ignore_eos && llama_vocab_is_eog(vocab_, token)) {
             result.finish_reason = "eos";
             return {};
         }
         hidden.deliver();
-        if (o.probabilities) {
-            const std::span<const float> logits(llama_get_logits_ith(context_.get(), -1), size_t(n_vocab_));
-            o.probabilities(token_probabilities(logits, token, o.n_probs));
-        }
         const bool go_on = !text || text(token, piece(token));
         ++result.n_generated;
         const bool last = !go_on || result.n_generated == o.n_predict || stopped();

@@ -2,7 +2,6 @@
 // thread may ask while another decodes.
 #include "engine/chat_template.h"
 #include "engine/deep_stack.h"
-#include "engine/grammar.h"
 #include "engine/session_impl.h"
 
 #include <fmt/format.h>
@@ -76,14 +75,6 @@ Result<std::string> SessionImpl::chat_prompt(std::span<const ChatMessage> messag
 
 Result<std::string> SessionImpl::chat_prompt_json(const std::string& request, const GivenUp& given_up) const {
     return render_chat({model_.get(), {}, {}, {}}, request, given_up);
-}
-
-Result<void> SessionImpl::check_grammar(const std::string& grammar, const GivenUp& given_up) const {
-    return engine::check_grammar(vocab_, grammar, given_up);
-}
-
-Result<std::string> SessionImpl::grammar_of_schema(const std::string& json_schema, const GivenUp& given_up) const {
-    return engine::grammar_of_schema(json_schema, given_up);
 }
 
 ModelInfo SessionImpl::model_info() const {
