@@ -2,9 +2,10 @@
 """What attention over HTTP costs: tokens per second at the client, against the same server without attention.
 
     bench/server_cost.py build/bin/attnscope [-m MODEL] [--context 512] [--tokens 32] [--rounds 12]
-                         [--attention-threads N] [--only NAME ...]
+                         [--attention-threads N] [--only NAME ...] [--front] [-- OPTIONS OF ATTNSCOPE SERVE]
 
-Two servers over the same file: one as usual, one with --no-attention. The prompt is read once and then kept by the server
+Two servers over the same file: one as usual, one with --no-attention. Both generate in their own process, or, with --front, are the
+engine's own server behind ours. The prompt is read once and then kept by the server
 (cache_prompt). Every contestant is measured against a baseline in turns of one request each, baseline, contestant,
 contestant, baseline: each follows the other as often as itself, and what the machine does meanwhile hits both alike. Each
 such four give one ratio; told are median and quartiles of the ratios, and the interval that holds the median with 95%
@@ -124,7 +125,7 @@ def over_websocket(port, body):
 
 class Server:
     def __init__(self, program, model, n_ctx, *more):
-        self.process = subprocess.Popen([program, "serve", "--in-process", "-m", model, "-c", str(n_ctx), "--port", "0", *more],
+        self.process = subprocess.Popen([program, "serve", "-m", model, "-c", str(n_ctx), "--port", "0", *more],
                                         stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:
@@ -160,13 +161,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--attention-threads", default="0", help="of the servers; 0: their default")
     parser.add_argument("--only", nargs="+", help="contestants to measure")
-    args = parser.parse_args()
+    parser.add_argument("--front", action="store_true", help="before the engine's own server")
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    args = parser.parse_args(sys.argv[1:at])
+    options = [*(["-np", "1"] if args.front else ["--in-process"]), *sys.argv[at + 1:]]
     n_ctx = args.context + 64
     with contextlib.ExitStack() as servers:
-        port = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--attention-threads", args.attention_threads))
+        port = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--attention-threads", args.attention_threads, *options))
         off = None
         if not args.only or "plain" in args.only:
-            off = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--no-attention"))
+            off = servers.enter_context(Server(args.attnscope, args.model, n_ctx, "--no-attention", *options))
         rng = random.Random(1)
         prompt = [rng.randrange(300, 40000) for _ in range(args.context - args.tokens)]
         base = {"input_ids": prompt, "max_length": args.tokens, "temperature": 0, "ban_eos_token": True, "ignore_eos": True}
