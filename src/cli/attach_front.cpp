@@ -138,6 +138,7 @@ Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std
     options.server = f.server;
     to->key = f.to_key;
     options.page = f.page;
+    options.model = f.model;
     options.to = out->to_ = *to;
     Result<std::unique_ptr<server::Front>> front = server::Front::start(options, out->live_);
     if (!front) return front.error();

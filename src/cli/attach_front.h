@@ -20,6 +20,7 @@ struct FrontFlags {
     std::string serve, to; // HOST:PORT; empty: not given
     std::string to_key;    // UpstreamAddress::key
     bool page = false;     // server::FrontOptions::page
+    server::ModelShape model;
     std::string key_file;
     size_t keys_mb = 2048, stream_mb = 128, body_mb = 64;
     int32_t threads = 1;

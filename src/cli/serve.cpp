@@ -65,7 +65,7 @@ void warn_of_strangers(const ServeFlags& f) {
     fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n", host);
 }
 
-int run_engine(ServeFlags& f) {
+int run_engine(ServeFlags& f, const server::ModelShape& model) {
     for (const CLI::Option* option : f.of_in_process) {
         if (option->count() == 0) continue;
         return report({ErrorKind::invalid_argument, option->get_name() + " has a meaning with --in-process alone"});
@@ -76,6 +76,7 @@ int run_engine(ServeFlags& f) {
     f.engine.verbose = f.verbose;
     FrontFlags front;
     front.server = f.server;
+    front.model = model;
     front.server.timeout = std::chrono::seconds(f.timeout);
     const bool v6 = f.server.host.find(':') != std::string::npos;
     front.serve = fmt::format("{}{}{}:{}", v6 ? "[" : "", f.server.host, v6 ? "]" : "", f.server.port);
@@ -99,8 +100,9 @@ int run(ServeFlags& f) {
         Result<std::string> program = find_engine_server(f.engine.program);
         if (!program) return report(program.error());
         f.engine.program = *program;
-        if (Result<void> r = can_be_served(f.session.model_path, f.session.capture); !r) return report(r.error());
-        return run_engine(f);
+        Result<server::ModelShape> model = can_be_served(f.session.model_path, f.session.capture);
+        if (!model) return report(model.error());
+        return run_engine(f, *model);
     }
     if (!f.engine.extra.empty()) {
         return report({ErrorKind::invalid_argument,

@@ -102,7 +102,7 @@ constexpr int default_slots = 4;
 
 } // namespace
 
-Result<void> can_be_served(const std::string& model_path, bool attention) {
+Result<server::ModelShape> can_be_served(const std::string& model_path, bool attention) {
     const Result<gguf::GgufSummary> summary = gguf::check_gguf(model_path);
     if (!summary) return summary.error();
     if (!summary->no_text_reason.empty()) {
@@ -110,7 +110,8 @@ Result<void> can_be_served(const std::string& model_path, bool attention) {
                      fmt::format("{} does not generate text: {} (attnscope capture{} records how it reads a text)",
                                  model_path, summary->no_text_reason, summary->encoder_decoder ? "" : " -n 0")};
     }
-    if (summary->has_attention || !attention) return {};
+    if (summary->has_attention || !attention)
+        return server::ModelShape{summary->n_layer, summary->n_head, summary->n_head_kv};
     return Error{ErrorKind::unsupported, model_path + " has no attention to tell: its layers are recurrent "
                                                       "(--no-attention serves it all the same)"};
 }

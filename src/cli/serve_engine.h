@@ -22,7 +22,7 @@ struct EngineServer {
 
 // A file that llama.cpp would abort on, or that does not generate, never gets to the engine's server: a sentence says why. `attention`:
 // that it has some is asked, too.
-Result<void> can_be_served(const std::string& model_path, bool attention);
+Result<server::ModelShape> can_be_served(const std::string& model_path, bool attention);
 // Where it is. not_found: nowhere; the message says what to do.
 Result<std::string> find_engine_server(const std::string& program);
 // Its arguments for what the options ask; it listens on `port` of this machine alone.

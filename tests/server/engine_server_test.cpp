@@ -175,6 +175,11 @@ TEST_F(EngineServer, WithoutAttentionItIsTheEngineAlone) {
         {"prompt", {11, 27, 3}}, {"n_predict", 4}, {"temperature", 0}, {"ignore_eos", true}, {"return_tokens", true}};
     EXPECT_EQ(client->Post("/completion", body.dump(), "application/json")->status, 401);
     client->set_bearer_token_auth("k");
+    const auto shape = client->Get("/api/v1/model"); // as its file has it: nothing of it is seen to decode
+    ASSERT_TRUE(shape && shape->status == 200);
+    EXPECT_EQ(Json::parse(shape->body)["num_layers"], 3);
+    EXPECT_EQ(Json::parse(shape->body)["num_attention_heads"], 4);
+    EXPECT_EQ(Json::parse(shape->body)["num_key_value_heads"], 2);
     const Json whole = post("/completion", body);
     EXPECT_EQ(whole["tokens"].size(), 4u) << whole;
     const Json kobold = {{"input_ids", {11, 27, 3}}, {"max_length", 4}, {"temperature", 0}, {"ban_eos_token", true}};

@@ -9,14 +9,21 @@
 #include <attnscope/error.h>
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 
 namespace attnscope::server {
+
+// Of the model that the program generates with, as its file has it; 0: not known.
+struct ModelShape {
+    int32_t n_layer = 0, n_head = 0, n_head_kv = 0;
+};
 
 struct FrontOptions {
     ServerOptions server;                     // of ours; what is about generating there has no effect
     UpstreamAddress to;                       // the program
     bool page = false;                        // the page is there also where nothing is recorded
+    ModelShape model;                         // told until the program has decoded something, which tells it
     std::chrono::milliseconds patience{5000}; // for a token that the program has told to be captured
 };
 

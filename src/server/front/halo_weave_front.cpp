@@ -54,17 +54,18 @@ void model(FrontService& service, const httplib::Request& request, httplib::Resp
                 {"eot_token_id", -1},
                 {"rope_freq_base", 0},
                 {"rope_freq_scale", 0}};
-    // What is captured says the rest, once the program has decoded something.
+    // What is captured says the rest, once the program has decoded something; before that, its file where it is known.
     const std::optional<Geometry> geometry = service.live.geometry();
-    const auto heads = [&](auto of) {
-        int32_t most = 0;
+    const ModelShape& file = service.options.model;
+    const auto heads = [&](int32_t otherwise, auto of) {
+        int32_t most = geometry ? 0 : otherwise;
         for (const LayerInfo& layer : geometry ? geometry->layers : std::vector<LayerInfo>())
             most = std::max(most, of(layer));
         return most;
     };
-    out["num_layers"] = geometry ? geometry->n_layer() : 0;
-    out["num_attention_heads"] = heads([](const LayerInfo& l) { return l.n_head; });
-    out["num_key_value_heads"] = heads([](const LayerInfo& l) { return l.n_head_kv; });
+    out["num_layers"] = geometry ? geometry->n_layer() : file.n_layer;
+    out["num_attention_heads"] = heads(file.n_head, [](const LayerInfo& l) { return l.n_head; });
+    out["num_key_value_heads"] = heads(file.n_head_kv, [](const LayerInfo& l) { return l.n_head_kv; });
     reply(response, out);
 }
 
