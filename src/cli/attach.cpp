@@ -174,8 +174,7 @@ void add_attach(CLI::App& app, Action& action) {
     verb->add_flag(
         "--caller", f->caller,
         "Record the process that runs this command, which loads the library itself (Python's attnscope.attach())");
-    verb->add_flag("--devices", f->devices,
-                   "Capture layers on GPUs, too: not yet tried on a real one (docs/attach/index.md#gpus)");
+    verb->add_flag("--devices", f->devices, "Capture layers on GPUs, too (docs/attach/index.md#gpus)");
     verb->add_flag("--view", f->view, "Show the recordings in a browser as they grow; prints the address");
     verb->add_option("--port", f->page.port, "Port of that page; 0: a free one")
         ->check(CLI::Range(0, 65535))

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -47,13 +48,15 @@ int free_port() {
 // Says when the server answers. Ends with the run.
 class SaysWhenReady {
 public:
-    SaysWhenReady(server::UpstreamAddress to, std::string line)
-        : thread_([this, to = std::move(to), line = std::move(line)] {
+    // `line` is for programs, too; `hint` for a person.
+    SaysWhenReady(server::UpstreamAddress to, std::string line, std::string hint)
+        : thread_([this, to = std::move(to), line = std::move(line), hint = std::move(hint)] {
               const server::GoneAway over = [this] { return over_.load(); };
               while (!over_) {
                   if (const auto health = server::ask(to, "GET", "/health", {}, {}, over); health && !over_) {
                       fmt::print("{}\n", line);
                       std::fflush(stdout);
+                      fmt::print(stderr, "{}\n", hint);
                       return;
                   }
                   std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -134,14 +137,40 @@ Result<std::string> find_engine_server(const std::string& program) {
                  "elsewhere is named with --engine-server PATH, and --in-process does without"};
 }
 
+// What our questions to it, or its to us, could not live with.
+Result<void> check_handed_on(const EngineServer& server) {
+    for (const char* name : {"--api-prefix", "--ssl-key-file", "--ssl-cert-file"}) {
+        std::string variable = std::string("LLAMA_ARG_") + (name + 2);
+        std::replace(variable.begin(), variable.end(), '-', '_');
+        std::transform(variable.begin(), variable.end(), variable.begin(),
+                       [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+        const char* set = std::getenv(variable.c_str());
+        const bool given = std::any_of(server.extra.begin(), server.extra.end(), [&](const std::string& word) {
+            return word == name || word.rfind(std::string(name) + "=", 0) == 0;
+        });
+        if (!given && !(set && *set)) continue;
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("{} is not for the server behind this one: whoever wants another path or TLS puts a "
+                                 "proxy in front (docs/security.md)",
+                                 given ? name : variable.c_str())};
+    }
+    return {};
+}
+
 std::vector<std::string> engine_arguments(const EngineServer& server, const SessionOptions& session, int port) {
     std::vector<std::string> argv = {server.program, "-m",     session.model_path,  "--host",
                                      "127.0.0.1",    "--port", std::to_string(port)};
     const auto add = [&](const char* name, const std::string& value) { argv.insert(argv.end(), {name, value}); };
     // A stream of the cache for each slot: whose tokens are whose is then never a question, and nobody's numbers depend on others'.
-    if (!gives(server.extra, {"-np", "--parallel"})) add("-np", std::to_string(default_slots));
+    const auto is_set = [](const char* variable) {
+        const char* const value = std::getenv(variable);
+        return value && *value;
+    };
+    if (!gives(server.extra, {"-np", "--parallel"}) && !is_set("LLAMA_ARG_N_PARALLEL"))
+        add("-np", std::to_string(default_slots));
     if (!gives(server.extra, {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"})) argv.push_back("--no-kv-unified");
-    add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * default_slots));
+    if (server.context_given || !is_set("LLAMA_ARG_CTX_SIZE"))
+        add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * default_slots));
     add("-ub", std::to_string(session.n_batch));
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
@@ -161,6 +190,7 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
 }
 
 int run_engine_server(const EngineServer& server, const SessionOptions& session, FrontFlags& flags) {
+    if (Result<void> r = check_handed_on(server); !r) return report(r.error());
     const int port = free_port();
     if (port == 0) return report({ErrorKind::io, "no port is free for the engine's server"});
     attach::AttachOptions options;
@@ -185,9 +215,11 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     Result<std::unique_ptr<AttachFront>> front = AttachFront::start(flags, options.argv);
     if (!front) return report(front.error());
     options.listener = front->get();
+    const std::string& given = flags.server.host;
+    const std::string host = given.find(':') == std::string::npos ? given : "[" + given + "]";
     Result<attach::AttachEnd> end = [&] {
-        const SaysWhenReady ready((*front)->to(),
-                                  fmt::format("listening on http://{}:{}", flags.server.host, (*front)->port()));
+        const SaysWhenReady ready((*front)->to(), fmt::format("listening on http://{}:{}", host, (*front)->port()),
+                                  fmt::format("http://{}:{}/view/ shows it", host, (*front)->port()));
         return attach::run_attached(options);
     }();
     (*front)->stop();

@@ -6,11 +6,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
+#include <string>
+#include <system_error>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <pthread.h>
 #include <unistd.h>
@@ -33,7 +39,25 @@ void open_browser(const std::string& url) {
     _exit(1);
 }
 
+// A folder that holds recordings stands for them: what serve --record and attach -o leave.
+void open_folders(std::vector<std::string>& paths) {
+    namespace fs = std::filesystem;
+    std::vector<std::string> out;
+    for (const std::string& path : paths) {
+        std::vector<std::string> inside;
+        std::error_code ec;
+        for (fs::directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec)) {
+            if (at->path().extension() == ".attn") inside.push_back(at->path().string());
+        }
+        std::sort(inside.begin(), inside.end());
+        if (inside.empty()) inside.push_back(path);
+        out.insert(out.end(), inside.begin(), inside.end());
+    }
+    paths = std::move(out);
+}
+
 int run(ViewFlags& f) {
+    open_folders(f.paths);
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -74,10 +98,11 @@ void add_view(CLI::App& app, Action& action) {
         "Examples:\n"
         "  attnscope view sky.attn\n"
         "  attnscope view q4.attn q8.attn            two recordings, to compare\n"
+        "  attnscope view recordings/                what serve --record or attach -o has left\n"
         "  attnscope view somebody-elses-capture/    what is wrong with it, drawn\n"
         "  attnscope export sky.attn --to html -o sky.html   the same as one file\n"
         "Exit: 0 it was asked to stop, 2 a file cannot be opened or the port is in use.");
-    verb->add_option("files", f->paths, "Recordings (.attn), or captures by other programs")
+    verb->add_option("files", f->paths, "Recordings (.attn), folders of them, or captures by other programs")
         ->required()
         ->option_text("FILE ...");
     verb->add_flag("--no-browser", f->no_browser, "Print the address only");

@@ -124,7 +124,7 @@ TEST_F(AttachServe, WhatAsksForNoAttentionIsTheProgramsOwn) {
     EXPECT_NE(answer->body.find("\"finish_reason\":\"length\""), std::string::npos) << answer->body;
     EXPECT_EQ(answer->body.find("attention"), std::string::npos);
     const Json other = {{"input_ids", {1, 2}}, {"prompt", ""}, {"output_hidden_states", true}};
-    EXPECT_EQ(served_->client().Post("/api/extra/generate/stream", other.dump(), "application/json")->status, 501);
+    EXPECT_EQ(served_->client().Post("/api/extra/generate/stream", other.dump(), "application/json")->status, 400);
 }
 
 } // namespace

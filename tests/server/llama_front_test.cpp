@@ -96,8 +96,26 @@ TEST_F(LlamaFront, WhatHasNoAttentionIsRefusedInWords) {
     post("/completion", {{"prompt", "a"}, {"attention", {{"layers", {99}}}}}, 400);
     post("/completion", {{"prompt", "a"}, {"attention", {{"nonsense", 1}}}}, 400);
     post("/infill", {{"prompt", "a"}, {"attention", attention}}, 400);
+    const auto refused = [&](const char* path, const std::string& body, const char* words) {
+        httplib::Client client("127.0.0.1", front->port());
+        const auto answer = client.Post(path, body, "application/json");
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->status, 400) << path << body;
+        EXPECT_NE(answer->body.find(words), std::string::npos) << answer->body;
+    };
+    refused("/completion", R"({"prompt":"a","attention":{},"response_fields":["content"]})", "response_fields");
+    refused("/completion", R"({"prompt":"a","\u0061ttention":{"nonsense":1}})", "nonsense");
+    refused("/completion", R"({"prompt":"a","attention":{},"x":)" + std::string(60, '[') + std::string(60, ']') + "}",
+            "");
+    refused("/v1/responses", R"({"input":"a","output_attentions":true})", "attention is answered at");
+    for (const char* value : {"\"yes\"", "1", "true"})
+        refused("/v1/completions", std::string(R"({"prompt":"a","output_hidden_states":)") + value + "}",
+                "hidden states");
+    httplib::Headers headers; // the slot is ours to choose
+    post("/completion", {{"prompt", "abc"}, {"n_predict", 2}, {"id_slot", 3}, {"attention", attention}}, 200, &headers);
+    EXPECT_EQ(headers.find("X-Ignored-Fields")->second, "id_slot");
     for (const char* path : {"/completion", "/v1/completions", "/infill"}) // alone, too
-        EXPECT_NE(post(path, {{"prompt", "a"}, {"output_hidden_states", true}}, 501).find("hidden states"),
+        EXPECT_NE(post(path, {{"prompt", "a"}, {"output_hidden_states", true}}, 400).find("hidden states"),
                   std::string::npos)
             << path;
     post("/v1/chat/completions",

@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr long poll_ns = 5'000'000;                // a token takes longer, and the ring holds hundreds
-constexpr std::chrono::seconds patience_at_end{5}; // of a program that is a part of ours, for what it still has in hand
+constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
 // Signal handlers can only reach globals.
 volatile sig_atomic_t to_pass_on = 0;

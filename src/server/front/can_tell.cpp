@@ -9,4 +9,11 @@ Result<void> can_tell(const AttentionWants& wants, const FrontService& service) 
     return geometry ? check_request(*wants.attention, *geometry) : Result<void>();
 }
 
+Result<void> check_hidden_states(const Json* asked) {
+    if (!asked || asked->is_null() || *asked == Json(false)) return {};
+    return Error{
+        ErrorKind::invalid_argument,
+        "hidden states are not captured of a program; attnscope serve --in-process has them, on Halo Weave's routes"};
+}
+
 } // namespace attnscope::server

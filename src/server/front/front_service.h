@@ -32,11 +32,17 @@ inline GoneAway gone_away(const httplib::Request& request, const FrontService& s
 // Whether what a request asks of attention can be told here (can_tell.cpp).
 Result<void> can_tell(const AttentionWants& wants, const FrontService& service);
 
-// Do these bytes name attention at all? What does not need not be read for it.
-inline bool names_attention(const std::string& body) {
+// Do these bytes name attention as everybody writes it?
+inline bool spells_attention(const std::string& body) {
     return body.find("\"attention\"") != std::string::npos || body.find("\"output_attentions\"") != std::string::npos ||
            body.find("\"output_hidden_states\"") != std::string::npos;
 }
+// Can they name it at all? JSON may write a letter as \u00XX. What cannot need not be read for it.
+inline bool names_attention(const std::string& body) {
+    return spells_attention(body) || body.find("\\u00") != std::string::npos;
+}
+// `asked`: what `output_hidden_states` is given; null: nothing. Nobody before a program has them.
+Result<void> check_hidden_states(const Json* asked);
 
 // ---- passing on (pass_on.cpp) ----
 // httplib reads forms and decodes bodies by these headers, so they are renamed before it looks.

@@ -34,6 +34,7 @@ void model(FrontService& service, const httplib::Request& request, httplib::Resp
     if (kobold_of(service, request).is_there()) return model_of_kobold(service, request, response);
     const LlamaProgram program = program_of(service, request);
     const Result<LlamaProps> props = program.props();
+    if (!props && props.error().kind == ErrorKind::not_found) return failed(request, response, props.error());
     if (!props) return pass_on(service, request, response);
     Result<Json> models = program.get("/v1/models");
     Json meta, name = "model";

@@ -113,8 +113,7 @@ namespace {
 Result<AttentionWants> read_wants(const FrontService& service, RequestFields& f) {
     Result<AttentionWants> wants = read_attention_wants(f);
     if (!wants) return wants;
-    if (f.flag("output_hidden_states", false))
-        return Error{ErrorKind::unsupported, "hidden states are not captured of a program"};
+    if (Result<void> r = check_hidden_states(f.find("output_hidden_states")); !r) return r.error();
     if (!wants->character_spans.empty()) f.fail("\"attention.spans\": give columns here");
     const bool record = f.flag("record", false);
     if (record && service.options.server.record_dir.empty())

@@ -80,8 +80,7 @@ Result<void> read_attention(RequestFields& f, const FrontService& service, Kobol
     out.wants = std::move(*wants);
     const Json* given = f.find("output_attentions");
     out.halo_weave = given && *given != Json(false);
-    if (f.flag("output_hidden_states", false))
-        return Error{ErrorKind::unsupported, "hidden states are not captured of a program"};
+    if (Result<void> r = check_hidden_states(f.find("output_hidden_states")); !r) return r.error();
     out.record = f.flag("record", false);
     if (out.record && service.options.server.record_dir.empty())
         f.fail("\"record\" needs a server that writes recordings (serve --record DIR, attach -o DIR)");

@@ -54,6 +54,7 @@ void before_llama(FrontService& service, const httplib::Request& request, httpli
     const Result<LlamaProps> props = program.props();
     if (props) return route({service, request, response, program, *props});
     const ErrorKind kind = props.error().kind;
+    if (kind == ErrorKind::not_found) return failed(request, response, props.error());          // not yet
     const bool another = kind == ErrorKind::unsupported || kind == ErrorKind::invalid_argument; // it answered otherwise
     if (another && asks_for_attention(request.body)) {
         return refuse(response, kobold, 501,

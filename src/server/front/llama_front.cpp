@@ -32,12 +32,8 @@ Result<void> check_combination(const Json& body) {
         if (body.contains(name) && body[name].is_number() && body[name] != 1)
             return invalid(std::string("\"") + name + "\" above 1 has no attention; ask for one answer at a time");
     }
-    return {};
-}
-
-Result<void> check_hidden_states(const Json& body) {
-    if (body.is_object() && body.contains("output_hidden_states") && body["output_hidden_states"] == true)
-        return Error{ErrorKind::unsupported, "hidden states are not captured of a program"};
+    if (body.contains("response_fields") && !body["response_fields"].is_null())
+        return invalid("\"response_fields\" leaves out what attention is found by; ask without it");
     return {};
 }
 
@@ -141,9 +137,11 @@ void stream(const httplib::Request& request, httplib::Response& response, std::s
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, const Asked& asked) {
     if (!may_be_ours(request.body)) return pass_on(service, request, response);
     Result<Json> read = parse_body(request.body);
+    if (!read && spells_attention(request.body)) return refuse(response, openai, read.error());
     if (!read) return pass_on(service, request, response); // the program says what is wrong
-    if (Result<void> r = check_hidden_states(*read); !r) return refuse(response, openai, r.error());
     RequestFields fields(*read);
+    if (Result<void> r = check_hidden_states(fields.find("output_hidden_states")); !r)
+        return refuse(response, openai, r.error());
     Result<AttentionWants> wants = read_attention_wants(fields);
     if (!wants) return refuse(response, openai, wants.error());
     const bool record = fields.flag("record", false);
@@ -165,6 +163,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     const LlamaProgram program(service.options.to, headers_for_questions(request), gone);
     Result<std::vector<int32_t>> prompt = prompt_of(program, body, asked.chat, *wants);
     if (!prompt) return failed(prompt.error());
+    const bool names_a_slot = body.contains("id_slot") && body["id_slot"].is_number() && body["id_slot"] != -1;
     auto exchange = std::make_shared<LlamaExchange>();
     exchange->route = asked.route;
     exchange->answers = &service.answers;
@@ -182,6 +181,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     const auto type = head.headers.find("Content-Type");
     const bool events = type != head.headers.end() && type->second.rfind("text/event-stream", 0) == 0;
     pass_head_on(response, head);
+    if (names_a_slot) name_ignored(response, {"id_slot"});
     if (events) return stream(request, response, upstream, exchange, gone);
     Result<std::string> whole = upstream->read_all(most_answer, gone);
     if (!whole) return failed(whole.error());
@@ -194,11 +194,19 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
 void no_attention(FrontService& service, const httplib::Request& request, httplib::Response& response) {
     if (!names_attention(request.body)) return pass_on(service, request, response);
     const Result<Json> body = parse_body(request.body);
-    if (body && body->contains("attention") && (*body)["attention"].is_object())
+    if (!body && spells_attention(request.body)) return refuse(response, openai, body.error());
+    const auto asks = [&](const char* name) {
+        return body && body->is_object() && body->contains(name) && !(*body)[name].is_null() &&
+               (*body)[name] != Json(false);
+    };
+    const bool attention = asks("output_attentions") || (asks("attention") && (*body)["attention"].is_object());
+    if (attention && !service.options.server.attention) return refuse(response, openai, 400, no_attention_here);
+    if (attention)
         return refuse(response, openai, 400,
                       "attention is answered at /completion, /v1/completions and /v1/chat/completions");
-    if (body) {
-        if (Result<void> r = check_hidden_states(*body); !r) return refuse(response, openai, r.error());
+    if (body && asks("output_hidden_states")) {
+        if (Result<void> r = check_hidden_states(&(*body)["output_hidden_states"]); !r)
+            return refuse(response, openai, r.error());
     }
     pass_on(service, request, response);
 }

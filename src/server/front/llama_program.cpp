@@ -28,10 +28,12 @@ Error told(const Error& error) {
 }
 
 Result<Json> parsed(Result<std::string> text) {
-    if (!text)
-        return text.error().kind == ErrorKind::invalid_argument || text.error().kind == ErrorKind::engine
-                   ? told(text.error())
-                   : text.error();
+    if (!text) {
+        const Error& error = text.error();
+        const bool its_own = error.kind == ErrorKind::invalid_argument || error.kind == ErrorKind::engine ||
+                             (error.kind == ErrorKind::not_found && error.message.rfind('{', 0) == 0);
+        return its_own ? told(error) : error;
+    }
     Json body = json_of(*text);
     if (body.is_discarded()) return Error{ErrorKind::engine, "the program answered what is no JSON"};
     return body;

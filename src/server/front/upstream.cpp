@@ -138,7 +138,10 @@ Result<std::string> ask(const UpstreamAddress& to, const std::string& method, co
     Result<std::string> text = upstream.read_all(most_asked, gone);
     if (!text) return text.error();
     if (head->status == 200) return text;
-    return Error{head->status >= 500 ? ErrorKind::engine : ErrorKind::invalid_argument, *text};
+    return Error{head->status == 503   ? ErrorKind::not_found // it loads its model: not yet
+                 : head->status >= 500 ? ErrorKind::engine
+                                       : ErrorKind::invalid_argument,
+                 *text};
 }
 
 } // namespace attnscope::server
