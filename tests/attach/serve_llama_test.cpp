@@ -212,17 +212,7 @@ void ask(int port, std::mt19937& rng, Mixed& one) {
     (void)client.send(request);
 }
 
-// Somebody who wants no attention names the slot that he wants, whoever works there.
-void steal_a_slot(int port, std::mt19937& rng, const std::string& text) {
-    httplib::Client client("127.0.0.1", port);
-    client.set_read_timeout(60);
-    const Json body = {
-        {"prompt", text}, {"n_predict", 4}, {"id_slot", rng() % 2}, {"cache_prompt", true}, {"temperature", 2}};
-    (void)client.Post("/completion", body.dump(), "application/json");
-}
-
-// Sixteen clients with few prompts, some of which leave, and slots that are taken from them: whatever an answer tells is of the line that
-// it names.
+// Sixteen clients with few prompts, some of which leave: whatever an answer tells is of the line that it names.
 TEST_F(ServeLlama, NoAnswerOfManyAtOnceHasAnothersRowsOrNamesAnothersLine) {
     const std::string begin = "Answer in one short sentence, please. ";
     const std::vector<std::string> texts = {"A text.", begin + "What is it?", begin + "Which is it?"};
@@ -242,7 +232,6 @@ TEST_F(ServeLlama, NoAnswerOfManyAtOnceHasAnothersRowsOrNamesAnothersLine) {
                 one.kind = kinds[rng() % 3];
                 one.text = texts[rng() % texts.size()];
                 one.left = one.kind != "whole" && rng() % 4 == 0;
-                if (rng() % 4 == 0) steal_a_slot(served_->port(), rng, one.text);
                 ask(served_->port(), rng, one);
             }
         });
@@ -274,7 +263,7 @@ TEST_F(ServeLlama, NoAnswerOfManyAtOnceHasAnothersRowsOrNamesAnothersLine) {
     }
     EXPECT_GT(n_named, all.size() / 2);
     EXPECT_GT(n_rows, all.size() * 4);
-    EXPECT_LE(n_without, all.size() / 4); // somebody with the same prompt had been in the same slot
+    EXPECT_LE(n_without, all.size() / 10);
     RecordProperty("rows", static_cast<int>(n_rows));
     RecordProperty("named", static_cast<int>(n_named));
 }
