@@ -98,7 +98,7 @@ void add_view(CLI::App& app, Action& action) {
         "Examples:\n"
         "  attnscope view sky.attn\n"
         "  attnscope view q4.attn q8.attn            two recordings, to compare\n"
-        "  attnscope view recordings/                what serve --record or attach -o has left\n"
+        "  attnscope view recordings/                of serve --record, attach -o\n"
         "  attnscope view somebody-elses-capture/    what is wrong with it, drawn\n"
         "  attnscope export sky.attn --to html -o sky.html   the same as one file\n"
         "Exit: 0 it was asked to stop, 2 a file cannot be opened or the port is in use.");
