@@ -206,11 +206,13 @@ def to_zarr(run: Run, path: str | os.PathLike[str], layers: Any = None, overwrit
 
 
 def _remove(folder: str) -> None:
-    """Also where Zarr's other writes, which go on for a moment after one has failed, put something into it meanwhile."""
-    for _ in range(50):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not os.path.lexists(folder):
+    """Also where Zarr's other writes, which go on for a moment after one has failed, make it anew meanwhile."""
+    gone = 0 if os.path.lexists(folder) else 8
+    for _ in range(80):
+        if gone >= 8:  # for so many looks
             return
+        shutil.rmtree(folder, ignore_errors=True)
+        gone = 0 if os.path.lexists(folder) else gone + 1
         time.sleep(0.05)
 
 
