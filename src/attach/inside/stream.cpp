@@ -2,6 +2,7 @@
 
 #include "attach/inside/hooks.h"
 #include "attach/inside/late_frames.h"
+#include "attach/inside/later.h"
 #include "capture/graph/hook.h"
 #include "capture/graph/host_attention.h"
 
@@ -236,7 +237,10 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
         if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
         if (late) {
-            if (!begun_) bring_frames(); // so that its caches are known
+            if (!begun_) {
+                bring_frames();   // so that its caches are known
+                wait_for_later(); // and that there is such a stream, before anything is told of it
+            }
             computed_ = std::chrono::steady_clock::now();
             come_back_to(weak_from_this());
         }
