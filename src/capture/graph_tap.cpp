@@ -24,6 +24,10 @@ size_t most_batches_proving(size_t n_devices) {
 // On devices so many neighbours of a batch are proven with one head: its keys and values are read from memory once for all.
 constexpr int32_t tokens_a_head = 16;
 
+// Of so many tokens a device's block comes whole: one copy on the device, and a way to the host that nobody waits for. To pick out
+// of it takes four kernels a layer, which the engine's next graph waits for: longer than that, until there are many tokens.
+constexpr int64_t few_tokens = 8;
+
 ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
     for (int i = 0; i < ggml().backend_sched_get_n_backends(sched); ++i) {
         ggml_backend_t backend = ggml().backend_sched_get_backend(sched, i);
@@ -187,7 +191,7 @@ bool GraphTap::start_fetch(Arriving& arriving, size_t index, ggml_backend_t engi
     const bool without_cache = std::any_of(arriving.sources.begin(), arriving.sources.end(), [](const auto& s) {
         return s && std::holds_alternative<GraphLayer>(s->cache);
     });
-    if (batch.n_query > 1 && !without_cache) { // else all of the block is wanted
+    if (batch.n_query > few_tokens && !without_cache) {
         auto gather = std::make_unique<BlockGather>();
         if (gather->make(index, arriving.sources, batch, arriving.first_kept) &&
             fetch.prepare_gather(arriving.slot, block, gather->plan())) {
