@@ -22,6 +22,8 @@ namespace {
 // A proof reads K and V of one head once. A token has a single proof where more would be felt: on a CPU, whose threads
 // wait for it, and on a GPU at long contexts.
 constexpr int64_t few_columns_on_host = 1024, few_columns_on_device = 16384;
+// So many columns of proofs are worth another thread: half a millisecond.
+constexpr int64_t columns_a_thread = 4096;
 
 // A step through the (layer, head) pairs that reaches all of them and does not stay in one layer.
 uint64_t coprime_step(uint64_t n) {
@@ -305,7 +307,11 @@ void Collector::start_proving(Batch& batch, int32_t n_threads, base::ThreadPool&
     };
     constexpr size_t many = 64;
     base::parallel_for(batch.proofs.size(), many, copy);
-    const size_t n = std::min<size_t>(size_t(std::max(n_threads, 1)), p.together.size());
+    int64_t columns = 0;
+    for (const Together& t : p.together) columns += p.samples[t.begin].n_cells;
+    // A thread that wakes for a few rows takes the cores of the program that decodes, and its caches.
+    const auto n_worth = size_t(1 + columns / columns_a_thread);
+    const size_t n = std::min({size_t(std::max(n_threads, 1)), n_worth, p.together.size()});
     for (size_t t = 0; t < n; ++t) p.workers.push_back(helpers.call([&p] { p.work(); }));
     batch.proofs.clear();
 }
