@@ -1,8 +1,10 @@
 // Messages that a thread of ours writes behind the program's back.
 #include "attach/inside/later.h"
+#include "attach/inside/rhythm.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -94,3 +96,18 @@ TEST_F(AttachLater, SeveralThreadsMayGiveThem) {
 }
 
 } // namespace
+
+// What rests has its last frames brought, which a graph would wait for: not between two tokens of a slow model.
+TEST(AttachRhythm, AContextRestsAfterTwiceItsUsualTime) {
+    using std::chrono::milliseconds;
+    for (const milliseconds token : {milliseconds(2), milliseconds(8), milliseconds(60), milliseconds(150)}) {
+        Rhythm rhythm;
+        Rhythm::Clock::time_point now{std::chrono::hours(1)};
+        for (int i = 0; i < 40; ++i) rhythm.computed(now += token);
+        EXPECT_FALSE(rhythm.rests(now + token + token / 2)) << token.count();
+        EXPECT_TRUE(rhythm.rests(now + std::max(2 * token, milliseconds(4)) + milliseconds(1))) << token.count();
+        rhythm.computed(now += std::chrono::seconds(10)); // it rested: that is no token's time
+        EXPECT_FALSE(rhythm.rests(now + token + token / 2)) << token.count();
+        EXPECT_TRUE(rhythm.rests(now + std::max(2 * token, milliseconds(4)) + milliseconds(1))) << token.count();
+    }
+}

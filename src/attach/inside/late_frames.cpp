@@ -5,6 +5,7 @@
 #include "attach/inside/stream.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -15,6 +16,8 @@
 namespace attnscope::attach {
 
 namespace {
+
+constexpr std::chrono::milliseconds between_looks{4};
 
 // One a process, and never destroyed: the thread may look at it while the program ends.
 struct Waiting {
@@ -37,7 +40,7 @@ void serve() {
             w.changed.wait(lock, [&] { return !w.streams.empty(); });
             now = std::exchange(w.streams, {});
         }
-        std::this_thread::sleep_for(idle_after);
+        std::this_thread::sleep_for(between_looks);
         for (const std::weak_ptr<Stream>& one : now) {
             const std::shared_ptr<Stream> stream = one.lock();
             if (stream && !stream->bring_late_frames()) come_back_to(one);

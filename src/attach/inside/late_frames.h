@@ -1,17 +1,13 @@
 // Frames of devices come some tokens late, and the last ones would wait for the next token: who comes back to them.
 #pragma once
 
-#include <chrono>
 #include <memory>
 
 namespace attnscope::attach {
 
 class Stream;
 
-// What computes nothing for so long is idle.
-constexpr std::chrono::milliseconds idle_after{25};
-
-// The stream's frames are brought as soon as it is idle, on a thread of ours, or when the program ends by itself.
+// The stream's frames are brought as soon as it rests, on a thread of ours, or when the program ends by itself.
 void come_back_to(std::weak_ptr<Stream> stream);
 
 } // namespace attnscope::attach

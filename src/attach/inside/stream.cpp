@@ -71,7 +71,7 @@ bool Stream::send(Message&& message) {
 
 bool Stream::bring_late_frames() noexcept {
     const std::unique_lock lock(mutex_, std::try_to_lock);
-    if (!lock || std::chrono::steady_clock::now() - computed_ < idle_after) return false;
+    if (!lock || !rhythm_.rests(Rhythm::Clock::now())) return false;
     if (on_) bring_frames();
     return true;
 }
@@ -241,7 +241,7 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
                 bring_frames();   // so that its caches are known
                 wait_for_later(); // and that there is such a stream, before anything is told of it
             }
-            computed_ = std::chrono::steady_clock::now();
+            rhythm_.computed(Rhythm::Clock::now());
             come_back_to(weak_from_this());
         }
         if (good) return status;

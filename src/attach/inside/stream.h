@@ -5,9 +5,9 @@
 #include "attach/inside/graph_inputs.h"
 #include "attach/inside/lines.h"
 #include "attach/inside/outbox.h"
+#include "attach/inside/rhythm.h"
 #include "capture/capture.h"
 
-#include <chrono>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -39,7 +39,7 @@ public:
     // Around `run`, which computes the graph.
     ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     void end(const std::string& reason);
-    // Frames of devices come some tokens late. Brings those of a stream that has computed nothing for a moment. False: it computes.
+    // Frames of devices come some tokens late. Brings those of a stream that rests. False: it computes.
     bool bring_late_frames() noexcept;
     // The program ends: brings all frames, and lets every graph pass by from now on.
     void finish() noexcept;
@@ -88,9 +88,9 @@ private:
     std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
     // Of tokens whose frames have not come yet, by line and index: the stream of a cache that has several.
     std::map<std::pair<int64_t, int64_t>, int32_t> cache_stream_;
-    int64_t n_taken_ = 0, n_due_ = 0;                  // frames that came; of layers on devices: that will have come
-    std::chrono::steady_clock::time_point computed_{}; // when the latest graph had been given to the engine
-    std::vector<TellingLayer> telling_;                // by mask group
+    int64_t n_taken_ = 0, n_due_ = 0; // frames that came; of layers on devices: that will have come
+    Rhythm rhythm_;
+    std::vector<TellingLayer> telling_; // by mask group
     std::vector<CacheContents> contents_;
     bool told_unknown_ = false;
 
