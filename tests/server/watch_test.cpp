@@ -297,6 +297,26 @@ TEST(Watch, OfFramesThatNobodyTakesOnlySoManyAreKept) {
     EXPECT_NE(frame.error().message.find("--stream-mb"), std::string::npos);
 }
 
+// A context was shifted: what comes behind goes on from cells that nobody knows.
+TEST(Watch, TokensThatAreNotCapturedAreToldSoonAndLaterOnesAtOnce) {
+    Told told;
+    WatchOptions options = asked(0, {5, 6});
+    options.patience = std::chrono::seconds(30);
+    Watch watch(told.live, options);
+    ASSERT_TRUE(watch.begin());
+    told.begin(0);
+    told.decode(0, 0, {5, 6});
+    ASSERT_TRUE(watch.find({}));
+    ASSERT_TRUE(watch.frame(0, std::nullopt));
+    const auto start = std::chrono::steady_clock::now();
+    for (int64_t n = 1; n < 50; ++n) {
+        const auto frame = watch.frame(n, 7);
+        ASSERT_FALSE(frame);
+        EXPECT_NE(frame.error().message.find("was not captured"), std::string::npos) << frame.error().message;
+    }
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3));
+}
+
 TEST(Watch, AProgramThatEndsIsToldAtOnce) {
     Told told;
     WatchOptions options = asked(0, {5, 6});

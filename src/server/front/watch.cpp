@@ -8,6 +8,9 @@ namespace attnscope::server {
 
 namespace {
 
+// What comes at all comes sooner; then it is worth a look whether it can still come.
+constexpr std::chrono::milliseconds usual_time{100};
+
 constexpr size_t most_runs = 256; // of other requests, where slots cannot be told apart
 
 size_t weight(const std::shared_ptr<const Frame>& frame) {
@@ -162,12 +165,9 @@ Result<Watch::Found> Watch::find(const Told& told) {
     // Its own line is known when all is read; whether it is the only one, too.
     if (!live_.wait_for_all(options_.patience)) return lost("what the program decodes is not read");
     base::Lock lock(live_.mutex_);
-    const auto until = std::chrono::steady_clock::now() + options_.patience;
-    while (candidates_.empty()) {
-        if (changed_.wait_until(lock, until) == std::cv_status::timeout && candidates_.empty()) {
-            return lost("the program decoded no text that begins with this prompt, or its attention cannot be captured "
-                        "(pictures, a restored state, a context that was shifted)");
-        }
+    if (candidates_.empty()) {
+        return lost("the program decoded no text that begins with this prompt, or its attention cannot be captured "
+                    "(pictures, a restored state, a context that was shifted)");
     }
     if (candidates_.size() > 1) std::erase_if(candidates_, [&](const Candidate& c) { return contradicts(c, told); });
     if (candidates_.size() != 1) {
@@ -207,8 +207,8 @@ Result<std::shared_ptr<const Frame>> Watch::frame(int64_t n, std::optional<int32
         return lost("what the program decodes is not read");
     base::Lock lock(live_.mutex_);
     if (!found_) return lost("its line was not found");
-    const auto until = std::chrono::steady_clock::now() + options_.patience;
-    while (true) {
+    const auto soon = std::chrono::steady_clock::now() + usual_time;
+    for (bool all_read = false;;) {
         Candidate& c = candidates_.front();
         if (c.ambiguous)
             return lost("another request goes on from the same text, and the program's cache does not tell them apart "
@@ -232,8 +232,15 @@ Result<std::shared_ptr<const Frame>> Watch::frame(int64_t n, std::optional<int32
         }
         if (c.over) return lost("the program took tokens back (speculative decoding?)");
         if (ended_) return lost("the program ended, or freed what it had decoded");
-        if (changed_.wait_until(lock, until) == std::cv_status::timeout)
-            return lost("the token was not captured in time");
+        if (all_read || lost_one_)
+            return lost("the token was not captured (does the text go on from a restored state, a picture or a context "
+                        "that was shifted?)");
+        if (changed_.wait_until(lock, soon) != std::cv_status::timeout) continue;
+        lock.unlock();
+        if (!live_.wait_for_all(options_.patience)) return lost("the token was not captured in time");
+        lock.lock();
+        // It was generated before: what has not come now never will, and nothing that goes on from it.
+        all_read = lost_one_ = candidates_.front().frames.empty();
     }
 }
 

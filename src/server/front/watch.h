@@ -98,6 +98,7 @@ private:
     bool told_apart_ = false; // the cache tells slots apart
     bool found_ = false;      // the candidate: whatever fits later is another request's
     bool ended_ = false;      // the context of the candidate did
+    bool lost_one_ = false;   // a token that was generated has no frame
     std::deque<Run> runs_;
     std::deque<Candidate> candidates_;
     size_t bytes_ = 0;
