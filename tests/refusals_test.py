@@ -18,7 +18,7 @@ window = 18  # ... of a piece of a long one
 # What is said of programs that are followed, and names of ours: no reasons.
 no_reason = {
     "attnscope, looks at attention", "an accelerator of ggml's", "a ggml that tells no version", " is linked dynamically: ",
-    "the library goes into it and into what it starts, ", ": its ggml is told to load the library as an accelerator",
+    "the library goes into it and into what it starts, ", "the library goes into it and into what it starts. ", ": its ggml is told to load the library as an accelerator",
     "process {} ({}): {} in {}, {}", "process {}: {}", "\\n{} {} {}", "process {}: {}, {} of {} layers", "a model without a file",
     "shared between processes",
 }

@@ -106,6 +106,10 @@ TEST_F(Attach, CheckTellsWithoutRunning) {
     const auto check = [](const std::string& what) { return shell(program + " attach --check " + what + " 2>&1"); };
     EXPECT_EQ(check(host).code, 0);
     EXPECT_EQ(check("sh").code, 0);
+    EXPECT_NE(
+        check("sh").output.find("Its file names no llama.cpp; where it or what it starts loads one while it runs"),
+        std::string::npos);
+    EXPECT_NE(check(host).output.find(", and captures where they call ggml's scheduler"), std::string::npos);
     const std::string script = dir.file("script");
     std::ofstream(script) << "#!/usr/bin/env sh\ntouch " << dir.file("ran") << "\n";
     fs::permissions(script, fs::perms::owner_all);

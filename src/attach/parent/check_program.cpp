@@ -74,8 +74,12 @@ template <size_t N> std::array<bool, N> texts_in(std::ifstream& file, const std:
 // Of a program that the library can go into: what it does there.
 ProgramCheck check_inside(const std::string& path, std::ifstream& file) {
     const std::string dynamic = path + " is linked dynamically: ";
-    const auto [llama, scheduler, loader] =
-        texts_in<3>(file, {"k_l%d", "ggml_backend_sched_alloc_graph", "GGML_BACKEND_PATH"});
+    const auto [llama, scheduler, loader, libllama, libggml] =
+        texts_in<5>(file, {"k_l%d", "ggml_backend_sched_alloc_graph", "GGML_BACKEND_PATH", "libllama", "libggml"});
+    if (!llama && !scheduler && !libllama && !libggml)
+        return {true, dynamic +
+                          "the library goes into it and into what it starts. Its file names no llama.cpp; where it "
+                          "or what it starts loads one while it runs (as Python and Node.js do), that is captured"};
     if (!llama || scheduler)
         return {true, dynamic + "the library goes into it and into what it starts, and captures where they call ggml's "
                                 "scheduler through the dynamic linker, or one inside themselves under names that their "
