@@ -163,15 +163,16 @@ int run(ServeFlags& f) {
 void add_serve(CLI::App& app, Action& action) {
     auto f = std::make_shared<ServeFlags>();
     CLI::App* verb = app.add_subcommand("serve", "Serve generations and their attention over HTTP");
-    verb->footer("The engine's own llama-server generates, with every option that it has: what is not listed here\n"
-                 "is handed on to it (attnscope serve -np 8 --jinja). Before it stand Halo Weave's and KoboldCPP's\n"
-                 "protocols and attention in everybody's; see docs/http.md.\n"
-                 "Examples:\n"
-                 "  attnscope serve -m model.gguf\n"
-                 "  attnscope serve --cors-origin http://localhost:8080  for the Halo Weave page\n"
-                 "  attnscope serve -m model.gguf -np 8 -c 65536         eight requests at once\n"
-                 "  attnscope serve --record recordings/ --api-key SECRET\n"
-                 "Exit: 0 it was asked to stop, 2 it could not serve.");
+    verb->footer(
+        "The engine's own llama-server generates, with every option that it has: what is not listed here\n"
+        "is handed on to it (attnscope serve -np 8 --jinja), as -np, requests at once (4). Before it stand Halo\n"
+        "Weave's and KoboldCPP's protocols and attention in everybody's; see docs/http.md.\n"
+        "Examples:\n"
+        "  attnscope serve -m model.gguf\n"
+        "  attnscope serve --cors-origin http://localhost:8080  for the Halo Weave page\n"
+        "  attnscope serve -m model.gguf -np 8 -c 65536         eight requests at once\n"
+        "  attnscope serve --record recordings/ --api-key SECRET\n"
+        "Exit: 0 it was asked to stop, 2 it could not serve.");
     server::ServerOptions& s = f->server;
     const auto number = [&](const char* name, auto& value, int low, int high, const char* what) {
         return verb->add_option(name, value, what)
@@ -181,6 +182,10 @@ void add_serve(CLI::App& app, Action& action) {
     const auto in_process = [&](CLI::Option* option) {
         f->of_in_process.push_back(option->group("With --in-process"));
     };
+    add_model_flags(*verb, *f);
+    f->context = verb->get_option("--ctx-size")
+                     ->description("Positions of all slots together (default: 4096 for each of the 4, see -np); 0: as "
+                                   "the model was trained");
     verb->add_option("--host", s.host, "Address to listen on")->capture_default_str();
     number("--port", s.port, 0, 65535, "Port to listen on; 0: a free one");
     verb->add_option("--api-key", s.api_keys, "Key that requests must bring; repeatable")->option_text("KEY ...");
@@ -214,8 +219,6 @@ void add_serve(CLI::App& app, Action& action) {
     number("--stream-mb", f->stream_mb, 1, 1 << 16, "MB of attention kept for one slow client");
     in_process(number("--stall", f->stall, 0, 3600, "Seconds to wait for such a client after that"));
     number("--max-connections", s.max_connections, 8, 65536, "Connections served at once");
-    add_model_flags(*verb, *f);
-    f->context = verb->get_option("--ctx-size");
     in_process(verb->get_option("--entry"));
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }
