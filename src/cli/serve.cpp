@@ -83,7 +83,7 @@ int run_engine(ServeFlags& f, const server::ModelShape& model) {
     front.key_file = f.key_file;
     front.stream_mb = f.stream_mb;
     front.keys_mb = f.keys_mb;
-    front.threads = std::max(f.attention_threads, 1);
+    front.threads = f.attention_threads;
     warn_of_strangers(f);
     return run_engine_server(f.engine, f.session, front);
 }
@@ -210,8 +210,8 @@ void add_serve(CLI::App& app, Action& action) {
     verb->add_flag("--no-attention", f->no_attention,
                    "Capture nothing and refuse to tell attention: the engine as if attnscope were not there");
     number("--attention-threads", f->attention_threads, 0, 256,
-           "Threads of their own for rows of attention; 0: the engine's, between two tokens (on a GPU: as -t, at most "
-           "8). Means are computed beside the model");
+           "Threads for rows of attention; 0: one, where layers lie on GPUs at most 8 (--in-process: the engine's, "
+           "between two tokens)");
     in_process(number("--max-queue", s.max_waiting, 0, 10000, "Generations that may wait for their turn"));
     number("--timeout", f->timeout, 1, 86400, "Seconds until a silent connection is closed");
     in_process(number("--time-limit", f->time_limit, 0, 86400, "Seconds one generation may take; 0: any"));

@@ -100,6 +100,8 @@ bool gives(const std::vector<std::string>& words, std::initializer_list<const ch
     });
 }
 
+// Of one token's rows: more add nothing.
+constexpr int32_t most_row_threads = 8;
 // Slots of the server where nobody says how many.
 constexpr int default_slots = 4;
 
@@ -199,6 +201,10 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.ours = true;
     options.capture = session.capture;
     setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits both
+    if (flags.threads == 0) {                   // beside a CPU that computes more would take its cores
+        const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+        flags.threads = on_gpus(session) ? std::clamp(cores / 2, 1, most_row_threads) : 1;
+    }
     flags.page = true;
     flags.to_key = new_key();
     if (flags.to_key.empty()) return report({ErrorKind::io, "the system gives no random numbers for a key"});
