@@ -1,12 +1,15 @@
 // Programs whose layers lie on devices: the frames are those of our own capture, though they come some tokens late.
 #include "attach/host_fixture.h"
 #include "attach/own_capture.h"
+#include "attach/parent/run_attached.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace attnscope;
@@ -52,7 +55,42 @@ void expect_same_rows(const std::string& one, const std::string& other) {
     }
 }
 
+// What a program tells of frames that are still to come, against those that come.
+class Counting final : public attach::FrameListener {
+public:
+    int64_t n_frames = 0, n_due = 0, n_too_few = 0; // told while more had come already
+    void stream_begins(uint64_t, const attach::StreamBegin&, const Piece&) override {}
+    void sequence_begins(uint64_t, const attach::SequenceBegin&) override {}
+    void frame(uint64_t, const attach::FrameMessage&) override { ++n_frames; }
+    void frames_due(uint64_t, const attach::FramesDue& due) override {
+        n_due = due.n;
+        n_too_few += n_due < n_frames;
+    }
+    void stream_ends(uint64_t, uint32_t) override {}
+    void program_ends(uint64_t) override {}
+    void all_taken(std::chrono::nanoseconds most) override { std::this_thread::sleep_for(most); }
+};
+
 } // namespace
+
+// Who waits for a token's frame waits until so many have come: one too few, and it is told that there is none.
+TEST_F(AttachDevices, AsManyFramesComeAsAreToldToBeDue) {
+    setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 1);
+    for (const char* way : {"slots", "restore", "again"}) {
+        Counting counting;
+        attach::AttachOptions options;
+        options.argv = {ATTNSCOPE_ATTACH_DEVICE_STATES_HOST, model, way};
+        options.listener = &counting;
+        options.say = [](attach::ProgramRecorder::About, const std::string&) {};
+        const auto end = attach::run_attached(options);
+        ASSERT_TRUE(end) << end.error().message;
+        EXPECT_EQ(end->exit_code, 0) << way;
+        EXPECT_GT(counting.n_frames, 15) << way;
+        EXPECT_EQ(counting.n_due, counting.n_frames) << way;
+        EXPECT_EQ(counting.n_too_few, 0) << way;
+    }
+    unsetenv("ATTNSCOPE_ATTACH_DEVICES");
+}
 
 TEST_F(AttachDevices, RowsAreThoseOfOurOwnCapture) {
     for (const char* flash : {"0", "1"}) {

@@ -234,15 +234,15 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
     const ggml_status status = run(sched, graph);
     if (!on_ || !decode) return status;
     try {
-        const bool good = status == GGML_STATUS_SUCCESS, late = good && frames_are_late();
-        if (late) {
+        const bool good = status == GGML_STATUS_SUCCESS;
+        if (good) {
             n_due_ += std::count_if(placed.sequences.begin(), placed.sequences.end(),
                                     [](int64_t s) { return s != capture::Tokens::nobody; });
-            tell_frames_due(); // first: nobody waits for it
+            if (frames_are_late()) tell_frames_due(); // first: nobody waits for it
         }
         if (current_hook()) current_hook()->after_compute(sched, graph, good);
         if (Result<void> r = decode->end(good); !r) return stop(r.error().message.c_str()), status;
-        if (late) {
+        if (good && frames_are_late()) { // of the first graph it is known now
             if (!begun_) {
                 bring_frames();   // so that its caches are known
                 wait_for_later(); // and that there is such a stream, before anything is told of it
