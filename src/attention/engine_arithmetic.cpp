@@ -1,5 +1,6 @@
 #include "attention/engine_arithmetic.h"
 
+#include "attention/kernels/halves_f16c.h"
 #include "base/halves.h"
 
 #include <array>
@@ -89,6 +90,8 @@ void bf16_to_f32(const uint16_t* from, float* to, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = base::bf16_to_float(from[i]);
 }
 void f32_to_f16(const float* from, uint16_t* to, int64_t n) {
+    static const WriteF16 write = write_f16_by_instruction();
+    if (write) return write(from, to, n);
     for (int64_t i = 0; i < n; ++i) to[i] = base::float_to_f16(from[i]);
 }
 void f32_to_bf16(const float* from, uint16_t* to, int64_t n) {

@@ -1,4 +1,5 @@
 #include "attention/engine_arithmetic.h"
+#include "attention/kernels/halves_f16c.h"
 #include "base/halves.h"
 
 #include <gtest/gtest.h>
@@ -6,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace attnscope {
 namespace {
@@ -47,6 +49,24 @@ TEST(PlainHalves, FloatsAreRoundedAsTheEngineRoundsThem) {
         uint16_t engine = 0;
         attention::f32_to_f16(&x, &engine, 1);
         EXPECT_EQ(base::float_to_f16(x), engine) << x;
+    }
+}
+
+// Programs that are attached to get their halves from it.
+TEST(PlainHalves, TheProcessorsInstructionGivesTheSame) {
+    const attention::WriteF16 write = attention::write_f16_by_instruction();
+    if (!write) GTEST_SKIP() << "this processor has none";
+    std::vector<float> floats;
+    for (uint32_t top = 0; top < 65536; ++top) {
+        for (const uint32_t low : {0u, 1u, 0x0FFFu, 0x1000u, 0x1001u, 0x7FFFu, 0x8000u, 0xFFFFu})
+            floats.push_back(std::bit_cast<float>(top << 16 | low));
+    }
+    for (const size_t n : {floats.size(), size_t(13), size_t(8), size_t(7), size_t(0)}) {
+        std::vector<uint16_t> halves(n + 1, 0x1234);
+        write(floats.data() + (floats.size() - n), halves.data(), static_cast<int64_t>(n));
+        EXPECT_EQ(halves[n], 0x1234);
+        for (size_t i = 0; i < n; ++i)
+            ASSERT_EQ(halves[i], base::float_to_f16(floats[floats.size() - n + i])) << floats[floats.size() - n + i];
     }
 }
 

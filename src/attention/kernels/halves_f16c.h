@@ -1,0 +1,12 @@
+// Floats into half-precision numbers by the processor's own instruction.
+#pragma once
+
+#include <cstdint>
+
+namespace attnscope::attention {
+
+// To the nearest, ties to even, as base::float_to_f16 does bit for bit. Null: this processor has no such instruction.
+using WriteF16 = void (*)(const float* from, uint16_t* to, int64_t n);
+WriteF16 write_f16_by_instruction();
+
+} // namespace attnscope::attention
