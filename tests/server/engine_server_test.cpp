@@ -208,6 +208,36 @@ TEST_F(EngineServer, WithoutAttentionItIsTheEngineAlone) {
         << what_it_said();
 }
 
+// A request with attention is pinned to a slot, here to the only one, which somebody else's answer is generated in. llama-server that keeps
+// prompts in memory changes the cache under such an answer; it has to go on as if nobody had asked.
+TEST_F(EngineServer, WhoAsksForAttentionChangesNobodysText) {
+    const int port = start({"-np", "1"});
+    ASSERT_GT(port, 0) << what_it_said();
+    const std::vector<int32_t> prompt = {11, 27, 3, 91, 45, 8};
+    const Json body = {{"prompt", prompt},   {"n_predict", 1500},     {"temperature", 0},
+                       {"ignore_eos", true}, {"cache_prompt", false}, {"return_tokens", true}};
+    const std::vector<int32_t> another = {70, 12, 99, 33, 41, 8, 15, 60};
+    Json asked = {{"prompt", another}, {"n_predict", 2}, {"temperature", 0}};
+    post("/completion", asked); // known from before, as texts are that are asked again
+    const Json alone = post("/completion", body)["tokens"];
+    ASSERT_EQ(alone.size(), 1500u);
+    Json beside;
+    std::thread other([&] { beside = post("/completion", body)["tokens"]; });
+    httplib::Client asks("127.0.0.1", port);
+    const auto at_work = [&] {
+        const auto slots = asks.Get("/slots");
+        return slots && Json::parse(slots->body)[0].value("is_processing", false);
+    };
+    for (int i = 0; i < 2000 && !at_work(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_TRUE(at_work());
+    asked["attention"] = {{"reduce", "mean"}};
+    const auto answer = asks.Post("/completion", asked.dump(), "application/json");
+    other.join();
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->status, 200) << answer->body;
+    EXPECT_EQ(beside, alone);
+}
+
 TEST_F(EngineServer, EndsWithAnInterruptAndLeavesNothingBehind) {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGKILL}) {
         ASSERT_GT(start({}), 0) << what_it_said();
