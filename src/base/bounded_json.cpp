@@ -7,7 +7,7 @@
 
 namespace attnscope::base {
 
-bool json_depth_is_bounded(std::string_view text) {
+bool json_depth_is_bounded(std::string_view text, int most) {
     int depth = 0;
     bool in_string = false;
     for (size_t i = 0; i < text.size(); ++i) {
@@ -18,7 +18,7 @@ bool json_depth_is_bounded(std::string_view text) {
         } else if (c == '"') {
             in_string = true;
         } else if (c == '[' || c == '{') {
-            if (++depth > max_json_depth) return false;
+            if (++depth > most) return false;
         } else if (c == ']' || c == '}') {
             --depth;
         }

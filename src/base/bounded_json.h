@@ -15,8 +15,8 @@ namespace attnscope::base {
 
 constexpr int max_json_depth = 32;
 
-// Checks that brackets nest no deeper than max_json_depth; knows strings, nothing else of JSON.
-bool json_depth_is_bounded(std::string_view text);
+// Checks that brackets nest no deeper than `most`; knows strings, nothing else of JSON.
+bool json_depth_is_bounded(std::string_view text, int most = max_json_depth);
 
 // Parses an object; `name` is what messages call it.
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name);

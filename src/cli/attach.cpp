@@ -107,6 +107,8 @@ int run(Flags& f) {
     }
     std::unique_ptr<AttachFront> front;
     if (serves) {
+        setenv("LLAMA_ARG_CACHE_RAM", "0", 0); // see warn_of_prompt_cache()
+        warn_of_prompt_cache(f.program);
         f.front.server.record_dir = options.folder;
         Result<std::unique_ptr<AttachFront>> started = AttachFront::start(f.front, f.program);
         if (!started) return report(started.error());

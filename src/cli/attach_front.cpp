@@ -89,6 +89,17 @@ Result<server::UpstreamAddress> address_of_program(const std::string& to, const 
     return no("where does the program listen? Its arguments name no --port: say it with --to HOST:PORT");
 }
 
+void warn_of_prompt_cache(const std::vector<std::string>& argv) {
+    std::string given = option_of(argv, "--cache-ram");
+    if (given.empty()) given = option_of(argv, "-cram");
+    if (given.empty()) given = variable("LLAMA_ARG_CACHE_RAM");
+    if (given.empty() || given == "0") return;
+    fmt::print(stderr,
+               "warning: with --cache-ram {} a request that asks for attention changes what others are being "
+               "answered by llama-server; leave it out\n",
+               given);
+}
+
 void add_front_flags(CLI::App& verb, FrontFlags& f) {
     verb.add_option(
             "--serve", f.serve,

@@ -102,6 +102,24 @@ TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     EXPECT_NE(answer.output.find("/nonexistent/program"), std::string::npos) << answer.output;
 }
 
+// With its cache of prompts a llama-server changes what others are answered when a request names a slot.
+TEST_F(Attach, AServersCacheOfPromptsIsOffOrWarnedOf) {
+    const auto serve = [&](const std::string& before, const std::string& words) {
+        return shell(before + " " + program + " attach --serve 127.0.0.1:0 --to 127.0.0.1:9 -q -- sh -c 'echo " +
+                     "ram=$LLAMA_ARG_CACHE_RAM' " + words + " 2>&1")
+            .output;
+    };
+    const std::string warning = "warning: with --cache-ram ";
+    EXPECT_NE(serve("", "").find("ram=0\n"), std::string::npos) << serve("", "");
+    EXPECT_EQ(serve("", "").find(warning), std::string::npos);
+    EXPECT_EQ(serve("", "--cache-ram 0").find(warning), std::string::npos);
+    EXPECT_NE(serve("", "--cache-ram 512").find(warning + "512"), std::string::npos);
+    EXPECT_NE(serve("", "-cram 512").find(warning + "512"), std::string::npos);
+    const std::string given = serve("LLAMA_ARG_CACHE_RAM=100", "");
+    EXPECT_NE(given.find(warning + "100"), std::string::npos) << given;
+    EXPECT_NE(given.find("ram=100\n"), std::string::npos) << given;
+}
+
 TEST_F(Attach, CheckTellsWithoutRunning) {
     const auto check = [](const std::string& what) { return shell(program + " attach --check " + what + " 2>&1"); };
     EXPECT_EQ(check(host).code, 0);
@@ -132,6 +150,8 @@ TEST_F(Attach, CheckTellsWithoutRunning) {
     }
     EXPECT_NE(check(half).output.find("half is damaged"), std::string::npos) << check(half).output;
     EXPECT_EQ(check("/nonexistent/program").code, 2);
+    EXPECT_NE(check(dir.path().string()).output.find("Is a directory"), std::string::npos)
+        << check(dir.path().string()).output;
     EXPECT_EQ(check("").code, 2);
     EXPECT_EQ(check("--caller").code, 2);
     EXPECT_NE(check(ATTNSCOPE_ATTACH_STATIC_CHILD).output.find("linked statically"), std::string::npos);

@@ -4,6 +4,7 @@
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
 //   again       a text whose end is taken back to its prompt's last token, which is read again, as servers do; and it goes on
+//   otherwise   a text whose prompt is asked again with another word in its middle, and nothing behind that
 //   fork        a text; a child that goes on by itself, and the program, too
 //   slots [0]   three texts in the streams of a cache that has one for each, their tokens in one graph; 0: without flash attention
 // ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
@@ -144,6 +145,10 @@ int main(int argc, char** argv) {
         llama_memory_seq_rm(llama_get_memory(p.context), 0, 5, -1);
         b.assign(a.begin(), a.begin() + 5);
         p.say(b, {a[5]}, 4);
+    } else if (way == "otherwise") {
+        llama_memory_seq_rm(llama_get_memory(p.context), 0, 3, -1);
+        b.assign(a.begin(), a.begin() + 3);
+        p.say(b, {70}, 4);
     } else if (way == "fork") {
         if (const pid_t child = fork()) {
             int status = 0;
@@ -153,7 +158,7 @@ int main(int argc, char** argv) {
             _exit(0);
         }
     }
-    if (way != "save" && way != "again") p.say(a, {5}, 10);
+    if (way != "save" && way != "again" && way != "otherwise") p.say(a, {5}, 10);
     print(a);
     if (way == "load" || way == "shift") {
         p.clear();

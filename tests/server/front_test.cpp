@@ -232,6 +232,23 @@ TEST_F(FrontTest, OnlyWhoMayCallReachesTheProgram) {
     EXPECT_NE(c.Get("/echo", rebound)->status, 200);
 }
 
+// llama-server ended with status 139 at a million levels.
+TEST_F(FrontTest, BodiesThatNestWithoutEndAreNotPassedOn) {
+    const auto nested = [](size_t levels) { return std::string(levels, '[') + "\"[[\"" + std::string(levels, ']'); };
+    const auto post = [&](const std::string& body) { return client().Post("/echo", body, "application/json"); };
+    const auto deep = post(" {\"x\": " + nested(1'000'000) + "}");
+    ASSERT_TRUE(deep);
+    EXPECT_EQ(deep->status, 400);
+    EXPECT_NE(deep->body.find("JSON of more than 1000 levels is not passed on"), std::string::npos) << deep->body;
+    EXPECT_EQ(post("\xef\xbb\xbf" + nested(1001))->status, 400);
+    for (const std::string& body : {nested(1000), "a sound: " + nested(5000)}) {
+        const auto answer = post(body);
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->status, 200);
+        EXPECT_EQ(nlohmann::json::parse(answer->body)["body"], body);
+    }
+}
+
 TEST_F(FrontTest, AProgramThatDoesNotListenIsSaidSo) {
     start([](FrontOptions& o) { o.to.port = 1; });
     const auto answer = client().Get("/echo");

@@ -121,7 +121,7 @@ struct Stream::Announced {
     std::map<int64_t, int64_t> length_before; // of lines that it continues
     std::vector<int64_t> begun;               // lines that begin with it
     bool looked = false;                      // at all that its tokens see
-    std::unordered_set<size_t> again;         // tokens that end the text that their line's parent was asked, too
+    std::unordered_set<size_t> again;         // tokens in the place of one of the prompt of their line's parent
 };
 
 // Which line each token continues, and what kind it is. False: this graph cannot be captured.
@@ -145,8 +145,12 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
         a.length_before.try_emplace(place.line, place.index);
         ++n_here[place.line];
         if (place.begins) {
-            if (const auto end = prompt_ends_.find(place.parent); end != prompt_ends_.end())
-                if (end->second == std::pair(place.index, tokens.ids[i])) a.again.insert(i);
+            if (const auto end = prompt_ends_.find(place.parent); end != prompt_ends_.end()) {
+                if (place.index <= end->second)
+                    a.again.insert(i);
+                else
+                    prompt_ends_.try_emplace(place.line, end->second); // its prompt is that of its parent
+            }
             const auto here = a.length_before.find(place.parent);
             const int64_t there = place.parent == Lines::none     ? 0
                                   : here == a.length_before.end() ? lines_.length(place.parent)
@@ -172,7 +176,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
         const bool again = a.again.count(i) > 0;
         a.kinds.push_back(alone && !again ? FrameKind::generated : FrameKind::prompt);
         if (a.kinds.back() == FrameKind::prompt && a.sequences[i] != capture::Tokens::nobody)
-            prompt_ends_[a.sequences[i]] = {indices[i], tokens.ids[i]};
+            prompt_ends_[a.sequences[i]] = indices[i];
     }
     return true;
 }

@@ -84,10 +84,9 @@ private:
     GraphInputs inputs_;
     std::vector<ggml_tensor*> written_; // of a graph without attention
     Lines lines_;
-    std::unordered_set<int64_t> lost_; // lines that are followed, but not captured
-    std::map<int64_t, std::pair<int64_t, int32_t>>
-        prompt_ends_;                   // by line: its last token that came with others, and where
-    std::vector<SequenceBegin> begins_; // not sent: the geometry must be first, and frames that they share
+    std::unordered_set<int64_t> lost_;       // lines that are followed, but not captured
+    std::map<int64_t, int64_t> prompt_ends_; // by line: where its last token of a prompt is
+    std::vector<SequenceBegin> begins_;      // not sent: the geometry must be first, and frames that they share
     // Of tokens whose frames have not come yet, by line and index: the stream of a cache that has several.
     std::map<std::pair<int64_t, int64_t>, int32_t> cache_stream_;
     int64_t n_taken_ = 0, n_due_ = 0; // frames that came; of layers on devices: that will have come

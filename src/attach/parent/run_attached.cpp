@@ -155,8 +155,10 @@ Result<std::string> attach_library() {
 
 Result<std::string> find_program(const std::string& program) {
     if (program.find('/') != std::string::npos) {
-        if (access(program.c_str(), X_OK) == 0 && !fs::is_directory(program)) return program;
-        return Error{ErrorKind::not_found, program + ": " + std::strerror(errno)};
+        const bool may_run = access(program.c_str(), X_OK) == 0;
+        std::error_code error; // it may be gone by now
+        if (may_run && !fs::is_directory(program, error)) return program;
+        return Error{ErrorKind::not_found, program + ": " + std::strerror(may_run ? EISDIR : errno)};
     }
     const char* path = std::getenv("PATH");
     std::istringstream folders(path ? path : "/usr/bin:/bin");

@@ -1,13 +1,17 @@
 // Requests to the program and its answers back, unchanged but for what belongs to one connection.
+#include "base/bounded_json.h"
 #include "server/front/front_service.h"
 #include "server/http/http_host.h"
 #include "server/http/reply.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <charconv>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 namespace attnscope::server {
@@ -16,6 +20,8 @@ namespace {
 
 constexpr const char* kept_type = "X-Attnscope-Content-Type";
 constexpr const char* kept_encoding = "X-Attnscope-Content-Encoding";
+// llama-server ends where a body nests so deep that its reader has no stack left.
+constexpr int most_levels = 1000;
 
 std::string lower(std::string text) {
     std::transform(text.begin(), text.end(), text.begin(),
@@ -43,6 +49,13 @@ std::optional<uint64_t> content_length(const httplib::Headers& headers) {
     const char* const end = found->second.data() + found->second.size();
     const auto [at, error] = std::from_chars(found->second.data(), end, length);
     return error == std::errc() && at == end ? std::optional(length) : std::nullopt;
+}
+
+// Does a reader of JSON get any further than its first character?
+bool is_json(std::string_view body) {
+    if (body.starts_with("\xef\xbb\xbf")) body.remove_prefix(3);
+    const size_t first = body.find_first_not_of(" \t\r\n");
+    return first != std::string_view::npos && (body[first] == '{' || body[first] == '[');
 }
 
 void rename(httplib::Headers& headers, const char* from, const char* to) {
@@ -138,6 +151,10 @@ void pass_answer_on(FrontService& service, const httplib::Request& request, http
 void pass_on(FrontService& service, const httplib::Request& request, httplib::Response& response) {
     if (request.has_header("Upgrade")) {
         return refuse(response, dialect_of(request.path), 501, "WebSockets are not passed on to the program");
+    }
+    if (!base::json_depth_is_bounded(request.body, most_levels) && is_json(request.body)) {
+        return refuse(response, dialect_of(request.path), 400,
+                      fmt::format("JSON of more than {} levels is not passed on: the program might end", most_levels));
     }
     const auto upstream = std::make_shared<Upstream>(service.options.to, request_to_program(request));
     Result<Upstream::Head> head = upstream->head(gone_away(request, service));
