@@ -1,5 +1,6 @@
 // Proofs of several tokens from one pass over the keys and values of the head they share.
 #include "attention/fingerprint.h"
+#include "capture/proof/half_sums.h"
 #include "capture/proof/witness.h"
 
 #include <attnscope/rows.h>
@@ -126,6 +127,7 @@ void Prover::prove_together(std::span<const capture::HeadSample> samples, const 
         w.row_sum = static_cast<float>(row_sums.sum[i]);
         w.fingerprint = row_sums.fingerprint[i];
         compare(samples[i], {sums_.sum(i), sums_.magnitude(i), static_cast<double>(sums_.largest[i]), errors[i]}, w);
+        look_again(samples[i], {rows_.row(i), static_cast<size_t>(first.n_cells)}, w);
     }
 }
 

@@ -3,6 +3,7 @@
 #include "attention/engine_arithmetic.h"
 #include "attention/fingerprint.h"
 #include "attention/kernels/weigh.h"
+#include "capture/proof/half_sums.h"
 #include "capture/proof/tolerance.h"
 
 #include <attnscope/rows.h>
@@ -91,6 +92,7 @@ Witness witness_head(const capture::HeadSample& s) {
     ScoreErrors scores;
     const float* const values = row.data();
     compare(s, {ours, magnitude, v_max, scores.of({&s, 1}, {&values, 1}).front()}, w);
+    look_again(s, row, w);
     return w;
 }
 
