@@ -51,6 +51,7 @@ Result<Filtered> write_kept(const Options& options, const Diagnosis& diagnosis) 
         auto kept = diagnose::keep_token(**token, diagnosis.tokens[i], diagnosis.keep[i]);
         if (!kept) continue;
         DumpToken out = **token;
+        if (kept->n_layer != out.n_layer || kept->n_head != out.n_head) out.missing_rows = out.missing_tail = 0;
         out.n_layer = kept->n_layer;
         out.n_head = kept->n_head;
         out.n_context = kept->n_context;

@@ -84,10 +84,9 @@ std::optional<KeptToken> kept_part(const DumpToken& token, const TokenFacts& fac
 
 std::optional<KeptToken> keep_token(const DumpToken& token, const TokenFacts& facts, Keep keep) {
     std::optional<KeptToken> kept = kept_part(token, facts, keep);
-    if (kept && token.missing_rows > 0) { // a folder has no mark for them
-        kept->label += fmt::format("{}{} of its rows are not there: zeros stand in their place",
-                                   kept->label.empty() ? "" : "; ", token.missing_rows);
-    }
+    constexpr std::string_view not_there = " of its rows are not there: zeros stand in their place";
+    if (kept && token.missing_rows > 0 && token.kept_as.find(not_there) == std::string::npos) // a folder has no mark
+        kept->label += fmt::format("{}{}{}", kept->label.empty() ? "" : "; ", token.missing_rows, not_there);
     return kept;
 }
 

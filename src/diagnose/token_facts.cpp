@@ -101,6 +101,7 @@ void TokenFactsMaker::look_at_rows(const DumpToken& token, TokenFacts& facts) {
         RowStatistics& s = rows_[r] = row_statistics(row, n);
         head_hashes_[r] = hash_bytes(row, head * sizeof(float));
         row_hashes_[r] = combine(head_hashes_[r], hash_bytes(row + head, (n - head) * sizeof(float)));
+        if (token.missing_rows > 0 && s.zeros == token.n_context) continue; // is not there
         facts.numbers.min = std::min(facts.numbers.min, s.min);
         facts.numbers.max = std::max(facts.numbers.max, s.max);
         facts.numbers.sum += s.sum;
@@ -117,6 +118,10 @@ void TokenFactsMaker::look_at_rows(const DumpToken& token, TokenFacts& facts) {
         // looks only at columns that no earlier row has filled
         const size_t seen = static_cast<size_t>(last + 1);
         last = std::max(last, last_nonzero(row + seen, n - seen) + static_cast<int64_t>(seen));
+    }
+    if (facts.numbers.min > facts.numbers.max) { // no row is there
+        facts.numbers.min = facts.numbers.max = 0;
+        facts.numbers.row_sum_min = facts.numbers.row_sum_max = 0;
     }
     facts.columns.padding = last < 0 ? 0 : token.n_context - 1 - last;
 }

@@ -108,6 +108,10 @@ Result<void> HaloWeaveFolderWriter::add(const DumpToken& token, int64_t position
         meta["attention_shape"] = shape;
         meta["attention_context_length"] = context;
         if (!token.kept_as.empty()) meta["attnscope_kept_as"] = token.kept_as;
+        if (token.missing_rows > 0) { // zeros stand there: not of a file whose writing stopped
+            meta["attnscope_missing_rows"] = token.missing_rows;
+            meta["attnscope_missing_tail"] = token.missing_tail;
+        }
         if (auto done = write_file(stem + "_attn.bin", token.values.data(), token.values.size_bytes()); !done)
             return done;
         const std::string text = dump(meta);

@@ -221,6 +221,8 @@ private:
         token.n_layer = static_cast<int32_t>(shape[0]);
         token.n_head = static_cast<int32_t>(shape[1]);
         token.n_context = shape[2];
+        token.missing_rows = base::json_integer(*meta, "attnscope_missing_rows", 0, shape[0] * shape[1]).value_or(0);
+        token.missing_tail = base::json_integer(*meta, "attnscope_missing_tail", 0, token.missing_rows).value_or(0);
         const size_t n = static_cast<size_t>(*elements);
         slot.buffer.resize(n); // bounded by the size of the file that exists
         token.values = slot.buffer.values();

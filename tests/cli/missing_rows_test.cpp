@@ -113,10 +113,17 @@ TEST_F(MissingRowsVerbs, DiagnoseTakesTheMarkForWhatItIs) {
     }
     const Json json = Json::parse(attnscope("diagnose --json " + dir_.file("rows")).output);
     EXPECT_EQ(json["tokens"][3]["missing_rows"], 16);
+    for (const Json& sum : json["tokens"][3]["row_sums"])
+        EXPECT_NEAR(sum.get<double>(), 1, 1e-5); // of those that are there
     EXPECT_EQ(json["tokens"][12]["missing_rows"], 8);
     ASSERT_EQ(attnscope("filter " + dir_.file("rows") + " -o " + dir_.file("kept")).exit_code, 0);
     const Json kept = Json::parse(test::read_bytes(dir_.file("kept/token_00012_meta.json")));
     EXPECT_EQ(kept["attnscope_kept_as"], "8 of its rows are not there: zeros stand in their place");
+    const Outcome again = attnscope("diagnose " + dir_.file("kept"));
+    EXPECT_EQ(again.exit_code, 0) << again.output;
+    EXPECT_NE(again.output.find("208 rows of 16 tokens"), std::string::npos) << again.output;
+    ASSERT_EQ(attnscope("filter " + dir_.file("kept") + " -o " + dir_.file("twice")).exit_code, 0);
+    EXPECT_EQ(Json::parse(test::read_bytes(dir_.file("twice/token_00012_meta.json"))), kept);
     // any other NaN is what it was, and so are zeros to the end of a file
     std::string bytes = test::read_bytes(dir_.file("rows/token_00012.npy"));
     std::fill(bytes.end() - 8 * 13 * 4, bytes.end(), '\0');
