@@ -115,6 +115,7 @@ struct TokenFacts {
         int32_t behind_layers = 0;  // layers that leave the newest positions out while others use them
         int32_t reused_layers = 0;  // layers that use a column again that the token before did not use
         int32_t lone_last_layers = 0; // layers whose only column after a hole is the last one
+        bool two_texts = false; // the wrapped layers end before the first column that any other uses (cross attention)
     } columns;
 
     struct Prompt {              // of a prompt's query

@@ -78,6 +78,17 @@ void CauseFinder::evicted() {
         n_newest, pairs));
 }
 
+namespace {
+
+// Columns are left out, and not because they are cells of a ring: the layer looks at another text (cross attention), or at a window to
+// both sides, which goes on behind the token's own position.
+bool columns_are_positions(const TokenFacts& t) {
+    const bool both_sides = t.prompt.own_column >= 0 && t.columns.wrap_edge > t.prompt.own_column;
+    return t.columns.wrapped_layers > 0 && (t.columns.two_texts || both_sides);
+}
+
+} // namespace
+
 void CauseFinder::cells() {
     if (d_.dump.format == "attn")
         return; // its columns are named, and tokens may look both ways, or at what they choose
@@ -87,17 +98,21 @@ void CauseFinder::cells() {
         return is_attention(t) && t.stated_context >= 0 && t.n_context - t.columns.padding > t.stated_context;
     };
     const auto behind = [](const TokenFacts& t) {
-        return t.columns.newest >= 0 && t.columns.newest < t.n_context - 1 - t.columns.padding;
+        return t.columns.newest >= 0 && t.columns.newest < t.n_context - 1 - t.columns.padding &&
+               (t.prompt.own_column < 0 ||
+                t.columns.newest < t.prompt.own_column); // there it belongs, or comes into sight
     };
     int64_t hole_pairs = 0, newest_pairs = 0;
     const double hole_share = share_advancing(tokens_, &TokenFacts::Columns::wrap_edge, hole_pairs);
     const double newest_share = share_advancing(tokens_, &TokenFacts::Columns::newest, newest_pairs);
     const int64_t n_holed = count(tokens_, holed), n_beyond = count(tokens_, beyond), n_behind = count(tokens_, behind);
-    const bool hole_moves = hole_pairs >= enough_pairs && hole_share >= 0.6 && reuses_columns();
+    const int64_t n_explained = count(tokens_, columns_are_positions);
+    const bool explained = n_explained > 0 && n_explained * 10 >= n_holed * 9;
+    const bool hole_moves = !explained && hole_pairs >= enough_pairs && hole_share >= 0.6 && reuses_columns();
     const int64_t n_left_out =
         count(tokens_, [](const TokenFacts& t) { return t.columns.wrapped_layers > 0 && t.columns.behind_layers > 0; });
-    const bool hole_stays = n_left_out * 10 >= n_holed * 9 && n_holed >= 4 && n_holed * 10 >= readable_ * 9 &&
-                            edge_stays_while_context_grows();
+    const bool hole_stays = !explained && n_left_out * 10 >= n_holed * 9 && n_holed >= 4 &&
+                            n_holed * 10 >= readable_ * 9 && edge_stays_while_context_grows();
     const bool newest_moves = newest_pairs > enough_pairs && newest_share >= 0.8 && n_behind * 2 > newest_pairs;
     if (!hole_moves && !hole_stays && !newest_moves && n_beyond == 0) return;
     Finding& f = found(Cause::cells_for_positions,

@@ -21,8 +21,19 @@ void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts)
     const size_t heads = static_cast<size_t>(token.n_head), n = static_cast<size_t>(token.n_context);
     const int64_t newest = token.n_context - 1 - facts.columns.padding;
     std::vector<float> most(n);
+    int64_t wrapped_end = -1, others_begin = token.n_context; // columns
+    const auto another = [&](size_t l) {
+        for (size_t r = l * heads; r < (l + 1) * heads; ++r) {
+            const int64_t first = first_nonzero(token.values.data() + r * n, n);
+            if (first >= 0) others_begin = std::min(others_begin, first);
+        }
+    };
     for (size_t l = 0; l < static_cast<size_t>(token.n_layer); ++l) {
-        if (layers_[l].trivial || layers_[l].zero) continue;
+        if (layers_[l].zero) continue;
+        if (layers_[l].trivial) {
+            another(l);
+            continue;
+        }
         // cheap first: a row that reaches from its first to its newest column without a zero speaks for its
         // layer
         bool suspicious = true;
@@ -32,7 +43,10 @@ void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts)
             const int64_t before = row.zeros == 0 ? 0 : std::max<int64_t>(0, first_nonzero(values, n));
             suspicious = row.zeros - before - facts.columns.padding >= shortest_hole;
         }
-        if (!suspicious) continue;
+        if (!suspicious) {
+            another(l);
+            continue;
+        }
         std::fill(most.begin(), most.end(), 0.0f);
         for (size_t h = 0; h < heads; ++h) {
             const float* row = token.values.data() + (l * heads + h) * n;
@@ -53,13 +67,16 @@ void TokenFactsMaker::look_at_support(const DumpToken& token, TokenFacts& facts)
             }
             c = end - 1;
         }
-        if (used < broad_support) continue;
         const bool ends_early = last <= newest - shortest_hole;
-        if (hole >= shortest_hole || ends_early) {
+        if (used >= broad_support && (hole >= shortest_hole || ends_early)) {
             if (facts.columns.wrapped_layers++ == 0)
                 facts.columns.wrap_edge = hole >= shortest_hole ? hole_begin - 1 : last;
+            wrapped_end = std::max(wrapped_end, last + 1);
+        } else {
+            another(l);
         }
     }
+    facts.columns.two_texts = others_begin < token.n_context && 0 < wrapped_end && wrapped_end <= others_begin;
 }
 
 // Of scores: how far apart the entries of a row lie, and how much a softmax of them would give to the

@@ -2,6 +2,7 @@
 
 #include "formats/row_mark.h"
 
+#include <algorithm>
 #include <array>
 
 namespace attnscope::formats {
@@ -10,7 +11,11 @@ namespace {
 
 class ArraysReader final : public DumpReader {
 public:
-    ArraysReader(DumpInfo info, std::vector<ArrayGroup> groups) : info_(std::move(info)), groups_(std::move(groups)) {}
+    ArraysReader(DumpInfo info, std::vector<ArrayGroup> groups) : info_(std::move(info)), groups_(std::move(groups)) {
+        one_text_ = std::all_of(groups_.begin(), groups_.end(), [this](const ArrayGroup& group) {
+            return !group.front()->stacked() && group.front()->n_context() == info_.n_tokens;
+        });
+    }
     const DumpInfo& info() const override { return info_; }
     bool at_end() const override { return group_ >= groups_.size(); }
 
@@ -26,6 +31,7 @@ public:
         token.n_head = first.n_head();
         token.n_context = first.n_context();
         if (first.queries() && first.n_tokens() == first.n_context()) token.own_column = in_group_;
+        if (one_text_) token.own_column = token.index;
         int64_t elements = 0;
         for (const auto& array : group) {
             token.n_layer += array->n_layer();
@@ -59,6 +65,8 @@ public:
 private:
     DumpInfo info_;
     std::vector<ArrayGroup> groups_;
+    bool one_text_ =
+        false; // as many arrays, of a token each, as each has columns: of an encoder, which sees all of its text
     size_t group_ = 0;
     int64_t in_group_ = 0;
     int64_t index_ = 0;

@@ -133,6 +133,20 @@ TEST_F(MissingRowsVerbs, DiagnoseTakesTheMarkForWhatItIs) {
     EXPECT_NE(cut.output.find("writing stopped"), std::string::npos) << cut.output;
 }
 
+// Cross attention ends where the decoder's own columns begin: no ring of cells.
+TEST_F(MissingRowsVerbs, TheDecodersLayersAreNoRing) {
+    const std::string longer = dir_.file("longer.attn");
+    ASSERT_EQ(attnscope(read_ + "-n 30 -o " + longer).exit_code, 0);
+    for (const char* chosen : {"--layer 2-5", "--token 11-39"}) {
+        const std::string out = dir_.file(chosen[2] == 'l' ? "decoders" : "written");
+        ASSERT_EQ(attnscope("export " + longer + " --to npy " + chosen + " -o " + out).exit_code, 0);
+        const Outcome o = attnscope("diagnose " + out);
+        EXPECT_EQ(o.exit_code, 0) << chosen << "\n" << o.output;
+    }
+    ASSERT_EQ(attnscope("export " + longer + " --to halo-weave --layer 2-5 -o " + dir_.file("halo")).exit_code, 0);
+    EXPECT_EQ(attnscope("diagnose " + dir_.file("halo")).exit_code, 0);
+}
+
 TEST_F(MissingRowsVerbs, SquarePatternsAreOfOneText) {
     const std::string two_texts = "an encoder and its decoder are two";
     refused(export_ + "bertviz -o " + dir_.file("x"), two_texts);

@@ -152,6 +152,45 @@ TEST(DiagnoseArrays, TokensThatAllUseTheLastColumnAreSpokenOf) {
     }
 }
 
+// Layers of a window to both sides (ModernBERT, Gemma Embedding) beside such as see all: no ring of cells.
+TEST(DiagnoseArrays, AWindowToBothSidesIsNoRing) {
+    constexpr int64_t n = 60, window = 8;
+    std::mt19937_64 random(5);
+    std::normal_distribution<float> normal(0, 0.5f);
+    std::vector<float> map; // (layer, head, query, key)
+    for (int64_t row = 0; row < n_layer * n_head * n; ++row) {
+        const int64_t q = row % n, l = row / (n_head * n);
+        float sum = 0;
+        std::vector<float> weights(n);
+        for (int64_t c = 0; c < n; ++c) {
+            if (l % 3 == 0 || std::abs(c - q) <= window) sum += weights[size_t(c)] = std::exp(normal(random));
+        }
+        for (const float x : weights) map.push_back(x / sum);
+    }
+    CaptureOptions options;
+    options.axes = "layer,head,query,key";
+    auto reader = DumpReader::open_arrays({{"x", "float32", {n_layer, n_head, n, n}, {bytes_of(map)}}}, options);
+    ASSERT_TRUE(reader) << reader.error().message;
+    const auto whole = diagnose_dump(**reader);
+    ASSERT_TRUE(whole);
+    EXPECT_EQ(whole->cause(), Cause::not_causal) << whole->conclusion; // "right for an encoder"
+    // token by token, as our export writes them
+    std::vector<std::vector<float>> tokens(n);
+    std::vector<MemoryArray> arrays;
+    for (int64_t q = 0; q < n; ++q) {
+        for (int64_t r = 0; r < n_layer * n_head; ++r)
+            tokens[size_t(q)].insert(tokens[size_t(q)].end(), map.begin() + (r * n + q) * n,
+                                     map.begin() + (r * n + q + 1) * n);
+        arrays.push_back(
+            {"token_" + std::to_string(100 + q), "float32", {n_layer, n_head, n}, {bytes_of(tokens[size_t(q)])}});
+    }
+    reader = DumpReader::open_arrays(arrays);
+    ASSERT_TRUE(reader) << reader.error().message;
+    const auto apart = diagnose_dump(**reader);
+    ASSERT_TRUE(apart);
+    EXPECT_EQ(apart->cause(), Cause::clean) << apart->conclusion;
+}
+
 // What is read is as large as the shape says: gigabytes, where nobody looked whether they are there.
 TEST(DiagnoseArrays, AnArrayOfMoreThanItsBytesIsRefusedBeforeItIsRead) {
     const std::vector<float> values = weights(7);
