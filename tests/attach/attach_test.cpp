@@ -102,6 +102,18 @@ TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     EXPECT_NE(answer.output.find("/nonexistent/program"), std::string::npos) << answer.output;
 }
 
+TEST_F(Attach, ARingOfAnImpossibleSizeIsRefused) {
+    for (const char* size : {"abc", "-1", "0", "12x", "16385", "99999999999999999999"}) {
+        const Answer answer =
+            shell(std::string("ATTNSCOPE_RING_MIB=") + size + " " + attach("sh -c 'echo it runs'") + " 2>&1");
+        EXPECT_EQ(answer.code, 2) << size;
+        EXPECT_NE(answer.output.find(std::string(size) + " is no number of MiB from 1 to "), std::string::npos)
+            << answer.output;
+        EXPECT_EQ(answer.output.find("it runs"), std::string::npos) << size;
+    }
+    EXPECT_EQ(shell("ATTNSCOPE_RING_MIB= " + attach("sh -c 'exit 7'") + " 2>&1").code, 7);
+}
+
 // With its cache of prompts a llama-server changes what others are answered when a request names a slot.
 TEST_F(Attach, AServersCacheOfPromptsIsOffOrWarnedOf) {
     const auto serve = [&](const std::string& before, const std::string& words) {

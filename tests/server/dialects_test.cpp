@@ -303,3 +303,14 @@ TEST(Dialects, AFullQueueIsToldAsBusy) {
     first.get();
     EXPECT_EQ(second.get()["results"].size(), 1u); // the one that waited has its turn
 }
+
+TEST(Kobold, AWrongWordForAttentionIsNamedByTheFieldThatHoldsIt) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    for (const Json& wrong : {Json("what"), Json(1), Json::array()}) {
+        Json answer;
+        const Json body = {{"input_ids", {1, 2}}, {"max_length", 1}, {"output_attentions", wrong}};
+        EXPECT_EQ(served.status("/api/extra/generate/stream", body.dump(), &answer), 400) << wrong;
+        EXPECT_NE(answer.dump().find("output_attentions"), std::string::npos) << answer;
+    }
+}

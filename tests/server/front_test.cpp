@@ -234,6 +234,7 @@ TEST_F(FrontTest, OnlyWhoMayCallReachesTheProgram) {
 
 // llama-server ended with status 139 at a million levels.
 TEST_F(FrontTest, BodiesThatNestWithoutEndAreNotPassedOn) {
+    start();
     const auto nested = [](size_t levels) { return std::string(levels, '[') + "\"[[\"" + std::string(levels, ']'); };
     const auto post = [&](const std::string& body) { return client().Post("/echo", body, "application/json"); };
     const auto deep = post(" {\"x\": " + nested(1'000'000) + "}");

@@ -123,6 +123,18 @@ Result<pid_t> start_ours(const std::string& program, std::vector<std::string> ar
     _exit(127);
 }
 
+// What the library in the program would take for its own default without a word.
+Result<void> check_ring_size() {
+    constexpr long most_mib = 16384;
+    const char* given = std::getenv("ATTNSCOPE_RING_MIB");
+    if (!given || !*given) return {};
+    char* end = nullptr;
+    const long mib = std::strtol(given, &end, 10);
+    if (*end == '\0' && mib >= 1 && mib <= most_mib) return {};
+    return Error{ErrorKind::invalid_argument,
+                 fmt::format("ATTNSCOPE_RING_MIB={} is no number of MiB from 1 to {}", given, most_mib)};
+}
+
 void rest() {
     const timespec wait{0, poll_ns};
     nanosleep(&wait, nullptr);
@@ -170,6 +182,7 @@ Result<std::string> find_program(const std::string& program) {
 }
 
 Result<AttachEnd> run_attached(const AttachOptions& options) {
+    if (Result<void> r = check_ring_size(); !r) return r.error();
     Result<std::string> program = find_program(options.argv[0]);
     if (!program) return program.error();
     Result<std::string> library = options.capture ? attach_library() : std::string();

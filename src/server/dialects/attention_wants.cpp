@@ -13,7 +13,7 @@ Result<AttentionWants> read_attention_wants(RequestFields& f) {
     AttentionWants out;
     // Halo Weave: true gives every layer's rows; the name of a format chooses it.
     const Json* wanted = f.find("output_attentions");
-    if (wanted && !wanted->is_boolean() && !wanted->is_string()) {
+    if (wanted && !wanted->is_boolean() && *wanted != Json("per_layer") && *wanted != Json("aggregated")) {
         f.fail("\"output_attentions\" must be true, false, \"per_layer\" or \"aggregated\"");
     } else if (wanted && *wanted != Json(false)) {
         const std::string format =
