@@ -102,7 +102,8 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
         const timer = setInterval(() => {
             if (document.hidden) return;
             transport.info(ready.id).then((now) => {
-                if (now.n_tokens !== ready.info.n_tokens || now.complete) set_grown((g) => g + 1);
+                // its tokens may have been read before those that the same look told of
+                if (now.n_tokens !== ready.n || now.complete) set_grown((g) => g + 1);
                 sequences.look(now);
             }, () => undefined); // its file went: what was read stays
         }, 2000);
