@@ -1,5 +1,6 @@
 // Dot products for x86-64 with AVX2, FMA and F16C, and the table of all kernels for them. Only these functions are compiled for those instructions
 // (by function attributes), so the library still starts on a machine without them.
+#include "attention/kernels/halves_f16c.h"
 #include "attention/kernels/prefetch.h"
 #include "attention/kernels/row_arithmetic.h"
 #include "attention/kernels/simd.h"
@@ -9,7 +10,6 @@
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 #include <algorithm>
@@ -197,16 +197,6 @@ template <class Keys, Order single> void dots(const DotTask& t) {
     dots_ordered<Keys, single>(t);
 }
 
-// __builtin_cpu_supports knows "f16c" in GCC only. What the operating system must do for it, it does for
-// AVX2.
-bool has_f16c() {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-}
-
 } // namespace
 
 const RowKernels* avx2_kernels() {
@@ -227,7 +217,8 @@ const RowKernels* avx2_kernels() {
                                         avx2_read_f16,
                                         nullptr,
                                         nullptr};
-    static const bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    static const bool usable =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && write_f16_by_instruction() != nullptr;
     return usable ? &kernels : nullptr;
 }
 
