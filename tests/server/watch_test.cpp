@@ -297,17 +297,26 @@ TEST(Watch, OfFramesThatNobodyTakesOnlySoManyAreKept) {
     EXPECT_NE(frame.error().message.find("--stream-mb"), std::string::npos);
 }
 
-// A context was shifted: what comes behind goes on from cells that nobody knows.
-TEST(Watch, TokensThatAreNotCapturedAreToldSoonAndLaterOnesAtOnce) {
-    Told told;
+WatchOptions patient() {
     WatchOptions options = asked(0, {5, 6});
     options.patience = std::chrono::seconds(30);
-    Watch watch(told.live, options);
+    return options;
+}
+
+// The prompt is decoded, and the frame that chose the first token is taken.
+void take_first(Told& told, Watch& watch) {
     ASSERT_TRUE(watch.begin());
     told.begin(0);
     told.decode(0, 0, {5, 6});
     ASSERT_TRUE(watch.find({}));
     ASSERT_TRUE(watch.frame(0, std::nullopt));
+}
+
+// A context was shifted: what comes behind goes on from cells that nobody knows.
+TEST(Watch, TokensThatAreNotCapturedAreToldSoonAndLaterOnesAtOnce) {
+    Told told;
+    Watch watch(told.live, patient());
+    ASSERT_NO_FATAL_FAILURE(take_first(told, watch));
     const auto start = std::chrono::steady_clock::now();
     for (int64_t n = 1; n < 50; ++n) {
         const auto frame = watch.frame(n, 7);
@@ -319,14 +328,8 @@ TEST(Watch, TokensThatAreNotCapturedAreToldSoonAndLaterOnesAtOnce) {
 
 TEST(Watch, AProgramThatEndsIsToldAtOnce) {
     Told told;
-    WatchOptions options = asked(0, {5, 6});
-    options.patience = std::chrono::seconds(30);
-    Watch watch(told.live, options);
-    ASSERT_TRUE(watch.begin());
-    told.begin(0);
-    told.decode(0, 0, {5, 6});
-    ASSERT_TRUE(watch.find({}));
-    ASSERT_TRUE(watch.frame(0, std::nullopt));
+    Watch watch(told.live, patient());
+    ASSERT_NO_FATAL_FAILURE(take_first(told, watch));
     told.live.program_ends(context.program);
     const auto frame = watch.frame(1, 7);
     ASSERT_FALSE(frame);
