@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+#include <random>
+#include <tuple>
+#include <vector>
+
 using namespace attnscope;
 using attach::Lines;
 using attach::Place;
@@ -103,6 +109,114 @@ TEST(AttachLines, AFailedGraphIsTakenBack) {
     const Place p = lines.place(3, 7, {{0, 3}, {7, 8}});
     EXPECT_EQ(p.line, 0);
     EXPECT_EQ(p.index, 3);
+}
+
+// What Lines says, found by looking at every cell that a token sees.
+class EveryCell {
+public:
+    Place place(int32_t position, int64_t cell, const Ranges& visible) {
+        const Cell* last = nullptr;
+        Place p;
+        for (const Range& r : visible) {
+            for (int64_t c = r.begin; c < r.end; ++c) {
+                if (c == cell) continue;
+                const auto seen = cells_.find(c);
+                if (seen == cells_.end()) {
+                    cells_.erase(cell);
+                    p.unknown = true;
+                    return p;
+                }
+                if (seen->second.position < position && (!last || seen->second.position > last->position))
+                    last = &seen->second;
+            }
+        }
+        p.alone = !last;
+        p.index = last ? last->index + 1 : 0;
+        p.begins = !last || p.index != lengths_[size_t(last->line)];
+        p.line = p.begins ? static_cast<int64_t>(lengths_.size()) : last->line;
+        if (p.begins) {
+            p.parent = last ? last->line : Lines::none;
+            p.n_shared = p.index;
+            lengths_.push_back(p.index);
+        }
+        ++lengths_[size_t(p.line)];
+        cells_[cell] = {p.line, p.index, position};
+        return p;
+    }
+    void forget_cell(int64_t cell) { cells_.erase(cell); }
+
+private:
+    struct Cell {
+        int64_t line, index;
+        int32_t position;
+    };
+    std::map<int64_t, Cell> cells_;
+    std::vector<int64_t> lengths_;
+};
+
+// Sequences in one cache, or each in its own part of it, as servers have them: they go on in turns, branch off each other, are taken
+// back and begun again in cells that others have left, look back over a window only, and somebody else writes to cells.
+TEST(AttachLines, AreThoseThatALookAtEveryCellFinds) {
+    for (uint32_t seed = 0; seed < 300; ++seed) {
+        std::mt19937 random(seed);
+        const auto below = [&](size_t n) { return static_cast<int64_t>(random() % n); };
+        Lines lines;
+        EveryCell expected;
+        struct Sequence {
+            std::vector<int64_t> cells; // by position
+        };
+        const size_t n_cells = 24 + size_t(below(60));
+        const int64_t window = seed % 3 == 0 ? 3 + below(8) : 1000;
+        std::vector<Sequence> sequences(1 + size_t(below(40)));
+        std::vector<int> users(n_cells, 0);
+        const auto cut = [&](Sequence& s, size_t n) {
+            for (; s.cells.size() > n; s.cells.pop_back()) --users[size_t(s.cells.back())];
+        };
+        for (int step = 0; step < 400; ++step) {
+            Sequence& s = sequences[size_t(below(sequences.size()))];
+            const int64_t what = below(20);
+            if (what == 0) cut(s, size_t(below(s.cells.size() + 1)));
+            if (what == 1) {
+                const Sequence& from = sequences[size_t(below(sequences.size()))];
+                if (&from != &s) {
+                    cut(s, 0);
+                    const size_t n = size_t(below(from.cells.size() + 1));
+                    s.cells.assign(from.cells.begin(), from.cells.begin() + static_cast<ptrdiff_t>(n));
+                    for (const int64_t c : s.cells) ++users[size_t(c)];
+                }
+            }
+            if (what == 2) {
+                const int64_t cell = below(n_cells);
+                lines.forget_cell(cell);
+                expected.forget_cell(cell);
+            }
+            if (what < 3) continue;
+            const auto free = std::find(users.begin(), users.end(), 0);
+            if (free == users.end()) {
+                cut(s, 0);
+                continue;
+            }
+            const auto cell = static_cast<int64_t>(free - users.begin());
+            s.cells.push_back(cell);
+            ++users[size_t(cell)];
+            const auto position = static_cast<int32_t>(s.cells.size()) - 1;
+            std::vector<int64_t> seen;
+            for (int64_t p = std::max<int64_t>(0, position - window); p <= position; ++p)
+                seen.push_back(s.cells[size_t(p)]);
+            std::sort(seen.begin(), seen.end());
+            Ranges visible;
+            for (const int64_t c : seen) {
+                if (!visible.empty() && visible.back().end == c)
+                    ++visible.back().end;
+                else
+                    visible.push_back({c, c + 1});
+            }
+            const Place p = lines.place(position, cell, visible), q = expected.place(position, cell, visible);
+            ASSERT_EQ(std::tie(p.line, p.index, p.begins, p.parent, p.n_shared, p.alone, p.unknown),
+                      std::tie(q.line, q.index, q.begins, q.parent, q.n_shared, q.alone, q.unknown))
+                << "seed " << seed << ", step " << step;
+        }
+    }
 }
 
 } // namespace

@@ -6,19 +6,39 @@ namespace attnscope::attach {
 
 namespace {
 
+constexpr size_t most_recent = 32; // as many lines may be decoded at once without a look at all that each token sees
+
 bool contains(const Ranges& ranges, int64_t cell) {
     const auto after =
         std::upper_bound(ranges.begin(), ranges.end(), cell, [](int64_t c, const Range& r) { return c < r.begin; });
     return after != ranges.begin() && cell < std::prev(after)->end;
 }
 
+// Is all of `ranges` in `others`, but perhaps for `cell`? Both are sorted.
+bool within(const Ranges& ranges, const Ranges& others, int64_t cell) {
+    auto other = others.begin();
+    for (const Range& r : ranges) {
+        int64_t begin = r.begin;
+        for (;;) {
+            while (other != others.end() && other->end <= begin) ++other;
+            if (begin == cell && (other == others.end() || begin < other->begin)) ++begin;
+            if (begin >= r.end) break;
+            if (other == others.end() || begin < other->begin) return false;
+            begin = std::max(begin, other->end);
+            if (begin >= r.end) break;
+        }
+    }
+    return true;
+}
+
 } // namespace
 
 Lines::Before Lines::before(int32_t position, int64_t cell, const Ranges& visible) const {
-    if (latest_ != none && latest_ != cell) {
-        const Cell& latest = cells_[size_t(latest_)];
-        // no position lies between, and whoever saw what it saw was known
-        if (latest.line != none && latest.position + 1 == position && contains(visible, latest_)) return {&latest};
+    for (auto r = recent_.rbegin(); r != recent_.rend(); ++r) {
+        const Cell& latest = cells_[size_t(r->cell)];
+        if (r->cell == cell || latest.position + 1 != position || !contains(visible, r->cell)) continue;
+        // no position lies between, and what it saw was known
+        if (within(visible, r->visible, cell)) return {&latest};
     }
     Before best;
     for (const Range& r : visible) {
@@ -47,6 +67,24 @@ Lines::Cell& Lines::at(int64_t cell) {
     return cells_[size_t(cell)];
 }
 
+// Whoever saw it is not asked any more.
+void Lines::holds_something_else(int64_t cell) {
+    if (at(cell).line == none) return;
+    std::erase_if(recent_, [&](const Recent& r) { return r.cell == cell || contains(r.visible, cell); });
+}
+
+void Lines::remember(int64_t before, int64_t cell, const Ranges& visible) {
+    const auto known = std::find_if(recent_.begin(), recent_.end(),
+                                    [&](const Recent& r) { return before != none && r.cell == before; });
+    if (known != recent_.end())
+        recent_.erase(known);
+    else if (recent_.size() == most_recent)
+        recent_.erase(recent_.begin());
+    recent_.push_back({cell, visible});
+    // It sees itself, whatever the mask says.
+    if (!contains(visible, cell)) recent_.pop_back();
+}
+
 Place Lines::place(int32_t position, int64_t cell, const Ranges& visible) {
     const Before found = before(position, cell, visible);
     Place place;
@@ -56,6 +94,7 @@ Place Lines::place(int32_t position, int64_t cell, const Ranges& visible) {
         return place;
     }
     const Cell* last = found.cell;
+    const int64_t before_it = last ? last - cells_.data() : none;
     place.alone = !last;
     if (last && last->index + 1 == lengths_[size_t(last->line)]) {
         place.line = last->line;
@@ -69,19 +108,20 @@ Place Lines::place(int32_t position, int64_t cell, const Ranges& visible) {
         lengths_.push_back(place.index);
     }
     ++lengths_[size_t(place.line)];
+    holds_something_else(cell);
     at(cell) = {place.line, place.index, position};
-    latest_ = cell;
+    remember(before_it, cell, visible);
     return place;
 }
 
 void Lines::forget_cell(int64_t cell) {
+    holds_something_else(cell);
     at(cell).line = none;
-    if (latest_ == cell) latest_ = none;
 }
 
 void Lines::restore_cell(int64_t cell, int64_t line, int64_t index, int32_t position) {
+    holds_something_else(cell);
     at(cell) = {line, index, position};
-    if (latest_ == cell) latest_ = none;
 }
 
 } // namespace attnscope::attach

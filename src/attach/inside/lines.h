@@ -52,11 +52,18 @@ private:
         const Cell* cell = nullptr; // null: none
         bool unknown = false;
     };
+    // A token placed lately, and what it saw: the predecessor of its line's next token almost always.
+    struct Recent {
+        int64_t cell = none;
+        Ranges visible;
+    };
     Before before(int32_t position, int64_t cell, const Ranges& visible) const;
     Cell& at(int64_t cell);
+    void holds_something_else(int64_t cell);
+    void remember(int64_t before, int64_t cell, const Ranges& visible);
     std::vector<Cell> cells_;
     std::vector<int64_t> lengths_; // by line: tokens it has, shared ones among them
-    int64_t latest_ = none;        // the cell placed last: the predecessor of the next token almost always
+    std::vector<Recent> recent_;   // the newest last
 };
 
 } // namespace attnscope::attach
