@@ -2,6 +2,7 @@
 
 #include "capture/graph/cells.h"
 #include "capture/graph/ggml_abi.h"
+#include "capture/graph/host_attention.h"
 
 #include <algorithm>
 #include <cstring>
@@ -122,11 +123,18 @@ GraphTokens read_tokens(const GraphInputs& in) {
     t.ids = read<int32_t>(in.tokens, in.n);
     if (in.positions) t.positions = read<int32_t>(in.positions, in.n);
     t.cells = read_cells(in);
-    std::vector<uint8_t> mask(capture::nbytes(in.mask));
-    ggml().backend_tensor_get(in.mask, mask.data(), 0, mask.size());
+    // Nearly always in host memory, and with rows for tokens that are not there: it is read where it lies, while the devices wait.
+    std::vector<uint8_t> copy;
+    const uint8_t* mask = capture::data(in.mask);
+    if (!capture::is_host(in.mask)) {
+        copy.resize(capture::nbytes(in.mask));
+        ggml().backend_tensor_get(in.mask, copy.data(), 0, copy.size());
+        mask = copy.data();
+    }
+    t.visible.reserve(size_t(in.n));
     for (int64_t i = 0; i < in.n; ++i) {
         const int64_t stream = in.stream_tokens > 0 ? i / in.stream_tokens : 0;
-        const uint8_t* rows = mask.data() + size_t(stream) * capture::nb(in.mask, 3);
+        const uint8_t* rows = mask + size_t(stream) * capture::nb(in.mask, 3);
         Ranges visible = capture::visible_cells(in.mask, rows, i - stream * in.stream_tokens);
         const int64_t first_cell = (in.first_stream + stream) * in.stream_cells;
         for (Range& r : visible) r = {r.begin + first_cell, r.end + first_cell};

@@ -64,12 +64,16 @@ void Inputs::keep_mask(const ggml_tensor* mask, int64_t n_query) {
 
 // (n_kv, n_query, 1, n_stream): the rows of each stream one behind the other.
 void Inputs::see_streams(Copy& copy, const ggml_tensor* mask, int64_t stream_tokens) {
-    copy.bytes.resize(nbytes(mask));
-    ggml().backend_tensor_get(mask, copy.bytes.data(), 0, copy.bytes.size());
+    const uint8_t* all = capture::data(mask);
+    if (!is_host(mask)) {
+        copy.bytes.resize(nbytes(mask));
+        ggml().backend_tensor_get(mask, copy.bytes.data(), 0, copy.bytes.size());
+        all = copy.bytes.data();
+    }
     for (int64_t i = 0; i < static_cast<int64_t>(copy.rows.size()); ++i) {
         const int64_t stream = i / stream_tokens;
         if (stream >= ne(mask, 3) || i % stream_tokens >= ne(mask, 1)) continue;
-        const uint8_t* rows = copy.bytes.data() + size_t(stream) * nb(mask, 3);
+        const uint8_t* rows = all + size_t(stream) * nb(mask, 3);
         copy.rows[size_t(i)] = visible_cells(mask, rows, i % stream_tokens);
     }
 }
