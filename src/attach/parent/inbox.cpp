@@ -69,31 +69,31 @@ void Inbox::look_for_rings() {
     }
 }
 
-bool Inbox::drain(Ring& ring, size_t most) {
+size_t Inbox::drain(Ring& ring, size_t most) {
     std::vector<uint8_t> bytes;
     for (size_t n = 0; n < most; ++n) {
         Result<bool> read = ring.reader->read(bytes);
-        if (read && !*read) return n > 0;
+        if (read && !*read) return n;
         std::optional<Message> message = read ? read_message(bytes) : std::nullopt;
         if (!message) {
             say_(ProgramRecorder::About::problem,
                  read ? "a program sent what is no message: it is not listened to any more" : read.error().message);
             ring.recorder->finish();
             ring.reader.reset();
-            return true;
+            return n + 1;
         }
         ring.recorder->take(std::move(*message));
     }
-    return true;
+    return most;
 }
 
-bool Inbox::take() {
+size_t Inbox::take() {
     if (std::chrono::steady_clock::now() - looked_at_ >= between_looks) look_for_rings();
-    bool any = false;
+    size_t n = 0;
     for (auto& [name, ring] : rings_) {
-        if (ring.reader && drain(ring, messages_a_turn)) any = true;
+        if (ring.reader) n += drain(ring, messages_a_turn);
     }
-    return any;
+    return n;
 }
 
 bool Inbox::programs_live() const {
@@ -106,7 +106,7 @@ bool Inbox::programs_live() const {
 
 std::vector<Recorded> Inbox::finish() {
     look_for_rings();
-    while (take()) {}
+    while (take() > 0) {}
     std::vector<Recorded> all;
     for (auto& [name, ring] : rings_) {
         if (!ring.recorder) continue;

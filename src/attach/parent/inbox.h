@@ -20,8 +20,9 @@ public:
                                                  ProgramRecorder::Say say);
     ~Inbox(); // removes the folder
     const std::string& folder() const { return folder_; }
-    // Takes everything that lies there, of rings that are known; new ones are looked for a few times a second. False: nothing did.
-    bool take();
+    // Takes what lies there, of rings that are known, up to a bound; new ones are looked for a few times a second. How many messages
+    // that was: 0 where there are none.
+    size_t take();
     // Whatever ring is there is known from now on.
     void look_for_rings();
     // Does a program that has a ring still run?
@@ -36,7 +37,7 @@ private:
         std::unique_ptr<ProgramRecorder> recorder;
     };
     Inbox() = default;
-    bool drain(Ring& ring, size_t most);
+    size_t drain(Ring& ring, size_t most);
 
     std::string folder_;
     std::unique_ptr<ParentLock> lock_;

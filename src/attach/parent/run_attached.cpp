@@ -16,11 +16,12 @@
 #include <utility>
 
 #include <dlfcn.h>
+#include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 namespace attnscope::attach {
@@ -29,7 +30,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr long poll_ns = 5'000'000;                // a token takes longer, and the ring holds hundreds
+// How long nobody looks at the rings. Somebody who is told of every token waits for it. To wake up costs more than to take one token, and
+// where no core is free it costs the program; a ring holds hundreds, and of a prompt they come by the thousand.
+constexpr std::chrono::milliseconds rest_told{5}, rest_alone{20}, rest_of_many{2};
+constexpr size_t many_messages = 32;               // between two looks
 constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
 // Signal handlers can only reach globals.
@@ -135,10 +139,26 @@ Result<void> check_ring_size() {
                  fmt::format("ATTNSCOPE_RING_MIB={} is no number of MiB from 1 to {}", given, most_mib)};
 }
 
-void rest() {
-    const timespec wait{0, poll_ns};
-    nanosleep(&wait, nullptr);
-}
+// A program of ours that was started; nobody has asked for its exit status yet.
+class Child {
+public:
+    explicit Child(pid_t pid) : descriptor_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))) {}
+    ~Child() {
+        if (descriptor_ >= 0) close(descriptor_);
+    }
+    Child(const Child&) = delete;
+    Child& operator=(const Child&) = delete;
+    // Until it ends, a signal comes or so much time is over.
+    void rest(std::chrono::milliseconds most, bool runs) const {
+        pollfd ended{descriptor_, POLLIN, 0};
+        const bool told = descriptor_ >= 0; // since Linux 5.3
+        if (!told) most = std::min(most, rest_told);
+        poll(&ended, told && runs ? 1 : 0, static_cast<int>(most.count()));
+    }
+
+private:
+    int descriptor_;
+};
 
 } // namespace
 
@@ -200,7 +220,9 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     Result<pid_t> pid =
         (options.ours ? start_ours : start)(*program, options.argv, environment(*library, inbox.folder()));
     if (!pid) return pid.error();
+    const Child child(*pid);
     AttachEnd end;
+    size_t n_lately = 0;
     auto asked = std::chrono::steady_clock::now();
     for (bool runs = true; runs || inbox.programs_live();) {
         if (const int signal = to_pass_on; signal != 0) {
@@ -218,11 +240,15 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             inbox.look_for_rings(); // those of children that outlive it, too
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
-        if (inbox.take()) continue;
+        if (const size_t n = inbox.take(); n > 0) {
+            n_lately += n;
+            continue;
+        }
         if (options.listener)
-            options.listener->all_taken(std::chrono::nanoseconds(poll_ns));
+            options.listener->all_taken(rest_told);
         else
-            rest();
+            child.rest(n_lately >= many_messages ? rest_of_many : rest_alone, runs);
+        n_lately = 0;
     }
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();
