@@ -65,6 +65,11 @@ void Capture::announce_media(const Tokens& tokens) {
     }
 }
 
+void Capture::send() {
+    tap_->is_told_when_to_send();
+    tap_->send();
+}
+
 Result<void> Capture::flush() {
     tap_->flush();
     judge_encoded(nullptr);

@@ -88,6 +88,10 @@ public:
     void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position);
     // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
     Result<void> flush();
+    // Devices send what a decode has left there behind all that the engine was given until the decode's end(). Where logits are asked
+    // for later than that they would come behind it: after the first call of this they are sent with it, at the latest with the next
+    // decode. Beside no other call.
+    void send();
 
     const Geometry& geometry() const; // empty until the first frame was made
     // Was any graph seen? False after a decode: the engine is linked so that its calls pass by, and the callback must be used.

@@ -213,6 +213,10 @@ void GraphTap::start_mean(Arriving& arriving) {
 }
 
 void GraphTap::after_decode() {
+    if (!told_when_to_send_) send();
+}
+
+void GraphTap::send() {
     for (auto& fetch : state_->fetches) fetch->send();
 }
 

@@ -37,6 +37,9 @@ public:
     // Around every decode.
     void begin_decode(const Tokens& tokens) { collector_.announce(tokens); }
     void end_decode(bool succeeded);
+    // Somebody else tells from now on when devices shall send what a decode has left there (Capture::send()).
+    void is_told_when_to_send() { told_when_to_send_ = true; }
+    virtual void send() {}
     // Waits for the frames that are still on their way from a device, and delivers them.
     virtual void flush() {}
 
@@ -53,6 +56,7 @@ protected:
 
     Collector collector_;
     Wanted wanted_;
+    bool told_when_to_send_ = false;
 
 private:
     BatchCallback deliver_;
@@ -73,6 +77,7 @@ public:
     void flush() override;
     GraphHook* hook() override { return this; }
     bool reached() const override { return reached_; }
+    void send() override;
 
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;

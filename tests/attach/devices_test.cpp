@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -110,6 +111,27 @@ TEST_F(AttachDevices, RowsAreThoseOfOurOwnCapture) {
     }
 }
 
+// The program waits for the logits, and nobody for what is captured: of each token it goes to the host behind them. Of the first ones it
+// is not known yet that we are told when the program waits.
+TEST_F(AttachDevices, WhatIsCapturedGoesToTheHostBehindTheLogits) {
+    const std::string file = dir.file("copies");
+    EXPECT_EQ(attach(host("1"), "ATTACH_DEVICES_COPIES=" + file).code, 0);
+    std::string copies;
+    std::getline(std::ifstream(file), copies);
+    ASSERT_NE(copies.find('L'), std::string::npos) << copies;
+    copies.resize(copies.rfind('L')); // the program may have ended before the last one's came
+    const size_t each = copies.size() - 1 - copies.rfind('L');
+    int n = 0;
+    for (; n < 20 && !copies.empty(); ++n) { // tokens, from the last one on
+        const size_t logits = copies.rfind('L');
+        ASSERT_NE(logits, std::string::npos) << copies;
+        ASSERT_EQ(copies.size() - 1 - logits, each) << n << " tokens before the end: " << copies;
+        copies.resize(logits);
+    }
+    EXPECT_EQ(n, 20);
+    EXPECT_GT(each, 0u);
+}
+
 // Nothing of a program is decoded for a second; then it is no more.
 TEST_F(AttachDevices, FramesComeWhenTheProgramRests) {
     const Answer killed = attach("timeout -s KILL 4 " + host("1"), "ATTACH_HOST_PAUSE=1000");
@@ -142,6 +164,24 @@ TEST_F(AttachDevices, WhatIsRestoredIsNotTakenForSomethingElse) {
                 return d.size() >= line.size() && std::equal(line.begin(), line.end(), d.begin());
             })) << way;
         }
+    }
+}
+
+// A program looks at its start whether it can take back tokens: it decodes two and clears its cache, all of its memory, before anything of
+// them has left the device.
+TEST_F(AttachDevices, WhatIsClearedAwayIsTakenBefore) {
+    const std::string command = ATTNSCOPE_ATTACH_DEVICE_STATES_HOST " " + model + " clear";
+    const Answer plain = shell(command), attached = attach(command);
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.output, plain.output) << said;
+    std::vector<Line> decoded = printed(plain.output), recorded = lines();
+    ASSERT_EQ(decoded.size(), 3u);
+    std::sort(decoded.begin(), decoded.end());
+    std::sort(recorded.begin(), recorded.end());
+    EXPECT_EQ(recorded, decoded) << said;
+    for (const std::string& path : recordings(out)) {
+        const Answer verified = shell(program + " verify " + path + " 2>&1");
+        EXPECT_EQ(verified.code, 0) << verified.output;
     }
 }
 

@@ -4,6 +4,7 @@
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
 //   again       a text whose end is taken back to its prompt's last token, which is read again, as servers do; and it goes on
+//   clear       a text; another one that is decoded and cleared away, nobody asks for its logits; and one more
 //   otherwise   a text whose prompt is asked again with another word in its middle, and nothing behind that
 //   fork        a text; a child that goes on by itself, and the program, too
 //   slots [0]   three texts in the streams of a cache that has one for each, their tokens in one graph; 0: without flash attention
@@ -128,7 +129,15 @@ int main(int argc, char** argv) {
     } else {
         p.say(a, {11, 27, 3, 91, 45, 8}, 10);
     }
-    if (way == "restore") {
+    if (way == "clear") {
+        print(a);
+        Tokens unread{60, 61, 62, 63};
+        p.clear();
+        if (llama_decode(p.context, llama_batch_get_one(unread.data(), static_cast<int>(unread.size()))) != 0) return 3;
+        p.clear();
+        a = unread;
+        p.say(b, {70, 71}, 5);
+    } else if (way == "restore") {
         std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 0));
         llama_state_seq_get_data(p.context, state.data(), state.size(), 0);
         p.clear();
@@ -158,7 +167,7 @@ int main(int argc, char** argv) {
             _exit(0);
         }
     }
-    if (way != "save" && way != "again" && way != "otherwise") p.say(a, {5}, 10);
+    if (way != "save" && way != "again" && way != "otherwise" && way != "clear") p.say(a, {5}, 10);
     print(a);
     if (way == "load" || way == "shift") {
         p.clear();

@@ -77,12 +77,13 @@ private:
 
 using AllocGraph = bool (*)(ggml_backend_sched_t, ggml_cgraph*);
 using Compute = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
-using FreeSched = void (*)(ggml_backend_sched_t);
+using WithSched = void (*)(ggml_backend_sched_t);
 using Set = void (*)(ggml_tensor*, const void*, size_t, size_t);
 using Set2d = void (*)(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t);
 using SetAsync = void (*)(ggml_backend_t, ggml_tensor*, const void*, size_t, size_t);
 using Memset = void (*)(ggml_tensor*, uint8_t, size_t, size_t);
 using Copy = void (*)(const ggml_tensor*, ggml_tensor*);
+using Clear = void (*)(ggml_backend_buffer_t, uint8_t);
 struct GgufParams { // gguf_init_params
     bool no_alloc;
     void* context;
@@ -92,13 +93,15 @@ using InitFromFile = void* (*)(const char*, GgufParams);
 Real<AllocGraph> real_alloc("ggml_backend_sched_alloc_graph");
 Real<Compute> real_async("ggml_backend_sched_graph_compute_async");
 Real<Compute> real_sync("ggml_backend_sched_graph_compute");
-Real<FreeSched> real_free("ggml_backend_sched_free");
+Real<WithSched> real_free("ggml_backend_sched_free");
+Real<WithSched> real_synchronize("ggml_backend_sched_synchronize");
 Real<InitFromFile> real_gguf("gguf_init_from_file");
 Real<Set> real_set("ggml_backend_tensor_set");
 Real<Set2d> real_set_2d("ggml_backend_tensor_set_2d");
 Real<SetAsync> real_set_async("ggml_backend_tensor_set_async");
 Real<Memset> real_memset("ggml_backend_tensor_memset");
 Real<Copy> real_copy("ggml_backend_tensor_copy");
+Real<Clear> real_clear("ggml_backend_buffer_clear");
 
 thread_local bool inside = false; // the synchronous function calls the asynchronous one
 
@@ -122,11 +125,8 @@ ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* g
     return status;
 }
 
-// Around a write to `bytes` of a tensor from `offset` on (SIZE_MAX: to all of it), which may lie in a cache that is captured.
-template <typename F> void write_through(const ggml_tensor* tensor, size_t offset, size_t bytes, F&& real) {
-    const auto data = inside || !knows_ggml() ? 0 : reinterpret_cast<uintptr_t>(capture::data(tensor));
-    if (data == 0) return real();
-    const uintptr_t begin = data + offset, end = bytes == SIZE_MAX ? data + capture::nbytes(tensor) : begin + bytes;
+// Around a write to memory in which a cache may lie that is captured.
+template <typename F> void write_through(uintptr_t begin, uintptr_t end, F&& real) {
     const std::shared_ptr<Stream> stream = stream_with_cache(begin, end);
     if (!stream) return real();
     inside = true;
@@ -134,6 +134,14 @@ template <typename F> void write_through(const ggml_tensor* tensor, size_t offse
     real();
     stream->after_write(begin, end);
     inside = false;
+}
+
+// To `bytes` of a tensor from `offset` on (SIZE_MAX: to all of it).
+template <typename F> void write_through(const ggml_tensor* tensor, size_t offset, size_t bytes, F&& real) {
+    const auto data = inside || !knows_ggml() ? 0 : reinterpret_cast<uintptr_t>(capture::data(tensor));
+    if (data == 0) return real();
+    const uintptr_t begin = data + offset, end = bytes == SIZE_MAX ? data + capture::nbytes(tensor) : begin + bytes;
+    write_through(begin, end, real);
 }
 
 } // namespace
@@ -166,9 +174,20 @@ ATTNSCOPE_HOOK ggml_status attnscope_compute(ggml_backend_sched_t sched, ggml_cg
 }
 
 ATTNSCOPE_HOOK void attnscope_sched_free(ggml_backend_sched_t sched) {
-    const FreeSched real = real_free.of(ATTNSCOPE_CALLER);
+    const WithSched real = real_free.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("ggml_backend_sched_free");
     if (!inside) end_stream(sched);
+    real(sched);
+}
+
+ATTNSCOPE_HOOK void attnscope_sched_synchronize(ggml_backend_sched_t sched) {
+    const WithSched real = real_synchronize.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_sched_synchronize");
+    if (!inside) {
+        inside = true;
+        if (const std::shared_ptr<Stream> stream = known_stream(sched)) stream->before_wait();
+        inside = false;
+    }
     real(sched);
 }
 
@@ -205,6 +224,15 @@ ATTNSCOPE_HOOK void attnscope_copy(const ggml_tensor* from, ggml_tensor* to) {
     write_through(to, 0, SIZE_MAX, [&] { real(from, to); });
 }
 
+ATTNSCOPE_HOOK void attnscope_clear(ggml_backend_buffer_t buffer, uint8_t value) {
+    const Clear real = real_clear.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_buffer_clear");
+    if (inside || !knows_ggml()) return real(buffer, value);
+    const auto begin = reinterpret_cast<uintptr_t>(attnscope::capture::ggml().backend_buffer_get_base(buffer));
+    write_through(begin, begin + attnscope::capture::ggml().backend_buffer_get_size(buffer),
+                  [&] { real(buffer, value); });
+}
+
 ATTNSCOPE_HOOK void* attnscope_gguf_init(const char* path, GgufParams params) {
     const InitFromFile real = real_gguf.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("gguf_init_from_file");
@@ -234,6 +262,7 @@ ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t, ggml_cg
     ATTNSCOPE_EXPORT(attnscope_compute_async);
 ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t, ggml_cgraph*) ATTNSCOPE_EXPORT(attnscope_compute);
 void ggml_backend_sched_free(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_free);
+void ggml_backend_sched_synchronize(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_synchronize);
 void ggml_backend_tensor_set(ggml_tensor*, const void*, size_t, size_t) ATTNSCOPE_EXPORT(attnscope_set);
 void ggml_backend_tensor_set_2d(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t)
     ATTNSCOPE_EXPORT(attnscope_set_2d);
@@ -241,6 +270,7 @@ void ggml_backend_tensor_set_async(ggml_backend_t, ggml_tensor*, const void*, si
     ATTNSCOPE_EXPORT(attnscope_set_async);
 void ggml_backend_tensor_memset(ggml_tensor*, uint8_t, size_t, size_t) ATTNSCOPE_EXPORT(attnscope_memset);
 void ggml_backend_tensor_copy(const ggml_tensor*, ggml_tensor*) ATTNSCOPE_EXPORT(attnscope_copy);
+void ggml_backend_buffer_clear(ggml_backend_buffer_t, uint8_t) ATTNSCOPE_EXPORT(attnscope_clear);
 void* gguf_init_from_file(const char*, GgufParams) ATTNSCOPE_EXPORT(attnscope_gguf_init);
 void ggml_abort(const char*, int, const char*, ...) ATTNSCOPE_EXPORT(attnscope_abort);
 }
@@ -251,11 +281,13 @@ std::span<const Replacement> attnscope::attach::replacements() {
         {"ggml_backend_sched_graph_compute_async", reinterpret_cast<void*>(attnscope_compute_async)},
         {"ggml_backend_sched_graph_compute", reinterpret_cast<void*>(attnscope_compute)},
         {"ggml_backend_sched_free", reinterpret_cast<void*>(attnscope_sched_free)},
+        {"ggml_backend_sched_synchronize", reinterpret_cast<void*>(attnscope_sched_synchronize)},
         {"ggml_backend_tensor_set", reinterpret_cast<void*>(attnscope_set)},
         {"ggml_backend_tensor_set_2d", reinterpret_cast<void*>(attnscope_set_2d)},
         {"ggml_backend_tensor_set_async", reinterpret_cast<void*>(attnscope_set_async)},
         {"ggml_backend_tensor_memset", reinterpret_cast<void*>(attnscope_memset)},
         {"ggml_backend_tensor_copy", reinterpret_cast<void*>(attnscope_copy)},
+        {"ggml_backend_buffer_clear", reinterpret_cast<void*>(attnscope_clear)},
         {"gguf_init_from_file", reinterpret_cast<void*>(attnscope_gguf_init)},
         {"ggml_abort", reinterpret_cast<void*>(attnscope_abort)},
     };

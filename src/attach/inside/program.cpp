@@ -178,6 +178,14 @@ std::shared_ptr<Stream> stream_with_cache(uintptr_t begin, uintptr_t end) {
     return nullptr;
 }
 
+std::shared_ptr<Stream> known_stream(ggml_backend_sched_t sched) {
+    if (state != State::on || owner != getpid()) return nullptr;
+    Program& p = program();
+    const std::lock_guard lock(p.mutex);
+    const auto found = p.streams.find(sched);
+    return found == p.streams.end() ? nullptr : found->second;
+}
+
 void came_by(const char* how) {
     way = how;
 }

@@ -20,6 +20,8 @@ std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
 // called once a process; null: not this time.
 std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_t key,
                                            const std::function<Probed()>& probe);
+// The stream of a scheduler that has one.
+std::shared_ptr<Stream> known_stream(ggml_backend_sched_t sched);
 // Why nothing comes of such a context.
 void tell_of_back_end(link_map* holder, const std::string& why);
 // The stream whose caches lie there; null: nobody's do.

@@ -76,6 +76,11 @@ bool Stream::bring_late_frames() noexcept {
     return true;
 }
 
+void Stream::before_wait() noexcept {
+    const std::unique_lock lock(mutex_, std::try_to_lock);
+    if (lock && on_ && begun_) capture_->send();
+}
+
 void Stream::finish() noexcept {
     const auto start = std::chrono::steady_clock::now();
     std::unique_lock lock(mutex_, std::defer_lock);

@@ -38,6 +38,8 @@ public:
     bool waits_for(const ggml_cgraph* graph);
     // Around `run`, which computes the graph.
     ggml_status compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
+    // The program is about to wait for its devices, which it has asked for logits: those come first, and then what we ask for.
+    void before_wait() noexcept;
     void end(const std::string& reason);
     // Frames of devices come some tokens late. Brings those of a stream that rests. False: it computes.
     bool bring_late_frames() noexcept;

@@ -152,7 +152,6 @@ bool Fetch::start(int index, ggml_backend_t engine, const Placement::Block& bloc
         }
     }
     guarding_ = asynchronous_;
-    guarded_ = false;
     sending_ = {engine, source, used, {rows.begin(), rows.end()}};
     if (block_free) {
         ggml().backend_event_record(may_overwrite_.get(), stream);
@@ -178,15 +177,12 @@ void Fetch::send() {
     if (!sending_.engine) return;
     ggml().backend_event_record(engine_done_.get(), sending_.engine);
     ggml().backend_event_wait(own_.get(), engine_done_.get());
-    ggml_backend_t engine = sending_.engine;
     send_behind(own_.get());
-    if (slots_[last_slot_].staged) ggml().backend_event_wait(engine, may_overwrite_.get());
-    guarded_ = slots_[last_slot_].staged != nullptr;
 }
 
 void Fetch::guard(ggml_backend_t engine, bool all) {
     send();
-    if (guarding_ && own_ && (all || !guarded_)) {
+    if (guarding_ && own_) {
         ggml().backend_event_wait(engine, all ? slots_[last_slot_].done.get() : may_overwrite_.get());
     }
     guarding_ = false;

@@ -41,8 +41,7 @@ public:
     bool start(int slot, ggml_backend_t engine, const Placement::Block& block, std::span<const Rows> rows,
                size_t rows_bytes, How how);
     // Sends what start() has staged, after everything that the engine was given meanwhile: somebody waits for the
-    // logits, and nobody for this. Does nothing when nothing is left. guard() of the staged data is done here too,
-    // while nobody waits for the engine.
+    // logits, and nobody for this. Does nothing when nothing is left.
     void send();
     // Before the engine's next graph. `all`: it will overwrite rows, too, not only the block.
     void guard(ggml_backend_t engine, bool all);
@@ -89,8 +88,7 @@ private:
         size_t bytes = 0;
         std::vector<Rows> rows;
     } sending_;
-    bool guarding_ = false; // the engine's next graph must wait ...
-    bool guarded_ = false;  // ... and does, for the block
+    bool guarding_ = false; // the engine's next graph must wait
     int last_slot_ = 0;
     Slot slots_[n_slots];
 };
