@@ -51,8 +51,20 @@ Inbox::~Inbox() {
     if (!folder_.empty()) fs::remove_all(folder_, ec);
 }
 
+// Nothing was named or unnamed in the folder since its names were read. What happens in the tick of its clock has one time.
+bool Inbox::folder_rests() {
+    constexpr std::chrono::seconds long_ago{1};
+    std::error_code ec;
+    const fs::file_time_type changed = fs::last_write_time(folder_, ec);
+    if (ec) return false;
+    const bool rests = changed == folder_changed_ && fs::file_time_type::clock::now() - changed > long_ago;
+    folder_changed_ = changed;
+    return rests;
+}
+
 void Inbox::look_for_rings() {
     looked_at_ = std::chrono::steady_clock::now();
+    if (folder_rests()) return;
     std::error_code ec;
     for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
         const std::string name = at->path().filename().string();

@@ -5,6 +5,7 @@
 #include "attach/wire/ring.h"
 
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -38,6 +39,7 @@ private:
     };
     Inbox() = default;
     size_t drain(Ring& ring, size_t most);
+    bool folder_rests();
 
     std::string folder_;
     std::unique_ptr<ParentLock> lock_;
@@ -45,6 +47,7 @@ private:
     ProgramRecorder::Say say_;
     std::map<std::string, Ring> rings_; // by name of the file
     std::chrono::steady_clock::time_point looked_at_{};
+    std::filesystem::file_time_type folder_changed_{};
 };
 
 } // namespace attnscope::attach
