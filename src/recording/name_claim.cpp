@@ -101,13 +101,27 @@ Result<NameClaim> NameClaim::take(const std::string& path, bool overwrite) {
         ::unlink(path.c_str());
         return logs.error();
     }
-    struct stat named {};
-    if (fstat(claim.fd_, &named) == 0) {
-        claim.file_ = {named.st_dev, named.st_ino};
-        base::Lock lock(written().mutex);
-        written().files.insert(claim.file_);
-    }
+    claim.remember();
     return claim;
+}
+
+Result<NameClaim> NameClaim::keep(const std::string& path) {
+    if (held_here(path)) return another_writes(path);
+    NameClaim claim;
+    claim.fd_ = ::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (claim.fd_ < 0) return Error{ErrorKind::io, fmt::format("cannot write {}: {}", path, std::strerror(errno))};
+    if ((flock(claim.fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || !is_at(claim.fd_, path))
+        return another_writes(path);
+    claim.remember();
+    return claim;
+}
+
+void NameClaim::remember() {
+    struct stat named {};
+    if (fstat(fd_, &named) != 0) return;
+    file_ = {named.st_dev, named.st_ino};
+    base::Lock lock(written().mutex);
+    written().files.insert(file_);
 }
 
 bool NameClaim::held_here(const std::string& path) {

@@ -15,6 +15,8 @@ public:
     // Creates an empty file at `path` that is ours. One that is there is refused, or removed with its logs where
     // `overwrite` says so, it is a regular file, and nobody writes it.
     static Result<NameClaim> take(const std::string& path, bool overwrite);
+    // Of a recording that is there and that nobody writes: it is ours again.
+    static Result<NameClaim> keep(const std::string& path);
     // This process writes the file at `path`. Whoever closes a file gives up all locks that its process has on it, SQLite's
     // among them: such a file is opened by SQLite alone.
     static bool held_here(const std::string& path);
@@ -25,6 +27,7 @@ public:
     void release();
 
 private:
+    void remember();
     int fd_ = -1;
     std::pair<uint64_t, uint64_t> file_; // device and number
 };

@@ -15,11 +15,23 @@
 
 namespace attnscope::recording {
 
+// What a file held when it was closed.
+struct Written {
+    std::string identity;
+    Geometry geometry;
+    std::vector<Sequence> sequences; // by id; all have ended
+    int64_t n_media = 0;
+};
+
 class Store {
 public:
     // Creates the file with its tables, marked incomplete. The folder must exist; an existing file is refused
     // unless `overwrite`.
     static Result<std::unique_ptr<Store>> create(const std::string& path, const RecordingInfo& info, bool overwrite);
+
+    // Goes on with a file that was closed: it is incomplete again. What lies there stays as it is; its sequences have ended, and new ones
+    // may share of them.
+    static Result<std::unique_ptr<Store>> open_again(const std::string& path, Written& written);
 
     // States the geometry, which fixes the page size, and switches to the write-ahead log.
     Result<void> begin(const Geometry& geometry, const Layout& layout);
@@ -53,6 +65,7 @@ private:
             tail; // frames of this chunk since the last commit: index, K
     };
 
+    Result<void> take_up(const Written& written);
     Result<void> prepare();
     Result<void> put_meta(std::string_view key, std::string_view value);
     Result<void> open_transaction();

@@ -60,14 +60,16 @@ public:
             return r.error();
         }
         geometry_ = geometry;
-        began_ = true;
-        try {
-            thread_ = std::thread([this] { run(); });
-        } catch (const std::system_error& e) {
-            error_ = Error{ErrorKind::io, fmt::format("cannot start the writer's thread: {}", e.what())};
-            return *error_;
-        }
-        return {};
+        return start();
+    }
+
+    // Of a store that goes on.
+    Result<void> take_up(Written&& written) {
+        const std::lock_guard lock(mutex_);
+        geometry_ = std::move(written.geometry);
+        sequences_ = std::move(written.sequences);
+        n_media_ = written.n_media;
+        return start();
     }
 
     Result<void> push(Frame&& frame) override {
@@ -151,6 +153,17 @@ public:
 
 private:
     enum class Ending { none, incomplete, complete };
+
+    Result<void> start() {
+        began_ = true;
+        try {
+            thread_ = std::thread([this] { run(); });
+        } catch (const std::system_error& e) {
+            error_ = Error{ErrorKind::io, fmt::format("cannot start the writer's thread: {}", e.what())};
+            return *error_;
+        }
+        return {};
+    }
 
     static Error closed() { return {ErrorKind::invalid_argument, "the recording is closed"}; }
 
@@ -362,6 +375,15 @@ Result<std::unique_ptr<RecordingWriter>> create_writer(const std::string& path, 
         if (auto r = writer->begin(info.geometry); !r) return r.error();
     }
     return writer;
+}
+
+Result<std::unique_ptr<RecordingWriter>> write_again(const std::string& path, const WriterOptions& options) {
+    Written written;
+    auto store = Store::open_again(path, written);
+    if (!store) return store.error();
+    auto writer = std::make_unique<Writer>(std::move(*store), options, std::nullopt);
+    if (auto r = writer->take_up(std::move(written)); !r) return r.error();
+    return std::unique_ptr<RecordingWriter>(std::move(writer));
 }
 
 } // namespace attnscope::recording
