@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <utility>
@@ -125,25 +127,56 @@ TEST_F(AttachRecorder, ALineThatRestedGoesOnAsOneThatSharesAllOfIt) {
     EXPECT_EQ((*frames)[6].sequence, 302);
 }
 
-TEST_F(AttachRecorder, ALineOffAClosedRecordingIsNamed) {
+// Of more files than may be open one is closed, and opened again where a line of it goes on, or one branches off.
+TEST_F(AttachRecorder, AFileThatWasClosedForWantOfRoomGoesOn) {
     begin_stream();
     for (int64_t id = 0; id < 70; ++id) begin(id), frame(id, 0);
     begin(100, 0, 1);
     frame(100, 1);
-    EXPECT_EQ(heard.latest[69].path, recorder.recorded()[69].path);
-    EXPECT_NE(heard.latest[100].why_not.find("branches off one that is closed"), std::string::npos);
-    EXPECT_EQ(heard.latest[100].path, "");
-    EXPECT_NE(heard.latest[0].path, ""); // what was written of it stays;
-    frame(0, 1);                         // it goes on, and is recorded no further
-    EXPECT_EQ(heard.latest[0].path, "");
-    EXPECT_NE(heard.at_frame.why_not.find("too many were open"), std::string::npos);
+    EXPECT_EQ(heard.at_frame.path, recorder.recorded()[0].path);
+    EXPECT_EQ(heard.at_frame.sequence, 1);
+    frame(0, 1); // the first line itself
+    EXPECT_EQ(heard.at_frame.path, recorder.recorded()[0].path);
+    EXPECT_EQ(heard.at_frame.sequence, 2);
+    frame(0, 2);
+    for (int64_t id = 69; id >= 0; --id) frame(id, id == 0 ? 3 : 1); // each in turn
+    frame(100, 2);
+    recorder.finish();
+    EXPECT_EQ(problems.size(), 1u); // that tokens have no texts
+    ASSERT_EQ(recorder.recorded().size(), 70u);
+    for (const Recorded& r : recorder.recorded()) {
+        EXPECT_EQ(r.problem, "") << r.path;
+        auto recording = Recording::open(r.path);
+        ASSERT_TRUE(recording) << recording.error().message;
+        EXPECT_TRUE((*recording)->info().complete);
+        EXPECT_TRUE((*recording)->check()) << r.path;
+    }
+    auto first = Recording::open(recorder.recorded()[0].path);
+    ASSERT_TRUE(first);
+    int64_t longest = 0;
+    for (const Sequence& s : (*first)->sequences()) longest = std::max(longest, s.n_frames);
+    EXPECT_EQ(longest, 4);
+    const SequenceRecorded branch = heard.latest[100];
+    EXPECT_EQ((*first)->sequences().at(size_t(branch.sequence)).n_frames, 3);
+}
+
+TEST_F(AttachRecorder, AFileThatWasTakenAwayMeanwhileIsSaid) {
+    begin_stream();
+    for (int64_t id = 0; id < 70; ++id) begin(id), frame(id, 0);
+    std::filesystem::remove(recorder.recorded()[0].path);
+    frame(0, 1);
+    EXPECT_EQ(heard.at_frame.path, "");
+    EXPECT_NE(heard.at_frame.why_not.find("does not exist"), std::string::npos) << heard.at_frame.why_not;
+    begin(100, 0, 1);
+    frame(100, 1);
+    EXPECT_NE(heard.latest[100].why_not, "");
     const size_t n_told = heard.told.size();
     frame(0, 2);
     EXPECT_EQ(heard.told.size(), n_told); // said once
     recorder.finish();
-    EXPECT_TRUE(was_said("a line branches off one that is closed, and is not recorded"));
-    for (const Recorded& r : recorder.recorded()) EXPECT_EQ(r.problem, "") << r.path;
-    EXPECT_EQ(recorder.recorded().size(), 70u);
+    EXPECT_FALSE(std::filesystem::exists(recorder.recorded()[0].path));
+    EXPECT_NE(recorder.recorded()[0].problem, "");
+    EXPECT_EQ(recorder.recorded()[1].problem, "");
 }
 
 // What makes no sense ends a recording, and nobody else's.

@@ -1,6 +1,7 @@
 #include "attach/parent/recorder.h"
 
 #include "base/version.h"
+#include "recording/writer.h"
 
 #include <fmt/format.h>
 
@@ -141,6 +142,21 @@ void ProgramRecorder::limit_open() {
     close(*file, {});
 }
 
+// A line of a file that was closed for want of room goes on, or another off one: the file goes on, too.
+bool ProgramRecorder::is_written(const std::shared_ptr<File>& file) {
+    Recorded& recorded = recorded_[file->recorded];
+    if (file->writer || !recorded.problem.empty()) return file->writer != nullptr;
+    WriterOptions options;
+    options.queue_bytes = queue_bytes;
+    Result<std::unique_ptr<RecordingWriter>> writer = recording::write_again(recorded.path, options);
+    if (!writer) return fail(*file, writer.error().message), false;
+    file->writer = std::move(*writer);
+    file->last_used = ++uses_;
+    files_.push_back(file);
+    limit_open();
+    return true;
+}
+
 void ProgramRecorder::on(SequenceBegin&& m) {
     Stream* s = stream(m.stream);
     if (!s) return;
@@ -150,7 +166,8 @@ void ProgramRecorder::on(SequenceBegin&& m) {
     if (m.parent < 0) {
         file = new_file(*s);
         file->lines[m.id] = {};
-    } else if (const auto parent = s->file_of.find(m.parent); parent != s->file_of.end() && parent->second->writer) {
+    } else if (const auto parent = s->file_of.find(m.parent);
+               parent != s->file_of.end() && is_written(parent->second)) {
         file = parent->second;
         Sequence sequence;
         sequence.id = file->n_sequences++;
@@ -159,7 +176,7 @@ void ProgramRecorder::on(SequenceBegin&& m) {
         if (Result<void> r = file->writer->begin_sequence(sequence); !r) return fail(*file, r.error().message);
         file->lines[m.id] = {sequence.id, m.n_shared};
     } else {
-        constexpr const char* why = "a line branches off one that is closed, and is not recorded";
+        constexpr const char* why = "a line branches off one that is not recorded, and is not, either";
         if (listener_) listener_->sequence_recorded(program_, {m.stream, m.id, "", 0, why});
         return say_(About::problem, fmt::format("process {}: {}", hello_.pid, why));
     }
@@ -224,9 +241,8 @@ ProgramRecorder::File* ProgramRecorder::file_for(Stream& s, int64_t number) {
     const auto found = s.file_of.find(number);
     if (found == s.file_of.end()) return nullptr;
     const std::shared_ptr<File> file = found->second;
-    if (!file->writer) {
-        const std::string& problem = recorded_[file->recorded].problem;
-        tell_lost(*file, number, problem.empty() ? "its recording was closed: too many were open" : problem);
+    if (!is_written(file)) {
+        tell_lost(*file, number, recorded_[file->recorded].problem);
         return nullptr;
     }
     Line& line = file->lines[number];
@@ -284,6 +300,7 @@ void ProgramRecorder::fail(File& file, const std::string& why) {
 void ProgramRecorder::let_go(File& file) {
     file.writer.reset();
     std::erase_if(open_lines_, [&](const auto& line) { return line.second.first.get() == &file; });
+    for (auto& [number, line] : file.lines) line.open = false;
 }
 
 void ProgramRecorder::close(File& file, const std::string& why) {

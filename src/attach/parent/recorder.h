@@ -68,6 +68,7 @@ private:
     Result<std::shared_ptr<Texts>> texts_of(const StreamBegin& m);
     Stream* stream(uint32_t number);
     std::shared_ptr<File> new_file(Stream& stream);
+    bool is_written(const std::shared_ptr<File>& file);
     void tell(File& file, int64_t line);
     void tell_lost(File& file, int64_t line, const std::string& why);
     File* file_for(Stream& stream, int64_t line);
