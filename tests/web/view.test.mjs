@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { comparableParts } from './comparable.mjs';
 import { sequenceParts } from './sequences.mjs';
 import { startAttnscope } from './serve.mjs';
 import { capture, matrixReady, openPage, percentOf, prints, question, run, startBrowser, startView, textReady } from './viewer.mjs';
@@ -1028,9 +1029,10 @@ async function widget() {
 }
 
 const ofSequences = sequenceParts({ binary, made, browser, work, single: a, accessible, fine });
+const ofComparing = comparableParts({ binary, made, browser, work, fine });
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, encoderAndDecoder, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, ...ofSequences, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, encoderAndDecoder, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, ...ofSequences, ...ofComparing, widget, somebodyElses]) {
         if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();

@@ -90,8 +90,7 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
     const ready = opened.value && opened.value.id === wanted ? opened.value : undefined; // what was opened before may still be there
     const sequences = use_sequences(transport, source, ready, opened.error !== undefined, state.sequence);
     const branches = (sequences.list?.length ?? 1) > 1;
-    const other = sources.find((s) => s.id === state.other && (s.id !== source?.id || branches)) ??
-        sources.find((s) => s.kind === 'recording' && s.id !== source?.id) ?? (branches ? source : undefined);
+    const other = sources.find((s) => s.id === state.other && (s.id !== source?.id || branches));
     const several = sources.filter((s) => s.kind === 'recording').length > 1 || branches;
     const wants: ViewName = (state.view === 'live' && !transport.can('live')) || (state.view === 'compare' && !several && !sequences.unknown) ? 'text' : state.view;
     const view: ViewName = live_only ? 'live' : source?.kind === 'capture' && wants !== 'live' ? 'health' : wants;
@@ -144,7 +143,7 @@ function Main({ transport, first }: { transport: Transport; first: Source[] }) {
     else if (view === 'heads') body = <HeadsView opened={ready} />;
     else if (view === 'matrix') body = <MatrixView key={ready.id} opened={ready} />;
     else if (view === 'flow') body = <FlowView opened={ready} />;
-    else body = <CompareView opened={ready} source={source} other={other} sources={sources} />;
+    else body = <CompareView opened={ready} source={source} said={other} sources={sources} />;
     return <Shell transport={transport} sources={sources} source={source} sequences={sequences.list} several={several} opened={ready} view={view}>{body}</Shell>;
 }
 

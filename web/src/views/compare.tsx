@@ -1,5 +1,6 @@
 // Two recordings, or two sequences of one, that begin with the same tokens, side by side: which heads differ, and what the selected token reads in each.
 import { useEffect, useRef, useState } from 'preact/hooks';
+import { comparable, most_looked_at } from '../comparable';
 import { exact, lut, percent, shade, text_decades } from '../colour';
 import { largest, open, shown, use_loaded, use_stale } from '../data';
 import type { Opened } from '../data';
@@ -12,9 +13,19 @@ import { sequence_id } from '../transport/transport';
 import type { Source } from '../transport/transport';
 import { selection_of } from './text';
 
-// `source`: of which `opened` is a sequence; it may be `other` as well, where it has several.
-export function CompareView({ opened, source, other, sources }: { opened: Opened; source: Source; other?: Source; sources: Source[] }) {
+// `source`: of which `opened` is a sequence. `said`: the other one, where somebody chose it; it may be `source` as well, where that has
+// several sequences. Where nobody did, one that can be compared is offered.
+export function CompareView({ opened, source, said: other_said, sources }: { opened: Opened; source: Source; said?: Source; sources: Source[] }) {
     const state = use_state();
+    const others = sources.filter((s) => s.kind === 'recording' && !s.gone && s.id !== source.id);
+    const names = others.map((s) => s.id).join('\n');
+    const before = useRef<Source>(); // stays when recordings come
+    const found = use_loaded(() => other_said ? undefined : comparable(opened, others, before.current), [opened, names, other_said?.id]);
+    const known = found.value?.of === opened.id ? found.value : undefined;
+    before.current = known?.source;
+    const offered = known && (known.source ?? (opened.sequence !== undefined ? source : undefined));
+    const other = other_said ?? offered;
+    const none = !other_said && known !== undefined && !offered;
     const [fraction, set_fraction] = useState(0);
     const same = other?.id === source.id;
     const shown_here = opened.sequence ?? 0;
@@ -46,8 +57,9 @@ export function CompareView({ opened, source, other, sources }: { opened: Opened
                     change={(chosen) => store.set({ other: other!.id, other_sequence: chosen })} />
                 {d && <span class="faint">{part ? `The same up to token ${common - 1} (${common} tokens); from there they part.` : `${common} tokens, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
             </div>
+            {none && <Failure message={nothing_to_compare(others.length)} />}
             {(second.error || difference.error) && <Failure message={(second.error ?? difference.error)!} />}
-            {!d && !difference.error && <Waiting what="Comparing every row" fraction={fraction} />}
+            {!d && !difference.error && !second.error && !none && <Waiting what="Comparing every row" fraction={fraction} />}
             <div class="compare-main">
                 <div>
                     {d && <table class="differences">
@@ -66,6 +78,11 @@ export function CompareView({ opened, source, other, sources }: { opened: Opened
             </div>
         </div>
     );
+}
+
+function nothing_to_compare(n: number): string {
+    const which = n === 1 ? 'The other recording is' : n > most_looked_at ? `The first ${most_looked_at} other recordings are` : 'All other recordings are';
+    return `${which} of a model of another shape, or begin${n === 1 ? 's' : ''} with another token: there is nothing to compare.`;
 }
 
 // Tokens from `common` on are of this recording alone: no tint, faint.
