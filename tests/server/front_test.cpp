@@ -1,115 +1,17 @@
 // A server in front of a program: what goes through it is what the program would have got and said.
+#include "front_before.h"
 #include "raw_client.h"
 #include "server/front/event_reader.h"
-#include "server/front/front.h"
 
-#include <gtest/gtest.h>
-#include <httplib.h>
 #include <nlohmann/json.hpp>
 
-#include <atomic>
-#include <chrono>
-#include <thread>
+#include <mutex>
 
 using namespace attnscope;
 using namespace attnscope::server;
 using namespace attnscope::test;
 
 namespace {
-
-// A program behind, which says what it was asked.
-class Program {
-public:
-    Program() {
-        const auto echo = [](const httplib::Request& q, httplib::Response& a) {
-            nlohmann::json headers;
-            for (const auto& [name, value] : q.headers) headers[name] = value;
-            a.set_content(
-                nlohmann::json{{"method", q.method}, {"target", q.target}, {"body", q.body}, {"headers", headers}}.dump(
-                    -1, ' ', false, nlohmann::json::error_handler_t::replace),
-                "application/json");
-        };
-        http_.Get("/stream", [this](const httplib::Request&, httplib::Response& a) {
-            a.set_header("X-Theirs", "1");
-            a.set_chunked_content_provider(
-                "text/event-stream",
-                [this](size_t, httplib::DataSink& sink) {
-                    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-                    const std::string text = "data: " + std::to_string(++n_events) + "\n\n";
-                    if (!sink.write(text.data(), text.size())) return false;
-                    if (n_events == most_events) sink.done();
-                    return true;
-                },
-                [this](bool) { ended = true; });
-        });
-        http_.Get("/waits", [this](const httplib::Request& q, httplib::Response&) {
-            while (!q.is_connection_closed()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-            ended = true;
-        });
-        http_.Get("/teapot", [](const httplib::Request&, httplib::Response& a) {
-            a.status = 418;
-            a.set_header("Set-Cookie", "a=1");
-            a.set_header("Set-Cookie", "b=2");
-            a.set_header("Access-Control-Allow-Origin", "*");
-            a.set_content("short and stout", "text/plain");
-        });
-        http_.Get("/nothing", [](const httplib::Request&, httplib::Response& a) { a.status = 404; });
-        http_.Get("/gzip", [](const httplib::Request&, httplib::Response& a) {
-            a.set_header("Content-Encoding", "gzip");
-            a.set_content("not really", "text/plain");
-        });
-        http_.Get("/empty", [](const httplib::Request&, httplib::Response& a) { a.status = 204; });
-        for (const char* path : {"/echo", "/echo/.*"}) {
-            http_.Get(path, echo);
-            http_.Post(path, echo);
-            http_.Put(path, echo);
-            http_.Patch(path, echo);
-            http_.Delete(path, echo);
-        }
-        http_.set_error_handler(
-            [](const httplib::Request&, httplib::Response&) { return httplib::Server::HandlerResponse::Unhandled; });
-        port = http_.bind_to_any_port("127.0.0.1");
-        thread_ = std::thread([this] { http_.listen_after_bind(); });
-        http_.wait_until_ready();
-    }
-    ~Program() {
-        http_.stop();
-        thread_.join();
-    }
-    int port = 0;
-    std::atomic<int> n_events{0}, most_events{3};
-    std::atomic<bool> ended{false};
-
-private:
-    httplib::Server http_;
-    std::thread thread_;
-};
-
-class FrontTest : public testing::Test {
-protected:
-    void start(const std::function<void(FrontOptions&)>& adjust = {}) {
-        FrontOptions options;
-        options.server.port = 0;
-        options.to.port = program.port;
-        if (adjust) adjust(options);
-        auto started = Front::start(options, live);
-        ASSERT_TRUE(started) << started.error().message;
-        front = std::move(*started);
-    }
-    httplib::Client client() const {
-        httplib::Client c("127.0.0.1", front->port());
-        c.set_path_encode(false);
-        c.set_decompress(false);
-        return c;
-    }
-    bool soon(const std::function<bool()>& what) const {
-        for (int i = 0; i < 500 && !what(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        return what();
-    }
-    Program program;
-    LiveSequences live;
-    std::unique_ptr<Front> front;
-};
 
 TEST_F(FrontTest, RequestsArriveAsTheyWereSent) {
     start();
@@ -209,6 +111,70 @@ TEST_F(FrontTest, AClientThatLeavesEndsTheProgramsAnswer) {
     EXPECT_TRUE(soon([&] { return program.ended.load(); }));
 }
 
+// The system tells of both alike that nothing comes from them any more.
+TEST_F(FrontTest, AClientThatSaysNoMoreIsAnsweredAndOneThatLeavesAtOnceIsNot) {
+    start();
+    const std::string host = " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(front->port()) + "\r\n\r\n";
+    for (const char* path : {"/slow", "/stream", "/teapot"}) {
+        program.n_events = 0;
+        program.most_events = 200;
+        RawClient client(front->port());
+        ASSERT_TRUE(client.say(std::string("GET ") + path + host));
+        client.finish();
+        const std::string heard = client.hear();
+        const char* const end = path == std::string("/slow")     ? "stayed"
+                                : path == std::string("/stream") ? "data: 200\n\n"
+                                                                 : "short and stout";
+        EXPECT_NE(heard.find(end), std::string::npos) << path << ": " << heard;
+    }
+    RawClient old(front->port());
+    ASSERT_TRUE(old.say("GET /slow HTTP/1.0\r\n\r\n"));
+    old.finish();
+    const std::string heard = old.hear();
+    EXPECT_EQ(heard.rfind("HTTP/1.1 200", 0), 0u) << heard;
+    EXPECT_NE(heard.find("stayed"), std::string::npos) << heard;
+    // requests that come together, the last one's end behind them
+    RawClient many(front->port());
+    ASSERT_TRUE(many.say("GET /slow" + host + "GET /teapot" + host + "GET /slow" + host));
+    many.finish();
+    const std::string all = many.hear();
+    EXPECT_EQ(all.rfind("HTTP/1.1 200", 0), 0u) << all;
+    EXPECT_NE(all.find("stayedHTTP/1.1 418"), std::string::npos) << all;
+    program.ended = false;
+    RawClient leaves(front->port());
+    ASSERT_TRUE(leaves.say("GET /waits" + host));
+    leaves.close();
+    EXPECT_TRUE(soon([&] { return program.ended.load(); }));
+    // one that has read some of its answer
+    program.ended = false;
+    program.n_events = 0;
+    program.most_events = 1 << 30;
+    RawClient reads(front->port());
+    ASSERT_TRUE(reads.say("GET /stream" + host));
+    reads.finish();
+    EXPECT_NE(reads.hear("data: 3\n").find("data: 3\n"), std::string::npos);
+    reads.close();
+    EXPECT_TRUE(soon([&] { return program.ended.load(); }));
+}
+
+TEST_F(FrontTest, TheLogTellsHowMuchWasPassedOn) {
+    std::mutex mutex;
+    std::string log;
+    start([&](FrontOptions& o) {
+        o.server.log_requests = true;
+        o.server.log = [&](const std::string& line) {
+            const std::lock_guard lock(mutex);
+            log += line + "\n";
+        };
+    });
+    for (const char* path : {"/teapot", "/stream", "/empty"}) EXPECT_TRUE(client().Get(path)) << path;
+    EXPECT_TRUE(client().Head("/teapot"));
+    front.reset();
+    for (const char* line : {" GET /teapot 418 15 bytes\n", " GET /stream 200 stream\n", " GET /empty 204 0 bytes\n",
+                             " HEAD /teapot 418 0 bytes\n"})
+        EXPECT_NE(log.find(line), std::string::npos) << line << log;
+}
+
 TEST_F(FrontTest, OnlyWhoMayCallReachesTheProgram) {
     start([](FrontOptions& o) {
         o.server.api_keys = {"secret"};
@@ -230,48 +196,6 @@ TEST_F(FrontTest, OnlyWhoMayCallReachesTheProgram) {
     httplib::Headers rebound = key;
     rebound.emplace("Host", "evil.example");
     EXPECT_NE(c.Get("/echo", rebound)->status, 200);
-}
-
-// llama-server ended with status 139 at a million levels.
-TEST_F(FrontTest, BodiesThatNestWithoutEndAreNotPassedOn) {
-    start();
-    const auto nested = [](size_t levels) { return std::string(levels, '[') + "\"[[\"" + std::string(levels, ']'); };
-    const auto post = [&](const std::string& body) { return client().Post("/echo", body, "application/json"); };
-    const auto deep = post(" {\"x\": " + nested(1'000'000) + "}");
-    ASSERT_TRUE(deep);
-    EXPECT_EQ(deep->status, 400);
-    EXPECT_NE(deep->body.find("JSON of more than 1000 levels is not passed on"), std::string::npos) << deep->body;
-    EXPECT_EQ(post("\xef\xbb\xbf" + nested(1001))->status, 400);
-    for (const std::string& body : {nested(1000), "a sound: " + nested(5000)}) {
-        const auto answer = post(body);
-        ASSERT_TRUE(answer);
-        EXPECT_EQ(answer->status, 200);
-        EXPECT_EQ(nlohmann::json::parse(answer->body)["body"], body);
-    }
-}
-
-TEST_F(FrontTest, AProgramThatDoesNotListenIsSaidSo) {
-    start([](FrontOptions& o) { o.to.port = 1; });
-    const auto answer = client().Get("/echo");
-    ASSERT_TRUE(answer);
-    EXPECT_EQ(answer->status, 503);
-    EXPECT_EQ(answer->get_header_value("Retry-After"), "1");
-    EXPECT_NE(answer->body.find("does not listen"), std::string::npos);
-}
-
-TEST_F(FrontTest, AttentionOfAProgramThatIsNoLlamaServerIsRefusedInWords) {
-    start();
-    for (const char* path : {"/completion", "/v1/completions", "/v1/chat/completions", "/api/extra/generate/stream"}) {
-        const auto answer = client().Post(path, R"({"prompt":"a","attention":{"reduce":"mean"}})", "application/json");
-        ASSERT_TRUE(answer);
-        EXPECT_GE(answer->status, 400) << path;
-        EXPECT_FALSE(answer->body.empty()) << path;
-    }
-    const auto wrong =
-        client().Post("/completion", R"({"prompt":"a","attention":{"reduce":"nonsense"}})", "application/json");
-    ASSERT_TRUE(wrong);
-    EXPECT_EQ(wrong->status, 400);
-    EXPECT_NE(wrong->body.find("attention.reduce"), std::string::npos);
 }
 
 TEST(EventReader, FindsEventsHoweverBytesAreCut) {

@@ -41,6 +41,28 @@ TEST(Leaving, AClosedConnectionEndsAnAnswerThatIsNotStreamed) {
     EXPECT_LT(served.get("/api/extra/perf")["last_token_count"].get<int>(), 600);
 }
 
+// It looks like one that left, whenever the end of what it says comes.
+TEST(Leaving, AClientThatOnlyEndsWhatItSendsIsAnswered) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const std::string body = Json{{"prompt", "ab"}, {"max_length", 40}, {"ban_eos_token", true}}.dump();
+    for (int round = 0; round < 10; ++round) {
+        for (const char* path : {"/api/extra/generate/stream", "/api/v1/generate"}) {
+            for (const char* version : {"1.1", "1.0"}) {
+                RawClient client(served.port());
+                ASSERT_TRUE(client.say(std::string("POST ") + path + " HTTP/" + version +
+                                       "\r\nHost: 127.0.0.1:" + std::to_string(served.port()) +
+                                       "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body));
+                if (round % 2 == 1) std::this_thread::sleep_for(std::chrono::milliseconds(3)); // its answer has begun
+                client.finish();
+                const std::string heard = client.hear();
+                EXPECT_NE(heard.find("\"finish_reason\":\"length\""), std::string::npos)
+                    << round << path << version << heard;
+            }
+        }
+    }
+}
+
 TEST(Leaving, ASlowReaderTakesThePrefixFromNobody) {
     ServedModel served({}, 2048, Served::real);
     ASSERT_TRUE(served.ok()) << served.error();

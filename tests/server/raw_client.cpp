@@ -27,6 +27,10 @@ void RawClient::close() {
     socket_ = -1;
 }
 
+void RawClient::finish() const {
+    shutdown(socket_, SHUT_WR);
+}
+
 bool RawClient::say(const std::string& bytes) const {
     return send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
 }

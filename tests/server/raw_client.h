@@ -15,6 +15,8 @@ public:
     bool say(const std::string& bytes) const;
     // What comes until `text` came so many times, the other side closed, or nothing came for 20 seconds.
     std::string hear(const std::string& text = {}, int times = 1) const;
+    // Says no more, and hears on.
+    void finish() const;
     void close();
 
 private:

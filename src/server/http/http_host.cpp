@@ -56,7 +56,9 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
     http_.set_pre_routing_handler(
         [this, prepare = std::move(prepare)](const httplib::Request& request, httplib::Response& response) {
             // httplib routes by this very object, which is not const where it is made
-            prepare(const_cast<httplib::Request&>(request));
+            auto& own = const_cast<httplib::Request&>(request);
+            PipelinedServer::know_who_leaves(own);
+            prepare(own);
             return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled
                                                     : httplib::Server::HandlerResponse::Unhandled;
         });

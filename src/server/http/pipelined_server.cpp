@@ -1,5 +1,7 @@
 #include "server/http/pipelined_server.h"
 
+#include "server/http/peer.h"
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -7,8 +9,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
-#include <string_view>
 
 #include <netdb.h>
 #include <poll.h>
@@ -55,17 +57,12 @@ public:
     ConnectionStream(int socket, milliseconds read_patience, milliseconds write_patience)
         : socket_(socket), read_patience_(read_patience), write_patience_(write_patience) {}
 
-    // The next request's answer: whether it says that the connection ends is not known yet.
-    void begin_answer() { in_head_ = true; }
-    bool says_close() const { return says_close_; }
+    const std::shared_ptr<Peer>& peer() const { return peer_; }
 
     bool is_readable() const override { return begin_ < end_; }
     bool wait_readable() const override { return is_readable() || ready(socket_, POLLIN, read_patience_); }
     bool wait_writable() const override { return ready(socket_, POLLOUT, write_patience_); }
-    bool is_peer_alive() const override {
-        char byte = 0;
-        return !ready(socket_, POLLIN, milliseconds(0)) || recv(socket_, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
-    }
+    bool is_peer_alive() const override { return peer_->is_there(); }
     ssize_t read(char* to, size_t size) override {
         if (!is_readable()) {
             if (!wait_readable()) {
@@ -83,18 +80,7 @@ public:
         begin_ += n;
         return static_cast<ssize_t>(n);
     }
-    ssize_t write(const char* from, size_t size) override {
-        if (in_head_) { // httplib writes a head in one piece
-            const std::string_view head(from, size);
-            in_head_ = head.starts_with("HTTP/1.1 100"); // another head follows
-            says_close_ = head.substr(0, head.find("\r\n\r\n")).find("\r\nConnection: close") != std::string_view::npos;
-        }
-        if (!wait_writable()) return -1;
-        while (true) {
-            const ssize_t n = send(socket_, from, size, MSG_NOSIGNAL);
-            if (n >= 0 || errno != EINTR) return n;
-        }
-    }
+    ssize_t write(const char* from, size_t size) override { return wait_writable() ? peer_->send(from, size) : -1; }
     void get_remote_ip_and_port(std::string& ip, int& port) const override {
         const Address a = address_of(socket_, getpeername);
         ip = a.ip;
@@ -127,13 +113,15 @@ private:
     }
 
     const int socket_;
+    const std::shared_ptr<Peer> peer_ = std::make_shared<Peer>(socket_);
     std::atomic<milliseconds> read_patience_; // a WebSocket's is set while another thread reads
     const milliseconds write_patience_;
     const Clock::time_point start_ = Clock::now();
     std::array<char, 4096> buffer_{};
     size_t begin_ = 0, end_ = 0; // of what the buffer holds
-    bool in_head_ = true, says_close_ = false;
 };
+
+thread_local std::shared_ptr<Peer> served; // by this thread
 
 // Closing with unread bytes would reset the connection, and the client might lose an answer that it has not read.
 void drain_and_close(int socket) {
@@ -160,6 +148,7 @@ bool PipelinedServer::process_and_close_socket(socket_t socket) {
     const bool good = serve_guarded([&] {
         ConnectionStream stream(socket, patience(read_timeout_sec_, read_timeout_usec_),
                                 patience(write_timeout_sec_, write_timeout_usec_));
+        served = stream.peer();
         const auto next_comes = [&] {
             const auto until = Clock::now() + std::chrono::seconds(keep_alive_timeout_sec_);
             while (!stream.is_readable() && !ready(socket, POLLIN, milliseconds(10))) {
@@ -170,15 +159,21 @@ bool PipelinedServer::process_and_close_socket(socket_t socket) {
         bool answered = false;
         for (size_t left = keep_alive_max_count_; left > 0 && next_comes(); --left) {
             bool closed = false;
-            stream.begin_answer();
+            stream.peer()->begin_answer();
             answered =
                 process_request(stream, remote.ip, remote.port, local.ip, local.port, left == 1, closed, nullptr);
-            if (!answered || closed || stream.says_close()) break;
+            if (!answered || closed || stream.peer()->says_close()) break;
         }
         return answered;
     });
+    served.reset();
     drain_and_close(socket);
     return good;
+}
+
+void PipelinedServer::know_who_leaves(httplib::Request& request) {
+    if (!served) return;
+    request.is_connection_closed = [peer = served] { return !peer->is_there(); };
 }
 
 } // namespace attnscope::server

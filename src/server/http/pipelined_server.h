@@ -7,6 +7,11 @@
 namespace attnscope::server {
 
 class PipelinedServer final : public httplib::Server {
+public:
+    // Of a request that the calling thread serves: is_connection_closed() is true of a client that left, and not of one that has
+    // ended what it sends and waits for the answer (peer.h).
+    static void know_who_leaves(httplib::Request& request);
+
 private:
     bool process_and_close_socket(socket_t socket) override;
 };
