@@ -20,6 +20,13 @@ namespace attnscope::server {
 
 namespace {
 
+// Written before the body is: of one that comes piece by piece only what its head says is known.
+std::string length_of(const httplib::Response& response) {
+    const bool in_pieces = response.content_provider_ && response.content_length_ == 0;
+    if (in_pieces) return "stream";
+    return fmt::format("{} bytes", response.content_provider_ ? response.content_length_ : response.body.size());
+}
+
 // Never what was asked (a query may hold a key), only where.
 std::string log_line(const httplib::Request& request, const httplib::Response& response) {
     char now[32];
@@ -27,10 +34,7 @@ std::string log_line(const httplib::Request& request, const httplib::Response& r
     std::tm parts{};
     std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&t, &parts));
     return fmt::format("{} {} {} {} {} {}", now, request.remote_addr, printable(request.method, 16),
-                       printable(request.path, 200), response.status,
-                       response.get_header_value("Content-Type") == "text/event-stream"
-                           ? "stream"
-                           : std::to_string(response.body.size()) + " bytes");
+                       printable(request.path, 200), response.status, length_of(response));
 }
 
 } // namespace
