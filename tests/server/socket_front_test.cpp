@@ -124,6 +124,35 @@ TEST_F(SocketBeforeLlama, AbortEndsTheAnswerAndAnotherMayFollow) {
     EXPECT_EQ(socket.json()["type"], "done");
 }
 
+// One answer at a time: which request was refused has to be told beside the answer that goes on.
+TEST_F(SocketBeforeLlama, ASecondRequestBesideARunningOneIsRefusedByItsName) {
+    program.pace_ms = 20;
+    Socket socket(front->port());
+    ASSERT_TRUE(socket.say({{"prompt", "abc"}, {"max_length", 20}, {"request_id", "first"}}));
+    EXPECT_EQ(socket.json()["request_id"], "first");
+    ASSERT_TRUE(socket.say({{"prompt", "abc"}, {"max_length", 2}, {"request_id", "second"}}));
+    int n = 1, n_refused = 0;
+    Json event = socket.json();
+    for (; event.value("type", "") == "token" || event.value("type", "") == "error"; event = socket.json()) {
+        const bool refused = event["type"] == "error";
+        EXPECT_EQ(event["request_id"], refused ? "second" : "first") << event.dump();
+        if (refused) {
+            EXPECT_EQ(event["status"], 400);
+        }
+        n += !refused;
+        n_refused += refused;
+    }
+    EXPECT_EQ(event["type"], "done") << event.dump();
+    EXPECT_EQ(event["request_id"], "first");
+    EXPECT_EQ(n, 20);
+    EXPECT_EQ(n_refused, 1);
+    program.pace_ms = 0;
+    program.breaks = true; // an answer that fails names its request, too
+    ASSERT_TRUE(socket.say({{"prompt", "abc"}, {"max_length", 1}, {"request_id", "third"}}));
+    EXPECT_EQ(socket.json()["type"], "token");
+    EXPECT_EQ(socket.json()["request_id"], "third");
+}
+
 TEST_F(SocketBeforeLlama, ClosingItEndsTheAnswer) {
     program.pace_ms = 20;
     {

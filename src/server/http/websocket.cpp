@@ -9,10 +9,12 @@ namespace attnscope::server {
 
 namespace {
 
-bool send_error(httplib::ws::WebSocket& socket, int status, const std::string& message) {
+// `id`: of the request that it is about, where it has one.
+bool send_error(httplib::ws::WebSocket& socket, int status, const std::string& message, const std::string& id) {
     Json body = error_body(Dialect::kobold, status, message);
     body["type"] = "error";
     body["status"] = status;
+    if (!id.empty()) body["request_id"] = id;
     return socket.send(json_text(body));
 }
 
@@ -30,12 +32,13 @@ public:
     // False: the connection ends.
     bool hear(const std::string& message) {
         Result<Json> body = parse_body(message);
-        if (!body) return send_error(socket_, 400, body.error().message);
+        if (!body) return send_error(socket_, 400, body.error().message, "");
         RequestFields f(*body);
+        const std::string id = f.text("request_id", "", 256);
         if (!known_) {
             known_ = access_.key_fits(f.text("api_key", "", 4096));
             if (!known_) {
-                send_error(socket_, 401, "an API key is needed: send it as \"api_key\" in the first message");
+                send_error(socket_, 401, "an API key is needed: send it as \"api_key\" in the first message", id);
                 return false;
             }
         }
@@ -45,12 +48,12 @@ public:
             return true;
         }
         if (sending_ && !sent_)
-            return send_error(socket_, 400, "a generation is running on this connection; abort it first");
+            return send_error(socket_, 400, "a generation is running on this connection; abort it first", id);
         end();
         given_up_ = sent_ = false;
         sending_ = true;
-        sender_ = std::thread([this, request = std::move(*body), message] {
-            SocketReply reply(socket_, sent_);
+        sender_ = std::thread([this, request = std::move(*body), message, id] {
+            SocketReply reply(socket_, sent_, id);
             answer_(
                 request, message, request_, [this] { return given_up(); }, reply);
             sent_ = true;
@@ -96,7 +99,7 @@ bool SocketReply::token(Json body, const std::string& attention, const std::vect
 }
 
 bool SocketReply::error(const std::string& message) {
-    return send_error(socket_, 500, message);
+    return send_error(socket_, 500, message, id_);
 }
 
 void SocketReply::end(const Json& body) {
@@ -106,7 +109,7 @@ void SocketReply::end(const Json& body) {
 
 void SocketReply::fail(int status, const std::string& message) {
     ended_ = true;
-    send_error(socket_, status, message);
+    send_error(socket_, status, message, id_);
 }
 
 Json socket_nothing(const Json& body) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attnscope::server {
@@ -21,7 +22,8 @@ namespace attnscope::server {
 // The way back of one request, of the thread that answers it.
 class SocketReply {
 public:
-    SocketReply(httplib::ws::WebSocket& socket, std::atomic<bool>& ended) : socket_(socket), ended_(ended) {}
+    SocketReply(httplib::ws::WebSocket& socket, std::atomic<bool>& ended, std::string id)
+        : socket_(socket), ended_(ended), id_(std::move(id)) {}
     struct Tensor {
         const char* name = "";
         const void* data = nullptr;
@@ -38,6 +40,7 @@ public:
 private:
     httplib::ws::WebSocket& socket_;
     std::atomic<bool>& ended_;
+    const std::string id_; // "request_id" of the client; may be empty
 };
 
 // Whoever answers: the request, `message` as it came, and whether nobody wants the answer any more (its client said "abort", or is
