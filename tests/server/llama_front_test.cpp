@@ -122,6 +122,22 @@ TEST_F(LlamaFront, WhatHasNoAttentionIsRefusedInWords) {
          {{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}, {"attention", attention}}, 400);
 }
 
+// 60 MB of text are 15 million tokens: what is told of them is more than is read, and no context holds them.
+TEST_F(LlamaFront, ATextOfMoreTokensThanAreReadIsTheClientsToShorten) {
+    program.tells_too_much = true;
+    const Json openai = Json::parse(post("/completion", {{"prompt", "a"}, {"attention", Json::object()}}, 400));
+    EXPECT_EQ(openai["error"]["code"], "context_length_exceeded");
+    EXPECT_EQ(openai["error"]["message"],
+              "the text has more than 5592405 tokens; at most 63 fit into the context of 64");
+    const Json spans = {{"reduce", "spans"}, {"spans", {{{"characters", {0, 1}}}}}};
+    for (const char* path : {"/api/v1/generate", "/api/extra/tokencount", "/api/extra/generate/stream"}) {
+        const Json kobold = Json::parse(post(path, {{"prompt", "a"}}, 400));
+        EXPECT_NE(kobold["detail"]["msg"].get<std::string>().find("context of 64"), std::string::npos) << kobold.dump();
+    }
+    const Json pieces = Json::parse(post("/api/v1/generate", {{"prompt", "a"}, {"attention", spans}}, 400));
+    EXPECT_EQ(pieces["detail"]["msg"], "the request is too long: what the program tells of it is more than 64 MB");
+}
+
 TEST_F(LlamaFront, HaloWeavesStreamIsACompletion) {
     const Json body = {{"input_ids", {97, 98, 99}},
                        {"max_length", 3},

@@ -40,7 +40,8 @@ LlamaStandIn::LlamaStandIn(LiveSequences& live) : live_(live) {
     http_.Get("/props", [](const auto&, auto& a) {
         say(a, {{"total_slots", 2}, {"default_generation_settings", {{"n_ctx", int(n_ctx)}}}, {"bos_token", "a"}});
     });
-    http_.Post("/tokenize", [](const httplib::Request& q, httplib::Response& a) {
+    http_.Post("/tokenize", [this](const httplib::Request& q, httplib::Response& a) {
+        if (tells_too_much) return a.set_content(std::string((64 << 20) + 1, ' '), "application/json");
         const Json body = Json::parse(q.body);
         Json tokens = body["content"];
         if (tokens.is_string()) {

@@ -37,11 +37,12 @@ public:
     int port = 0;
     std::atomic<size_t> skipped_token{SIZE_MAX}; // has no event of its own: half a character
     std::atomic<bool> wrong_slot{false};
-    std::atomic<int> pace_ms{0};        // between two tokens of a stream; 0: all at once
-    std::atomic<bool> broke_off{false}; // a stream whose client left
-    std::atomic<bool> records{false};   // every line, in "a_model-1-0.attn"
-    std::atomic<bool> breaks{false};    // its stream ends without its last event
-    std::string stopping_word;          // what a completion ends with, if anything
+    std::atomic<int> pace_ms{0};             // between two tokens of a stream; 0: all at once
+    std::atomic<bool> broke_off{false};      // a stream whose client left
+    std::atomic<bool> records{false};        // every line, in "a_model-1-0.attn"
+    std::atomic<bool> tells_too_much{false}; // of the tokens of a text
+    std::atomic<bool> breaks{false};         // its stream ends without its last event
+    std::string stopping_word;               // what a completion ends with, if anything
 
 private:
     struct Line {

@@ -22,7 +22,11 @@ Result<Json> KoboldProgram::get(const std::string& path) const {
 }
 
 Result<Json> KoboldProgram::post(const std::string& path, const Json& body) const {
-    return parsed(ask(to_, "POST", path, headers_, json_text(body), gone_));
+    Result<Json> answer = parsed(ask(to_, "POST", path, headers_, json_text(body), gone_));
+    // whoever sends less is answered
+    if (!answer && answer.error().kind == ErrorKind::unsupported)
+        return Error{ErrorKind::invalid_argument, answer.error().message};
+    return answer;
 }
 
 bool KoboldProgram::is_there() const {

@@ -184,7 +184,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     if (names_a_slot) name_ignored(response, {"id_slot"});
     if (events) return stream(request, response, upstream, exchange, gone);
     Result<std::string> whole = upstream->read_all(most_answer, gone);
-    if (!whole) return failed(whole.error());
+    if (!whole) return refuse_unreached(response, request, whole.error());
     const std::string content_type = response.get_header_value("Content-Type");
     response.headers.erase("Content-Type");
     response.set_content(exchange->whole(*whole), content_type);

@@ -1,6 +1,9 @@
 #include "server/front/llama_program.h"
 
 #include "base/bounded_json.h"
+#include "server/http/reply.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <limits>
@@ -89,7 +92,7 @@ Result<std::vector<int32_t>> LlamaProgram::tokens_of(const std::string& text, bo
     if (text.empty() && !special) return out;
     const Json asked = {
         {"content", text}, {"add_special", special}, {"parse_special", true}, {"with_pieces", pieces != nullptr}};
-    Result<Json> answer = post("/tokenize", json_text(asked));
+    Result<Json> answer = tokenize(json_text(asked), !pieces);
     if (!answer) return answer.error();
     if (!answer->is_object() || !answer->contains("tokens") || !(*answer)["tokens"].is_array())
         return Error{ErrorKind::engine, "the program tells no tokens of a text"};
@@ -108,7 +111,23 @@ Result<Json> LlamaProgram::get(const std::string& path) const {
 }
 
 Result<Json> LlamaProgram::post(const std::string& path, const std::string& body) const {
-    return parsed(ask(to_, "POST", path, headers_, body, gone_));
+    Result<Json> answer = parsed(ask(to_, "POST", path, headers_, body, gone_));
+    // whoever sends less is answered
+    if (!answer && answer.error().kind == ErrorKind::unsupported)
+        return Error{ErrorKind::invalid_argument, answer.error().message};
+    return answer;
+}
+
+// What is told of a token alone, its number, is at most so long: of a text of which more is told than is read that says how many it has.
+Result<Json> LlamaProgram::tokenize(const std::string& body, bool numbers) const {
+    Result<Json> answer = parsed(ask(to_, "POST", "/tokenize", headers_, body, gone_));
+    if (answer || answer.error().kind != ErrorKind::unsupported) return answer;
+    const Error too_long{ErrorKind::invalid_argument, answer.error().message};
+    constexpr int64_t more_than = most_asked / 12;
+    const Result<LlamaProps> props = numbers ? this->props() : Result<LlamaProps>(too_long);
+    if (!props || props->n_ctx <= 0 || props->n_ctx > more_than) return too_long;
+    return Error{too_long.kind, fmt::format("the text has more than {} tokens; at most {} {} {}", more_than,
+                                            props->n_ctx - 1, context_overflow, props->n_ctx)};
 }
 
 Result<std::vector<bool>> LlamaProgram::slots() const {
@@ -129,7 +148,7 @@ Result<std::vector<bool>> LlamaProgram::slots() const {
 
 Result<std::vector<int32_t>> LlamaProgram::tokens(const OrderedJson& prompt) const {
     const OrderedJson body = {{"content", prompt}, {"add_special", true}, {"parse_special", true}};
-    Result<Json> answer = post("/tokenize", body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
+    Result<Json> answer = tokenize(body.dump(-1, ' ', false, OrderedJson::error_handler_t::replace), true);
     if (!answer) return answer.error();
     std::vector<int32_t> out;
     if (answer->is_object() && answer->contains("tokens") && (*answer)["tokens"].is_array()) {

@@ -45,6 +45,8 @@ public:
     Result<Json> post(const std::string& path, const std::string& body) const;
 
 private:
+    // `numbers`: each token is told by its number alone.
+    Result<Json> tokenize(const std::string& body, bool numbers) const;
     const UpstreamAddress to_;
     const httplib::Headers headers_;
     const GoneAway gone_;

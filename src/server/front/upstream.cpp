@@ -1,5 +1,7 @@
 #include "server/front/upstream.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace attnscope::server {
@@ -9,7 +11,6 @@ namespace {
 constexpr size_t most_waiting = size_t(1)
                                 << 20; // of an answer that nobody reads: then the program waits, as it would without us
 constexpr std::chrono::milliseconds patience{100};
-constexpr size_t most_asked = size_t(64) << 20;
 
 std::unique_ptr<httplib::Client> make_client(const UpstreamAddress& to) {
     auto client = std::make_unique<httplib::Client>(to.host, to.port);
@@ -27,7 +28,7 @@ std::unique_ptr<httplib::Client> make_client(const UpstreamAddress& to) {
 } // namespace
 
 Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
-    : client_(make_client(to)), request_(std::move(request)) {
+    : client_(make_client(to)), answered_(to.answered), request_(std::move(request)) {
     if (!to.key.empty()) {
         for (const char* name : {"Authorization", "X-Api-Key"}) request_.headers.erase(name);
         request_.set_header("Authorization", "Bearer " + to.key);
@@ -36,6 +37,7 @@ Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
         const base::Lock lock(mutex_);
         head_ = {response.status, response.headers};
         has_head_ = true;
+        *answered_ = true;
         changed_.notify_all();
         return !stopped_;
     };
@@ -61,6 +63,7 @@ void Upstream::run() {
     if (result && !has_head_) { // HEAD, and answers without a body
         head_ = {result->status, result->headers};
         has_head_ = true;
+        *answered_ = true;
     }
     error_ = result.error();
     done_ = true;
@@ -97,7 +100,10 @@ Result<Upstream::Head> Upstream::head(const GoneAway& gone) {
     }
     if (has_head_) return head_;
     const bool nobody = error_ == httplib::Error::Connection || error_ == httplib::Error::ConnectionTimeout;
-    if (nobody) return Error{ErrorKind::not_found, "the program does not listen (yet)"};
+    if (nobody) {
+        return Error{ErrorKind::not_found,
+                     *answered_ ? "the program does not listen any more" : "the program does not listen yet"};
+    }
     return Error{ErrorKind::io, "the program gave no answer: " + httplib::to_string(error_)};
 }
 
@@ -119,7 +125,7 @@ Result<std::string> Upstream::read_all(size_t most, const GoneAway& gone) {
         Result<std::string> some = read(gone);
         if (!some) return some.error();
         if (some->empty()) return all;
-        if (all.size() + some->size() > most) return Error{ErrorKind::io, "the program's answer is too large"};
+        if (all.size() + some->size() > most) return Error{ErrorKind::unsupported, "the program's answer is too large"};
         all += *some;
     }
 }
@@ -136,6 +142,12 @@ Result<std::string> ask(const UpstreamAddress& to, const std::string& method, co
     Result<Upstream::Head> head = upstream.head(gone);
     if (!head) return head.error();
     Result<std::string> text = upstream.read_all(most_asked, gone);
+    if (!text && text.error().kind == ErrorKind::unsupported) {
+        return Error{ErrorKind::unsupported,
+                     fmt::format("the request is too long: what the program tells of it is more "
+                                 "than {} MB",
+                                 most_asked >> 20)};
+    }
     if (!text) return text.error();
     if (head->status == 200) return text;
     return Error{head->status == 503   ? ErrorKind::not_found // it loads its model: not yet

@@ -7,6 +7,7 @@
 
 #include <httplib.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -20,6 +21,8 @@ struct UpstreamAddress {
     int port = 0;
     // Which the program asks for in place of whatever clients bring; empty: what they bring is passed on.
     std::string key = {};
+    // Did anybody answer there? Of all copies of this address.
+    std::shared_ptr<std::atomic<bool>> answered = std::make_shared<std::atomic<bool>>(false);
 };
 
 // Whether nobody wants the answer any more; asked ten times a second.
@@ -43,12 +46,13 @@ public:
     Result<Head> head(const GoneAway& gone);
     // Some of the body; empty: its end. After head().
     Result<std::string> read(const GoneAway& gone);
-    // All of it, at most so many bytes.
+    // All of it; unsupported: it is more than so many bytes.
     Result<std::string> read_all(size_t most, const GoneAway& gone);
 
 private:
     void run();
     const std::unique_ptr<httplib::Client> client_;
+    const std::shared_ptr<std::atomic<bool>> answered_;
     httplib::Request request_;
     base::Mutex mutex_;
     base::Condition changed_;
@@ -61,6 +65,8 @@ private:
 };
 
 // A whole exchange of JSON with the program, for what a request needs to know first.
+// unsupported: what the program tells is more than this.
+inline constexpr size_t most_asked = size_t(64) << 20;
 Result<std::string> ask(const UpstreamAddress& to, const std::string& method, const std::string& path,
                         const httplib::Headers& headers, const std::string& body, const GoneAway& gone);
 
