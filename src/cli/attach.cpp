@@ -117,6 +117,8 @@ int run(Flags& f) {
         if (!f.quiet)
             say(fmt::format("listening on http://{}:{} in front of {}:{}", f.front.server.host, front->port(),
                             front->to().host, front->to().port));
+        if (!f.quiet && !options.folder.empty())
+            say(fmt::format("http://{}:{}/view/ shows what is recorded", f.front.server.host, front->port()));
     }
     std::unique_ptr<server::ViewServer> page;
     if (f.view) {

@@ -15,7 +15,8 @@ namespace {
 class FrontImpl : public Front {
 public:
     FrontImpl(const FrontOptions& options, LiveSequences& live)
-        : options_(options), service_{options_, live, nullptr, {}, {}, false}, host_(options_.server) {}
+        : options_(options), service_{options_, live, nullptr, {}, {}, false},
+          host_(options_.server, has_page(options_)) {}
     ~FrontImpl() override { stop(); }
 
     Result<void> listen() {
@@ -32,12 +33,15 @@ public:
         add_socket_front(http, service_);
         add_prune(http, {options_.server.record_dir, INT32_MAX,
                          [this](const std::string& id) { return service_.answers.scores(id); }});
-        if (const std::string& folder = options_.server.record_dir; options_.page || !folder.empty()) {
-            if (!folder.empty()) sources_.watch(folder, false);
+        if (has_page(options_)) {
+            if (const std::string& folder = options_.server.record_dir; !folder.empty()) sources_.watch(folder, false);
+            http.Get("/", [this](const httplib::Request& q, httplib::Response& a) { first_page(service_, q, a); });
             add_view_page(http);
             add_view_routes(http, sources_, options_.server.attention);
         }
-        const auto others = [this](const httplib::Request& q, httplib::Response& a) { pass_on(service_, q, a); };
+        const auto others = [this](const httplib::Request& q, httplib::Response& a) {
+            pass_without_attention(service_, q, a, false);
+        };
         http.Get(".*", others);
         http.Post(".*", others);
         http.Put(".*", others);
@@ -54,6 +58,8 @@ public:
     }
 
 private:
+    static bool has_page(const FrontOptions& options) { return options.page || !options.server.record_dir.empty(); }
+
     const FrontOptions options_;
     FrontService service_;
     ViewSources sources_;

@@ -44,6 +44,9 @@ inline bool names_attention(const std::string& body) {
 // `asked`: what `output_hidden_states` is given; null: nothing. Nobody before a program has them.
 Result<void> check_hidden_states(const Json* asked);
 
+// llama-server ends where a body nests so deep that its reader has no stack left.
+inline constexpr int most_levels = 1000;
+
 // ---- passing on (pass_on.cpp) ----
 // httplib reads forms and decodes bodies by these headers, so they are renamed before it looks.
 void keep_body_as_it_is(httplib::Request& request);
@@ -59,6 +62,14 @@ void pass_answer_on(FrontService& service, const httplib::Request& request, http
 // Status and headers alone. Nothing of its framing: bodies are framed anew.
 void pass_head_on(httplib::Response& response, const Upstream::Head& head);
 void refuse_unreached(httplib::Response& response, const httplib::Request& request, const Error& error);
+// What a compressed body asks is not seen here: where it may ask for attention it is refused.
+bool is_compressed(const httplib::Request& request);
+void refuse_compressed(const httplib::Request& request, httplib::Response& response);
+// Where attention is not answered (without_attention.cpp): who asks for it is refused. `generates`: it is known to.
+void pass_without_attention(FrontService& service, const httplib::Request& request, httplib::Response& response,
+                            bool generates);
+// GET / (first_page.cpp), where there is a page of ours.
+void first_page(FrontService& service, const httplib::Request& request, httplib::Response& response);
 
 // ---- families of routes ----
 void add_llama_front(httplib::Server& http, FrontService& service);

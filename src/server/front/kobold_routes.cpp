@@ -49,6 +49,7 @@ void before_kobold(FrontService& service, const httplib::Request& request, httpl
 
 // What answers behind us is asked each time: a program at a port may be another one tomorrow.
 void before_llama(FrontService& service, const httplib::Request& request, httplib::Response& response, Route route) {
+    if (is_compressed(request)) return refuse_compressed(request, response);
     if (kobold_of(service, request).is_there()) return before_kobold(service, request, response);
     const LlamaProgram program(service.options.to, headers_for_questions(request), gone_away(request, service));
     const Result<LlamaProps> props = program.props();

@@ -135,6 +135,7 @@ void stream(const httplib::Request& request, httplib::Response& response, std::s
 }
 
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, const Asked& asked) {
+    if (is_compressed(request)) return refuse_compressed(request, response);
     if (!may_be_ours(request.body)) return pass_on(service, request, response);
     Result<Json> read = parse_body(request.body);
     if (!read && spells_attention(request.body)) return refuse(response, openai, read.error());
@@ -190,27 +191,6 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     response.set_content(exchange->whole(*whole), content_type);
 }
 
-// Other routes that generate: there attention is refused rather than ignored.
-void no_attention(FrontService& service, const httplib::Request& request, httplib::Response& response) {
-    if (!names_attention(request.body)) return pass_on(service, request, response);
-    const Result<Json> body = parse_body(request.body);
-    if (!body && spells_attention(request.body)) return refuse(response, openai, body.error());
-    const auto asks = [&](const char* name) {
-        return body && body->is_object() && body->contains(name) && !(*body)[name].is_null() &&
-               (*body)[name] != Json(false);
-    };
-    const bool attention = asks("output_attentions") || (asks("attention") && (*body)["attention"].is_object());
-    if (attention && !service.options.server.attention) return refuse(response, openai, 400, no_attention_here);
-    if (attention)
-        return refuse(response, openai, 400,
-                      "attention is answered at /completion, /v1/completions and /v1/chat/completions");
-    if (body && asks("output_hidden_states")) {
-        if (Result<void> r = check_hidden_states(&(*body)["output_hidden_states"]); !r)
-            return refuse(response, openai, r.error());
-    }
-    pass_on(service, request, response);
-}
-
 } // namespace
 
 void add_llama_front(httplib::Server& http, FrontService& service) {
@@ -224,7 +204,9 @@ void add_llama_front(httplib::Server& http, FrontService& service) {
     add("/v1/completions", {LlamaRoute::openai, false});
     add("/v1/chat/completions", {LlamaRoute::openai, true});
     for (const char* path : {"/infill", "/v1/responses", "/v1/messages", "/responses"}) {
-        http.Post(path, [&service](const httplib::Request& q, httplib::Response& a) { no_attention(service, q, a); });
+        http.Post(path, [&service](const httplib::Request& q, httplib::Response& a) {
+            pass_without_attention(service, q, a, true);
+        });
     }
 }
 

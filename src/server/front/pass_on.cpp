@@ -20,8 +20,6 @@ namespace {
 
 constexpr const char* kept_type = "X-Attnscope-Content-Type";
 constexpr const char* kept_encoding = "X-Attnscope-Content-Encoding";
-// llama-server ends where a body nests so deep that its reader has no stack left.
-constexpr int most_levels = 1000;
 
 std::string lower(std::string text) {
     std::transform(text.begin(), text.end(), text.begin(),
@@ -114,10 +112,21 @@ void refuse_unreached(httplib::Response& response, const httplib::Request& reque
     refuse(response, dialect_of(request.path), not_yet ? 503 : 502, error.message);
 }
 
+bool is_compressed(const httplib::Request& request) {
+    const std::string encoding = lower(request.get_header_value(kept_encoding));
+    return !encoding.empty() && encoding != "identity";
+}
+
+void refuse_compressed(const httplib::Request& request, httplib::Response& response) {
+    refuse(response, dialect_of(request.path), 415, not_compressed(request.get_header_value(kept_encoding)));
+}
+
 void pass_answer_on(FrontService& service, const httplib::Request& request, httplib::Response& response,
                     std::shared_ptr<Upstream> upstream, const Upstream::Head& head) {
-    pass_head_on(response, head);
     const std::optional<uint64_t> length = content_length(head.headers);
+    // llama-server says it without a word
+    if (head.status == 415 && length == 0 && is_compressed(request)) return refuse_compressed(request, response);
+    pass_head_on(response, head);
     if (request.method == "HEAD") {
         if (length) response.set_header("Content-Length", std::to_string(*length));
         return;

@@ -52,8 +52,9 @@ Result<void> Access::check(const ServerOptions& options) {
     return {};
 }
 
-Access::Access(const ServerOptions& options, int port)
-    : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)), log_(options.log) {
+Access::Access(const ServerOptions& options, int port, bool page)
+    : keys_(options.api_keys), origins_(options.cors_origins), port_(std::to_string(port)), page_(page),
+      log_(options.log) {
     for (const std::string& name :
          {std::string("localhost"), std::string("127.0.0.1"), std::string("[::1]"), lower(bracketed(options.host))}) {
         hosts_.push_back(name + ":" + port_);
@@ -153,8 +154,12 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
         return true;
     }
     const bool key_later = request.path == websocket_path && request.has_header("Upgrade");
-    const bool page = request.method == "GET" && is_view_page(request.path);
+    const bool page = page_ && request.method == "GET" && is_view_page(request.path);
     if (key_wanted() && !key_given(request) && !key_later && !page) {
+        if (page_ && wants_first_page(request)) { // a browser sends no key, the page asks for it
+            response.set_redirect("/view/");
+            return true;
+        }
         response.set_header("WWW-Authenticate", "Bearer");
         refuse(response, dialect, 401, "an API key is needed: send it as 'Authorization: Bearer KEY'");
         return true;

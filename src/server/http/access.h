@@ -17,8 +17,8 @@ class Access {
 public:
     // Origins and hosts that could never match are refused, with the form that would.
     static Result<void> check(const ServerOptions& options);
-    // `port`: the one that is listened on.
-    Access(const ServerOptions& options, int port);
+    // `port`: the one that is listened on. `page`: what lies under /view/ is ours, and needs no key.
+    Access(const ServerOptions& options, int port, bool page = true);
 
     // True: the request was answered (a refusal, or a preflight) and goes no further.
     bool stop(const httplib::Request& request, httplib::Response& response) const;
@@ -36,6 +36,7 @@ private:
 
     std::vector<std::string> keys_, origins_, hosts_;
     std::string port_;
+    const bool page_;
     const std::function<void(const std::string&)> log_;
     mutable base::Mutex mutex_;
     mutable std::set<std::string> told_ GUARDED_BY(mutex_);

@@ -56,7 +56,7 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
                      fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
                                  options_.host, options_.port)};
     }
-    access_.emplace(options_, port_);
+    access_.emplace(options_, port_, page_);
     http_.set_pre_routing_handler(
         [this, prepare = std::move(prepare)](const httplib::Request& request, httplib::Response& response) {
             // httplib routes by this very object, which is not const where it is made
@@ -70,12 +70,11 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
         if (!response.body.empty() || response.user_data.has(passed_on))
             return httplib::Server::HandlerResponse::Unhandled;
         const std::string encoding = request.get_header_value("Content-Encoding");
-        const std::string why =
-            response.status == 404   ? "there is no such endpoint; the nearest is " + nearest_route(request.path)
-            : response.status == 413 ? "the body is larger than this server takes"
-            : response.status == 415 && !encoding.empty()
-                ? "Content-Encoding " + encoding.substr(0, 32) + " is not supported; send the body as it is"
-                : "the request cannot be understood";
+        const std::string why = response.status == 404
+                                    ? "there is no such endpoint; the nearest is " + nearest_route(request.path)
+                                : response.status == 413 ? "the body is larger than this server takes"
+                                : response.status == 415 && !encoding.empty() ? not_compressed(encoding)
+                                                                              : "the request cannot be understood";
         refuse(response, dialect_of(request.path), response.status, why);
         return httplib::Server::HandlerResponse::Handled;
     });

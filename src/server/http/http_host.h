@@ -21,7 +21,8 @@ inline constexpr const char* passed_on = "passed on";
 
 class HttpHost {
 public:
-    explicit HttpHost(const ServerOptions& options) : options_(options) {}
+    // `page`: what lies under /view/ is ours.
+    explicit HttpHost(const ServerOptions& options, bool page = true) : options_(options), page_(page) {}
     ~HttpHost() { stop(); }
     HttpHost(const HttpHost&) = delete;
     HttpHost& operator=(const HttpHost&) = delete;
@@ -40,6 +41,7 @@ private:
     static void shut_connections(int port);
 
     const ServerOptions& options_;
+    const bool page_;
     PipelinedServer http_;
     std::optional<Access> access_;
     int port_ = -1;

@@ -69,6 +69,10 @@ void refuse(httplib::Response& response, Dialect dialect, const Error& error) {
     refuse(response, dialect, status, error.message);
 }
 
+std::string not_compressed(const std::string& encoding) {
+    return "Content-Encoding " + printable(encoding, 32) + " is not supported; send the body as it is";
+}
+
 void refuse_busy(httplib::Response& response, Dialect dialect) {
     response.set_header("Retry-After", "1");
     refuse(response, dialect, 503, "the server is busy: as many requests wait as may; try again later");

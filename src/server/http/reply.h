@@ -27,6 +27,8 @@ inline constexpr const char* context_overflow = "fit into the context of";
 void name_ignored(httplib::Response& response, const std::vector<std::string>& fields);
 // A client's words on one line of a log or a message, cut to `most` bytes.
 std::string printable(const std::string& text, size_t most);
+// Words of a 415: bodies are read as they come. `encoding`: a client's word.
+std::string not_compressed(const std::string& encoding);
 void refuse_busy(httplib::Response& response, Dialect dialect);
 
 } // namespace attnscope::server

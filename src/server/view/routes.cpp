@@ -253,6 +253,11 @@ bool is_view_page(const std::string& path) {
     return path == "/view/" || path == "/view/viewer.js" || path == "/view/viewer.css";
 }
 
+bool wants_first_page(const httplib::Request& request) {
+    return request.method == "GET" && request.path == "/" &&
+           request.get_header_value("Accept").find("text/html") != std::string::npos;
+}
+
 void add_view_page(httplib::Server& http) {
     const auto send = [](httplib::Response& response, std::string_view body, const char* type) {
         response.set_header("Content-Security-Policy", page_policy);

@@ -20,5 +20,7 @@ void add_view_routes(httplib::Server& http, ViewSources& sources, bool live);
 
 // Paths of the page that hold nothing of anybody: they need no key, for a browser cannot send one with a script's address.
 bool is_view_page(const std::string& path);
+// Did a person give this server's address, and nothing else, to a browser?
+bool wants_first_page(const httplib::Request& request);
 
 } // namespace attnscope::server

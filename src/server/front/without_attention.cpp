@@ -1,0 +1,63 @@
+// Routes at which attention is not answered. Whoever asks for it there is told so: never an answer without it, and no word why.
+#include "base/bounded_json.h"
+#include "server/front/front_service.h"
+#include "server/http/reply.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+namespace attnscope::server {
+
+namespace {
+
+constexpr const char* where =
+    "attention is answered at /completion, /v1/completions and /v1/chat/completions, not here: ask without it";
+// Of llama-server: they tell something about a request, which clients send as it is. Nothing is generated.
+constexpr std::array<std::string_view, 8> told_of{"/tokenize",
+                                                  "/detokenize",
+                                                  "/apply-template",
+                                                  "/chat/completions/input_tokens",
+                                                  "/v1/chat/completions/input_tokens",
+                                                  "/responses/input_tokens",
+                                                  "/v1/responses/input_tokens",
+                                                  "/v1/messages/count_tokens"};
+
+// Null: it is no JSON, or nests as the program is not given it.
+Json read(const std::string& body) {
+    if (!names_attention(body) || !base::json_depth_is_bounded(body, most_levels)) return {};
+    Json read = Json::parse(body, nullptr, false);
+    return read.is_object() ? read : Json();
+}
+
+bool asks(const Json& body, const char* name) {
+    return body.contains(name) && !body[name].is_null() && body[name] != Json(false);
+}
+
+} // namespace
+
+void pass_without_attention(FrontService& service, const httplib::Request& request, httplib::Response& response,
+                            bool generates) {
+    const Json body = read(request.body);
+    if (body.is_null()) {
+        if (generates && is_compressed(request)) return refuse_compressed(request, response);
+        return pass_on(service, request, response);
+    }
+    const Dialect dialect = dialect_of(request.path);
+    // another program's "attention" may be a word of its own
+    const bool given = asks(body, "attention") && (generates || body["attention"].is_object());
+    const bool attention = given || asks(body, "output_attentions");
+    if (std::find(told_of.begin(), told_of.end(), request.path) != told_of.end()) {
+        if (given) name_ignored(response, {"attention"});
+        return pass_on(service, request, response);
+    }
+    if (attention && !service.options.server.attention) return refuse(response, dialect, 400, no_attention_here);
+    if (attention) return refuse(response, dialect, 400, where);
+    if (asks(body, "output_hidden_states")) {
+        if (Result<void> r = check_hidden_states(&body["output_hidden_states"]); !r)
+            return refuse(response, dialect, r.error());
+    }
+    pass_on(service, request, response);
+}
+
+} // namespace attnscope::server
