@@ -19,6 +19,7 @@
 #include <initializer_list>
 #include <memory>
 #include <thread>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -219,6 +220,13 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
         if (server.verbose || about == attach::ProgramRecorder::About::problem)
             fmt::print(stderr, "attnscope: {}\n", line);
     };
+    // It says that it begins before it has read how much it shall say.
+    if (!server.verbose) {
+        options.errors = [first = true](const std::string& line) mutable {
+            const bool begins = std::exchange(first, false) && line.ends_with(": initializing ...");
+            if (!begins) std::fputs((line + "\n").c_str(), stderr); // one that cannot be written is lost
+        };
+    }
     flags.to = fmt::format("127.0.0.1:{}", port);
     fmt::print(stderr, "loading {} ...\n", std::filesystem::path(session.model_path).filename().string());
     Result<std::unique_ptr<AttachFront>> front = AttachFront::start(flags, options.argv);

@@ -125,6 +125,8 @@ TEST_F(EngineServer, AnswersWithAttentionWhateverTheEngineCan) {
     ASSERT_TRUE(slots);
     EXPECT_EQ(Json::parse(slots->body).size(), 3u);
     EXPECT_EQ(Json::parse(client->Get("/v1/models")->body)["data"][0]["id"], "made");
+    EXPECT_EQ(what_it_said().find("initializing"), std::string::npos)
+        << what_it_said(); // but of itself it says nothing
     // The engine's own port answers nobody but us.
     const std::string words = shell("tr '\\0' ' ' < /proc/" + std::to_string(child_of(pid)) + "/cmdline").output;
     const size_t at = words.find("--port ");

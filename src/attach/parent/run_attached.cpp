@@ -1,5 +1,6 @@
 #include "attach/parent/run_attached.h"
 
+#include "attach/parent/error_lines.h"
 #include "attach/parent/inbox.h"
 
 #include <fmt/format.h>
@@ -111,8 +112,10 @@ Result<pid_t> start(const std::string& program, std::vector<std::string> argv, s
     return pid;
 }
 
-// The same of a program that is a part of ours. Behind fork() only what is safe there: other threads may run.
-Result<pid_t> start_ours(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env) {
+// The same of a program that is a part of ours. Behind fork() only what is safe there: other threads may run. `errors`: its standard
+// error; below 0: ours.
+Result<pid_t> start_ours(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env,
+                         int errors) {
     const std::vector<char*> arguments = pointers(argv), variables = pointers(env);
     const pid_t parent = getpid(), pid = fork();
     if (pid < 0) return Error{ErrorKind::io, "cannot start " + program + ": " + std::strerror(errno)};
@@ -122,6 +125,7 @@ Result<pid_t> start_ours(const std::string& program, std::vector<std::string> ar
     sigset_t none;
     sigemptyset(&none);
     pthread_sigmask(SIG_SETMASK, &none, nullptr);
+    if (errors >= 0) dup2(errors, STDERR_FILENO);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() == parent) execve(program.c_str(), arguments.data(), variables.data());
     _exit(127);
@@ -216,10 +220,19 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (!made) return made.error();
     Inbox& inbox = **made;
 
+    std::unique_ptr<ErrorLines> errors;
+    if (options.ours && options.errors) {
+        Result<std::unique_ptr<ErrorLines>> opened = ErrorLines::open(options.errors);
+        if (!opened) return opened.error();
+        errors = std::move(*opened);
+    }
     const Signals signals(options.ours);
+    std::vector<std::string> variables = environment(*library, inbox.folder());
     Result<pid_t> pid =
-        (options.ours ? start_ours : start)(*program, options.argv, environment(*library, inbox.folder()));
+        options.ours ? start_ours(*program, options.argv, std::move(variables), errors ? errors->for_program() : -1)
+                     : start(*program, options.argv, std::move(variables));
     if (!pid) return pid.error();
+    if (errors) errors->given();
     const Child child(*pid);
     AttachEnd end;
     size_t n_lately = 0;
@@ -234,6 +247,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
         }
         if (options.ours && runs && end.asked_to_end && std::chrono::steady_clock::now() - asked > patience_at_end)
             kill(*pid, SIGKILL);
+        if (errors) errors->take();
         int status = 0;
         if (runs && waitpid(*pid, &status, WNOHANG) == *pid) {
             runs = false;
@@ -250,6 +264,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             child.rest(n_lately >= many_messages ? rest_of_many : rest_alone, runs);
         n_lately = 0;
     }
+    if (errors) errors->end();
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();
     return end;

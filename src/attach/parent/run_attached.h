@@ -1,6 +1,7 @@
 // Runs a program with our library in it, and records what it tells.
 #pragma once
 
+#include "attach/parent/error_lines.h"
 #include "attach/parent/recorder.h"
 
 #include <attnscope/error.h>
@@ -17,7 +18,8 @@ struct AttachOptions {
     // The program is a part of ours: an interrupt of the terminal comes to us alone, which ends it as every request to end does, and it
     // ends when we do, however that happens.
     bool ours = false;
-    bool capture = true; // false: our library stays out of it
+    ErrorLines::Hear errors; // of a program that is a part of ours: each line of its standard error. None: it has ours
+    bool capture = true;     // false: our library stays out of it
     ProgramRecorder::Say say;
 };
 
