@@ -98,6 +98,37 @@ struct Prompt {
     }
 };
 
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+void time_proofs_that_fail(int32_t dim, int64_t n, std::mt19937& rng) {
+    const Prompt prompt(dim, n, rng);
+    capture::HeadSample wrong = prompt.samples(0).back();
+    wrong.device = false;
+    const std::vector<float> out(size_t(dim), 3.0f);
+    wrong.out = out.data();
+    const auto prove = [&](capture::Prover& prover, bool batched) {
+        wrong.batched = batched;
+        Witness w;
+        prover({&wrong, 1}, {&w, 1});
+        if (w.error <= w.tolerance) std::abort();
+    };
+    std::array<double, 2> one{};
+    for (const size_t batched : {0, 1}) {
+        capture::Prover prover;
+        const Clock::time_point start = Clock::now();
+        prove(prover, batched != 0);
+        one[batched] = ms_since(start);
+    }
+    capture::Prover prover;
+    const Clock::time_point start = Clock::now();
+    for (int i = 0; i < 200; ++i) prove(prover, false);
+    std::printf("%8d %8lld %12.2f %12.2f %12.1f\n", dim, static_cast<long long>(n), one[0], one[1], ms_since(start));
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -126,6 +157,10 @@ int main(int argc, char** argv) {
             }
             std::printf("%8d %8lld %12.2f %12.2f\n", dim, static_cast<long long>(n), best[0], best[1]);
         }
+    }
+    std::printf("\nthat fail\n%8s %8s %12s %12s %12s\n", "head_dim", "cells", "alone, ms", "of many, ms", "200, ms");
+    for (const int32_t dim : {64, 128}) {
+        for (const int64_t n : {512, 8192, 30000}) time_proofs_that_fail(dim, n, rng);
     }
     return 0;
 }

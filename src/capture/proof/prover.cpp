@@ -1,6 +1,5 @@
 // Proofs of several tokens from one pass over the keys and values of the head they share.
 #include "attention/fingerprint.h"
-#include "capture/proof/half_sums.h"
 #include "capture/proof/witness.h"
 
 #include <attnscope/rows.h>
@@ -127,12 +126,15 @@ void Prover::prove_together(std::span<const capture::HeadSample> samples, const 
         w.row_sum = static_cast<float>(row_sums.sum[i]);
         w.fingerprint = row_sums.fingerprint[i];
         compare(samples[i], {sums_.sum(i), sums_.magnitude(i), static_cast<double>(sums_.largest[i]), errors[i]}, w);
-        look_again(samples[i], {rows_.row(i), static_cast<size_t>(first.n_cells)}, w);
+        half_sums_.look_again(samples[i], {rows_.row(i), static_cast<size_t>(first.n_cells)}, w);
     }
 }
 
 void Prover::operator()(std::span<const capture::HeadSample> samples, std::span<Witness> witnesses) {
-    const auto alone = [&] { std::transform(samples.begin(), samples.end(), witnesses.begin(), witness_head); };
+    const auto alone = [&] {
+        std::transform(samples.begin(), samples.end(), witnesses.begin(),
+                       [&](const capture::HeadSample& s) { return witness_head(s, half_sums_); });
+    };
     if (samples.size() < 2 || samples.size() > capture::max_proofs_together) return alone();
     const capture::HeadSample& first = samples.front();
     const bool together =

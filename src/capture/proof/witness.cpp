@@ -3,7 +3,6 @@
 #include "attention/engine_arithmetic.h"
 #include "attention/fingerprint.h"
 #include "attention/kernels/weigh.h"
-#include "capture/proof/half_sums.h"
 #include "capture/proof/tolerance.h"
 
 #include <attnscope/rows.h>
@@ -47,7 +46,7 @@ void weigh(const capture::HeadSample& s, const std::vector<float>& row, int32_t 
 
 } // namespace
 
-Witness witness_head(const capture::HeadSample& s) {
+Witness witness_head(const capture::HeadSample& s, HalfSums& half_sums) {
     const LayerInfo& layer = *s.layer;
     Witness w;
     w.layer = s.layer_index;
@@ -92,7 +91,7 @@ Witness witness_head(const capture::HeadSample& s) {
     ScoreErrors scores;
     const float* const values = row.data();
     compare(s, {ours, magnitude, v_max, scores.of({&s, 1}, {&values, 1}).front()}, w);
-    look_again(s, row, w);
+    half_sums.look_again(s, row, w);
     return w;
 }
 
