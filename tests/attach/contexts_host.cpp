@@ -7,6 +7,13 @@
 //   forks    two texts that share their beginning, all of it in one batch; then another text
 //   f32keys  a cache of f32 with flash attention
 //   eyes     before a text a graph of the program's own, which reads no text, as those for pictures do
+//   looks    a text, behind it a picture that is seen both ways and forgotten again, and the text goes on; the same once more
+//   stays    the same with a picture that stays, and words behind it, which are not printed; then another text
+//   moves    a text whose middle is taken out and the rest moved up while its scheduler is made anew; goes on as in stays
+//   apart    a text whose scheduler is made anew for a decode that fails; another context's text; the first one goes on
+//   twice    a text in two sequences, read alike; the scheduler is made anew, and each goes on in its own way
+//   swaps    a text; its context and model go, OTHER is loaded, and reads a text
+//   freed    a text, whose context is freed; then nothing, until somebody ends the program
 //   endless  one text, a token in 20 ms, until somebody ends the program
 // ATTACH_HOST_NO_MMAP: files are read, and then closed. ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
 #include <ggml-backend.h>
@@ -20,6 +27,7 @@
 #include <cstdlib>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -65,7 +73,7 @@ public:
         for (const llama_token t : tokens) {
             const auto i = static_cast<size_t>(batch.n_tokens++);
             batch.token[i] = t, batch.pos[i] = static_cast<llama_pos>(text_.size());
-            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = 0, batch.logits[i] = 1;
+            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = sequence_, batch.logits[i] = 1;
             text_.push_back(t);
         }
         if (llama_decode(context_, batch) != 0) _exit(3);
@@ -83,6 +91,44 @@ public:
         for (; n >= 0; --n) next = read({next}).back();
         return next;
     }
+    // So many patches, which all see each other, behind the text: llama.cpp makes a new scheduler before and after.
+    void look(int32_t n) {
+        const int n_embd = llama_model_n_embd_inp(model_);
+        llama_batch batch = llama_batch_init(n, n_embd, 1);
+        batch.n_tokens = n;
+        for (int32_t i = 0; i < n; ++i) {
+            for (int d = 0; d < n_embd; ++d)
+                batch.embd[i * n_embd + d] = 0.01F * static_cast<float>((i * 7 + d) % 13 - 6);
+            batch.pos[i] = static_cast<llama_pos>(text_.size()) + i;
+            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = 0, batch.logits[i] = 0;
+        }
+        llama_set_causal_attn(context_, false);
+        if (llama_decode(context_, batch) != 0) _exit(3);
+        llama_set_causal_attn(context_, true);
+        llama_batch_free(batch);
+    }
+    // The next decode makes a new scheduler.
+    void blink() {
+        llama_set_causal_attn(context_, false);
+        llama_set_causal_attn(context_, true);
+    }
+    void take_out(int32_t begin, int32_t end) {
+        llama_memory_seq_rm(llama_get_memory(context_), 0, begin, end);
+        llama_memory_seq_add(llama_get_memory(context_), 0, end, -1, begin - end);
+        text_.erase(text_.begin() + begin, text_.begin() + end);
+    }
+    // As many tokens as there are cells, behind those that the text has: there is no room.
+    void fail() {
+        Tokens all(llama_n_ctx(context_), 1);
+        if (llama_decode(context_, llama_batch_get_one(all.data(), static_cast<int32_t>(all.size()))) != 1) _exit(3);
+    }
+    // Goes on in another sequence, which holds `text`; what the one before it holds.
+    Tokens change_to(llama_seq_id sequence, Tokens text) {
+        sequence_ = sequence;
+        return std::exchange(text_, std::move(text));
+    }
+    // Positions that something else than text has taken.
+    void skip(size_t n) { text_.resize(text_.size() + n); }
     void forget_from(size_t n) {
         llama_memory_seq_rm(llama_get_memory(context_), 0, static_cast<llama_pos>(n), -1);
         text_.resize(n);
@@ -127,6 +173,7 @@ private:
     llama_model* model_;
     llama_context* context_ = nullptr;
     Tokens text_;
+    llama_seq_id sequence_ = 0;
 };
 
 // What was read last is printed wherever a part of it is forgotten.
@@ -203,6 +250,90 @@ void embed(llama_model* model, llama_model* encoder) {
     text.print();
 }
 
+void looks(llama_model* model) {
+    Context context(model);
+    llama_token next = context.write(context.read({11, 27, 3, 91}).back(), 6);
+    for (int i = 0; i < 2; ++i) {
+        context.look(5);
+        context.forget_from(context.text().size());
+        next = context.write(next, 6);
+    }
+    context.print();
+}
+
+void another(Context& context) {
+    context.clear();
+    context.write(context.read({60, 61, 62}).back(), 12);
+    context.print();
+}
+
+void stays(llama_model* model) {
+    Context context(model);
+    const llama_token next = context.write(context.read({11, 27, 3, 91}).back(), 6);
+    context.print();
+    context.look(5);
+    context.skip(5);
+    context.write(next, 6);
+    another(context);
+}
+
+void moves(llama_model* model) {
+    Context context(model);
+    const llama_token next = context.write(context.read({11, 27, 3, 91}).back(), 12);
+    context.print();
+    context.take_out(4, 8);
+    context.blink();
+    context.write(next, 6);
+    another(context);
+}
+
+void apart(llama_model* model) {
+    Context first(model), second(model);
+    const llama_token next = first.write(first.read({11, 27, 3, 91}).back(), 6);
+    first.blink();
+    first.fail();
+    second.write(second.read({60, 61, 62}).back(), 12);
+    first.write(next, 6);
+    first.print(), second.print();
+}
+
+void twice(llama_model* model) {
+    Context context(model);
+    const Tokens text = {11, 27, 3, 91, 45, 8};
+    context.read(text);
+    const Tokens first = context.change_to(1, {});
+    context.read(text);
+    context.blink();
+    const Tokens second = context.change_to(0, first);
+    context.write(50, 6);
+    context.print();
+    context.change_to(1, second);
+    context.write(60, 6);
+    context.print();
+}
+
+void swaps(const char* path, const char* other) {
+    for (const char* each : {path, other}) {
+        llama_model* model = load(each);
+        {
+            Context context(model);
+            context.write(context.read({11, 27, 3, 91}).back(), 12);
+            context.print();
+        }
+        llama_model_free(model);
+    }
+}
+
+[[noreturn]] void freed(llama_model* model) {
+    {
+        Context context(model);
+        context.write(context.read({11, 27, 3, 91}).back(), 12);
+        context.print();
+    }
+    std::fflush(stdout);
+    for (;;) pause();
+}
+
 void forks(llama_model* model) {
     Context context(model);
     context.fork({11, 27, 3, 91}, 45, 46);
@@ -262,6 +393,7 @@ int main(int argc, char** argv) {
     const std::string way = argv[1];
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
+    if (way == "swaps" && argc > 3) return swaps(argv[2], argv[3]), 0;
     llama_model* model = load(argv[2]);
     llama_model* other = argc > 3 ? load(argv[3]) : nullptr;
     if (way == "drafts" && other) drafts(model, other);
@@ -270,6 +402,12 @@ int main(int argc, char** argv) {
     if (way == "threads" && other) threads(model, other);
     if (way == "embed" && other) embed(model, other);
     if (way == "forks") forks(model);
+    if (way == "looks") looks(model);
+    if (way == "stays") stays(model);
+    if (way == "moves") moves(model);
+    if (way == "apart") apart(model);
+    if (way == "twice") twice(model);
+    if (way == "freed") freed(model);
     if (way == "f32keys") f32_keys(model);
     if (way == "eyes") eyes(model);
     if (way == "endless") endless(model);

@@ -102,6 +102,48 @@ TEST_F(AttachContexts, TextsThatPartWithinOneBatchAreNotMixedUp) {
     EXPECT_NE(said.find("a line that branches off within one graph is not captured"), std::string::npos) << said;
 }
 
+// llama.cpp makes its scheduler anew where patches see one another: what was read before is known still.
+TEST_F(AttachContexts, ATextGoesOnWhoseSchedulerWasMadeAnew) {
+    expect_recorded(contexts("looks"));
+    EXPECT_EQ(recordings(out).size(), 1u);
+    EXPECT_EQ(said.find("not captured"), std::string::npos) << said;
+}
+
+TEST_F(AttachContexts, BehindAPictureThatStaysNothingIsCaptured) {
+    expect_recorded(contexts("stays"));
+    EXPECT_NE(said.find("goes on from what was not captured"), std::string::npos) << said;
+}
+
+// What lies in the cells is looked at, not what lay there.
+TEST_F(AttachContexts, ACacheThatChangesWithItsSchedulerIsNotTakenForWhatItWas) {
+    expect_recorded(contexts("moves"));
+    EXPECT_NE(said.find("goes on from what was not captured"), std::string::npos) << said;
+}
+
+TEST_F(AttachContexts, AnothersCacheIsNotTakenForThatOfASchedulerThatWent) {
+    expect_recorded(contexts("apart"));
+    EXPECT_EQ(recordings(out).size(), 2u);
+}
+
+// Keys that are the same tell two such texts not apart: whose each cell is stays known.
+TEST_F(AttachContexts, EqualTextsStayApartWhenTheirSchedulerIsMadeAnew) {
+    expect_recorded(contexts("twice"));
+}
+
+// The memory of the second may lie where that of the first one lay.
+TEST_F(AttachContexts, AModelInThePlaceOfAnotherHasRecordingsOfItsOwn) {
+    expect_recorded(contexts("swaps", other("--layers 3")));
+    EXPECT_EQ(models(), (std::vector<std::string>{"m.gguf", "other.gguf"}));
+}
+
+TEST_F(AttachContexts, WhenAContextIsFreedItsRecordingIsComplete) {
+    const Answer answer =
+        shell(program + " attach -o " + out + " -- " + contexts("freed") + " >" + dir.file("ids") + " 2>" +
+              dir.file("said") + " & sleep 2; " + program + " info --json " + out + "/*.attn; kill -TERM $!; wait $!");
+    EXPECT_EQ(answer.code, 128 + SIGTERM);
+    EXPECT_NE(answer.output.find("\"complete\": true"), std::string::npos) << answer.output;
+}
+
 TEST_F(AttachContexts, AttentionThatCannotBeCapturedIsRefusedInWords) {
     EXPECT_EQ(run(contexts("f32keys")).size(), 1u);
     EXPECT_TRUE(recorded().empty());

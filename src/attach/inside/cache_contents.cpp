@@ -24,6 +24,11 @@ std::optional<KnownToken> CacheContents::find(std::span<const uint8_t> key) cons
     return found == tokens_.end() ? std::nullopt : std::optional(found->second);
 }
 
+uint64_t CacheContents::known_as(std::span<const uint8_t> key) const {
+    const uint64_t hash = XXH3_64bits(key.data(), key.size());
+    return tokens_.count(hash) > 0 ? hash : 0;
+}
+
 std::vector<TellingLayer> telling_layers(const Geometry& geometry) {
     std::vector<TellingLayer> layers(size_t(std::max(geometry.n_mask_groups, 1)));
     size_t at = 0;

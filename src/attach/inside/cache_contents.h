@@ -24,6 +24,8 @@ class CacheContents {
 public:
     void remember(std::span<const uint8_t> key, const KnownToken& token);
     std::optional<KnownToken> find(std::span<const uint8_t> key) const;
+    // What stands for the key; 0: no token captured lately has it.
+    uint64_t known_as(std::span<const uint8_t> key) const;
 
 private:
     std::unordered_map<uint64_t, KnownToken> tokens_;
@@ -33,8 +35,10 @@ private:
 // The memory of one layer's keys, or values.
 struct CacheMemory {
     uintptr_t begin = 0, end = 0;
-    size_t cell = 0;    // bytes from cell to cell; 0: values, which tell nothing
-    int32_t layer = -1; // place in the geometry
+    size_t cell = 0;              // bytes from cell to cell; 0: values, which tell nothing
+    int32_t layer = -1;           // place in the geometry
+    const void* buffer = nullptr; // ggml's, of which it is a part: goes when that is freed
+    bool operator==(const CacheMemory&) const = default;
 };
 
 // The deepest layer of each mask group that has keys of its own: where its keys lie in Frame::k.

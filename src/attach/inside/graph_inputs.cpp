@@ -57,7 +57,9 @@ std::vector<CacheMemory> caches_of(const capture::GraphAttention& found) {
         if (!n.refusal.empty() || !capture::stores_keys(n)) continue;
         const auto add = [&](const ggml_tensor* cache, size_t cell) {
             const auto begin = reinterpret_cast<uintptr_t>(capture::data(cache));
-            if (begin != 0) caches.push_back({begin, begin + capture::nbytes(cache), cell, static_cast<int32_t>(l)});
+            if (begin != 0)
+                caches.push_back(
+                    {begin, begin + capture::nbytes(cache), cell, static_cast<int32_t>(l), capture::buffer(cache)});
         };
         add(n.k_cache, capture::nb(n.k, 1));
         if (const ggml_tensor* v = capture::owner(n.v); v != n.k_cache) add(v, 0);

@@ -78,6 +78,7 @@ private:
 using AllocGraph = bool (*)(ggml_backend_sched_t, ggml_cgraph*);
 using Compute = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 using WithSched = void (*)(ggml_backend_sched_t);
+using FreeBuffer = void (*)(ggml_backend_buffer_t);
 using Set = void (*)(ggml_tensor*, const void*, size_t, size_t);
 using Set2d = void (*)(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t);
 using SetAsync = void (*)(ggml_backend_t, ggml_tensor*, const void*, size_t, size_t);
@@ -95,6 +96,7 @@ Real<Compute> real_async("ggml_backend_sched_graph_compute_async");
 Real<Compute> real_sync("ggml_backend_sched_graph_compute");
 Real<WithSched> real_free("ggml_backend_sched_free");
 Real<WithSched> real_synchronize("ggml_backend_sched_synchronize");
+Real<FreeBuffer> real_free_buffer("ggml_backend_buffer_free");
 Real<InitFromFile> real_gguf("gguf_init_from_file");
 Real<Set> real_set("ggml_backend_tensor_set");
 Real<Set2d> real_set_2d("ggml_backend_tensor_set_2d");
@@ -110,7 +112,7 @@ bool alloc_graph(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* grap
     if (!real) no_ggml("ggml_backend_sched_alloc_graph");
     if (!inside) {
         inside = true;
-        if (std::shared_ptr<Stream> stream = stream_of(caller, sched)) stream->before_alloc(sched, graph);
+        if (std::shared_ptr<Stream> stream = stream_of(caller, sched, graph)) stream->before_alloc(sched, graph);
         inside = false;
     }
     return real(sched, graph);
@@ -176,7 +178,7 @@ ATTNSCOPE_HOOK ggml_status attnscope_compute(ggml_backend_sched_t sched, ggml_cg
 ATTNSCOPE_HOOK void attnscope_sched_free(ggml_backend_sched_t sched) {
     const WithSched real = real_free.of(ATTNSCOPE_CALLER);
     if (!real) no_ggml("ggml_backend_sched_free");
-    if (!inside) end_stream(sched);
+    if (!inside) rest_stream(sched);
     real(sched);
 }
 
@@ -189,6 +191,13 @@ ATTNSCOPE_HOOK void attnscope_sched_synchronize(ggml_backend_sched_t sched) {
         inside = false;
     }
     real(sched);
+}
+
+ATTNSCOPE_HOOK void attnscope_buffer_free(ggml_backend_buffer_t buffer) {
+    const FreeBuffer real = real_free_buffer.of(ATTNSCOPE_CALLER);
+    if (!real) no_ggml("ggml_backend_buffer_free");
+    if (!inside && buffer) memory_goes(buffer);
+    real(buffer);
 }
 
 ATTNSCOPE_HOOK void attnscope_set(ggml_tensor* t, const void* data, size_t offset, size_t bytes) {
@@ -263,6 +272,7 @@ ggml_status ggml_backend_sched_graph_compute_async(ggml_backend_sched_t, ggml_cg
 ggml_status ggml_backend_sched_graph_compute(ggml_backend_sched_t, ggml_cgraph*) ATTNSCOPE_EXPORT(attnscope_compute);
 void ggml_backend_sched_free(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_free);
 void ggml_backend_sched_synchronize(ggml_backend_sched_t) ATTNSCOPE_EXPORT(attnscope_sched_synchronize);
+void ggml_backend_buffer_free(ggml_backend_buffer_t) ATTNSCOPE_EXPORT(attnscope_buffer_free);
 void ggml_backend_tensor_set(ggml_tensor*, const void*, size_t, size_t) ATTNSCOPE_EXPORT(attnscope_set);
 void ggml_backend_tensor_set_2d(ggml_tensor*, const void*, size_t, size_t, size_t, size_t, size_t)
     ATTNSCOPE_EXPORT(attnscope_set_2d);
@@ -282,6 +292,7 @@ std::span<const Replacement> attnscope::attach::replacements() {
         {"ggml_backend_sched_graph_compute", reinterpret_cast<void*>(attnscope_compute)},
         {"ggml_backend_sched_free", reinterpret_cast<void*>(attnscope_sched_free)},
         {"ggml_backend_sched_synchronize", reinterpret_cast<void*>(attnscope_sched_synchronize)},
+        {"ggml_backend_buffer_free", reinterpret_cast<void*>(attnscope_buffer_free)},
         {"ggml_backend_tensor_set", reinterpret_cast<void*>(attnscope_set)},
         {"ggml_backend_tensor_set_2d", reinterpret_cast<void*>(attnscope_set_2d)},
         {"ggml_backend_tensor_set_async", reinterpret_cast<void*>(attnscope_set_async)},

@@ -4,6 +4,7 @@
 #include "attach/inside/later.h"
 #include "attach/inside/loaded.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <map>
@@ -25,6 +26,7 @@ struct Program {
     const void* ggml = nullptr;      // what stands for the ggml that is in the table
     std::map<link_map*, bool> known; // objects that call a scheduler: is theirs captured?
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> streams;
+    std::vector<std::shared_ptr<Stream>> resting; // their schedulers have gone, their caches have not
     uint32_t n_streams = 0;
     bool told = false; // that the parent is gone
     bool greeted = false, told_unreached = false;
@@ -144,10 +146,53 @@ std::shared_ptr<Stream> stream_if(ggml_backend_sched_t sched, Writes writes, con
     }
 }
 
+// The stream that the graph's caches belong to, where its scheduler has gone; it rests no more. Null: there is none, or `stream` has
+// caches of its own.
+std::shared_ptr<Stream> take_resting(ggml_cgraph* graph, const std::shared_ptr<Stream>& stream) {
+    Program& p = program();
+    {
+        const std::lock_guard lock(p.mutex);
+        if (p.resting.empty()) return nullptr;
+    }
+    if (stream->has_begun()) return nullptr;
+    const std::vector<CacheMemory> caches = find_inputs(graph).caches;
+    const std::lock_guard lock(p.mutex);
+    const auto found = std::find_if(p.resting.begin(), p.resting.end(),
+                                    [&](const std::shared_ptr<Stream>& s) { return s->rests_on(caches); });
+    if (found == p.resting.end()) return nullptr;
+    std::shared_ptr<Stream> rested = std::move(*found);
+    p.resting.erase(found);
+    return rested;
+}
+
+std::shared_ptr<Stream> forget(Program& p, ggml_backend_sched_t sched) {
+    const std::lock_guard lock(p.mutex);
+    const auto found = p.streams.find(sched);
+    if (found == p.streams.end()) return nullptr;
+    std::shared_ptr<Stream> stream = std::move(found->second);
+    p.streams.erase(found);
+    return stream;
+}
+
 } // namespace
 
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched) {
     return stream_if(sched, Writes::told, [&](Program& p) { return captured(p, caller); });
+}
+
+std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* graph) {
+    std::shared_ptr<Stream> stream = stream_of(caller, sched);
+    if (!stream) return stream;
+    try {
+        std::shared_ptr<Stream> rested = take_resting(graph, stream);
+        if (!rested || !rested->wake()) return stream;
+        Program& p = program();
+        const std::lock_guard lock(p.mutex);
+        return p.streams[sched] = rested;
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "attnscope: %s; nothing is captured of a context any more\n", e.what());
+        return stream;
+    }
 }
 
 std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_t key,
@@ -205,6 +250,7 @@ void finish_streams() {
     {
         Program& p = program();
         const std::lock_guard lock(p.mutex);
+        streams = p.resting;
         for (const auto& [sched, stream] : p.streams) {
             if (stream) streams.push_back(stream);
         }
@@ -219,8 +265,10 @@ void leave() {
     state = State::off;
     Program& p = program();
     std::map<ggml_backend_sched_t, std::shared_ptr<Stream>> ended; // what they hold goes when nobody waits for it
+    std::vector<std::shared_ptr<Stream>> rested;
     const std::lock_guard lock(p.mutex);
     ended.swap(p.streams);
+    rested.swap(p.resting);
     const std::lock_guard out_lock(p.out_mutex);
     p.outbox.reset();
 }
@@ -241,16 +289,34 @@ void begin_again() {
 
 void end_stream(ggml_backend_sched_t sched) {
     if (state != State::on || owner != getpid()) return;
-    std::shared_ptr<Stream> stream;
+    if (const std::shared_ptr<Stream> stream = forget(program(), sched)) stream->end({});
+}
+
+void rest_stream(ggml_backend_sched_t sched) {
+    if (state != State::on || owner != getpid()) return;
+    Program& p = program();
+    std::shared_ptr<Stream> stream = forget(p, sched);
+    if (!stream || !stream->rest()) return;
+    const std::lock_guard lock(p.mutex);
+    p.resting.push_back(std::move(stream));
+}
+
+void memory_goes(const void* buffer) {
+    if (state != State::on || owner != getpid()) return;
+    std::vector<std::shared_ptr<Stream>> ended;
     {
         Program& p = program();
         const std::lock_guard lock(p.mutex);
-        const auto found = p.streams.find(sched);
-        if (found == p.streams.end()) return;
-        stream = std::move(found->second);
-        p.streams.erase(found);
+        for (const auto& [sched, stream] : p.streams) {
+            if (stream) stream->loses(buffer);
+        }
+        std::erase_if(p.resting, [&](const std::shared_ptr<Stream>& s) {
+            if (!s->loses(buffer)) return false;
+            ended.push_back(s);
+            return true;
+        });
     }
-    stream->end({});
+    for (const std::shared_ptr<Stream>& stream : ended) stream->end({});
 }
 
 } // namespace attnscope::attach

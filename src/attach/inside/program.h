@@ -16,6 +16,8 @@ namespace attnscope::attach {
 
 // The stream of a scheduler that `caller` uses; null: nothing is captured, and the program goes its way.
 std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched);
+// The same where it is about to give memory to `graph`: where nothing is known of it yet, a stream may go on whose scheduler has gone.
+std::shared_ptr<Stream> stream_of(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* graph);
 // The same of a context whose scheduler has asked a back end of ours; `key` stands for it. Its ggml is known by what `probe` finds, which is
 // called once a process; null: not this time.
 std::shared_ptr<Stream> stream_of_back_end(link_map* holder, ggml_backend_sched_t key,
@@ -37,7 +39,11 @@ void leave();
 void begin_again();
 // The program ends by itself: the last frames, and nothing any more.
 void finish_streams();
-// The scheduler is about to go.
+// What the stream belongs to is about to go.
 void end_stream(ggml_backend_sched_t sched);
+// The scheduler is about to go; its context may make another one.
+void rest_stream(ggml_backend_sched_t sched);
+// A buffer of ggml's is about to be freed.
+void memory_goes(const void* buffer);
 
 } // namespace attnscope::attach

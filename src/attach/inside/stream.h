@@ -41,6 +41,16 @@ public:
     // The program is about to wait for its devices, which it has asked for logits: those come first, and then what we ask for.
     void before_wait() noexcept;
     void end(const std::string& reason);
+    // Its scheduler goes, its caches need not: a context makes another one for a picture whose patches see one another, and for adapters.
+    // False: it has ended.
+    bool rest();
+    // A graph of a scheduler that nothing is known of has these caches: are they its own?
+    bool rests_on(const std::vector<CacheMemory>& caches) const;
+    // It goes on with them, with what lies in them now. False: nothing there is known, and it has ended.
+    bool wake();
+    bool has_begun();
+    // That memory is about to go. False: no cache of its lies there.
+    bool loses(const void* buffer);
     // Frames of devices come some tokens late. Brings those of a stream that rests. False: it computes.
     bool bring_late_frames() noexcept;
     // The program ends: brings all frames, and lets every graph pass by from now on.
@@ -62,9 +72,10 @@ private:
     // In the order of these calls, and behind the program's back where frames are late.
     bool send(Message&& message);
     ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
-    // What lies in cells of caches, told by the bytes there.
-    void look_at(uintptr_t begin, uintptr_t end);
-    void look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
+    // What lies in cells of caches, told by the bytes there. How many are known.
+    int64_t look_at(uintptr_t begin, uintptr_t end);
+    int64_t look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
+    std::vector<uint64_t> known_cells(const CacheMemory& cache) const; // each by its bytes; 0: unknown
     void forget_cells(const std::vector<int64_t>& cells);
     // Before a token of a graph has its place, where nobody tells of writes: do the cells that it sees still hold what they did?
     void look_before(const GraphTokens& tokens, size_t i, bool& looked);
@@ -95,6 +106,7 @@ private:
     Rhythm rhythm_;
     std::vector<TellingLayer> telling_; // by mask group
     std::vector<CacheContents> contents_;
+    std::vector<std::pair<CacheMemory, std::vector<uint64_t>>> rested_; // what lay in the cells when its scheduler went
     bool told_unknown_ = false;
 
     mutable std::mutex caches_mutex_; // never held while anything else is waited for

@@ -59,7 +59,7 @@ void Stream::after_write(uintptr_t begin, uintptr_t end) {
     }
 }
 
-void Stream::look_at(uintptr_t begin, uintptr_t end) {
+int64_t Stream::look_at(uintptr_t begin, uintptr_t end) {
     std::vector<CacheMemory> hit;
     {
         const std::lock_guard lock(caches_mutex_);
@@ -67,17 +67,20 @@ void Stream::look_at(uintptr_t begin, uintptr_t end) {
             if (c.cell > 0 && begin < c.end && end > c.begin) hit.push_back(c);
         }
     }
-    for (const CacheMemory& c : hit) look_at(c, std::max(begin, c.begin), std::min(end, c.end));
+    int64_t n_known = 0;
+    for (const CacheMemory& c : hit) n_known += look_at(c, std::max(begin, c.begin), std::min(end, c.end));
+    return n_known;
 }
 
-void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
+int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
     const LayerInfo& layer = capture_->geometry().layers[size_t(cache.layer)];
     const int32_t g = layer.mask_group;
-    if (size_t(g) >= telling_.size() || telling_[size_t(g)].layer != cache.layer) return;
+    if (size_t(g) >= telling_.size() || telling_[size_t(g)].layer != cache.layer) return 0;
+    int64_t n_known = 0;
     const auto first = static_cast<int64_t>((begin - cache.begin) / cache.cell);
     const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
     for (int64_t cell = first; cell < last; ++cell) {
-        if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) return;
+        if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) break;
         std::optional<KnownToken> token;
         // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
         if (!layer.on_device) token = content_of(cache, cell);
@@ -88,7 +91,9 @@ void Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
                 lines_.forget_cell(cell);
         }
         capture_->know_cell(g, cell, token ? token->index : -1, token ? token->position : 0);
+        n_known += token.has_value();
     }
+    return n_known;
 }
 
 // Of a cell of a telling layer's cache, in host memory.
@@ -132,6 +137,82 @@ void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
             if (c.layer != telling || !is_stored_here(cell)) look_at(c, begin, begin + 1);
         }
     }
+}
+
+bool Stream::has_begun() {
+    const std::lock_guard lock(mutex_);
+    return begun_;
+}
+
+bool Stream::rest() {
+    const std::lock_guard lock(mutex_);
+    graph_ = nullptr; // gone with its scheduler
+    written_.clear();
+    if (!on_) return false;
+    bring_frames();
+    rested_.clear();
+    try {
+        // Of a device nobody looks whether the cells hold what they did.
+        if (on_ && begun_ && writes_ == Writes::told && !frames_are_late()) {
+            const std::lock_guard caches_lock(caches_mutex_);
+            for (const CacheMemory& c : caches_) {
+                const int32_t g = capture_->geometry().layers[size_t(c.layer)].mask_group;
+                if (c.cell > 0 && telling_[size_t(g)].layer == c.layer) rested_.emplace_back(c, known_cells(c));
+            }
+        }
+    } catch (const std::exception& e) {
+        stop("capturing failed: ", e.what());
+    }
+    if (on_ && rested_.empty()) stop("");
+    return on_;
+}
+
+std::vector<uint64_t> Stream::known_cells(const CacheMemory& cache) const {
+    const auto g = size_t(capture_->geometry().layers[size_t(cache.layer)].mask_group);
+    std::vector<uint64_t> cells((cache.end - cache.begin) / cache.cell);
+    for (size_t i = 0; i < cells.size(); ++i) {
+        const auto* key = reinterpret_cast<const uint8_t*>(cache.begin + i * cache.cell);
+        cells[i] = contents_[g].known_as({key, telling_[g].bytes});
+    }
+    return cells;
+}
+
+bool Stream::rests_on(const std::vector<CacheMemory>& caches) const {
+    const std::lock_guard lock(caches_mutex_);
+    return std::all_of(caches_.begin(), caches_.end(), [&](const CacheMemory& c) {
+        return std::find(caches.begin(), caches.end(), c) != caches.end();
+    });
+}
+
+// What has been written meanwhile, by whomever, and what another context has made of memory that was freed and given out again, has
+// other bytes. Where they are the same the cell holds what it did; the same text read again may have other bytes in other layers.
+bool Stream::wake() {
+    const std::lock_guard lock(mutex_);
+    if (!on_) return false;
+    try {
+        int64_t n_known = 0;
+        for (const auto& [cache, before] : rested_) {
+            const std::vector<uint64_t> now = known_cells(cache);
+            for (size_t i = 0; i < now.size(); ++i) {
+                const uintptr_t at = cache.begin + i * cache.cell;
+                n_known += now[i] != 0 && now[i] == before[i] ? 1 : look_at(cache, at, at + 1);
+            }
+        }
+        rested_.clear();
+        if (n_known > 0) return true;
+        stop("");
+    } catch (const std::exception& e) {
+        stop("capturing failed: ", e.what());
+    }
+    return false;
+}
+
+bool Stream::loses(const void* buffer) {
+    const std::lock_guard lock(caches_mutex_);
+    const bool lost =
+        std::any_of(caches_.begin(), caches_.end(), [&](const CacheMemory& c) { return c.buffer == buffer; });
+    if (lost) caches_.clear();
+    return lost;
 }
 
 void Stream::forget_cells(const std::vector<int64_t>& cells) {

@@ -7,8 +7,7 @@ window), Qwen2-VL's (several patches share a position). Conversations go through
 in their caches. Rows of text that was asked for after a picture are held against the recording that the answer names, and against a server
 that never saw a picture; where there are none, a sentence says why.
 
-Where patches see one another llama.cpp makes its scheduler anew for each picture, and what was read before is not known after it: text
-that goes on from it has no attention until it is read anew."""
+Where patches see one another llama.cpp makes its scheduler anew for each picture: what was read before is known all the same."""
 import base64
 import io
 import itertools
@@ -62,7 +61,6 @@ class Trial:
     def __init__(self, program, kind, folder, more):
         self.program, self.folder, self.more = program, folder, more
         self.model, projector = made(program, kind, folder)
-        self.known_again = kind != "gemma3"
         # Of several slots ours takes another one than stock does, with another beginning in its cache.
         self.without = OWN if "1" in more else OWN | {"prompt_tokens_details"}
         self.ours = Serve(program, self.model, os.path.join(folder, "recordings"), "--mmproj", projector, *COMMON, *more)
@@ -117,11 +115,9 @@ class Trial:
                 self.texts.append((messages, more, row["index"], values))
         return True
 
-    # ... which has rows, where what it goes on from can be known.
+    # ... which has rows, because what it goes on from is known.
     def has_rows(self, messages, **more):
-        good = self.attended(messages, **more)
-        assert good or not self.known_again, self.refused
-        assert good or self.attended(messages, **more, cache_prompt=False), self.refused
+        assert self.attended(messages, **more), self.refused
 
     # Every row again: from the recording bit for bit, and from a server that knows no pictures.
     def check_rows(self):
