@@ -78,6 +78,24 @@ TEST_F(AttachHosts, ARestoredStateIsRecognised) {
     EXPECT_EQ(found, expected) << said;
 }
 
+// The same text read in another way has the same keys here and other ones there: the state is that of one of both.
+TEST_F(AttachHosts, ARestoredStateIsOfTheReadingThatItWasTakenFrom) {
+    for (const std::string way : {"rounded", "checkpoint"}) {
+        SCOPED_TRACE(way);
+        if (way == "checkpoint") {
+            ASSERT_EQ(shell(program + " models make --arch gemma3 --layers 4 -o " + model + " 2>&1").code, 0);
+            std::filesystem::remove_all(out);
+            std::filesystem::create_directory(out);
+        }
+        const Answer plain = shell(states(way)), attached = attach(states(way));
+        ASSERT_EQ(plain.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        std::vector<Line> expected = printed(plain.output), found = lines();
+        std::sort(expected.begin(), expected.end()), std::sort(found.begin(), found.end());
+        EXPECT_EQ(found, expected) << said;
+    }
+}
+
 // A server that is asked the same again, or with another word, reads what it has not in its cache, were it one token: it is of the prompt.
 TEST_F(AttachHosts, APromptsLastTokenThatIsReadAgainIsNoGeneratedOne) {
     for (const std::string way : {"again", "otherwise"}) {

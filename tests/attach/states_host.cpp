@@ -1,5 +1,7 @@
 // A program whose cache changes without a graph, as servers' do: attach_states MODEL WAY [FILE]. One line of tokens a text.
 //   restore     a text, its state taken out; another text; the first one's state put back, and it goes on
+//   rounded     texts whose state is taken out, that are read again token by token, which rounds otherwise, and go on from that state
+//   checkpoint  the same of the layers with a window alone, as servers do; the other reading stands beside it in another sequence
 //   save FILE   a text, its state written to a file
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
@@ -97,6 +99,56 @@ void slots(const Program& p) {
     llama_batch_free(batch);
 }
 
+void rounded(const Program& p) {
+    for (int n = 1; n <= 8; ++n) {
+        Tokens prompt, again, text;
+        for (int i = 0; i < 3 + n % 7; ++i) prompt.push_back(3 + (5 * i * i + 31 * n) % 250);
+        p.clear();
+        p.say(text, prompt, 0);
+        std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 0));
+        llama_state_seq_get_data(p.context, state.data(), state.size(), 0);
+        p.clear();
+        for (const llama_token t : prompt) p.say(again, {t}, 0);
+        p.clear();
+        if (llama_state_seq_set_data(p.context, state.data(), state.size(), 0) == 0) _exit(3);
+        p.say(text, {5}, 4);
+        print(text), print(again);
+    }
+}
+
+void checkpoint(const Program& p) {
+    llama_batch batch = llama_batch_init(64, 0, 1);
+    const auto read = [&](llama_seq_id sequence, Tokens& text, const Tokens& tokens) {
+        batch.n_tokens = 0;
+        for (const llama_token t : tokens) {
+            const int i = batch.n_tokens++;
+            batch.token[i] = t, batch.pos[i] = static_cast<llama_pos>(text.size());
+            batch.n_seq_id[i] = 1, batch.seq_id[i][0] = sequence, batch.logits[i] = 0;
+            text.push_back(t);
+        }
+        if (llama_decode(p.context, batch) != 0) _exit(3);
+    };
+    constexpr llama_state_seq_flags windows = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+    for (int n = 1; n <= 24; ++n) {
+        Tokens prompt, again, text;
+        for (int i = 0; i < 1 + n % 7; ++i) prompt.push_back(3 + (5 * i * i + 31 * n) % 250);
+        p.clear();
+        read(0, text, prompt);
+        std::vector<uint8_t> state(llama_state_seq_get_size_ext(p.context, 0, windows));
+        llama_state_seq_get_data_ext(p.context, state.data(), state.size(), 0, windows);
+        read(0, text, {7});
+        print(text);
+        for (const llama_token t : prompt) read(1, again, {t});
+        print(again);
+        text = prompt;
+        llama_memory_seq_rm(llama_get_memory(p.context), 0, static_cast<llama_pos>(prompt.size()), -1);
+        if (llama_state_seq_set_data_ext(p.context, state.data(), state.size(), 0, windows) == 0) _exit(3);
+        for (const llama_token t : {5, 6, 8}) read(0, text, {t});
+        print(text);
+    }
+    llama_batch_free(batch);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -113,11 +165,15 @@ int main(int argc, char** argv) {
         params.n_ctx = 3 * 64, params.n_seq_max = 3, params.kv_unified = false;
         params.flash_attn_type = file == "0" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
+    if (way == "checkpoint") { // the cache of layers with a window is the smaller one
+        params.n_ctx = 4096, params.n_ubatch = 64;
+        params.n_seq_max = 2, params.kv_unified = true, params.swa_full = false;
+    }
     p.context = llama_init_from_model(p.model, params);
     if (!p.context) return 2;
     Tokens a, b;
-    if (way == "slots") {
-        slots(p);
+    if (way == "slots" || way == "rounded" || way == "checkpoint") {
+        way == "slots" ? slots(p) : way == "rounded" ? rounded(p) : checkpoint(p);
         llama_free(p.context);
         llama_model_free(p.model);
         return 0;

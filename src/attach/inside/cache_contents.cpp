@@ -8,25 +8,52 @@
 namespace attnscope::attach {
 
 namespace {
-constexpr size_t most_tokens = size_t(1) << 20; // about 80 MB
+
+constexpr size_t most_tokens = size_t(1) << 20; // about 130 MB
+constexpr size_t most_readings = 8;             // of one key
+
+uint64_t hash(std::span<const uint8_t> key) {
+    return XXH3_64bits(key.data(), key.size());
+}
+
 } // namespace
 
-void CacheContents::remember(std::span<const uint8_t> key, const KnownToken& token) {
-    const uint64_t hash = XXH3_64bits(key.data(), key.size());
-    if (tokens_.insert_or_assign(hash, token).second) order_.push_back(hash);
+void CacheContents::remember(std::span<const uint8_t> key, uint64_t all, const KnownToken& token) {
+    std::vector<Reading>& readings = tokens_[hash(key)];
+    if (readings.size() == most_readings)
+        readings.erase(readings.begin());
+    else
+        order_.push_back(hash(key));
+    readings.push_back({token, all});
     if (order_.size() <= most_tokens) return;
-    tokens_.erase(order_.front());
+    const auto oldest = tokens_.find(order_.front());
+    oldest->second.erase(oldest->second.begin());
+    if (oldest->second.empty()) tokens_.erase(oldest);
     order_.pop_front();
 }
 
-std::optional<KnownToken> CacheContents::find(std::span<const uint8_t> key) const {
-    const auto found = tokens_.find(XXH3_64bits(key.data(), key.size()));
-    return found == tokens_.end() ? std::nullopt : std::optional(found->second);
+std::optional<KnownToken> CacheContents::find(std::span<const uint8_t> key, const std::function<uint64_t()>& all,
+                                              const std::optional<KnownToken>& before) const {
+    const auto found = tokens_.find(hash(key));
+    if (found == tokens_.end()) return std::nullopt;
+    const std::vector<Reading>& readings = found->second;
+    if (readings.size() == 1) return readings.front().token;
+    std::optional<KnownToken> best;
+    const uint64_t there = all();
+    for (const Reading& r : readings) {
+        if (r.all != there) continue;
+        best = r.token;
+        if (before && before->line == r.token.line && before->index + 1 == r.token.index) break;
+    }
+    return best;
 }
 
 uint64_t CacheContents::known_as(std::span<const uint8_t> key) const {
-    const uint64_t hash = XXH3_64bits(key.data(), key.size());
-    return tokens_.count(hash) > 0 ? hash : 0;
+    return tokens_.count(hash(key)) > 0 ? hash(key) : 0;
+}
+
+uint64_t CacheContents::with_key(uint64_t others, std::span<const uint8_t> key) {
+    return XXH3_64bits_withSeed(key.data(), key.size(), others);
 }
 
 std::vector<TellingLayer> telling_layers(const Geometry& geometry) {
@@ -35,8 +62,12 @@ std::vector<TellingLayer> telling_layers(const Geometry& geometry) {
     for (int32_t l = 0; l < geometry.n_layer(); ++l) {
         const LayerInfo& info = geometry.layers[size_t(l)];
         if (!info.captured() || info.k_layer != l) continue;
-        if (size_t(info.mask_group) < layers.size()) layers[size_t(info.mask_group)] = {l, at, info.k_bytes()};
+        const KeyPlace place{l, at, info.k_bytes()};
         at += info.k_bytes();
+        if (size_t(info.mask_group) >= layers.size()) continue;
+        TellingLayer& group = layers[size_t(info.mask_group)];
+        static_cast<KeyPlace&>(group) = place;
+        group.all.push_back(place);
     }
     return layers;
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -19,17 +20,26 @@ struct KnownToken {
     int32_t position = 0;
 };
 
-// The tokens captured lately, by the keys of one layer. Bounded: the oldest are forgotten.
+// The tokens captured lately, by the keys of one layer. Bounded: the oldest are forgotten. A text that was read twice, in batches of
+// other sizes, may have the same key in that layer and other ones elsewhere: both readings are known.
 class CacheContents {
 public:
-    void remember(std::span<const uint8_t> key, const KnownToken& token);
-    std::optional<KnownToken> find(std::span<const uint8_t> key) const;
+    // `all`: what stands for the token's keys of all layers that share its cells (with_key).
+    void remember(std::span<const uint8_t> key, uint64_t all, const KnownToken& token);
+    // `all` is asked where there are several, and `before` is what the cell before holds: it goes on there if it can.
+    std::optional<KnownToken> find(std::span<const uint8_t> key, const std::function<uint64_t()>& all,
+                                   const std::optional<KnownToken>& before) const;
     // What stands for the key; 0: no token captured lately has it.
     uint64_t known_as(std::span<const uint8_t> key) const;
+    static uint64_t with_key(uint64_t others, std::span<const uint8_t> key);
 
 private:
-    std::unordered_map<uint64_t, KnownToken> tokens_;
-    std::deque<uint64_t> order_; // oldest first
+    struct Reading {
+        KnownToken token;
+        uint64_t all = 0;
+    };
+    std::unordered_map<uint64_t, std::vector<Reading>> tokens_; // of one key the latest last
+    std::deque<uint64_t> order_;                                // oldest first
 };
 
 // The memory of one layer's keys, or values.
@@ -41,10 +51,14 @@ struct CacheMemory {
     bool operator==(const CacheMemory&) const = default;
 };
 
-// The deepest layer of each mask group that has keys of its own: where its keys lie in Frame::k.
-struct TellingLayer {
+// Where a layer's keys lie in Frame::k.
+struct KeyPlace {
     int32_t layer = -1;
     size_t at = 0, bytes = 0;
+};
+// The deepest layer of each mask group that has keys of its own, and all of them.
+struct TellingLayer : KeyPlace {
+    std::vector<KeyPlace> all;
 };
 std::vector<TellingLayer> telling_layers(const Geometry& geometry); // by mask group
 

@@ -74,10 +74,15 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     const capture::GraphAttention found = capture::find_attention(graph);
     if (found.nodes.empty()) return in;
     const ggml_tensor* embedding = find_embedding(graph, found.n_query);
-    const auto captured = std::find_if(found.nodes.begin(), found.nodes.end(), [](const capture::AttentionNode& n) {
-        return n.refusal.empty() && capture::stores_keys(n) && !capture::mask_is_computed(n);
-    });
-    if (captured == found.nodes.end()) {
+    // Of several caches the largest: those of layers with a window lose what is behind it, and get it back (a server's checkpoints) while
+    // the others hold all of the text.
+    const auto n_cells = [](const capture::AttentionNode& n) {
+        const bool told = n.refusal.empty() && capture::stores_keys(n) && !capture::mask_is_computed(n);
+        return told ? static_cast<int64_t>(capture::nbytes(n.k_cache) / capture::nb(n.k, 1)) : 0;
+    };
+    const auto captured = std::max_element(found.nodes.begin(), found.nodes.end(),
+                                           [&](const auto& a, const auto& b) { return n_cells(a) < n_cells(b); });
+    if (n_cells(*captured) == 0) {
         if (embedding) in.refusal = why_none(found.nodes);
         return in;
     }
@@ -86,7 +91,7 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
     in.cell_bytes = capture::nb(captured->k, 1);
     in.mask = captured->mask;
     in.layer = static_cast<int32_t>(captured - found.nodes.begin());
-    in.n_cells = static_cast<int64_t>(capture::nbytes(captured->k_cache) / capture::nb(captured->k, 1));
+    in.n_cells = n_cells(*captured);
     in.caches = caches_of(found);
     in.positions = found.positions;
     in.n = found.n_query;

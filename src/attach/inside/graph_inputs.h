@@ -16,7 +16,8 @@ namespace attnscope::attach {
 struct GraphInputs {
     ggml_tensor* tokens = nullptr;    // i32 (n): rows of the embedding matrix that are looked up
     ggml_tensor* positions = nullptr; // i32 (n or more)
-    ggml_tensor* cells = nullptr;     // i64 (n): where the first captured layer stores its keys; null: by a copy
+    ggml_tensor* cells =
+        nullptr; // i64 (n): where a captured layer, of those with the most cells the first, stores its keys; null: by a copy
     ggml_tensor* copy = nullptr;
     size_t cell_bytes = 0;           // of that layer's keys
     ggml_tensor* mask = nullptr;     // of that layer

@@ -79,7 +79,9 @@ private:
     void forget_cells(const std::vector<int64_t>& cells);
     // Before a token of a graph has its place, where nobody tells of writes: do the cells that it sees still hold what they did?
     void look_before(const GraphTokens& tokens, size_t i, bool& looked);
-    std::optional<KnownToken> content_of(const CacheMemory& cache, int64_t cell) const;
+    std::optional<KnownToken> content_of(const CacheMemory& cache, int64_t cell,
+                                         const std::optional<KnownToken>& before) const;
+    uint64_t all_keys(size_t group, int64_t cell) const;
     int32_t group() const; // of the caches whose cells lines_ knows
     void know_caches();
     void remember(const Frame& frame);

@@ -28,7 +28,9 @@ void Stream::remember(const Frame& frame) {
     for (size_t g = 0; g < telling_.size(); ++g) {
         const TellingLayer& t = telling_[g];
         if (t.layer < 0 || frame.k.size() < t.at + t.bytes) continue;
-        contents_[g].remember({frame.k.data() + t.at, t.bytes}, {frame.sequence, frame.index, frame.position});
+        uint64_t all = 0;
+        for (const KeyPlace& p : t.all) all = CacheContents::with_key(all, {frame.k.data() + p.at, p.bytes});
+        contents_[g].remember({frame.k.data() + t.at, t.bytes}, all, {frame.sequence, frame.index, frame.position});
     }
 }
 
@@ -77,13 +79,13 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
     const int32_t g = layer.mask_group;
     if (size_t(g) >= telling_.size() || telling_[size_t(g)].layer != cache.layer) return 0;
     int64_t n_known = 0;
+    std::optional<KnownToken> token; // of the cell before
     const auto first = static_cast<int64_t>((begin - cache.begin) / cache.cell);
     const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
     for (int64_t cell = first; cell < last; ++cell) {
         if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) break;
-        std::optional<KnownToken> token;
         // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
-        if (!layer.on_device) token = content_of(cache, cell);
+        token = layer.on_device ? std::nullopt : content_of(cache, cell, token);
         if (g == group()) {
             if (token)
                 lines_.restore_cell(cell, token->line, token->index, token->position);
@@ -97,11 +99,27 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
 }
 
 // Of a cell of a telling layer's cache, in host memory.
-std::optional<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell) const {
+std::optional<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell,
+                                             const std::optional<KnownToken>& before) const {
     const auto g = size_t(capture_->geometry().layers[size_t(cache.layer)].mask_group);
     const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
     if (at + telling_[g].bytes > cache.end) return std::nullopt;
-    return contents_[g].find({reinterpret_cast<const uint8_t*>(at), telling_[g].bytes});
+    return contents_[g].find(
+        {reinterpret_cast<const uint8_t*>(at), telling_[g].bytes}, [&] { return all_keys(g, cell); }, before);
+}
+
+// Whoever writes a cell's keys writes those of the deepest layer last, which is when they are asked for.
+uint64_t Stream::all_keys(size_t group, int64_t cell) const {
+    uint64_t all = 0;
+    const std::lock_guard lock(caches_mutex_);
+    for (const KeyPlace& p : telling_[group].all) {
+        const auto c = std::find_if(caches_.begin(), caches_.end(),
+                                    [&](const CacheMemory& m) { return m.layer == p.layer && m.cell > 0; });
+        const uintptr_t at = c == caches_.end() ? 0 : c->begin + size_t(cell) * c->cell;
+        if (at == 0 || at + p.bytes > c->end) return 0;
+        all = CacheContents::with_key(all, {reinterpret_cast<const uint8_t*>(at), p.bytes});
+    }
+    return all;
 }
 
 void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
@@ -126,7 +144,8 @@ void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
     if (!before.unknown && (i > 0 && tokens.cells[i - 1] == before.cell ? true : is_stored_here(before.cell))) return;
     if (!before.unknown && before.index + 1 == lines_.length(before.line)) {
         // The key of a deep layer is made of all that was before it: while it is there, so is that.
-        const std::optional<KnownToken> there = content_of(*ours, before.cell);
+        const std::optional<KnownToken> there =
+            content_of(*ours, before.cell, KnownToken{before.line, before.index - 1, 0});
         if (there && there->line == before.line && there->index == before.index) return;
     }
     looked = true; // once a graph
