@@ -51,11 +51,10 @@ PROTECTIONS = [
     *in_file(
         "src/capture/device/fetch.cpp",
         protect("fetch.guard", "    send();\n    if (guarding_ && own_", instead="    if (OFF) return;\n    send();\n    if (guarding_ && own_"),
-        protect("fetch.guard_waits", "if (guarding_ && own_ && (all", instead="if (!OFF && guarding_ && own_ && (all"),
+        protect("fetch.guard_waits", "if (guarding_ && own_) {", instead="if (!OFF && guarding_ && own_) {"),
         protect("fetch.guard_waits_for_all", "all ? slots_[last_slot_].done.get()", instead="all && !OFF ? slots_[last_slot_].done.get()"),
-        protect("fetch.engine_waits_for_stage", "if (slots_[last_slot_].staged) ggml().backend_event_wait(engine", instead="if (slots_[last_slot_].staged && !OFF) ggml().backend_event_wait(engine"),
         protect("fetch.start_waits_for_engine", "        ggml().backend_event_wait(stream, engine_done_.get());\n", instead="        if (!OFF) ggml().backend_event_wait(stream, engine_done_.get());\n"),
-        protect("fetch.send_waits_for_engine", "    ggml().backend_event_wait(own_.get(), engine_done_.get());\n    ggml_backend_t engine", instead="    if (!OFF) ggml().backend_event_wait(own_.get(), engine_done_.get());\n    ggml_backend_t engine"),
+        protect("fetch.send_waits_for_engine", "    ggml().backend_event_wait(own_.get(), engine_done_.get());\n    send_behind", instead="    if (!OFF) ggml().backend_event_wait(own_.get(), engine_done_.get());\n    send_behind"),
         protect("fetch.wait_for_arrival", "if (asynchronous_) ggml().backend_event_synchronize(slots_[slot].done.get());", instead="if (asynchronous_ && !OFF) ggml().backend_event_synchronize(slots_[slot].done.get());"),
         protect("fetch.wait_sends", "if (slot == last_slot_) send();", instead="if (slot == last_slot_ && !OFF) send();"),
         protect("fetch.staging_drained", "    drain();\n    slot.staging.reset();", instead="    if (!OFF) drain();\n    slot.staging.reset();", doubled="no order of the tests' streams leaves a transfer of a batch that failed open for so long"),
