@@ -1,5 +1,7 @@
 #include "attach/parent/inbox.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -16,7 +18,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr size_t most_rings = 256; // of one run: each is memory
+constexpr size_t most_rings = 256; // of programs that run at once: each is memory
 constexpr size_t messages_a_turn = 64;
 constexpr std::chrono::milliseconds between_looks{50}; // a folder costs more to read than all rings that are known
 
@@ -68,7 +70,9 @@ void Inbox::look_for_rings() {
     std::error_code ec;
     for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
         const std::string name = at->path().filename().string();
-        if (at->path().extension() != ".ring" || rings_.count(name) > 0 || rings_.size() >= most_rings) continue;
+        if (at->path().extension() != ".ring" || rings_.count(name) > 0) continue;
+        if (rings_.size() >= most_rings) return tell_of_most();
+        any_program_ = true;
         Result<std::unique_ptr<RingReader>> reader = RingReader::open(at->path().string());
         Ring ring;
         if (reader) {
@@ -79,6 +83,12 @@ void Inbox::look_for_rings() {
         }
         rings_[name] = std::move(ring);
     }
+}
+
+void Inbox::tell_of_most() {
+    if (std::exchange(told_of_most_, true)) return;
+    say_(ProgramRecorder::About::problem,
+         fmt::format("{} programs run at once: of more than that nothing is captured", most_rings));
 }
 
 size_t Inbox::drain(Ring& ring, size_t most) {
@@ -99,8 +109,35 @@ size_t Inbox::drain(Ring& ring, size_t most) {
     return most;
 }
 
+void Inbox::end(Ring& ring) {
+    if (!ring.recorder) return;
+    ring.recorder->finish();
+    const std::vector<Recorded>& written = ring.recorder->recorded();
+    recorded_.insert(recorded_.end(), written.begin(), written.end());
+    ring.recorder.reset();
+}
+
+void Inbox::let_go_of_ended() {
+    for (auto at = rings_.begin(); at != rings_.end();) {
+        Ring& ring = at->second;
+        // In this order: nothing comes behind what lies there once it has ended.
+        if (!ring.reader || !ring.reader->ended() || drain(ring, messages_a_turn) > 0) {
+            ++at;
+            continue;
+        }
+        end(ring);
+        std::error_code ec;
+        fs::remove(fs::path(folder_) / at->first, ec);
+        ring.reader.reset();
+        at = ec ? std::next(at) : rings_.erase(at); // one that is still there is not to be found anew
+    }
+}
+
 size_t Inbox::take() {
-    if (std::chrono::steady_clock::now() - looked_at_ >= between_looks) look_for_rings();
+    if (std::chrono::steady_clock::now() - looked_at_ >= between_looks) {
+        look_for_rings();
+        let_go_of_ended();
+    }
     size_t n = 0;
     for (auto& [name, ring] : rings_) {
         if (ring.reader) n += drain(ring, messages_a_turn);
@@ -119,13 +156,8 @@ bool Inbox::programs_live() const {
 std::vector<Recorded> Inbox::finish() {
     look_for_rings();
     while (take() > 0) {}
-    std::vector<Recorded> all;
-    for (auto& [name, ring] : rings_) {
-        if (!ring.recorder) continue;
-        ring.recorder->finish();
-        all.insert(all.end(), ring.recorder->recorded().begin(), ring.recorder->recorded().end());
-    }
-    return all;
+    for (auto& [name, ring] : rings_) end(ring);
+    return std::move(recorded_);
 }
 
 } // namespace attnscope::attach

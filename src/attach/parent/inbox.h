@@ -30,7 +30,7 @@ public:
     bool programs_live() const;
     // The programs have ended, or are left alone: takes the rest and closes all recordings.
     std::vector<Recorded> finish();
-    bool any_program() const { return !rings_.empty(); }
+    bool any_program() const { return any_program_ || !rings_.empty(); }
 
 private:
     struct Ring {
@@ -40,12 +40,18 @@ private:
     Inbox() = default;
     size_t drain(Ring& ring, size_t most);
     bool folder_rests();
+    // Of programs that have ended: takes the rest, closes their recordings, and gives the memory back.
+    void let_go_of_ended();
+    void end(Ring& ring);
+    void tell_of_most();
 
     std::string folder_;
     std::unique_ptr<ParentLock> lock_;
     std::function<std::unique_ptr<ProgramRecorder>()> new_recorder_;
     ProgramRecorder::Say say_;
     std::map<std::string, Ring> rings_; // by name of the file
+    std::vector<Recorded> recorded_;    // of programs that have ended
+    bool any_program_ = false, told_of_most_ = false;
     std::chrono::steady_clock::time_point looked_at_{};
     std::filesystem::file_time_type folder_changed_{};
 };

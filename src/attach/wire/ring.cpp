@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <utility>
 
@@ -26,14 +27,18 @@ std::string lock_path(const std::string& folder) {
     return folder + "/parent.lock";
 }
 
-struct Descriptor {
-    int fd;
-    ~Descriptor() {
-        if (fd >= 0) ::close(fd);
-    }
-};
+// Held by nobody, as far as the system knows.
+bool is_free(int fd) {
+    if (flock(fd, LOCK_SH | LOCK_NB) != 0) return false;
+    flock(fd, LOCK_UN);
+    return true;
+}
 
 } // namespace
+
+Descriptor::~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+}
 
 Mapping::~Mapping() {
     if (at_) munmap(at_, size_);
@@ -42,16 +47,16 @@ Mapping::~Mapping() {
 Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, size_t capacity) {
     capacity = std::clamp(capacity, least_capacity, most_capacity);
     const std::string unfinished = path + ".new";
-    const Descriptor file{open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)};
-    if (file.fd < 0) return system_error("cannot make " + unfinished);
+    Descriptor file(open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (file.fd() < 0) return system_error("cannot make " + unfinished);
     const size_t size = ring_header_bytes + capacity;
     // The memory is there, or there is no ring: a page that cannot be had later would end the program with SIGBUS.
-    if (const int failed = posix_fallocate(file.fd, 0, static_cast<off_t>(size)); failed != 0) {
+    if (const int failed = posix_fallocate(file.fd(), 0, static_cast<off_t>(size)); failed != 0) {
         unlink(unfinished.c_str());
         errno = failed;
         return system_error("no shared memory for " + path);
     }
-    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
+    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd(), 0);
     if (at == MAP_FAILED) {
         unlink(unfinished.c_str());
         return system_error("cannot map " + path);
@@ -61,11 +66,12 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, 
     std::memcpy(header->magic, RingHeader::expected_magic, sizeof header->magic);
     header->capacity = capacity;
     header->pid = getpid();
+    flock(file.fd(), LOCK_EX | LOCK_NB); // before it has its name: nobody else has it
     if (rename(unfinished.c_str(), path.c_str()) != 0) {
         unlink(unfinished.c_str());
         return system_error("cannot name " + path);
     }
-    return std::unique_ptr<RingWriter>(new RingWriter(std::move(map), capacity));
+    return std::unique_ptr<RingWriter>(new RingWriter(std::move(map), std::move(file), capacity));
 }
 
 void RingWriter::copy_in(uint64_t at, const uint8_t* from, size_t n) {
@@ -87,14 +93,14 @@ bool RingWriter::try_write(std::span<const uint8_t> message) {
 }
 
 Result<std::unique_ptr<RingReader>> RingReader::open(const std::string& path) {
-    const Descriptor file{::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-    if (file.fd < 0) return system_error("cannot open " + path);
+    Descriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+    if (file.fd() < 0) return system_error("cannot open " + path);
     struct stat info {};
-    if (fstat(file.fd, &info) != 0) return system_error("cannot open " + path);
+    if (fstat(file.fd(), &info) != 0) return system_error("cannot open " + path);
     const auto size = static_cast<size_t>(std::max<off_t>(info.st_size, 0));
     if (!S_ISREG(info.st_mode) || size < ring_header_bytes + least_capacity || size > ring_header_bytes + most_capacity)
         return Error{ErrorKind::not_ours, path + " is no ring"};
-    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd, 0);
+    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd(), 0);
     if (at == MAP_FAILED) return system_error("cannot map " + path);
     Mapping map(at, size);
     const RingHeader* header = map.header();
@@ -103,7 +109,14 @@ Result<std::unique_ptr<RingReader>> RingReader::open(const std::string& path) {
         return Error{ErrorKind::not_ours, path + " is no ring"};
     }
     const int64_t pid = header->pid;
-    return std::unique_ptr<RingReader>(new RingReader(std::move(map), size - ring_header_bytes, pid));
+    return std::unique_ptr<RingReader>(new RingReader(std::move(map), std::move(file), size - ring_header_bytes, pid));
+}
+
+bool RingReader::ended() const {
+    if (closed()) return true;
+    // The number may be one of a container, the lock lost where a program closes whatever is open: both must say so.
+    const auto pid = static_cast<pid_t>(pid_);
+    return pid > 0 && kill(pid, 0) != 0 && errno == ESRCH && is_free(file_.fd());
 }
 
 void RingReader::copy_out(uint64_t at, uint8_t* to, size_t n) const {
@@ -141,9 +154,9 @@ ParentLock::~ParentLock() {
 }
 
 bool ParentLock::held(const std::string& folder) {
-    const Descriptor file{open(lock_path(folder).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW)};
-    if (file.fd < 0) return false;
-    return flock(file.fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    const Descriptor file(open(lock_path(folder).c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+    if (file.fd() < 0) return false;
+    return flock(file.fd(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 } // namespace attnscope::attach

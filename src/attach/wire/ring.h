@@ -47,6 +47,19 @@ private:
     size_t size_ = 0;
 };
 
+// An open file.
+class Descriptor {
+public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    ~Descriptor();
+    Descriptor(Descriptor&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+    Descriptor& operator=(Descriptor&&) = delete;
+    int fd() const { return fd_; }
+
+private:
+    int fd_;
+};
+
 // The program's side.
 class RingWriter {
 public:
@@ -59,10 +72,12 @@ public:
     void close() { map_.header()->closed.store(1, std::memory_order_release); }
 
 private:
-    RingWriter(Mapping map, size_t capacity) : map_(std::move(map)), capacity_(capacity) {}
+    RingWriter(Mapping map, Descriptor file, size_t capacity)
+        : map_(std::move(map)), file_(std::move(file)), capacity_(capacity) {}
     void copy_in(uint64_t at, const uint8_t* from, size_t n);
     Mapping map_;
-    size_t capacity_; // our own: what lies in the file may be written by anybody
+    const Descriptor file_; // locked: the system lets go of it however the program ends
+    size_t capacity_;       // our own: what lies in the file may be written by anybody
 };
 
 // The parent's side. The file is a stranger's.
@@ -73,11 +88,16 @@ public:
     Result<bool> read(std::vector<uint8_t>& message);
     bool closed() const { return map_.header()->closed.load(std::memory_order_acquire) != 0; }
     int64_t pid() const { return pid_; }
+    // Nothing is written any more: the program took its leave, or it is gone. In doubt (a process of that number that is another
+    // one) it is believed to be there.
+    bool ended() const;
 
 private:
-    RingReader(Mapping map, size_t capacity, int64_t pid) : map_(std::move(map)), capacity_(capacity), pid_(pid) {}
+    RingReader(Mapping map, Descriptor file, size_t capacity, int64_t pid)
+        : map_(std::move(map)), file_(std::move(file)), capacity_(capacity), pid_(pid) {}
     void copy_out(uint64_t at, uint8_t* to, size_t n) const;
     Mapping map_;
+    const Descriptor file_;
     size_t capacity_;
     int64_t pid_;
     uint64_t taken_ = 0;
