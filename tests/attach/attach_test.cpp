@@ -96,6 +96,18 @@ TEST_F(Attach, ProgramsThatDoNotUseGgmlAreLeftAlone) {
     EXPECT_TRUE(recordings(out).empty());
 }
 
+// Ollama keeps its models under the digests of what is in them.
+TEST_F(Attach, RecordingsOfAModelOfAStoreHaveTheModelsName) {
+    const std::string store = dir.file("sha256-" + std::string(56, '0') + "01234567");
+    fs::copy(model, store);
+    const Answer attached = shell(attach(host + " " + store + " 2 1 " + prompt_ids) + " 2>&1");
+    ASSERT_EQ(attached.code, 0) << attached.output;
+    ASSERT_EQ(recordings(out).size(), 1u);
+    const std::string name = fs::path(recordings(out)[0]).filename().string();
+    EXPECT_EQ(name.find("made-llama"), 0u) << name;
+    EXPECT_NE(name.find("-00000000-"), std::string::npos) << name;
+}
+
 TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     const Answer answer = shell(attach("/nonexistent/program") + " 2>&1");
     EXPECT_EQ(answer.code, 2);

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <filesystem>
 #include <utility>
 
@@ -26,8 +27,20 @@ uint64_t next_program() {
     return n++;
 }
 
-std::string stem_of(const std::string& path) {
-    return std::filesystem::path(path).stem().string();
+// The beginning of the names of its recordings. Stores of models (Ollama's) name a file after what is in it, which tells a person
+// nothing.
+std::string stem_of(const Texts* texts) {
+    if (!texts) return "model";
+    const std::string stem = std::filesystem::path(texts->path()).stem().string();
+    constexpr size_t digest = 7 + 64; // "sha256-"
+    const std::string& name = texts->identity().name;
+    if (stem.rfind("sha256-", 0) != 0 || stem.size() != digest || name.empty()) return stem;
+    std::string plain = name.substr(0, 64);
+    std::replace_if(
+        plain.begin(), plain.end(),
+        [](unsigned char c) { return !std::isalnum(c) && c != '.' && c != '_' && c != '-'; }, '-');
+    if (plain[0] == '.') plain[0] = '-';
+    return plain + "-" + stem.substr(7, 8);
 }
 
 } // namespace
@@ -113,7 +126,7 @@ std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
     info.settings_json = settings_;
     info.geometry = s.begin.geometry;
     Recorded recorded;
-    recorded.path = free_path(fmt::format("{}-{}", s.texts ? stem_of(s.texts->path()) : "model", hello_.pid));
+    recorded.path = free_path(fmt::format("{}-{}", stem_of(s.texts.get()), hello_.pid));
     WriterOptions options;
     options.queue_bytes = queue_bytes;
     auto file = std::make_shared<File>();
