@@ -161,6 +161,11 @@ void AttachFront::stream_begins(uint64_t program, const attach::StreamBegin& str
     live_.context_begins({program, stream.stream}, stream.geometry, piece);
 }
 
+void AttachFront::model_known(uint64_t program, uint32_t stream, const attach::StreamModel& model) {
+    live_.model_known({program, stream},
+                      {std::filesystem::path(model.path).filename().string(), {}, model.tokens, model.said});
+}
+
 void AttachFront::sequence_begins(uint64_t program, const attach::SequenceBegin& sequence) {
     live_.line_begins({{program, sequence.stream}, sequence.id}, sequence.parent, sequence.n_shared);
 }

@@ -41,6 +41,7 @@ public:
     void stop() { front_->stop(); }
 
     void stream_begins(uint64_t program, const attach::StreamBegin& stream, const Piece& piece) override;
+    void model_known(uint64_t program, uint32_t stream, const attach::StreamModel& model) override;
     void sequence_begins(uint64_t program, const attach::SequenceBegin& sequence) override;
     void sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) override;
     void frame(uint64_t program, const attach::FrameMessage& frame) override;

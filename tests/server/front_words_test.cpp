@@ -117,7 +117,9 @@ TEST_F(FrontTest, AttentionOfAProgramThatIsNoLlamaServerIsRefusedInWords) {
         const auto answer = client().Post(path, R"({"prompt":"a","attention":{"reduce":"mean"}})", "application/json");
         ASSERT_TRUE(answer);
         EXPECT_GE(answer->status, 400) << path;
-        EXPECT_FALSE(answer->body.empty()) << path;
+        const bool kobold = std::string(path).rfind("/api/", 0) == 0;
+        const char* words = kobold ? "attention is answered before" : "the program behind this server is neither";
+        EXPECT_NE(answer->body.find(words), std::string::npos) << path << answer->body;
     }
     const auto wrong =
         client().Post("/completion", R"({"prompt":"a","attention":{"reduce":"nonsense"}})", "application/json");

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace attnscope::attach {
 
@@ -19,6 +20,13 @@ struct SequenceRecorded {
     std::string why_not;
 };
 
+// The model of a stream, where its file was found. Its functions: from any thread, as long as somebody holds them.
+struct StreamModel {
+    std::string path;
+    std::function<std::vector<int32_t>(const std::string& text)> tokens; // of a prompt
+    std::function<std::string(int32_t token)> said;                      // what a token adds to a text
+};
+
 // Called on the one thread that reads what programs tell, in the order in which each program tells it: every call returns
 // soon. `program` numbers the programs of one run.
 class FrameListener {
@@ -27,6 +35,12 @@ public:
     using Piece = std::function<std::string(int32_t token)>;
     virtual ~FrameListener() = default;
     virtual void stream_begins(uint64_t program, const StreamBegin& stream, const Piece& piece) = 0;
+    // Soon after its stream has begun.
+    virtual void model_known(uint64_t program, uint32_t stream, const StreamModel& model) {
+        (void)program;
+        (void)stream;
+        (void)model;
+    }
     virtual void sequence_begins(uint64_t program, const SequenceBegin& sequence) = 0;
     // Where its frames are recorded from the next one on: after its beginning, again where that changes, and where it ends early.
     // Nothing is told where nothing is recorded. A frame is told before it is written.

@@ -101,6 +101,12 @@ void ProgramRecorder::on(StreamBegin&& m) {
         listener_->stream_begins(
             program_, m, [known = s.texts](int32_t token) { return known ? known->piece(token) : std::string(); });
     }
+    if (listener_ && s.texts) {
+        listener_->model_known(program_, m.stream,
+                               {s.texts->path(),
+                                [known = s.texts](const std::string& text) { return known->tokens(text); },
+                                [known = s.texts](int32_t token) { return known->said(token); }});
+    }
     s.begin = std::move(m);
 }
 

@@ -6,6 +6,8 @@
 #include <llama.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <string_view>
 #include <utility>
 
 namespace attnscope::attach {
@@ -71,11 +73,38 @@ Texts::~Texts() {
 }
 
 std::string Texts::piece(int32_t token) const {
+    return text_of(token, true);
+}
+
+std::string Texts::said(int32_t token) const {
+    return text_of(token, false);
+}
+
+std::vector<int32_t> Texts::tokens(const std::string& text) const {
+    if (llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE || text.size() > INT32_MAX) return {};
+    const std::string first = llama_vocab_get_add_bos(vocab_) ? piece(llama_vocab_bos(vocab_)) : std::string();
+    const std::string_view rest =
+        std::string_view(text).substr(!first.empty() && text.starts_with(first) ? first.size() : 0);
+    std::vector<int32_t> out(rest.size() / 4 + 16);
+    const auto fill = [&] {
+        return llama_tokenize(vocab_, rest.data(), static_cast<int32_t>(rest.size()), out.data(),
+                              static_cast<int32_t>(out.size()), true, true);
+    };
+    int32_t n = fill();
+    if (n < 0 && n > INT32_MIN) {
+        out.resize(static_cast<size_t>(-n));
+        n = fill();
+    }
+    out.resize(static_cast<size_t>(std::max(n, 0)));
+    return out;
+}
+
+std::string Texts::text_of(int32_t token, bool special) const {
     const bool known = token >= 0 && token < llama_vocab_n_tokens(vocab_);
     if (!known || llama_vocab_type(vocab_) == LLAMA_VOCAB_TYPE_NONE) return {};
     std::string text(64, '\0');
     const auto fill = [&] {
-        return llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, true);
+        return llama_token_to_piece(vocab_, token, text.data(), static_cast<int32_t>(text.size()), 0, special);
     };
     int32_t n = fill();
     if (n < 0) {

@@ -22,11 +22,16 @@ public:
     Texts(const Texts&) = delete;
     Texts& operator=(const Texts&) = delete;
     std::string piece(int32_t token) const; // empty: unknown
+    // What a token adds to a text: of those that end or divide texts nothing.
+    std::string said(int32_t token) const;
+    // As a program cuts a prompt: tokens that are written out are those tokens, and the first one is there once where the model wants it.
+    std::vector<int32_t> tokens(const std::string& text) const;
     const ModelIdentity& identity() const { return identity_; }
     const std::string& path() const { return path_; }
 
 private:
     Texts() = default;
+    std::string text_of(int32_t token, bool special) const;
     llama_model* model_ = nullptr;
     const llama_vocab* vocab_ = nullptr;
     ModelIdentity identity_;

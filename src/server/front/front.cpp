@@ -30,6 +30,7 @@ public:
         add_llama_front(http, service_);
         add_halo_weave_front(http, service_);
         add_kobold_front(http, service_);
+        add_ollama_front(http, service_);
         add_socket_front(http, service_);
         add_prune(http, {options_.server.record_dir, INT32_MAX,
                          [this](const std::string& id) { return service_.answers.scores(id); }});

@@ -41,6 +41,12 @@ inline bool spells_attention(const std::string& body) {
 inline bool names_attention(const std::string& body) {
     return spells_attention(body) || body.find("\\u00") != std::string::npos;
 }
+// Is there something for us to do, as far as the bytes say?
+inline bool may_be_ours(const std::string& body) {
+    return names_attention(body) || body.find("\"record\"") != std::string::npos;
+}
+// Of an answer that is not streamed nobody takes any row before its end: so many times --stream-mb may wait.
+inline constexpr size_t most_waiting_whole = 8;
 // `asked`: what `output_hidden_states` is given; null: nothing. Nobody before a program has them.
 Result<void> check_hidden_states(const Json* asked);
 
@@ -75,6 +81,7 @@ void first_page(FrontService& service, const httplib::Request& request, httplib:
 void add_llama_front(httplib::Server& http, FrontService& service);
 void add_halo_weave_front(httplib::Server& http, FrontService& service);
 void add_kobold_front(httplib::Server& http, FrontService& service);
+void add_ollama_front(httplib::Server& http, FrontService& service);
 void add_socket_front(httplib::Server& http, FrontService& service);
 
 } // namespace attnscope::server

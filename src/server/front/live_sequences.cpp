@@ -21,6 +21,22 @@ void LiveSequences::context_begins(ContextId id, const Geometry& geometry, Piece
     context.piece = std::move(piece);
 }
 
+void LiveSequences::model_known(ContextId id, Model model) {
+    const base::Lock lock(mutex_);
+    const auto found = contexts_.find(id);
+    if (found == contexts_.end()) return;
+    model.geometry = found->second.geometry;
+    found->second.model = std::move(model);
+}
+
+std::optional<LiveSequences::Model> LiveSequences::model(const std::string& file) const {
+    const base::Lock lock(mutex_);
+    for (auto at = contexts_.rbegin(); at != contexts_.rend(); ++at) {
+        if (!file.empty() && at->second.model.file == file) return at->second.model;
+    }
+    return std::nullopt;
+}
+
 void LiveSequences::line_begins(LineId id, int64_t parent, int64_t n_shared) {
     const base::Lock lock(mutex_);
     const auto found = contexts_.find(id.context);

@@ -44,6 +44,13 @@ struct RecordedLine {
 class LiveSequences {
 public:
     using Piece = std::function<std::string(int32_t token)>;
+    // What a context computes with.
+    struct Model {
+        std::string file; // its name, without folders; empty: not known
+        Geometry geometry;
+        std::function<std::vector<int32_t>(const std::string& text)> tokens; // of a prompt
+        Piece said;                                                          // what a token adds to a text
+    };
     struct Options {
         // Of the keys of all lines. Above it those that rested longest are forgotten, and what goes on from them has no rows.
         size_t key_bytes = size_t(2) << 30;
@@ -53,6 +60,8 @@ public:
 
     // ---- what programs tell, on one thread; every call returns soon ----
     void context_begins(ContextId context, const Geometry& geometry, Piece piece);
+    // Its geometry is that of the context.
+    void model_known(ContextId context, Model model);
     void line_begins(LineId line, int64_t parent, int64_t n_shared);
     // `slot`: the stream of the cache that holds it; -1: the cache has one for all.
     void frame(ContextId context, int32_t slot, const Frame& frame);
@@ -69,7 +78,9 @@ public:
     // ---- from any thread ----
     // The shape of the model, of the context that began first; nothing until one has decoded something.
     std::optional<Geometry> geometry() const;
-    // The text of a token of that context.
+    // Of the context that began last with a file of this name.
+    std::optional<Model> model(const std::string& file) const;
+    // The text of a token of the context that began first.
     std::string piece(int32_t token) const;
     // How many columns of each slot's latest line begin as `tokens` do.
     std::vector<int64_t> beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const;
@@ -93,6 +104,7 @@ private:
     struct Context {
         Geometry geometry;
         Piece piece;
+        Model model;
         std::map<int64_t, Line> lines;
         std::map<int32_t, int64_t> line_of_slot; // the latest
         int64_t n_frames = 0, n_expected = 0;    // that came, and that will have come once what was computed has

@@ -3,6 +3,7 @@
 #include "server/front/front_service.h"
 #include "server/front/llama_exchange.h"
 #include "server/front/llama_start.h"
+#include "server/front/ollama_front.h"
 #include "server/http/reply.h"
 
 #include "server/dialects/attention_json.h"
@@ -16,11 +17,6 @@ namespace {
 
 constexpr size_t most_answer = size_t(512) << 20;
 constexpr Dialect openai = Dialect::openai;
-
-// Is there something for us to do, as far as the bytes say?
-bool may_be_ours(const std::string& body) {
-    return names_attention(body) || body.find("\"record\"") != std::string::npos;
-}
 
 Error invalid(const std::string& why) {
     return {ErrorKind::invalid_argument, why};
@@ -98,6 +94,17 @@ Result<std::vector<int32_t>> prompt_of(const LlamaProgram& program, const Ordere
     return tokens;
 }
 
+// A program that has no such routes tells nothing that helps.
+Error no_llama(const LlamaProgram& program, const Error& error) {
+    if (error.kind != ErrorKind::invalid_argument) return error;
+    const Result<LlamaProps> props = program.props();
+    const bool other = !props && props.error().kind != ErrorKind::not_found && props.error().kind != ErrorKind::io;
+    return other ? Error{ErrorKind::unsupported,
+                         "the program behind this server is no llama-server, KoboldCPP or Ollama that tells what "
+                         "attention is found by; its answers are recorded, with -o"}
+                 : error;
+}
+
 OrderedJson body_for_program(OrderedJson body, LlamaRoute route) {
     for (const char* name : {"attention", "output_attentions", "attention_format", "record"}) body.erase(name);
     body[route == LlamaRoute::completion ? "return_tokens" : "timings_per_token"] = true;
@@ -153,7 +160,6 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     if (Result<void> r = fields.status(); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_combination(*read); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_messages_of_text(*read); !r) return refuse(response, openai, r.error());
-    if (Result<void> r = can_tell(*wants, service); !r) return refuse(response, openai, r.error());
     const GoneAway gone = gone_away(request, service);
     const auto failed = [&](const Error& error) {
         if (error.kind == ErrorKind::not_found || error.kind == ErrorKind::io)
@@ -163,7 +169,13 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     OrderedJson body = OrderedJson::parse(request.body);
     const LlamaProgram program(service.options.to, headers_for_questions(request), gone);
     Result<std::vector<int32_t>> prompt = prompt_of(program, body, asked.chat, *wants);
-    if (!prompt) return failed(prompt.error());
+    if (!prompt && ollama_of(service, request).is_there()) {
+        if (asked.route != LlamaRoute::openai) return refuse(response, openai, 400, where_ollama_answers);
+        const OllamaRoute route = asked.chat ? OllamaRoute::openai_chat : OllamaRoute::openai_completion;
+        return answer_from_ollama(service, request, response, {route, std::move(body), std::move(*wants), record, id});
+    }
+    if (!prompt) return failed(no_llama(program, prompt.error()));
+    if (Result<void> r = can_tell(*wants, service); !r) return refuse(response, openai, r.error());
     const bool names_a_slot = body.contains("id_slot") && body["id_slot"].is_number() && body["id_slot"] != -1;
     auto exchange = std::make_shared<LlamaExchange>();
     exchange->route = asked.route;

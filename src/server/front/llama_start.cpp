@@ -4,11 +4,6 @@
 
 namespace attnscope::server {
 
-namespace {
-constexpr size_t more_frames =
-    8; // times --stream-mb, for an answer that is not streamed: nobody takes any before its end
-} // namespace
-
 Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& program, httplib::Request to_program,
                                  OrderedJson body, LlamaAsked asked, const GoneAway& gone) {
     Result<std::vector<bool>> busy = program.slots();
@@ -24,7 +19,7 @@ Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& prog
     options.streams = asked.streams;
     options.patience = service.options.patience;
     options.n_threads = service.options.server.attention_threads;
-    options.frame_bytes = service.options.server.stream_memory * (asked.streams ? 1 : more_frames);
+    options.frame_bytes = service.options.server.stream_memory * (asked.streams ? 1 : most_waiting_whole);
     out.rows = std::make_unique<RequestRows>(service.live, std::move(asked.wants), std::move(asked.prompt), options);
     if (Result<void> r = out.rows->begin(); !r) return Error{ErrorKind::engine, r.error().message};
     body["id_slot"] = held->slot();

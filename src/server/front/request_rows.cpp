@@ -11,6 +11,7 @@ WatchOptions watch_options(const AttentionWants& wants, const std::vector<int32_
                            const RowsOptions& options) {
     WatchOptions out;
     out.slot = options.slot;
+    out.model_file = options.model_file;
     out.prompt = prompt;
     out.prompt_rows = wants.prompt_rows;
     out.frame_bytes = options.frame_bytes;

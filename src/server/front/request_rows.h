@@ -18,6 +18,7 @@ namespace attnscope::server {
 
 struct RowsOptions {
     int32_t slot = -1;
+    std::string model_file;                 // WatchOptions
     bool record = false;                    // where its line is recorded is asked at the end
     bool streams = true;                    // somebody takes the rows while they come: Flow::latest may skip some
     size_t frame_bytes = size_t(128) << 20; // Watch

@@ -66,7 +66,7 @@ Watch::Kept Watch::keep(const Frame& frame, bool wanted, std::shared_ptr<const F
 
 // Is this frame the candidate's next one? Marks what it tells otherwise.
 bool Watch::go_on(Candidate& c, LineId line, int32_t slot, const Frame& frame) {
-    if (line.context != c.line.context || c.over) return false;
+    if (line.context != c.line.context || slot != c.slot || c.over) return false;
     bool follows = line.line == c.line.line && frame.index == c.next;
     if (line.line != c.line.line) {
         const auto& lines = live_.contexts_.at(line.context).lines;
@@ -103,14 +103,19 @@ void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::share
         run = runs_.end();
     }
     if (run == runs_.end()) {
-        if (slot >= 0 || runs_.size() >= most_runs) { // a slot has one thing in hand
-            const size_t n = slot >= 0 ? runs_.size() : 1;
-            for (size_t i = 0; i < n; ++i) {
-                for (const Kept& kept : runs_.front().frames) bytes_ -= weight(kept.frame);
-                runs_.pop_front();
-            }
+        const auto let_go = [&](const Run& r) {
+            for (const Kept& kept : r.frames) bytes_ -= weight(kept.frame);
+            return true;
+        };
+        if (slot >= 0) { // it has one thing in hand
+            std::erase_if(runs_,
+                          [&](const Run& r) { return r.slot == slot && r.line.context == line.context && let_go(r); });
         }
-        runs_.push_back({line, frame.index, frame.index, {}});
+        if (runs_.size() >= most_runs) {
+            let_go(runs_.front());
+            runs_.pop_front();
+        }
+        runs_.push_back({line, slot, frame.index, frame.index, {}});
         run = std::prev(runs_.end());
     }
     ++run->next;
@@ -126,6 +131,7 @@ void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::share
     }
     Candidate c;
     c.line = line;
+    c.slot = slot;
     c.n_reused = whole.first;
     c.first = frame.index;
     c.next = frame.index + 1;
@@ -137,6 +143,7 @@ void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::share
 
 void Watch::on_frame(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared) {
     if (options_.slot >= 0 && slot >= 0 && slot != options_.slot) return;
+    if (!options_.model_file.empty() && live_.contexts_.at(line.context).model.file != options_.model_file) return;
     if (slot >= 0) told_apart_ = true;
     for (Candidate& c : candidates_) {
         if (!go_on(c, line, slot, frame)) continue;
@@ -171,6 +178,7 @@ Result<Watch::Found> Watch::find(const Told& told) {
     }
     if (candidates_.size() > 1) std::erase_if(candidates_, [&](const Candidate& c) { return contradicts(c, told); });
     if (candidates_.size() != 1) {
+        if (options_.slot < 0 && told_apart_) return lost("another request with the same prompt ran at the same time");
         return lost(told_apart_
                         ? "another request with the same prompt was in the same slot"
                         : "another request with the same prompt ran, and the program's cache does not tell them "

@@ -12,12 +12,14 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace attnscope::server {
 
 struct WatchOptions {
     int32_t slot = -1;                      // -1: any
+    std::string model_file;                 // LiveSequences::Model; empty: any
     std::vector<int32_t> prompt;            // all of it; not empty
     bool keep_frames = true;                // false: only which line it is
     bool prompt_rows = false;               // the frames of the prompt are wanted, too
@@ -71,12 +73,14 @@ private:
     // Columns of a line that came one after the other, all of the prompt.
     struct Run {
         LineId line;
+        int32_t slot = -1;
         int64_t first = 0, next = 0;
         std::deque<Kept> frames;
     };
     // A line whose prompt is that of the request.
     struct Candidate {
         LineId line; // changes where others go on from the same place, too
+        int32_t slot = -1;
         int64_t n_reused = 0;
         int64_t first = 0, next = 0; // columns of `frames`
         std::deque<Kept> prompt, frames;

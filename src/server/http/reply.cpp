@@ -5,7 +5,21 @@
 
 namespace attnscope::server {
 
+namespace {
+
+// Ollama's routes are those under /api/ that KoboldCPP's own are not.
+bool is_ollamas(const std::string& path) {
+    for (const char* route : {"/api/blobs/", "/api/chat", "/api/copy", "/api/create", "/api/delete", "/api/embed",
+                              "/api/generate", "/api/ps", "/api/pull", "/api/push", "/api/show", "/api/tags"}) {
+        if (path.rfind(route, 0) == 0) return true;
+    }
+    return false;
+}
+
+} // namespace
+
 Dialect dialect_of(const std::string& path) {
+    if (is_ollamas(path)) return Dialect::ollama;
     return path.rfind("/api/", 0) == 0 ? Dialect::kobold : Dialect::openai;
 }
 
@@ -31,6 +45,7 @@ const char* type_of(Dialect dialect, int status) {
 } // namespace
 
 Json error_body(Dialect dialect, int status, const std::string& message) {
+    if (dialect == Dialect::ollama) return {{"error", message}};
     if (dialect == Dialect::kobold) return {{"detail", {{"msg", message}, {"type", type_of(dialect, status)}}}};
     Json error = {{"message", message}, {"type", type_of(dialect, status)}, {"code", status}, {"param", nullptr}};
     if (message.find(context_overflow) != std::string::npos) error["code"] = "context_length_exceeded";

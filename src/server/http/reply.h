@@ -10,8 +10,9 @@
 
 namespace attnscope::server {
 
-// KoboldCPP's errors are {"detail": {"msg", "type"}}, OpenAI's and llama-server's {"error": {"message", "type", "code"}}.
-enum class Dialect { kobold, openai };
+// KoboldCPP's errors are {"detail": {"msg", "type"}}, OpenAI's and llama-server's {"error": {"message", "type", "code"}}, Ollama's
+// {"error": "..."}.
+enum class Dialect { kobold, openai, ollama };
 
 // The dialect that speaks under this path.
 Dialect dialect_of(const std::string& path);
