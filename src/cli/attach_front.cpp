@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdlib>
@@ -38,6 +39,25 @@ std::optional<server::UpstreamAddress> read_address(const std::string& text) {
     return server::UpstreamAddress{host.empty() ? "127.0.0.1" : host, *port};
 }
 
+// OLLAMA_HOST as Ollama reads it: a scheme, which has a port of its own, and a path may stand there, a port need not.
+server::UpstreamAddress address_of_ollama(std::string host) {
+    int port = 11434;
+    if (const size_t scheme = host.find("://"); scheme != std::string::npos) {
+        port = host.compare(0, scheme, "https") == 0 ? 443 : 80;
+        host.erase(0, scheme + 3);
+    }
+    host.erase(std::min(host.find('/'), host.size()));
+    const size_t colon = host.rfind(':');
+    const bool bare_ipv6 = host.find(':') != colon && host.find(']') == std::string::npos;
+    if (colon != std::string::npos && !bare_ipv6 && host.back() != ']') {
+        port = port_of(host.substr(colon + 1)).value_or(port);
+        host.erase(colon);
+    }
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+    if (host.empty() || host == "0.0.0.0") host = "127.0.0.1";
+    return {host == "::" ? "::1" : host, port};
+}
+
 // The last value of an option, as "--port 8080" or "--port=8080".
 std::string option_of(const std::vector<std::string>& argv, const std::string& name) {
     std::string value;
@@ -68,12 +88,7 @@ Result<server::UpstreamAddress> address_of_program(const std::string& to, const 
             if (!known && name.find(program.name) != std::string::npos) known = &program;
         }
     }
-    if (known && known->port == 11434) {
-        std::string host = variable("OLLAMA_HOST");
-        if (const size_t scheme = host.find("://"); scheme != std::string::npos) host.erase(0, scheme + 3);
-        if (const auto address = read_address(host)) return *address;
-        return server::UpstreamAddress{"127.0.0.1", known->port};
-    }
+    if (known && known->port == 11434) return address_of_ollama(variable("OLLAMA_HOST"));
     std::string host = option_of(argv, "--host"), port = option_of(argv, "--port");
     if (known && known->port == 8080) {
         if (host.empty()) host = variable("LLAMA_ARG_HOST");

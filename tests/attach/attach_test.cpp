@@ -108,6 +108,29 @@ TEST_F(Attach, RecordingsOfAModelOfAStoreHaveTheModelsName) {
     EXPECT_NE(name.find("-00000000-"), std::string::npos) << name;
 }
 
+TEST_F(Attach, OllamasAddressIsReadAsOllamaReadsIt) {
+    const std::string ollama = dir.file("ollama");
+    std::ofstream(ollama) << "#!/bin/sh\n";
+    fs::permissions(ollama, fs::perms::owner_all);
+    const std::array<std::array<const char*, 2>, 11> all = {{{"", "127.0.0.1:11434"},
+                                                             {"0.0.0.0", "127.0.0.1:11434"},
+                                                             {"0.0.0.0:8000", "127.0.0.1:8000"},
+                                                             {":9001", "127.0.0.1:9001"},
+                                                             {"box", "box:11434"},
+                                                             {"box:port", "box:11434"},
+                                                             {"http://box:9000/path", "box:9000"},
+                                                             {"http://box", "box:80"},
+                                                             {"https://box/", "box:443"},
+                                                             {"::1", "::1:11434"},
+                                                             {"[::1]:9002", "::1:9002"}}};
+    for (const auto& [given, address] : all) {
+        const std::string said = shell("OLLAMA_HOST='" + std::string(given) + "' " + program +
+                                       " attach --serve 127.0.0.1:0 -- " + ollama + " serve 2>&1")
+                                     .output;
+        EXPECT_NE(said.find("in front of " + std::string(address) + "\n"), std::string::npos) << given << ": " << said;
+    }
+}
+
 TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     const Answer answer = shell(attach("/nonexistent/program") + " 2>&1");
     EXPECT_EQ(answer.code, 2);
