@@ -78,7 +78,8 @@ private:
         line.slot = in_slot;
         line.model = LiveModel({}, static_cast<uint32_t>(line.number));
         line.tokens.assign(prompt.begin(), prompt.end());
-        line.tokens.insert(line.tokens.end(), tokens.begin(), tokens.end() - 1); // the last one is not decoded
+        line.tokens.insert(line.tokens.end(), tokens.begin(),
+                           tokens.end() - !tokens.empty()); // the last one is not decoded
         live_.line_begins({context, line.number}, -1, 0);
         return line;
     }
@@ -107,6 +108,7 @@ private:
         const std::string prompt = chat ? "<" + body["messages"][0]["content"].get<std::string>() + ">"
                                         : "(" + body["prompt"].get<std::string>() + ")";
         if (body.contains("_debug_render_only")) {
+            EXPECT_FALSE(body.contains("keep_alive"));
             Json out = {{"model", "a"}};
             if (q.path != "/v1/completions") // which tells none
                 out["_debug_info"] = {{"rendered_template", prompt}, {"image_count", images}};
@@ -121,7 +123,8 @@ private:
                                      : Json{{"text", said}, {"finish_reason", "stop"}};
             return say(a, {{"choices", {choice}}, {"usage", {{"prompt_tokens", 3}, {"completion_tokens", n}}}});
         }
-        Json out = {{"done", true}, {"eval_count", n}};
+        Json out = {{"done", true}};
+        if (n > 0) out["eval_count"] = n;
         chat ? out["message"] = {{"content", said}} : out["response"] = said;
         say(a, out);
     }
@@ -256,6 +259,17 @@ TEST_F(OllamaFront, AStreamOfItsOwnHasThemInItsLastLine) {
         expect_rows(all[3]["attention"]);
         body.erase("stream"); // streams where nothing is said
         EXPECT_EQ(parts(post(path, body), "").size(), 4u);
+    }
+}
+
+TEST_F(OllamaFront, AnAnswerWithoutTokensHasNoRows) {
+    program.generated.clear();
+    program.said.clear();
+    for (const std::string& path : all_routes) {
+        Json body = asked(path, false);
+        body["keep_alive"] = 0;
+        EXPECT_EQ(Json::parse(post(path, body))["attention"], Json::array()) << path;
+        EXPECT_EQ(program.last["keep_alive"], 0);
     }
 }
 

@@ -36,11 +36,18 @@ std::string string_of(const OrderedJson* value) {
     return value && value->is_string() ? value->get<std::string>() : std::string();
 }
 
-// How many tokens were generated; -1: this part of an answer does not say.
+// How many tokens were generated; -1: this part of an answer does not say. Ollama leaves out what is 0.
 int64_t n_told(const OrderedJson& body, OllamaRoute route) {
     const bool openai = route == OllamaRoute::openai_chat || route == OllamaRoute::openai_completion;
-    const OrderedJson* n = openai ? member(member(&body, "usage"), "completion_tokens") : member(&body, "eval_count");
-    if (!openai && (!member(&body, "done") || *member(&body, "done") != true)) return -1;
+    const OrderedJson* n = nullptr;
+    if (openai) {
+        n = member(member(&body, "usage"), "completion_tokens");
+    } else {
+        const OrderedJson* done = member(&body, "done");
+        if (!done || *done != true) return -1;
+        n = member(&body, "eval_count");
+        if (!n) return 0;
+    }
     return n && n->is_number_integer() && *n <= most_tokens ? n->get<int64_t>() : -1;
 }
 

@@ -72,7 +72,8 @@ Result<std::string> OllamaProgram::prompt(OllamaRoute route, const OrderedJson& 
             if (body.contains(name)) asked[name] = body[name];
         }
     }
-    asked.erase("stream_options");
+    // Of how long it stays loaded the request itself tells: it comes next, and would have it loaded again.
+    for (const char* name : {"stream_options", "keep_alive"}) asked.erase(name);
     asked["stream"] = false;
     asked["_debug_render_only"] = true;
     Result<Json> answer = post(path_of(route), asked);
