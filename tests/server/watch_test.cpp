@@ -326,6 +326,23 @@ TEST(Watch, TokensThatAreNotCapturedAreToldSoonAndLaterOnesAtOnce) {
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(3));
 }
 
+// Whoever comes next may ask the same, before anybody has looked whose line it was.
+TEST(Watch, WhatComesBehindAWholeAnswerIsNoneOfIt) {
+    Told told;
+    Watch watch(told.live, asked(-1, {5, 6}));
+    ASSERT_TRUE(watch.begin());
+    told.begin(0);
+    told.decode(-1, 0, {5, 6, 7});
+    watch.close();
+    told.begin(1);
+    told.decode(-1, 1, {5, 6, 8});
+    told.decode(-1, 0, {9}); // a next turn of the same conversation
+    const auto found = watch.find({{}, 2});
+    ASSERT_TRUE(found) << found.error().message;
+    EXPECT_EQ(found->line, (LineId{context, 0}));
+    EXPECT_EQ(watch.arrived(), 2);
+}
+
 TEST(Watch, AProgramThatEndsIsToldAtOnce) {
     Told told;
     Watch watch(told.live, patient());

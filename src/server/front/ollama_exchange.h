@@ -23,7 +23,7 @@ struct OllamaSent {
 
 class OllamaExchange {
 public:
-    OllamaExchange(OllamaSent sent, std::unique_ptr<RequestRows> rows, Answers& answers)
+    OllamaExchange(OllamaSent sent, std::shared_ptr<RequestRows> rows, Answers& answers)
         : sent_(std::move(sent)), rows_(std::move(rows)), answers_(answers) {}
 
     // A whole answer, or a line of a stream in Ollama's words.
@@ -44,7 +44,7 @@ private:
     std::string end_members() const;
 
     const OllamaSent sent_;
-    const std::unique_ptr<RequestRows> rows_;
+    const std::shared_ptr<RequestRows> rows_;
     Answers& answers_;
     std::string text_;      // of the answer
     bool all_text_ = true;  // it is all that was generated: no thoughts, no calls of tools

@@ -67,6 +67,25 @@ Result<Expected> expect(FrontService& service, const OllamaProgram& program, con
     return out;
 }
 
+// Goes when the answer is whole here, however slowly it is read. Its line is looked for behind that, and what the next request has
+// decoded is not to be taken for it.
+class Turn {
+public:
+    Turn(FrontService& service, std::unique_ptr<SlotPool::Held> held, std::shared_ptr<RequestRows> rows)
+        : service_(service), held_(std::move(held)), rows_(std::move(rows)) {}
+    ~Turn() {
+        service_.live.wait_for_all(service_.options.patience);
+        rows_->close();
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+
+private:
+    FrontService& service_;
+    const std::unique_ptr<SlotPool::Held> held_; // goes last
+    const std::shared_ptr<RequestRows> rows_;
+};
+
 // A stream in Ollama's words: an object on every line.
 class Lines {
 public:
@@ -128,7 +147,6 @@ void answer_from_ollama(FrontService& service, const httplib::Request& request, 
     // One at a time: which of its slots answers is the program's choice.
     Result<std::unique_ptr<SlotPool::Held>> slot = service.slots.hold(1, expected->prompt, {}, service.live, gone);
     if (!slot) return refuse(response, dialect, slot.error());
-    const std::shared_ptr<SlotPool::Held> held = std::move(*slot);
     RowsOptions options;
     options.model_file = expected->file;
     options.record = asked.record;
@@ -136,8 +154,8 @@ void answer_from_ollama(FrontService& service, const httplib::Request& request, 
     options.patience = service.options.patience;
     options.n_threads = service.options.server.attention_threads;
     options.frame_bytes = service.options.server.stream_memory * most_waiting_whole;
-    auto rows =
-        std::make_unique<RequestRows>(service.live, std::move(asked.wants), std::move(expected->prompt), options);
+    const auto rows =
+        std::make_shared<RequestRows>(service.live, std::move(asked.wants), std::move(expected->prompt), options);
     if (Result<void> r = rows->begin(); !r) return refuse(response, dialect, 500, r.error().message);
     OllamaSent sent;
     sent.route = asked.route;
@@ -147,12 +165,12 @@ void answer_from_ollama(FrontService& service, const httplib::Request& request, 
     httplib::Request to_program = request_to_program(request);
     to_program.body = body_for_program(asked, sent).dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
     const auto upstream = std::make_shared<Upstream>(service.options.to, std::move(to_program));
-    upstream->hold(held);
+    upstream->hold(std::make_shared<Turn>(service, std::move(*slot), rows));
     Result<Upstream::Head> head = upstream->head(gone);
     if (!head) return refuse_unreached(response, request, head.error());
     if (head->status != 200) return pass_answer_on(service, request, response, upstream, *head);
     pass_head_on(response, *head);
-    const auto exchange = std::make_shared<OllamaExchange>(std::move(sent), std::move(rows), service.answers);
+    const auto exchange = std::make_shared<OllamaExchange>(std::move(sent), rows, service.answers);
     if (streamed) return stream(service, request, response, upstream, exchange, is_openai(asked.route));
     Result<std::string> whole = upstream->read_all(most_answer, gone);
     if (!whole) return refuse(response, dialect, whole.error());

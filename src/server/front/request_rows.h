@@ -41,6 +41,8 @@ public:
 
     // Before the request is sent.
     Result<void> begin() { return watch_.begin(); }
+    // From any thread: Watch.
+    void close() { watch_.close(); }
     // Of the next generated token, which the program has told; after an error there is none for the rest. `token`: the generated one,
     // where it is known.
     TokenRow next_row(std::optional<int32_t> token);

@@ -54,6 +54,11 @@ Result<void> Watch::begin() {
     return {};
 }
 
+void Watch::close() {
+    const base::Lock lock(live_.mutex_);
+    closed_ = true;
+}
+
 Watch::Kept Watch::keep(const Frame& frame, bool wanted, std::shared_ptr<const Frame>& shared) {
     Kept kept{frame.token, nullptr};
     const size_t more = frame.q.size() + frame.k.size();
@@ -142,7 +147,7 @@ void Watch::add_to_run(LineId line, int32_t slot, const Frame& frame, std::share
 }
 
 void Watch::on_frame(LineId line, int32_t slot, const Frame& frame, std::shared_ptr<const Frame>& shared) {
-    if (options_.slot >= 0 && slot >= 0 && slot != options_.slot) return;
+    if (closed_ || (options_.slot >= 0 && slot >= 0 && slot != options_.slot)) return;
     if (!options_.model_file.empty() && live_.contexts_.at(line.context).model.file != options_.model_file) return;
     if (slot >= 0) told_apart_ = true;
     for (Candidate& c : candidates_) {

@@ -39,6 +39,8 @@ public:
 
     // Before the request is sent: what was decoded until now is none of it.
     Result<void> begin();
+    // The answer is whole: what is taken from now on is none of it. From any thread.
+    void close();
     struct Found {
         LineId line;
         int64_t n_reused = 0; // columns of the prompt that were there when the request began
@@ -100,6 +102,7 @@ private:
     const int64_t n_prompt_;
     base::Condition changed_;
     bool told_apart_ = false; // the cache tells slots apart
+    bool closed_ = false;     // the answer is whole
     bool found_ = false;      // the candidate: whatever fits later is another request's
     bool ended_ = false;      // the context of the candidate did
     bool lost_one_ = false;   // a token that was generated has no frame
