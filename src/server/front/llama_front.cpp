@@ -100,8 +100,8 @@ Error no_llama(const LlamaProgram& program, const Error& error) {
     const Result<LlamaProps> props = program.props();
     const bool other = !props && props.error().kind != ErrorKind::not_found && props.error().kind != ErrorKind::io;
     return other ? Error{ErrorKind::unsupported,
-                         "the program behind this server is no llama-server, KoboldCPP or Ollama that tells what "
-                         "attention is found by; its answers are recorded, with -o"}
+                         "attention is answered at this route before llama-server and Ollama, and the program behind "
+                         "this server is neither; with -o its answers are recorded"}
                  : error;
 }
 

@@ -173,7 +173,7 @@ void answer_from_ollama(FrontService& service, const httplib::Request& request, 
     const auto exchange = std::make_shared<OllamaExchange>(std::move(sent), rows, service.answers);
     if (streamed) return stream(service, request, response, upstream, exchange, is_openai(asked.route));
     Result<std::string> whole = upstream->read_all(most_answer, gone);
-    if (!whole) return refuse(response, dialect, whole.error());
+    if (!whole) return refuse_unreached(response, request, whole.error());
     const std::string type = response.get_header_value("Content-Type");
     response.headers.erase("Content-Type");
     response.set_content(exchange->object(*whole), type);
@@ -183,6 +183,7 @@ namespace {
 
 // Routes that others speak, too: only Ollama's answers get attention there.
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, OllamaRoute route) {
+    if (is_compressed(request)) return refuse_compressed(request, response);
     if (!may_be_ours(request.body)) return pass_on(service, request, response);
     Result<Json> read = parse_body(request.body);
     if (!read && spells_attention(request.body)) return refuse(response, ollama, read.error());
