@@ -1,18 +1,19 @@
 // A range of independent things, worked on by several threads for a moment.
 #pragma once
 
+#include "base/cores.h"
+
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <future>
-#include <thread>
 #include <vector>
 
 namespace attnscope::base {
 
 // Threads that may work beside the one that decodes, without making it late: a share of the cores.
 inline size_t helping_threads() {
-    return std::max<size_t>(1, std::thread::hardware_concurrency() * 3 / 8);
+    return std::max<size_t>(1, n_cores() * 3 / 8);
 }
 
 // Calls work(i) for all i in [0, n), on this thread and up to n_threads - 1 others. `work` must not throw.
@@ -34,7 +35,7 @@ template <typename Work> void parallel_for(size_t n, const Work& work) {
 
 // The same on all cores, where nothing decodes meanwhile.
 template <typename Work> void parallel_for_all(size_t n, const Work& work) {
-    parallel_for_on(std::max<size_t>(1, std::thread::hardware_concurrency()), n, work);
+    parallel_for_on(n_cores(), n, work);
 }
 
 // The same where there are at least `many`; fewer are done here, one after the other.

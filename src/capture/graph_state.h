@@ -1,6 +1,7 @@
 // What GraphTap knows between two calls.
 #pragma once
 
+#include "base/cores.h"
 #include "base/thread_pool.h"
 #include "capture/device/device_layers.h"
 #include "capture/mean/host_mean.h"
@@ -13,7 +14,6 @@
 #include <future>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <vector>
 
 namespace attnscope::capture {
@@ -128,7 +128,7 @@ struct GraphTap::State {
     }
 
     // Behind everything that they work with: they end first.
-    base::ThreadPool provers{std::max(2u, std::thread::hardware_concurrency())};
+    base::ThreadPool provers{std::max<size_t>(2, base::n_cores())};
     base::ThreadPool taker{1};
 };
 

@@ -2,7 +2,6 @@
 #include "capture/graph_state.h"
 
 #include <algorithm>
-#include <thread>
 
 namespace attnscope::capture {
 
@@ -271,7 +270,7 @@ void GraphTap::complete() {
     // The thread that decodes a prompt must not wait for a core; where proofs do not keep up it had better share than wait.
     const bool many = batch.n_query > 1;
     const bool keeps_up = state.proving.empty() || Collector::proven(*state.proving.back());
-    const size_t n_provers = many && keeps_up ? base::helping_threads() : std::thread::hardware_concurrency();
+    const size_t n_provers = many && keeps_up ? base::helping_threads() : base::n_cores();
     const bool with_facts = collector_.geometry_known();
     state.taking = std::move(arriving);
     state.taking_done = state.taker.call([this, taking = state.taking.get(), n_provers, with_facts] {

@@ -1,4 +1,5 @@
 // attnscope serve: live attention over HTTP.
+#include "base/cores.h"
 #include "cli/api_keys.h"
 #include "cli/report.h"
 #include "cli/serve_arguments.h"
@@ -118,7 +119,7 @@ int run(ServeFlags& f) {
     f.server.stream_memory = f.stream_mb << 20;
     f.server.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
-    const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+    const auto cores = static_cast<int32_t>(base::n_cores());
     const int32_t engine = std::max(f.session.n_threads > 0 ? f.session.n_threads : cores, 1);
     f.server.attention_threads = f.attention_threads > 0 ? f.attention_threads : std::min(engine, enough);
     f.server.engine_threads = f.attention_threads > 0 ? 0 : engine;

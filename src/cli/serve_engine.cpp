@@ -1,6 +1,7 @@
 #include "cli/serve_engine.h"
 
 #include "attach/parent/run_attached.h"
+#include "base/cores.h"
 #include "cli/report.h"
 #include "gguf/gguf_check.h"
 
@@ -206,7 +207,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.capture = session.capture;
     setenv("ATTNSCOPE_ATTACH_DEVICES", "1", 0); // the server inherits both
     if (flags.threads == 0) {                   // beside a CPU that computes more would take its cores
-        const auto cores = static_cast<int32_t>(std::thread::hardware_concurrency());
+        const auto cores = static_cast<int32_t>(base::n_cores());
         flags.threads = on_gpus(session) ? std::clamp(cores / 2, 1, most_row_threads) : 1;
     }
     flags.page = true;

@@ -1,5 +1,6 @@
 #include "engine/pointer_capture.h"
 
+#include "base/cores.h"
 #include "capture/graph/hook.h"
 #include "engine/engine_log.h"
 #include "engine/sampler.h"
@@ -12,7 +13,6 @@
 #include <chrono>
 #include <cstring>
 #include <set>
-#include <thread>
 
 namespace attnscope {
 
@@ -57,7 +57,7 @@ Result<PointerCaptureResult> capture_pointers(const PointerCaptureOptions& o,
     cp.n_batch = cp.n_ubatch = static_cast<uint32_t>(std::min(o.session.n_batch, o.session.n_ctx));
     cp.n_seq_max = 1;
     cp.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+    const auto cores = static_cast<int32_t>(base::n_cores());
     cp.n_threads = cp.n_threads_batch = o.session.n_threads > 0 ? o.session.n_threads : cores;
     const llama_context_ptr context(llama_init_from_model(model.get(), cp));
     if (!context) return Error{ErrorKind::engine, "llama.cpp could not make a context"};

@@ -1,3 +1,4 @@
+#include "base/cores.h"
 #include "base/version.h"
 #include "engine/engine_log.h"
 #include "engine/rpc_servers.h"
@@ -12,7 +13,6 @@
 #include <cstdlib>
 #include <mutex>
 #include <sstream>
-#include <thread>
 
 namespace attnscope {
 
@@ -182,7 +182,7 @@ Result<void> SessionImpl::open_context(Entry entry) {
     params.n_ctx = static_cast<uint32_t>(n_ctx);
     params.n_batch = params.n_ubatch = static_cast<uint32_t>(n_ctx > 0 ? std::min(n_batch, n_ctx) : n_batch);
     params.n_seq_max = 1;
-    const auto cores = static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()));
+    const auto cores = static_cast<int32_t>(base::n_cores());
     params.n_threads = params.n_threads_batch = options_.n_threads > 0 ? options_.n_threads : cores;
     params.flash_attn_type = options_.flash_attention == FlashAttention::on    ? LLAMA_FLASH_ATTN_TYPE_ENABLED
                              : options_.flash_attention == FlashAttention::off ? LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -1,5 +1,6 @@
 // Writing a made model: keys first, then the tensors, piece by piece, on as many threads as there are cores.
 #include "models/model_make.h"
+#include "base/cores.h"
 #include "base/output_file.h"
 #include "models/model_plan.h"
 #include "models/random_weights.h"
@@ -125,8 +126,7 @@ int write_pieces(const Layout& layout, uint64_t seed, int fd, const MakeProgress
         }
     };
     std::vector<std::thread> threads;
-    const size_t n_threads =
-        layout.file_bytes < (uint64_t(8) << 20) ? 1 : std::max(1u, std::thread::hardware_concurrency());
+    const size_t n_threads = layout.file_bytes < (uint64_t(8) << 20) ? 1 : base::n_cores();
     for (size_t i = 1; i < n_threads; ++i) threads.emplace_back(work);
     work();
     for (std::thread& thread : threads) thread.join();

@@ -1,12 +1,12 @@
 // Rows of attention from the recorded queries and keys.
 #include "base/chosen_or_all.h"
+#include "base/cores.h"
 #include "recording/reader.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 namespace attnscope::recording {
 
@@ -44,8 +44,7 @@ struct RowsBatch {
         n_products += out.size() * static_cast<size_t>(request.layer->head_dim);
     }
     Result<void> compute() {
-        const auto n_threads =
-            n_products < few_products ? 1 : static_cast<int32_t>(std::thread::hardware_concurrency());
+        const auto n_threads = n_products < few_products ? 1 : static_cast<int32_t>(base::n_cores());
         auto done = attention_rows_parallel(requests, outs, n_threads);
         *this = {};
         return done;

@@ -1,4 +1,5 @@
 // Maps: rows of many tokens, folded into tiles.
+#include "base/cores.h"
 #include "view/tile_sums.h"
 
 #include <attnscope/attention_map.h>
@@ -7,7 +8,6 @@
 #include <algorithm>
 #include <new>
 #include <string>
-#include <thread>
 
 namespace attnscope {
 
@@ -45,8 +45,7 @@ class Maker {
 public:
     Maker(AttentionSource& source, KeyReader& keys, const MapRequest& request)
         : source_(source), keys_(keys), request_(request), selection_(select_rows(request.rows, source.geometry())),
-          crew_(own_crew(request.n_threads > 0 ? request.n_threads
-                                               : static_cast<int32_t>(std::thread::hardware_concurrency()))) {
+          crew_(own_crew(request.n_threads > 0 ? request.n_threads : static_cast<int32_t>(base::n_cores()))) {
         tiling_.tokens = request.tokens;
         tiling_.columns = request.columns.begin < request.columns.end ? request.columns : Range{0, request.tokens.end};
         tiling_.tokens_per_tile = std::min(request.tokens_per_tile, request.tokens.end - request.tokens.begin);

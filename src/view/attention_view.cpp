@@ -1,4 +1,5 @@
 #include "attention/group_rows.h"
+#include "base/cores.h"
 #include "recording/missing_rows.h"
 #include "view/crew.h"
 #include "view/key_reader.h"
@@ -13,7 +14,6 @@
 #include <mutex>
 #include <new>
 #include <string>
-#include <thread>
 
 namespace attnscope::view {
 
@@ -23,8 +23,7 @@ constexpr int64_t max_mean_numbers = int64_t(1) << 24; // of the mean rows of a 
 
 std::unique_ptr<Crew> make_crew(const ViewOptions& options) {
     if (options.engine_threads > 0) return engine_crew(options.engine_threads);
-    const auto n_threads =
-        options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(std::thread::hardware_concurrency());
+    const auto n_threads = options.n_threads > 0 ? options.n_threads : static_cast<int32_t>(base::n_cores());
     return own_crew(n_threads);
 }
 
