@@ -62,6 +62,9 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, 
         return system_error("cannot map " + path);
     }
     Mapping map(at, size);
+#if defined(MADV_POPULATE_WRITE)
+    madvise(at, size, MADV_POPULATE_WRITE); // each page would be looked up when a token is first written there
+#endif
     RingHeader* header = new (at) RingHeader{};
     std::memcpy(header->magic, RingHeader::expected_magic, sizeof header->magic);
     header->capacity = capacity;
