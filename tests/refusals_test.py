@@ -38,6 +38,7 @@ untested = {
     "attnscope: %s; nothing is captured of a context": "the same",
     " could not be read by llama.cpp": "what llama.cpp would refuse is told before",
     "no folder in shared memory can be made": "a system without any folder that may be written to",
+    "there is no pipe for what the program says: ": "no descriptor left before the program is started",
 }
 
 

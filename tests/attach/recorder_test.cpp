@@ -179,6 +179,15 @@ TEST_F(AttachRecorder, AFileThatWasTakenAwayMeanwhileIsSaid) {
     EXPECT_EQ(recorder.recorded()[1].problem, "");
 }
 
+TEST_F(AttachRecorder, ALineWhoseBeginningIsInNoFileIsSaidNotToBe) {
+    begin_stream();
+    begin(3, 2, 5);
+    EXPECT_TRUE(was_said("a line branches off one that is not recorded, and is not, either"));
+    frame(3, 5);
+    recorder.finish();
+    EXPECT_TRUE(recorder.recorded().empty());
+}
+
 // What makes no sense ends a recording, and nobody else's.
 TEST_F(AttachRecorder, NonsenseEndsItsRecordingAlone) {
     frame(0, 0); // before anything
