@@ -45,9 +45,10 @@ std::string stem_of(const Texts* texts) {
 
 } // namespace
 
-ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener)
+ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener,
+                                 EarlyTexts* early)
     : folder_(std::move(folder)), settings_(std::move(settings)), say_(std::move(say)), listener_(listener),
-      program_(next_program()) {}
+      early_(early), program_(next_program()) {}
 
 void ProgramRecorder::take(Message&& message) {
     std::visit([&](auto&& m) { on(std::move(m)); }, std::move(message));
@@ -66,6 +67,10 @@ void ProgramRecorder::on(Notice&& m) {
 
 // Contexts of one model share what was read of its file, as long as that is the same file.
 Result<std::shared_ptr<Texts>> ProgramRecorder::texts_of(const StreamBegin& m) {
+    if (early_) { // the first file is the one that its weights lie in
+        const std::string first = m.files.empty() ? std::string() : m.files.front();
+        if (std::shared_ptr<Texts> known = early_->of(first, m.n_vocab, m.geometry.n_layer())) return known;
+    }
     std::string key = fmt::format("{} {}", m.n_vocab, m.geometry.n_layer());
     for (const std::string& file : m.files) {
         std::error_code ec;

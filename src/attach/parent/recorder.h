@@ -1,6 +1,7 @@
 // What one program tells, into recordings.
 #pragma once
 
+#include "attach/parent/early_texts.h"
 #include "attach/parent/listener.h"
 #include "attach/parent/texts.h"
 #include "attach/wire/messages.h"
@@ -28,8 +29,9 @@ class ProgramRecorder {
 public:
     enum class About { progress, problem };
     using Say = std::function<void(About, const std::string&)>; // a line for a person
-    // `folder`: empty: nothing is recorded. `listener`: may be null; outlives this.
-    ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener = nullptr);
+    // `folder`: empty: nothing is recorded. `listener`, `early`: may be null; outlive this.
+    ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener = nullptr,
+                    EarlyTexts* early = nullptr);
     void take(Message&& message);
     // Nothing comes any more. Closes what is open.
     void finish();
@@ -83,6 +85,7 @@ private:
     const std::string folder_, settings_;
     const Say say_;
     FrameListener* const listener_;
+    EarlyTexts* const early_;
     const uint64_t program_; // its number, for the listener
     Hello hello_;
     std::map<std::string, std::weak_ptr<Texts>> texts_;

@@ -34,7 +34,8 @@ namespace {
 // How long nobody looks at the rings. Somebody who is told of every token waits for it. To wake up costs more than to take one token, and
 // where no core is free it costs the program; a ring holds hundreds, and of a prompt they come by the thousand.
 constexpr std::chrono::milliseconds rest_told{5}, rest_alone{20}, rest_of_many{2};
-constexpr size_t many_messages = 32;               // between two looks
+constexpr size_t many_messages = 32;                      // between two looks
+constexpr std::chrono::milliseconds not_over_at_once{50}; // a program that only tells its version has ended by then
 constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
 // Signal handlers can only reach globals.
@@ -213,8 +214,9 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (!library) return library.error();
     const std::string settings =
         nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    EarlyTexts early(options.capture ? options.argv : std::vector<std::string>());
     const auto new_recorder = [&] {
-        return std::make_unique<ProgramRecorder>(options.folder, settings, options.say, options.listener);
+        return std::make_unique<ProgramRecorder>(options.folder, settings, options.say, options.listener, &early);
     };
     Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
     if (!made) return made.error();
@@ -237,7 +239,9 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     AttachEnd end;
     size_t n_lately = 0;
     auto asked = std::chrono::steady_clock::now();
+    const auto started = asked;
     for (bool runs = true; runs || inbox.programs_live();) {
+        if (std::chrono::steady_clock::now() - started > not_over_at_once) early.begin();
         if (const int signal = to_pass_on; signal != 0) {
             to_pass_on = 0;
             end.asked_to_end = true;
