@@ -104,8 +104,10 @@ void* of_ggml(const char* name) {
 
 struct Functions {
     void* real;
-    void* next; // ours, where we have one
-    explicit Functions(const char* name) : real(of_ggml(name)), next(dlsym(RTLD_NEXT, name)) {}
+    void* next; // ours, where we have one; of a ggml that is loaded for its caller alone nothing else is found
+    explicit Functions(const char* name) : real(of_ggml(name)), next(dlsym(RTLD_NEXT, name)) {
+        if (!next) next = real;
+    }
     void* chosen() const { return file() && file()->pass_by ? real : next; }
 };
 
