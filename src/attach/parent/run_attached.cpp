@@ -31,10 +31,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// How long nobody looks at the rings. Somebody who is told of every token waits for it. To wake up costs more than to take one token, and
+// How long nobody looks at the rings, but for somebody who waits for what is there. To wake up costs more than to take one token, and
 // where no core is free it costs the program; a ring holds hundreds, and of a prompt they come by the thousand.
-constexpr std::chrono::milliseconds rest_told{5}, rest_alone{20}, rest_of_many{2};
-constexpr size_t many_messages = 32;                      // between two looks
+constexpr std::chrono::milliseconds rest_alone{20}, rest_of_many{2}, rest_untold{5}; // untold: when the program ends
+constexpr size_t many_messages = 32;                                                 // between two looks
 constexpr std::chrono::milliseconds not_over_at_once{50}; // a program that only tells its version has ended by then
 constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
@@ -157,7 +157,7 @@ public:
     void rest(std::chrono::milliseconds most, bool runs) const {
         pollfd ended{descriptor_, POLLIN, 0};
         const bool told = descriptor_ >= 0; // since Linux 5.3
-        if (!told) most = std::min(most, rest_told);
+        if (!told) most = std::min(most, rest_untold);
         poll(&ended, told && runs ? 1 : 0, static_cast<int>(most.count()));
     }
 
@@ -262,10 +262,11 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             n_lately += n;
             continue;
         }
+        const std::chrono::milliseconds most = n_lately >= many_messages ? rest_of_many : rest_alone;
         if (options.listener)
-            options.listener->all_taken(rest_told);
+            options.listener->all_taken(most);
         else
-            child.rest(n_lately >= many_messages ? rest_of_many : rest_alone, runs);
+            child.rest(most, runs);
         n_lately = 0;
     }
     if (errors) errors->end();

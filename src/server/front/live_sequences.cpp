@@ -11,6 +11,9 @@ namespace attnscope::server {
 namespace {
 constexpr size_t most_lines = 1 << 16; // of a context: their tokens stay where their keys do not
 constexpr int64_t chunk_columns = 256; // KeyStore::create
+// How long a row waits at most until its token is looked for. Where nobody wants rows, to look is work for nothing, in a core that the
+// engine may be using.
+constexpr std::chrono::milliseconds between_rows{5};
 } // namespace
 
 void LiveSequences::context_begins(ContextId id, const Geometry& geometry, Piece piece) {
@@ -143,8 +146,12 @@ void LiveSequences::all_taken(std::chrono::nanoseconds most) {
     base::Lock lock(mutex_);
     ++n_taken_;
     taken_.notify_all();
-    const auto until = std::chrono::steady_clock::now() + most;
-    while (n_waiting_ == 0 && wanted_.wait_until(lock, until) != std::cv_status::timeout) {}
+    const auto began = std::chrono::steady_clock::now();
+    while (n_waiting_ == 0) {
+        const auto until = began + (watches_.empty() ? most : std::min<std::chrono::nanoseconds>(most, between_rows));
+        if (std::chrono::steady_clock::now() >= until) break;
+        wanted_.wait_until(lock, until);
+    }
 }
 
 std::optional<Geometry> LiveSequences::geometry() const {
