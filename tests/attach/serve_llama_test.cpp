@@ -167,8 +167,9 @@ struct Mixed {
     }
     void take_event(const Json& event) {
         if (event.contains("attention")) take(event["attention"]);
-        if (event["type"] == "token") tokens.push_back(event["token"]["token_id"]);
-        if (event["type"] == "done") end = event;
+        const std::string type = event.value("type", ""); // KoboldCPP's events have none
+        if (type == "token") tokens.push_back(event["token"]["token_id"]);
+        if (type == "done") end = event;
         if (event.contains("summary")) end = event["summary"];
     }
 };
