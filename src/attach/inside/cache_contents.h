@@ -26,7 +26,7 @@ class CacheContents {
 public:
     // `all`: what stands for the token's keys of all layers that share its cells (with_key).
     void remember(std::span<const uint8_t> key, uint64_t all, const KnownToken& token);
-    // `all` is asked where there are several, and `before` is what the cell before holds: it goes on there if it can.
+    // All keys must be those of the token. `before` is what the cell before holds: of several it goes on there if it can.
     std::optional<KnownToken> find(std::span<const uint8_t> key, const std::function<uint64_t()>& all,
                                    const std::optional<KnownToken>& before) const;
     // What stands for the key; 0: no token captured lately has it.
