@@ -80,9 +80,8 @@ void Lines::remember(int64_t before, int64_t cell, const Ranges& visible) {
         recent_.erase(known);
     else if (recent_.size() == most_recent)
         recent_.erase(recent_.begin());
-    recent_.push_back({cell, visible});
-    // It sees itself, whatever the mask says.
-    if (!contains(visible, cell)) recent_.pop_back();
+    if (contains(visible, cell))
+        recent_.push_back({cell, visible}); // one that the mask hides from itself is looked for
 }
 
 Place Lines::place(int32_t position, int64_t cell, const Ranges& visible) {
