@@ -80,12 +80,12 @@ TEST_F(AttachHosts, ARestoredStateIsRecognised) {
 
 // The same text read in another way has the same keys here and other ones there: the state is that of one of both.
 TEST_F(AttachHosts, ARestoredStateIsOfTheReadingThatItWasTakenFrom) {
-    for (const std::string way : {"rounded", "checkpoint"}) {
+    for (const std::string way : {"rounded", "branched", "branched q8_0", "checkpoint"}) {
         SCOPED_TRACE(way);
+        std::filesystem::remove_all(out);
+        std::filesystem::create_directory(out);
         if (way == "checkpoint") {
             ASSERT_EQ(shell(program + " models make --arch gemma3 --layers 4 -o " + model + " 2>&1").code, 0);
-            std::filesystem::remove_all(out);
-            std::filesystem::create_directory(out);
         }
         const Answer plain = shell(states(way)), attached = attach(states(way));
         ASSERT_EQ(plain.code, 0);

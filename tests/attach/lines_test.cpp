@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 using namespace attnscope;
@@ -99,6 +101,66 @@ TEST(AttachLines, RestoredCellsGoOnAsWhatTheyWere) {
     EXPECT_EQ(p.line, 0);
     EXPECT_EQ(p.index, 4);
     EXPECT_EQ(lines.n_lines(), n);
+}
+
+// Keys by cell; of tokens by line and index.
+struct Keys : attach::Readings {
+    std::map<int64_t, char> cells;
+    std::map<std::pair<int64_t, int64_t>, char> tokens;
+    std::vector<attach::KnownToken> of(int64_t cell) const override {
+        std::vector<attach::KnownToken> found;
+        for (const auto& [token, key] : tokens) {
+            if (cells.at(cell) == key) found.push_back({token.first, token.second, int32_t(token.second)});
+        }
+        return found;
+    }
+    bool holds(int64_t cell, int64_t line, int64_t index) const override {
+        return tokens.at({line, index}) == cells.at(cell);
+    }
+};
+
+// Line 0 of five tokens, and line 1, which is the same text read again; 2 and 3 branch off them, each with its third token.
+// What was put back was looked at cell by cell, and of keys that are the same the later line's was taken for it.
+class ATextThatWasReadTwice : public testing::Test {
+protected:
+    void SetUp() override {
+        for (int n = 0; n < 2; ++n) {
+            for (int i = 0; i < 5; ++i) lines.place(i, i, {{0, i + 1}});
+        }
+        for (const int64_t n : {0, 1}) {
+            for (int i = 0; i < 5; ++i) lines.restore_cell(i, n, i, i);
+            EXPECT_EQ(lines.place(2, 2, {{0, 3}}).line, 2 + n);
+        }
+        keys.tokens = {{{0, 0}, 'a'}, {{0, 1}, 'b'}, {{1, 0}, 'a'}, {{1, 1}, 'B'}, {{2, 2}, 'c'}, {{3, 2}, 'c'}};
+    }
+    Place next(const std::string& there, const std::vector<int64_t>& taken_for) {
+        for (int i = 0; i < 3; ++i) {
+            keys.cells[i] = there[size_t(i)];
+            lines.restore_cell(i, taken_for[size_t(i)], i, i);
+        }
+        return lines.place(3, 3, {{0, 4}}, &keys);
+    }
+    Lines lines;
+    Keys keys;
+};
+
+TEST_F(ATextThatWasReadTwice, IsToldByAllThatIsSeen) {
+    EXPECT_EQ(next("abc", {1, 0, 3}).line, 2);
+    EXPECT_EQ(lines.place(4, 4, {{0, 5}}, &keys).line, 2);
+    EXPECT_EQ(next("aBc", {0, 1, 2}).line, 3);
+}
+
+TEST_F(ATextThatWasReadTwice, IsNeitherWhereNoLineHasAllOfIt) {
+    keys.tokens.erase({2, 2}); // it is forgotten
+    const Place p = next("abc", {1, 0, 3});
+    EXPECT_TRUE(p.unknown);
+    EXPECT_TRUE(lines.place(4, 4, {{0, 5}}, &keys).unknown);
+}
+
+TEST_F(ATextThatWasReadTwice, IsNeverToldByCellsThatAGraphHasStored) {
+    next("aBc", {0, 1, 3});
+    lines.place(0, 0, {{0, 1}});                             // another text's
+    EXPECT_TRUE(lines.place(4, 4, {{0, 5}}, &keys).unknown); // sees it before what is line 3's
 }
 
 TEST(AttachLines, AFailedGraphIsTakenBack) {

@@ -1,6 +1,8 @@
 // A program whose cache changes without a graph, as servers' do: attach_states MODEL WAY [FILE]. One line of tokens a text.
 //   restore     a text, its state taken out; another text; the first one's state put back, and it goes on
 //   rounded     texts whose state is taken out, that are read again token by token, which rounds otherwise, and go on from that state
+//   branched [TYPE]  texts that are read twice, in other batches, branch off both times with the same token, and go on from the state of
+//               the first branch; TYPE: of the keys and values in the cache
 //   checkpoint  the same of the layers with a window alone, as servers do; the other reading stands beside it in another sequence
 //   save FILE   a text, its state written to a file
 //   load FILE   that state read, and it goes on; then another text
@@ -116,6 +118,33 @@ void rounded(const Program& p) {
     }
 }
 
+void branched(const Program& p) {
+    for (int n = 1; n <= 12; ++n) {
+        Tokens prompt, text, again;
+        for (int i = 0; i < 6 + n; ++i) prompt.push_back(3 + (5 * i * i + 31 * n) % 250);
+        const auto branch = [&](Tokens& whole) { // off a text that has gone on from here
+            p.say(whole, {9}, 0);
+            print(whole);
+            llama_memory_seq_rm(llama_get_memory(p.context), 0, static_cast<llama_pos>(prompt.size()), -1);
+            whole = prompt;
+            p.say(whole, {5}, 0);
+        };
+        p.clear();
+        p.say(text, prompt, 0);
+        branch(text);
+        std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 0));
+        llama_state_seq_get_data(p.context, state.data(), state.size(), 0);
+        p.clear();
+        for (const llama_token t : prompt) p.say(again, {t}, 0);
+        branch(again);
+        print(again);
+        p.clear();
+        if (llama_state_seq_set_data(p.context, state.data(), state.size(), 0) == 0) _exit(3);
+        p.say(text, {6}, 4);
+        print(text);
+    }
+}
+
 void checkpoint(const Program& p) {
     llama_batch batch = llama_batch_init(64, 0, 1);
     const auto read = [&](llama_seq_id sequence, Tokens& text, const Tokens& tokens) {
@@ -169,11 +198,12 @@ int main(int argc, char** argv) {
         params.n_ctx = 4096, params.n_ubatch = 64;
         params.n_seq_max = 2, params.kv_unified = true, params.swa_full = false;
     }
+    if (way == "branched" && file == "q8_0") params.type_k = params.type_v = GGML_TYPE_Q8_0;
     p.context = llama_init_from_model(p.model, params);
     if (!p.context) return 2;
     Tokens a, b;
-    if (way == "slots" || way == "rounded" || way == "checkpoint") {
-        way == "slots" ? slots(p) : way == "rounded" ? rounded(p) : checkpoint(p);
+    if (way == "slots" || way == "rounded" || way == "branched" || way == "checkpoint") {
+        way == "slots" ? slots(p) : way == "rounded" ? rounded(p) : way == "branched" ? branched(p) : checkpoint(p);
         llama_free(p.context);
         llama_model_free(p.model);
         return 0;

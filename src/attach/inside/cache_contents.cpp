@@ -1,6 +1,7 @@
 #include "attach/inside/cache_contents.h"
 
 #include <algorithm>
+#include <iterator>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -9,8 +10,8 @@ namespace attnscope::attach {
 
 namespace {
 
-constexpr size_t most_tokens = size_t(1) << 20; // about 130 MB
-constexpr size_t most_readings = 8;             // of one key
+constexpr size_t most_tokens = size_t(1) << 20; // about 140 MB
+constexpr size_t most_readings = 32;            // of one key
 
 uint64_t hash(std::span<const uint8_t> key) {
     return XXH3_64bits(key.data(), key.size());
@@ -19,6 +20,14 @@ uint64_t hash(std::span<const uint8_t> key) {
 } // namespace
 
 void CacheContents::remember(std::span<const uint8_t> key, uint64_t all, const KnownToken& token) {
+    Line& line = lines_[token.line];
+    n_in_lines_ -= line.all.size();
+    if (line.all.empty() || token.index < line.first || token.index > line.first + std::ssize(line.all))
+        line = {token.index, {}};
+    line.all.resize(size_t(token.index - line.first)); // what it had there was taken back
+    line.all.push_back(all);
+    n_in_lines_ += line.all.size();
+    for (; n_in_lines_ > most_tokens; lines_.erase(lines_.begin())) n_in_lines_ -= lines_.begin()->second.all.size();
     std::vector<Reading>& readings = tokens_[hash(key)];
     if (readings.size() == most_readings)
         readings.erase(readings.begin());
@@ -32,19 +41,23 @@ void CacheContents::remember(std::span<const uint8_t> key, uint64_t all, const K
     order_.pop_front();
 }
 
-std::optional<KnownToken> CacheContents::find(std::span<const uint8_t> key, const std::function<uint64_t()>& all,
-                                              const std::optional<KnownToken>& before) const {
+std::vector<KnownToken> CacheContents::find(std::span<const uint8_t> key, const std::function<uint64_t()>& all) const {
     const auto found = tokens_.find(hash(key));
-    if (found == tokens_.end()) return std::nullopt;
+    if (found == tokens_.end()) return {};
     // Also of the only one: keys of few bits are the same in one layer though the text was read another time, by somebody unknown.
-    std::optional<KnownToken> best;
+    std::vector<KnownToken> tokens;
     const uint64_t there = all();
     for (const Reading& r : found->second) {
-        if (r.all != there) continue;
-        best = r.token;
-        if (before && before->line == r.token.line && before->index + 1 == r.token.index) break;
+        if (r.all == there) tokens.push_back(r.token);
     }
-    return best;
+    return tokens;
+}
+
+bool CacheContents::holds(uint64_t all, int64_t line, int64_t index) const {
+    const auto found = lines_.find(line);
+    if (found == lines_.end() || index < found->second.first) return false;
+    const auto at = size_t(index - found->second.first);
+    return at < found->second.all.size() && found->second.all[at] == all;
 }
 
 uint64_t CacheContents::known_as(std::span<const uint8_t> key) const {

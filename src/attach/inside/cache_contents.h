@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <optional>
+#include <map>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -24,11 +24,12 @@ struct KnownToken {
 // other sizes, may have the same key in that layer and other ones elsewhere: both readings are known.
 class CacheContents {
 public:
-    // `all`: what stands for the token's keys of all layers that share its cells (with_key).
+    // `all`: what stands for the token's keys of all layers that share its cells (with_key). A line's tokens in their order.
     void remember(std::span<const uint8_t> key, uint64_t all, const KnownToken& token);
-    // All keys must be those of the token. `before` is what the cell before holds: of several it goes on there if it can.
-    std::optional<KnownToken> find(std::span<const uint8_t> key, const std::function<uint64_t()>& all,
-                                   const std::optional<KnownToken>& before) const;
+    // The tokens whose keys these are, all of them; the latest last.
+    std::vector<KnownToken> find(std::span<const uint8_t> key, const std::function<uint64_t()>& all) const;
+    // Are these the keys of that token of a line's own?
+    bool holds(uint64_t all, int64_t line, int64_t index) const;
     // What stands for the key; 0: no token captured lately has it.
     uint64_t known_as(std::span<const uint8_t> key) const;
     static uint64_t with_key(uint64_t others, std::span<const uint8_t> key);
@@ -40,6 +41,12 @@ private:
     };
     std::unordered_map<uint64_t, std::vector<Reading>> tokens_; // of one key the latest last
     std::deque<uint64_t> order_;                                // oldest first
+    struct Line {
+        int64_t first = 0; // index
+        std::vector<uint64_t> all;
+    };
+    std::map<int64_t, Line> lines_;
+    size_t n_in_lines_ = 0;
 };
 
 // The memory of one layer's keys, or values.

@@ -133,6 +133,7 @@ struct Stream::Announced {
 bool Stream::place(const GraphTokens& tokens, Announced& a) {
     std::map<int64_t, int64_t> n_here;
     std::vector<int64_t> indices;
+    const CellReadings readings(*this);
     for (size_t i = 0; i < tokens.ids.size(); ++i) {
         if (tokens.cells[i] < 0 || tokens.cells[i] >= inputs_.n_cells) {
             stop("a key is stored outside of its cache");
@@ -140,7 +141,7 @@ bool Stream::place(const GraphTokens& tokens, Announced& a) {
         }
         const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
         if (writes_ == Writes::untold) look_before(tokens, i, a.looked);
-        const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i]);
+        const Place place = lines_.place(position, tokens.cells[i], tokens.visible[i], &readings);
         indices.push_back(place.index);
         if (place.unknown) {
             if (!std::exchange(told_unknown_, true)) out_.now(Notice{unknown_cells});

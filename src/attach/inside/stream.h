@@ -64,6 +64,7 @@ public:
 
 private:
     struct Announced;
+    class CellReadings;
     bool place(const GraphTokens& tokens, Announced& announced);
     void take_back(const Announced& announced);
     bool frames_are_late() const; // some layers are on devices
@@ -79,8 +80,8 @@ private:
     void forget_cells(const std::vector<int64_t>& cells);
     // Before a token of a graph has its place, where nobody tells of writes: do the cells that it sees still hold what they did?
     void look_before(const GraphTokens& tokens, size_t i, bool& looked);
-    std::optional<KnownToken> content_of(const CacheMemory& cache, int64_t cell,
-                                         const std::optional<KnownToken>& before) const;
+    std::vector<KnownToken> content_of(const CacheMemory& cache, int64_t cell) const; // the latest last
+    std::optional<CacheMemory> telling_cache() const; // whose cells lines_ knows, in host memory
     uint64_t all_keys(size_t group, int64_t cell) const;
     int32_t group() const; // of the caches whose cells lines_ knows
     void know_caches();
@@ -113,6 +114,17 @@ private:
 
     mutable std::mutex caches_mutex_; // never held while anything else is waited for
     std::vector<CacheMemory> caches_;
+};
+
+// Of the caches in host memory, as they are when asked.
+class Stream::CellReadings : public Readings {
+public:
+    explicit CellReadings(const Stream& stream) : stream_(stream) {}
+    std::vector<KnownToken> of(int64_t cell) const override;
+    bool holds(int64_t cell, int64_t line, int64_t index) const override;
+
+private:
+    const Stream& stream_;
 };
 
 // GGUF files that this process has open, or has opened by name lately. First the one that is mapped where `weight` lies.

@@ -6,6 +6,20 @@
 
 namespace attnscope::attach {
 
+namespace {
+
+// Of several readings that which goes on from what the cell before holds. A guess, which Lines puts right where a token is placed.
+std::optional<KnownToken> likeliest(const std::vector<KnownToken>& tokens, const std::optional<KnownToken>& before,
+                                    const Lines& lines) {
+    if (tokens.empty()) return std::nullopt;
+    const auto goes_on = std::find_if(tokens.rbegin(), tokens.rend(), [&](const KnownToken& t) {
+        return before && before->index + 1 == t.index && lines.owner(t.line, before->index) == before->line;
+    });
+    return goes_on == tokens.rend() ? tokens.back() : *goes_on;
+}
+
+} // namespace
+
 int32_t Stream::group() const {
     const std::vector<LayerInfo>& layers = capture_->geometry().layers;
     return size_t(inputs_.layer) < layers.size() ? layers[size_t(inputs_.layer)].mask_group : 0;
@@ -85,7 +99,7 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
     for (int64_t cell = first; cell < last; ++cell) {
         if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) break;
         // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
-        token = layer.on_device ? std::nullopt : content_of(cache, cell, token);
+        token = layer.on_device ? std::nullopt : likeliest(content_of(cache, cell), token, lines_);
         if (g == group()) {
             if (token)
                 lines_.restore_cell(cell, token->line, token->index, token->position);
@@ -99,13 +113,32 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
 }
 
 // Of a cell of a telling layer's cache, in host memory.
-std::optional<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell,
-                                             const std::optional<KnownToken>& before) const {
+std::vector<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell) const {
     const auto g = size_t(capture_->geometry().layers[size_t(cache.layer)].mask_group);
     const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
-    if (at + telling_[g].bytes > cache.end) return std::nullopt;
-    return contents_[g].find(
-        {reinterpret_cast<const uint8_t*>(at), telling_[g].bytes}, [&] { return all_keys(g, cell); }, before);
+    if (at + telling_[g].bytes > cache.end) return {};
+    return contents_[g].find({reinterpret_cast<const uint8_t*>(at), telling_[g].bytes},
+                             [&] { return all_keys(g, cell); });
+}
+
+std::optional<CacheMemory> Stream::telling_cache() const {
+    const auto g = size_t(group());
+    if (g >= telling_.size()) return std::nullopt;
+    const std::lock_guard lock(caches_mutex_);
+    const auto found = std::find_if(caches_.begin(), caches_.end(),
+                                    [&](const CacheMemory& c) { return c.layer == telling_[g].layer && c.cell > 0; });
+    if (found == caches_.end() || capture_->geometry().layers[size_t(found->layer)].on_device) return std::nullopt;
+    return *found;
+}
+
+std::vector<KnownToken> Stream::CellReadings::of(int64_t cell) const {
+    const std::optional<CacheMemory> cache = stream_.telling_cache();
+    return cache ? stream_.content_of(*cache, cell) : std::vector<KnownToken>();
+}
+
+bool Stream::CellReadings::holds(int64_t cell, int64_t line, int64_t index) const {
+    const auto g = size_t(stream_.group());
+    return g < stream_.contents_.size() && stream_.contents_[g].holds(stream_.all_keys(g, cell), line, index);
 }
 
 // Whoever writes a cell's keys writes those of the deepest layer last, which is when they are asked for.
@@ -124,17 +157,8 @@ uint64_t Stream::all_keys(size_t group, int64_t cell) const {
 
 void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
     if (!begun_ || looked) return;
-    const auto at = size_t(group());
-    const int32_t telling = at < telling_.size() ? telling_[at].layer : -1;
-    std::vector<CacheMemory> caches;
-    {
-        const std::lock_guard lock(caches_mutex_);
-        caches = caches_;
-    }
-    std::erase_if(caches, [](const CacheMemory& c) { return c.cell == 0; });
-    const auto ours =
-        std::find_if(caches.begin(), caches.end(), [&](const CacheMemory& c) { return c.layer == telling; });
-    if (ours == caches.end()) return;
+    const std::optional<CacheMemory> ours = telling_cache();
+    if (!ours) return;
     const int32_t position = tokens.positions.empty() ? static_cast<int32_t>(tokens.cells[i]) : tokens.positions[i];
     const Lines::Predecessor before = lines_.predecessor(position, tokens.cells[i], tokens.visible[i]);
     const auto is_stored_here = [&](int64_t cell) {
@@ -144,16 +168,20 @@ void Stream::look_before(const GraphTokens& tokens, size_t i, bool& looked) {
     if (!before.unknown && (i > 0 && tokens.cells[i - 1] == before.cell ? true : is_stored_here(before.cell))) return;
     if (!before.unknown && before.index + 1 == lines_.length(before.line)) {
         // The key of a deep layer is made of all that was before it: while it is there, so is that.
-        const std::optional<KnownToken> there =
-            content_of(*ours, before.cell, KnownToken{before.line, before.index - 1, 0});
-        if (there && there->line == before.line && there->index == before.index) return;
+        if (CellReadings(*this).holds(before.cell, before.line, before.index)) return;
     }
     looked = true; // once a graph
+    std::vector<CacheMemory> caches;
+    {
+        const std::lock_guard lock(caches_mutex_);
+        caches = caches_;
+    }
+    std::erase_if(caches, [](const CacheMemory& c) { return c.cell == 0; });
     for (const CacheMemory& c : caches) {
         const auto n_cells = static_cast<int64_t>((c.end - c.begin) / c.cell);
         for (int64_t cell = 0; cell < n_cells; ++cell) {
             const uintptr_t begin = c.begin + size_t(cell) * c.cell;
-            if (c.layer != telling || !is_stored_here(cell)) look_at(c, begin, begin + 1);
+            if (c.layer != ours->layer || !is_stored_here(cell)) look_at(c, begin, begin + 1);
         }
     }
 }
