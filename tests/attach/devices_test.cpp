@@ -69,7 +69,7 @@ public:
     }
     void stream_ends(uint64_t, uint32_t) override {}
     void program_ends(uint64_t) override {}
-    void all_taken(std::chrono::nanoseconds most) override { std::this_thread::sleep_for(most); }
+    void all_taken(std::chrono::milliseconds most, std::span<const int>) override { std::this_thread::sleep_for(most); }
 };
 
 } // namespace

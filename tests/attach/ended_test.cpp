@@ -42,13 +42,18 @@ protected:
         inbox = std::move(*made);
     }
     std::string path(const std::string& name) const { return inbox->folder() + "/" + name + ".ring"; }
+    static bool write(RingWriter& ring, const ByteList& bytes) {
+        return ring.try_write(bytes.bytes().size(), [&](ByteWriter& to) {
+            for (const uint8_t byte : bytes.bytes()) to.put(byte);
+        });
+    }
     // A program's side: its ring, with its first message in it.
     static std::unique_ptr<RingWriter> begin(const std::string& path) {
         auto ring = RingWriter::create(path, ring_bytes);
         if (!ring) return nullptr;
-        ByteWriter bytes;
+        ByteList bytes;
         write_message(Hello{getpid(), "/bin/p", "/lib/l.so", "ggml", "interposed"}, bytes);
-        return (*ring)->try_write(bytes.bytes()) ? std::move(*ring) : nullptr;
+        return write(**ring, bytes) ? std::move(*ring) : nullptr;
     }
     size_t n_rings() const {
         size_t n = 0;
@@ -127,9 +132,9 @@ TEST_F(AttachEnded, OneWhoseNumberNobodyHasHereLivesAsLongAsItHoldsItsRing) {
     ASSERT_TRUE(take_until([&] { return said.size() == 1; }));
     take_for(std::chrono::milliseconds(200));
     ASSERT_EQ(n_rings(), 1u);
-    ByteWriter bytes;
+    ByteList bytes;
     write_message(Notice{"still there"}, bytes);
-    ASSERT_TRUE(ring->try_write(bytes.bytes()));
+    ASSERT_TRUE(write(*ring, bytes));
     EXPECT_TRUE(take_until([&] { return said.size() == 2; }));
     ring.reset(); // it is gone, without a word
     EXPECT_TRUE(take_until([&] { return n_rings() == 0; }));

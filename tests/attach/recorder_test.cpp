@@ -32,7 +32,7 @@ public:
     void frames_due(uint64_t, const FramesDue&) override {}
     void stream_ends(uint64_t, uint32_t) override {}
     void program_ends(uint64_t) override {}
-    void all_taken(std::chrono::nanoseconds) override {}
+    void all_taken(std::chrono::milliseconds, std::span<const int>) override {}
     std::vector<SequenceRecorded> told;
     std::map<int64_t, SequenceRecorded> latest;
     SequenceRecorded at_frame;

@@ -89,7 +89,9 @@ TEST_F(AttachInbox, NoiseIsNotListenedTo) {
         Inbox::create([&] { return std::make_unique<ProgramRecorder>(dir.path().string(), "{}", say, nullptr); }, say);
     ASSERT_TRUE(inbox);
     auto ring = RingWriter::create((*inbox)->folder() + "/1-1.ring", size_t(1) << 16);
-    ASSERT_TRUE(ring && (*ring)->try_write(std::vector<uint8_t>(10, 0xee)));
+    ASSERT_TRUE(ring && (*ring)->try_write(10, [](ByteWriter& to) {
+        for (int i = 0; i < 10; ++i) to.put(uint8_t{0xee});
+    }));
     std::ofstream((*inbox)->folder() + "/2-2.ring") << std::string(100000, 'x');
     (*inbox)->finish();
     EXPECT_TRUE(was_said("a program sent what is no message: it is not listened to any more"));

@@ -10,6 +10,8 @@
 #include <random>
 #include <thread>
 
+#include <poll.h>
+
 using namespace attnscope;
 using namespace attnscope::attach;
 using namespace attnscope::test;
@@ -17,9 +19,15 @@ using namespace attnscope::test;
 namespace {
 
 std::vector<uint8_t> message_bytes(const Message& message) {
-    ByteWriter writer;
+    ByteList writer;
     write_message(message, writer);
     return {writer.bytes().begin(), writer.bytes().end()};
+}
+
+bool write(RingWriter& ring, std::span<const uint8_t> message) {
+    return ring.try_write(message.size(), [&](ByteWriter& to) {
+        for (const uint8_t byte : message) to.put(byte);
+    });
 }
 
 FrameMessage some_frame() {
@@ -98,7 +106,7 @@ TEST(AttachRing, CarriesMessagesOfAllSizesAroundItsEnd) {
     };
     std::thread program([&] {
         for (int i = 0; i < n; ++i) {
-            while (!(*writer)->try_write(make(i))) std::this_thread::yield();
+            while (!write(**writer, make(i))) std::this_thread::yield();
         }
     });
     std::vector<uint8_t> got;
@@ -117,11 +125,89 @@ TEST(AttachRing, CarriesMessagesOfAllSizesAroundItsEnd) {
     EXPECT_FALSE((*writer)->fits(size_t(1) << 16));
 }
 
+// What is read as soon as it is written takes the memory of what was read before it, and not the whole ring's.
+TEST(AttachRing, IsBegunAnewWhereItIsEmpty) {
+    TempDir dir;
+    constexpr size_t capacity = size_t(8) << 20;
+    auto writer = RingWriter::create(dir.file("r.ring"), capacity);
+    ASSERT_TRUE(writer);
+    auto reader = RingReader::open(dir.file("r.ring"));
+    ASSERT_TRUE(reader);
+    std::vector<uint8_t> got;
+    for (int i = 1; i < 200; ++i) {
+        const std::vector<uint8_t> message(size_t(100'000 + 7 * i), static_cast<uint8_t>(i));
+        ASSERT_TRUE(write(**writer, message));
+        const auto read = (*reader)->read(got);
+        ASSERT_TRUE(read.ok() && *read) << i;
+        ASSERT_EQ(got, message) << i;
+    }
+    const std::string bytes = read_bytes(dir.file("r.ring"));
+    EXPECT_EQ(bytes.find_first_not_of('\0', ring_header_bytes + (size_t(5) << 18)), std::string::npos);
+    // Where it is not empty it goes on, around its end.
+    int n_there = 0;
+    while (write(**writer, std::vector<uint8_t>(100'000))) ++n_there;
+    EXPECT_GE(n_there, 80);
+    for (; n_there > 0; --n_there) ASSERT_TRUE(*(*reader)->read(got));
+    EXPECT_FALSE(*(*reader)->read(got));
+}
+
+TEST(AttachRing, TellsThatItFills) {
+    TempDir dir;
+    auto writer = RingWriter::create(dir.file("r.ring"), size_t(1) << 16);
+    ASSERT_TRUE(writer);
+    EXPECT_FALSE((*writer)->fills());
+    ASSERT_TRUE(write(**writer, std::vector<uint8_t>(15000)));
+    EXPECT_FALSE((*writer)->fills());
+    ASSERT_TRUE(write(**writer, std::vector<uint8_t>(15000)));
+    EXPECT_TRUE((*writer)->fills());
+}
+
+// A message that is longer than it was said to be stays in its place.
+TEST(AttachRing, TakesNoMoreThanThereIsRoomFor) {
+    TempDir dir;
+    auto writer = RingWriter::create(dir.file("r.ring"), size_t(1) << 16);
+    auto reader = RingReader::open(dir.file("r.ring"));
+    ASSERT_TRUE(writer && reader);
+    ASSERT_TRUE((*writer)->try_write(4, [](ByteWriter& to) { to.put(~uint64_t(0)); }));
+    ASSERT_TRUE(write(**writer, std::vector<uint8_t>{5, 6}));
+    std::vector<uint8_t> got;
+    ASSERT_TRUE(*(*reader)->read(got));
+    EXPECT_EQ(got, std::vector<uint8_t>(4, 0xff));
+    ASSERT_TRUE(*(*reader)->read(got));
+    EXPECT_EQ(got, (std::vector<uint8_t>{5, 6}));
+}
+
+TEST(AttachWakeUp, IsHeardOnceHoweverOftenItIsCalled) {
+    TempDir dir;
+    const std::string folder = dir.path().string();
+    WakeUp::call(folder); // nobody there
+    auto made = WakeUp::create(folder);
+    ASSERT_TRUE(made) << made.error().message;
+    const auto heard = [&] {
+        pollfd one{(*made)->fd(), POLLIN, 0};
+        return poll(&one, 1, 0) == 1;
+    };
+    EXPECT_FALSE(heard());
+    for (int i = 0; i < 70'000; ++i) WakeUp::call(folder); // more than a pipe holds: nobody waits
+    EXPECT_TRUE(heard());
+    (*made)->take();
+    EXPECT_FALSE(heard());
+}
+
+// Nothing is written to what another one has put in its place.
+TEST(AttachWakeUp, CallsNoFile) {
+    TempDir dir;
+    write_bytes(dir.file("wake"), "mine");
+    WakeUp::call(dir.path().string());
+    EXPECT_EQ(read_bytes(dir.file("wake")), "mine");
+    EXPECT_FALSE(WakeUp::create(dir.path().string()));
+}
+
 TEST(AttachRing, WhoseCountersLieIsLeft) {
     TempDir dir;
     const std::string path = dir.file("r.ring");
     auto writer = RingWriter::create(path, size_t(1) << 16);
-    ASSERT_TRUE(writer && (*writer)->try_write(std::vector<uint8_t>(10)));
+    ASSERT_TRUE(writer && write(**writer, std::vector<uint8_t>(10)));
     const std::string good = read_bytes(path);
     std::string why;
     const auto with = [&](size_t at, uint64_t value) {
@@ -145,6 +231,7 @@ TEST(AttachRing, WhoseCountersLieIsLeft) {
     EXPECT_FALSE(with(ring_header_bytes, 1 << 15)); // a message longer than what was written
     EXPECT_EQ(why, "a message in the ring is longer than what was written");
     EXPECT_FALSE(with(ring_header_bytes, ~uint64_t(0)));
+    EXPECT_EQ(why, "the ring is begun anew where nothing is");
     write_bytes(path, good.substr(0, 100));
     EXPECT_FALSE(RingReader::open(path));
 }

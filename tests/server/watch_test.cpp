@@ -23,7 +23,7 @@ public:
         live.context_begins(context, model_.geometry(), {});
         reader_ = std::thread([this] {
             while (!done_) {
-                live.all_taken(std::chrono::microseconds(200));
+                live.all_taken(std::chrono::milliseconds(1));
             }
         });
     }

@@ -54,15 +54,25 @@ void Outbox::give_up() {
     unlink(path_.c_str());
 }
 
+// It looks by itself a few times a second, which is too late where a prompt fills the ring.
+void Outbox::wake_parent() {
+    if (!ring_->fills())
+        called_ = false;
+    else if (!std::exchange(called_, true))
+        WakeUp::call(folder_);
+}
+
 bool Outbox::send(const Message& message) {
     if (!ring_) return false;
-    bytes_.clear();
-    write_message(message, bytes_);
-    if (!ring_->fits(bytes_.bytes().size())) {
+    ByteCount size;
+    write_message(message, size);
+    if (!ring_->fits(size.n())) {
         give_up();
         return false;
     }
-    for (int polls = 1; !ring_->try_write(bytes_.bytes()); ++polls) {
+    const auto put = [&](ByteWriter& to) { write_message(message, to); };
+    for (int polls = 1; !ring_->try_write(size.n(), put); ++polls) {
+        if (polls == 1) WakeUp::call(folder_);
         if (polls % polls_between_looks == 0 && !ParentLock::held(folder_)) {
             give_up();
             return false;
@@ -70,6 +80,7 @@ bool Outbox::send(const Message& message) {
         const timespec wait{0, poll_ns};
         nanosleep(&wait, nullptr);
     }
+    wake_parent();
     return true;
 }
 

@@ -25,9 +25,10 @@ public:
 private:
     Outbox(std::string folder, std::string path, std::unique_ptr<RingWriter> ring);
     void give_up();
+    void wake_parent();
     std::string folder_, path_;
     std::unique_ptr<RingWriter> ring_;
-    ByteWriter bytes_; // memory is kept from message to message
+    bool called_ = false; // the parent, since the ring had room
 };
 
 } // namespace attnscope::attach

@@ -43,6 +43,9 @@ Result<std::unique_ptr<Inbox>> Inbox::create(std::function<std::unique_ptr<Progr
     Result<std::unique_ptr<ParentLock>> lock = ParentLock::hold(inbox->folder_);
     if (!lock) return lock.error();
     inbox->lock_ = std::move(*lock);
+    Result<std::unique_ptr<WakeUp>> wake_up = WakeUp::create(inbox->folder_);
+    if (!wake_up) return wake_up.error();
+    inbox->wake_up_ = std::move(*wake_up);
     inbox->new_recorder_ = std::move(new_recorder);
     inbox->say_ = std::move(say);
     return inbox;
@@ -92,11 +95,10 @@ void Inbox::tell_of_most() {
 }
 
 size_t Inbox::drain(Ring& ring, size_t most) {
-    std::vector<uint8_t> bytes;
     for (size_t n = 0; n < most; ++n) {
-        Result<bool> read = ring.reader->read(bytes);
+        Result<bool> read = ring.reader->read(bytes_);
         if (read && !*read) return n;
-        std::optional<Message> message = read ? read_message(bytes) : std::nullopt;
+        std::optional<Message> message = read ? read_message(bytes_) : std::nullopt;
         if (!message) {
             say_(ProgramRecorder::About::problem,
                  read ? "a program sent what is no message: it is not listened to any more" : read.error().message);

@@ -31,6 +31,8 @@ public:
     // The programs have ended, or are left alone: takes the rest and closes all recordings.
     std::vector<Recorded> finish();
     bool any_program() const { return any_program_ || !rings_.empty(); }
+    // By which programs call where their rings fill.
+    WakeUp& wake_up() { return *wake_up_; }
 
 private:
     struct Ring {
@@ -47,6 +49,8 @@ private:
 
     std::string folder_;
     std::unique_ptr<ParentLock> lock_;
+    std::unique_ptr<WakeUp> wake_up_;
+    std::vector<uint8_t> bytes_; // of a message: memory is kept from one to the next
     std::function<std::unique_ptr<ProgramRecorder>()> new_recorder_;
     ProgramRecorder::Say say_;
     std::map<std::string, Ring> rings_; // by name of the file

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,8 +54,9 @@ public:
     virtual void frames_due(uint64_t program, const FramesDue& due) = 0;
     virtual void stream_ends(uint64_t program, uint32_t stream) = 0;
     virtual void program_ends(uint64_t program) = 0;
-    // Everything that any program had told was taken. Returns when it is time to look again: after `most` at the latest.
-    virtual void all_taken(std::chrono::nanoseconds most) = 0;
+    // Everything that any program had told was taken. Returns when it is time to look again: when one of the descriptors `calls` can be
+    // read (negative ones never can), and after `most` at the latest.
+    virtual void all_taken(std::chrono::milliseconds most, std::span<const int> calls) = 0;
 };
 
 } // namespace attnscope::attach

@@ -7,6 +7,8 @@
 #include <llama.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -32,9 +34,9 @@ namespace fs = std::filesystem;
 namespace {
 
 // How long nobody looks at the rings, but for somebody who waits for what is there. To wake up costs more than to take one token, and
-// where no core is free it costs the program; a ring holds hundreds, and of a prompt they come by the thousand.
-constexpr std::chrono::milliseconds rest_alone{20}, rest_of_many{2}, rest_untold{5}; // untold: when the program ends
-constexpr size_t many_messages = 32;                                                 // between two looks
+// where no core is free it costs the program. A ring holds hundreds; where a prompt fills it the program calls.
+constexpr std::chrono::milliseconds rest_alone{100}, rest_of_many{2}, rest_untold{5}; // untold: when the program ends
+constexpr size_t many_messages = 32;                                                  // between two looks
 constexpr std::chrono::milliseconds not_over_at_once{50}; // a program that only tells its version has ended by then
 constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
@@ -153,17 +155,18 @@ public:
     }
     Child(const Child&) = delete;
     Child& operator=(const Child&) = delete;
-    // Until it ends, a signal comes or so much time is over.
-    void rest(std::chrono::milliseconds most, bool runs) const {
-        pollfd ended{descriptor_, POLLIN, 0};
-        const bool told = descriptor_ >= 0; // since Linux 5.3
-        if (!told) most = std::min(most, rest_untold);
-        poll(&ended, told && runs ? 1 : 0, static_cast<int>(most.count()));
-    }
+    // Readable once it has ended; -1: the system has no such thing (before Linux 5.3).
+    int descriptor() const { return descriptor_; }
 
 private:
     int descriptor_;
 };
+
+// Until one of the descriptors can be read, a signal comes or so much time is over.
+void rest(std::chrono::milliseconds most, const std::array<int, 2>& calls) {
+    pollfd any[] = {{calls[0], POLLIN, 0}, {calls[1], POLLIN, 0}};
+    poll(any, 2, static_cast<int>(most.count()));
+}
 
 } // namespace
 
@@ -262,11 +265,14 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             n_lately += n;
             continue;
         }
-        const std::chrono::milliseconds most = n_lately >= many_messages ? rest_of_many : rest_alone;
+        std::chrono::milliseconds most = n_lately >= many_messages ? rest_of_many : rest_alone;
+        if (child.descriptor() < 0) most = std::min(most, rest_untold);
+        const std::array calls{inbox.wake_up().fd(), runs ? child.descriptor() : -1};
         if (options.listener)
-            options.listener->all_taken(most);
+            options.listener->all_taken(most, calls);
         else
-            child.rest(most, runs);
+            rest(most, calls);
+        inbox.wake_up().take();
         n_lately = 0;
     }
     if (errors) errors->end();

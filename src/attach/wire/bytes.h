@@ -14,6 +14,7 @@ namespace attnscope::attach {
 
 class ByteWriter {
 public:
+    virtual ~ByteWriter() = default;
     template <typename T> void put(T value) {
         static_assert(std::is_trivially_copyable_v<T>);
         put_bytes({reinterpret_cast<const uint8_t*>(&value), sizeof value});
@@ -25,12 +26,28 @@ public:
         put_bytes({reinterpret_cast<const uint8_t*>(values.data()), values.size_bytes()});
     }
     void put_text(std::string_view text) { put_all(std::span(text.data(), text.size())); }
+
+protected:
+    virtual void put_bytes(std::span<const uint8_t> bytes) = 0;
+};
+
+class ByteList : public ByteWriter {
+public:
     std::span<const uint8_t> bytes() const { return bytes_; }
-    void clear() { bytes_.clear(); }
 
 private:
-    void put_bytes(std::span<const uint8_t> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+    void put_bytes(std::span<const uint8_t> bytes) override { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
     std::vector<uint8_t> bytes_;
+};
+
+// How many they are.
+class ByteCount : public ByteWriter {
+public:
+    size_t n() const { return n_; }
+
+private:
+    void put_bytes(std::span<const uint8_t> bytes) override { n_ += bytes.size(); }
+    size_t n_ = 0;
 };
 
 // After the first read beyond the end everything reads as zero and ok() is false.
@@ -45,8 +62,13 @@ public:
     template <typename T> std::vector<T> get_all() {
         const auto n = get<uint64_t>();
         if (n > left_.size() / sizeof(T)) ok_ = false; // before any memory is asked for
-        std::vector<T> values(ok_ ? n : 0);
-        if (!values.empty() && take(n * sizeof(T))) std::memcpy(values.data(), taken_, n * sizeof(T));
+        if (!ok_ || n == 0 || !take(n * sizeof(T))) return {};
+        if constexpr (sizeof(T) == 1) { // keys and queries: not set to zero first
+            const auto* begin = reinterpret_cast<const T*>(taken_);
+            return {begin, begin + n};
+        }
+        std::vector<T> values(n);
+        std::memcpy(values.data(), taken_, n * sizeof(T));
         return values;
     }
     std::string get_text() {

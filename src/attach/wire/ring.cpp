@@ -18,9 +18,16 @@ namespace {
 
 constexpr size_t least_capacity = size_t(64) << 10;
 constexpr size_t most_capacity = size_t(16) << 30;
+// Behind this an empty ring is begun anew, so that the memory of the last messages, which the caches still hold, takes the next ones.
+constexpr size_t few_bytes = size_t(1) << 20;
+constexpr uint64_t from_the_beginning = ~uint64_t(0);
 
 Error system_error(const std::string& what) {
     return {ErrorKind::io, what + ": " + std::strerror(errno)};
+}
+
+std::string wake_path(const std::string& folder) {
+    return folder + "/wake";
 }
 
 std::string lock_path(const std::string& folder) {
@@ -84,14 +91,47 @@ void RingWriter::copy_in(uint64_t at, const uint8_t* from, size_t n) {
     std::memcpy(map_.data(), from + first, n - first);
 }
 
-bool RingWriter::try_write(std::span<const uint8_t> message) {
-    const uint64_t size = message.size();
-    const uint64_t written = map_.header()->written.load(std::memory_order_relaxed);
-    const uint64_t used = written - map_.header()->taken.load(std::memory_order_acquire);
-    if (used > capacity_ || size + sizeof size > capacity_ - used) return false;
-    copy_in(written, reinterpret_cast<const uint8_t*>(&size), sizeof size);
-    copy_in(written + sizeof size, message.data(), message.size());
-    map_.header()->written.store(written + sizeof size + size, std::memory_order_release);
+// Into the ring, piece by piece; never more than was asked room for.
+class RingWriter::Message : public ByteWriter {
+public:
+    Message(RingWriter& ring, uint64_t at, size_t room) : ring_(ring), at_(at), room_(room) {}
+
+private:
+    void put_bytes(std::span<const uint8_t> bytes) override {
+        const size_t n = std::min(bytes.size(), room_);
+        ring_.copy_in(at_, bytes.data(), n);
+        at_ += n;
+        room_ -= n;
+    }
+    RingWriter& ring_;
+    uint64_t at_;
+    size_t room_;
+};
+
+uint64_t RingWriter::used() const {
+    return map_.header()->written.load(std::memory_order_relaxed) -
+           map_.header()->taken.load(std::memory_order_acquire);
+}
+
+bool RingWriter::fills() const {
+    return used() > capacity_ / 4;
+}
+
+bool RingWriter::try_write(size_t size, const std::function<void(ByteWriter&)>& put) {
+    uint64_t at = map_.header()->written.load(std::memory_order_relaxed);
+    const uint64_t in_use = used();
+    if (in_use > capacity_ || size > capacity_ || size + sizeof(uint64_t) > capacity_ - in_use) return false;
+    const uint64_t begin = at % capacity_, left = capacity_ - begin;
+    if (in_use == 0 && begin > few_bytes && left >= sizeof from_the_beginning &&
+        left + sizeof(uint64_t) + size <= capacity_) {
+        copy_in(at, reinterpret_cast<const uint8_t*>(&from_the_beginning), sizeof from_the_beginning);
+        at += left;
+    }
+    const uint64_t bytes = size;
+    copy_in(at, reinterpret_cast<const uint8_t*>(&bytes), sizeof bytes);
+    Message message(*this, at + sizeof bytes, size);
+    put(message);
+    map_.header()->written.store(at + sizeof bytes + bytes, std::memory_order_release);
     return true;
 }
 
@@ -130,11 +170,19 @@ void RingReader::copy_out(uint64_t at, uint8_t* to, size_t n) const {
 }
 
 Result<bool> RingReader::read(std::vector<uint8_t>& message) {
-    const uint64_t there = map_.header()->written.load(std::memory_order_acquire) - taken_;
+    uint64_t there = map_.header()->written.load(std::memory_order_acquire) - taken_;
     if (there == 0) return false;
     uint64_t size = 0;
     if (there > capacity_ || there < sizeof size) return Error{ErrorKind::damaged, "the ring's counters make no sense"};
     copy_out(taken_, reinterpret_cast<uint8_t*>(&size), sizeof size);
+    if (size == from_the_beginning) {
+        const uint64_t left = capacity_ - taken_ % capacity_;
+        if (left == capacity_ || there - sizeof size < left)
+            return Error{ErrorKind::damaged, "the ring is begun anew where nothing is"};
+        taken_ += left;
+        there -= left;
+        copy_out(taken_, reinterpret_cast<uint8_t*>(&size), sizeof size);
+    }
     if (size > there - sizeof size)
         return Error{ErrorKind::damaged, "a message in the ring is longer than what was written"};
     message.resize(size);
@@ -142,6 +190,28 @@ Result<bool> RingReader::read(std::vector<uint8_t>& message) {
     taken_ += sizeof size + size;
     map_.header()->taken.store(taken_, std::memory_order_release);
     return true;
+}
+
+Result<std::unique_ptr<WakeUp>> WakeUp::create(const std::string& folder) {
+    const std::string path = wake_path(folder);
+    if (mkfifo(path.c_str(), 0600) != 0) return system_error("cannot make " + path);
+    // For writing, too: without a writer it would be readable for ever.
+    Descriptor file(open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW));
+    if (file.fd() < 0) return system_error("cannot open " + path);
+    return std::unique_ptr<WakeUp>(new WakeUp(std::move(file)));
+}
+
+void WakeUp::take() {
+    char calls[256];
+    while (read(file_.fd(), calls, sizeof calls) > 0) {}
+}
+
+void WakeUp::call(const std::string& folder) {
+    // For reading, too: of a pipe without a reader a signal would come, which ends programs.
+    const Descriptor file(open(wake_path(folder).c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW));
+    struct stat info {};
+    if (file.fd() < 0 || fstat(file.fd(), &info) != 0 || !S_ISFIFO(info.st_mode)) return;
+    if (write(file.fd(), "!", 1) < 0) return; // full: it has been called
 }
 
 Result<std::unique_ptr<ParentLock>> ParentLock::hold(const std::string& folder) {

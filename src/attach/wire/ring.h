@@ -2,19 +2,24 @@
 //
 //   file   RingHeader, one page | `capacity` bytes of messages, the place of byte n of all ever written: n mod capacity
 //   message  uint64 size of what follows | body
+//            or uint64 all ones: the next one lies at the beginning of the ring
 //
 // `written` grows with a release store once a message lies in memory as a whole: whatever ends the program afterwards, the reader
 // gets it. A part of a message is never seen. `taken` grows when the reader has copied a message out.
 #pragma once
+
+#include "attach/wire/bytes.h"
 
 #include <attnscope/error.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace attnscope::attach {
@@ -65,16 +70,20 @@ class RingWriter {
 public:
     // Makes `path`, whole from the moment in which it has its name.
     static Result<std::unique_ptr<RingWriter>> create(const std::string& path, size_t capacity);
-    // False: there is no room now, and nothing was written.
-    bool try_write(std::span<const uint8_t> message);
+    // A message of `size` bytes, which `put` puts. False: there is no room now, and nothing was written.
+    bool try_write(size_t size, const std::function<void(ByteWriter&)>& put);
     // Could a message of this size ever be written?
     bool fits(size_t bytes) const { return bytes + sizeof(uint64_t) <= capacity_; }
+    // Is more there than the reader should leave until it looks by itself?
+    bool fills() const;
     void close() { map_.header()->closed.store(1, std::memory_order_release); }
 
 private:
     RingWriter(Mapping map, Descriptor file, size_t capacity)
         : map_(std::move(map)), file_(std::move(file)), capacity_(capacity) {}
+    class Message;
     void copy_in(uint64_t at, const uint8_t* from, size_t n);
+    uint64_t used() const;
     Mapping map_;
     const Descriptor file_; // locked: the system lets go of it however the program ends
     size_t capacity_;       // our own: what lies in the file may be written by anybody
@@ -101,6 +110,20 @@ private:
     size_t capacity_;
     int64_t pid_;
     uint64_t taken_ = 0;
+};
+
+// By which a program wakes the parent: a named pipe in its folder. No descriptor is kept on the program's side, which may close whatever
+// is open.
+class WakeUp {
+public:
+    static Result<std::unique_ptr<WakeUp>> create(const std::string& folder);
+    int fd() const { return file_.fd(); } // readable: somebody has called
+    void take();
+    static void call(const std::string& folder);
+
+private:
+    explicit WakeUp(Descriptor file) : file_(std::move(file)) {}
+    Descriptor file_;
 };
 
 // Held by the parent while it lives, asked for by programs: a lock on a file works in containers, where process numbers do not.

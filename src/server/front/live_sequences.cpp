@@ -6,6 +6,10 @@
 #include <limits>
 #include <utility>
 
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 namespace attnscope::server {
 
 namespace {
@@ -15,6 +19,12 @@ constexpr int64_t chunk_columns = 256; // KeyStore::create
 // engine may be using.
 constexpr std::chrono::milliseconds between_rows{5};
 } // namespace
+
+LiveSequences::LiveSequences(Options options) : options_(options), wanted_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+LiveSequences::~LiveSequences() {
+    if (wanted_ >= 0) close(wanted_);
+}
 
 void LiveSequences::context_begins(ContextId id, const Geometry& geometry, Piece piece) {
     const base::Lock lock(mutex_);
@@ -142,16 +152,23 @@ void LiveSequences::program_ends(uint64_t program) {
     }
 }
 
-void LiveSequences::all_taken(std::chrono::nanoseconds most) {
-    base::Lock lock(mutex_);
-    ++n_taken_;
-    taken_.notify_all();
-    const auto began = std::chrono::steady_clock::now();
-    while (n_waiting_ == 0) {
-        const auto until = began + (watches_.empty() ? most : std::min<std::chrono::nanoseconds>(most, between_rows));
-        if (std::chrono::steady_clock::now() >= until) break;
-        wanted_.wait_until(lock, until);
+void LiveSequences::want() {
+    if (eventfd_write(wanted_, 1) != 0) return; // as many as it can count have called
+}
+
+void LiveSequences::all_taken(std::chrono::milliseconds most, std::span<const int> calls) {
+    {
+        const base::Lock lock(mutex_);
+        ++n_taken_;
+        taken_.notify_all();
+        if (n_waiting_ > 0) return;
+        if (!watches_.empty() || wanted_ < 0) most = std::min(most, between_rows);
     }
+    std::vector<pollfd> any{{wanted_, POLLIN, 0}};
+    for (const int call : calls) any.push_back({call, POLLIN, 0});
+    poll(any.data(), any.size(), static_cast<int>(most.count()));
+    eventfd_t n = 0;
+    if (any[0].revents != 0) eventfd_read(wanted_, &n);
 }
 
 std::optional<Geometry> LiveSequences::geometry() const {
@@ -203,7 +220,7 @@ bool LiveSequences::wait_for_all(std::chrono::milliseconds patience) {
     const uint64_t wanted = n_taken_ + 2;
     const auto until = std::chrono::steady_clock::now() + patience;
     ++n_waiting_;
-    wanted_.notify_all();
+    want();
     while (n_taken_ < wanted && taken_.wait_until(lock, until) != std::cv_status::timeout) {}
     --n_waiting_;
     if (n_taken_ < wanted) return false;

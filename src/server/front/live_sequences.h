@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,7 +57,10 @@ public:
         size_t key_bytes = size_t(2) << 30;
     };
     LiveSequences() : LiveSequences(Options{}) {}
-    explicit LiveSequences(Options options) : options_(options) {}
+    explicit LiveSequences(Options options);
+    ~LiveSequences();
+    LiveSequences(const LiveSequences&) = delete;
+    LiveSequences& operator=(const LiveSequences&) = delete;
 
     // ---- what programs tell, on one thread; every call returns soon ----
     void context_begins(ContextId context, const Geometry& geometry, Piece piece);
@@ -71,9 +75,9 @@ public:
     void line_recorded(LineId line, Result<RecordedLine> where);
     void context_ends(ContextId context);
     void program_ends(uint64_t program);
-    // Everything that programs had told when this was called was taken. Returns when somebody waits for what they tell, after
-    // `most` at the latest.
-    void all_taken(std::chrono::nanoseconds most);
+    // Everything that programs had told when this was called was taken. Returns when somebody waits for what they tell, or one of the
+    // descriptors `calls` can be read; after `most` at the latest.
+    void all_taken(std::chrono::milliseconds most, std::span<const int> calls = {});
 
     // ---- from any thread ----
     // The shape of the model, of the context that began first; nothing until one has decoded something.
@@ -113,12 +117,14 @@ private:
     void forget(Context& context, Line& line) REQUIRES(mutex_);
     void limit_keys() REQUIRES(mutex_);
     void end(std::map<ContextId, Context>::iterator context) REQUIRES(mutex_);
+    void want();
     // Are the tokens of columns [0, tokens.size()) of a line these?
     bool begins_with(const LineId& line, const std::vector<int32_t>& tokens) const REQUIRES(mutex_);
 
     const Options options_;
     mutable base::Mutex mutex_;
-    base::Condition taken_, wanted_;
+    base::Condition taken_;
+    const int wanted_; // an eventfd: somebody waits
     std::map<ContextId, Context> contexts_ GUARDED_BY(mutex_);
     std::list<LineId> by_use_ GUARDED_BY(mutex_); // those with keys, the one that rested longest first
     size_t key_bytes_ GUARDED_BY(mutex_) = 0;

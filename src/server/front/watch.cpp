@@ -51,7 +51,7 @@ Result<void> Watch::begin() {
     if (!live_.wait_for_all(options_.patience)) return lost("what the program decodes is not read");
     const base::Lock lock(live_.mutex_);
     live_.watches_.insert(this);
-    live_.wanted_.notify_all();
+    live_.want();
     return {};
 }
 
