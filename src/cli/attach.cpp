@@ -121,6 +121,7 @@ int run(Flags& f) {
             say(fmt::format("http://{}:{}/view/ shows what is recorded", f.front.server.host, front->port()));
     }
     std::unique_ptr<server::ViewServer> page;
+    options.watched = f.view;
     if (f.view) {
         std::signal(SIGPIPE, SIG_IGN);
         Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::watch(options.folder, f.page);

@@ -146,11 +146,21 @@ size_t narrow_q_bytes(const Geometry& geometry) {
     return bytes;
 }
 
+namespace {
+
+bool same_numbers(std::span<const float> a, std::span<const float> b) {
+    if (std::memcmp(a.data(), b.data(), a.size_bytes()) == 0) return true; // what almost all are
+    return std::equal(a.begin(), a.end(), b.begin(),
+                      [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); });
+}
+
+} // namespace
+
 std::vector<uint8_t> narrow_q(const Geometry& geometry, std::span<const uint8_t> q) {
     if (q.empty() || narrow_q_bytes(geometry) == geometry.q_bytes()) return {};
     std::vector<uint8_t> stored(narrow_q_bytes(geometry));
     uint8_t* to = stored.data();
-    std::vector<float> again;
+    std::vector<float> floats, again;
     for (const LayerInfo& l : geometry.layers) {
         const auto from = q.first(l.q_bytes());
         q = q.subspan(from.size());
@@ -158,15 +168,13 @@ std::vector<uint8_t> narrow_q(const Geometry& geometry, std::span<const uint8_t>
             to = std::copy(from.begin(), from.end(), to);
             continue;
         }
-        std::vector<float> floats(from.size() / sizeof(float));
+        floats.resize(from.size() / sizeof(float));
         std::memcpy(floats.data(), from.data(), from.size());
         const auto n = static_cast<int64_t>(floats.size());
         attention::engine_arithmetic(DType::f16).from_float(floats.data(), to, n);
         again.resize(floats.size());
         attention::to_floats(DType::f16, to, again.data(), n);
-        for (size_t i = 0; i < floats.size(); ++i) {
-            if (floats[i] != again[i] && !(std::isnan(floats[i]) && std::isnan(again[i]))) return {};
-        }
+        if (!same_numbers(floats, again)) return {};
         to += from.size() / 2;
     }
     return stored;

@@ -24,6 +24,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Whether the disk has room is asked of the system once a batch, and once in so much.
+constexpr size_t bytes_between_looks = size_t(4) << 20;
+
 double thread_cpu_seconds() {
     timespec t{};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -247,11 +250,18 @@ private:
                 batch.swap(queue_);
                 ending = ending_;
             }
+            size_t looked_at = 0; // uncommitted bytes when there was room last
+            bool tight = store_->is_tight();
             for (Item& item : batch) {
                 if (auto r = put(std::move(item)); !r) return r.error();
-                if (store_->uncommitted_bytes() >= options_.commit_bytes ||
-                    (store_->uncommitted_bytes() > 0 && store_->is_tight())) {
+                const size_t uncommitted = store_->uncommitted_bytes();
+                if (!tight && uncommitted >= looked_at + bytes_between_looks) {
+                    tight = store_->is_tight();
+                    looked_at = uncommitted;
+                }
+                if (uncommitted >= options_.commit_bytes || (uncommitted > 0 && tight)) {
                     if (auto r = commit(); !r) return r.error();
+                    looked_at = 0;
                 }
             }
             if (ending == Ending::complete && !error()) {

@@ -20,7 +20,8 @@ namespace {
 
 constexpr size_t most_rings = 256; // of programs that run at once: each is memory
 constexpr size_t messages_a_turn = 64;
-constexpr std::chrono::milliseconds between_looks{50}; // a folder costs more to read than all rings that are known
+// A folder costs more to look at than all rings that are known.
+constexpr std::chrono::milliseconds between_looks{100}, between_first{50};
 
 std::string shared_folder() {
     const char* const places[] = {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"};
@@ -136,7 +137,7 @@ void Inbox::let_go_of_ended() {
 }
 
 size_t Inbox::take() {
-    if (std::chrono::steady_clock::now() - looked_at_ >= between_looks) {
+    if (std::chrono::steady_clock::now() - looked_at_ >= (rings_.empty() ? between_first : between_looks)) {
         look_for_rings();
         let_go_of_ended();
     }

@@ -1,20 +1,18 @@
 #include "attach/parent/record_caller.h"
 
 #include "attach/parent/inbox.h"
+#include "attach/parent/rests.h"
 
 #include <nlohmann/json.hpp>
 
 #include <csignal>
 #include <memory>
 
-#include <time.h>
 #include <unistd.h>
 
 namespace attnscope::attach {
 
 namespace {
-
-constexpr long poll_ns = 5'000'000; // as run_attached
 
 volatile sig_atomic_t asked_to_end = 0; // signal handlers can only reach globals
 extern "C" void end_asked(int) {
@@ -42,11 +40,10 @@ Result<AttachEnd> record_caller(const AttachOptions& options,
     Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
     if (!made) return made.error();
     Inbox& inbox = **made;
+    Rests rests(inbox, true);
     ready(*library, inbox.folder());
     while (asked_to_end == 0 && (getppid() == caller || inbox.programs_live())) {
-        if (inbox.take()) continue;
-        const timespec wait{0, poll_ns};
-        nanosleep(&wait, nullptr);
+        if (!rests.take()) rests.rest(rests.next(), {});
     }
     AttachEnd end;
     end.recorded = inbox.finish();

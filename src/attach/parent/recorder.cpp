@@ -46,9 +46,9 @@ std::string stem_of(const Texts* texts) {
 } // namespace
 
 ProgramRecorder::ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener,
-                                 EarlyTexts* early)
+                                 EarlyTexts* early, std::chrono::milliseconds most_late)
     : folder_(std::move(folder)), settings_(std::move(settings)), say_(std::move(say)), listener_(listener),
-      early_(early), program_(next_program()) {}
+      early_(early), most_late_(most_late), program_(next_program()) {}
 
 void ProgramRecorder::take(Message&& message) {
     std::visit([&](auto&& m) { on(std::move(m)); }, std::move(message));
@@ -128,6 +128,13 @@ std::string ProgramRecorder::free_path(const std::string& stem) const {
     }
 }
 
+WriterOptions ProgramRecorder::writer_options() const {
+    WriterOptions options;
+    options.queue_bytes = queue_bytes;
+    options.commit_interval_ms = static_cast<int>(most_late_.count());
+    return options;
+}
+
 std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
     RecordingInfo info;
     if (s.texts) info.model = s.texts->identity();
@@ -138,8 +145,7 @@ std::shared_ptr<ProgramRecorder::File> ProgramRecorder::new_file(Stream& s) {
     info.geometry = s.begin.geometry;
     Recorded recorded;
     recorded.path = free_path(fmt::format("{}-{}", stem_of(s.texts.get()), hello_.pid));
-    WriterOptions options;
-    options.queue_bytes = queue_bytes;
+    const WriterOptions options = writer_options();
     auto file = std::make_shared<File>();
     file->recorded = recorded_.size();
     file->stream = s.begin.stream;
@@ -170,8 +176,7 @@ void ProgramRecorder::limit_open() {
 bool ProgramRecorder::is_written(const std::shared_ptr<File>& file) {
     Recorded& recorded = recorded_[file->recorded];
     if (file->writer || !recorded.problem.empty()) return file->writer != nullptr;
-    WriterOptions options;
-    options.queue_bytes = queue_bytes;
+    const WriterOptions options = writer_options();
     Result<std::unique_ptr<RecordingWriter>> writer = recording::write_again(recorded.path, options);
     if (!writer) return fail(*file, writer.error().message), false;
     file->writer = std::move(*writer);

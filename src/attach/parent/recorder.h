@@ -8,6 +8,7 @@
 
 #include <attnscope/recording.h>
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,9 +30,13 @@ class ProgramRecorder {
 public:
     enum class About { progress, problem };
     using Say = std::function<void(About, const std::string&)>; // a line for a person
-    // `folder`: empty: nothing is recorded. `listener`, `early`: may be null; outlive this.
+    // `folder`: empty: nothing is recorded. `listener`, `early`: may be null; outlive this. `most_late`: how late a token may be where
+    // recordings are read while they grow.
     ProgramRecorder(std::string folder, std::string settings, Say say, FrameListener* listener = nullptr,
-                    EarlyTexts* early = nullptr);
+                    EarlyTexts* early = nullptr, std::chrono::milliseconds most_late = soon);
+    static constexpr std::chrono::milliseconds soon{200};
+    // Where nobody is known to look. A transaction costs the same whether it has ten tokens or a hundred.
+    static constexpr std::chrono::milliseconds in_time{1000};
     void take(Message&& message);
     // Nothing comes any more. Closes what is open.
     void finish();
@@ -69,6 +74,7 @@ private:
     void on(StreamEnd&& m);
     Result<std::shared_ptr<Texts>> texts_of(const StreamBegin& m);
     Stream* stream(uint32_t number);
+    WriterOptions writer_options() const;
     std::shared_ptr<File> new_file(Stream& stream);
     bool is_written(const std::shared_ptr<File>& file);
     void tell(File& file, int64_t line);
@@ -86,6 +92,7 @@ private:
     const Say say_;
     FrameListener* const listener_;
     EarlyTexts* const early_;
+    const std::chrono::milliseconds most_late_;
     const uint64_t program_; // its number, for the listener
     Hello hello_;
     std::map<std::string, std::weak_ptr<Texts>> texts_;

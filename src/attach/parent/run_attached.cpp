@@ -2,6 +2,7 @@
 
 #include "attach/parent/error_lines.h"
 #include "attach/parent/inbox.h"
+#include "attach/parent/rests.h"
 
 #include <fmt/format.h>
 #include <llama.h>
@@ -15,11 +16,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <sstream>
 #include <utility>
 
 #include <dlfcn.h>
-#include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/prctl.h>
@@ -33,10 +34,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-// How long nobody looks at the rings, but for somebody who waits for what is there. To wake up costs more than to take one token, and
-// where no core is free it costs the program. A ring holds hundreds; where a prompt fills it the program calls.
-constexpr std::chrono::milliseconds rest_alone{100}, rest_of_many{2}, rest_untold{5}; // untold: when the program ends
-constexpr size_t many_messages = 32;                                                  // between two looks
+constexpr std::chrono::milliseconds rest_untold{5};       // when the program ends
 constexpr std::chrono::milliseconds not_over_at_once{50}; // a program that only tells its version has ended by then
 constexpr std::chrono::seconds patience_at_end{2}; // of a program that is a part of ours, for what it still has in hand
 
@@ -162,12 +160,6 @@ private:
     int descriptor_;
 };
 
-// Until one of the descriptors can be read, a signal comes or so much time is over.
-void rest(std::chrono::milliseconds most, const std::array<int, 2>& calls) {
-    pollfd any[] = {{calls[0], POLLIN, 0}, {calls[1], POLLIN, 0}};
-    poll(any, 2, static_cast<int>(most.count()));
-}
-
 } // namespace
 
 Result<std::string> attach_library() {
@@ -218,8 +210,12 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     const std::string settings =
         nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     EarlyTexts early(options.capture ? options.argv : std::vector<std::string>());
+    const auto late = [](const AttachOptions& o) {
+        return o.watched || o.listener ? ProgramRecorder::soon : ProgramRecorder::in_time;
+    };
     const auto new_recorder = [&] {
-        return std::make_unique<ProgramRecorder>(options.folder, settings, options.say, options.listener, &early);
+        return std::make_unique<ProgramRecorder>(options.folder, settings, options.say, options.listener, &early,
+                                                 late(options));
     };
     Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
     if (!made) return made.error();
@@ -240,7 +236,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (errors) errors->given();
     const Child child(*pid);
     AttachEnd end;
-    size_t n_lately = 0;
+    Rests rests(inbox, options.watched || options.listener);
     auto asked = std::chrono::steady_clock::now();
     const auto started = asked;
     for (bool runs = true; runs || inbox.programs_live();) {
@@ -261,19 +257,16 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             inbox.look_for_rings(); // those of children that outlive it, too
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
         }
-        if (const size_t n = inbox.take(); n > 0) {
-            n_lately += n;
-            continue;
-        }
-        std::chrono::milliseconds most = n_lately >= many_messages ? rest_of_many : rest_alone;
+        if (rests.take()) continue;
+        std::chrono::milliseconds most = rests.next();
         if (child.descriptor() < 0) most = std::min(most, rest_untold);
-        const std::array calls{inbox.wake_up().fd(), runs ? child.descriptor() : -1};
-        if (options.listener)
+        const std::array calls{runs ? child.descriptor() : -1, inbox.wake_up().fd()};
+        if (options.listener) {
             options.listener->all_taken(most, calls);
-        else
-            rest(most, calls);
-        inbox.wake_up().take();
-        n_lately = 0;
+            inbox.wake_up().take();
+        } else {
+            rests.rest(most, std::span(calls).first(1));
+        }
     }
     if (errors) errors->end();
     end.recorded = inbox.finish();

@@ -20,6 +20,7 @@ struct AttachOptions {
     bool ours = false;
     ErrorLines::Hear errors; // of a program that is a part of ours: each line of its standard error. None: it has ours
     bool capture = true;     // false: our library stays out of it
+    bool watched = false; // somebody reads the recordings while they grow: they are to be at most half a second behind
     ProgramRecorder::Say say;
 };
 
