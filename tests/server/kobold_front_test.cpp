@@ -1,9 +1,11 @@
 // KoboldCPP's own routes before llama-server: what it is asked, and what comes back.
 #include "llama_stand_in.h"
+#include "raw_client.h"
 #include "support/temp_dir.h"
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 using namespace attnscope;
@@ -260,6 +262,45 @@ TEST(KoboldBeforeKobold, EverythingPasses) {
     }
     http.stop();
     thread.join();
+}
+
+TEST(KoboldBeforeKobold, AStreamForVersion10HasNoChunks) {
+    httplib::Server http;
+    http.Get("/api/extra/version", [](const auto&, httplib::Response& a) {
+        a.set_content(R"({"result":"KoboldCpp","version":"1.99"})", "application/json");
+    });
+    http.Post("/api/extra/tokencount", [](const auto&, httplib::Response& a) {
+        a.set_content(R"({"value":1,"ids":[97]})", "application/json");
+    });
+    http.Post("/api/extra/generate/stream", [](const auto&, httplib::Response& a) {
+        a.set_content("event: message\ndata: {\"token\":\"x\",\"finish_reason\":\"length\"}\n\n", "text/event-stream");
+    });
+    FrontOptions options;
+    options.server.port = 0;
+    options.to.port = http.bind_to_any_port("127.0.0.1");
+    std::thread program([&] { http.listen_after_bind(); });
+    http.wait_until_ready();
+    LiveSequences live;
+    std::atomic<bool> done{false};
+    std::thread reader([&] {
+        while (!done) live.all_taken(std::chrono::milliseconds(1));
+    });
+    {
+        auto front = Front::start(options, live);
+        ASSERT_TRUE(front);
+        const std::string body = R"({"prompt":"a","output_attentions":true})";
+        RawClient old((*front)->port());
+        EXPECT_TRUE(old.say("POST /api/extra/generate/stream HTTP/1.0\r\nContent-Length: " +
+                            std::to_string(body.size()) + "\r\n\r\n" + body));
+        const std::string heard = old.hear();
+        EXPECT_EQ(heard.find("chunked"), std::string::npos) << heard;
+        EXPECT_NE(heard.find("\r\n\r\nevent: message\ndata: "), std::string::npos) << heard;
+        EXPECT_TRUE(heard.ends_with("}\n\n")) << heard;
+    }
+    http.stop();
+    program.join();
+    done = true;
+    reader.join();
 }
 
 } // namespace

@@ -185,7 +185,7 @@ void stream_from_kobold(FrontService& service, const httplib::Request& request, 
     };
     response.set_header("Cache-Control", "no-cache");
     response.set_header("X-Accel-Buffering", "no");
-    response.set_chunked_content_provider("text/event-stream", send);
+    reply_in_pieces(request, response, "text/event-stream", send);
 }
 
 void model_of_kobold(FrontService& service, const httplib::Request& request, httplib::Response& response) {

@@ -108,12 +108,7 @@ void send_stream(const Call& call, std::shared_ptr<KoboldAnswer> answer) {
     };
     call.response.set_header("Cache-Control", "no-cache");
     call.response.set_header("X-Accel-Buffering", "no"); // proxies pass events on as they come
-    if (call.request.version == "HTTP/1.0") { // knows no chunks: the end of the connection is the end of the answer
-        call.response.set_header("Connection", "close");
-        call.response.set_content_provider("text/event-stream", send);
-    } else {
-        call.response.set_chunked_content_provider("text/event-stream", send);
-    }
+    reply_in_pieces(call.request, call.response, "text/event-stream", send);
 }
 
 void stream(const Call& call) {

@@ -133,12 +133,7 @@ void stream(const httplib::Request& request, httplib::Response& response, std::s
     };
     const std::string type = response.get_header_value("Content-Type");
     response.headers.erase("Content-Type");
-    if (request.version == "HTTP/1.0") {
-        response.set_header("Connection", "close");
-        response.set_content_provider(type, send);
-    } else {
-        response.set_chunked_content_provider(type, send);
-    }
+    reply_in_pieces(request, response, type, send);
 }
 
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, const Asked& asked) {

@@ -147,12 +147,8 @@ void pass_answer_on(FrontService& service, const httplib::Request& request, http
     if (length) {
         response.set_content_provider(*length, type,
                                       [send](size_t, size_t, httplib::DataSink& sink) { return send(sink, true); });
-    } else if (request.version == "HTTP/1.0") {
-        response.set_header("Connection", "close");
-        response.set_content_provider(type, [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
     } else {
-        response.set_chunked_content_provider(type,
-                                              [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
+        reply_in_pieces(request, response, type, [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
     }
     if (type.empty()) response.headers.erase("Content-Type");
 }

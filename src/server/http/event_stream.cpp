@@ -1,5 +1,7 @@
 #include "server/http/event_stream.h"
 
+#include "server/http/reply.h"
+
 namespace attnscope::server {
 
 namespace {
@@ -30,13 +32,7 @@ void stream_events(const httplib::Request& request, httplib::Response& response,
         if (event->kind == GenerationEvent::Kind::done) sink.done();
         return true;
     };
-    const auto over = [generation](bool) { generation->abandon(); };
-    if (request.version == "HTTP/1.0") { // knows no chunks: the end of the connection is the end of the answer
-        response.set_header("Connection", "close");
-        response.set_content_provider("text/event-stream", send, over);
-    } else {
-        response.set_chunked_content_provider("text/event-stream", send, over);
-    }
+    reply_in_pieces(request, response, "text/event-stream", send, [generation](bool) { generation->abandon(); });
 }
 
 bool collect(const httplib::Request& request, Generation& generation, Collected& out) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <utility>
 
 namespace attnscope::server {
 
@@ -26,6 +27,15 @@ Dialect dialect_of(const std::string& path) {
 void reply(httplib::Response& response, const Json& body, int status) {
     response.status = status;
     response.set_content(json_text(body), "application/json");
+}
+
+void reply_in_pieces(const httplib::Request& request, httplib::Response& response, const std::string& type,
+                     httplib::ContentProviderWithoutLength send, httplib::ContentProviderResourceReleaser over) {
+    if (request.version != "HTTP/1.0")
+        return response.set_chunked_content_provider(type, std::move(send), std::move(over));
+    // It knows no chunks: the end of the connection is the end of the answer.
+    response.set_header("Connection", "close");
+    response.set_content_provider(type, std::move(send), std::move(over));
 }
 
 namespace {

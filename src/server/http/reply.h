@@ -18,6 +18,10 @@ enum class Dialect { kobold, openai, ollama };
 Dialect dialect_of(const std::string& path);
 
 void reply(httplib::Response& response, const Json& body, int status = 200);
+// An answer whose length nobody knows before its end: `send` calls done() there. `over` is called when nothing more is sent.
+void reply_in_pieces(const httplib::Request& request, httplib::Response& response, const std::string& type,
+                     httplib::ContentProviderWithoutLength send,
+                     httplib::ContentProviderResourceReleaser over = nullptr);
 Json error_body(Dialect dialect, int status, const std::string& message);
 void refuse(httplib::Response& response, Dialect dialect, int status, const std::string& message);
 // 400 for what the client can mend, 501 for what this model or build cannot do, 500 otherwise.
