@@ -1,6 +1,7 @@
 #include "server/http/http_host.h"
 
 #include "server/http/connection_threads.h"
+#include "server/http/framing.h"
 #include "server/http/paths.h"
 #include "server/http/reply.h"
 
@@ -37,6 +38,21 @@ std::string log_line(const httplib::Request& request, const httplib::Response& r
                        printable(request.path, 200), response.status, length_of(response));
 }
 
+// What httplib itself refuses, and what no route takes.
+void refuse_unrouted(const httplib::Request& request, httplib::Response& response) {
+    const Dialect dialect = dialect_of(request.path);
+    const std::string encoding = request.get_header_value("Content-Encoding"), framing = framing_refusal(request);
+    if (response.status == 404) {
+        return refuse(response, dialect, 404,
+                      "there is no such endpoint; the nearest is " + nearest_route(request.path));
+    }
+    refuse(response, dialect, response.status,
+           response.status == 413                        ? "the body is larger than this server takes"
+           : response.status == 415 && !encoding.empty() ? not_compressed(encoding)
+           : response.status == 400 && !framing.empty()  ? framing
+                                                         : "the request cannot be understood");
+}
+
 } // namespace
 
 Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
@@ -62,6 +78,10 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
             // httplib routes by this very object, which is not const where it is made
             auto& own = const_cast<httplib::Request&>(request);
             PipelinedServer::know_who_leaves(own);
+            if (const std::string why = transfer_coding_refusal(request); !why.empty()) {
+                refuse(response, dialect_of(request.path), 501, why);
+                return httplib::Server::HandlerResponse::Handled;
+            }
             prepare(own);
             return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled
                                                     : httplib::Server::HandlerResponse::Unhandled;
@@ -69,15 +89,10 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
     http_.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
         if (!response.body.empty() || response.user_data.has(passed_on))
             return httplib::Server::HandlerResponse::Unhandled;
-        const std::string encoding = request.get_header_value("Content-Encoding");
-        const std::string why = response.status == 404
-                                    ? "there is no such endpoint; the nearest is " + nearest_route(request.path)
-                                : response.status == 413 ? "the body is larger than this server takes"
-                                : response.status == 415 && !encoding.empty() ? not_compressed(encoding)
-                                                                              : "the request cannot be understood";
-        refuse(response, dialect_of(request.path), response.status, why);
+        refuse_unrouted(request, response);
         return httplib::Server::HandlerResponse::Handled;
     });
+    http_.set_post_routing_handler(settle_connection);
     if (options_.log && options_.log_requests) {
         http_.set_logger([this](const httplib::Request& request, const httplib::Response& response) {
             options_.log(log_line(request, response));

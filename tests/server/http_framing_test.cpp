@@ -1,0 +1,107 @@
+// How a request and its answer are framed, and what a client is told of either.
+#include "front_before.h"
+#include "raw_client.h"
+#include "served_model.h"
+
+#include <string>
+#include <vector>
+
+using namespace attnscope;
+using namespace attnscope::test;
+
+namespace {
+
+std::string request_to(int port, const std::string& line, const std::string& headers = {},
+                       const std::string& body = {}) {
+    return line + "\r\nHost: 127.0.0.1:" + std::to_string(port) + "\r\n" + headers + "\r\n" + body;
+}
+
+// Until the connection is closed.
+std::string said_to(int port, const std::string& request) {
+    RawClient client(port);
+    return client.say(request) ? client.hear() : std::string();
+}
+
+size_t count(const std::string& text, const std::string& part) {
+    size_t n = 0;
+    for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+    return n;
+}
+
+bool holds(const std::string& text, const std::string& part) {
+    return count(text, part) > 0;
+}
+
+} // namespace
+
+TEST(HttpFraming, WhatBecomesOfTheConnectionIsSaidOnce) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const int port = served.port();
+    const std::string stream = R"({"prompt":"Hi","max_length":2,"temperature":0,"ban_eos_token":true})";
+    const std::string length = "Content-Length: " + std::to_string(stream.size()) + "\r\n";
+    const std::string keep = "Connection: keep-alive\r\n", close = "Connection: close\r\n";
+    for (const std::string& request :
+         {request_to(port, "POST /api/extra/generate/stream HTTP/1.0", keep + length, stream),
+          request_to(port, "POST /api/extra/generate/stream HTTP/1.0", length, stream),
+          request_to(port, "GET /health HTTP/1.0"), request_to(port, "GET /health HTTP/1.1", close),
+          request_to(port, "GET /nothing HTTP/1.0", keep), request_to(port, "GET /nothing HTTP/1.1", close)}) {
+        const std::string heard = said_to(port, request);
+        const std::string head = heard.substr(0, heard.find("\r\n\r\n"));
+        EXPECT_EQ(count(head, "\r\nConnection: "), 1u) << request << heard;
+        EXPECT_TRUE(holds(head, "\r\nConnection: close")) << request << heard;
+        EXPECT_FALSE(holds(head, "Keep-Alive")) << request << heard;
+    }
+    // One that keeps it hears so: whoever speaks HTTP/1.0 would take it for closed otherwise.
+    RawClient old(port);
+    ASSERT_TRUE(old.say(request_to(port, "GET /health HTTP/1.0", keep)));
+    const std::string first = old.hear("\"ok\"}");
+    EXPECT_EQ(count(first, "\r\nConnection: keep-alive"), 1u) << first;
+    EXPECT_EQ(count(first, "\r\nConnection: "), 1u) << first;
+    ASSERT_TRUE(old.say(request_to(port, "GET /health HTTP/1.0")));
+    EXPECT_TRUE(holds(old.hear("\"ok\"}"), "200 OK"));
+}
+
+// A coding that is not undone would leave other bytes than the client means; one whose end is not known, the next request's.
+TEST(HttpFraming, TransferCodingsButChunkedAreRefusedInWords) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const int port = served.port();
+    const auto said = [&](const std::string& headers, const std::string& body) {
+        return said_to(port,
+                       request_to(port, "POST /api/v1/tokenize HTTP/1.1", headers + "Connection: close\r\n", body));
+    };
+    const std::string body = "d\r\n{\"text\":\"Hi\"}\r\n0\r\n\r\n";
+    for (const char* coding : {"chunked", "Chunked", "CHUNKED"})
+        EXPECT_TRUE(holds(said(std::string("Transfer-Encoding: ") + coding + "\r\n", body), "200 OK")) << coding;
+    for (const char* coding : {"gzip, chunked", "chunked, chunked", "deflate,chunked", "identity, chunked"}) {
+        const std::string heard = said(std::string("Transfer-Encoding: ") + coding + "\r\n", body);
+        EXPECT_TRUE(holds(heard, "501 Not Implemented")) << heard;
+        EXPECT_TRUE(holds(heard, "Transfer-Encoding " + std::string(coding) + " is not supported")) << heard;
+    }
+    EXPECT_TRUE(holds(said("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", body), "501 "));
+    for (const char* coding : {"gzip", "chunked, gzip", "identity"}) {
+        const std::string heard = said(std::string("Transfer-Encoding: ") + coding + "\r\n", "no matter what");
+        EXPECT_TRUE(holds(heard, "400 Bad Request")) << heard;
+        EXPECT_TRUE(holds(heard, "Transfer-Encoding " + std::string(coding) + " does not say where the body ends"))
+            << heard;
+    }
+    const std::string both = said("Transfer-Encoding: chunked\r\nContent-Length: 23\r\n", body);
+    EXPECT_TRUE(holds(both, "400 Bad Request")) << both;
+    EXPECT_TRUE(holds(both, "both Transfer-Encoding and Content-Length")) << both;
+}
+
+class FrontFraming : public FrontTest {};
+
+TEST_F(FrontFraming, ABodyInAnotherCodingDoesNotReachTheProgram) {
+    start();
+    const std::string body = "3\r\nabc\r\n0\r\n\r\n";
+    const auto said = [&](const char* coding) {
+        return said_to(front->port(),
+                       request_to(front->port(), "POST /echo HTTP/1.1",
+                                  std::string("Transfer-Encoding: ") + coding + "\r\nConnection: close\r\n", body));
+    };
+    EXPECT_TRUE(holds(said("chunked"), R"("body":"abc")")) << said("chunked");
+    EXPECT_TRUE(holds(said("gzip, chunked"), "501 ")) << said("gzip, chunked");
+    EXPECT_TRUE(holds(said("gzip"), "400 ")) << said("gzip");
+}
