@@ -1,4 +1,4 @@
-// How a request and its answer are framed, and what a client is told of either.
+// How a request and its answer are framed, which method a route takes, and what a client is told of either.
 #include "front_before.h"
 #include "raw_client.h"
 #include "served_model.h"
@@ -91,7 +91,77 @@ TEST(HttpFraming, TransferCodingsButChunkedAreRefusedInWords) {
     EXPECT_TRUE(holds(both, "both Transfer-Encoding and Content-Length")) << both;
 }
 
+TEST(HttpFraming, AWrongMethodIsNoMissingRoute) {
+    ServedModel served;
+    ASSERT_TRUE(served.ok()) << served.error();
+    const auto ask = [&](const char* method, const char* path) {
+        httplib::Request request;
+        request.method = method;
+        request.path = path;
+        if (request.method != "GET") request.body = R"({"attention":{}})";
+        auto client = served.client();
+        const auto answer = client.send(request);
+        EXPECT_TRUE(answer) << method << path;
+        return answer ? *answer : httplib::Response();
+    };
+    struct Wrong {
+        const char *method, *path, *allow;
+    };
+    for (const Wrong& wrong : {Wrong{"GET", "/api/v1/generate", "POST"}, Wrong{"PUT", "/api/latest/generate/", "POST"},
+                               Wrong{"DELETE", "/api/v1/model", "GET, HEAD"}, Wrong{"POST", "/health", "GET, HEAD"},
+                               Wrong{"PATCH", "/api/extra/generate/check", "GET, HEAD, POST"}}) {
+        const httplib::Response answer = ask(wrong.method, wrong.path);
+        EXPECT_EQ(answer.status, 405) << wrong.path << answer.body;
+        EXPECT_EQ(answer.get_header_value("Allow"), wrong.allow) << wrong.path;
+        EXPECT_TRUE(holds(answer.body, std::string(wrong.method) + " is no method of ")) << answer.body;
+    }
+    for (const char* method : {"GET", "POST", "PUT", "PATCH", "DELETE"}) {
+        const httplib::Response answer = ask(method, "/completion");
+        EXPECT_EQ(answer.status, 404) << method;
+        EXPECT_TRUE(holds(answer.body, "is not answered with --in-process")) << method << answer.body;
+    }
+    EXPECT_EQ(ask("GET", "/api/v1/generat").status, 404);
+    const httplib::Response socket = ask("GET", "/api/extra/generate/stream/ws");
+    EXPECT_EQ(socket.status, 426) << socket.body;
+    EXPECT_EQ(socket.get_header_value("Upgrade"), "websocket");
+}
+
 class FrontFraming : public FrontTest {};
+
+TEST_F(FrontFraming, AWrongMethodIsNamedAndNotTheRoute) {
+    start();
+    const auto ask = [&](const char* method, const char* path, const std::string& body) {
+        httplib::Request request;
+        request.method = method;
+        request.path = path;
+        request.body = body;
+        const auto answer = client().send(request);
+        EXPECT_TRUE(answer) << method << path;
+        return answer ? *answer : httplib::Response();
+    };
+    const std::string asks = R"({"prompt":"a","attention":{"reduce":"mean"}})";
+    for (const char* path :
+         {"/completion", "/completions", "/v1/completions", "/v1/chat/completions", "/chat/completions", "/completion/",
+          "/api/v1/generate", "/api/latest/generate", "/api/extra/generate/stream", "/api/chat", "/api/generate"}) {
+        for (const char* method : {"PUT", "PATCH", "DELETE"}) {
+            const httplib::Response answer = ask(method, path, asks);
+            EXPECT_EQ(answer.status, 405) << method << path << answer.body;
+            EXPECT_EQ(answer.get_header_value("Allow"), "POST") << method << path;
+            EXPECT_TRUE(holds(answer.body, std::string(method) + " is no method of ")) << answer.body;
+            EXPECT_FALSE(holds(answer.body, "not here")) << answer.body;
+        }
+        EXPECT_EQ(ask("PUT", path, "{}").status, 404) << path; // the program's own
+        EXPECT_EQ(ask("GET", path, "").status, 404) << path;
+    }
+    // GET may have a body, too
+    const std::string heard =
+        said_to(front->port(),
+                request_to(front->port(), "GET /completion HTTP/1.1",
+                           "Connection: close\r\nContent-Length: " + std::to_string(asks.size()) + "\r\n", asks));
+    EXPECT_TRUE(holds(heard, "405 Method Not Allowed")) << heard;
+    EXPECT_TRUE(holds(heard, "GET is no method of /completion, which takes POST")) << heard;
+    EXPECT_TRUE(holds(ask("PUT", "/echo/chat", asks).body, "attention is answered at"));
+}
 
 TEST_F(FrontFraming, ABodyInAnotherCodingDoesNotReachTheProgram) {
     start();

@@ -40,6 +40,9 @@ void add_llama_server(httplib::Server& http, Service& service) {
     http.Post("/apply-template", [&](const Request& q, Response& a) { apply_template(service, q, a); });
     http.Get(of_the_engines_server, not_here);
     http.Post(of_the_engines_server, not_here);
+    http.Put(of_the_engines_server, not_here);
+    http.Patch(of_the_engines_server, not_here);
+    http.Delete(of_the_engines_server, not_here);
 }
 
 } // namespace attnscope::server

@@ -23,6 +23,15 @@ constexpr std::array<std::string_view, 8> told_of{"/tokenize",
                                                   "/v1/responses/input_tokens",
                                                   "/v1/messages/count_tokens"};
 
+// Where it is answered, or something else that knows more than this is said: to those who ask with POST.
+bool is_answered(const std::string& path) {
+    constexpr std::array<std::string_view, 8> routes{"/completion",      "/completions",
+                                                     "/v1/completions",  "/v1/chat/completions",
+                                                     "/api/v1/generate", "/api/extra/generate/stream",
+                                                     "/api/chat",        "/api/generate"};
+    return std::find(routes.begin(), routes.end(), path) != routes.end();
+}
+
 // Null: it is no JSON, or nests as the program is not given it.
 Json read(const std::string& body) {
     if (!names_attention(body) || !base::json_depth_is_bounded(body, most_levels)) return {};
@@ -52,6 +61,8 @@ void pass_without_attention(FrontService& service, const httplib::Request& reque
         return pass_on(service, request, response);
     }
     if (attention && !service.options.server.attention) return refuse(response, dialect, 400, no_attention_here);
+    if (attention && request.method != "POST" && is_answered(request.path))
+        return refuse_method(request, response, "POST");
     if (attention) return refuse(response, dialect, 400, where);
     if (asks(body, "output_hidden_states")) {
         if (Result<void> r = check_hidden_states(&body["output_hidden_states"]); !r)

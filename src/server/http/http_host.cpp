@@ -43,6 +43,11 @@ void refuse_unrouted(const httplib::Request& request, httplib::Response& respons
     const Dialect dialect = dialect_of(request.path);
     const std::string encoding = request.get_header_value("Content-Encoding"), framing = framing_refusal(request);
     if (response.status == 404) {
+        if (request.path == websocket_path) {
+            response.set_header("Upgrade", "websocket");
+            return refuse(response, dialect, 426, request.path + " is a WebSocket: ask for it with Upgrade: websocket");
+        }
+        if (const char* methods = methods_of(request.path)) return refuse_method(request, response, methods);
         return refuse(response, dialect, 404,
                       "there is no such endpoint; the nearest is " + nearest_route(request.path));
     }

@@ -8,27 +8,32 @@ namespace attnscope::server {
 
 namespace {
 
-const char* const routes[] = {"/",
-                              "/api/extra/abort",
-                              "/api/extra/detokenize",
-                              "/api/extra/generate/check",
-                              "/api/extra/generate/stream",
-                              "/api/extra/generate/stream/ws",
-                              "/api/extra/perf",
-                              "/api/extra/tokencount",
-                              "/api/extra/true_max_context_length",
-                              "/api/extra/version",
-                              "/api/v1/config/max_context_length",
-                              "/api/v1/config/max_length",
-                              "/api/v1/detokenize",
-                              "/api/v1/generate",
-                              "/api/v1/info/version",
-                              "/api/v1/model",
-                              "/api/v1/prune",
-                              "/api/v1/tokenize",
-                              "/apply-template",
-                              "/health",
-                              "/view/"};
+struct Route {
+    const char *path, *methods;
+};
+constexpr const char* get = "GET, HEAD";
+constexpr const char* post = "POST";
+constexpr Route routes[] = {{"/", get},
+                            {"/api/extra/abort", post},
+                            {"/api/extra/detokenize", post},
+                            {"/api/extra/generate/check", "GET, HEAD, POST"},
+                            {"/api/extra/generate/stream", post},
+                            {"/api/extra/generate/stream/ws", nullptr}, // a WebSocket
+                            {"/api/extra/perf", get},
+                            {"/api/extra/tokencount", post},
+                            {"/api/extra/true_max_context_length", get},
+                            {"/api/extra/version", get},
+                            {"/api/v1/config/max_context_length", get},
+                            {"/api/v1/config/max_length", get},
+                            {"/api/v1/detokenize", post},
+                            {"/api/v1/generate", post},
+                            {"/api/v1/info/version", get},
+                            {"/api/v1/model", get},
+                            {"/api/v1/prune", post},
+                            {"/api/v1/tokenize", post},
+                            {"/apply-template", post},
+                            {"/health", get},
+                            {"/view/", get}};
 
 // Levenshtein's: how many letters change.
 size_t distance(const std::string& a, const std::string& b) {
@@ -59,10 +64,18 @@ std::string canonical_path(const std::string& path) {
     return out;
 }
 
+const char* methods_of(const std::string& path) {
+    const auto* const route =
+        std::find_if(std::begin(routes), std::end(routes), [&](const Route& r) { return path == r.path; });
+    return route == std::end(routes) ? nullptr : route->methods;
+}
+
 std::string nearest_route(const std::string& path) {
     const std::string asked = path.substr(0, 256);
-    return *std::min_element(std::begin(routes), std::end(routes),
-                             [&](const char* a, const char* b) { return distance(asked, a) < distance(asked, b); });
+    return std::min_element(
+               std::begin(routes), std::end(routes),
+               [&](const Route& a, const Route& b) { return distance(asked, a.path) < distance(asked, b.path); })
+        ->path;
 }
 
 } // namespace attnscope::server

@@ -98,6 +98,13 @@ std::string not_compressed(const std::string& encoding) {
     return "Content-Encoding " + printable(encoding, 32) + " is not supported; send the body as it is";
 }
 
+void refuse_method(const httplib::Request& request, httplib::Response& response, const std::string& allowed) {
+    response.set_header("Allow", allowed);
+    refuse(response, dialect_of(request.path), 405,
+           printable(request.method, 16) + " is no method of " + printable(request.path, 128) + ", which takes " +
+               allowed);
+}
+
 void refuse_busy(httplib::Response& response, Dialect dialect) {
     response.set_header("Retry-After", "1");
     refuse(response, dialect, 503, "the server is busy: as many requests wait as may; try again later");

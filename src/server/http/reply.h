@@ -34,6 +34,8 @@ void name_ignored(httplib::Response& response, const std::vector<std::string>& f
 std::string printable(const std::string& text, size_t most);
 // Words of a 415: bodies are read as they come. `encoding`: a client's word.
 std::string not_compressed(const std::string& encoding);
+// 405: the path is a route, but not with this method. `allowed`: as the header Allow lists them.
+void refuse_method(const httplib::Request& request, httplib::Response& response, const std::string& allowed);
 void refuse_busy(httplib::Response& response, Dialect dialect);
 
 } // namespace attnscope::server
