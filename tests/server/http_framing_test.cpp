@@ -126,6 +126,28 @@ TEST(HttpFraming, AWrongMethodIsNoMissingRoute) {
     EXPECT_EQ(socket.get_header_value("Upgrade"), "websocket");
 }
 
+TEST(HttpFraming, HeadIsAnsweredAsGetIs) {
+    ServedModel served([](server::ServerOptions& o) { o.api_keys = {"secret"}; });
+    ASSERT_TRUE(served.ok()) << served.error();
+    auto client = served.client();
+    const httplib::Headers browser = {{"Accept", "Text/HTML"}}, key = {{"X-Api-Key", "secret"}};
+    for (const char* path : {"/", "/index.html"}) {
+        const auto page = client.Head(path, browser);
+        ASSERT_TRUE(page) << path;
+        EXPECT_EQ(page->status, 302) << path; // the page asks for the key
+        EXPECT_EQ(page->get_header_value("Location"), "/view/") << path;
+        const auto got = client.Get(path, key), head = client.Head(path, key);
+        ASSERT_TRUE(got && head) << path;
+        EXPECT_EQ(got->status, 200) << path;
+        EXPECT_EQ(head->status, 200) << path;
+        EXPECT_EQ(head->body, "") << path;
+        EXPECT_EQ(head->get_header_value("Content-Length"), std::to_string(got->body.size())) << path;
+    }
+    for (const char* path : {"/view/", "/view/viewer.js", "/view/viewer.css", "/view/index.html"})
+        EXPECT_EQ(client.Head(path)->status, 200) << path;
+    EXPECT_EQ(client.Head("/api/v1/model")->status, 401);
+}
+
 class FrontFraming : public FrontTest {};
 
 TEST_F(FrontFraming, AWrongMethodIsNamedAndNotTheRoute) {
@@ -174,4 +196,25 @@ TEST_F(FrontFraming, ABodyInAnotherCodingDoesNotReachTheProgram) {
     EXPECT_TRUE(holds(said("chunked"), R"("body":"abc")")) << said("chunked");
     EXPECT_TRUE(holds(said("gzip, chunked"), "501 ")) << said("gzip, chunked");
     EXPECT_TRUE(holds(said("gzip"), "400 ")) << said("gzip");
+}
+
+TEST_F(FrontFraming, HeadLeadsABrowserWhereGetDoes) {
+    start([](server::FrontOptions& o) { o.page = true; });
+    for (const char* accept : {"text/html", "Text/HTML", "application/xml, TEXT/HTML;q=0.9"}) {
+        const httplib::Headers browser = {{"Accept", accept}};
+        for (const char* path : {"/", "/index.html"}) {
+            for (const auto& answer : {client().Get(path, browser), client().Head(path, browser)}) {
+                ASSERT_TRUE(answer) << path;
+                EXPECT_EQ(answer->status, 302) << path << accept;
+                EXPECT_EQ(answer->get_header_value("Location"), "/view/") << path << accept;
+            }
+        }
+    }
+    EXPECT_EQ(client().Head("/")->status, 404); // a script hears the program
+    EXPECT_EQ(client().Get("/index.html", httplib::Headers{{"Accept", "*/*"}})->status, 404);
+    EXPECT_EQ(client().Get("/", httplib::Headers{{"Accept", "text/html;q=0, application/json"}})->status, 404);
+    program.own_page = true;
+    const auto own = client().Head("/", httplib::Headers{{"Accept", "text/html"}});
+    EXPECT_EQ(own->status, 200);
+    EXPECT_EQ(own->body, "");
 }

@@ -154,7 +154,7 @@ bool Access::stop(const httplib::Request& request, httplib::Response& response) 
         return true;
     }
     const bool key_later = request.path == websocket_path && request.has_header("Upgrade");
-    const bool page = page_ && request.method == "GET" && is_view_page(request.path);
+    const bool page = page_ && is_get(request) && is_view_page(request.path);
     if (key_wanted() && !key_given(request) && !key_later && !page) {
         if (page_ && wants_first_page(request)) { // a browser sends no key, the page asks for it
             response.set_redirect("/view/");

@@ -58,6 +58,7 @@ std::string canonical_path(const std::string& path) {
         while (out.size() > 1 && out.back() == '/') out.pop_back();
     }
     if (out.rfind("/api/latest/", 0) == 0) return "/api/v1/" + out.substr(12);
+    if (out == "/index.html" || out == "/view/index.html") return out.substr(0, out.rfind('/') + 1);
     for (const char* route : {"/models", "/chat/completions"}) {
         if (out == route) return "/v1" + out;
     }

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <string_view>
 
@@ -253,9 +254,30 @@ bool is_view_page(const std::string& path) {
     return path == "/view/" || path == "/view/viewer.js" || path == "/view/viewer.css";
 }
 
+bool is_get(const httplib::Request& request) {
+    return request.method == "GET" || request.method == "HEAD";
+}
+
+namespace {
+
+// Media types are the same in letters of any size.
+bool accepts_html(const std::string& header) {
+    std::string accept = "," + header;
+    std::erase_if(accept, [](unsigned char c) { return c == ' ' || c == '\t'; });
+    std::transform(accept.begin(), accept.end(), accept.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    const size_t at = accept.find(",text/html");
+    if (at == std::string::npos) return false;
+    const std::string how = accept.substr(at + 10, accept.find(',', at + 1) - at - 10); // parameters
+    const size_t quality = how.find(";q=0");
+    const bool refused = quality != std::string::npos && how.find_first_not_of("0.", quality + 3) == std::string::npos;
+    return !refused && (how.empty() || how.front() == ';');
+}
+
+} // namespace
+
 bool wants_first_page(const httplib::Request& request) {
-    return request.method == "GET" && request.path == "/" &&
-           request.get_header_value("Accept").find("text/html") != std::string::npos;
+    return is_get(request) && request.path == "/" && accepts_html(request.get_header_value("Accept"));
 }
 
 void add_view_page(httplib::Server& http) {

@@ -18,6 +18,8 @@ void add_view_page(httplib::Server& http);
 // `sources` outlives `http`.
 void add_view_routes(httplib::Server& http, ViewSources& sources, bool live);
 
+// GET, or HEAD, which is answered as it is.
+bool is_get(const httplib::Request& request);
 // Paths of the page that hold nothing of anybody: they need no key, for a browser cannot send one with a script's address.
 bool is_view_page(const std::string& path);
 // Did a person give this server's address, and nothing else, to a browser?

@@ -49,7 +49,8 @@ public:
         http_.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
             refuse(response, Dialect::openai, 500, "the request could not be answered for want of memory");
         });
-        http_.Get("/", [](const httplib::Request&, httplib::Response& response) { response.set_redirect("/view/"); });
+        for (const char* path : {"/", "/index.html", "/view/index.html"})
+            http_.Get(path, [](const httplib::Request&, httplib::Response& a) { a.set_redirect("/view/"); });
         add_view_page(http_);
         add_view_routes(http_, sources_, false);
         sources_.begin();
