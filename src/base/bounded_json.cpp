@@ -26,6 +26,19 @@ bool json_depth_is_bounded(std::string_view text, int most) {
     return true;
 }
 
+bool json_values_are_bounded(std::string_view text, size_t most) {
+    if (text.size() / 2 < most) return true; // each takes a byte, and a comma
+    size_t n = 1;
+    bool in_string = false;
+    for (size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (c == '"') in_string = !in_string;
+        if (c == '\\' && in_string) ++i;
+        if (c == ',' && !in_string && ++n > most) return false;
+    }
+    return true;
+}
+
 namespace {
 
 // Bytes that a terminal or another JSON text can show.

@@ -18,6 +18,9 @@ constexpr int max_json_depth = 32;
 // Checks that brackets nest no deeper than `most`; knows strings, nothing else of JSON.
 bool json_depth_is_bounded(std::string_view text, int most = max_json_depth);
 
+// Checks that at most `most` values stand between its commas, without memory for any of them.
+bool json_values_are_bounded(std::string_view text, size_t most);
+
 // Parses an object; `name` is what messages call it.
 Result<nlohmann::json> parse_json_object(std::string_view text, const std::string& name);
 

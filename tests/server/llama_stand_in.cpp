@@ -2,6 +2,7 @@
 
 #include <attnscope/attention_request.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -40,21 +41,10 @@ LlamaStandIn::LlamaStandIn(LiveSequences& live) : live_(live) {
     http_.Get("/props", [](const auto&, auto& a) {
         say(a, {{"total_slots", 2}, {"default_generation_settings", {{"n_ctx", int(n_ctx)}}}, {"bos_token", "a"}});
     });
-    http_.Post("/tokenize", [this](const httplib::Request& q, httplib::Response& a) {
-        if (tells_too_much) return a.set_content(std::string((64 << 20) + 1, ' '), "application/json");
-        const Json body = Json::parse(q.body);
-        Json tokens = body["content"];
-        if (tokens.is_string()) {
-            const std::string text = tokens;
-            tokens = Json::array();
-            for (const char c : text) {
-                if (body.value("with_pieces", false))
-                    tokens.push_back({{"id", static_cast<int>(c)}, {"piece", std::string(1, c)}});
-                else
-                    tokens.push_back(static_cast<int>(c));
-            }
-        }
-        say(a, {{"tokens", tokens}});
+    http_.Post("/tokenize", [this](const httplib::Request& q, httplib::Response& a) { tokenize(q, a); });
+    http_.Get("/v1/models", [this](const auto&, auto& a) {
+        if (vocab_type == 0) return say(a, {{"data", Json::array()}});
+        say(a, {{"data", {{{"id", "m"}, {"meta", {{"vocab_type", int(vocab_type)}, {"n_vocab", 256}}}}}}});
     });
     http_.Post("/detokenize", [](const httplib::Request& q, httplib::Response& a) {
         const Json body = Json::parse(q.body);
@@ -101,6 +91,30 @@ void LlamaStandIn::decode(Line& line, int32_t token) {
         rows_.push_back(line.model.rows(frame));
     }
     live_.frame(context, line.slot, frame);
+}
+
+// A token is a byte.
+void LlamaStandIn::tokenize(const httplib::Request& q, httplib::Response& a) {
+    if (tells_too_much) return a.set_content(std::string((64 << 20) + 1, ' '), "application/json");
+    const Json body = Json::parse(q.body);
+    Json tokens = Json::array();
+    const bool pieces = body.value("with_pieces", false);
+    const auto add = [&](int id) {
+        Json piece = id < 128 ? Json(std::string(1, static_cast<char>(id))) : Json({id});
+        if (id == 'q' && lacks_a_letter) piece = "";
+        if (id == 'Q' && long_piece > 0) piece = std::string(long_piece, 'Q');
+        tokens.push_back(pieces ? Json{{"id", id}, {"piece", piece}} : Json(id));
+    };
+    for (const Json& part : body["content"].is_array() ? body["content"] : Json::array({body["content"]})) {
+        if (!part.is_string()) {
+            add(part.get<int>());
+            continue;
+        }
+        const auto& text = part.get_ref<const std::string&>();
+        longest_cut = std::max(longest_cut.load(), text.size());
+        for (const char c : text) add(static_cast<unsigned char>(c));
+    }
+    say(a, {{"tokens", tokens}});
 }
 
 // Its prompt is decoded.
@@ -172,6 +186,10 @@ void LlamaStandIn::stream(const Json& body, const std::shared_ptr<Line>& line, h
 
 void LlamaStandIn::completion(const httplib::Request& q, httplib::Response& a) {
     const Json body = Json::parse(q.body);
+    if (longest_cut > 100'000) { // rows of so many tokens would fill the machine
+        a.status = 400;
+        return say(a, {{"error", {{"message", "too long"}}}});
+    }
     const std::shared_ptr<Line> line = begin(body, body["prompt"]);
     if (body["stream"] == true && pace_ms > 0) return stream(body, line, a);
     // All at once; the last token is never decoded.

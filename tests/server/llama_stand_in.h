@@ -43,6 +43,10 @@ public:
     std::atomic<bool> tells_too_much{false}; // of the tokens of a text
     std::atomic<bool> breaks{false};         // its stream ends without its last event
     std::string stopping_word;               // what a completion ends with, if anything
+    std::atomic<size_t> longest_cut{0};      // bytes of the longest text that it cut into tokens
+    std::atomic<int> vocab_type{0};          // that it tells; 0: it tells none
+    std::atomic<bool> lacks_a_letter{false}; // among its tokens
+    std::atomic<size_t> long_piece{0};       // bytes of its longest token, where that is not 1
 
 private:
     struct Line {
@@ -51,6 +55,7 @@ private:
         std::vector<int32_t> generated;
         LiveModel model;
     };
+    void tokenize(const httplib::Request& q, httplib::Response& a);
     std::shared_ptr<Line> begin(const Json& body, const Json& prompt);
     void decode(Line& line, int32_t token);
     void completion(const httplib::Request& q, httplib::Response& a);

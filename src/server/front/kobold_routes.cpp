@@ -3,6 +3,7 @@
 #include "server/front/kobold_answer.h"
 #include "server/front/kobold_events.h"
 #include "server/front/kobold_front.h"
+#include "server/front/prompt_bound.h"
 #include "server/http/reply.h"
 
 #include <algorithm>
@@ -66,6 +67,8 @@ void before_llama(FrontService& service, const httplib::Request& request, httpli
 }
 
 std::shared_ptr<KoboldAnswer> start(const Call& call, bool streams) {
+    if (Result<void> r = check_n_ids(call.program, call.request.body, "input_ids", call.props.n_ctx); !r)
+        return refuse(call.response, kobold, r.error()), nullptr;
     Result<Json> body = parse_body(call.request.body);
     if (!body) return refuse(call.response, kobold, body.error()), nullptr;
     Result<KoboldRequest> read = read_kobold_request(call.service, call.program, call.props, *body, call.request.body);

@@ -4,6 +4,7 @@
 #include "server/front/llama_exchange.h"
 #include "server/front/llama_start.h"
 #include "server/front/ollama_front.h"
+#include "server/front/prompt_bound.h"
 #include "server/http/reply.h"
 
 #include "server/dialects/attention_json.h"
@@ -78,6 +79,7 @@ Result<std::vector<int32_t>> prompt_of(const LlamaProgram& program, const Ordere
         if (Result<void> r = check_prompt(prompt); !r) return r.error();
         if (prompt.is_array() && prompt[0].is_string() && prompt.size() == 1) prompt = OrderedJson(prompt[0]);
     }
+    if (Result<void> r = check_length(program, prompt); !r) return r.error();
     Result<std::vector<int32_t>> tokens = program.tokens(prompt);
     if (!tokens || wants.character_spans.empty()) return tokens;
     if (!prompt.is_string())
@@ -139,6 +141,12 @@ void stream(const httplib::Request& request, httplib::Response& response, std::s
 void generate(FrontService& service, const httplib::Request& request, httplib::Response& response, const Asked& asked) {
     if (is_compressed(request)) return refuse_compressed(request, response);
     if (!may_be_ours(request.body)) return pass_on(service, request, response);
+    const GoneAway gone = gone_away(request, service);
+    const LlamaProgram program(service.options.to, headers_for_questions(request), gone);
+    if (spells_attention(request.body)) { // what asks for none is the program's to judge
+        if (Result<void> r = check_n_ids(program, request.body, "prompt"); !r)
+            return refuse(response, openai, r.error());
+    }
     Result<Json> read = parse_body(request.body);
     if (!read && spells_attention(request.body)) return refuse(response, openai, read.error());
     if (!read) return pass_on(service, request, response); // the program says what is wrong
@@ -155,14 +163,12 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     if (Result<void> r = fields.status(); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_combination(*read); !r) return refuse(response, openai, r.error());
     if (Result<void> r = check_messages_of_text(*read); !r) return refuse(response, openai, r.error());
-    const GoneAway gone = gone_away(request, service);
     const auto failed = [&](const Error& error) {
         if (error.kind == ErrorKind::not_found || error.kind == ErrorKind::io)
             return refuse_unreached(response, request, error);
         refuse(response, openai, error);
     };
     OrderedJson body = OrderedJson::parse(request.body);
-    const LlamaProgram program(service.options.to, headers_for_questions(request), gone);
     Result<std::vector<int32_t>> prompt = prompt_of(program, body, asked.chat, *wants);
     if (!prompt && ollama_of(service, request).is_there()) {
         if (asked.route != LlamaRoute::openai) return refuse(response, openai, 400, where_ollama_answers);

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
+#include <utility>
 
 namespace attnscope::server {
 
@@ -88,11 +90,27 @@ int32_t LlamaProgram::special_token(const LlamaProps& props, const char* name) c
 
 Result<std::vector<int32_t>> LlamaProgram::tokens_of(const std::string& text, bool special,
                                                      std::vector<std::string>* pieces) const {
-    std::vector<int32_t> out;
-    if (text.empty() && !special) return out;
+    if (text.empty() && !special) return std::vector<int32_t>();
     const Json asked = {
         {"content", text}, {"add_special", special}, {"parse_special", true}, {"with_pieces", pieces != nullptr}};
-    Result<Json> answer = tokenize(json_text(asked), !pieces);
+    return read_tokens(tokenize(json_text(asked), !pieces), pieces);
+}
+
+Result<std::vector<std::string>> LlamaProgram::pieces(int32_t n) const {
+    std::vector<int32_t> all(static_cast<size_t>(n));
+    std::iota(all.begin(), all.end(), 0);
+    std::vector<std::string> out;
+    const Json asked = {{"content", std::move(all)}, {"with_pieces", true}};
+    const Result<std::vector<int32_t>> told = read_tokens(tokenize(asked.dump(), false), &out);
+    if (!told) return told.error();
+    if (out.size() != static_cast<size_t>(n))
+        return Error{ErrorKind::engine, "the program tells other tokens than asked"};
+    return out;
+}
+
+Result<std::vector<int32_t>> LlamaProgram::read_tokens(const Result<Json>& answer,
+                                                       std::vector<std::string>* pieces) const {
+    std::vector<int32_t> out;
     if (!answer) return answer.error();
     if (!answer->is_object() || !answer->contains("tokens") || !(*answer)["tokens"].is_array())
         return Error{ErrorKind::engine, "the program tells no tokens of a text"};

@@ -37,6 +37,8 @@ public:
     // Those of a text, which may be none; with the bytes of each where `pieces` is given.
     Result<std::vector<int32_t>> tokens_of(const std::string& text, bool special,
                                            std::vector<std::string>* pieces = nullptr) const;
+    // The bytes of tokens 0, 1, ...
+    Result<std::vector<std::string>> pieces(int32_t n) const;
     // The text of tokens.
     Result<std::string> text(const std::vector<int32_t>& tokens) const;
     // The prompt that its template makes of a chat.
@@ -45,6 +47,7 @@ public:
     Result<Json> post(const std::string& path, const std::string& body) const;
 
 private:
+    Result<std::vector<int32_t>> read_tokens(const Result<Json>& answer, std::vector<std::string>* pieces) const;
     // `numbers`: each token is told by its number alone.
     Result<Json> tokenize(const std::string& body, bool numbers) const;
     const UpstreamAddress to_;

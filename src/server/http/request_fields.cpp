@@ -8,8 +8,17 @@
 
 namespace attnscope::server {
 
+namespace {
+// Of any body: ids and scores of the longest prompt that is taken are half as many. A value of two bytes takes sixteen once it is read.
+constexpr size_t most_values = size_t(1) << 23;
+} // namespace
+
 Result<Json> parse_body(std::string_view body) {
     if (body.empty()) return Json(Json::object());
+    if (!base::json_values_are_bounded(body, most_values)) {
+        return Error{ErrorKind::invalid_argument,
+                     fmt::format("the body of the request holds more than {} values", most_values)};
+    }
     return base::parse_json_object(body, "the body of the request");
 }
 
