@@ -35,7 +35,7 @@ struct Flags {
 
 // The program's own output is on the same terminal: every line says whose it is.
 void say(const std::string& line) {
-    fmt::print(stderr, "attnscope: {}\n", line);
+    tell("attnscope: {}\n", line);
 }
 
 bool good(const attach::Recorded& recorded, bool verify) {

@@ -1,6 +1,7 @@
 #include "cli/attach_front.h"
 
 #include "cli/api_keys.h"
+#include "cli/report.h"
 
 #include <fmt/format.h>
 
@@ -109,10 +110,9 @@ void warn_of_prompt_cache(const std::vector<std::string>& argv) {
     if (given.empty()) given = option_of(argv, "-cram");
     if (given.empty()) given = variable("LLAMA_ARG_CACHE_RAM");
     if (given.empty() || given == "0") return;
-    fmt::print(stderr,
-               "warning: with --cache-ram {} a request that asks for attention changes what others are being "
-               "answered by llama-server; leave it out\n",
-               given);
+    tell("warning: with --cache-ram {} a request that asks for attention changes what others are being "
+         "answered by llama-server; leave it out\n",
+         given);
 }
 
 void add_front_flags(CLI::App& verb, FrontFlags& f) {
@@ -156,7 +156,7 @@ Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std
     f.server.stream_memory = f.stream_mb << 20;
     f.server.max_body = f.body_mb << 20;
     f.server.attention_threads = f.threads;
-    f.server.log = [](const std::string& line) { fmt::print(stderr, "attnscope: {}\n", line); };
+    f.server.log = [](const std::string& line) { tell("attnscope: {}\n", line); };
     server::LiveSequences::Options live;
     live.key_bytes = f.keys_mb << 20;
     std::unique_ptr<AttachFront> out(new AttachFront(live));

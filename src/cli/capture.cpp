@@ -78,11 +78,10 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
     if (!tokens) return tokens.error();
     const int32_t bos = session.model_info().bos;
     if (tokens->size() > 1 && bos >= 0 && (*tokens)[0] == bos && (*tokens)[1] == bos) {
-        fmt::print(stderr,
-                   "note: the prompt begins with two tokens that begin a text ({}): the model adds one itself, and the "
-                   "text holds "
-                   "another\n",
-                   session.piece(bos));
+        tell("note: the prompt begins with two tokens that begin a text ({}): the model adds one itself, and the "
+             "text holds "
+             "another\n",
+             session.piece(bos));
     }
     return tokens;
 }
@@ -157,20 +156,19 @@ void print_summary(const Captured& c) {
     // of a generation that was stopped less is recorded than was asked for
     const std::string of_prompt =
         tally.prompt < r.n_prompt ? fmt::format("{} of {}", tally.prompt, r.n_prompt) : fmt::format("{}", tally.prompt);
-    fmt::print(stderr, "\nrecorded {} ({} prompt, {} generated, {:.1f} tokens/s{})\n", recorded_text(c), of_prompt,
-               tally.frames - tally.prompt, rate, r.finish_reason == "stopped" ? ", stopped" : "");
-    fmt::print(stderr, "verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
-               tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses,
-               100 * tally.worst);
+    tell("\nrecorded {} ({} prompt, {} generated, {:.1f} tokens/s{})\n", recorded_text(c), of_prompt,
+         tally.frames - tally.prompt, rate, r.finish_reason == "stopped" ? ", stopped" : "");
+    tell("verdict: {} ({} of {} frames ok, {} heads proven, worst at {:.0f}% of its tolerance)\n",
+         tally.bits == 0 ? "ok" : verdict_text(tally.bits), tally.ok, tally.frames, tally.witnesses, 100 * tally.worst);
     const std::vector<std::string> absent = recording::layers_not_captured(c.geometry);
     if (!absent.empty()) {
-        fmt::print(stderr, "WARNING: {} of {} layers are NOT captured, and nothing of them is recorded:\n",
-                   absent.size(), c.geometry.n_layer());
-        for (const std::string& layer : absent) fmt::print(stderr, "  {}\n", layer);
+        tell("WARNING: {} of {} layers are NOT captured, and nothing of them is recorded:\n", absent.size(),
+             c.geometry.n_layer());
+        for (const std::string& layer : absent) tell("  {}\n", layer);
     }
     // `show` shows the last token
-    fmt::print(stderr, "{} ({:.1f} MB); look at it with: attnscope {} {}\n", c.path, double(c.bytes) / 1e6,
-               tally.last_rows > 0 ? "show" : "info", c.path);
+    tell("{} ({:.1f} MB); look at it with: attnscope {} {}\n", c.path, double(c.bytes) / 1e6,
+         tally.last_rows > 0 ? "show" : "info", c.path);
 }
 
 // What the exit code says: is every layer that attends recorded, and every frame proven?
@@ -181,9 +179,9 @@ bool is_whole(const Captured& c) {
 Result<std::unique_ptr<Session>> open_session(CaptureFlags& f, bool tty) {
     f.session.only_read = f.generate.n_predict == 0;
     f.session.encoder_decoder = true;
-    if (tty) fmt::print(stderr, "loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
+    if (tty) tell("loading {} ...\r", std::filesystem::path(f.session.model_path).filename().string());
     Result<std::unique_ptr<Session>> opened = Session::open(f.session);
-    if (tty) fmt::print(stderr, "\x1b[K");
+    if (tty) tell("\x1b[K");
     return opened;
 }
 
@@ -213,8 +211,7 @@ int run(CaptureFlags& f) {
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);
     if (!opened) return report(opened.error(), f.json);
     Session& session = **opened;
-    if (const std::string note = context_note(f, session.n_ctx()); !note.empty() && !f.json)
-        fmt::print(stderr, "note: {}\n", note);
+    if (const std::string note = context_note(f, session.n_ctx()); !note.empty() && !f.json) tell("note: {}\n", note);
     Result<std::vector<int32_t>> prompt = read_prompt(f, session);
     if (!prompt) return report(prompt.error(), f.json);
 
@@ -222,14 +219,14 @@ int run(CaptureFlags& f) {
     WriterOptions writing;
     writing.overwrite = f.force;
     std::optional<SessionRecorder> recorder(std::in_place, session, f.output, writing);
-    if (f.commits) recorder->on_commit([](int64_t n) { fmt::print(stderr, "recorded {}\n", n); });
+    if (f.commits) recorder->on_commit([](int64_t n) { tell("recorded {}\n", n); });
     Tally tally;
     std::string text;
     const auto n_prompt = static_cast<int64_t>(prompt->size());
     const auto sink = [&](Frame&& frame) -> Result<void> {
         tally.add(frame, session.geometry());
         if (tty && frame.kind == FrameKind::prompt && frame.index % 64 == 0) {
-            fmt::print(stderr, "reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
+            tell("reading the prompt: {} of {} tokens\r", frame.index, n_prompt);
         }
         Result<void> pushed = recorder->push(std::move(frame));
         if (pushed && tally.frames == 1) recording_has_begun();
@@ -237,7 +234,7 @@ int run(CaptureFlags& f) {
     };
     bool first_text = true, unread = false;
     const auto on_text = [&](int32_t, const std::string& piece) {
-        if (tty && first_text) fmt::print(stderr, "\x1b[K");
+        if (tty && first_text) tell("\x1b[K");
         first_text = false;
         text += piece;
         if (!f.json) {
@@ -254,12 +251,11 @@ int run(CaptureFlags& f) {
     recorder.reset();
     if (!result || !closed) {
         const Error error = result ? closed.error() : result.error();
-        if (recorded > 0 && !f.json) fmt::print(stderr, "\n{} tokens are recorded in {}\n", recorded, f.output);
+        if (recorded > 0 && !f.json) tell("\n{} tokens are recorded in {}\n", recorded, f.output);
         return report(error, f.json);
     }
     if (unread) {
-        fmt::print(stderr, "error: standard output was closed: stopped; {} tokens are recorded in {}\n", recorded,
-                   f.output);
+        tell("error: standard output was closed: stopped; {} tokens are recorded in {}\n", recorded, f.output);
         return exit_failed;
     }
     std::error_code ec;

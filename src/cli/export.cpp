@@ -39,9 +39,9 @@ std::vector<int32_t> missing_layers(Recording& recording) {
 // Behind what was written: that some layers are not in it.
 void say_what_is_missing(const std::vector<int32_t>& missing) {
     if (missing.empty()) return;
-    fmt::print(stderr, "{} {} not captured, and {} no weights in it (attnscope info says why)\n",
-               fmt::format("{} {}", missing.size() == 1 ? "layer" : "layers", fmt::join(missing, ", ")),
-               missing.size() == 1 ? "was" : "were", missing.size() == 1 ? "has" : "have");
+    tell("{} {} not captured, and {} no weights in it (attnscope info says why)\n",
+         fmt::format("{} {}", missing.size() == 1 ? "layer" : "layers", fmt::join(missing, ", ")),
+         missing.size() == 1 ? "was" : "were", missing.size() == 1 ? "has" : "have");
 }
 
 int run_html(Recording& recording, const Flags& f) {
@@ -54,7 +54,7 @@ int run_html(Recording& recording, const Flags& f) {
     options.bytes = static_cast<size_t>(f.max_mb * 1e6);
     if (isatty(STDERR_FILENO) && !f.json) {
         options.progress = [](double done) {
-            fmt::print(stderr, "{:.0f}% of the heads\x1b[K\r", 100 * done);
+            tell("{:.0f}% of the heads\x1b[K\r", 100 * done);
             return true;
         };
     }
@@ -71,11 +71,10 @@ int run_html(Recording& recording, const Flags& f) {
                                           {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
-        fmt::print(stderr,
-                   "{} x {} written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
-                   "weight){}\n",
-                   counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output,
-                   double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share, clear_line());
+        tell("{} x {} written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
+             "weight){}\n",
+             counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output, double(made->bytes) / 1e6,
+             100 * made->least, 100 * made->kept_share, clear_line());
         say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
@@ -90,7 +89,7 @@ int run_headvis(Recording& recording, const Flags& f) {
     view::Progress progress;
     if (isatty(STDERR_FILENO) && !f.json) {
         progress = [](double done) {
-            fmt::print(stderr, "{:.0f}% of the heads\x1b[K\r", 100 * done);
+            tell("{:.0f}% of the heads\x1b[K\r", 100 * done);
             return true;
         };
     }
@@ -104,8 +103,8 @@ int run_headvis(Recording& recording, const Flags& f) {
                                           {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
-        fmt::print(stderr, "{} x {} written to {}, in {}{}\n", counted(made->n_tokens, "token"),
-                   counted(made->n_heads, "head"), f.output, counted(made->n_sequences, "sequence"), clear_line());
+        tell("{} x {} written to {}, in {}{}\n", counted(made->n_tokens, "token"), counted(made->n_heads, "head"),
+             f.output, counted(made->n_sequences, "sequence"), clear_line());
         say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
@@ -127,7 +126,7 @@ int run(const Flags& f) {
     s.rows = {*layers, *heads};
     formats::ExportProgress progress;
     if (isatty(STDERR_FILENO) && !f.json) {
-        progress = [](int64_t done, int64_t total) { fmt::print(stderr, "{} of {} tokens\x1b[K\r", done, total); };
+        progress = [](int64_t done, int64_t total) { tell("{} of {} tokens\x1b[K\r", done, total); };
     }
     const bool one_file = f.padded || s.tokens.size() == 1;
     Result<int64_t> n = f.to == "halo-weave" ? formats::export_halo_weave(**opened, s, f.output, f.json_form, progress)
@@ -145,10 +144,9 @@ int run(const Flags& f) {
     } else {
         const bool arrays = f.to == "npy" || f.to == "safetensors";
         const int64_t all = (*opened)->info().n_frames;
-        fmt::print(stderr, "{}{} written to {}{}\n", counted(*n, "token"),
-                   arrays && f.tokens.empty() && *n < all ? fmt::format(" of {} (the others have no such row)", all)
-                                                          : "",
-                   f.output, clear_line());
+        tell("{}{} written to {}{}\n", counted(*n, "token"),
+             arrays && f.tokens.empty() && *n < all ? fmt::format(" of {} (the others have no such row)", all) : "",
+             f.output, clear_line());
         say_what_is_missing(missing);
     }
     return exit_good;

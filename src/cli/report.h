@@ -5,11 +5,13 @@
 
 #include <attnscope/error.h>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <utility>
 
 #include <unistd.h>
 
@@ -23,6 +25,12 @@ inline int report(const Error& error, bool json = false) {
         std::fprintf(stderr, "error: %s\n", error.message.c_str());
     }
     return exit_failed;
+}
+
+// What a person may like to know. Where it cannot be written (a closed pipe, a full disk) it is lost, and nobody's work ends for it,
+// as it would with fmt::print, which throws.
+template <typename... Values> void tell(fmt::format_string<Values...> format, Values&&... values) {
+    std::fputs(fmt::format(format, std::forward<Values>(values)...).c_str(), stderr);
 }
 
 // "1 token", "2 tokens"

@@ -197,8 +197,8 @@ int run(Flags& f) {
         for (const int32_t t : prompt) texts.push_back((*session)->piece(t));
     }
     if (!f.json) { // once it is known that it can be done
-        fmt::print(stderr, "capturing the wrong way: {}, pointers to kq_soft_max read after the run\n",
-                   counted(f.generate.n_predict, "token"));
+        tell("capturing the wrong way: {}, pointers to kq_soft_max read after the run\n",
+             counted(f.generate.n_predict, "token"));
     }
     PointerCaptureResult result;
     Result<std::vector<Pair>> pairs = wrong_way(f, prompt, name, result);
@@ -206,7 +206,7 @@ int run(Flags& f) {
     for (const Pair& p : *pairs) texts.push_back(p.text);
     Result<Diagnosis> diagnosis = diagnose_folder(name);
     if (!diagnosis) return report(diagnosis.error(), f.json);
-    if (!f.json) fmt::print(stderr, "capturing the same tokens the right way\n");
+    if (!f.json) tell("capturing the same tokens the right way\n");
     const std::string recording = name + ".attn";
     if (Result<void> r = right_way(f, prompt, result.seed, *pairs, name, recording); !r)
         return report(r.error(), f.json);

@@ -63,7 +63,7 @@ void warn_of_strangers(const ServeFlags& f) {
     if (host == "127.0.0.1" || host == "localhost" || host == "::1" || !f.server.api_keys.empty() ||
         !f.key_file.empty())
         return;
-    fmt::print(stderr, "warning: anybody who reaches {} may use this server; give it an --api-key\n", host);
+    tell("warning: anybody who reaches {} may use this server; give it an --api-key\n", host);
 }
 
 int run_engine(ServeFlags& f, const server::ModelShape& model) {
@@ -117,7 +117,7 @@ int run(ServeFlags& f) {
     f.server.time_limit = std::chrono::seconds(f.time_limit);
     f.server.stall = std::chrono::seconds(f.stall);
     f.server.stream_memory = f.stream_mb << 20;
-    f.server.log = [](const std::string& line) { fmt::print(stderr, "{}\n", line); };
+    f.server.log = [](const std::string& line) { tell("{}\n", line); };
     constexpr int32_t enough = 8; // a token's attention is some milliseconds of work
     const auto cores = static_cast<int32_t>(base::n_cores());
     const int32_t engine = std::max(f.session.n_threads > 0 ? f.session.n_threads : cores, 1);
@@ -134,7 +134,7 @@ int run(ServeFlags& f) {
 
     // where all layers lie on GPUs or all on the CPU: a client that wants the mean then costs no rows
     f.session.device_mean = true;
-    fmt::print(stderr, "loading {} ...\n", std::filesystem::path(f.session.model_path).filename().string());
+    tell("loading {} ...\n", std::filesystem::path(f.session.model_path).filename().string());
     // On a thread that ends: the engine's OpenMP keeps a team of threads for whoever has decoded, and when there are more of
     // them than cores it lets all of them sleep at each barrier. The server's own thread would then write half as fast (measured: 30
     // tokens a second instead of 60).

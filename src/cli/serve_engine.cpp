@@ -58,7 +58,7 @@ public:
                   if (const auto health = server::ask(to, "GET", "/health", {}, {}, over); health && !over_) {
                       fmt::print("{}\n", line);
                       std::fflush(stdout);
-                      fmt::print(stderr, "{}\n", hint);
+                      tell("{}\n", hint);
                       return;
                   }
                   std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -218,8 +218,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
         flags.server.api_keys.emplace_back(wanted);
     setenv("LLAMA_API_KEY", flags.to_key.c_str(), 1);
     options.say = [&server](attach::ProgramRecorder::About about, const std::string& line) {
-        if (server.verbose || about == attach::ProgramRecorder::About::problem)
-            fmt::print(stderr, "attnscope: {}\n", line);
+        if (server.verbose || about == attach::ProgramRecorder::About::problem) tell("attnscope: {}\n", line);
     };
     // It says that it begins before it has read how much it shall say.
     if (!server.verbose) {
@@ -229,7 +228,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
         };
     }
     flags.to = fmt::format("127.0.0.1:{}", port);
-    fmt::print(stderr, "loading {} ...\n", std::filesystem::path(session.model_path).filename().string());
+    tell("loading {} ...\n", std::filesystem::path(session.model_path).filename().string());
     Result<std::unique_ptr<AttachFront>> front = AttachFront::start(flags, options.argv);
     if (!front) return report(front.error());
     options.listener = front->get();

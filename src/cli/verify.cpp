@@ -85,11 +85,11 @@ int run(const Flags& f) {
     if (f.all) options.proofs = -1;
     if (isatty(STDERR_FILENO) && !f.json) {
         options.progress = [](const char* step, double fraction) {
-            fmt::print(stderr, "checking {}: {:.0f}%\x1b[K\r", step, 100 * fraction);
+            tell("checking {}: {:.0f}%\x1b[K\r", step, 100 * fraction);
         };
     }
     Result<VerifyReport> r = verify_recording(**opened, options);
-    if (options.progress) fmt::print(stderr, "\x1b[K");
+    if (options.progress) tell("\x1b[K");
     if (!r) return report(r.error(), f.json);
     f.json ? print_json(f, *r) : print_text(f, *r);
     return r->good ? exit_good : exit_no;
