@@ -184,7 +184,9 @@ Result<Watch::Found> Watch::find(const Told& told) {
     }
     if (candidates_.size() > 1) std::erase_if(candidates_, [&](const Candidate& c) { return contradicts(c, told); });
     if (candidates_.size() != 1) {
-        if (options_.slot < 0 && told_apart_) return lost("another request with the same prompt ran at the same time");
+        if (options_.slot < 0 && told_apart_)
+            return lost("another request with the same prompt ran at the same time, and nothing in the answers tells "
+                        "whose is whose");
         return lost(told_apart_
                         ? "another request with the same prompt was in the same slot"
                         : "another request with the same prompt ran, and the program's cache does not tell them "
