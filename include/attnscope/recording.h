@@ -21,7 +21,7 @@ struct ModelIdentity {
     std::string architecture; // general.architecture
     std::string description;  // llama_model_desc
     uint64_t file_bytes = 0;
-    std::string sha256; // of the first and last MiB and the size; see docs/format.md
+    std::string sha256; // of the first and last MiB and the size, not of the whole file: docs/format.md (meta)
     int32_t n_layer = 0;
     int32_t n_vocab = 0;
     int32_t n_ctx_train = 0;

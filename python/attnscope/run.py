@@ -118,7 +118,8 @@ class Run(Questions, Exports):
 
     @property
     def model(self) -> dict[str, Any]:
-        """What the recording says of the model: name, architecture, sha256, n_layer, ..."""
+        """What the recording says of the model: name, architecture, n_layer, ..., sha256 (of the file's first and last MiB and its
+        size: not what ``sha256sum`` says of it)."""
         return self._core.model
 
     @property

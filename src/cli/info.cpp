@@ -218,7 +218,7 @@ void print_facts(const Facts& f) {
                              f.raw ? double(f.bytes) / double(f.raw) : 0.0,
                              i.n_frames ? double(f.bytes) / double(i.n_frames) / 1e3 : 0.0));
     line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
-    if (!i.model.sha256.empty()) line("identity", i.model.sha256);
+    if (!i.model.sha256.empty()) line("identity", i.model.sha256 + " (of its first and last MiB and its size)");
     line("engine", fmt::format("{}, {} entry", i.engine, i.entry));
     if (f.recording.sequences().size() > 1) {
         for (const Sequence& s : f.recording.sequences()) {
