@@ -41,6 +41,7 @@ TEST(Access, EveryRouteWantsTheKey) {
         EXPECT_EQ(ask(served, path, {{"Authorization", "Bearer onetwo"}}).status, 401) << path;
         EXPECT_EQ(ask(served, path, {{"Authorization", "one"}}).status, 401) << path;
         EXPECT_NE(ask(served, path, {{"Authorization", "Bearer one"}}).status, 401) << path;
+        EXPECT_NE(ask(served, path, {{"Authorization", "bearer one"}}).status, 401) << path; // as RFC 9110 has it
         EXPECT_NE(ask(served, path, {{"X-Api-Key", "two"}}).status, 401) << path;
     }
     for (const char* path : {"/api/v1/generate", "/api/extra/generate/stream", "/api/v1/tokenize", "/api/v1/prune",

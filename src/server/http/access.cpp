@@ -95,7 +95,7 @@ bool Access::key_fits(const std::string& key) const {
 
 bool Access::key_given(const httplib::Request& request) const {
     const std::string bearer = request.get_header_value("Authorization");
-    if (bearer.rfind("Bearer ", 0) == 0 && key_fits(bearer.substr(7))) return true;
+    if (lower(bearer.substr(0, 7)) == "bearer " && key_fits(bearer.substr(7))) return true;
     return key_fits(request.get_header_value("X-Api-Key"));
 }
 
