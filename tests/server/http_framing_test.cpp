@@ -2,6 +2,8 @@
 #include "front_before.h"
 #include "raw_client.h"
 #include "served_model.h"
+#include "server/view/view_server.h"
+#include "support/temp_dir.h"
 
 #include <string>
 #include <vector>
@@ -60,6 +62,23 @@ TEST(HttpFraming, WhatBecomesOfTheConnectionIsSaidOnce) {
     EXPECT_EQ(count(first, "\r\nConnection: "), 1u) << first;
     ASSERT_TRUE(old.say(request_to(port, "GET /health HTTP/1.0")));
     EXPECT_TRUE(holds(old.hear("\"ok\"}"), "200 OK"));
+}
+
+TEST(HttpFraming, ThePageAloneSaysItOnceToo) {
+    TempDir dir;
+    server::ServerOptions options;
+    options.port = 0;
+    const auto page = server::ViewServer::watch(dir.path().string(), options);
+    ASSERT_TRUE(page) << page.error().message;
+    const int port = (*page)->port();
+    for (const std::string& request :
+         {request_to(port, "GET /view/ HTTP/1.0"), request_to(port, "HEAD /view/ HTTP/1.1", "Connection: close\r\n"),
+          request_to(port, "GET /index.html HTTP/1.0"), request_to(port, "GET /nothing HTTP/1.1")}) {
+        const std::string heard = said_to(port, request);
+        const std::string head = heard.substr(0, heard.find("\r\n\r\n"));
+        EXPECT_EQ(count(head, "\r\nConnection: close"), 1u) << request << heard;
+        EXPECT_FALSE(holds(head, "Keep-Alive")) << request << heard;
+    }
 }
 
 // A coding that is not undone would leave other bytes than the client means; one whose end is not known, the next request's.

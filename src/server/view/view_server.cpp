@@ -2,6 +2,7 @@
 
 #include "server/http/access.h"
 #include "server/http/connection_threads.h"
+#include "server/http/framing.h"
 #include "server/http/reply.h"
 #include "server/view/routes.h"
 
@@ -49,6 +50,7 @@ public:
         http_.set_exception_handler([](const httplib::Request&, httplib::Response& response, std::exception_ptr) {
             refuse(response, Dialect::openai, 500, "the request could not be answered for want of memory");
         });
+        http_.set_post_routing_handler(settle_connection);
         for (const char* path : {"/", "/index.html", "/view/index.html"})
             http_.Get(path, [](const httplib::Request&, httplib::Response& a) { a.set_redirect("/view/"); });
         add_view_page(http_);
