@@ -1,12 +1,12 @@
 #include "attach/parent/inbox.h"
 
+#include "attach/parent/shared_folder.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -23,27 +23,15 @@ constexpr size_t messages_a_turn = 64;
 // A folder costs more to look at than all rings that are known.
 constexpr std::chrono::milliseconds between_looks{100}, between_first{50};
 
-std::string shared_folder() {
-    const char* const places[] = {"/dev/shm", std::getenv("XDG_RUNTIME_DIR"), std::getenv("TMPDIR"), "/tmp"};
-    for (const char* at : places) {
-        if (!at || access(at, W_OK | X_OK) != 0) continue;
-        std::string name = std::string(at) + "/attnscope-attach-XXXXXX";
-        if (mkdtemp(name.data())) return name;
-    }
-    return {};
-}
-
 } // namespace
 
 Result<std::unique_ptr<Inbox>> Inbox::create(std::function<std::unique_ptr<ProgramRecorder>()> new_recorder,
                                              ProgramRecorder::Say say) {
+    Result<SharedFolder> folder = make_shared_folder();
+    if (!folder) return folder.error();
     std::unique_ptr<Inbox> inbox(new Inbox);
-    inbox->folder_ = shared_folder();
-    if (inbox->folder_.empty())
-        return Error{ErrorKind::io, "no folder in shared memory can be made (/dev/shm, TMPDIR)"};
-    Result<std::unique_ptr<ParentLock>> lock = ParentLock::hold(inbox->folder_);
-    if (!lock) return lock.error();
-    inbox->lock_ = std::move(*lock);
+    inbox->folder_ = std::move(folder->path);
+    inbox->lock_ = std::move(folder->lock);
     Result<std::unique_ptr<WakeUp>> wake_up = WakeUp::create(inbox->folder_);
     if (!wake_up) return wake_up.error();
     inbox->wake_up_ = std::move(*wake_up);

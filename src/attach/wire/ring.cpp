@@ -31,7 +31,7 @@ std::string wake_path(const std::string& folder) {
 }
 
 std::string lock_path(const std::string& folder) {
-    return folder + "/parent.lock";
+    return folder + "/" + ParentLock::file_name;
 }
 
 // Held by nobody, as far as the system knows.
@@ -219,6 +219,11 @@ Result<std::unique_ptr<ParentLock>> ParentLock::hold(const std::string& folder) 
     if (fd < 0) return system_error("cannot make " + lock_path(folder));
     std::unique_ptr<ParentLock> lock(new ParentLock(fd));
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) return system_error("another parent uses " + folder);
+    struct stat info {};
+    if (fstat(fd, &info) != 0 || info.st_nlink == 0) { // taken away before we had it
+        errno = ENOENT;
+        return system_error("cannot make " + lock_path(folder));
+    }
     return lock;
 }
 

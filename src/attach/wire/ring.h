@@ -129,6 +129,7 @@ private:
 // Held by the parent while it lives, asked for by programs: a lock on a file works in containers, where process numbers do not.
 class ParentLock {
 public:
+    static constexpr const char* file_name = "parent.lock"; // in the parent's folder
     static Result<std::unique_ptr<ParentLock>> hold(const std::string& folder);
     ~ParentLock();
     // Is there a parent for this folder?
