@@ -82,6 +82,8 @@ class Verification(_Report):
         return self.good
 
     def __repr__(self) -> str:
+        if self.n_tokens == 0 and not self.damage:
+            return "<Verification: no tokens: there is nothing to verify>"
         what = "good" if self.good else self.damage or f"{self.n_tokens - self.n_ok} of {self.n_tokens} tokens are not ok"
         return (
             f"<Verification: {what}; {self.n_ok} of {self.n_tokens} tokens ok, {self.n_witnesses} heads proven, "

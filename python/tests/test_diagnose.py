@@ -221,3 +221,11 @@ def test_a_size_that_does_not_fit(tmp_path, scores):
     np.stack([softmax(s[..., :20]) for s in scores]).tofile(tmp_path / "x.bin")
     with pytest.raises(at.Damaged, match=r"the size does not fit it: \[12, 6, 4, 20\] does"):
         at.diagnose(tmp_path / "x.bin", shape=(12, 6, 4, 21))
+
+
+def test_verification_of_no_tokens_says_so():
+    from attnscope.report import Verification
+
+    report = Verification({"good": False, "damage": "", "n_tokens": 0, "n_ok": 0})
+    assert not report
+    assert repr(report) == "<Verification: no tokens: there is nothing to verify>"

@@ -113,6 +113,7 @@ int run_headvis(Recording& recording, const Flags& f) {
 int run(const Flags& f) {
     Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(f.path, f.sequence);
     if (!opened) return report(opened.error(), f.json);
+    if ((*opened)->info().n_frames == 0) return report({ErrorKind::not_found, f.path + " holds no tokens"}, f.json);
     if (f.to == "html") return run_html(**opened, f);
     if (f.to == "headvis") return run_headvis(**opened, f);
     formats::ExportSelection s;

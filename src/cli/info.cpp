@@ -196,7 +196,7 @@ nlohmann::json facts_json(const Facts& f) {
 
 // A whole file may hold less than was asked for.
 std::string state_of(const Facts& f) {
-    if (!f.info.complete) return "incomplete (the capture did not end properly)";
+    if (!f.info.complete) return "incomplete (the capture has not ended, or not properly)";
     const std::vector<Sequence>& sequences = f.recording.sequences();
     if (sequences.size() != 1 || sequences[0].end_reason.empty()) return "complete";
     return fmt::format("{} (the file is whole; the capture was ended before its own end)", sequences[0].end_reason);
@@ -210,8 +210,12 @@ void print_facts(const Facts& f) {
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
     const RowsOfToken rows(g);
-    line("attention", fmt::format("{} layers, {}", g.n_layer(), rows.text()));
-    line("", kinds_of(g));
+    if (g.layers.empty()) {
+        line("attention", "not known yet: nothing was decoded");
+    } else {
+        line("attention", fmt::format("{} layers, {}", g.n_layer(), rows.text()));
+        line("", kinds_of(g));
+    }
     for (const std::string& role : roles_of(g)) line("", role);
     for (const std::string& layer : recording::layers_not_captured(g)) line("", "not captured: " + layer);
     line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(f.bytes) / 1e6,

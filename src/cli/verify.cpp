@@ -19,10 +19,18 @@ struct Flags {
     bool json = false, all = false, frames = false;
 };
 
+std::string verdict_on(const VerifyReport& r) {
+    if (r.n_frames == 0 && r.damage.empty())
+        return r.complete ? "it holds no tokens: there is nothing to verify"
+                          : "it holds no tokens yet: there is nothing to verify";
+    return r.good ? "good" : "NOT good";
+}
+
 void print_text(const Flags& f, const VerifyReport& r) {
-    fmt::print("{}: {}{}\n", f.path, r.good ? "good" : "NOT good",
-               r.complete ? "" : " (incomplete: the capture did not end properly)");
+    fmt::print("{}: {}{}\n", f.path, verdict_on(r),
+               r.complete ? "" : " (incomplete: the capture has not ended, or not properly)");
     if (!r.damage.empty()) fmt::print("  damage       {}\n", r.damage);
+    if (r.n_frames == 0) return;
     fmt::print("  frames       {} of {} ok\n", r.n_ok, r.n_frames);
     // "41", or "2/41" in a sequence that is not the first
     const auto name = [](const FrameVerdict& v) {
@@ -104,7 +112,7 @@ void add_verify(CLI::App& app, Action& action) {
                  "Examples:\n"
                  "  attnscope verify sky.attn\n"
                  "  attnscope verify sky.attn --frames --all\n"
-                 "Exit: 0 good, 1 not good, 2 it could not be read.");
+                 "Exit: 0 good, 1 not good or no tokens to verify, 2 it could not be read.");
     verb->add_option("recording", f->path, "An .attn file")->required();
     verb->add_flag("--frames", f->frames, "A line for every token");
     verb->add_flag("--all", f->all, "Compute the proven rows of every token again (default: of 2,000 spread evenly)");

@@ -88,7 +88,11 @@ Result<void> is_file(const std::string& path) {
         return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is not a regular file", path)};
     }
     if (fs::file_size(path, failed) == 0 && !failed) {
-        return Error{ErrorKind::not_ours, fmt::format("{} is no recording: it is empty", path)};
+        // Whether somebody writes it cannot be asked without taking his lock for a moment.
+        return Error{ErrorKind::not_ours,
+                     fmt::format("{} is no recording: it is empty, as one is that was just begun, or "
+                                 "whose writer was killed before it had written anything",
+                                 path)};
     }
     return {};
 }
@@ -147,6 +151,12 @@ bool began_empty(const std::string& path) {
            std::all_of(header + 16, header + 20, [](char c) { return c == 0; });
 }
 
+// What undoing its journal, which nobody else holds, would leave nothing of. It is not undone: nothing is gained by that.
+Error never_made(const std::string& path) {
+    return {ErrorKind::not_ours,
+            fmt::format("{} is no recording: whoever began to write it was killed before it held any token", path)};
+}
+
 constexpr const char* foreign_journal =
     "the journal beside it (-journal) holds nothing of this recording's and is not undone: remove it";
 constexpr const char* foreign_log = "the log beside it (-wal) was not left by this recording and is not read: remove "
@@ -184,6 +194,10 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
     auto db = open_with(path, SQLITE_OPEN_READONLY, nullptr, false, doing, code);
     if (db) return OpenedFile{std::move(*db), ""};
     const Error first = db.error();
+    const int primary = code & 0xff;
+    const bool to_undo = primary == SQLITE_READONLY || primary == SQLITE_CANTOPEN;
+    if (!own && to_undo && look.identity.empty() && !look.has_frames && began_empty(path + "-journal"))
+        return never_made(path);
 
     // A writer that died before it had a log, or while it gave it up, left a transaction to undo.
     if (code == SQLITE_READONLY_ROLLBACK || code == SQLITE_READONLY_RECOVERY) {
@@ -197,9 +211,8 @@ Result<OpenedFile> open_for_reading(const std::string& path) {
         db = open_with(path, SQLITE_OPEN_READWRITE, nullptr, false, doing, code);
         if (db) return OpenedFile{std::move(*db), ""};
     }
-    const int primary = code & 0xff;
-    if (primary == SQLITE_NOTADB) return not_a_recording(path);
-    if (primary != SQLITE_CANTOPEN && primary != SQLITE_READONLY) return first;
+    if ((code & 0xff) == SQLITE_NOTADB) return not_a_recording(path);
+    if ((code & 0xff) != SQLITE_CANTOPEN && (code & 0xff) != SQLITE_READONLY) return first;
 
     // A log needs an index beside it, and this folder cannot be written. If there is no index nobody else is writing,
     // and it can be kept in our memory: SQLite does that for a connection that claims the file alone.
