@@ -11,11 +11,14 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -38,25 +41,64 @@ void say(const std::string& line) {
     tell("attnscope: {}\n", line);
 }
 
+// Of a file that could not be written to its end: how much of it is there.
+int64_t n_frames_in(Recording& recording) {
+    const std::vector<Sequence> sequences = recording.sequences();
+    return std::accumulate(sequences.begin(), sequences.end(), int64_t(0),
+                           [](int64_t n, const Sequence& s) { return n + s.n_own(); });
+}
+
+// What is said is said of the file: tokens that came, but did not get into it, are not among those that are ok.
 bool good(const attach::Recorded& recorded, bool verify) {
     std::string state = recorded.problem.empty() ? "" : ", incomplete: " + recorded.problem;
     bool is_good = recorded.problem.empty() && recorded.n_ok == recorded.n_frames;
+    std::string counted = fmt::format("{} of {} tokens ok", recorded.n_ok, recorded.n_frames);
+    if (!verify && recorded.problem.empty()) {
+        say(fmt::format("{}: {}", recorded.path, counted));
+        return is_good;
+    }
+    Result<std::unique_ptr<Recording>> opened = Recording::open(recorded.path);
+    const int64_t n_there = opened ? n_frames_in(**opened) : 0;
+    if (n_there == 0) {
+        const std::string why = !recorded.problem.empty() ? recorded.problem : opened ? "" : opened.error().message;
+        const bool unread = !opened && recorded.problem.empty();
+        say(fmt::format("{}: {}{}{}", recorded.path, unread ? "it cannot be read" : "no token was recorded",
+                        why.empty() ? "" : ": ", why));
+        return recorded.n_frames == 0 && is_good;
+    }
+    if (n_there < recorded.n_frames) {
+        counted = fmt::format("{} tokens", n_there);
+        state += fmt::format(", {} more did not get into it", recorded.n_frames - n_there);
+        is_good = false;
+    }
     if (verify) {
-        Result<std::unique_ptr<Recording>> opened = Recording::open(recorded.path);
-        Result<VerifyReport> report = opened ? verify_recording(**opened) : Result<VerifyReport>(opened.error());
+        Result<VerifyReport> report = verify_recording(**opened);
         if (!report) {
             state += ", " + report.error().message;
             is_good = false;
         } else {
             is_good = is_good && report->good;
+            counted = fmt::format("{} of {} tokens ok", report->n_ok, report->n_frames);
             state +=
                 fmt::format(", {} heads proven, {} again from the file", report->n_witnesses, report->n_proven_again);
             if (!report->good)
                 state += "; NOT good: " + (report->damage.empty() ? "see attnscope verify" : report->damage);
         }
     }
-    say(fmt::format("{}: {} of {} tokens ok{}", recorded.path, recorded.n_ok, recorded.n_frames, state));
+    say(fmt::format("{}: {}{}", recorded.path, counted, state));
     return is_good;
+}
+
+// Makes the folder. Empty: recordings can be written into it; else why not.
+std::string why_no_folder(const std::string& folder) {
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(folder, ignored)) {
+        const bool is_there = std::filesystem::exists(folder, ignored);
+        return is_there ? "it is no folder" : failed ? failed.message() : std::strerror(ENOTDIR);
+    }
+    return access(folder.c_str(), W_OK | X_OK) == 0 ? "" : std::strerror(errno);
 }
 
 int check(const std::string& program) {
@@ -99,11 +141,13 @@ int run(Flags& f) {
     options.say = [quiet = f.quiet](attach::ProgramRecorder::About, const std::string& line) {
         if (!quiet) say(line);
     };
-    std::error_code ec;
+    if (f.output == "--") // its own argument was forgotten, and this one taken for it
+        return report(Error{ErrorKind::invalid_argument, "-o wants a folder: attnscope attach -o DIR -- PROGRAM"});
     if (!options.folder.empty()) {
-        std::filesystem::create_directories(options.folder, ec);
-        if (!std::filesystem::is_directory(options.folder, ec) || access(options.folder.c_str(), W_OK) != 0)
-            return report(Error{ErrorKind::io, "there is no folder " + options.folder + " to write into"});
+        const std::string why = why_no_folder(options.folder);
+        if (!why.empty())
+            return report(
+                Error{ErrorKind::io, fmt::format("recordings cannot be written into {}: {}", options.folder, why)});
     }
     std::unique_ptr<AttachFront> front;
     if (serves) {

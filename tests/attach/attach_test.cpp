@@ -137,6 +137,49 @@ TEST_F(Attach, AProgramThatIsNotThereIsNamed) {
     EXPECT_NE(answer.output.find("/nonexistent/program"), std::string::npos) << answer.output;
 }
 
+TEST_F(Attach, AFolderThatCannotBeWrittenIntoIsRefusedWithTheReason) {
+    std::ofstream(dir.file("file")) << "kept";
+    fs::create_symlink(dir.file("nowhere"), dir.file("dangling"));
+    const auto refused = [&](const std::string& folder, const std::string& why) {
+        const Answer answer =
+            shell_all("cd " + dir.path().string() + " && " + program + " attach -o " + folder + " -- /bin/echo ran");
+        EXPECT_EQ(answer.code, 2) << folder;
+        EXPECT_NE(answer.output.find(why), std::string::npos) << folder << ": " << answer.output;
+        EXPECT_EQ(answer.output.find("ran"), std::string::npos) << folder;
+    };
+    const std::string words = "recordings cannot be written into ";
+    refused("file", words + "file: it is no folder");
+    refused("file/below", words + "file/below: Not a directory");
+    refused("dangling", words + "dangling: ");
+    refused("/dev/null", words + "/dev/null: it is no folder");
+    refused(std::string(300, 'n'), "File name too long");
+    refused("", "-o wants a folder"); // the next word was taken for it
+    EXPECT_EQ(shell("cat " + dir.file("file")).output, "kept");
+}
+
+// No file may become as large as the recording: what is said at the end is said of what is there.
+TEST_F(Attach, TokensThatDidNotGetIntoTheFileAreNotCountedAmongThoseThatAreOk) {
+    const std::string large =
+        " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
+    ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
+    for (const char* no_verify : {"", "--no-verify "}) {
+        fs::remove_all(out);
+        const Answer answer = shell_all("trap '' XFSZ; ulimit -f 4096; ATTNSCOPE_RING_MIB=1 " + program + " attach " +
+                                        no_verify + "-o " + out + " -- " + run_host(200, true));
+        EXPECT_EQ(answer.code, 0) << answer.output; // the program's own
+        const std::vector<std::string> files = recordings(out);
+        ASSERT_EQ(files.size(), 1u);
+        auto recording = Recording::open(files[0]);
+        ASSERT_TRUE(recording) << recording.error().message;
+        const int64_t n = (*recording)->info().n_frames;
+        ASSERT_LT(n, 200);
+        const std::string there =
+            files[0] + ": " + (*no_verify ? "" : std::to_string(n) + " of ") + std::to_string(n) + " tokens";
+        EXPECT_NE(answer.output.find(there), std::string::npos) << answer.output;
+        EXPECT_NE(answer.output.find(" more did not get into it"), std::string::npos) << answer.output;
+    }
+}
+
 TEST_F(Attach, ARingOfAnImpossibleSizeIsRefused) {
     for (const char* size : {"abc", "-1", "0", "12x", "16385", "99999999999999999999"}) {
         const Answer answer =
