@@ -90,6 +90,13 @@ def one(options, name):
     return [(f"flash attention {'on' if flash else 'off'}", command(flash)) for flash in (1, 0)]
 
 
+def inside(options, name):
+    """node-llama-cpp that attaches itself: before it is loaded, behind that, and when the context is there."""
+    folder = npm(options.work, name)
+    return [(f"attached {words}", ["node", HERE / "inside_node.mjs", folder, options.model, N_PREDICT, when, PROMPT])
+            for when, words in (("first", "first"), ("loaded", "when it is loaded"), ("context", "with its context there"))]
+
+
 def server(options, name):
     """xllamacpp's llama-server, 4 slots, 16 requests at once."""
     python = venv(options.work, "xllamacpp-new")
@@ -163,11 +170,14 @@ def stripped_server(options, name):
 
 PROGRAMS = {
     "node-llama-cpp-3.22.1": one, "node-llama-cpp-3.12.4": one, "node-llama-cpp-3.7.0": one, "fugood": one,
+    "node-inside": inside,
     "xllamacpp-new": one, "xllamacpp-old": one, "ik-llama": one, "llama-cpp-python": one, "xllamacpp-server": server,
     "debian-server": debian_server, "stripped-server": stripped_server,
 }
+INSIDE = {"node-inside"}  # start `attnscope attach` themselves
 OURS = {"llama-cpp-python"}  # run the very libraries of `attnscope capture`
-NAMES = {"fugood": "@fugood/llama.node 1.7.15", "xllamacpp-new": "xllamacpp 2026.10.11549", "xllamacpp-old": "xllamacpp 0.2.5",
+NAMES = {"node-inside": "node-llama-cpp 3.22.1 from inside, koffi 3.3.4",
+         "fugood": "@fugood/llama.node 1.7.15", "xllamacpp-new": "xllamacpp 2026.10.11549", "xllamacpp-old": "xllamacpp 0.2.5",
          "ik-llama": "ik-llama-cpp-python 0.1.5", "llama-cpp-python": "llama-cpp-python 0.3.36, our libraries",
          "debian-server": "llama-server of Debian sid (llama.cpp-tools), 4 slots, 16 requests",
          "stripped-server": "llama-server of our sources, static and stripped, 4 slots, 16 requests",
@@ -236,9 +246,9 @@ def run(options, name, variant, command):
     folder = options.work / "runs" / name / variant.replace(" ", "-").replace(",", "")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    attached = [*command, options.attnscope, folder] if name in INSIDE else [options.attnscope, "attach", "-o", folder, "--", *command]
     with open(folder / "said", "wb") as said:
-        program = subprocess.run([options.attnscope, "attach", "-o", folder, "--", *map(str, command)], stdout=subprocess.PIPE,
-                                 stderr=said, timeout=900, check=False)
+        program = subprocess.run([*map(str, attached)], stdout=subprocess.PIPE, stderr=said, timeout=900, check=False)
     output = program.stdout.decode(errors="replace")
     recordings = [Recording(options.attnscope, path) for path in sorted(folder.glob("*.attn"))]
     frames = [frame for r in recordings for frame in r.frames]
