@@ -80,11 +80,12 @@ TEST_F(AttachHosts, ARestoredStateIsRecognised) {
 
 // The same text read in another way has the same keys here and other ones there: the state is that of one of both.
 TEST_F(AttachHosts, ARestoredStateIsOfTheReadingThatItWasTakenFrom) {
-    for (const std::string way : {"rounded", "branched", "branched q8_0", "checkpoint"}) {
+    for (const std::string way :
+         {"rounded", "branched", "branched q8_0", "checkpoint", "checkpoint 256", "checkpoint 512 full"}) {
         SCOPED_TRACE(way);
         std::filesystem::remove_all(out);
         std::filesystem::create_directory(out);
-        if (way == "checkpoint") {
+        if (way.starts_with("checkpoint")) {
             ASSERT_EQ(shell(program + " models make --arch gemma3 --layers 4 -o " + model + " 2>&1").code, 0);
         }
         const Answer plain = shell(states(way)), attached = attach(states(way));

@@ -3,7 +3,8 @@
 //   rounded     texts whose state is taken out, that are read again token by token, which rounds otherwise, and go on from that state
 //   branched [TYPE]  texts that are read twice, in other batches, branch off both times with the same token, and go on from the state of
 //               the first branch; TYPE: of the keys and values in the cache
-//   checkpoint  the same of the layers with a window alone, as servers do; the other reading stands beside it in another sequence
+//   checkpoint [CELLS [full]]  as rounded, of the layers with a window alone, as servers do; the other reading stands beside it in another
+//               sequence. Of 256 cells, or with "full", the caches of both kinds of layers are equally large
 //   save FILE   a text, its state written to a file
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
@@ -195,8 +196,8 @@ int main(int argc, char** argv) {
         params.flash_attn_type = file == "0" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
     if (way == "checkpoint") { // the cache of layers with a window is the smaller one
-        params.n_ctx = 4096, params.n_ubatch = 64;
-        params.n_seq_max = 2, params.kv_unified = true, params.swa_full = false;
+        params.n_ctx = file.empty() ? 4096 : static_cast<uint32_t>(std::atoi(file.c_str())), params.n_ubatch = 64;
+        params.n_seq_max = 2, params.kv_unified = true, params.swa_full = argc > 4;
     }
     if (way == "branched" && file == "q8_0") params.type_k = params.type_v = GGML_TYPE_Q8_0;
     p.context = llama_init_from_model(p.model, params);

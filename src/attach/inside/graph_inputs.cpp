@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <utility>
 
@@ -80,8 +81,14 @@ GraphInputs find_inputs(ggml_cgraph* graph) {
         const bool told = n.refusal.empty() && capture::stores_keys(n) && !capture::mask_is_computed(n);
         return told ? static_cast<int64_t>(capture::nbytes(n.k_cache) / capture::nb(n.k, 1)) : 0;
     };
-    const auto captured = std::max_element(found.nodes.begin(), found.nodes.end(),
-                                           [&](const auto& a, const auto& b) { return n_cells(a) < n_cells(b); });
+    // Of equally large ones (a short context, or an engine that was told to keep all of the text for such layers, too) the one whose mask
+    // was made first: llama.cpp makes the mask without a window before the other, and tensors of a graph lie in one piece of memory
+    // in the order in which they are made.
+    const auto follows_less = [&](const capture::AttentionNode& a, const capture::AttentionNode& b) {
+        const int64_t cells_a = n_cells(a), cells_b = n_cells(b);
+        return cells_a != cells_b ? cells_a < cells_b : std::less<const ggml_tensor*>()(b.mask, a.mask);
+    };
+    const auto captured = std::max_element(found.nodes.begin(), found.nodes.end(), follows_less);
     if (n_cells(*captured) == 0) {
         if (embedding) in.refusal = why_none(found.nodes);
         return in;
