@@ -7,7 +7,7 @@
 MODEL is SmolLM2 as `attnscope models get smollm2` has it; packages are those of tests/attach/programs/run.py. A round is four requests, two
 of them past our library, in turns; the first two requests do not count. Told are milliseconds a token past it (median of the rounds), what
 being attached adds by the clock (median of the rounds' ratios, and the interval that holds it with 95% confidence), and microseconds that the
-median token of a request takes longer, in all and where: before its graph, and behind it. What `attnscope attach` does beside the program
+median token of a request takes longer, in all and where: before its graph, while it is computed, behind it, and elsewhere. What `attnscope attach` does beside the program
 is in the first, and where a core is free for it in neither.
 """
 import argparse
@@ -59,8 +59,8 @@ def main():
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("names", nargs="*", default=["node-llama-cpp-3.22.1"])
     options = parser.parse_args()
-    print("| program | rounds | past our library, ms a token | attached adds (95%) | median token, us longer (95%) | before its graph | behind |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| program | rounds | past our library, ms a token | attached adds (95%) | median token, us longer (95%) | before its graph | in it | behind it | elsewhere |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in options.names:
         rounds = [requests_of for requests_of in zip(*[iter(requests(options, name))] * 4)]
         def of(round_, past, what):
@@ -71,8 +71,8 @@ def main():
         first, last = interval(parts["graph"])
         print(f"| {programs.NAMES.get(name, name)} | {len(rounds)} | {statistics.median(of(r, True, lambda q: q[1]) for r in rounds):.2f} "
               f"| {100 * (statistics.median(ratios) - 1):+.1f}% ({100 * (low - 1):+.1f} to {100 * (high - 1):+.1f}) "
-              f"| {statistics.median(parts['graph']):.0f} ({first:.0f} to {last:.0f}) "
-              f"| {statistics.median(parts['before']):.0f} | {statistics.median(parts['behind']):.0f} |", flush=True)
+              f"| {statistics.median(parts['graph']):.0f} ({first:.0f} to {last:.0f}) | "
+              + " | ".join(f"{statistics.median(parts[p]):.0f}" for p in ("before", "launch", "behind", "rest")) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,15 @@ public:
                                  int32_t tokens_a_head = 1);
     // Who sees whom, and where the new keys go. `unfinished`: an earlier batch whose data was not taken yet, or null.
     void see(Batch& batch, const AttentionNode& node, const Inputs& inputs, Batch* unfinished = nullptr);
+    // All attentions of a graph that was seen before, whole: what does not depend on its tokens is as it was in `seen`, a batch of
+    // the same graph.
+    struct Seen {
+        std::vector<Batch::Layer> layers;
+        std::vector<size_t> first_of_group; // the layer that brought each group
+    };
+    static Seen seen(const Batch& batch);
+    void see_again(Batch& batch, const Seen& seen, std::span<const AttentionNode> nodes, const Inputs& inputs,
+                   Batch* unfinished);
     // Once all layers were seen: the batch fails (Batch::error) where they are not those of the batches before it.
     // Nothing of such a batch may be taken.
     void check(Batch& batch) const;

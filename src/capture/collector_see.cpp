@@ -257,6 +257,28 @@ void Collector::see(Batch& batch, const AttentionNode& node, const Inputs& input
     batch.layers.push_back(std::move(layer));
 }
 
+Collector::Seen Collector::seen(const Batch& batch) {
+    Seen seen{batch.layers, {}};
+    for (size_t l = 0; l < batch.layers.size(); ++l) {
+        const Batch::Layer& layer = batch.layers[l];
+        if (layer.info.captured() && size_t(layer.group) == seen.first_of_group.size())
+            seen.first_of_group.push_back(l);
+    }
+    return seen;
+}
+
+void Collector::see_again(Batch& batch, const Seen& seen, std::span<const AttentionNode> nodes, const Inputs& inputs,
+                          Batch* unfinished) {
+    batch.layers = seen.layers;
+    for (const size_t l : seen.first_of_group) {
+        const int32_t group = group_of(batch, nodes[l]);
+        see_group(batch, size_t(group), nodes[l], inputs, unfinished);
+    }
+    for (size_t l = 0; l < nodes.size(); ++l) {
+        if (nodes[l].bias && batch.layers[l].info.captured()) see_bias(batch, nodes[l], batch.layers[l].group, inputs);
+    }
+}
+
 void Collector::check(Batch& batch) const {
     const Part* part = known(batch);
     if (!part || !batch.error.empty()) return;

@@ -38,6 +38,20 @@ struct GraphTap::Arriving {
 // on its way from a device.
 struct GraphTap::State {
     GraphAttention found;
+    // What was found out about it when it ran first, for the tokens that follow: to walk through tensors that lie all over the memory
+    // takes longer than all that is done with their data.
+    struct Described {
+        Collector::Seen seen;
+        LayerSources sources; // in host memory, all of them; empty: to be found each time
+        int64_t n_cells = 0;  // that its first attention looks at, and where
+        const void* keys = nullptr;
+    };
+    std::optional<Described> described;
+    // A program that moves the views of a graph between two runs moves the first attention's, too.
+    bool is_described() const {
+        const AttentionNode& first = found.nodes.front();
+        return described && first.k && described->n_cells == ne(first.k, 1) && described->keys == data(first.k);
+    }
     ggml_cgraph* graph = nullptr;
     Placement placement;
     std::vector<std::unique_ptr<Fetch>> fetches; // one a device

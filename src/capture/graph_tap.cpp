@@ -42,6 +42,7 @@ void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     reached_ = true;
     state.graph = graph;
     state.found = find_attention(graph);
+    state.described.reset();
     if (state.host_mean) state.host_mean->forget();
     if (state.found.nodes.empty()) return;
     state.placement.place(state.found, [&] {
@@ -119,9 +120,14 @@ std::unique_ptr<GraphTap::Arriving> GraphTap::describe_batch() {
                                        device && first.cache_streams == 1 ? tokens_a_head : 1);
     Batch& batch = *arriving->batch;
     Batch* unfinished = state.arriving ? state.arriving->batch.get() : nullptr;
-    batch.layers.reserve(found.nodes.size());
-    for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
-    collector_.check(batch);
+    if (!state.is_described()) state.described.reset();
+    if (state.described) {
+        collector_.see_again(batch, state.described->seen, found.nodes, state.inputs, unfinished);
+    } else {
+        batch.layers.reserve(found.nodes.size());
+        for (const AttentionNode& n : found.nodes) collector_.see(batch, n, state.inputs, unfinished);
+        collector_.check(batch);
+    }
     find_sources(*arriving);
     if (batch.error.empty()) collector_.know_layers(batch);
     collector_.choose_proofs(batch, 0, arriving->sources.size());
@@ -136,6 +142,10 @@ void GraphTap::find_sources(Arriving& arriving) {
     State& state = *state_;
     Batch& batch = *arriving.batch;
     const std::vector<AttentionNode>& nodes = state.found.nodes;
+    if (state.described && !state.described->sources.empty()) {
+        arriving.sources = state.described->sources;
+        return;
+    }
     arriving.sources.reserve(nodes.size());
     for (size_t l = 0; l < nodes.size(); ++l) {
         Result<std::optional<LayerSource>> source =
@@ -143,6 +153,12 @@ void GraphTap::find_sources(Arriving& arriving) {
         if (!source && batch.error.empty()) batch.error = source.error().message;
         arriving.sources.push_back(source ? std::move(*source) : std::nullopt);
     }
+    if (state.described || batch.part != ModelPart::whole || !batch.error.empty() || !nodes.front().k) return;
+    const bool on_host = std::all_of(arriving.sources.begin(), arriving.sources.end(),
+                                     [](const auto& s) { return !s || std::holds_alternative<HostLayer>(s->cache); });
+    const AttentionNode& first = nodes.front();
+    state.described = {Collector::seen(batch), on_host ? arriving.sources : LayerSources(), ne(first.k, 1),
+                       data(first.k)};
 }
 
 // From which token on queries are kept, and the cells of all new keys.
