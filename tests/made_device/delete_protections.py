@@ -85,7 +85,7 @@ PROTECTIONS = [
         protect("tap.masks_kept_early", "if (!*state.inputs_keep) state.keep_visibility();", instead="if (!*state.inputs_keep && !OFF) state.keep_visibility();"),
         protect("tap.no_memory_is_an_error", "        fail(arriving->batch->frames.front().index,\n             ", instead="        if (!OFF) fail(arriving->batch->frames.front().index,\n             "),
         protect("tap.batch_before_known", "state.arriving ? state.arriving->batch.get() : nullptr;", instead="state.arriving && !OFF ? state.arriving->batch.get() : nullptr;"),
-        protect("tap.batch_checked", "    collector_.check(batch);\n    find_sources", instead="    if (!OFF) collector_.check(batch);\n    find_sources"),
+        protect("tap.batch_checked", "    collector_.check(batch);\n    }\n    find_sources", instead="    if (!OFF) collector_.check(batch);\n    }\n    find_sources"),
         protect("tap.slots_in_turn", "state.next_slot = (state.next_slot + 1) % Fetch::n_slots;", instead="state.next_slot = OFF ? 0 : (state.next_slot + 1) % Fetch::n_slots;"),
         protect("tap.host_blocks_do_not_wait", "arriving.waits = arriving.waits && !some_on_host;", instead="arriving.waits = arriving.waits && (OFF || !some_on_host);"),
         protect("tap.gathered_sources", "            gather->apply(arriving.sources);", instead="            if (!OFF) gather->apply(arriving.sources);"),
