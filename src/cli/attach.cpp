@@ -149,6 +149,9 @@ int run(Flags& f) {
             return report(
                 Error{ErrorKind::io, fmt::format("recordings cannot be written into {}: {}", options.folder, why)});
     }
+    if (!f.caller) {
+        if (Result<std::string> program = attach::find_program(f.program[0]); !program) return report(program.error());
+    }
     std::unique_ptr<AttachFront> front;
     if (serves) {
         setenv("LLAMA_ARG_CACHE_RAM", "0", 0); // see warn_of_prompt_cache()
@@ -180,14 +183,17 @@ int run(Flags& f) {
     for (const attach::Recorded& r : end->recorded) {
         if (!f.quiet) good(r, !f.no_verify);
     }
-    if (!end->any_scheduler) {
+    if (!end->any_scheduler && end->exit_code != 0) {
+        say(fmt::format("nothing was captured: the program ended with status {} and ran no model that could be seen",
+                        end->exit_code));
+    } else if (!end->any_scheduler) {
         say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
             "ggml cannot be come between (static and stripped, loaded with RTLD_DEEPBIND, or another architecture), "
             "or it cleared LD_PRELOAD");
     } else if (end->recorded.empty() && !options.folder.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
     }
-    if (page && !f.caller && !end->asked_to_end) wait_for_end();
+    if (page && !f.caller && !end->asked_to_end && !end->recorded.empty()) wait_for_end();
     return end->exit_code;
 }
 
@@ -224,9 +230,12 @@ void add_attach(CLI::App& app, Action& action) {
         "--caller", f->caller,
         "Record the process that runs this command, which loads the library itself (Python's attnscope.attach())");
     verb->add_flag("--devices", f->devices, "Capture layers on GPUs, too (docs/attach/index.md#gpus)");
-    verb->add_flag("--view", f->view, "Show the recordings in a browser as they grow; prints the address");
+    CLI::Option* view = verb->add_flag("--view", f->view,
+                                       "Show the recordings in a browser as they grow, and until control-C when the "
+                                       "program has ended; prints the address");
     verb->add_option("--port", f->page.port, "Port of that page; 0: a free one")
         ->check(CLI::Range(0, 65535))
+        ->needs(view)
         ->option_text("N=0");
     add_front_flags(*verb, f->front);
     verb->add_option("program", f->program, "The program and its arguments, after --");

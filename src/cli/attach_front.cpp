@@ -116,28 +116,39 @@ void warn_of_prompt_cache(const std::vector<std::string>& argv) {
 }
 
 void add_front_flags(CLI::App& verb, FrontFlags& f) {
-    verb.add_option(
-            "--serve", f.serve,
-            "Listen here and pass everything on to the program, which is a server; requests that ask for attention "
-            "get it")
-        ->option_text("HOST:PORT");
+    CLI::Option* serve =
+        verb.add_option(
+                "--serve", f.serve,
+                "Listen here and pass everything on to the program, which is a server; requests that ask for attention "
+                "get it")
+            ->option_text("HOST:PORT");
     verb.add_option("--to", f.to, "Where the program listens (default: as its arguments say)")
+        ->needs(serve)
         ->option_text("HOST:PORT");
     verb.add_option("--api-key", f.server.api_keys, "--serve: key that requests must bring; repeatable")
+        ->needs(serve)
         ->option_text("KEY ...");
-    verb.add_option("--api-key-file", f.key_file, "--serve: file with such keys, one a line")->option_text("FILE");
+    verb.add_option("--api-key-file", f.key_file, "--serve: file with such keys, one a line")
+        ->needs(serve)
+        ->option_text("FILE");
     verb.add_option("--cors-origin", f.server.cors_origins, "--serve: pages that may call, as http://host:8080")
+        ->needs(serve)
         ->option_text("ORIGIN ...");
     verb.add_option("--allow-host", f.server.allowed_hosts, "--serve: further name of this server; repeatable")
+        ->needs(serve)
         ->option_text("NAME ...");
     const auto number = [&](const char* name, auto& value, int low, int high, const char* what) {
-        verb.add_option(name, value, what)->check(CLI::Range(low, high))->option_text(fmt::format("N={}", value));
+        verb.add_option(name, value, what)
+            ->check(CLI::Range(low, high))
+            ->needs(serve)
+            ->option_text(fmt::format("N={}", value));
     };
     number("--keys-mb", f.keys_mb, 1, 1 << 20, "--serve: MB of keys kept of what the program decoded");
     number("--stream-mb", f.stream_mb, 1, 1 << 16, "--serve: MB of attention kept for one slow client");
     number("--body-mb", f.body_mb, 1, 2047, "--serve: MB that the body of a request may have");
     number("--attention-threads", f.threads, 1, 256, "--serve: threads that compute the rows of one token");
-    verb.add_flag("--log", f.server.log_requests, "--serve: write a line for each request to standard error");
+    verb.add_flag("--log", f.server.log_requests, "--serve: write a line for each request to standard error")
+        ->needs(serve);
 }
 
 Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std::vector<std::string>& argv) {

@@ -101,11 +101,11 @@ struct Facts {
     const Recording& recording;
     const RecordingInfo& info;
     std::string path;
-    int64_t n_prompt = 0, n_ok = 0;
-    int64_t bytes = 0; // of the file and its log
-    int64_t raw = 0;   // of its queries and keys
+    int64_t n_frames = 0, n_prompt = 0, n_ok = 0; // of all sequences, shared ones once
+    int64_t bytes = 0;                            // of the file and its log
+    int64_t raw = 0;                              // of its queries and keys
 
-    int64_t n_generated() const { return info.n_frames - n_prompt; }
+    int64_t n_generated() const { return n_frames - n_prompt; }
 };
 
 nlohmann::json layers_json(const Geometry& g) {
@@ -167,7 +167,7 @@ nlohmann::json facts_json(const Facts& f) {
     return {{"path", f.path},
             {"complete", i.complete},
             {"end_reason", f.recording.sequences()[0].end_reason},
-            {"n_frames", i.n_frames},
+            {"n_frames", f.n_frames},
             {"n_prompt", f.n_prompt},
             {"n_generated", f.n_generated()},
             {"frames_ok", f.n_ok},
@@ -207,7 +207,7 @@ void print_facts(const Facts& f) {
     const Geometry& g = i.geometry;
     const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
     line("recording", fmt::format("{}, {}", f.path, state_of(f)));
-    line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", i.n_frames, f.n_prompt,
+    line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", f.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
     const RowsOfToken rows(g);
     if (g.layers.empty()) {
@@ -220,8 +220,9 @@ void print_facts(const Facts& f) {
     for (const std::string& layer : recording::layers_not_captured(g)) line("", "not captured: " + layer);
     line("size", fmt::format("{:.1f} MB, {:.3f} x the queries and keys ({:.1f} KB a token)", double(f.bytes) / 1e6,
                              f.raw ? double(f.bytes) / double(f.raw) : 0.0,
-                             i.n_frames ? double(f.bytes) / double(i.n_frames) / 1e3 : 0.0));
-    line("model", fmt::format("{} ({}, {})", i.model.path, i.model.name, i.model.description));
+                             f.n_frames ? double(f.bytes) / double(f.n_frames) / 1e3 : 0.0));
+    line("model", fmt::format("{} ({}{}{})", i.model.path, i.model.name, i.model.description.empty() ? "" : ", ",
+                              i.model.description));
     if (!i.model.sha256.empty()) line("identity", i.model.sha256 + " (of its first and last MiB and its size)");
     line("engine", fmt::format("{}, {} entry", i.engine, i.entry));
     if (f.recording.sequences().size() > 1) {
@@ -241,16 +242,19 @@ int run(const std::string& path, bool json) {
     Result<std::unique_ptr<Recording>> opened = Recording::open(path);
     if (!opened) return report(opened.error(), json);
     const RecordingInfo& info = (*opened)->info();
-    Result<std::vector<Frame>> frames = (*opened)->frames(0, info.n_frames);
-    if (!frames) return report(frames.error(), json);
     Facts facts{**opened, info, path};
-    for (const Frame& f : *frames) {
-        facts.n_prompt += f.kind == FrameKind::prompt;
-        facts.n_ok += f.verdict == verdict_ok;
+    for (const Sequence& s : (*opened)->sequences()) {
+        Result<std::vector<Frame>> frames = (*opened)->frames(s.n_shared, s.n_frames, s.id);
+        if (!frames) return report(frames.error(), json);
+        facts.n_frames += s.n_frames - s.n_shared;
+        for (const Frame& f : *frames) {
+            facts.n_prompt += f.kind == FrameKind::prompt;
+            facts.n_ok += f.verdict == verdict_ok;
+        }
     }
     facts.bytes = bytes_of(path);
     const Geometry& g = info.geometry;
-    facts.raw = info.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
+    facts.raw = facts.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
     if (json)
         fmt::print("{}\n", facts_json(facts).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     else

@@ -54,7 +54,7 @@ Result<void> check_folder(const std::string& folder) {
     if (folder.empty()) return {};
     std::error_code ec;
     std::filesystem::create_directories(folder, ec);
-    if (access(folder.c_str(), W_OK) == 0) return {};
+    if (std::filesystem::is_directory(folder, ec) && access(folder.c_str(), W_OK | X_OK) == 0) return {};
     return Error{ErrorKind::io, "--record " + folder + ": the folder cannot be written to"};
 }
 
@@ -185,7 +185,7 @@ void add_serve(CLI::App& app, Action& action) {
     };
     add_model_flags(*verb, *f);
     f->context = verb->get_option("--ctx-size")
-                     ->description("Positions of all slots together (default: 4096 for each of the 4, see -np); 0: as "
+                     ->description("Positions of all slots together (default: 4096 for each, see -np); 0: as "
                                    "the model was trained");
     verb->add_option("--host", s.host, "Address to listen on")->capture_default_str();
     number("--port", s.port, 0, 65535, "Port to listen on; 0: a free one");

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cctype>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -161,6 +162,21 @@ Result<void> check_handed_on(const EngineServer& server) {
     return {};
 }
 
+// How many slots there will be; 1 where the number is the program's own to choose, or no number.
+int32_t slots_given(const std::vector<std::string>& words) {
+    std::string number = std::to_string(default_slots);
+    if (const char* set = std::getenv("LLAMA_ARG_N_PARALLEL"); set && *set) number = set;
+    for (size_t i = 0; i < words.size(); ++i) {
+        for (const std::string name : {"-np", "--parallel"}) {
+            if (words[i] == name && i + 1 < words.size()) number = words[i + 1];
+            if (words[i].rfind(name + "=", 0) == 0) number = words[i].substr(name.size() + 1);
+        }
+    }
+    int32_t n = 0;
+    const auto [end, failed] = std::from_chars(number.data(), number.data() + number.size(), n);
+    return failed == std::errc() && n > 0 && n <= 1024 ? n : 1;
+}
+
 std::vector<std::string> engine_arguments(const EngineServer& server, const SessionOptions& session, int port) {
     std::vector<std::string> argv = {server.program, "-m",     session.model_path,  "--host",
                                      "127.0.0.1",    "--port", std::to_string(port)};
@@ -170,11 +186,12 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
         const char* const value = std::getenv(variable);
         return value && *value;
     };
+    const int32_t slots = slots_given(server.extra);
     if (!gives(server.extra, {"-np", "--parallel"}) && !is_set("LLAMA_ARG_N_PARALLEL"))
         add("-np", std::to_string(default_slots));
     if (!gives(server.extra, {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"})) argv.push_back("--no-kv-unified");
     if (server.context_given || !is_set("LLAMA_ARG_CTX_SIZE"))
-        add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * default_slots));
+        add("-c", std::to_string(server.context_given ? session.n_ctx : session.n_ctx * slots));
     add("-ub", std::to_string(session.n_batch));
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);

@@ -67,6 +67,17 @@ bool has_content(const std::string& path) {
     return !failed && size > 0;
 }
 
+// The first by name; empty: there is none.
+std::string a_recording_in(const std::string& folder) {
+    std::string first;
+    std::error_code failed;
+    for (fs::directory_iterator at(folder, failed), end; !failed && at != end; at.increment(failed)) {
+        if (at->path().extension() != ".attn") continue;
+        if (first.empty() || at->path().string() < first) first = at->path().string();
+    }
+    return first;
+}
+
 Result<void> is_file(const std::string& path) {
     if (path.empty() || path.find('\0') != std::string::npos) {
         return Error{ErrorKind::invalid_argument, "a recording needs a file name"};
@@ -77,6 +88,12 @@ Result<void> is_file(const std::string& path) {
         return Error{ErrorKind::not_found, fmt::format("{} does not exist", path)};
     }
     if (failed) return Error{ErrorKind::io, fmt::format("cannot read {}: {}", path, failed.message())};
+    if (const std::string one = a_recording_in(path); fs::is_directory(status) && !one.empty()) {
+        return Error{ErrorKind::not_ours,
+                     fmt::format("{} is no recording: it is a folder of them. Name one, as {}, or look at all of "
+                                 "them with attnscope view {}",
+                                 path, one, path)};
+    }
     if (fs::is_directory(status)) {
         return Error{
             ErrorKind::not_ours,

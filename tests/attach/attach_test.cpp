@@ -88,12 +88,29 @@ TEST_F(Attach, ProgramsThatDoNotUseGgmlAreLeftAlone) {
     const Answer yes = shell(attach("/bin/true") + " 2>&1");
     EXPECT_EQ(yes.code, 0);
     EXPECT_NE(yes.output.find("nothing was captured"), std::string::npos) << yes.output;
-    EXPECT_EQ(shell(attach("/bin/false") + " 2>&1").code, 1);
+    const Answer no = shell(attach("/bin/false") + " 2>&1");
+    EXPECT_EQ(no.code, 1);
+    EXPECT_NE(no.output.find("the program ended with status 1"), std::string::npos) << no.output;
     const Answer python = shell(attach("python3 -c 'print(6 * 7)'") + " 2>/dev/null");
     EXPECT_EQ(python.code, 0);
     EXPECT_EQ(python.output, "42\n");
     EXPECT_EQ(shell(attach("sh -c 'kill -9 $$'") + " 2>&1").code, 128 + SIGKILL);
     EXPECT_TRUE(recordings(out).empty());
+}
+
+// A page of nothing keeps nobody waiting; what belongs to a page or a front is refused without one.
+TEST_F(Attach, APageOfNothingEndsWithTheProgram) {
+    const std::string with = program + " attach -o " + out + " ";
+    EXPECT_EQ(shell("timeout 20 " + with + "--view -- /bin/true 2>&1").code, 0);
+    EXPECT_EQ(shell("timeout 20 " + with + "--view -- /bin/false 2>&1").code, 1);
+    const Answer port = shell(with + "--port 99 -- /bin/true 2>&1"), to = shell(with + "--to h:5 -- /bin/true 2>&1");
+    EXPECT_EQ(port.code, 2) << port.output;
+    EXPECT_NE(port.output.find("--view"), std::string::npos) << port.output;
+    EXPECT_EQ(to.code, 2) << to.output;
+    EXPECT_NE(to.output.find("--serve"), std::string::npos) << to.output;
+    const Answer none = shell(with + "--view -- no-such-program 2>&1");
+    EXPECT_EQ(none.code, 2);
+    EXPECT_EQ(none.output.find("shows what is recorded"), std::string::npos) << none.output;
 }
 
 // Ollama keeps its models under the digests of what is in them.

@@ -115,6 +115,11 @@ TEST_F(AttachHosts, APromptsLastTokenThatIsReadAgainIsNoGeneratedOne) {
             for (const Frame& frame : *frames) kinds.back() += frame.kind == FrameKind::prompt ? 'p' : 'g';
         }
         EXPECT_EQ(kinds, (std::vector<std::string>{"ppppppgggggggggg", "pgggg"})) << way;
+        const std::string info = shell(program + " info " + files[0]).output; // of all sequences, what they share once
+        EXPECT_NE(info.find("21: 7 prompt, 14 generated; 21 with a good verdict"), std::string::npos) << info;
+        const Answer folder = shell(program + " show " + out + " 2>&1");
+        EXPECT_EQ(folder.code, 2);
+        EXPECT_NE(folder.output.find("Name one, as " + files[0]), std::string::npos) << folder.output;
         std::filesystem::remove(files[0]);
     }
 }

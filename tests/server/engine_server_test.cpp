@@ -208,6 +208,9 @@ TEST_F(EngineServer, WithoutAttentionItIsTheEngineAlone) {
     EXPECT_EQ(wait(), 2);
     EXPECT_NE(what_it_said().find("--record and --no-attention exclude each other"), std::string::npos)
         << what_it_said();
+    EXPECT_EQ(start({"--record", model}), 0); // a file
+    EXPECT_EQ(wait(), 2);
+    EXPECT_NE(what_it_said().find("the folder cannot be written to"), std::string::npos) << what_it_said();
 }
 
 // A request with attention is pinned to a slot, here to the only one, which somebody else's answer is generated in. llama-server that keeps

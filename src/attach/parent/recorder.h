@@ -36,7 +36,7 @@ public:
                     EarlyTexts* early = nullptr, std::chrono::milliseconds most_late = soon);
     static constexpr std::chrono::milliseconds soon{200};
     // Where nobody is known to look. A transaction costs the same whether it has ten tokens or a hundred.
-    static constexpr std::chrono::milliseconds in_time{1000};
+    static constexpr std::chrono::milliseconds in_time{500};
     void take(Message&& message);
     // Nothing comes any more. Closes what is open.
     void finish();

@@ -4,7 +4,10 @@ import {once} from "node:events";
 import {createInterface} from "node:readline";
 import koffi from "koffi";
 
+let attached = false;
+
 export async function attach(folder, program = "attnscope") {
+    if (attached) throw new Error("this process is attached already: one recording ends before the next begins");
     const recorder = spawn(program, ["attach", "--caller", "-o", folder, "--", ...process.argv],
                            {stdio: ["ignore", "pipe", "inherit"], detached: true}); // a control-C here does not end it
     const ended = once(recorder, "exit");
@@ -21,7 +24,9 @@ export async function attach(folder, program = "attnscope") {
     const loaded = koffi.load(library, {global: true});
     loaded.func("void attnscope_attach_begin()")();
     recorder.unref();
+    attached = true;
     return async function close() {
+        attached = false;
         loaded.func("void attnscope_attach_end()")();
         recorder.kill("SIGTERM");
         recorder.ref();
