@@ -138,6 +138,7 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     std::ofstream(dir.file("text")) << "this is no model\n";
     std::ofstream(dir.file("ids")) << "[1, 2, 99999999]";
     std::ofstream(dir.file("empty"));
+    std::filesystem::create_directory(dir.file("folder"));
     std::ofstream(dir.file("long")) << std::string(5000, 'x');
     ASSERT_EQ(run(capture("-p ab -n 1 -o " + dir.file("there.attn"))).code, 0);
     const std::string out = " -o " + dir.file("y.attn");
@@ -156,7 +157,8 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
         {capture("-p x -ctk q9_9" + out), "cache type"},
         {"info " + dir.file("text"), "is no recording: it seems to be text"},
         {"info " + model(), "seems to be a GGUF model (attnscope capture -m"},
-        {"verify " + dir.path().string(), "is no recording: it is a folder (if a capture is in it, attnscope diagnose"},
+        {"verify " + dir.path().string(), "is no recording: it is a folder of them. Name one, as"},
+        {"verify " + dir.file("folder"), "is no recording: it is a folder (if a capture is in it, attnscope diagnose"},
         {"diagnose " + dir.file("text"), "seems to be text"},
         {"verify " + dir.file("missing.attn"), "does not exist"},
         {"show " + dir.file("there.attn") + " --token 4711", "has tokens 0 to"},
