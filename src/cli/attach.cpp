@@ -189,7 +189,8 @@ int run(Flags& f) {
     } else if (!end->any_scheduler) {
         say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
             "ggml cannot be come between (static and stripped, loaded with RTLD_DEEPBIND, or another architecture), "
-            "or it cleared LD_PRELOAD");
+            "or it cleared LD_PRELOAD, or ended before it was ready; where the library could not begin, a line above "
+            "says why");
     } else if (end->recorded.empty() && !options.folder.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
     }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ constexpr size_t least_capacity = size_t(64) << 10;
 constexpr size_t most_capacity = size_t(16) << 30;
 // Behind this an empty ring is begun anew, so that the memory of the last messages, which the caches still hold, takes the next ones.
 constexpr size_t few_bytes = size_t(1) << 20;
+constexpr size_t most_populated = size_t(64) << 20; // of a ring of 16 GiB it would take half a minute
 constexpr uint64_t from_the_beginning = ~uint64_t(0);
 
 Error system_error(const std::string& what) {
@@ -57,6 +59,11 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, 
     Descriptor file(open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (file.fd() < 0) return system_error("cannot make " + unfinished);
     const size_t size = ring_header_bytes + capacity;
+    if (rlimit most{}; getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur < size) { // a signal would end the program
+        unlink(unfinished.c_str());
+        errno = EFBIG;
+        return system_error("no shared memory for " + path);
+    }
     // The memory is there, or there is no ring: a page that cannot be had later would end the program with SIGBUS.
     if (const int failed = posix_fallocate(file.fd(), 0, static_cast<off_t>(size)); failed != 0) {
         unlink(unfinished.c_str());
@@ -70,7 +77,8 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, 
     }
     Mapping map(at, size);
 #if defined(MADV_POPULATE_WRITE)
-    madvise(at, size, MADV_POPULATE_WRITE); // each page would be looked up when a token is first written there
+    madvise(at, std::min(size, most_populated),
+            MADV_POPULATE_WRITE); // each page would be looked up when a token is first written there
 #endif
     RingHeader* header = new (at) RingHeader{};
     std::memcpy(header->magic, RingHeader::expected_magic, sizeof header->magic);
