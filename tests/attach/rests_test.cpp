@@ -54,6 +54,18 @@ TEST_F(AttachRests, AreShortUntilAProgramIsThereAndBehindManyTokens) {
     EXPECT_GE(alone.next(), 100ms); // they are behind us
 }
 
+// Whoever waits until all was taken that programs had told (LiveSequences::wait_for_all) waits for what a new one has told, too.
+TEST_F(AttachRests, BeginWhenWhatLiesInANewRingIsTaken) {
+    Rests rests(*inbox, true);
+    EXPECT_FALSE(rests.take());
+    for (int i = 0; i < 3; ++i) {
+        const std::unique_ptr<Outbox> out = program();
+        ASSERT_TRUE(out && out->send(Notice{"one"}));
+        EXPECT_TRUE(rests.take()) << i;
+        EXPECT_FALSE(rests.take()) << i;
+    }
+}
+
 TEST_F(AttachRests, EndWhereADescriptorCanBeRead) {
     Rests rests(*inbox, false);
     std::array<int, 2> pipe_ends{};

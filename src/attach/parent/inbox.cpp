@@ -20,8 +20,7 @@ namespace {
 
 constexpr size_t most_rings = 256; // of programs that run at once: each is memory
 constexpr size_t messages_a_turn = 64;
-// A folder costs more to look at than all rings that are known.
-constexpr std::chrono::milliseconds between_looks{100}, between_first{50};
+constexpr std::chrono::milliseconds between_looks_at_ended{100};
 
 } // namespace
 
@@ -57,7 +56,6 @@ bool Inbox::folder_rests() {
 }
 
 void Inbox::look_for_rings() {
-    looked_at_ = std::chrono::steady_clock::now();
     if (folder_rests()) return;
     std::error_code ec;
     for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
@@ -125,8 +123,9 @@ void Inbox::let_go_of_ended() {
 }
 
 size_t Inbox::take() {
-    if (std::chrono::steady_clock::now() - looked_at_ >= (rings_.empty() ? between_first : between_looks)) {
-        look_for_rings();
+    look_for_rings(); // each time: who waits for all that was told waits for what stands in a new one, too
+    if (const auto now = std::chrono::steady_clock::now(); now - looked_at_ended_ >= between_looks_at_ended) {
+        looked_at_ended_ = now;
         let_go_of_ended();
     }
     size_t n = 0;

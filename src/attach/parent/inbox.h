@@ -21,8 +21,7 @@ public:
                                                  ProgramRecorder::Say say);
     ~Inbox(); // removes the folder
     const std::string& folder() const { return folder_; }
-    // Takes what lies there, of rings that are known, up to a bound; new ones are looked for a few times a second. How many messages
-    // that was: 0 where there are none.
+    // Takes what lies in the rings that are there, up to a bound. How many messages that was: 0 where there are none.
     size_t take();
     // Whatever ring is there is known from now on.
     void look_for_rings();
@@ -56,7 +55,7 @@ private:
     std::map<std::string, Ring> rings_; // by name of the file
     std::vector<Recorded> recorded_;    // of programs that have ended
     bool any_program_ = false, told_of_most_ = false;
-    std::chrono::steady_clock::time_point looked_at_{};
+    std::chrono::steady_clock::time_point looked_at_ended_{};
     std::filesystem::file_time_type folder_changed_{};
 };
 
