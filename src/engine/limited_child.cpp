@@ -102,10 +102,10 @@ std::chrono::milliseconds cpu_used(pid_t child) {
     return std::chrono::seconds(t.tv_sec) + std::chrono::milliseconds(t.tv_nsec / 1000000);
 }
 
-// "5", "0.3"
+// "5", "0.3": the nearest tenth.
 std::string seconds_text(std::chrono::milliseconds time) {
-    return time.count() % 1000 == 0 ? fmt::format("{}", time.count() / 1000)
-                                    : fmt::format("{:.1f}", static_cast<double>(time.count()) / 1000);
+    const auto tenths = (time.count() + 50) / 100;
+    return tenths % 10 == 0 ? fmt::format("{}", tenths / 10) : fmt::format("{}.{}", tenths / 10, tenths % 10);
 }
 
 // Waits until there is something to read from `end` (or it was closed), the child has computed for `cpu`, `until` has come, or
