@@ -4,6 +4,7 @@
 #include "recording/codec.h"
 #include "recording/geometry_json.h"
 #include "recording/identity.h"
+#include "recording/large_steps.h"
 #include "recording/schema.h"
 
 #include <fmt/format.h>
@@ -57,7 +58,8 @@ Result<std::unique_ptr<Store>> Store::create(const std::string& path, const Reco
     auto store = std::make_unique<Store>();
     store->claim_ = std::move(*claim);
     store->path_ = path;
-    auto db = Database::open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "cannot write " + path);
+    auto db =
+        Database::open(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "cannot write " + path, large_steps_vfs());
     if (!db) return db.error();
     store->db_ = std::move(*db);
     const std::string setup = fmt::format("PRAGMA page_size={}; PRAGMA synchronous=NORMAL; PRAGMA temp_store=MEMORY; "

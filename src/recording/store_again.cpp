@@ -1,6 +1,7 @@
 // A recording that was closed goes on: with new sequences, which may share what is there. Those that were there have ended.
 #include "recording/codec.h"
 #include "recording/identity.h"
+#include "recording/large_steps.h"
 #include "recording/schema.h"
 #include "recording/store.h"
 
@@ -38,7 +39,7 @@ Result<std::unique_ptr<Store>> Store::open_again(const std::string& path, Writte
     auto store = std::make_unique<Store>();
     store->claim_ = std::move(*claim);
     store->path_ = path;
-    auto db = Database::open(path, SQLITE_OPEN_READWRITE, "cannot write " + path);
+    auto db = Database::open(path, SQLITE_OPEN_READWRITE, "cannot write " + path, large_steps_vfs());
     if (!db) return db.error();
     store->db_ = std::move(*db);
     if (auto r = store->take_up(written); !r) return r.error();
