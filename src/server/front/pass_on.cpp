@@ -132,23 +132,21 @@ void pass_answer_on(FrontService& service, const httplib::Request& request, http
         return;
     }
     if (head.status == 204 || head.status == 304 || (length && *length == 0)) return;
-    const auto send = [upstream, gone = gone_away(request, service)](httplib::DataSink& sink, bool whole) {
-        Result<std::string> some = upstream->read(gone);
-        if (!some) return false;
-        if (some->empty()) {
-            if (!whole) sink.done();
-            return !whole;
-        }
-        return sink.write(some->data(), some->size());
+    const auto send = [upstream, gone = gone_away(request, service)](httplib::DataSink& sink) {
+        return upstream->pass([&](const char* data, size_t size) { return sink.write(data, size); }, gone).ok();
     };
     // The provider's own type would stand beside the program's.
     const std::string type = response.get_header_value("Content-Type");
     response.headers.erase("Content-Type");
     if (length) {
         response.set_content_provider(*length, type,
-                                      [send](size_t, size_t, httplib::DataSink& sink) { return send(sink, true); });
+                                      [send](size_t, size_t, httplib::DataSink& sink) { return send(sink); });
     } else {
-        reply_in_pieces(request, response, type, [send](size_t, httplib::DataSink& sink) { return send(sink, false); });
+        reply_in_pieces(request, response, type, [send](size_t, httplib::DataSink& sink) {
+            if (!send(sink)) return false;
+            sink.done();
+            return true;
+        });
     }
     if (type.empty()) response.headers.erase("Content-Type");
 }

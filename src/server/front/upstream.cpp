@@ -41,14 +41,28 @@ Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
         changed_.notify_all();
         return !stopped_;
     };
-    request_.content_receiver = [this](const char* data, size_t size, size_t, size_t) {
-        base::Lock lock(mutex_);
-        while (!stopped_ && body_.size() >= most_waiting) changed_.wait(lock);
-        body_.append(data, size);
-        changed_.notify_all();
-        return !stopped_;
-    };
+    request_.content_receiver = [this](const char* data, size_t size, size_t, size_t) { return take(data, size); };
     thread_ = std::thread([this] { run(); });
+}
+
+bool Upstream::take(const char* data, size_t size) {
+    base::Lock lock(mutex_);
+    while (!write_ && !stopped_ && body_.size() >= most_waiting) changed_.wait(lock);
+    if (write_ && !stopped_) {
+        const Write& write = *write_;
+        writes_ = true;
+        lock.unlock();
+        const bool good = write(data, size);
+        lock.lock();
+        writes_ = false;
+        if (good && !stopped_) return true;
+        stopped_ = true;
+        changed_.notify_all();
+        return false;
+    }
+    body_.append(data, size);
+    changed_.notify_all();
+    return !stopped_;
 }
 
 void Upstream::run() {
@@ -113,10 +127,38 @@ Result<std::string> Upstream::read(const GoneAway& gone) {
         if (changed_.wait_until(lock, std::chrono::steady_clock::now() + patience) == std::cv_status::timeout && gone())
             return Error{ErrorKind::io, "nobody wants the answer any more"};
     }
-    if (body_.empty() && error_ != httplib::Error::Success)
-        return Error{ErrorKind::io, "the program's answer broke off: " + httplib::to_string(error_)};
+    if (body_.empty() && error_ != httplib::Error::Success) return broken_off();
     changed_.notify_all();
     return std::exchange(body_, {});
+}
+
+Error Upstream::broken_off() const {
+    return {ErrorKind::io, "the program's answer broke off: " + httplib::to_string(error_)};
+}
+
+Result<void> Upstream::pass(const Write& write, const GoneAway& gone) {
+    base::Lock lock(mutex_);
+    while (!body_.empty()) { // what came before
+        const std::string some = std::exchange(body_, {});
+        changed_.notify_all();
+        lock.unlock();
+        if (!write(some.data(), some.size())) return Error{ErrorKind::io, "nobody takes the answer any more"};
+        lock.lock();
+    }
+    write_ = &write;
+    bool wanted = true;
+    while (!done_ && !stopped_ && wanted) {
+        if (changed_.wait_until(lock, std::chrono::steady_clock::now() + patience) != std::cv_status::timeout) continue;
+        lock.unlock();
+        wanted = !gone();
+        lock.lock();
+    }
+    stopped_ = stopped_ || !wanted;
+    while (writes_) changed_.wait_until(lock, std::chrono::steady_clock::now() + patience);
+    write_ = nullptr;
+    if (!done_ || stopped_) return Error{ErrorKind::io, "nobody takes the answer any more"};
+    if (error_ != httplib::Error::Success) return broken_off();
+    return {};
 }
 
 Result<std::string> Upstream::read_all(size_t most, const GoneAway& gone) {

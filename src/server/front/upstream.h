@@ -46,11 +46,18 @@ public:
     Result<Head> head(const GoneAway& gone);
     // Some of the body; empty: its end. After head().
     Result<std::string> read(const GoneAway& gone);
+    // Calls `write` for every piece of the body, as soon as it is here and on a thread of ours: to wake the caller for each costs more
+    // than to send it on. Returns once the body has ended; io: it broke off, `write` returned false, or nobody wants it any more. Not
+    // after read().
+    using Write = std::function<bool(const char* data, size_t size)>;
+    Result<void> pass(const Write& write, const GoneAway& gone);
     // All of it; unsupported: it is more than so many bytes.
     Result<std::string> read_all(size_t most, const GoneAway& gone);
 
 private:
     void run();
+    bool take(const char* data, size_t size);
+    Error broken_off() const REQUIRES(mutex_);
     const std::unique_ptr<httplib::Client> client_;
     const std::shared_ptr<std::atomic<bool>> answered_;
     httplib::Request request_;
@@ -60,6 +67,8 @@ private:
     Head head_ GUARDED_BY(mutex_);
     std::shared_ptr<const void> held_ GUARDED_BY(mutex_);
     std::string body_ GUARDED_BY(mutex_); // what was not read yet
+    const Write* write_ GUARDED_BY(mutex_) = nullptr;
+    bool writes_ GUARDED_BY(mutex_) = false; // is called just now
     httplib::Error error_ GUARDED_BY(mutex_) = httplib::Error::Success;
     std::thread thread_;
 };
