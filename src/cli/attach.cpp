@@ -104,8 +104,10 @@ std::string why_no_folder(const std::string& folder) {
 int check(const std::string& program) {
     Result<attach::ProgramCheck> answer = attach::check_program(program);
     if (!answer) return report(answer.error());
-    fmt::print("{}: {}\n", answer->can_attach ? "yes" : "no", answer->reason);
-    return answer->can_attach ? exit_good : exit_no;
+    const bool no = answer->can_attach == attach::CanAttach::no;
+    const std::string said = no ? "no: " : answer->can_attach == attach::CanAttach::yes ? "yes: " : "perhaps: ";
+    fmt::print("{}{}\n", said, answer->reason);
+    return no ? exit_no : exit_good;
 }
 
 volatile std::sig_atomic_t ended = 0; // signal handlers can only reach globals
@@ -226,7 +228,8 @@ void add_attach(CLI::App& app, Action& action) {
         ->option_text("DIR");
     verb->add_flag("-q,--quiet", f->quiet, "Say nothing but why nothing was captured");
     verb->add_flag("--no-verify", f->no_verify, "Do not read the recordings again at the end");
-    verb->add_flag("--check", f->check, "Only say whether the library can go into the program; exit 0 yes, 1 no");
+    verb->add_flag("--check", f->check,
+                   "Only say whether the library can go into the program; exit 0 yes or perhaps, 1 no");
     verb->add_flag(
         "--caller", f->caller,
         "Record the process that runs this command, which loads the library itself (Python's attnscope.attach())");

@@ -22,7 +22,6 @@
 
 #include <csignal>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 using namespace attnscope;
@@ -225,56 +224,6 @@ TEST_F(Attach, AServersCacheOfPromptsIsOffOrWarnedOf) {
     const std::string given = serve("LLAMA_ARG_CACHE_RAM=100", "");
     EXPECT_NE(given.find(warning + "100"), std::string::npos) << given;
     EXPECT_NE(given.find("ram=100\n"), std::string::npos) << given;
-}
-
-TEST_F(Attach, CheckTellsWithoutRunning) {
-    const auto check = [](const std::string& what) { return shell(program + " attach --check " + what + " 2>&1"); };
-    EXPECT_EQ(check(host).code, 0);
-    EXPECT_EQ(check("sh").code, 0);
-    EXPECT_NE(
-        check("sh").output.find("Its file names no llama.cpp; where it or what it starts loads one while it runs"),
-        std::string::npos);
-    EXPECT_NE(check(host).output.find(", and captures where they call ggml's scheduler"), std::string::npos);
-    const std::string script = dir.file("script");
-    std::ofstream(script) << "#!/usr/bin/env sh\ntouch " << dir.file("ran") << "\n";
-    fs::permissions(script, fs::perms::owner_all);
-    EXPECT_EQ(check(script).code, 0);
-    EXPECT_FALSE(fs::exists(dir.file("ran")));
-
-    const std::string rooted = dir.file("rooted"), noise = dir.file("noise"), half = dir.file("half");
-    fs::copy(host, rooted);
-    fs::permissions(rooted, fs::perms::set_uid, fs::perm_options::add);
-    EXPECT_NE(check(rooted).output.find("runs with another user's rights (set-user-id)"), std::string::npos);
-    EXPECT_EQ(check(rooted).code, 1);
-    std::ofstream(noise) << "noise";
-    fs::permissions(noise, fs::perms::owner_all);
-    EXPECT_EQ(check(noise).code, 1);
-    EXPECT_NE(check(noise).output.find("is no program of this system"), std::string::npos);
-    for (const uintmax_t bytes : {3u, 20u, 100u, 300u}) {
-        fs::copy(host, half, fs::copy_options::overwrite_existing);
-        fs::resize_file(half, bytes);
-        EXPECT_EQ(check(half).code, 1) << bytes;
-    }
-    EXPECT_NE(check(half).output.find("half is damaged"), std::string::npos) << check(half).output;
-    EXPECT_EQ(check("/nonexistent/program").code, 2);
-    EXPECT_NE(check(dir.path().string()).output.find("Is a directory"), std::string::npos)
-        << check(dir.path().string()).output;
-    EXPECT_EQ(check("").code, 2);
-    EXPECT_EQ(check("--caller").code, 2);
-    EXPECT_NE(check(ATTNSCOPE_ATTACH_STATIC_CHILD).output.find("linked statically"), std::string::npos);
-    const auto script_of = [&](const std::string& first) {
-        std::ofstream(script) << first << "\n";
-        return check(script);
-    };
-    EXPECT_NE(script_of("#!").output.find("names no program that runs it"), std::string::npos);
-    EXPECT_NE(script_of("#!" + script).output.find("is a script of scripts"), std::string::npos);
-    EXPECT_EQ(script_of("#!/nonexistent").code, 2);
-    const std::string capable = dir.file("capable");
-    fs::copy(host, capable);
-    const unsigned char right[20] = {0, 0, 0, 2, 1}; // VFS_CAP_REVISION_2, cap_chown
-    if (setxattr(capable.c_str(), "security.capability", right, sizeof right, 0) == 0) {
-        EXPECT_NE(check(capable).output.find("has capabilities"), std::string::npos);
-    }
 }
 
 // SIGKILL at some token: what was decoded before it is there, and proven.

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -77,54 +78,99 @@ ProgramCheck check_inside(const std::string& path, std::ifstream& file) {
     const auto [llama, scheduler, loader, libllama, libggml] =
         texts_in<5>(file, {"k_l%d", "ggml_backend_sched_alloc_graph", "GGML_BACKEND_PATH", "libllama", "libggml"});
     if (!llama && !scheduler && !libllama && !libggml)
-        return {true, dynamic +
-                          "the library goes into it and into what it starts. Its file names no llama.cpp; where it "
+        return {CanAttach::yes,
+                dynamic + "the library goes into it and into what it starts. Its file names no llama.cpp; where it "
                           "or what it starts loads one while it runs (as Python and Node.js do), that is captured"};
     if (!llama || scheduler)
-        return {true, dynamic + "the library goes into it and into what it starts, and captures where they call ggml's "
-                                "scheduler through the dynamic linker, or one inside themselves under names that their "
-                                "files still have"};
+        return {CanAttach::yes,
+                dynamic + "the library goes into it and into what it starts, and captures where they call ggml's "
+                          "scheduler through the dynamic linker, or one inside themselves under names that their "
+                          "files still have"};
     const std::string inside =
         path + " holds a llama.cpp whose functions have no names (linked statically and stripped)";
     if (!loader)
-        return {false, inside + ", and which asks for no back ends of others: nothing leads to it (use a build with "
-                                "shared libraries, or one that was not stripped)"};
+        return {CanAttach::no, inside +
+                                   ", and which asks for no back ends of others: nothing leads to it (use a build with "
+                                   "shared libraries, or one that was not stripped)"};
     const char* given = std::getenv("GGML_BACKEND_PATH");
     const Result<std::string> library = attach_library();
     std::error_code ec;
     if (given && !(library && std::filesystem::equivalent(given, *library, ec)))
-        return {false, inside + ", and GGML_BACKEND_PATH, through which it would load the library, names another one, "
-                                "which is kept (unset it)"};
-    return {true, inside +
-                      ": its ggml is told to load the library as an accelerator (GGML_BACKEND_PATH), if the program "
-                      "has it look for back ends, as those of llama.cpp do; captured is what it computes on its CPU"};
+        return {CanAttach::no,
+                inside + ", and GGML_BACKEND_PATH, through which it would load the library, names another one, "
+                         "which is kept (unset it)"};
+    return {CanAttach::yes,
+            inside + ": its ggml is told to load the library as an accelerator (GGML_BACKEND_PATH), if the program "
+                     "has it look for back ends, as those of llama.cpp do; captured is what it computes on its CPU"};
 }
 
-ProgramCheck check_elf(const std::string& path, std::ifstream& file) {
+// Of the programs that run scripts those that start others to do the work. Python and Node.js do it themselves.
+bool is_shell(const std::string& path) {
+    constexpr std::array<std::string_view, 12> shells{"sh",   "bash", "dash", "ash",  "busybox", "ksh",
+                                                      "mksh", "yash", "zsh",  "fish", "csh",     "tcsh"};
+    return std::find(shells.begin(), shells.end(), std::filesystem::path(path).filename().string()) != shells.end();
+}
+
+// Of the scripts that pyenv and its like put in a program's place: what names the program itself, as a person types it.
+std::string who_knows(const std::filesystem::path& script) {
+    constexpr std::array<std::string_view, 5> managers{"pyenv", "asdf", "nodenv", "rbenv", "plenv"};
+    std::string manager = script.parent_path().parent_path().filename().string();
+    if (!manager.empty() && manager[0] == '.') manager.erase(0, 1);
+    const bool known = std::find(managers.begin(), managers.end(), manager) != managers.end();
+    if (!known || script.parent_path().filename() != "shims") return {};
+    return " (`" + manager + " which " + script.filename().string() + "`)";
+}
+
+// `script`: that this program, a shell, runs; empty: it is asked about itself.
+ProgramCheck check_elf(const std::string& path, std::ifstream& file, const std::string& script) {
     const auto header = read_at<Elf64_Ehdr>(file, 0);
     if (!header || header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_machine != our_machine)
-        return {false, path + " is made for another kind of processor than this attnscope"};
+        return {CanAttach::no, path + " is made for another kind of processor than this attnscope"};
     const std::optional<std::string> linker = linker_of(file, *header);
-    if (!linker) return {false, path + " is damaged"};
-    if (linker->empty())
-        return {false, path + " is linked statically: no library can go into it (use a build with shared libraries)"};
-    if (linker->find("musl") != std::string::npos)
-        return {false, path + " uses musl, and the library is made for glibc (use a build for glibc)"};
+    if (!linker) return {CanAttach::no, path + " is damaged"};
+    const bool passes_on = !script.empty(); // whatever it is made of, what it starts has the variable
+    if (linker->empty() && !passes_on)
+        return {CanAttach::no,
+                path + " is linked statically: no library can go into it (use a build with shared libraries)"};
+    if (linker->find("musl") != std::string::npos && !passes_on)
+        return {CanAttach::no, path + " uses musl, and the library is made for glibc (use a build for glibc)"};
     struct stat info {};
     if (stat(path.c_str(), &info) == 0 && (info.st_mode & (S_ISUID | S_ISGID)) != 0)
-        return {false,
+        return {CanAttach::no,
                 path + " runs with another user's rights (set-user-id), where the system ignores such libraries"};
     if (getxattr(path.c_str(), "security.capability", nullptr, 0) > 0)
-        return {false,
+        return {CanAttach::no,
                 path +
                     " has capabilities, with which the system ignores such libraries (take them away with setcap -r)"};
+    if (passes_on)
+        return {CanAttach::perhaps,
+                script + " is a script that " + path +
+                    " runs: what it starts is not known until it runs. Ask about that program itself" +
+                    who_knows(script)};
     return check_inside(path, file);
+}
+
+// Who runs a script, from its first line: "#!/usr/bin/env python3". Empty: nobody is named.
+std::string interpreter_of(std::ifstream& file) {
+    std::string line(most_text, '\0');
+    file.clear();
+    file.seekg(2);
+    file.read(line.data(), static_cast<std::streamsize>(line.size()));
+    line.resize(static_cast<size_t>(file.gcount()));
+    line.resize(std::min(line.size(), line.find('\n')));
+    std::istringstream words(line);
+    std::string name;
+    words >> name;
+    if (std::filesystem::path(name).filename() != "env") return name;
+    // env's own options and variables stand before the program
+    while (words >> name && (name[0] == '-' || name.find('=') != std::string::npos)) {}
+    return words ? name : std::string();
 }
 
 } // namespace
 
 Result<ProgramCheck> check_program(const std::string& program) {
-    std::string name = program;
+    std::string name = program, script;
     for (int depth = 0; depth < most_interpreters; ++depth) {
         Result<std::string> path = find_program(name);
         if (!path) return path.error();
@@ -132,25 +178,15 @@ Result<ProgramCheck> check_program(const std::string& program) {
         if (!file) return Error{ErrorKind::io, "cannot read " + *path + ": " + std::strerror(errno)};
         char magic[SELFMAG] = {};
         file.read(magic, sizeof magic);
-        if (file && std::memcmp(magic, ELFMAG, SELFMAG) == 0) return check_elf(*path, file);
+        if (file && std::memcmp(magic, ELFMAG, SELFMAG) == 0)
+            return check_elf(*path, file, is_shell(*path) ? script : std::string());
         if (file.gcount() < 2 || magic[0] != '#' || magic[1] != '!')
-            return ProgramCheck{false, *path + " is no program of this system"};
-        std::string line(most_text, '\0'); // "#!/usr/bin/env python3"
-        file.clear();
-        file.seekg(2);
-        file.read(line.data(), static_cast<std::streamsize>(line.size()));
-        line.resize(static_cast<size_t>(file.gcount()));
-        line.resize(std::min(line.size(), line.find('\n')));
-        const size_t begin = std::min(line.find_first_not_of(" \t"), line.size());
-        const size_t end = std::min(line.find_first_of(" \t", begin), line.size());
-        name = line.substr(begin, end - begin);
-        if (name.size() >= 4 && name.compare(name.size() - 4, 4, "/env") == 0) {
-            const size_t next = std::min(line.find_first_not_of(" \t", end), line.size());
-            name = line.substr(next, std::min(line.find_first_of(" \t", next), line.size()) - next);
-        }
-        if (name.empty()) return ProgramCheck{false, *path + " names no program that runs it"};
+            return ProgramCheck{CanAttach::no, *path + " is no program of this system"};
+        script = *path;
+        name = interpreter_of(file);
+        if (name.empty()) return ProgramCheck{CanAttach::no, *path + " names no program that runs it"};
     }
-    return ProgramCheck{false, program + " is a script of scripts"};
+    return ProgramCheck{CanAttach::no, program + " is a script of scripts"};
 }
 
 } // namespace attnscope::attach

@@ -7,8 +7,14 @@
 
 namespace attnscope::attach {
 
+enum class CanAttach {
+    no,
+    perhaps, // it starts others, of which nothing is known until it runs
+    yes
+};
+
 struct ProgramCheck {
-    bool can_attach = false;
+    CanAttach can_attach = CanAttach::no;
     std::string reason; // why not, or what will happen, in a sentence
 };
 
