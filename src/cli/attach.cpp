@@ -3,6 +3,7 @@
 #include "attach/parent/record_caller.h"
 #include "attach/parent/run_attached.h"
 #include "cli/attach_front.h"
+#include "cli/lines.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "server/view/view_server.h"
@@ -20,6 +21,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -36,9 +38,10 @@ struct Flags {
     server::ServerOptions page;
 };
 
-// The program's own output is on the same terminal: every line says whose it is.
-void say(const std::string& line) {
-    tell("attnscope: {}\n", line);
+// The program's own output is on the same terminal: every sentence says whose it is.
+void say(const std::string& sentence) {
+    constexpr std::string_view whose = "attnscope: ";
+    tell("{}{}\n", whose, for_reader(stderr, sentence, whose.size()));
 }
 
 // Of a file that could not be written to its end: how much of it is there.
@@ -106,7 +109,7 @@ int check(const std::string& program) {
     if (!answer) return report(answer.error());
     const bool no = answer->can_attach == attach::CanAttach::no;
     const std::string said = no ? "no: " : answer->can_attach == attach::CanAttach::yes ? "yes: " : "perhaps: ";
-    fmt::print("{}{}\n", said, answer->reason);
+    fmt::print("{}{}\n", said, for_reader(stdout, answer->reason, said.size()));
     return no ? exit_no : exit_good;
 }
 

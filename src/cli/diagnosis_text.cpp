@@ -1,4 +1,5 @@
 #include "cli/diagnosis_report.h"
+#include "cli/lines.h"
 
 #include <fmt/format.h>
 
@@ -7,30 +8,6 @@
 namespace attnscope::cli {
 
 namespace {
-
-constexpr size_t width = 80;
-
-// Wraps at spaces; lines after the first are indented.
-std::string wrapped(const std::string& text, size_t indent) {
-    std::string out;
-    size_t column = indent, at = 0;
-    while (at < text.size()) {
-        const size_t end = std::min(text.find(' ', at), text.size());
-        const size_t word = end - at;
-        if (column > indent && column + 1 + word > width) {
-            out += '\n';
-            out.append(indent, ' ');
-            column = indent;
-        } else if (column > indent) {
-            out += ' ';
-            ++column;
-        }
-        out.append(text, at, word);
-        column += word;
-        at = end + 1;
-    }
-    return out;
-}
 
 std::string labelled(const char* label, const std::string& text) {
     return fmt::format("  {:<10}{}\n", label, wrapped(text, 12));

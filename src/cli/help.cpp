@@ -1,5 +1,7 @@
 #include "cli/help.h"
 
+#include "cli/lines.h"
+
 #include <algorithm>
 #include <numeric>
 #include <sstream>
@@ -8,30 +10,11 @@ namespace attnscope::cli {
 
 namespace {
 
-constexpr size_t page_width = 80;
-
-// `text` in lines of at most `width`, broken at spaces; lines after the first begin with `indent` spaces.
-std::string wrapped(const std::string& text, size_t width, size_t indent) {
-    std::istringstream words(text);
-    std::string word, lines;
-    size_t used = 0;
-    while (words >> word) {
-        if (used > 0 && used + 1 + word.size() > width) {
-            lines += "\n" + std::string(indent, ' ');
-            used = 0;
-        }
-        if (used > 0) lines += ' ', ++used;
-        lines += word;
-        used += word.size();
-    }
-    return lines;
-}
-
 std::string in_two_columns(const std::string& left, const std::string& right, size_t column) {
     std::string line = "  " + left;
     if (right.empty()) return line + "\n";
     line += line.size() + 1 > column ? "\n" + std::string(column, ' ') : std::string(column - line.size(), ' ');
-    return line + wrapped(right, page_width - column, column) + "\n";
+    return line + wrapped(right, column) + "\n";
 }
 
 // Letters to change, add or take away so that one becomes the other.
@@ -79,7 +62,7 @@ std::string HelpFormatter::make_footer(const CLI::App* app) const {
     std::istringstream lines(app->get_footer());
     std::string line, paragraph, out;
     const auto end_paragraph = [&] {
-        if (!paragraph.empty()) out += "\n" + wrapped(paragraph, page_width, 0);
+        if (!paragraph.empty()) out += "\n" + wrapped(paragraph, 0);
         paragraph.clear();
     };
     while (std::getline(lines, line)) {

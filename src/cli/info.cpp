@@ -1,4 +1,5 @@
 // attnscope info: what a recording holds.
+#include "cli/lines.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "recording/missing_rows.h"
@@ -10,6 +11,8 @@
 #include <filesystem>
 #include <memory>
 #include <set>
+
+#include <unistd.h>
 
 namespace attnscope::cli {
 namespace {
@@ -202,10 +205,28 @@ std::string state_of(const Facts& f) {
     return fmt::format("{} (the file is whole; the capture was ended before its own end)", sequences[0].end_reason);
 }
 
+// JSON that can be broken where a member or an element ends.
+std::string spaced(const std::string& json) {
+    std::string out;
+    bool in_text = false;
+    for (size_t i = 0; i < json.size(); ++i) {
+        out += json[i];
+        if (in_text && json[i] == '\\' && i + 1 < json.size())
+            out += json[++i];
+        else if (json[i] == '"')
+            in_text = !in_text;
+        else if (json[i] == ',' && !in_text)
+            out += ' ';
+    }
+    return out;
+}
+
 void print_facts(const Facts& f) {
     const RecordingInfo& i = f.info;
     const Geometry& g = i.geometry;
-    const auto line = [](const char* name, const std::string& value) { fmt::print("{:<12} {}\n", name, value); };
+    const auto line = [](const char* name, const std::string& value) {
+        fmt::print("{:<12} {}\n", name, for_reader(stdout, value, 13));
+    };
     line("recording", fmt::format("{}, {}", f.path, state_of(f)));
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", f.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
@@ -235,7 +256,7 @@ void print_facts(const Facts& f) {
         }
     }
     line("created", fmt::format("{} by {}", i.created, i.writer));
-    line("settings", i.settings_json);
+    line("settings", isatty(STDOUT_FILENO) ? spaced(i.settings_json) : i.settings_json);
 }
 
 int run(const std::string& path, bool json) {
