@@ -33,6 +33,17 @@ size_t distance(const std::string& a, const std::string& b) {
     return row.back();
 }
 
+// What nobody asked for, in the order in which it was given. "--", which stands among that where an option before it is not known, is
+// nobody's mistake, unless it is all there is.
+std::string unexpected(const CLI::App& app) {
+    std::vector<std::string> words = app.remaining(true);
+    if (words.size() > 1) words.erase(std::remove(words.begin(), words.end(), "--"), words.end());
+    const std::string all = CLI::detail::join(words, " ");
+    return (words.size() == 1 ? "The following argument was not expected: "
+                              : "The following arguments were not expected: ") +
+           all;
+}
+
 } // namespace
 
 std::string HelpFormatter::make_option(const CLI::Option* option, bool is_positional) const {
@@ -94,6 +105,7 @@ Error unknown_verb(const CLI::App& app, const std::string& word) {
 
 Error wrong_arguments(const CLI::App& app, const CLI::ParseError& error) {
     std::string sentence = error.what();
+    if (dynamic_cast<const CLI::ExtrasError*>(&error)) sentence = unexpected(app);
     while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.')) sentence.pop_back();
     const CLI::App* at = &app;
     std::string verbs = "attnscope";

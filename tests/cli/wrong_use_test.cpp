@@ -145,6 +145,9 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     const std::pair<std::string, const char*> cases[] = {
         {"capture -m " + dir.file("missing.gguf") + " -p x" + out, "no file"},
         {"capture -m " + dir.file("text") + " -p x" + out, "not a GGUF file"},
+        {"attach -o " + dir.file("folder") + " --no-such-option -- sh",
+         "error: The following argument was not expected: --no-such-option; attnscope attach --help"},
+        {"attach --no-such --nor-this -- sh -c true", "arguments were not expected: --no-such --nor-this; attnscope"},
         {capture("-p x -o /nonexistent/y.attn"), "no folder"},
         {capture("-p x -o " + dir.file("there.attn")), "--force"},
         {capture("-p ''" + out), "prompt is empty"},
