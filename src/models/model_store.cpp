@@ -55,6 +55,9 @@ Result<std::string> find_model(const std::string& name_or_empty) {
         if (fs::is_directory(name, ec)) {
             return Error{ErrorKind::invalid_argument, fmt::format("{} is a folder, not a GGUF file", name)};
         }
+        if (fs::exists(name, ec)) {
+            return Error{ErrorKind::invalid_argument, fmt::format("{} is a device, not a GGUF file", name)};
+        }
     }
     if (const KnownModel* model = known_model(name)) {
         const StoredModel stored = look_up(*model);
@@ -64,6 +67,8 @@ Result<std::string> find_model(const std::string& name_or_empty) {
                                  name_or_empty.empty() ? "no model was named and the default" : "model", name,
                                  model_store_folder(), name)};
     }
+    if (name.find('/') != std::string::npos || fs::path(name).extension() == ".gguf")
+        return Error{ErrorKind::not_found, fmt::format("there is no file {}", name)};
     return Error{ErrorKind::not_found,
                  fmt::format("there is no file {}, and no known model has that name (known: {})", name, known_names())};
 }

@@ -145,6 +145,11 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     const std::pair<std::string, const char*> cases[] = {
         {"capture -m " + dir.file("missing.gguf") + " -p x" + out, "no file"},
         {"capture -m " + dir.file("text") + " -p x" + out, "not a GGUF file"},
+        {"serve -m /no/such", "error: there is no file /no/such\n"},
+        {"serve -m such.gguf", "error: there is no file such.gguf\n"},
+        {"serve -m such", "error: there is no file such, and no known model has that name (known: smollm2"},
+        {"serve -m /dev/null", "error: /dev/null is a device, not a GGUF file\n"},
+        {"serve -m " + dir.file("folder"), "folder is a folder, not a GGUF file\n"},
         {"attach -o " + dir.file("folder") + " --no-such-option -- sh",
          "error: The following argument was not expected: --no-such-option; attnscope attach --help"},
         {"attach --no-such --nor-this -- sh -c true", "arguments were not expected: --no-such --nor-this; attnscope"},
