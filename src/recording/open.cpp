@@ -175,7 +175,7 @@ Error never_made(const std::string& path) {
 }
 
 constexpr const char* foreign_journal =
-    "the journal beside it (-journal) holds nothing of this recording's and is not undone: remove it";
+    "the journal beside it (-journal) was not left by this recording and is ignored: remove it";
 constexpr const char* foreign_log = "the log beside it (-wal) was not left by this recording and is not read: remove "
                                     "it, or put it back beside its own file";
 

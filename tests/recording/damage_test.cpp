@@ -249,7 +249,8 @@ TEST(Damage, AJournalOfAnotherRecordingsMakingIsNotUndone) {
         const auto recording = Recording::open(path);
         ASSERT_TRUE(recording) << recording.error().message;
         EXPECT_EQ((*recording)->info().n_frames, n_frames);
-        EXPECT_NE((*recording)->info().notice.find("-journal"), std::string::npos);
+        EXPECT_EQ((*recording)->info().notice,
+                  "the journal beside it (-journal) was not left by this recording and is ignored: remove it");
         EXPECT_EQ(read_bytes(path), file);
         EXPECT_EQ(read_bytes(path + "-journal"), journal);
     }
