@@ -64,6 +64,23 @@ TEST_F(LongPrompt, OnlyIdsOfThePromptCount) {
     EXPECT_EQ(answer->status, 200) << answer->body.substr(0, 500);
 }
 
+// Of two members of one name readers of JSON take the last.
+TEST_F(LongPrompt, TheLastOfTwoPromptsIsTheOneThatCounts) {
+    httplib::Client client("127.0.0.1", front->port());
+    client.set_read_timeout(60);
+    const std::string many = "\"prompt\":" + ids(600'000);
+    for (const std::string last : {"\"prompt\":[97,98]", "\"prompt\":\"ab\"", "\"\\u0070rompt\":[97,98]"}) {
+        const auto answer = client.Post("/completion", "{" + many + "," + last + "," + attention + ",\"n_predict\":2}",
+                                        "application/json");
+        ASSERT_TRUE(answer);
+        EXPECT_EQ(answer->status, 200) << last << answer->body.substr(0, 500);
+        EXPECT_NE(
+            refused("/completion", "{" + last + "," + many + "," + attention + "}").find("context_length_exceeded"),
+            std::string::npos)
+            << last;
+    }
+}
+
 TEST_F(LongPrompt, ATextThatNoTokensAreLongEnoughForIsNotCut) {
     const std::string of_chat =
         std::string("{\"messages\":[{\"role\":\"user\",\"content\":") + text(2 << 20, "abc") + "}]," + attention + "}";

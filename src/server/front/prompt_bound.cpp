@@ -18,10 +18,11 @@ constexpr size_t short_enough = size_t(1) << 20; // bytes: read and cut in no ti
 // Of what the program tells of a token: by it a text that may be few tokens is not asked about.
 constexpr size_t usual_token = 8;
 
-// Counts the numbers in the array under one name of the outermost object, and reads no further than `most`.
+// Counts the numbers in the array under one name of the outermost object, and reads no further than `most`, unless it has to go on `to_end`:
+// of two members of that name readers take the last.
 class IdCounter final : public Json::json_sax_t {
 public:
-    IdCounter(std::string_view name, int64_t most) : name_(name), most_(most) {}
+    IdCounter(std::string_view name, int64_t most, bool to_end) : name_(name), most_(most), to_end_(to_end) {}
     bool too_many() const { return n_ > most_; }
 
     bool null() override { return true; }
@@ -33,19 +34,18 @@ public:
     bool binary(binary_t&) override { return true; }
     bool start_object(size_t) override { return deeper(); }
     bool end_object() override { return higher(); }
-    bool start_array(size_t) override {
-        if (depth_ == 1 && named_) n_ = 0; // of two of that name the last one is read
-        return deeper();
-    }
+    bool start_array(size_t) override { return deeper(); }
     bool end_array() override { return higher(); }
     bool key(string_t& name) override {
-        if (depth_ == 1) named_ = name == name_;
+        if (depth_ != 1) return true;
+        named_ = name == name_;
+        if (named_) n_ = 0;
         return true;
     }
     bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
 
 private:
-    bool number() { return depth_ != 2 || !named_ || ++n_ <= most_; }
+    bool number() { return depth_ != 2 || !named_ || ++n_ <= most_ || to_end_; }
     bool deeper() {
         ++depth_;
         return true;
@@ -57,9 +57,18 @@ private:
 
     const std::string_view name_;
     const int64_t most_;
+    const bool to_end_;
     int64_t depth_ = 0, n_ = 0;
     bool named_ = false;
 };
+
+// May this JSON have two members of that name? Letters of a name may be written as \u00XX.
+bool may_stand_twice(const std::string& body, const char* name) {
+    const std::string quoted = fmt::format("\"{}\"", name);
+    const size_t first = body.find(quoted);
+    return body.find("\\u00") != std::string::npos ||
+           (first != std::string::npos && body.find(quoted, first + 1) != std::string::npos);
+}
 
 int32_t context_of(const LlamaProgram& program) {
     const Result<LlamaProps> props = program.props();
@@ -125,7 +134,7 @@ Result<void> check_n_ids(const LlamaProgram& program, const std::string& body, c
     if (body.size() < short_enough) return {};
     if (n_ctx <= 0) n_ctx = context_of(program);
     if (n_ctx <= 0) return {};
-    IdCounter counter(name, n_ctx - 1);
+    IdCounter counter(name, n_ctx - 1, may_stand_twice(body, name));
     Json::sax_parse(body, &counter); // what else is wrong with it is said by whoever reads it
     if (!counter.too_many()) return {};
     return does_not_fit(fmt::format("the prompt has at least {} tokens", n_ctx), n_ctx);
