@@ -37,6 +37,9 @@ TEST_F(FrontTest, AttentionIsNeverLostOnTheWayToARouteThatHasNone) {
         ASSERT_TRUE(answer);
         EXPECT_EQ(answer->status, 400) << body;
         EXPECT_NE(answer->body.find("attention is answered at /completion"), std::string::npos) << answer->body;
+        for (const char* route : {"/v1/completions", "/v1/chat/completions", "/api/v1/generate",
+                                  "/api/extra/generate/stream", "/api/chat", "/api/generate"})
+            EXPECT_NE(answer->body.find(route), std::string::npos) << route << answer->body;
     }
     // another meaning of the word, and text that is nobody's question
     for (const char* body : {R"({"attention":"flash"})", R"({"output_attentions":false})", R"("attention":{})",

@@ -12,7 +12,9 @@ namespace attnscope::server {
 namespace {
 
 constexpr const char* where =
-    "attention is answered at /completion, /v1/completions and /v1/chat/completions, not here: ask without it";
+    "attention is answered at /completion, /v1/completions, /v1/chat/completions, /api/v1/generate and "
+    "/api/extra/generate/stream (before Ollama at /v1/completions, /v1/chat/completions, /api/chat and /api/generate), "
+    "not here: ask without it";
 // Of llama-server: they tell something about a request, which clients send as it is. Nothing is generated.
 constexpr std::array<std::string_view, 8> told_of{"/tokenize",
                                                   "/detokenize",
