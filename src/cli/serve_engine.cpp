@@ -51,7 +51,7 @@ int free_port() {
 // Says when the server answers. Ends with the run.
 class SaysWhenReady {
 public:
-    // `line` is for programs, too; `hint` for a person.
+    // `line` is for programs, too; `hint`, a line or nothing, for a person.
     SaysWhenReady(server::UpstreamAddress to, std::string line, std::string hint)
         : thread_([this, to = std::move(to), line = std::move(line), hint = std::move(hint)] {
               const server::GoneAway over = [this] { return over_.load(); };
@@ -59,7 +59,7 @@ public:
                   if (const auto health = server::ask(to, "GET", "/health", {}, {}, over); health && !over_) {
                       fmt::print("{}\n", line);
                       std::fflush(stdout);
-                      tell("{}\n", hint);
+                      tell("{}", hint);
                       return;
                   }
                   std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -253,7 +253,8 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     const std::string host = given.find(':') == std::string::npos ? given : "[" + given + "]";
     Result<attach::AttachEnd> end = [&] {
         const SaysWhenReady ready((*front)->to(), fmt::format("listening on http://{}:{}", host, (*front)->port()),
-                                  fmt::format("http://{}:{}/view/ shows it", host, (*front)->port()));
+                                  session.capture ? fmt::format("http://{}:{}/view/ shows it\n", host, (*front)->port())
+                                                  : std::string()); // the page would have nothing to show
         return attach::run_attached(options);
     }();
     (*front)->stop();

@@ -170,6 +170,7 @@ TEST_F(EngineServer, AnswersWithAttentionWhateverTheEngineCan) {
 TEST_F(EngineServer, WithoutAttentionItIsTheEngineAlone) {
     records = false;
     ASSERT_GT(start({"--no-attention", "-np", "2", "--api-key", "k"}), 0) << what_it_said();
+    EXPECT_EQ(what_it_said().find("/view/"), std::string::npos) << "the page has nothing to show" << what_it_said();
     const std::string maps = "/proc/" + std::to_string(child_of(pid)) + "/maps";
     EXPECT_EQ(shell("grep -c libllama " + maps + " > /dev/null").code, 0);
     EXPECT_NE(shell("grep -c attnscope_attach " + maps).code, 0);
