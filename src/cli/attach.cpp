@@ -161,6 +161,7 @@ int run(Flags& f) {
     if (serves) {
         setenv("LLAMA_ARG_CACHE_RAM", "0", 0); // see warn_of_prompt_cache()
         warn_of_prompt_cache(f.program);
+        warn_of_one_cache(f.program);
         f.front.server.record_dir = options.folder;
         Result<std::unique_ptr<AttachFront>> started = AttachFront::start(f.front, f.program);
         if (!started) return report(started.error());

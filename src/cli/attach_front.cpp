@@ -115,6 +115,25 @@ void warn_of_prompt_cache(const std::vector<std::string>& argv) {
          given);
 }
 
+void warn_of_one_cache(const std::vector<std::string>& argv) {
+    const std::string unified_set = variable("LLAMA_ARG_KV_UNIFIED");
+    bool unified = unified_set == "1" || unified_set == "true" || unified_set == "on" || unified_set == "enabled";
+    for (const std::string& word : argv) { // the last one is obeyed
+        if (word == "-kvu" || word == "--kv-unified") unified = true;
+        if (word == "-no-kvu" || word == "--no-kv-unified") unified = false;
+    }
+    std::string number = option_of(argv, "--parallel");
+    if (number.empty()) number = option_of(argv, "-np");
+    if (number.empty()) number = variable("LLAMA_ARG_N_PARALLEL");
+    int slots = 1;
+    std::from_chars(number.data(), number.data() + number.size(), slots);
+    const bool chosen_by_itself = slots < 0; // four, and one cache, whatever was said of it
+    if (!chosen_by_itself && !(unified && slots > 1)) return;
+    tell("warning: the slots share one cache (--kv-unified): of two requests with the same prompt at the same time "
+         "neither "
+         "may get its attention; with -np N and --no-kv-unified they are told apart\n");
+}
+
 void add_front_flags(CLI::App& verb, FrontFlags& f) {
     CLI::Option* serve =
         verb.add_option(

@@ -30,6 +30,9 @@ void add_front_flags(CLI::App& verb, FrontFlags& flags);
 // llama-server's cache of prompts in memory takes the text out of a slot that is at work when a request names that slot, as those with
 // attention do: says so where a command turns it on.
 void warn_of_prompt_cache(const std::vector<std::string>& argv);
+// Slots of llama-server that share one cache are not told apart: says so where a command is certain to have it so. Where none of its
+// options says anything of slots it depends on its version.
+void warn_of_one_cache(const std::vector<std::string>& argv);
 
 // What programs tell, to who answers for them.
 class AttachFront final : public attach::FrameListener {

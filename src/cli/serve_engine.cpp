@@ -218,7 +218,10 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     if (port == 0) return report({ErrorKind::io, "no port is free for the engine's server"});
     attach::AttachOptions options;
     options.argv = engine_arguments(server, session, port);
-    if (session.capture) warn_of_prompt_cache(options.argv);
+    if (session.capture) {
+        warn_of_prompt_cache(options.argv);
+        warn_of_one_cache(options.argv);
+    }
     options.folder = server.record_dir;
     options.ours = true;
     options.capture = session.capture;

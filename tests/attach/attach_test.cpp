@@ -226,6 +226,26 @@ TEST_F(Attach, AServersCacheOfPromptsIsOffOrWarnedOf) {
     EXPECT_NE(given.find("ram=100\n"), std::string::npos) << given;
 }
 
+// Slots that share one cache: where that is certain it is said before anybody asks.
+TEST_F(Attach, SlotsThatCannotBeToldApartAreWarnedOf) {
+    const auto warned = [&](const std::string& words, const std::string& before = {}) {
+        const std::string said =
+            shell(before + " " + program + " attach --serve 127.0.0.1:0 --to 127.0.0.1:9 -q -- sh -c 'true' " + words +
+                  " 2>&1")
+                .output;
+        return said.find("warning: the slots share one cache (--kv-unified)") != std::string::npos;
+    };
+    for (const char* words : {"--kv-unified -np 2", "-kvu --parallel 4", "-np 4 --no-kv-unified -kvu", "-np -1",
+                              "-np -1 --no-kv-unified"}) // "auto": four, whatever was said
+        EXPECT_TRUE(warned(words)) << words;
+    EXPECT_TRUE(warned("-np 2", "LLAMA_ARG_KV_UNIFIED=1"));
+    EXPECT_TRUE(warned("-kvu", "LLAMA_ARG_N_PARALLEL=2"));
+    for (const char* words : {"", "-np 4", "-kvu", "-kvu -np 1", "-np 4 --no-kv-unified", "-kvu -np 4 -no-kvu"})
+        EXPECT_FALSE(warned(words)) << words;
+    EXPECT_FALSE(warned("-np 2 --no-kv-unified", "LLAMA_ARG_KV_UNIFIED=1"));
+    EXPECT_FALSE(warned("-np 2", "LLAMA_ARG_KV_UNIFIED=0"));
+}
+
 // SIGKILL at some token: what was decoded before it is there, and proven.
 TEST_F(Attach, AKilledProgramLosesNothingThatItHandedOver) {
     const Answer answer = shell(attach("sh -c 'ATTACH_HOST_PAUSE=20 " + run_host(400, true) + " >" + dir.file("ids") +
