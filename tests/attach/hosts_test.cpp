@@ -16,7 +16,7 @@ namespace {
 
 // Keys stored by copies, masks that are converted, no model file, calls out of the executable itself.
 TEST_F(AttachHosts, KeysThatAreCopiedIntoTheCacheAreFollowed) {
-    for (const char* way : {"0", "1", "1 reuse"}) {
+    for (const char* way : {"0", "1", "1 reuse", "1 moved", "1 grown"}) {
         fs::remove_all(out);
         fs::create_directory(out);
         const std::string command = ATTNSCOPE_ATTACH_OLD_HOST " 20 " + std::string(way);

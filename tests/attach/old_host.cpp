@@ -1,10 +1,11 @@
 // A program that uses ggml as llama.cpp did before July 2025, and as its forks do: keys are copied into cells one behind the other,
 // a mask is given as f32 and converted, every graph is built and allocated anew. No model file: its weights are made here.
 //
-//   attach_old_host N_PREDICT FLASH(0|1) [reuse|apart]
+//   attach_old_host N_PREDICT FLASH(0|1) [reuse|moved|grown|apart]
 //
-// reuse: a graph of one token is built once and its copies are moved to the next cell (with flash attention). apart: of a prompt each key
-// goes to the second next cell, as in no program. Prints the tokens that were decoded.
+// reuse: a graph of one token is built once and its copies are moved to the next cell (with flash attention). moved: the same, and between
+// two tokens the caches get other memory, into which that graph's views are moved. grown: the same, and its views show more cells from some
+// token on. apart: of a prompt each key goes to the second next cell, as in no program. Prints the tokens that were decoded.
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
 #include <ggml-cpu.h>
@@ -14,6 +15,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -102,7 +104,7 @@ struct Graph {
     ggml_context* ctx = nullptr;
     ggml_cgraph* graph = nullptr;
     ggml_tensor *ids = nullptr, *positions = nullptr, *mask = nullptr, *logits = nullptr;
-    int64_t n = 0;
+    int64_t n = 0, cells = n_cells;
 };
 
 Graph build(Model& m, int64_t n, int64_t head, bool flash) {
@@ -135,8 +137,49 @@ void move_copies(const Graph& g, int64_t head) {
     }
 }
 
+// Other memory for the caches, with what is in them; nothing good is left where they were.
+void move_caches(Model& m, const Graph& g) {
+    const size_t bytes = ggml_nbytes(m.layers[0].cache_k);
+    ggml_backend_buffer_t memory = ggml_backend_alloc_buffer(m.cpu, 2 * n_layer * bytes);
+    char* to = static_cast<char*>(ggml_backend_buffer_get_base(memory));
+    for (const Layer& l : m.layers) {
+        for (ggml_tensor* cache : {l.cache_k, l.cache_v}) {
+            std::memcpy(to, cache->data, bytes);
+            std::memset(cache->data, 0x3c, bytes);
+            cache->data = to, cache->buffer = memory;
+            to += bytes;
+        }
+    }
+    const auto follow = [&](ggml_tensor* t) {
+        if (!t || !t->view_src || t->view_src->buffer != memory) return;
+        t->data = static_cast<char*>(t->view_src->data) + t->view_offs, t->buffer = memory;
+    };
+    for (int i = 0; i < ggml_graph_n_nodes(g.graph); ++i) {
+        ggml_tensor* t = ggml_graph_node(g.graph, i);
+        follow(t);
+        for (ggml_tensor* from : t->src) follow(from);
+    }
+}
+
+// How many cells the attentions of a graph of one token look at.
+void show_cells(Graph& g, int64_t n) {
+    const auto first_row = [n](ggml_tensor* mask) {
+        mask->ne[0] = n;
+        mask->nb[1] = mask->nb[2] = mask->nb[3] = size_t(n) * mask->nb[0];
+    };
+    g.cells = n;
+    for (int i = 0; i < ggml_graph_n_nodes(g.graph); ++i) {
+        ggml_tensor* t = ggml_graph_node(g.graph, i);
+        if (t->op != GGML_OP_FLASH_ATTN_EXT) continue;
+        t->src[1]->ne[1] = t->src[2]->ne[1] = n;
+        first_row(t->src[3]);
+    }
+    first_row(g.mask);
+}
+
 // The next token; -1: the graph failed.
-int decode(Model& m, Graph& g, const std::vector<int32_t>& tokens, int64_t head, bool flash, bool reuse) {
+int decode(Model& m, Graph& g, const std::vector<int32_t>& tokens, int64_t head, bool flash, const std::string& way) {
+    const bool reuse = way == "reuse" || way == "moved" || way == "grown";
     const auto n = static_cast<int64_t>(tokens.size());
     if (reuse && g.n == n) {
         move_copies(g, head);
@@ -146,11 +189,13 @@ int decode(Model& m, Graph& g, const std::vector<int32_t>& tokens, int64_t head,
         ggml_backend_sched_reset(m.sched);
         if (!ggml_backend_sched_alloc_graph(m.sched, g.graph)) return -1;
     }
+    if (way == "moved" && head == 12) move_caches(m, g);
+    if (way == "grown" && n == 1) show_cells(g, head < 16 ? 16 : n_cells);
     std::vector<int32_t> where(tokens.size());
-    std::vector<float> seen(size_t(n_cells * n), -INFINITY), out(size_t(n_vocab * n));
+    std::vector<float> seen(size_t(g.cells * n), -INFINITY), out(size_t(n_vocab * n));
     for (int64_t i = 0; i < n; ++i) {
         where[size_t(i)] = static_cast<int32_t>(head + i);
-        std::fill_n(seen.begin() + i * n_cells, head + i + 1, 0.0F);
+        std::fill_n(seen.begin() + i * g.cells, head + i + 1, 0.0F);
     }
     ggml_backend_tensor_set(g.ids, tokens.data(), 0, tokens.size() * 4);
     ggml_backend_tensor_set(g.positions, where.data(), 0, where.size() * 4);
@@ -167,13 +212,14 @@ int main(int argc, char** argv) {
     if (argc < 3) return 2;
     Model model;
     Graph graph;
-    const bool flash = std::atoi(argv[2]) != 0, reuse = argc > 3 && std::string(argv[3]) == "reuse";
-    apart = argc > 3 && std::string(argv[3]) == "apart";
+    const bool flash = std::atoi(argv[2]) != 0;
+    const std::string way = argc > 3 ? argv[3] : "";
+    apart = way == "apart";
     std::vector<int32_t> batch = {11, 27, 3, 91, 45};
     int64_t head = 0;
     for (int left = std::atoi(argv[1]);; --left) {
         for (const int32_t t : batch) std::printf("%d ", t);
-        const int next = decode(model, graph, batch, head, flash, reuse);
+        const int next = decode(model, graph, batch, head, flash, way);
         if (next < 0) return 1;
         head += static_cast<int64_t>(batch.size());
         if (left <= 0) break;
