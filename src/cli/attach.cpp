@@ -21,7 +21,6 @@
 #include <memory>
 #include <numeric>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -40,8 +39,7 @@ struct Flags {
 
 // The program's own output is on the same terminal: every sentence says whose it is.
 void say(const std::string& sentence) {
-    constexpr std::string_view whose = "attnscope: ";
-    tell("{}{}\n", whose, for_reader(stderr, sentence, whose.size()));
+    tell_as("attnscope: ", sentence);
 }
 
 // Of a file that could not be written to its end: how much of it is there.

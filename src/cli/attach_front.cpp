@@ -110,9 +110,10 @@ void warn_of_prompt_cache(const std::vector<std::string>& argv) {
     if (given.empty()) given = option_of(argv, "-cram");
     if (given.empty()) given = variable("LLAMA_ARG_CACHE_RAM");
     if (given.empty() || given == "0") return;
-    tell("warning: with --cache-ram {} a request that asks for attention changes what others are being "
-         "answered by llama-server; leave it out\n",
-         given);
+    tell_as("warning: ",
+            fmt::format("with --cache-ram {} a request that asks for attention changes what others are being "
+                        "answered by llama-server; leave it out",
+                        given));
 }
 
 void warn_of_one_cache(const std::vector<std::string>& argv) {
@@ -129,9 +130,8 @@ void warn_of_one_cache(const std::vector<std::string>& argv) {
     std::from_chars(number.data(), number.data() + number.size(), slots);
     const bool chosen_by_itself = slots < 0; // four, and one cache, whatever was said of it
     if (!chosen_by_itself && !(unified && slots > 1)) return;
-    tell("warning: the slots share one cache (--kv-unified): of two requests with the same prompt at the same time "
-         "neither "
-         "may get its attention; with -np N and --no-kv-unified they are told apart\n");
+    tell_as("warning: ", "the slots share one cache (--kv-unified): of two requests with the same prompt at the same "
+                         "time neither may get its attention; with -np N and --no-kv-unified they are told apart");
 }
 
 void add_front_flags(CLI::App& verb, FrontFlags& f) {

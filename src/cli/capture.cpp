@@ -78,10 +78,9 @@ Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session
     if (!tokens) return tokens.error();
     const int32_t bos = session.model_info().bos;
     if (tokens->size() > 1 && bos >= 0 && (*tokens)[0] == bos && (*tokens)[1] == bos) {
-        tell("note: the prompt begins with two tokens that begin a text ({}): the model adds one itself, and the "
-             "text holds "
-             "another\n",
-             session.piece(bos));
+        tell_as("note: ", fmt::format("the prompt begins with two tokens that begin a text ({}): the model adds one "
+                                      "itself, and the text holds another",
+                                      session.piece(bos)));
     }
     return tokens;
 }
@@ -211,7 +210,7 @@ int run(CaptureFlags& f) {
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);
     if (!opened) return report(opened.error(), f.json);
     Session& session = **opened;
-    if (const std::string note = context_note(f, session.n_ctx()); !note.empty() && !f.json) tell("note: {}\n", note);
+    if (const std::string note = context_note(f, session.n_ctx()); !note.empty() && !f.json) tell_as("note: ", note);
     Result<std::vector<int32_t>> prompt = read_prompt(f, session);
     if (!prompt) return report(prompt.error(), f.json);
 

@@ -1,6 +1,7 @@
-// How verbs speak of failure: one line on standard error, or an object on standard output with --json.
+// How verbs speak of failure: a sentence on standard error, or an object on standard output with --json.
 #pragma once
 
+#include "cli/lines.h"
 #include "cli/verbs.h"
 
 #include <attnscope/error.h>
@@ -11,26 +12,32 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include <unistd.h>
 
 namespace attnscope::cli {
 
+// What a person may like to know. Where it cannot be written (a closed pipe, a full disk) it is lost, and nobody's work ends for it,
+// as it would with fmt::print, which throws.
+template <typename... Values> void tell(fmt::format_string<Values...> format, Values&&... values) {
+    std::fputs(fmt::format(format, std::forward<Values>(values)...).c_str(), stderr);
+}
+
+// The same of a sentence, behind whose it is, or what: "warning: ".
+inline void tell_as(std::string_view what, const std::string& sentence) {
+    tell("{}{}\n", what, for_reader(stderr, sentence, what.size()));
+}
+
 inline int report(const Error& error, bool json = false) {
     if (json) {
         const nlohmann::json body = {{"error", {{"kind", error_kind_name(error.kind)}, {"message", error.message}}}};
         std::printf("%s\n", body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
-        std::fprintf(stderr, "error: %s\n", error.message.c_str());
+        tell_as("error: ", error.message);
     }
     return exit_failed;
-}
-
-// What a person may like to know. Where it cannot be written (a closed pipe, a full disk) it is lost, and nobody's work ends for it,
-// as it would with fmt::print, which throws.
-template <typename... Values> void tell(fmt::format_string<Values...> format, Values&&... values) {
-    std::fputs(fmt::format(format, std::forward<Values>(values)...).c_str(), stderr);
 }
 
 // "1 token", "2 tokens"

@@ -63,7 +63,7 @@ void warn_of_strangers(const ServeFlags& f) {
     if (host == "127.0.0.1" || host == "localhost" || host == "::1" || !f.server.api_keys.empty() ||
         !f.key_file.empty())
         return;
-    tell("warning: anybody who reaches {} may use this server; give it an --api-key\n", host);
+    tell_as("warning: ", fmt::format("anybody who reaches {} may use this server; give it an --api-key", host));
 }
 
 int run_engine(ServeFlags& f, const server::ModelShape& model) {

@@ -72,7 +72,8 @@ int run(ViewFlags& f) {
     std::fflush(stdout);
     if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" &&
         f.server.api_keys.empty()) {
-        tell("warning: anybody who reaches {} may read these recordings; give an --api-key\n", f.server.host);
+        tell_as("warning: ",
+                fmt::format("anybody who reaches {} may read these recordings; give an --api-key", f.server.host));
     }
     if (!f.no_browser) open_browser(f.server.api_keys.empty() ? url : url + "#key=" + f.server.api_keys.front());
     int signal = 0;

@@ -50,6 +50,24 @@ TEST(OnATerminal, SentencesOfAttachAreWrapped) {
     }
 }
 
+TEST(OnATerminal, ErrorsAndWarningsAreWrapped) {
+    if (no_terminals()) GTEST_SKIP() << "there are no terminals here";
+    const TempDir dir;
+    const std::string bert = dir.file("bert.gguf");
+    ASSERT_EQ(shell_all(program + " models make --arch bert -o " + bert).code, 0);
+    for (const std::string& command :
+         {program + " serve -m such", program + " serve -m " + bert,
+          program + " capture --no-such-option -p x -o y -m z",
+          program + " attach --no-such-option --nor-this-one --and-not-this-one-either -- sh -c true",
+          program + " attach -q --serve 127.0.0.1:0 --to 127.0.0.1:9 -- sh -c 'exit 0' -kvu -np 2 --cache-ram 512"}) {
+        const Answer plain = shell_all(command), seen = on_terminal(command);
+        EXPECT_EQ(seen.code, plain.code) << command;
+        EXPECT_GT(longest_line(plain.output), 80u) << "not wrapped where programs read: " << plain.output;
+        EXPECT_LE(longest_line(seen.output), 80u) << seen.output;
+        EXPECT_EQ(words_of(seen.output), words_of(plain.output)) << command;
+    }
+}
+
 TEST(OnATerminal, WhatInfoSaysIsWrapped) {
     if (no_terminals()) GTEST_SKIP() << "there are no terminals here";
     const TempDir dir;
