@@ -58,6 +58,8 @@ Result<std::string> find_model(const std::string& name_or_empty) {
         if (fs::exists(name, ec)) {
             return Error{ErrorKind::invalid_argument, fmt::format("{} is a device, not a GGUF file", name)};
         }
+        if (ec && ec != std::errc::no_such_file_or_directory && ec != std::errc::not_a_directory)
+            return Error{ErrorKind::io, fmt::format("cannot look at {}: {}", name, ec.message())};
     }
     if (const KnownModel* model = known_model(name)) {
         const StoredModel stored = look_up(*model);

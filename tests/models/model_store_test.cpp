@@ -85,6 +85,11 @@ TEST_F(ModelStore, FindsFilesFirstThenNames) {
     ASSERT_FALSE(missing);
     EXPECT_EQ(missing.error().kind, ErrorKind::not_found);
     EXPECT_EQ(models::find_model(dir_.path().string()).error().kind, ErrorKind::invalid_argument);
+    // what cannot be looked at may well be there
+    const std::string loop = dir_.file("loop.gguf");
+    fs::create_symlink(loop, loop);
+    EXPECT_NE(models::find_model(loop).error().message.find("cannot look at " + loop + ": "), std::string::npos)
+        << models::find_model(loop).error().message;
 }
 
 TEST_F(ModelStore, TakesOnlyFilesOfTheRightSizeForModels) {
