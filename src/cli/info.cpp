@@ -177,6 +177,7 @@ nlohmann::json facts_json(const Facts& f) {
             {"bytes", f.bytes},
             {"q_and_k_bytes", f.raw},
             {"format_version", i.format_version},
+            {"notice", i.notice},
             {"created", i.created},
             {"writer", i.writer},
             {"engine", i.engine},
@@ -228,6 +229,7 @@ void print_facts(const Facts& f) {
         fmt::print("{:<12} {}\n", name, for_reader(stdout, value, 13));
     };
     line("recording", fmt::format("{}, {}", f.path, state_of(f)));
+    if (!i.notice.empty()) line("note", i.notice);
     line("tokens", fmt::format("{}: {} prompt, {} generated; {} with a good verdict", f.n_frames, f.n_prompt,
                                f.n_generated(), f.n_ok));
     const RowsOfToken rows(g);

@@ -26,10 +26,12 @@ std::string verdict_on(const VerifyReport& r) {
     return r.good ? "good" : "NOT good";
 }
 
-void print_text(const Flags& f, const VerifyReport& r) {
+// `notice`: what beside the file was not looked at.
+void print_text(const Flags& f, const std::string& notice, const VerifyReport& r) {
     fmt::print("{}: {}{}\n", f.path, verdict_on(r),
                r.complete ? "" : " (incomplete: the capture has not ended, or not properly)");
-    if (!r.damage.empty()) fmt::print("  damage       {}\n", r.damage);
+    if (!r.damage.empty()) fmt::print("  damage       {}\n", for_reader(stdout, r.damage, 15));
+    if (!notice.empty()) fmt::print("  note         {}\n", for_reader(stdout, notice, 15));
     if (r.n_frames == 0) return;
     fmt::print("  frames       {} of {} ok\n", r.n_ok, r.n_frames);
     // "41", or "2/41" in a sequence that is not the first
@@ -57,7 +59,7 @@ void print_text(const Flags& f, const VerifyReport& r) {
     }
 }
 
-void print_json(const Flags& f, const VerifyReport& r) {
+void print_json(const Flags& f, const std::string& notice, const VerifyReport& r) {
     nlohmann::json frames = nlohmann::json::array();
     for (const FrameVerdict& v : r.frames) {
         frames.push_back({{"sequence", v.sequence},
@@ -73,6 +75,7 @@ void print_json(const Flags& f, const VerifyReport& r) {
                                  {"good", r.good},
                                  {"complete", r.complete},
                                  {"damage", r.damage},
+                                 {"notice", notice},
                                  {"n_frames", r.n_frames},
                                  {"n_ok", r.n_ok},
                                  {"n_witnesses", r.n_witnesses},
@@ -99,7 +102,8 @@ int run(const Flags& f) {
     Result<VerifyReport> r = verify_recording(**opened, options);
     if (options.progress) tell("\x1b[K");
     if (!r) return report(r.error(), f.json);
-    f.json ? print_json(f, *r) : print_text(f, *r);
+    const std::string& notice = (*opened)->info().notice;
+    f.json ? print_json(f, notice, *r) : print_text(f, notice, *r);
     return r->good ? exit_good : exit_no;
 }
 

@@ -182,6 +182,22 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     }
 }
 
+// A log that another file left beside a recording hides nothing of it, but somebody may look for it there.
+TEST_F(CommandLine, WhatBesideAFileIsNotReadIsSaid) {
+    const std::string recording = dir.file("x.attn"), note = "the log beside it (-wal) was not left by this recording";
+    ASSERT_EQ(run(capture("-p ab -n 1 -o " + recording)).code, 0);
+    for (const char* verb : {"info ", "info --json ", "verify ", "verify --json "})
+        EXPECT_EQ(run(verb + recording).output.find("not left by"), std::string::npos) << verb;
+    std::ofstream(recording + "-wal") << "another's log";
+    for (const char* verb : {"info ", "info --json ", "verify ", "verify --json "}) {
+        const Answer told = run(verb + recording);
+        EXPECT_EQ(told.code, 0) << verb;
+        EXPECT_NE(told.output.find(note), std::string::npos) << verb << told.output;
+        EXPECT_EQ(told.output.find("notice") != std::string::npos,
+                  std::string(verb).find("--json") != std::string::npos);
+    }
+}
+
 TEST_F(CommandLine, OptionsMeanWhatLlamaCppMeansByThem) {
     const auto settings = [&](const std::string& options) {
         const std::string recording = dir.file("o.attn");
