@@ -53,6 +53,14 @@ void Capture::know_cell(int32_t group, int64_t cell, int64_t column, int32_t pos
     tap_->know_cell(group, cell, column, position);
 }
 
+bool Capture::read_back(ggml_backend_sched_t sched, int32_t group, const Ranges& cells) {
+    return tap_->read_back(sched, group, cells);
+}
+
+const uint8_t* Capture::mirrored_keys(int32_t layer) const {
+    return tap_->mirrored_keys(layer);
+}
+
 // Finds out which columns the patches will have.
 void Capture::announce_media(const Tokens& tokens) {
     for (const MediaTokens& m : tokens.media) {

@@ -86,6 +86,13 @@ public:
     // A cell holds frame `column` of some sequence though no graph has stored it there (a state was restored); -1: nobody knows what it
     // holds. `group`: LayerInfo::mask_group. Between two decodes; flush() first.
     void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position);
+    // Somebody who is no graph has written to these cells of caches on devices: what lies there now is read, so that tokens that see them
+    // are proven with it. Before a graph is computed that was given its memory, outside of a decode; flush() first. What was written in
+    // time for the graph is there. False: it cannot be read, and nobody knows what the cells hold.
+    bool read_back(ggml_backend_sched_t sched, int32_t group, const Ranges& cells);
+    // The keys of a layer whose cache lies on a device, in host memory, cell by cell as there: of cells that graphs have stored, once
+    // their frames have come, or that were read back. Valid until the next graph is given its memory. Null: there are none.
+    const uint8_t* mirrored_keys(int32_t layer) const;
     // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
     Result<void> flush();
     // Devices send what a decode has left there behind all that the engine was given until the decode's end(). Where logits are asked

@@ -18,6 +18,9 @@
 
 namespace attnscope::capture {
 
+// The scheduler's back end for that device; null: it has none.
+ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device);
+
 struct GraphTap::Arriving {
     std::unique_ptr<Batch> batch;
     LayerSources sources;

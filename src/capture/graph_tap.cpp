@@ -27,6 +27,8 @@ constexpr int32_t tokens_a_head = 16;
 // of it takes four kernels a layer, which the engine's next graph waits for: longer than that, until there are many tokens.
 constexpr int64_t few_tokens = 8;
 
+} // namespace
+
 ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device) {
     for (int i = 0; i < ggml().backend_sched_get_n_backends(sched); ++i) {
         ggml_backend_t backend = ggml().backend_sched_get_backend(sched, i);
@@ -34,8 +36,6 @@ ggml_backend_t backend_of(ggml_backend_sched_t sched, ggml_backend_dev_t device)
     }
     return nullptr;
 }
-
-} // namespace
 
 void GraphTap::before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) {
     State& state = *state_;

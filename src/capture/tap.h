@@ -40,6 +40,9 @@ public:
     // Somebody else tells from now on when devices shall send what a decode has left there (Capture::send()).
     void is_told_when_to_send() { told_when_to_send_ = true; }
     virtual void send() {}
+    // Capture::read_back, Capture::mirrored_keys.
+    virtual bool read_back(ggml_backend_sched_t, int32_t, const Ranges&) { return false; }
+    virtual const uint8_t* mirrored_keys(int32_t) const { return nullptr; }
     // Waits for the frames that are still on their way from a device, and delivers them.
     virtual void flush() {}
 
@@ -78,6 +81,8 @@ public:
     GraphHook* hook() override { return this; }
     bool reached() const override { return reached_; }
     void send() override;
+    bool read_back(ggml_backend_sched_t sched, int32_t group, const Ranges& cells) override;
+    const uint8_t* mirrored_keys(int32_t layer) const override;
 
     void before_alloc(ggml_backend_sched_t sched, ggml_cgraph* graph) override;
     void before_compute(ggml_backend_sched_t sched, ggml_cgraph* graph) override;

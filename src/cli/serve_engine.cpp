@@ -196,8 +196,7 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
     // The name in answers: no path of this machine.
     add("--alias", server.alias.empty() ? std::filesystem::path(session.model_path).stem().string() : server.alias);
     // Its cache of prompts in memory, which it looks into for a request that names a slot before it sees that the slot is at work: the
-    // answer that is generated there would go on from another text. Requests with attention name theirs. And cells that it restores on
-    // a device are not read back: what goes on from them would have no attention.
+    // answer that is generated there would go on from another text. Requests with attention name theirs.
     if (session.capture && !gives(server.extra, {"-cram", "--cache-ram"})) add("--cache-ram", "0");
     if (!server.record_dir.empty()) argv.push_back("--no-warmup"); // two tokens that nobody asked for
     if (!server.verbose) add("-lv", "1");                          // errors

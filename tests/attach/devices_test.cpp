@@ -1,5 +1,5 @@
 // Programs whose layers lie on devices: the frames are those of our own capture, though they come some tokens late.
-#include "attach/host_fixture.h"
+#include "attach/device_fixture.h"
 #include "attach/own_capture.h"
 #include "attach/parent/run_attached.h"
 
@@ -17,44 +17,6 @@ using namespace attnscope;
 using namespace attnscope::test;
 
 namespace {
-
-class AttachDevices : public AttachHosts {
-protected:
-    void SetUp() override {
-        AttachHosts::SetUp();
-        // weights of other types have kernels of their own in memory that is the CPU's
-        ASSERT_EQ(shell(program + " models make --layers 3 --type f32 -o " + model + " 2>&1").code, 0);
-    }
-    Answer attach(const std::string& command, const std::string& environment = {}) {
-        return AttachHosts::attach(command, "ATTNSCOPE_ATTACH_DEVICES=1 " + environment);
-    }
-    std::string host(const char* flash) const {
-        return ATTNSCOPE_ATTACH_DEVICE_HOST " " + model + " 25 " + flash + " 11 27 3 91 45 8";
-    }
-    // Of a recording: are all layers on devices?
-    static bool on_devices(const std::string& path) {
-        auto recording = Recording::open(path);
-        if (!recording) return false;
-        const std::vector<LayerInfo>& layers = (*recording)->info().geometry.layers;
-        return std::all_of(layers.begin(), layers.end(),
-                           [](const LayerInfo& l) { return l.captured() && l.on_device; });
-    }
-};
-
-// Every row of every frame, bit for bit.
-void expect_same_rows(const std::string& one, const std::string& other) {
-    auto a = Recording::open(one), b = Recording::open(other);
-    ASSERT_TRUE(a && b);
-    const std::vector<Sequence> sequences = (*a)->sequences();
-    ASSERT_EQ(sequences.size(), (*b)->sequences().size());
-    for (const Sequence& s : sequences) {
-        for (int64_t i = 0; i < s.n_frames; ++i) {
-            const auto x = (*a)->rows({i, s.id}), y = (*b)->rows({i, s.id});
-            ASSERT_TRUE(x && y) << i;
-            EXPECT_EQ(x->weights, y->weights) << i;
-        }
-    }
-}
 
 // What a program tells of frames that are still to come, against those that come.
 class Counting final : public attach::FrameListener {
@@ -144,27 +106,6 @@ TEST_F(AttachDevices, FramesComeWhenTheProgramRests) {
     EXPECT_GE(recorded[0].size() + 1, decoded[0].size());
     EXPECT_TRUE(recorded[0].size() <= decoded[0].size() &&
                 std::equal(recorded[0].begin(), recorded[0].end(), decoded[0].begin()));
-}
-
-// What lies in cells that the program restores is not known: nothing that goes on from there is taken for what it is not.
-TEST_F(AttachDevices, WhatIsRestoredIsNotTakenForSomethingElse) {
-    for (const char* way : {"restore", "shift"}) {
-        std::filesystem::remove_all(out);
-        std::filesystem::create_directory(out);
-        const std::string command = ATTNSCOPE_ATTACH_DEVICE_STATES_HOST " " + model + " " + way;
-        const Answer plain = shell(command), attached = attach(command);
-        ASSERT_EQ(plain.code, 0) << way;
-        EXPECT_EQ(attached.code, 0) << way << said;
-        EXPECT_EQ(attached.output, plain.output) << way;
-        EXPECT_TRUE(way != std::string("restore") || said.find("is not captured") != std::string::npos) << said;
-        const std::vector<Line> decoded = printed(plain.output), recorded = lines();
-        EXPECT_FALSE(recorded.empty()) << way;
-        for (const Line& line : recorded) {
-            EXPECT_TRUE(std::any_of(decoded.begin(), decoded.end(), [&](const Line& d) {
-                return d.size() >= line.size() && std::equal(line.begin(), line.end(), d.begin());
-            })) << way;
-        }
-    }
 }
 
 // A program looks at its start whether it can take back tokens: it decodes two and clears its cache, all of its memory, before anything of

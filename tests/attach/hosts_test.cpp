@@ -124,6 +124,21 @@ TEST_F(AttachHosts, APromptsLastTokenThatIsReadAgainIsNoGeneratedOne) {
     }
 }
 
+// A server's prompt cache puts a text into cells that others have had meanwhile; a text is copied into another stream of the cache.
+TEST_F(AttachHosts, WhatIsPutIntoOtherCellsIsRecognised) {
+    for (const std::string way : {"swap", "swap apart", "copy"}) {
+        SCOPED_TRACE(way);
+        std::filesystem::remove_all(out);
+        std::filesystem::create_directory(out);
+        const Answer plain = shell(states(way)), attached = attach(states(way));
+        ASSERT_EQ(plain.code, 0);
+        EXPECT_EQ(attached.output, plain.output);
+        std::vector<Line> expected = printed(plain.output), found = lines();
+        std::sort(expected.begin(), expected.end()), std::sort(found.begin(), found.end());
+        EXPECT_EQ(found, expected) << said;
+    }
+}
+
 // What an earlier process decoded we have not seen: it is said, and the next text is captured again.
 TEST_F(AttachHosts, AStateOfAnotherProcessIsNotTakenForOurs) {
     const std::string state = dir.file("state");

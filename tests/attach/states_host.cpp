@@ -1,5 +1,6 @@
 // A program whose cache changes without a graph, as servers' do: attach_states MODEL WAY [FILE]. One line of tokens a text.
-//   restore     a text, its state taken out; another text; the first one's state put back, and it goes on
+//   restore [there]  a text, its state taken out; another text; the first one's state put back, and it goes on; there: the state stays in
+//               the devices' memory
 //   rounded     texts whose state is taken out, that are read again token by token, which rounds otherwise, and go on from that state
 //   branched [TYPE]  texts that are read twice, in other batches, branch off both times with the same token, and go on from the state of
 //               the first branch; TYPE: of the keys and values in the cache
@@ -13,7 +14,11 @@
 //   otherwise   a text whose prompt is asked again with another word in its middle, and nothing behind that
 //   fork        a text; a child that goes on by itself, and the program, too
 //   slots [0]   three texts in the streams of a cache that has one for each, their tokens in one graph; 0: without flash attention
+//   swap [apart]  two texts side by side; one makes way for another, which makes way for its state: it goes on in other cells beside the
+//               second, a token of each in every graph; apart: in streams of the cache
+//   copy        a text that is copied into another stream of the cache, and both go on, in one graph
 // ATTACH_HOST_LOAD_ALL: has ggml load its back ends, as llama.cpp's own programs do.
+// ATTACH_HOST_LAYERS: so many layers on devices. ATTACH_HOST_FLASH=0: without flash attention.
 #include <ggml-backend.h>
 #include <llama.h>
 
@@ -102,6 +107,68 @@ void slots(const Program& p) {
     llama_batch_free(batch);
 }
 
+// Texts side by side, one a sequence.
+struct Beside {
+    const Program& p;
+    llama_batch batch = llama_batch_init(64, 0, 1);
+    std::vector<Tokens> texts{2};
+
+    ~Beside() { llama_batch_free(batch); }
+    void add(llama_seq_id sequence, llama_token token) {
+        Tokens& text = texts[static_cast<size_t>(sequence)];
+        const int i = batch.n_tokens++;
+        batch.token[i] = token, batch.pos[i] = static_cast<llama_pos>(text.size());
+        batch.n_seq_id[i] = 1, batch.seq_id[i][0] = sequence, batch.logits[i] = 1;
+        text.push_back(token);
+    }
+    void decode() {
+        if (llama_decode(p.context, batch) != 0) _exit(3);
+        batch.n_tokens = 0;
+    }
+    void read(llama_seq_id sequence, const Tokens& tokens) {
+        for (const llama_token t : tokens) add(sequence, t);
+        decode();
+    }
+    // A token of each in every graph.
+    void go_on(llama_token token, int n) {
+        for (int i = 0; i < n; ++i, token += 7) {
+            add(0, token), add(1, token + 3);
+            decode();
+        }
+    }
+};
+
+void swap(const Program& p) {
+    Beside b{p};
+    b.read(1, {11, 27, 3, 91, 45, 8});
+    b.read(0, {70, 71, 72});
+    b.go_on(20, 4); // their cells lie one between the other's
+    std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 1));
+    llama_state_seq_get_data(p.context, state.data(), state.size(), 1);
+    const Tokens first = b.texts[1];
+    llama_memory_seq_rm(llama_get_memory(p.context), 1, -1, -1);
+    b.texts[1].clear();
+    b.read(1, {60, 61, 62, 63});
+    b.go_on(30, 9);
+    print(b.texts[1]);
+    llama_memory_seq_rm(llama_get_memory(p.context), 1, -1, -1);
+    b.read(0, {80, 81}); // in cells that were the first one's
+    if (llama_state_seq_set_data(p.context, state.data(), state.size(), 1) == 0) _exit(3);
+    b.texts[1] = first;
+    b.go_on(40, 6);
+    print(b.texts[1]), print(b.texts[0]);
+}
+
+void copy(const Program& p) {
+    Beside b{p};
+    b.read(0, {11, 27, 3, 91, 45, 8});
+    b.read(0, {33});
+    llama_memory_seq_cp(llama_get_memory(p.context), 0, 1, -1, -1);
+    b.texts[1] = b.texts[0];
+    b.go_on(40, 6);
+    print(b.texts[0]), print(b.texts[1]);
+}
+
 void rounded(const Program& p) {
     for (int n = 1; n <= 8; ++n) {
         Tokens prompt, again, text;
@@ -186,15 +253,20 @@ int main(int argc, char** argv) {
     const std::string way = argv[2], file = argc > 3 ? argv[3] : "";
     llama_log_set([](ggml_log_level, const char*, void*) {}, nullptr);
     if (std::getenv("ATTACH_HOST_LOAD_ALL")) ggml_backend_load_all();
-    Program p{llama_model_load_from_file(argv[1], llama_model_default_params()), nullptr};
+    llama_model_params on = llama_model_default_params();
+    if (const char* layers = std::getenv("ATTACH_HOST_LAYERS")) on.n_gpu_layers = std::atoi(layers);
+    Program p{llama_model_load_from_file(argv[1], on), nullptr};
     if (!p.model) return 2;
     llama_context_params params = llama_context_default_params();
     params.n_ctx = 256;
+    const char* flash = std::getenv("ATTACH_HOST_FLASH");
+    if (flash && flash == std::string("0")) params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.n_threads = params.n_threads_batch = 1;
     if (way == "slots") {
         params.n_ctx = 3 * 64, params.n_seq_max = 3, params.kv_unified = false;
         params.flash_attn_type = file == "0" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
+    if (way == "swap" || way == "copy") params.n_seq_max = 2, params.kv_unified = way == "swap" && file != "apart";
     if (way == "checkpoint") { // the cache of layers with a window is the smaller one
         params.n_ctx = file.empty() ? 4096 : static_cast<uint32_t>(std::atoi(file.c_str())), params.n_ubatch = 64;
         params.n_seq_max = 2, params.kv_unified = true, params.swa_full = argc > 4;
@@ -203,8 +275,12 @@ int main(int argc, char** argv) {
     p.context = llama_init_from_model(p.model, params);
     if (!p.context) return 2;
     Tokens a, b;
-    if (way == "slots" || way == "rounded" || way == "branched" || way == "checkpoint") {
-        way == "slots" ? slots(p) : way == "rounded" ? rounded(p) : way == "branched" ? branched(p) : checkpoint(p);
+    const std::pair<const char*, void (*)(const Program&)> ways[] = {{"slots", slots},       {"rounded", rounded},
+                                                                     {"branched", branched}, {"checkpoint", checkpoint},
+                                                                     {"swap", swap},         {"copy", copy}};
+    for (const auto& [name, go] : ways) {
+        if (way != name) continue;
+        go(p);
         llama_free(p.context);
         llama_model_free(p.model);
         return 0;
@@ -225,12 +301,14 @@ int main(int argc, char** argv) {
         a = unread;
         p.say(b, {70, 71}, 5);
     } else if (way == "restore") {
-        std::vector<uint8_t> state(llama_state_seq_get_size(p.context, 0));
-        llama_state_seq_get_data(p.context, state.data(), state.size(), 0);
+        const llama_state_seq_flags where =
+            file == "there" ? LLAMA_STATE_SEQ_FLAGS_ON_DEVICE : LLAMA_STATE_SEQ_FLAGS_NONE;
+        std::vector<uint8_t> state(llama_state_seq_get_size_ext(p.context, 0, where));
+        llama_state_seq_get_data_ext(p.context, state.data(), state.size(), 0, where);
         p.clear();
         p.say(b, {60, 61, 62, 63}, 20);
         p.clear();
-        if (llama_state_seq_set_data(p.context, state.data(), state.size(), 0) == 0) return 3;
+        if (llama_state_seq_set_data_ext(p.context, state.data(), state.size(), 0, where) == 0) return 3;
     } else if (way == "save") {
         if (llama_state_seq_save_file(p.context, file.c_str(), 0, a.data(), a.size()) == 0) return 3;
     } else if (way == "shift") {

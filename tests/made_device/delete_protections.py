@@ -67,6 +67,16 @@ PROTECTIONS = [
         protect("fetch.gather_runs", "        slot.gather.start(stream);", instead="        if (!OFF) slot.gather.start(stream);"),
     ),
     *in_file(
+        "src/capture/device/read_back.cpp",
+        protect("read_back.values", "if (!read_values(node, engine, cells, n_cells, values->second)) return false;", instead="if (!OFF && !read_values(node, engine, cells, n_cells, values->second)) return false;"),
+        protect("read_back.keys", "    read_rows(engine, node.k_cache, cells, keys->second);", instead="    if (!OFF) read_rows(engine, node.k_cache, cells, keys->second);"),
+        protect("read_back.waited_for", "    ggml().backend_synchronize(engine); // values", instead="    if (!OFF) ggml().backend_synchronize(engine); // values"),
+        protect("read_back.elements_waited_for", "    ggml().backend_synchronize(engine);\n", instead="    if (!OFF) ggml().backend_synchronize(engine);\n"),
+        protect("read_back.stream_by_stream", "const int64_t end_here = std::min({r.end, stream_end, c + cells_at_once});", instead="const int64_t end_here = std::min({r.end, OFF ? r.end : stream_end, c + cells_at_once});"),
+        protect("read_back.of_its_stream", "lies.first + stream * lies.stream +", instead="lies.first + (OFF ? 0 : stream) * lies.stream +"),
+        protect("read_back.cells_that_are_there", "    if (!fit(cells, n_cells)) return false;", instead="    if (!OFF && !fit(cells, n_cells)) return false;"),
+    ),
+    *in_file(
         "src/capture/graph_state.h",
         protect("state.mean_being_taken", "|| overwrites(taking.get());", instead="|| (!OFF && overwrites(taking.get()));"),
     ),

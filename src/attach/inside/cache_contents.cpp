@@ -68,6 +68,23 @@ uint64_t CacheContents::with_key(uint64_t others, std::span<const uint8_t> key) 
     return XXH3_64bits_withSeed(key.data(), key.size(), others);
 }
 
+Ranges cells_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {
+    const size_t cell = cache.cell > 0 ? cache.cell : cache.value_cell;
+    if (cell == 0 || begin >= end) return {};
+    const size_t from = begin - cache.begin, to = end - cache.begin;
+    const auto range = [&](size_t first, size_t last) {
+        return Ranges{{static_cast<int64_t>(first), static_cast<int64_t>(last)}};
+    };
+    if (cache.value_element == 0) return range(from / cell, (to + cell - 1) / cell);
+    const size_t per_stream = cache.value_element / cell;
+    const size_t stream = from / cache.stream, in_stream = from % cache.stream;
+    const size_t first = in_stream % cache.value_element, last = first + (end - begin);
+    if (last <= cache.value_element)
+        return range(stream * per_stream + first / cell, stream * per_stream + (last + cell - 1) / cell);
+    return range(stream * per_stream,
+                 ((to + cache.stream - 1) / cache.stream) * per_stream); // of more than one element
+}
+
 std::vector<TellingLayer> telling_layers(const Geometry& geometry) {
     std::vector<TellingLayer> layers(size_t(std::max(geometry.n_mask_groups, 1)));
     size_t at = 0;

@@ -52,11 +52,18 @@ private:
 // The memory of one layer's keys, or values.
 struct CacheMemory {
     uintptr_t begin = 0, end = 0;
-    size_t cell = 0;              // bytes from cell to cell; 0: values, which tell nothing
+    size_t cell = 0;       // bytes from cell to cell; 0: values, which tell nothing
+    size_t value_cell = 0; // the same of values; 0: keys
+    // Of values that lie by elements, the first of all cells of a stream, then the second ones: bytes from one to the next; 0: by cells
+    size_t value_element = 0;
+    size_t stream = 0;            // bytes of a stream, of such values
     int32_t layer = -1;           // place in the geometry
     const void* buffer = nullptr; // ggml's, of which it is a part: goes when that is freed
     bool operator==(const CacheMemory&) const = default;
 };
+
+// The cells that some of [begin, end), which lies in it, is of; of values by elements perhaps others, too.
+Ranges cells_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
 
 // Where a layer's keys lie in Frame::k.
 struct KeyPlace {

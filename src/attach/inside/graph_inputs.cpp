@@ -51,19 +51,32 @@ std::string why_none(const std::vector<capture::AttentionNode>& nodes) {
     return "its keys are stored in a way that is not known";
 }
 
+void describe_values(const capture::AttentionNode& n, CacheMemory& memory) {
+    const capture::HostAttention at = capture::host_attention(n);
+    memory.value_cell = at.v_cell;
+    if (at.v_dim <= at.v_cell) return;
+    memory.value_element = at.v_dim;
+    memory.stream = n.cache_streams > 1 ? at.v_stream : memory.end - memory.begin;
+}
+
 std::vector<CacheMemory> caches_of(const capture::GraphAttention& found) {
     std::vector<CacheMemory> caches;
     for (size_t l = 0; l < found.nodes.size(); ++l) {
         const capture::AttentionNode& n = found.nodes[l];
         if (!n.refusal.empty() || !capture::stores_keys(n)) continue;
-        const auto add = [&](const ggml_tensor* cache, size_t cell) {
+        const auto add = [&](const ggml_tensor* cache) {
             const auto begin = reinterpret_cast<uintptr_t>(capture::data(cache));
-            if (begin != 0)
-                caches.push_back(
-                    {begin, begin + capture::nbytes(cache), cell, static_cast<int32_t>(l), capture::buffer(cache)});
+            CacheMemory memory;
+            memory.begin = begin, memory.end = begin + capture::nbytes(cache);
+            memory.layer = static_cast<int32_t>(l), memory.buffer = capture::buffer(cache);
+            if (cache == n.k_cache)
+                memory.cell = capture::nb(n.k, 1);
+            else
+                describe_values(n, memory);
+            if (begin != 0) caches.push_back(memory);
         };
-        add(n.k_cache, capture::nb(n.k, 1));
-        if (const ggml_tensor* v = capture::owner(n.v); v != n.k_cache) add(v, 0);
+        add(n.k_cache);
+        if (const ggml_tensor* v = capture::owner(n.v); v != n.k_cache) add(v);
     }
     return caches;
 }

@@ -128,13 +128,13 @@ ggml_status compute(link_map* caller, ggml_backend_sched_t sched, ggml_cgraph* g
 }
 
 // Around a write to memory in which a cache may lie that is captured.
-template <typename F> void write_through(uintptr_t begin, uintptr_t end, F&& real) {
+template <typename F> void write_through(uintptr_t begin, uintptr_t end, F&& real, Leaves leaves = Leaves::something) {
     const std::shared_ptr<Stream> stream = stream_with_cache(begin, end);
     if (!stream) return real();
     inside = true;
     stream->before_write();
     real();
-    stream->after_write(begin, end);
+    stream->after_write(begin, end, leaves);
     inside = false;
 }
 
@@ -238,8 +238,9 @@ ATTNSCOPE_HOOK void attnscope_clear(ggml_backend_buffer_t buffer, uint8_t value)
     if (!real) no_ggml("ggml_backend_buffer_clear");
     if (inside || !knows_ggml()) return real(buffer, value);
     const auto begin = reinterpret_cast<uintptr_t>(attnscope::capture::ggml().backend_buffer_get_base(buffer));
-    write_through(begin, begin + attnscope::capture::ggml().backend_buffer_get_size(buffer),
-                  [&] { real(buffer, value); });
+    write_through(
+        begin, begin + attnscope::capture::ggml().backend_buffer_get_size(buffer), [&] { real(buffer, value); },
+        Leaves::nothing);
 }
 
 ATTNSCOPE_HOOK void* attnscope_gguf_init(const char* path, GgufParams params) {

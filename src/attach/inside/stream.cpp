@@ -231,7 +231,8 @@ ggml_status Stream::compute(ggml_backend_sched_t sched, ggml_cgraph* graph, Run 
     std::optional<capture::Capture::Decode> decode;
     try {
         tokens = read_tokens(inputs_);
-        if (!place(tokens, placed)) return run(sched, graph);
+        read_unread(sched, tokens);
+        if (!on_ || !place(tokens, placed)) return run(sched, graph);
         capture::Tokens announced;
         announced.ids = tokens.ids, announced.positions = tokens.positions;
         announced.sequences = placed.sequences, announced.kinds = placed.kinds;

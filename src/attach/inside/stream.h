@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attach/inside/cache_contents.h"
+#include "attach/inside/cell_set.h"
 #include "attach/inside/graph_inputs.h"
 #include "attach/inside/lines.h"
 #include "attach/inside/outbox.h"
@@ -28,6 +29,9 @@ using Run = ggml_status (*)(ggml_backend_sched_t, ggml_cgraph*);
 
 // What writes to caches and is no graph (a restored state, a prompt cache): are we told, or has it to be found out by looking?
 enum class Writes : uint8_t { told, untold };
+
+// What is there behind a write: something that may be known, or nothing (memory that was cleared).
+enum class Leaves : uint8_t { something, nothing };
 
 // Never throws, and never fails the program: after an error it lets all graphs pass by.
 class Stream : public std::enable_shared_from_this<Stream> {
@@ -60,7 +64,7 @@ public:
     bool has_cache_at(uintptr_t begin, uintptr_t end) const;
     // Somebody writes there who is no graph of ours: before, and when it is done.
     void before_write();
-    void after_write(uintptr_t begin, uintptr_t end);
+    void after_write(uintptr_t begin, uintptr_t end, Leaves leaves);
 
 private:
     struct Announced;
@@ -74,14 +78,21 @@ private:
     bool send(Message&& message);
     ggml_status run_other(ggml_backend_sched_t sched, ggml_cgraph* graph, Run run);
     // What lies in cells of caches, told by the bytes there. How many are known.
-    int64_t look_at(uintptr_t begin, uintptr_t end);
+    int64_t look_at(uintptr_t begin, uintptr_t end, Leaves leaves = Leaves::something);
     int64_t look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end);
     std::vector<uint64_t> known_cells(const CacheMemory& cache) const; // each by its bytes; 0: unknown
     void forget_cells(const std::vector<int64_t>& cells);
+    // Cells of layers on devices, and of those that share their masks.
+    bool lies_on_devices(int32_t group) const;
+    void note_written(const CacheMemory& cache, uintptr_t begin, uintptr_t end, Leaves leaves);
+    std::vector<Ranges> unread_cells(const GraphTokens& tokens);
+    void read_unread(ggml_backend_sched_t sched, const GraphTokens& tokens);
     // Before a token of a graph has its place, where nobody tells of writes: do the cells that it sees still hold what they did?
     void look_before(const GraphTokens& tokens, size_t i, bool& looked);
     std::vector<KnownToken> content_of(const CacheMemory& cache, int64_t cell) const; // the latest last
-    std::optional<CacheMemory> telling_cache() const; // whose cells lines_ knows, in host memory
+    std::optional<CacheMemory> telling_cache() const;                                 // whose cells lines_ knows
+    // In host memory; null: it is not there.
+    const uint8_t* key_at(const CacheMemory& cache, int64_t cell, size_t bytes) const;
     uint64_t all_keys(size_t group, int64_t cell) const;
     int32_t group() const; // of the caches whose cells lines_ knows
     void know_caches();
@@ -109,6 +120,8 @@ private:
     Rhythm rhythm_;
     std::vector<TellingLayer> telling_; // by mask group
     std::vector<CacheContents> contents_;
+    // By mask group, of layers on devices: what was written by somebody who is no graph, and not looked at since.
+    std::vector<CellSet> unread_;
     std::vector<std::pair<CacheMemory, std::vector<uint64_t>>> rested_; // what lay in the cells when its scheduler went
     bool told_unknown_ = false;
 
@@ -116,7 +129,7 @@ private:
     std::vector<CacheMemory> caches_;
 };
 
-// Of the caches in host memory, as they are when asked.
+// Of the caches, as they are when asked.
 class Stream::CellReadings : public Readings {
 public:
     explicit CellReadings(const Stream& stream) : stream_(stream) {}

@@ -30,6 +30,7 @@ void Stream::know_caches() {
     const Geometry& geometry = capture_->geometry();
     telling_ = telling_layers(geometry);
     contents_.assign(telling_.size(), {});
+    unread_.assign(telling_.size(), {});
     std::vector<CacheMemory> caches = inputs_.caches;
     std::erase_if(caches, [&](const CacheMemory& c) {
         return c.layer >= geometry.n_layer() || !geometry.layers[size_t(c.layer)].captured();
@@ -65,26 +66,32 @@ void Stream::before_write() {
     }
 }
 
-void Stream::after_write(uintptr_t begin, uintptr_t end) {
+void Stream::after_write(uintptr_t begin, uintptr_t end, Leaves leaves) {
     const std::lock_guard lock(mutex_);
     if (!on_ || !begun_) return;
     try {
-        look_at(begin, end);
+        look_at(begin, end, leaves);
     } catch (const std::exception& e) {
         stop("capturing failed: ", e.what());
     }
 }
 
-int64_t Stream::look_at(uintptr_t begin, uintptr_t end) {
+int64_t Stream::look_at(uintptr_t begin, uintptr_t end, Leaves leaves) {
     std::vector<CacheMemory> hit;
     {
         const std::lock_guard lock(caches_mutex_);
         for (const CacheMemory& c : caches_) {
-            if (c.cell > 0 && begin < c.end && end > c.begin) hit.push_back(c);
+            if (begin < c.end && end > c.begin) hit.push_back(c);
         }
     }
     int64_t n_known = 0;
-    for (const CacheMemory& c : hit) n_known += look_at(c, std::max(begin, c.begin), std::min(end, c.end));
+    for (const CacheMemory& c : hit) {
+        const uintptr_t first = std::max(begin, c.begin), last = std::min(end, c.end);
+        if (lies_on_devices(capture_->geometry().layers[size_t(c.layer)].mask_group))
+            note_written(c, first, last, leaves);
+        else if (c.cell > 0)
+            n_known += look_at(c, first, last);
+    }
     return n_known;
 }
 
@@ -98,8 +105,7 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
     const auto last = static_cast<int64_t>((end - cache.begin + cache.cell - 1) / cache.cell);
     for (int64_t cell = first; cell < last; ++cell) {
         if (cache.begin + size_t(cell) * cache.cell + telling_[size_t(g)].bytes > cache.end) break;
-        // A device's bytes are not looked at, and its keys and values lie in mirrors that know nothing of what somebody else writes.
-        token = layer.on_device ? std::nullopt : likeliest(content_of(cache, cell), token, lines_);
+        token = likeliest(content_of(cache, cell), token, lines_);
         if (g == group()) {
             if (token)
                 lines_.restore_cell(cell, token->line, token->index, token->position);
@@ -112,13 +118,22 @@ int64_t Stream::look_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end
     return n_known;
 }
 
-// Of a cell of a telling layer's cache, in host memory.
+// Those of a device lie in mirrors, which hold what was written there once it was read back.
+const uint8_t* Stream::key_at(const CacheMemory& cache, int64_t cell, size_t bytes) const {
+    const size_t at = size_t(cell) * cache.cell;
+    if (cell < 0 || cache.begin + at + bytes > cache.end) return nullptr;
+    if (!capture_->geometry().layers[size_t(cache.layer)].on_device)
+        return reinterpret_cast<const uint8_t*>(cache.begin + at);
+    const uint8_t* mirror = capture_->mirrored_keys(cache.layer);
+    return mirror ? mirror + at : nullptr;
+}
+
+// Of a cell of a telling layer's cache.
 std::vector<KnownToken> Stream::content_of(const CacheMemory& cache, int64_t cell) const {
     const auto g = size_t(capture_->geometry().layers[size_t(cache.layer)].mask_group);
-    const uintptr_t at = cache.begin + size_t(cell) * cache.cell;
-    if (at + telling_[g].bytes > cache.end) return {};
-    return contents_[g].find({reinterpret_cast<const uint8_t*>(at), telling_[g].bytes},
-                             [&] { return all_keys(g, cell); });
+    const uint8_t* key = key_at(cache, cell, telling_[g].bytes);
+    if (!key) return {};
+    return contents_[g].find({key, telling_[g].bytes}, [&] { return all_keys(g, cell); });
 }
 
 std::optional<CacheMemory> Stream::telling_cache() const {
@@ -127,8 +142,7 @@ std::optional<CacheMemory> Stream::telling_cache() const {
     const std::lock_guard lock(caches_mutex_);
     const auto found = std::find_if(caches_.begin(), caches_.end(),
                                     [&](const CacheMemory& c) { return c.layer == telling_[g].layer && c.cell > 0; });
-    if (found == caches_.end() || capture_->geometry().layers[size_t(found->layer)].on_device) return std::nullopt;
-    return *found;
+    return found == caches_.end() ? std::nullopt : std::optional(*found);
 }
 
 std::vector<KnownToken> Stream::CellReadings::of(int64_t cell) const {
@@ -148,9 +162,9 @@ uint64_t Stream::all_keys(size_t group, int64_t cell) const {
     for (const KeyPlace& p : telling_[group].all) {
         const auto c = std::find_if(caches_.begin(), caches_.end(),
                                     [&](const CacheMemory& m) { return m.layer == p.layer && m.cell > 0; });
-        const uintptr_t at = c == caches_.end() ? 0 : c->begin + size_t(cell) * c->cell;
-        if (at == 0 || at + p.bytes > c->end) return 0;
-        all = CacheContents::with_key(all, {reinterpret_cast<const uint8_t*>(at), p.bytes});
+        const uint8_t* key = c == caches_.end() ? nullptr : key_at(*c, cell, p.bytes);
+        if (!key) return 0;
+        all = CacheContents::with_key(all, {key, p.bytes});
     }
     return all;
 }
