@@ -144,3 +144,14 @@ TEST_F(AttachDeviceStates, AShiftedContextIsNotTakenForWhatItWas) {
     EXPECT_EQ(found[1], texts[1]);
     EXPECT_NE(said.find("goes on from what was not captured"), std::string::npos) << said;
 }
+
+// Keys that are no text's in the layers with a window, while the others hold what they did: nothing is captured any more, and that is all.
+TEST_F(AttachDeviceStates, AProgramGoesOnWhoseCaptureHasFailed) {
+    make("--arch gemma3 --layers 4");
+    const std::string command = ATTNSCOPE_ATTACH_DEVICE_STATES_HOST " " + model + " garbled";
+    const Answer plain = shell(command), attached = attach(command);
+    ASSERT_EQ(plain.code, 0);
+    EXPECT_EQ(attached.code, 0) << said;
+    EXPECT_EQ(attached.output, plain.output);
+    EXPECT_NE(said.find("the capture failed"), std::string::npos) << said;
+}

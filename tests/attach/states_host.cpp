@@ -6,6 +6,7 @@
 //               the first branch; TYPE: of the keys and values in the cache
 //   checkpoint [CELLS [full]]  as rounded, of the layers with a window alone, as servers do; the other reading stands beside it in another
 //               sequence. Of 256 cells, or with "full", the caches of both kinds of layers are equally large
+//   garbled     texts whose state of the layers with a window alone is put back with another byte in it
 //   save FILE   a text, its state written to a file
 //   load FILE   that state read, and it goes on; then another text
 //   shift       a text whose middle is taken out and the rest moved up, and it goes on; then another text
@@ -213,7 +214,7 @@ void branched(const Program& p) {
     }
 }
 
-void checkpoint(const Program& p) {
+void checkpoint(const Program& p, int n_texts, uint8_t garbled) {
     llama_batch batch = llama_batch_init(64, 0, 1);
     const auto read = [&](llama_seq_id sequence, Tokens& text, const Tokens& tokens) {
         batch.n_tokens = 0;
@@ -226,13 +227,14 @@ void checkpoint(const Program& p) {
         if (llama_decode(p.context, batch) != 0) _exit(3);
     };
     constexpr llama_state_seq_flags windows = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
-    for (int n = 1; n <= 24; ++n) {
+    for (int n = 1; n <= n_texts; ++n) {
         Tokens prompt, again, text;
         for (int i = 0; i < 1 + n % 7; ++i) prompt.push_back(3 + (5 * i * i + 31 * n) % 250);
         p.clear();
         read(0, text, prompt);
         std::vector<uint8_t> state(llama_state_seq_get_size_ext(p.context, 0, windows));
         llama_state_seq_get_data_ext(p.context, state.data(), state.size(), 0, windows);
+        state[state.size() / 4] ^= garbled; // of the keys
         read(0, text, {7});
         print(text);
         for (const llama_token t : prompt) read(1, again, {t});
@@ -244,6 +246,13 @@ void checkpoint(const Program& p) {
         print(text);
     }
     llama_batch_free(batch);
+}
+
+void checkpoints(const Program& p) {
+    checkpoint(p, 24, 0);
+}
+void garbled(const Program& p) {
+    checkpoint(p, 3, 1);
 }
 
 } // namespace
@@ -267,7 +276,7 @@ int main(int argc, char** argv) {
         params.flash_attn_type = file == "0" ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
     }
     if (way == "swap" || way == "copy") params.n_seq_max = 2, params.kv_unified = way == "swap" && file != "apart";
-    if (way == "checkpoint") { // the cache of layers with a window is the smaller one
+    if (way == "checkpoint" || way == "garbled") { // the cache of layers with a window is the smaller one
         params.n_ctx = file.empty() ? 4096 : static_cast<uint32_t>(std::atoi(file.c_str())), params.n_ubatch = 64;
         params.n_seq_max = 2, params.kv_unified = true, params.swa_full = argc > 4;
     }
@@ -275,9 +284,9 @@ int main(int argc, char** argv) {
     p.context = llama_init_from_model(p.model, params);
     if (!p.context) return 2;
     Tokens a, b;
-    const std::pair<const char*, void (*)(const Program&)> ways[] = {{"slots", slots},       {"rounded", rounded},
-                                                                     {"branched", branched}, {"checkpoint", checkpoint},
-                                                                     {"swap", swap},         {"copy", copy}};
+    const std::pair<const char*, void (*)(const Program&)> ways[] = {
+        {"slots", slots},     {"rounded", rounded}, {"branched", branched}, {"checkpoint", checkpoints},
+        {"garbled", garbled}, {"swap", swap},       {"copy", copy}};
     for (const auto& [name, go] : ways) {
         if (way != name) continue;
         go(p);

@@ -29,6 +29,7 @@ private:
 } // namespace
 
 Fetch::~Fetch() {
+    sending_.engine = nullptr; // a batch that failed: nobody waits for it, and its engine may be gone
     if (prepared_) drain();
 }
 
