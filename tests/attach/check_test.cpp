@@ -8,6 +8,7 @@
 #include <fstream>
 #include <string>
 
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 using namespace attnscope::test;
@@ -68,6 +69,17 @@ TEST_F(AttachCheck, TellsWithoutRunning) {
     EXPECT_NE(script_of("#!").output.find("names no program that runs it"), std::string::npos);
     EXPECT_NE(script_of("#!" + script).output.find("is a script of scripts"), std::string::npos);
     EXPECT_EQ(script_of("#!/nonexistent").code, 2);
+    // what the system makes of such lines
+    EXPECT_EQ(script_of("#! \t/bin/sh\t-x").output.find("perhaps: "), 0u);
+    EXPECT_EQ(script_of(std::string("#!/bin/sh\0x", 11)).output.find("perhaps: "), 0u);
+    EXPECT_NE(script_of("#!/bin/sh\r").output.find("names a program that nobody can have"), std::string::npos);
+    EXPECT_EQ(script_of("#!/bin/\x1b[31msh").output.find('\x1b'), std::string::npos);
+    EXPECT_NE(script_of("#!/" + std::string(300, 'a')).output.find("names no program"), std::string::npos);
+    const std::string pipe = dir.file("pipe");
+    ASSERT_EQ(mkfifo(pipe.c_str(), 0700), 0);
+    EXPECT_NE(check(pipe).output.find("Permission denied"),
+              std::string::npos); // as of what cannot be started; it does not wait
+    EXPECT_NE(script_of("#!" + pipe).output.find("Permission denied"), std::string::npos);
     const std::string capable = dir.file("capable");
     fs::copy(host, capable);
     const unsigned char right[20] = {0, 0, 0, 2, 1}; // VFS_CAP_REVISION_2, cap_chown
@@ -99,6 +111,14 @@ TEST_F(AttachCheck, DoesNotTakeAScriptForTheShellThatRunsIt) {
         write(interpreted, first + "\n");
         EXPECT_EQ(check(interpreted).output, check(host).output) << first;
     }
+    // env's own options, and what it makes of them where it is handed all words as one
+    write(interpreted, "#!/usr/bin/env -S -u FOO -C /tmp -i A=b " + host + "\n");
+    EXPECT_EQ(check(interpreted).output, check(host).output);
+    write(interpreted, "#!/usr/bin/env -S" + host + "\n");
+    EXPECT_EQ(check(interpreted).output, check(host).output);
+    write(interpreted, "#!/usr/bin/env -u FOO " + host + "\n");
+    EXPECT_NE(check(interpreted).output.find("env runs: what it starts is not known"), std::string::npos)
+        << check(interpreted).output;
     // the variable goes through a shell without shared libraries, too, but not through one with other rights
     const std::string still = dir.file("static") + "/sh", rooted = dir.file("rooted") + "/sh";
     fs::create_directories(fs::path(still).parent_path()), fs::create_directories(fs::path(rooted).parent_path());

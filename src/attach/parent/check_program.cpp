@@ -106,8 +106,8 @@ ProgramCheck check_inside(const std::string& path, std::ifstream& file) {
 
 // Of the programs that run scripts those that start others to do the work. Python and Node.js do it themselves.
 bool is_shell(const std::string& path) {
-    constexpr std::array<std::string_view, 12> shells{"sh",   "bash", "dash", "ash",  "busybox", "ksh",
-                                                      "mksh", "yash", "zsh",  "fish", "csh",     "tcsh"};
+    constexpr std::array<std::string_view, 13> shells{"sh",   "bash", "dash", "ash", "busybox", "ksh", "mksh",
+                                                      "yash", "zsh",  "fish", "csh", "tcsh",    "env"};
     return std::find(shells.begin(), shells.end(), std::filesystem::path(path).filename().string()) != shells.end();
 }
 
@@ -150,21 +150,45 @@ ProgramCheck check_elf(const std::string& path, std::ifstream& file, const std::
     return check_inside(path, file);
 }
 
-// Who runs a script, from its first line: "#!/usr/bin/env python3". Empty: nobody is named.
+// The program that env is to run: behind -S its options and variables stand before it. Without that the system hands it all words as one,
+// which with options is for env to make something of: itself.
+std::string run_by_env(const std::string& env, std::istringstream& words) {
+    std::string name;
+    bool split = false;
+    while (words >> name) {
+        if (name.rfind("-S", 0) == 0) {
+            split = true;
+            name.erase(0, 2);
+            if (name.empty()) continue;
+        }
+        if (name[0] == '-' && !split) return env;
+        if (name == "-u" || name == "-C") {
+            words >> name; // of which variable, or folder
+            continue;
+        }
+        if (name[0] != '-' && name.find('=') == std::string::npos) return name;
+    }
+    return {};
+}
+
+// Who runs a script, from its first line: "#!/usr/bin/env python3". Empty: nobody is named, or in more letters than the system reads.
 std::string interpreter_of(std::ifstream& file) {
-    std::string line(most_text, '\0');
+    constexpr size_t most_line = 254; // BINPRM_BUF_SIZE without "#!"
+    std::string line(most_line, '\0');
     file.clear();
     file.seekg(2);
     file.read(line.data(), static_cast<std::streamsize>(line.size()));
     line.resize(static_cast<size_t>(file.gcount()));
-    line.resize(std::min(line.size(), line.find('\n')));
-    std::istringstream words(line);
-    std::string name;
-    words >> name;
+    const size_t over = line.find_first_of(std::string_view("\n\0", 2));
+    const bool whole = over != std::string::npos || line.size() < most_line;
+    line.resize(std::min(line.size(), over));
+    const size_t begin = std::min(line.find_first_not_of(" \t"), line.size());
+    const size_t end = std::min(line.find_first_of(" \t", begin), line.size());
+    if (!whole && end == line.size()) return {};
+    const std::string name = line.substr(begin, end - begin);
     if (std::filesystem::path(name).filename() != "env") return name;
-    // env's own options and variables stand before the program
-    while (words >> name && (name[0] == '-' || name.find('=') != std::string::npos)) {}
-    return words ? name : std::string();
+    std::istringstream words(line.substr(end));
+    return run_by_env(name, words);
 }
 
 } // namespace
@@ -185,6 +209,10 @@ Result<ProgramCheck> check_program(const std::string& program) {
         script = *path;
         name = interpreter_of(file);
         if (name.empty()) return ProgramCheck{CanAttach::no, *path + " names no program that runs it"};
+        if (std::any_of(name.begin(), name.end(), [](unsigned char c) { return c < ' ' || c == 127; }))
+            return ProgramCheck{CanAttach::no, *path +
+                                                   " names a program that nobody can have, with a control character "
+                                                   "(lines that end as on Windows?)"};
     }
     return ProgramCheck{CanAttach::no, program + " is a script of scripts"};
 }

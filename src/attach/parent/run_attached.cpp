@@ -188,15 +188,18 @@ Result<std::string> attach_library() {
 Result<std::string> find_program(const std::string& program) {
     if (program.find('/') != std::string::npos) {
         const bool may_run = access(program.c_str(), X_OK) == 0;
+        const int why = errno;
         std::error_code error; // it may be gone by now
-        if (may_run && !fs::is_directory(program, error)) return program;
-        return Error{ErrorKind::not_found, program + ": " + std::strerror(may_run ? EISDIR : errno)};
+        if (may_run && fs::is_regular_file(program, error)) return program;
+        const int what = fs::is_directory(program, error) ? EISDIR : EACCES; // as the system says of pipes and devices
+        return Error{ErrorKind::not_found, program + ": " + std::strerror(may_run ? what : why)};
     }
     const char* path = std::getenv("PATH");
     std::istringstream folders(path ? path : "/usr/bin:/bin");
     for (std::string folder; std::getline(folders, folder, ':');) {
         const std::string at = (fs::path(folder) / program).string(); // an empty folder is this one
-        if (access(at.c_str(), X_OK) == 0 && !fs::is_directory(at)) return at;
+        std::error_code error;
+        if (access(at.c_str(), X_OK) == 0 && fs::is_regular_file(at, error)) return at;
     }
     return Error{ErrorKind::not_found, "no program " + program + " in PATH"};
 }
