@@ -6,11 +6,13 @@
 #include "formats/write_whole.h"
 #include "recording/missing_rows.h"
 
+#include <attnscope/recording.h>
 #include <attnscope/session_recorder.h>
 #include <attnscope/verify.h>
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <ctime>
@@ -201,6 +203,12 @@ void stop_when_asked(GenerateOptions& options) {
     options.stop = &stop_requested;
 }
 
+// Of a file that may have been cut, replaced or deleted since.
+int64_t recorded_in(const std::string& path) {
+    const auto recording = Recording::open(path);
+    return recording ? (*recording)->info().n_frames : 0;
+}
+
 int run(CaptureFlags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     if (f.output.empty()) f.output = default_output(f.session.model_path);
@@ -250,7 +258,9 @@ int run(CaptureFlags& f) {
     recorder.reset();
     if (!result || !closed) {
         const Error error = result ? closed.error() : result.error();
-        if (recorded > 0 && !f.json) tell("\n{} tokens are recorded in {}\n", recorded, f.output);
+        const int64_t there =
+            std::min(recorded, recorded_in(f.output)); // its log may have been cut, or the file deleted
+        if (there > 0 && !f.json) tell("\n{} tokens are recorded in {}\n", there, f.output);
         return report(error, f.json);
     }
     if (unread) {

@@ -114,6 +114,15 @@ TEST_F(FilesAndSignals, ALimitOfFileSizeKeepsWhatFitted) {
     expect_good(recording, false);
 }
 
+// What it says of a recording is true of what lies there.
+TEST_F(FilesAndSignals, OfADeletedRecordingNoTokenIsToldToBeThere) {
+    const std::string recording = dir.file("x.attn");
+    const Answer gone = shell_all(capture("--commits -p 'abc' -n 40000 -o " + recording) +
+                                  " 2>&1 | while read line; do echo \"$line\"; rm -f " + recording + "; done");
+    EXPECT_NE(gone.output.find("it was deleted or replaced"), std::string::npos) << gone.output;
+    EXPECT_EQ(gone.output.find("tokens are recorded in"), std::string::npos) << gone.output;
+}
+
 TEST_F(FilesAndSignals, SigHupEndsACaptureAsControlCDoes) {
     for (const char* signal : {"HUP", "TERM", "INT"}) {
         const std::string recording = dir.file(std::string(signal) + ".attn");
