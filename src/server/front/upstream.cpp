@@ -154,7 +154,7 @@ Result<void> Upstream::pass(const Write& write, const GoneAway& gone) {
         lock.lock();
     }
     stopped_ = stopped_ || !wanted;
-    while (writes_) changed_.wait_until(lock, std::chrono::steady_clock::now() + patience);
+    while (writes_ && !done_) changed_.wait_until(lock, std::chrono::steady_clock::now() + patience); // done: it threw
     write_ = nullptr;
     if (!done_ || stopped_) return Error{ErrorKind::io, "nobody takes the answer any more"};
     if (error_ != httplib::Error::Success) return broken_off();
