@@ -84,6 +84,8 @@ TypeArithmetic& foreign_arithmetic(DType type) {
 void start_engine_arithmetic() {}
 
 void f16_to_f32(const uint16_t* from, float* to, int64_t n) {
+    static const ReadF16 read = read_f16_by_instruction();
+    if (read) return read(from, to, n);
     for (int64_t i = 0; i < n; ++i) to[i] = base::f16_to_float(from[i]);
 }
 void bf16_to_f32(const uint16_t* from, float* to, int64_t n) {

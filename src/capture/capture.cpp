@@ -57,6 +57,10 @@ bool Capture::read_back(ggml_backend_sched_t sched, int32_t group, const Ranges&
     return tap_->read_back(sched, group, cells);
 }
 
+void Capture::give_back(Frame&& frame) {
+    tap_->give_back(std::move(frame));
+}
+
 const uint8_t* Capture::mirrored_keys(int32_t layer) const {
     return tap_->mirrored_keys(layer);
 }

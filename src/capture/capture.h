@@ -93,6 +93,8 @@ public:
     // The keys of a layer whose cache lies on a device, in host memory, cell by cell as there: of cells that graphs have stored, once
     // their frames have come, or that were read back. Valid until the next graph is given its memory. Null: there are none.
     const uint8_t* mirrored_keys(int32_t layer) const;
+    // Of a frame that the sink does not need any more: the memory that its keys and queries lie in, for later ones.
+    void give_back(Frame&& frame);
     // Waits for the frames of everything decoded, and hands them over. Errors as Decode::end().
     Result<void> flush();
     // Devices send what a decode has left there behind all that the engine was given until the decode's end(). Where logits are asked

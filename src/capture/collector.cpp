@@ -128,6 +128,10 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
         if (token == tokens_.ids.size())
             batch->fail("the engine's graph has tokens of a sequence that the decode has not");
         Frame& f = batch->frames[size_t(i)];
+        if (!spare_.empty()) {
+            f.q.swap(spare_.back().q), f.k.swap(spare_.back().k);
+            spare_.pop_back();
+        }
         f.token = token < tokens_.ids.size() ? tokens_.ids[token] : -1;
         f.kind = tokens_.kind_of(token);
         f.sequence = tokens_.sequence(token);
@@ -143,6 +147,15 @@ std::unique_ptr<Batch> Collector::begin(int64_t n_query, const int32_t* position
     return batch;
 }
 
+void Collector::give_back(Frame&& frame) {
+    constexpr size_t most = 16;
+    if (spare_.size() == most) return;
+    Frame spare;
+    spare.q.swap(frame.q), spare.k.swap(frame.k);
+    spare.q.clear(), spare.k.clear();
+    spare_.push_back(std::move(spare));
+}
+
 void Collector::take(Batch& batch, size_t index, const HostAttention& data) {
     batch.data.resize(batch.layers.size());
     batch.data[index] = data;
@@ -154,8 +167,10 @@ void Collector::take(Batch& batch, std::vector<HostAttention> data) {
     constexpr size_t many = 64;
     batch.data = std::move(data);
     for (size_t l = 0; l < batch.data.size(); ++l) bring_keys_together(batch, l);
+    if (batch.with_facts) batch.facts.resize(batch.frames.size());
     const auto take = [&](size_t i) {
         for (size_t l = 0; l < batch.layers.size(); ++l) take_token(batch, l, static_cast<int64_t>(i));
+        if (batch.with_facts) batch.facts[i] = options_.facts(geometry_, batch.frames[i]);
     };
     // the memory of so many frames is new, and takes longer to get than to fill
     base::parallel_for(size_t(batch.n_query), many, take);
@@ -200,15 +215,6 @@ void Collector::fill_up(Batch& batch) const {
 bool Collector::whole(const Batch& batch) const {
     const Part* part = known(batch);
     return part && batch.layers.size() >= size_t(part->n_layer);
-}
-
-void Collector::find_facts(Batch& batch) const {
-    // of the halves of a model they depend on what is known at the end only
-    if (!options_.facts || batch.part != ModelPart::whole) return;
-    constexpr size_t many = 32;
-    batch.facts.resize(batch.frames.size());
-    const auto find = [&](size_t i) { batch.facts[i] = options_.facts(geometry_, batch.frames[i]); };
-    base::parallel_for(batch.frames.size(), many, find);
 }
 
 void Collector::take_token(Batch& batch, size_t index, int64_t i) const {

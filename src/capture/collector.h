@@ -92,6 +92,25 @@ struct Batch {
         bool flash = false;
         const ggml_tensor* k_cache = nullptr; // an identity only
     };
+    // Shared between the batches of a graph that is used again, each of which only adds to what it has alone.
+    class Layers {
+    public:
+        size_t size() const { return all_ ? all_->size() : 0; }
+        bool empty() const { return size() == 0; }
+        const Layer& operator[](size_t l) const { return (*all_)[l]; }
+        const Layer* begin() const { return all_ ? all_->data() : nullptr; }
+        const Layer* end() const { return begin() + size(); }
+        void reserve(size_t n) { alone().reserve(n); }
+        void push_back(Layer layer) { alone().push_back(std::move(layer)); }
+
+    private:
+        std::vector<Layer>& alone() {
+            if (!all_ || all_.use_count() > 1)
+                all_ = all_ ? std::make_shared<std::vector<Layer>>(*all_) : std::make_shared<std::vector<Layer>>();
+            return *all_;
+        }
+        std::shared_ptr<std::vector<Layer>> all_;
+    };
     struct Proof {
         int32_t layer = 0, head = 0;
         int64_t token = 0;
@@ -114,11 +133,12 @@ struct Batch {
     size_t q_bytes = 0, k_bytes = 0; // of a frame, as far as is known
     std::vector<int32_t> positions;
     std::vector<Group> groups;
-    std::vector<Layer> layers;
+    Layers layers;
     std::vector<HostAttention> data; // of the layers taken
     // of layers without a cache: (n_query, n_head_kv, head_dim), one vector a layer
     std::vector<std::vector<uint8_t>> keys;
     std::vector<Frame> frames;
+    bool with_facts = false;       // are to be found when they are taken: of whole models whose layers are known
     std::vector<FrameFacts> facts; // of the frames, or none
     std::vector<float> mean;       // CapturedFrame::mean of its only token, or none
     std::vector<Proof> proofs;
@@ -163,7 +183,7 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 //
 // A second batch may begin before the first is finished; they finish in order.
 //
-// Threads: lives on the decode thread. take(), find_facts() and start_proving() of one batch may run on another thread
+// Threads: lives on the decode thread. take() and start_proving() of one batch may run on another thread
 // while the decode thread calls nothing but proven() and finish() of earlier batches.
 class Collector {
 public:
@@ -185,7 +205,7 @@ public:
     // All attentions of a graph that was seen before, whole: what does not depend on its tokens is as it was in `seen`, a batch of
     // the same graph.
     struct Seen {
-        std::vector<Batch::Layer> layers;
+        Batch::Layers layers;
         std::vector<size_t> first_of_group; // the layer that brought each group
     };
     static Seen seen(const Batch& batch);
@@ -201,10 +221,8 @@ public:
     void choose_proofs(Batch& batch, size_t begin, size_t end) const;
     // The data of layer `layer` of the batch. Q is converted to the layer's q_type, as the engine's CPU kernels do.
     void take(Batch& batch, size_t layer, const HostAttention& data);
-    // Of all layers that were seen; many tokens on several threads.
+    // Of all layers that were seen, and the facts about the frames, while a core's cache holds them; many tokens on several threads.
     void take(Batch& batch, std::vector<HostAttention> data);
-    // Finds out the facts about the frames, whose layers were all taken. Not before the first frame was finished.
-    void find_facts(Batch& batch) const;
     // Proves the heads that were chosen since the last call; their layers were taken.
     void prove(Batch& batch);
     // The same on up to `n_threads` of the helpers, while K and V stay where they are; everything else is copied.
@@ -219,8 +237,10 @@ public:
     // What the cells of a group held when the batch was decoded.
     CellView cells(Batch& batch, size_t group) const;
 
+    // Of a frame that nobody needs any more: the memory of its queries and keys, for those of the next batches.
+    void give_back(Frame&& frame);
+
     const Geometry& geometry() const { return geometry_; }
-    bool geometry_known() const { return !parts_.empty(); }
     // Which type Q is kept in: the one in which the engine's CPU kernels multiply it with such keys.
     static ggml_type q_type_of(const AttentionNode& node);
 
@@ -277,6 +297,7 @@ private:
     uint64_t samples_ = 0;                  // witnesses asked for so far: the place in the sampling order
     std::vector<CellMap> maps_;             // one a group
     std::vector<int64_t> stream_cells_;     // of each; 0: one stream
+    std::vector<Frame> spare_;              // given back, their queries and keys empty
 };
 
 } // namespace attnscope::capture

@@ -287,11 +287,9 @@ void GraphTap::complete() {
     const bool many = batch.n_query > 1;
     const bool keeps_up = state.proving.empty() || Collector::proven(*state.proving.back());
     const size_t n_provers = many && keeps_up ? base::helping_threads() : base::n_cores();
-    const bool with_facts = collector_.geometry_known();
     state.taking = std::move(arriving);
-    state.taking_done = state.taker.call([this, taking = state.taking.get(), n_provers, with_facts] {
+    state.taking_done = state.taker.call([this, taking = state.taking.get(), n_provers] {
         take(*taking);
-        if (with_facts) collector_.find_facts(*taking->batch);
         collector_.start_proving(*taking->batch, static_cast<int32_t>(n_provers), state_->provers);
     });
     deliver_proven(many ? most_batches_proving(state.fetches.size()) : most_proving);

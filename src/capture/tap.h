@@ -33,6 +33,7 @@ public:
     void know_cell(int32_t group, int64_t cell, int64_t column, int32_t position) {
         collector_.know_cell(group, cell, column, position);
     }
+    void give_back(Frame&& frame) { collector_.give_back(std::move(frame)); }
     int64_t next_index(int64_t sequence) const { return collector_.next_index(sequence); }
     // Around every decode.
     void begin_decode(const Tokens& tokens) { collector_.announce(tokens); }

@@ -1,8 +1,6 @@
 #include "recording/checksum.h"
+#include "base/hash64.h"
 #include "recording/schema.h"
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include <bit>
 #include <cstring>
@@ -14,7 +12,7 @@ static_assert(std::endian::native == std::endian::little, "the file stores the e
 
 int64_t checksum(Summed what, int64_t id, std::span<const uint8_t> data) {
     const uint64_t seed = (static_cast<uint64_t>(what) << 56) ^ static_cast<uint64_t>(id);
-    return static_cast<int64_t>(XXH3_64bits_withSeed(data.data(), data.size(), seed));
+    return static_cast<int64_t>(base::hash64(data, seed));
 }
 
 int64_t meta_checksum(std::string_view key, std::string_view value) {

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 namespace attnscope {
@@ -67,6 +68,26 @@ TEST(PlainHalves, TheProcessorsInstructionGivesTheSame) {
         EXPECT_EQ(halves[n], 0x1234);
         for (size_t i = 0; i < n; ++i)
             ASSERT_EQ(halves[i], base::float_to_f16(floats[floats.size() - n + i])) << floats[floats.size() - n + i];
+    }
+}
+
+TEST(PlainHalves, TheProcessorsInstructionReadsTheSame) {
+    const attention::ReadF16 read = attention::read_f16_by_instruction();
+    if (!read) GTEST_SKIP() << "this processor has none";
+    std::vector<uint16_t> halves(65536);
+    std::iota(halves.begin(), halves.end(), uint16_t{0});
+    for (const size_t n : {halves.size(), size_t(13), size_t(8), size_t(7), size_t(0)}) {
+        std::vector<float> floats(n + 1, 4.5f);
+        read(halves.data() + (halves.size() - n), floats.data(), static_cast<int64_t>(n));
+        EXPECT_EQ(floats[n], 4.5f);
+        for (size_t i = 0; i < n; ++i) {
+            const uint16_t half = halves[halves.size() - n + i];
+            const float plain = base::f16_to_float(half);
+            if (std::isnan(plain))
+                ASSERT_TRUE(std::isnan(floats[i])) << half;
+            else
+                ASSERT_EQ(std::bit_cast<uint32_t>(floats[i]), std::bit_cast<uint32_t>(plain)) << half;
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 #include "attach/inside/cache_contents.h"
 
+#include "base/hash64.h"
+
 #include <algorithm>
 #include <iterator>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 namespace attnscope::attach {
 
@@ -12,10 +11,6 @@ namespace {
 
 constexpr size_t most_tokens = size_t(1) << 20; // about 140 MB
 constexpr size_t most_readings = 32;            // of one key
-
-uint64_t hash(std::span<const uint8_t> key) {
-    return XXH3_64bits(key.data(), key.size());
-}
 
 } // namespace
 
@@ -28,11 +23,12 @@ void CacheContents::remember(std::span<const uint8_t> key, uint64_t all, const K
     line.all.push_back(all);
     n_in_lines_ += line.all.size();
     for (; n_in_lines_ > most_tokens; lines_.erase(lines_.begin())) n_in_lines_ -= lines_.begin()->second.all.size();
-    std::vector<Reading>& readings = tokens_[hash(key)];
+    const uint64_t hash = base::hash64(key);
+    std::vector<Reading>& readings = tokens_[hash];
     if (readings.size() == most_readings)
         readings.erase(readings.begin());
     else
-        order_.push_back(hash(key));
+        order_.push_back(hash);
     readings.push_back({token, all});
     if (order_.size() <= most_tokens) return;
     const auto oldest = tokens_.find(order_.front());
@@ -42,7 +38,7 @@ void CacheContents::remember(std::span<const uint8_t> key, uint64_t all, const K
 }
 
 std::vector<KnownToken> CacheContents::find(std::span<const uint8_t> key, const std::function<uint64_t()>& all) const {
-    const auto found = tokens_.find(hash(key));
+    const auto found = tokens_.find(base::hash64(key));
     if (found == tokens_.end()) return {};
     // Also of the only one: keys of few bits are the same in one layer though the text was read another time, by somebody unknown.
     std::vector<KnownToken> tokens;
@@ -61,11 +57,12 @@ bool CacheContents::holds(uint64_t all, int64_t line, int64_t index) const {
 }
 
 uint64_t CacheContents::known_as(std::span<const uint8_t> key) const {
-    return tokens_.count(hash(key)) > 0 ? hash(key) : 0;
+    const uint64_t hash = base::hash64(key);
+    return tokens_.count(hash) > 0 ? hash : 0;
 }
 
 uint64_t CacheContents::with_key(uint64_t others, std::span<const uint8_t> key) {
-    return XXH3_64bits_withSeed(key.data(), key.size(), others);
+    return base::hash64(key, others);
 }
 
 Ranges cells_at(const CacheMemory& cache, uintptr_t begin, uintptr_t end) {

@@ -66,7 +66,10 @@ void Stream::tell_frames_due() {
 }
 
 bool Stream::send(Message&& message) {
-    return capture_ && frames_are_late() ? out_.later(std::move(message)) : out_.now(message);
+    if (capture_ && frames_are_late()) return out_.later(std::move(message));
+    const bool sent = out_.now(message);
+    if (auto* m = std::get_if<FrameMessage>(&message)) capture_->give_back(std::move(m->frame));
+    return sent;
 }
 
 bool Stream::bring_late_frames() noexcept {

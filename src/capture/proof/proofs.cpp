@@ -75,6 +75,8 @@ uint64_t proof_pair(uint64_t first_sample, int64_t run, int32_t each, int32_t no
 
 void Collector::choose_proofs(Batch& batch, size_t begin, size_t end) const {
     const Part* part = known(batch);
+    // of the halves of a model they depend on what is known at the end only
+    batch.with_facts = options_.facts && part && batch.part == ModelPart::whole;
     if (!options_.witness || !part || !batch.error.empty()) return;
     const auto n_head = static_cast<uint64_t>(geometry_.max_heads());
     // Layers of which nothing is taken have no turn: whatever they stand for, every token has its proof.
