@@ -13,6 +13,7 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 using namespace attnscope;
 using namespace attnscope::test;
@@ -77,7 +78,8 @@ protected:
         capture_ = capture::Capture::make(
             options,
             [this](CapturedFrame&& f) -> Result<void> {
-                frames_.push_back(std::move(f.frame));
+                frames_.push_back(f.frame);
+                capture_->give_back(std::move(f.frame)); // later frames are in its memory
                 return {};
             },
             [this](Media&& m) -> Result<void> {
@@ -250,6 +252,25 @@ protected:
     std::map<int64_t, std::pair<int64_t, size_t>> parent_;
     int64_t next_cell_ = 0;
 };
+
+// Its memory may have held the queries of another frame.
+TEST_P(Sequences, AFrameWhoseQueriesAreNotWantedHasNone) {
+    start(true);
+    const auto odd = [](int64_t, int64_t index) { return index % 2 == 1; };
+    serve();
+    const std::vector<Frame> all = std::exchange(frames_, {});
+    llama_memory_clear(llama_get_memory(context_.get()), true);
+    capture_->forget();
+    capture_->want({odd, {}});
+    engine_.layers.clear(), cells_.clear(), ids_.clear(), parent_.clear();
+    next_cell_ = 0;
+    serve();
+    ASSERT_EQ(frames_.size(), all.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+        EXPECT_EQ(frames_[i].q, odd(0, all[i].index) ? all[i].q : std::vector<uint8_t>()) << i;
+        EXPECT_EQ(frames_[i].k, all[i].k) << i;
+    }
+}
 
 TEST_P(Sequences, RowsOfEachAreTheEnginesOwn) {
     start(false);
