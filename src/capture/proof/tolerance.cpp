@@ -52,6 +52,22 @@ void row_to_floats(DType type, const uint8_t* from, float* to, int64_t n) {
         attention::engine_arithmetic(type).to_float(from, to, n);
 }
 
+// Which kernel of a GPU's multiplied a query with quantised keys is not known: some round it to eight bits as the CPU does, some do
+// not (CUDA's for more than two tokens). The squares of what that is, evenly spread over a step of its block, in the unit of `squares`.
+void add_rounding(DType type, const uint8_t* q, std::span<float> squares) {
+    if (type != DType::q8_0 && type != DType::q8_1) return;
+    constexpr size_t block = 32;
+    const size_t bytes = dtype_row_bytes(type, block);
+    for (size_t at = 0; at + block <= squares.size(); at += block, q += bytes) {
+        uint16_t half;
+        std::memcpy(&half, q, sizeof half);
+        float step = 0;
+        attention::f16_to_f32(&half, &step, 1);
+        const auto add = static_cast<float>(double(step) * double(step) / (12 * half_unit * half_unit));
+        for (size_t d = 0; d < block; ++d) squares[at + d] += add;
+    }
+}
+
 void square(float* x, size_t n) {
     for (size_t i = 0; i < n; ++i) x[i] *= x[i];
 }
@@ -121,6 +137,8 @@ std::span<const double> ScoreErrors::of(std::span<const capture::HeadSample> sam
         row_to_floats(layer.q_type, query(t), q_squares_.data() + t * dim, layer.head_dim);
     }
     square(q_squares_.data(), q_squares_.size());
+    for (size_t t = 0; t < samples.size() && first.device; ++t)
+        add_rounding(layer.q_type, query(t), std::span(q_squares_).subspan(t * dim, dim));
     q_.assign(static_cast<const uint8_t*>(static_cast<const void*>(q_squares_.data())), DType::f32, samples.size(),
               layer.head_dim);
     dots_.resize(samples.size() * cells_at_once);
