@@ -51,6 +51,8 @@ TEST_F(FrontTest, AttentionIsNeverLostOnTheWayToARouteThatHasNone) {
         ASSERT_TRUE(answer);
         EXPECT_EQ(answer->status, 404); // the program's
         EXPECT_EQ(answer->get_header_value("X-Ignored-Fields"), "attention");
+        EXPECT_EQ(post(path, R"({"output_attentions":"all"})")->get_header_value("X-Ignored-Fields"),
+                  "output_attentions");
     }
 }
 

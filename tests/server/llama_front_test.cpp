@@ -12,7 +12,9 @@ namespace {
 
 class LlamaFront : public BeforeLlama {
 protected:
-    LlamaFront() {}
+    LlamaFront()
+        : BeforeLlama([this](FrontOptions& o) { o.server.log = [this](const std::string& s) { told += s; }; }) {}
+    std::string told;
 };
 
 TEST_F(LlamaFront, EachEventOfAStreamHasTheRowsOfItsToken) {
@@ -120,6 +122,29 @@ TEST_F(LlamaFront, WhatHasNoAttentionIsRefusedInWords) {
             << path;
     post("/v1/chat/completions",
          {{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}, {"attention", attention}}, 400);
+}
+
+TEST_F(LlamaFront, AValueThatNothingIsAskedByIsRefusedAndNotTakenForNothing) {
+    for (const char* path : {"/completion", "/completions", "/v1/completions", "/v1/chat/completions"}) {
+        const bool chat = std::string(path).find("chat") != std::string::npos;
+        Json body = {{"max_tokens", 2}, {"n_predict", 2}};
+        body[chat ? "messages" : "prompt"] = chat ? Json{{{"role", "user"}, {"content", "hi"}}} : Json("abc");
+        for (const Json& value : {Json("all"), Json("yes"), Json("true"), Json(1), Json(0), Json::array()}) {
+            for (const char* name : {"output_attentions", "attention"}) {
+                Json asked = body;
+                asked[name] = value;
+                const Json error = Json::parse(post(path, asked, 400))["error"];
+                EXPECT_NE(error["message"].get<std::string>().find(name), std::string::npos) << path << value;
+            }
+        }
+        Json asked = body;
+        asked["record"] = "always";
+        EXPECT_NE(post(path, asked, 400).find("record"), std::string::npos);
+        asked = body;
+        asked["attention_format"] = "aggregated"; // asks for nothing by itself
+        asked["output_attentions"] = nullptr;
+        if (path == std::string("/completion") || chat) post(path, asked); // routes of the stand-in
+    }
 }
 
 // 60 MB of text are 15 million tokens: what is told of them is more than is read, and no context holds them.

@@ -39,7 +39,8 @@ bool asks_for_attention(const std::string& text) {
     if (!body) return false;
     RequestFields f(*body);
     const Result<AttentionWants> wants = read_attention_wants(f);
-    return !wants || wants->attention || f.flag("output_hidden_states", false);
+    return !wants || wants->attention || f.flag("output_hidden_states", false) ||
+           !f.status(); // a wrong value asks, too
 }
 
 void before_kobold(FrontService& service, const httplib::Request& request, httplib::Response& response) {

@@ -156,6 +156,8 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     Result<AttentionWants> wants = read_attention_wants(fields);
     if (!wants) return refuse(response, openai, wants.error());
     const bool record = fields.flag("record", false);
+    if (Result<void> r = fields.status(); !r)
+        return refuse(response, openai, r.error()); // a wrong value asks for something, too
     const std::string id = fields.text("request_id", "", 256);
     if (record && service.options.server.record_dir.empty())
         fields.fail("\"record\" needs a server that writes recordings (serve --record DIR, attach -o DIR)");

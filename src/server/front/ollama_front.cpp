@@ -191,6 +191,7 @@ void generate(FrontService& service, const httplib::Request& request, httplib::R
     Result<AttentionWants> wants = read_attention_wants(fields);
     if (!wants) return refuse(response, ollama, wants.error());
     asked.record = fields.flag("record", false);
+    if (Result<void> r = fields.status(); !r) return refuse(response, ollama, r.error()); // a wrong value asks, too
     asked.id = fields.text("request_id", "", 256);
     if (!wants->attention && !asked.record) return pass_on(service, request, response);
     if (asked.record && service.options.server.record_dir.empty())

@@ -8,7 +8,9 @@
 #include <string_view>
 
 namespace attnscope::server {
+#include <string>
 
+#include <vector>
 namespace {
 
 constexpr const char* where =
@@ -57,9 +59,12 @@ void pass_without_attention(FrontService& service, const httplib::Request& reque
     const Dialect dialect = dialect_of(request.path);
     // another program's "attention" may be a word of its own
     const bool given = asks(body, "attention") && (generates || body["attention"].is_object());
-    const bool attention = given || asks(body, "output_attentions");
+    const bool attentions = asks(body, "output_attentions"), attention = given || attentions;
     if (std::find(told_of.begin(), told_of.end(), request.path) != told_of.end()) {
-        if (given) name_ignored(response, {"attention"});
+        std::vector<std::string> ignored;
+        if (given) ignored.emplace_back("attention");
+        if (attentions) ignored.emplace_back("output_attentions");
+        name_ignored(response, ignored);
         return pass_on(service, request, response);
     }
     if (attention && !service.options.server.attention) return refuse(response, dialect, 400, no_attention_here);
