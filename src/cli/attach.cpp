@@ -159,7 +159,8 @@ int run(Flags& f) {
     if (serves) {
         setenv("LLAMA_ARG_CACHE_RAM", "0", 0); // see warn_of_prompt_cache()
         warn_of_prompt_cache(f.program);
-        warn_of_one_cache(f.program);
+        f.front.warned_of_one_cache = warn_of_one_cache(f.program);
+        f.front.quiet = f.quiet;
         f.front.server.record_dir = options.folder;
         Result<std::unique_ptr<AttachFront>> started = AttachFront::start(f.front, f.program);
         if (!started) return report(started.error());

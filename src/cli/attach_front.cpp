@@ -116,7 +116,7 @@ void warn_of_prompt_cache(const std::vector<std::string>& argv) {
                         given));
 }
 
-void warn_of_one_cache(const std::vector<std::string>& argv) {
+bool warn_of_one_cache(const std::vector<std::string>& argv) {
     const std::string unified_set = variable("LLAMA_ARG_KV_UNIFIED");
     bool unified = unified_set == "1" || unified_set == "true" || unified_set == "on" || unified_set == "enabled";
     for (const std::string& word : argv) { // the last one is obeyed
@@ -129,9 +129,9 @@ void warn_of_one_cache(const std::vector<std::string>& argv) {
     int slots = 1;
     std::from_chars(number.data(), number.data() + number.size(), slots);
     const bool chosen_by_itself = slots < 0; // four, and one cache, whatever was said of it
-    if (!chosen_by_itself && !(unified && slots > 1)) return;
-    tell_as("warning: ", "the slots share one cache (--kv-unified): of two requests with the same prompt at the same "
-                         "time neither may get its attention; with -np N and --no-kv-unified they are told apart");
+    if (!chosen_by_itself && !(unified && slots > 1)) return false;
+    tell_as("warning: ", server::one_cache);
+    return true;
 }
 
 void add_front_flags(CLI::App& verb, FrontFlags& f) {
@@ -215,6 +215,7 @@ void AttachFront::sequence_begins(uint64_t program, const attach::SequenceBegin&
     live_.line_begins({{program, sequence.stream}, sequence.id}, sequence.parent, sequence.n_shared);
 }
 
+    options.warned_of_one_cache = f.warned_of_one_cache;
 void AttachFront::sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) {
     const server::LineId line{{program, where.stream}, where.line};
     if (where.path.empty()) return live_.line_recorded(line, Error{ErrorKind::not_found, where.why_not});

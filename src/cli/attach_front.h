@@ -20,8 +20,10 @@ struct FrontFlags {
     std::string serve, to; // HOST:PORT; empty: not given
     std::string to_key;    // UpstreamAddress::key
     bool page = false;     // server::FrontOptions::page
+    bool quiet = false;    // nothing is said of what goes well
     server::ModelShape model;
     std::string key_file;
+    bool warned_of_one_cache = false;
     size_t keys_mb = 2048, stream_mb = 128, body_mb = 64;
     int32_t threads = 1;
     server::ServerOptions server;
@@ -31,8 +33,8 @@ void add_front_flags(CLI::App& verb, FrontFlags& flags);
 // attention do: says so where a command turns it on.
 void warn_of_prompt_cache(const std::vector<std::string>& argv);
 // Slots of llama-server that share one cache are not told apart: says so where a command is certain to have it so. Where none of its
-// options says anything of slots it depends on its version.
-void warn_of_one_cache(const std::vector<std::string>& argv);
+// options says anything of slots it depends on its version, and is warned of when it is seen. True: it was said.
+bool warn_of_one_cache(const std::vector<std::string>& argv);
 
 // What programs tell, to who answers for them.
 class AttachFront final : public attach::FrameListener {

@@ -219,7 +219,7 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.argv = engine_arguments(server, session, port);
     if (session.capture) {
         warn_of_prompt_cache(options.argv);
-        warn_of_one_cache(options.argv);
+        flags.warned_of_one_cache = warn_of_one_cache(options.argv);
     }
     options.folder = server.record_dir;
     options.ours = true;

@@ -83,6 +83,32 @@ TEST_F(LlamaFront, WhatASlotOfAnotherRequestDecodedIsAnError) {
     for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(all[i]["attention"].contains("error"));
 }
 
+// In a whole answer it is told once, not for each token.
+TEST_F(LlamaFront, WhyAWholeAnswerHasNoRowsIsToldOnce) {
+    program.wrong_slot = true;
+    const Json attention = {{"reduce", "mean"}};
+    const Json chat = {
+        {"messages", {{{"role", "user"}, {"content", "hi"}}}}, {"max_tokens", 3}, {"attention", attention}};
+    for (const Json& all :
+         {Json::parse(post("/completion", {{"prompt", "abc"}, {"n_predict", 3}, {"attention", attention}})),
+          Json::parse(post("/v1/chat/completions", chat)),
+          Json::parse(post("/api/v1/generate", {{"prompt", "abc"}, {"max_length", 3}, {"attention", attention}}))}) {
+        ASSERT_TRUE(all["attention"].is_object()) << all.dump();
+        EXPECT_NE(all["attention"]["error"].get<std::string>().find("decoded no text that begins with this prompt"),
+                  std::string::npos);
+    }
+}
+
+TEST_F(LlamaFront, ThatSlotsShareACacheIsWarnedOfOnceItIsSeen) {
+    const Json body = {{"prompt", "abc"}, {"n_predict", 2}, {"stream", true}, {"attention", Json::object()}};
+    post("/completion", body);
+    EXPECT_EQ(told, "");
+    program.one_cache = true;
+    for (int i = 0; i < 3; ++i) post("/completion", body);
+    EXPECT_NE(told.find("the slots share one cache"), std::string::npos) << told;
+    EXPECT_EQ(told.find("warning", told.find("warning") + 1), std::string::npos) << told;
+}
+
 TEST_F(LlamaFront, WithoutAttentionARequestGoesOnAsItIs) {
     const Json body = {{"prompt", "abc"}, {"n_predict", 2}, {"stream", true}};
     for (const Json& event : events(post("/completion", body))) EXPECT_FALSE(event.contains("attention"));

@@ -128,7 +128,7 @@ std::shared_ptr<LlamaStandIn::Line> LlamaStandIn::begin(const Json& body, const 
     }
     line->model = LiveModel({}, static_cast<uint32_t>(line->number));
     const int32_t slot = body.value("id_slot", -1);
-    line->slot = wrong_slot ? 1 - slot : slot;
+    line->slot = one_cache ? -1 : wrong_slot ? 1 - slot : slot;
     for (int i = 0; i < body.value("n_predict", body.value("max_tokens", 3)); ++i) line->generated.push_back(1000 + i);
     live_.line_begins({context, line->number}, -1, 0);
     if (records) live_.line_recorded({context, line->number}, RecordedLine{"a_model-1-0.attn", line->number});

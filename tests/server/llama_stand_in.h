@@ -42,6 +42,8 @@ public:
     std::atomic<bool> records{false};        // every line, in "a_model-1-0.attn"
     std::atomic<bool> tells_too_much{false}; // of the tokens of a text
     std::atomic<bool> breaks{false};         // its stream ends without its last event
+    std::string model_id = "m";              // that it tells where it tells its vocabulary
+    std::atomic<bool> one_cache{false};      // for all slots
     std::string stopping_word;               // what a completion ends with, if anything
     std::atomic<size_t> longest_cut{0};      // bytes of the longest text that it cut into tokens
     std::atomic<int> vocab_type{0};          // that it tells; 0: it tells none

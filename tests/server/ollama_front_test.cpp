@@ -208,9 +208,8 @@ protected:
         }
     }
     void expect_errors(const Json& all, const std::string& words) {
-        ASSERT_EQ(all.size(), program.generated.size()) << all.dump();
-        for (const Json& one : all)
-            EXPECT_NE(one.value("error", std::string()).find(words), std::string::npos) << one.dump();
+        ASSERT_TRUE(all.is_object()) << all.dump(); // once for all tokens
+        EXPECT_NE(all.value("error", std::string()).find(words), std::string::npos) << all.dump();
     }
     LiveSequences live;
     OllamaStandIn program{live};

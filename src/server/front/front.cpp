@@ -15,7 +15,7 @@ namespace {
 class FrontImpl : public Front {
 public:
     FrontImpl(const FrontOptions& options, LiveSequences& live)
-        : options_(options), service_{options_, live, nullptr, {}, {}, false},
+        : options_(options), service_{options_, live, nullptr, {}, {}, false, options.warned_of_one_cache},
           host_(options_.server, has_page(options_)) {}
     ~FrontImpl() override { stop(); }
 

@@ -19,11 +19,18 @@ struct ModelShape {
     int32_t n_layer = 0, n_head = 0, n_head_kv = 0;
 };
 
+// Of a llama-server whose slots share a cache.
+inline constexpr const char* one_cache =
+    "the slots share one cache (--kv-unified, which is llama-server's default without -np): of two requests with the "
+    "same "
+    "prompt at the same time neither may get its attention; with -np N and --no-kv-unified they are told apart";
+
 struct FrontOptions {
     ServerOptions server;                     // of ours; what is about generating there has no effect
     UpstreamAddress to;                       // the program
     bool page = false;                        // the page is there also where nothing is recorded
     ModelShape model;                         // told until the program has decoded something, which tells it
+    bool warned_of_one_cache = false;         // whoever starts it has said that slots are not told apart
     std::chrono::milliseconds patience{5000}; // for a token that the program has told to be captured
 };
 

@@ -22,6 +22,7 @@ struct FrontService {
     SlotPool slots;
     Answers answers;
     std::atomic<bool> closing{false};
+    std::atomic<bool> warned_of_one_cache{false};
 };
 
 // Whether nobody is left to read the answer to `request`.

@@ -99,6 +99,7 @@ void KoboldWhole::add_row(std::string& list, const TokenRow& row) {
 }
 
 void KoboldWhole::add(const StreamToken& token) {
+    if (!token.prompt && rows_.empty() && !token.row.error.empty()) none_ = token.row.json();
     add_row(token.prompt ? prompt_rows_ : rows_, token.row);
     if (!token.prompt) text_ += token.text;
     if (token.probabilities.is_object()) probabilities_.push_back(told(token.probabilities));
@@ -115,7 +116,7 @@ std::string KoboldWhole::text(const StreamEnd& end) {
     if (request_.fields.logprobs) result["logprobs"] = {{"content", std::move(probabilities_)}, {"refusal", nullptr}};
     std::string out = json_text({{"results", Json::array({std::move(result)})}});
     if (request_.wants.attention) {
-        out = with_members(out, "\"attention\":[" + rows_ + "]");
+        out = with_members(out, "\"attention\":" + (none_.empty() ? "[" + rows_ + "]" : none_));
         if (request_.wants.prompt_rows) out = with_members(out, "\"prompt_attention\":[" + prompt_rows_ + "]");
         if (n_omitted_ > 0) out = with_members(out, "\"attention_omitted\":" + std::to_string(n_omitted_));
         out = with_members(out, "\"reused\":" + std::to_string(end.n_reused));

@@ -27,6 +27,7 @@ private:
     void add_row(std::string& list, const TokenRow& row);
     const KoboldRequest& request_;
     std::string text_, rows_, prompt_rows_;
+    std::string none_; // RequestRows::none()
     Json probabilities_ = Json::array();
     size_t bytes_ = 0;
     int64_t n_omitted_ = 0;

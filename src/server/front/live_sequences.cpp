@@ -109,6 +109,7 @@ void LiveSequences::frame(ContextId id, int32_t slot, const Frame& frame) {
     if (at == context.lines.end() || at->second.length() != frame.index) return;
     Line& line = at->second;
     line.tokens.push_back(frame.token);
+    told_apart_ = slot >= 0;
     if (slot >= 0) context.line_of_slot[slot] = frame.sequence;
     if (line.store) {
         const size_t before = own_bytes(context, line);
@@ -184,6 +185,11 @@ std::string LiveSequences::piece(int32_t token) const {
         piece = contexts_.begin()->second.piece;
     }
     return piece ? piece(token) : std::string();
+}
+
+std::optional<bool> LiveSequences::tells_slots_apart() const {
+    const base::Lock lock(mutex_);
+    return told_apart_;
 }
 
 std::vector<int64_t> LiveSequences::beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const {

@@ -166,7 +166,8 @@ std::string LlamaExchange::whole(const std::string& text) {
         add(list, std::move(row));
     }
     std::string members = fmt::format("\"reused\":{}", rows->n_reused());
-    if (rows->wants().attention) members = "\"attention\":" + list + "]," + members;
+    const std::string none = rows->none();
+    if (rows->wants().attention) members = "\"attention\":" + (none.empty() ? list + "]" : none) + "," + members;
     if (rows->wants().prompt_rows) members += ",\"prompt_attention\":" + prompt + "]";
     if (n_omitted > 0) members += fmt::format(",\"attention_omitted\":{}", n_omitted);
     if (const std::string end = end_members(); !end.empty()) members += "," + end;

@@ -4,10 +4,22 @@
 
 namespace attnscope::server {
 
+namespace {
+
+// llama-server of today takes four slots with one cache where no option says anything of it, so what was decoded has to tell.
+void warn_of_one_cache(FrontService& service, size_t n_slots) {
+    const std::optional<bool> told_apart = service.live.tells_slots_apart();
+    if (n_slots < 2 || told_apart.value_or(true) || service.warned_of_one_cache.exchange(true)) return;
+    if (service.options.server.log) service.options.server.log(std::string("warning: ") + one_cache);
+}
+
+} // namespace
+
 Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& program, httplib::Request to_program,
                                  OrderedJson body, LlamaAsked asked, const GoneAway& gone) {
     Result<std::vector<bool>> busy = program.slots();
     if (!busy) return busy.error();
+    warn_of_one_cache(service, busy->size());
     LlamaStarted out;
     Result<std::unique_ptr<SlotPool::Held>> slot =
         service.slots.hold(static_cast<int32_t>(busy->size()), asked.prompt, *busy, service.live, gone);
@@ -32,6 +44,7 @@ Result<LlamaStarted> start_llama(FrontService& service, const LlamaProgram& prog
     Result<Upstream::Head> head = out.upstream->head(gone);
     if (!head) return head.error();
     out.head = std::move(*head);
+    warn_of_one_cache(service, busy->size()); // nothing was decoded before
     return out;
 }
 

@@ -106,10 +106,11 @@ OllamaExchange::Collected OllamaExchange::collect(int64_t n) {
         }
     }
     if (!rows_->wants().attention) return {};
+    if (std::string none = rows_->none(); !none.empty()) return {{}, {}, {}, std::move(none)};
     if (!all_known || is_said(told)) return out;
     const std::string error =
         json_text({{"error", "no attention: what was captured for this prompt is not what the answer says"}});
-    return {std::vector<std::string>(out.rows.size(), error), {}, {}};
+    return {{}, {}, {}, error};
 }
 
 std::string OllamaExchange::end_members() const {
@@ -127,7 +128,8 @@ std::string OllamaExchange::object(const std::string& text) {
     int64_t n_omitted = 0;
     size_t bytes = 0;
     std::string members = fmt::format("\"reused\":{}", rows_->n_reused());
-    if (rows_->wants().attention) members = "\"attention\":" + list_of(all.rows, n_omitted, bytes) + "," + members;
+    const std::string list = all.none.empty() ? list_of(all.rows, n_omitted, bytes) : all.none;
+    if (rows_->wants().attention) members = "\"attention\":" + list + "," + members;
     if (rows_->wants().prompt_rows) members += ",\"prompt_attention\":" + list_of(all.prompt, n_omitted, bytes);
     if (n_omitted > 0) members += fmt::format(",\"attention_omitted\":{}", n_omitted);
     if (const std::string end = end_members(); !end.empty()) members += "," + end;
@@ -155,6 +157,7 @@ std::string OllamaExchange::event(const ServerEvent& event) {
     std::string out;
     for (size_t i = 0; i < all.prompt.size(); ++i)
         out += bare_event(fmt::format("\"prompt_token\":{},\"attention\":{}", all.prompt_tokens[i], all.prompt[i]));
+    if (!all.none.empty()) out += bare_event("\"attention\":" + all.none);
     for (const std::string& row : all.rows) out += bare_event("\"attention\":" + row);
     out += rest();
     const std::string summary =

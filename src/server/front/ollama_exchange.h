@@ -37,6 +37,7 @@ private:
     struct Collected {
         std::vector<std::string> rows, prompt; // JSON; of the prompt with the token that is in that place
         std::vector<int32_t> prompt_tokens;
+        std::string none; // RequestRows::none()
     };
     void read(const OrderedJson& body);
     Collected collect(int64_t n);

@@ -95,6 +95,7 @@ TokenRow RequestRows::next_row(std::optional<int32_t> token) {
     if (!failure_.empty()) return failed;
     const auto fail = [&](const Error& error) {
         failed.error = failure_ = error.message;
+        failed_at_first_ = n == 0;
         return failed;
     };
     if (!view_) {

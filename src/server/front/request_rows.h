@@ -55,6 +55,8 @@ public:
     void expect(int64_t n, std::vector<int32_t> tokens) { expected_ = {std::move(tokens), n}; }
     int64_t n_told() const { return n_told_; }
     bool failed() const { return !failure_.empty(); }
+    // What a whole answer has for attention where not even its first token has a row: why, told once. Empty: there are rows.
+    std::string none() const { return failed_at_first_ ? json_text({{"error", failure_}}) : std::string(); }
     // Of the prompt's tokens, where they are asked for; known once next() was called.
     struct PromptRow {
         int32_t token = -1;
@@ -89,6 +91,7 @@ private:
     std::unique_ptr<KeyStore> keys_;
     std::unique_ptr<AttentionView> view_; // null: not found yet
     std::string failure_;                 // in words; empty: none
+    bool failed_at_first_ = false;
     std::vector<PromptRow> prompt_rows_;
     std::optional<int32_t> last_, query_token_; // token told, where it is known
     int64_t n_told_ = 0, n_reused_ = 0, n_skipped_ = 0;

@@ -98,13 +98,11 @@ class Trial:
         if alone:
             assert_same(answer, self.stock.post("/v1/chat/completions", body).json, f"attention: {str(messages)[:60]}", self.without)
         n = answer["usage"]["completion_tokens"]
-        assert len(told["attention"]) == n, (n, told)
-        reasons = {row["error"] for row in told["attention"] if "error" in row}
-        if reasons:
-            assert len(reasons) == 1 and len(min(reasons)) > 40 and told["recording_error"], told
-            assert all("error" in row for row in told["attention"]), told["attention"]
-            self.refused += reasons
+        if isinstance(told["attention"], dict):  # why there is none, once
+            assert len(told["attention"]["error"]) > 40 and told["recording_error"], told
+            self.refused.append(told["attention"]["error"])
             return False
+        assert len(told["attention"]) == n, (n, told)
         for row in told["attention"]:
             assert row["verdict"] == "ok", row["verdict"]
             assert row["shape"][-1] == row["context_length"] == row["index"] + 1, row
