@@ -109,6 +109,24 @@ TEST_F(LlamaFront, ThatSlotsShareACacheIsWarnedOfOnceItIsSeen) {
     EXPECT_EQ(told.find("warning", told.find("warning") + 1), std::string::npos) << told;
 }
 
+TEST_F(LlamaFront, TheModelsNameIsNoPath) {
+    program.vocab_type = 1;
+    for (const auto& [id, name] :
+         {std::pair("/root/.cache/a/SmolLM2.gguf", "SmolLM2.gguf"), std::pair("models/b.gguf", "b.gguf"),
+          std::pair("org/name", "org/name"), std::pair("c", "c")}) {
+        program.model_id = id;
+        const Json model = get("/api/v1/model");
+        EXPECT_EQ(model["model_name"], name);
+        EXPECT_EQ(model["result"], std::string("attnscope/") + name);
+    }
+}
+
+TEST_F(LlamaFront, WhereAttentionIsAnsweredIsSaidOfThisProgramAlone) {
+    const std::string words = post("/embedding", {{"content", "a"}, {"output_attentions", true}}, 400);
+    EXPECT_NE(words.find("attention is answered at /completion"), std::string::npos) << words;
+    EXPECT_EQ(words.find("Ollama"), std::string::npos) << words;
+}
+
 TEST_F(LlamaFront, WithoutAttentionARequestGoesOnAsItIs) {
     const Json body = {{"prompt", "abc"}, {"n_predict", 2}, {"stream", true}};
     for (const Json& event : events(post("/completion", body))) EXPECT_FALSE(event.contains("attention"));

@@ -44,7 +44,7 @@ LlamaStandIn::LlamaStandIn(LiveSequences& live) : live_(live) {
     http_.Post("/tokenize", [this](const httplib::Request& q, httplib::Response& a) { tokenize(q, a); });
     http_.Get("/v1/models", [this](const auto&, auto& a) {
         if (vocab_type == 0) return say(a, {{"data", Json::array()}});
-        say(a, {{"data", {{{"id", "m"}, {"meta", {{"vocab_type", int(vocab_type)}, {"n_vocab", 256}}}}}}});
+        say(a, {{"data", {{{"id", model_id}, {"meta", {{"vocab_type", int(vocab_type)}, {"n_vocab", 256}}}}}}});
     });
     http_.Post("/detokenize", [](const httplib::Request& q, httplib::Response& a) {
         const Json body = Json::parse(q.body);

@@ -306,15 +306,16 @@ TEST_F(OllamaFront, WhatHasNoAttentionIsRefusedInItsWords) {
         EXPECT_EQ(refused(path, {{"model", "none"}}, 404), "model 'none' not found");
         EXPECT_NE(refused(path, {{"model", "cloud"}}, 501).find("not run from a file"), std::string::npos);
         EXPECT_NE(refused(path, {{"attention", {{"layers", {99}}}}}, 400).find("99"), std::string::npos);
+        EXPECT_NE(refused(path, {{"attention", {{"nonsense", 1}}}}, 400).find("nonsense"), std::string::npos);
         for (const Json& value : {Json("all"), Json(1)})
             EXPECT_NE(
                 refused(path, {{"output_attentions", value}, {"attention", nullptr}}, 400).find("output_attentions"),
                 std::string::npos);
-        EXPECT_NE(refused(path, {{"attention", {{"nonsense", 1}}}}, 400).find("nonsense"), std::string::npos);
         EXPECT_NE(refused(path, {{"record", true}}, 400).find("record"), std::string::npos);
     }
     EXPECT_NE(refused("/completion", Json::object(), 400).find("attention of Ollama is answered at"),
               std::string::npos);
+    EXPECT_EQ(refused("/embed", Json::object(), 400).find("/completion,"), std::string::npos);
     program.images = 1;
     EXPECT_NE(refused("/api/chat", Json::object(), 400).find("pictures"), std::string::npos);
 }

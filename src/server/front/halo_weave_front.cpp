@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <string>
 #include <utility>
 
 namespace attnscope::server {
@@ -30,6 +32,13 @@ Json number_or(const Json& object, const char* name, Json otherwise) {
     return object.is_object() && object.contains(name) && object[name].is_number() ? object[name] : otherwise;
 }
 
+// llama-server that was given no --alias names its model by the whole path of its file.
+std::string without_folders(const std::string& name) {
+    const bool is_path = name.starts_with('/') || name.ends_with(".gguf");
+    const std::string file = std::filesystem::path(name).filename().string();
+    return is_path && !file.empty() ? file : name;
+}
+
 void model(FrontService& service, const httplib::Request& request, httplib::Response& response) {
     if (kobold_of(service, request).is_there()) return model_of_kobold(service, request, response);
     const LlamaProgram program = program_of(service, request);
@@ -37,14 +46,15 @@ void model(FrontService& service, const httplib::Request& request, httplib::Resp
     if (!props && props.error().kind == ErrorKind::not_found) return failed(request, response, props.error());
     if (!props) return pass_on(service, request, response);
     Result<Json> models = program.get("/v1/models");
-    Json meta, name = "model";
+    Json meta;
+    std::string name = "model";
     if (models && models->is_object() && models->contains("data") && (*models)["data"].is_array() &&
         !(*models)["data"].empty() && (*models)["data"][0].is_object()) {
         const Json& first = (*models)["data"][0];
-        if (first.contains("id") && first["id"].is_string()) name = first["id"];
+        if (first.contains("id") && first["id"].is_string()) name = without_folders(first["id"].get<std::string>());
         if (first.contains("meta")) meta = first["meta"];
     }
-    Json out = {{"result", "attnscope/" + name.get<std::string>()},
+    Json out = {{"result", "attnscope/" + name},
                 {"model_name", name},
                 {"vocab_size", number_or(meta, "n_vocab", 0)},
                 {"embedding_size", number_or(meta, "n_embd", 0)},

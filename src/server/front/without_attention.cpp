@@ -1,22 +1,25 @@
 // Routes at which attention is not answered. Whoever asks for it there is told so: never an answer without it, and no word why.
 #include "base/bounded_json.h"
 #include "server/front/front_service.h"
+#include "server/front/kobold_front.h"
+#include "server/front/llama_program.h"
+#include "server/front/ollama_front.h"
 #include "server/http/reply.h"
 
 #include <algorithm>
 #include <array>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace attnscope::server {
-#include <string>
 
-#include <vector>
 namespace {
 
-constexpr const char* where =
+constexpr const char* before_llama =
     "attention is answered at /completion, /v1/completions, /v1/chat/completions, /api/v1/generate and "
-    "/api/extra/generate/stream (before Ollama at /v1/completions, /v1/chat/completions, /api/chat and /api/generate), "
-    "not here: ask without it";
+    "/api/extra/generate/stream";
+constexpr const char* before_ollama = "at /v1/completions, /v1/chat/completions, /api/chat and /api/generate";
 // Of llama-server: they tell something about a request, which clients send as it is. Nothing is generated.
 constexpr std::array<std::string_view, 8> told_of{"/tokenize",
                                                   "/detokenize",
@@ -47,6 +50,19 @@ bool asks(const Json& body, const char* name) {
     return body.contains(name) && !body[name].is_null() && body[name] != Json(false);
 }
 
+// Of the program that is there; of one that is not known all of them.
+std::string where(const FrontService& service, const httplib::Request& request) {
+    const LlamaProgram llama(service.options.to, headers_for_questions(request), gone_away(request, service));
+    std::string out = before_llama;
+    if (kobold_of(service, request).is_there())
+        out = "before KoboldCPP attention is answered at /api/extra/generate/stream";
+    else if (ollama_of(service, request).is_there())
+        out = std::string("attention is answered ") + before_ollama;
+    else if (!llama.props())
+        out += std::string(" (before Ollama ") + before_ollama + ")";
+    return out + ", not here: ask without it";
+}
+
 } // namespace
 
 void pass_without_attention(FrontService& service, const httplib::Request& request, httplib::Response& response,
@@ -70,7 +86,7 @@ void pass_without_attention(FrontService& service, const httplib::Request& reque
     if (attention && !service.options.server.attention) return refuse(response, dialect, 400, no_attention_here);
     if (attention && request.method != "POST" && is_answered(request.path))
         return refuse_method(request, response, "POST");
-    if (attention) return refuse(response, dialect, 400, where);
+    if (attention) return refuse(response, dialect, 400, where(service, request));
     if (asks(body, "output_hidden_states")) {
         if (Result<void> r = check_hidden_states(&body["output_hidden_states"]); !r)
             return refuse(response, dialect, r.error());
