@@ -166,6 +166,20 @@ TEST_F(AttachContexts, ARequestToEndReachesTheProgram) {
     EXPECT_TRUE((*Recording::open(recordings(out).at(0)))->info().complete);
 }
 
+// A terminal's goes to both; what kill sends to us alone is for the program as well.
+TEST_F(AttachContexts, AnInterruptThatIsSentToUsAloneReachesTheProgram) {
+    for (const auto& [signal, number] : {std::pair("INT", SIGINT), std::pair("QUIT", SIGQUIT)}) {
+        const Answer answer = shell("env --default-signal=INT,QUIT " + program + " attach -o " + out + signal + " -- " +
+                                    contexts("endless") + " >" + dir.file("ids") + " 2>" + dir.file("said") +
+                                    " & us=$!; sleep 2; kill -" + signal +
+                                    " $us; (sleep 10; kill -TERM $us) >/dev/null 2>&1 & late=$!; wait $us; code=$?; "
+                                    "kill $late; exit $code");
+        EXPECT_EQ(answer.code, 128 + number) << signal;
+        ASSERT_EQ(recordings(out + signal).size(), 1u);
+        EXPECT_TRUE((*Recording::open(recordings(out + signal).at(0)))->info().complete);
+    }
+}
+
 // The page beside a program that writes: every recording, the newest first, which grows while one looks.
 TEST_F(AttachContexts, ThePageShowsRecordingsAsTheyGrow) {
     const std::string look = R"(import json, sys, time, urllib.request

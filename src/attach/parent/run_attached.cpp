@@ -44,13 +44,23 @@ extern "C" void pass_on(int signal) {
     to_pass_on = signal;
 }
 
-// While it lives an interrupt of the terminal is the program's affair, and requests to end are passed on to it.
+// Of interrupts: the terminal's came to the program, too, which is of its group; what somebody sends came to us alone.
+extern "C" void pass_on_if_sent(int signal, siginfo_t* info, void*) {
+    if (info->si_code <= 0) to_pass_on = signal;
+}
+
+// While it lives an interrupt of the terminal is the program's affair, and what is sent to us to end it is passed on to it.
 class Signals {
 public:
     explicit Signals(bool ours) {
         to_pass_on = 0;
-        set(SIGINT, ours ? pass_on : SIG_IGN, interrupt_), set(SIGQUIT, ours ? pass_on : SIG_IGN, quit_);
-        set(SIGTERM, pass_on, terminate_), set(SIGHUP, pass_on, hang_up_);
+        struct sigaction all {};
+        all.sa_handler = pass_on;
+        struct sigaction sent {};
+        sent.sa_sigaction = pass_on_if_sent;
+        sent.sa_flags = SA_SIGINFO;
+        sigaction(SIGINT, ours ? &all : &sent, &interrupt_), sigaction(SIGQUIT, ours ? &all : &sent, &quit_);
+        sigaction(SIGTERM, &all, &terminate_), sigaction(SIGHUP, &all, &hang_up_);
     }
     ~Signals() {
         sigaction(SIGINT, &interrupt_, nullptr), sigaction(SIGQUIT, &quit_, nullptr);
@@ -60,11 +70,6 @@ public:
     Signals& operator=(const Signals&) = delete;
 
 private:
-    static void set(int signal, void (*handler)(int), struct sigaction& before) {
-        struct sigaction action {};
-        action.sa_handler = handler;
-        sigaction(signal, &action, &before);
-    }
     struct sigaction interrupt_ {
     }, quit_{}, terminate_{}, hang_up_{};
 };

@@ -27,12 +27,12 @@ struct AttachOptions {
 struct AttachEnd {
     int exit_code = 0;          // the program's own; 128 + the signal's number where a signal ended it
     bool any_scheduler = false; // a ggml scheduler was seen
-    bool asked_to_end = false;  // SIGTERM or SIGHUP came, for the program and for us
+    bool asked_to_end = false;  // a signal that was passed on to the program
     std::vector<Recorded> recorded;
 };
 
-// The program keeps its terminal, its standard streams and its signals: an interrupt of the terminal goes to it, and SIGTERM and
-// SIGHUP to us are passed on. Returns when it and all that it started with our library in them have ended.
+// The program keeps its terminal, its standard streams and its signals: an interrupt of the terminal goes to it, and SIGTERM,
+// SIGHUP, and SIGINT and SIGQUIT that somebody sends to us are passed on. Returns when it and all that it started with our library in them have ended.
 Result<AttachEnd> run_attached(const AttachOptions& options);
 
 // The library that goes into programs: beside this program, or ATTNSCOPE_ATTACH_LIBRARY.
