@@ -16,7 +16,9 @@ namespace {
 TEST_F(FrontTest, RequestsArriveAsTheyWereSent) {
     start();
     auto c = client();
-    const httplib::Headers headers = {{"X-Mine", "yes"}, {"Authorization", "Bearer theirs"}, {"Accept", "a/b"}};
+    const httplib::Headers headers = {
+        {"X-Mine", "yes"},    {"Authorization", "Bearer theirs"},      {"Accept", "a/b"},
+        {"X-Hop", "of ours"}, {"Connection", "close, X-Other, X-Hop"}, {"X-Hop-2", "yes"}};
     for (const char* method : {"GET", "POST", "PUT", "PATCH", "DELETE"}) {
         httplib::Request request;
         request.method = method;
@@ -36,6 +38,8 @@ TEST_F(FrontTest, RequestsArriveAsTheyWereSent) {
         EXPECT_EQ(echo["headers"]["X-Mine"], "yes");
         EXPECT_EQ(echo["headers"]["Authorization"], "Bearer theirs");
         EXPECT_EQ(echo["headers"]["Accept"], "a/b");
+        EXPECT_FALSE(echo["headers"].contains("X-Hop")) << "of one connection";
+        EXPECT_EQ(echo["headers"]["X-Hop-2"], "yes");
         if (request.method != "GET") {
             EXPECT_EQ(echo["headers"]["Content-Type"], "application/x-www-form-urlencoded");
         }

@@ -35,6 +35,17 @@ bool of_connection(const std::string& name) {
     return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+// Of one connection, too, because whoever sent them says so.
+bool is_named(const std::string& name, const httplib::Headers& headers) {
+    const auto [begin, end] = headers.equal_range("Connection");
+    for (auto at = begin; at != end; ++at) {
+        std::string named = "," + lower(at->second) + ",";
+        std::erase_if(named, [](unsigned char c) { return c == ' ' || c == '\t'; });
+        if (named.find("," + name + ",") != std::string::npos) return true;
+    }
+    return false;
+}
+
 // The browser's question whether a page may call was answered by us: the program need not be asked again.
 bool of_access(const std::string& name) {
     return name == "host" || name == "origin" || name.rfind("access-control-", 0) == 0;
@@ -79,7 +90,7 @@ httplib::Request request_to_program(const httplib::Request& request) {
     out.path = request.target;
     for (const auto& [name, value] : request.headers) {
         const std::string known = lower(name);
-        if (of_connection(known) || of_access(known)) continue;
+        if (of_connection(known) || of_access(known) || is_named(known, request.headers)) continue;
         out.headers.emplace(known == lower(kept_type)       ? "Content-Type"
                             : known == lower(kept_encoding) ? "Content-Encoding"
                                                             : name,
@@ -102,7 +113,8 @@ void pass_head_on(httplib::Response& response, const Upstream::Head& head) {
     response.user_data.set(passed_on, true);
     for (const auto& [name, value] : head.headers) {
         const std::string known = lower(name);
-        if (!of_connection(known) && !of_access(known)) response.headers.emplace(name, value);
+        if (!of_connection(known) && !of_access(known) && !is_named(known, head.headers))
+            response.headers.emplace(name, value);
     }
 }
 
