@@ -198,6 +198,9 @@ int run(Flags& f) {
             "says why");
     } else if (end->recorded.empty() && !options.folder.empty() && !f.quiet) {
         say("nothing was captured: no text was decoded, or for the reason above");
+    } else if (serves && options.folder.empty() && !f.quiet) {
+        say(fmt::format("the program has ended with status {}; nothing was recorded: that needs -o DIR",
+                        end->exit_code));
     }
     if (page && !f.caller && !end->asked_to_end && !end->recorded.empty()) wait_for_end();
     return end->exit_code;

@@ -170,6 +170,26 @@ void add_front_flags(CLI::App& verb, FrontFlags& f) {
         ->needs(serve);
 }
 
+namespace {
+
+// A wrong --to is not seen by who types it: everything that is asked is answered with 503, as while a program loads.
+SaysWhenReady::Sayings sayings_of(const server::UpstreamAddress& to, bool quiet) {
+    SaysWhenReady::Sayings out;
+    out.is_ready = [to](const server::GoneAway&) { return server::is_listening(to); };
+    out.ready = [to, quiet] {
+        if (!quiet) tell_as("attnscope: ", fmt::format("the program listens at {}", to.name()));
+    };
+    out.missed = [to, patience = out.patience] {
+        tell_as("attnscope: ",
+                fmt::format("nothing listens at {} after {} seconds: until something does, every request "
+                            "is answered with 503; if the program listens elsewhere, say where with --to",
+                            to.name(), patience.count()));
+    };
+    return out;
+}
+
+} // namespace
+
 Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std::vector<std::string>& argv) {
     const auto here = read_address(f.serve);
     if (!here) return Error{ErrorKind::invalid_argument, "--serve " + f.serve + " is no HOST:PORT"};
@@ -195,11 +215,18 @@ Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std
     to->key = f.to_key;
     options.page = f.page;
     options.model = f.model;
+    options.warned_of_one_cache = f.warned_of_one_cache;
     options.to = out->to_ = *to;
     Result<std::unique_ptr<server::Front>> front = server::Front::start(options, out->live_);
     if (!front) return front.error();
     out->front_ = std::move(*front);
+    if (f.to_key.empty()) out->says_ = std::make_unique<SaysWhenReady>(sayings_of(out->to_, f.quiet));
     return out;
+}
+
+void AttachFront::stop() {
+    says_.reset();
+    front_->stop();
 }
 
 void AttachFront::stream_begins(uint64_t program, const attach::StreamBegin& stream, const Piece& piece) {
@@ -215,7 +242,6 @@ void AttachFront::sequence_begins(uint64_t program, const attach::SequenceBegin&
     live_.line_begins({{program, sequence.stream}, sequence.id}, sequence.parent, sequence.n_shared);
 }
 
-    options.warned_of_one_cache = f.warned_of_one_cache;
 void AttachFront::sequence_recorded(uint64_t program, const attach::SequenceRecorded& where) {
     const server::LineId line{{program, where.stream}, where.line};
     if (where.path.empty()) return live_.line_recorded(line, Error{ErrorKind::not_found, where.why_not});

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attach/parent/listener.h"
+#include "cli/says_when_ready.h"
 #include "server/front/front.h"
 #include "server/front/live_sequences.h"
 
@@ -19,11 +20,11 @@ namespace attnscope::cli {
 struct FrontFlags {
     std::string serve, to; // HOST:PORT; empty: not given
     std::string to_key;    // UpstreamAddress::key
-    bool page = false;     // server::FrontOptions::page
     bool quiet = false;    // nothing is said of what goes well
+    bool page = false;     // server::FrontOptions::page
+    bool warned_of_one_cache = false;
     server::ModelShape model;
     std::string key_file;
-    bool warned_of_one_cache = false;
     size_t keys_mb = 2048, stream_mb = 128, body_mb = 64;
     int32_t threads = 1;
     server::ServerOptions server;
@@ -43,7 +44,7 @@ public:
     static Result<std::unique_ptr<AttachFront>> start(FrontFlags& flags, const std::vector<std::string>& argv);
     int port() const { return front_->port(); }
     const server::UpstreamAddress& to() const { return to_; }
-    void stop() { front_->stop(); }
+    void stop();
 
     void stream_begins(uint64_t program, const attach::StreamBegin& stream, const Piece& piece) override;
     void model_known(uint64_t program, uint32_t stream, const attach::StreamModel& model) override;
@@ -62,6 +63,7 @@ private:
     server::LiveSequences live_;
     server::UpstreamAddress to_;
     std::unique_ptr<server::Front> front_;
+    std::unique_ptr<SaysWhenReady> says_; // before a program that is not a part of ours
 };
 
 // Where the program listens: `to`, else what its arguments say, else what is known of a program of its name.

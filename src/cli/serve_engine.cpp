@@ -3,6 +3,7 @@
 #include "attach/parent/run_attached.h"
 #include "base/cores.h"
 #include "cli/report.h"
+#include "cli/says_when_ready.h"
 #include "gguf/gguf_check.h"
 
 #include <fmt/format.h>
@@ -10,7 +11,6 @@
 #include <llama.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cctype>
 #include <charconv>
 #include <chrono>
@@ -20,7 +20,6 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
-#include <thread>
 #include <utility>
 
 #include <arpa/inet.h>
@@ -47,35 +46,6 @@ int free_port() {
     close(fd);
     return bound ? ntohs(address.sin_port) : 0;
 }
-
-// Says when the server answers. Ends with the run.
-class SaysWhenReady {
-public:
-    // `line` is for programs, too; `hint`, a line or nothing, for a person.
-    SaysWhenReady(server::UpstreamAddress to, std::string line, std::string hint)
-        : thread_([this, to = std::move(to), line = std::move(line), hint = std::move(hint)] {
-              const server::GoneAway over = [this] { return over_.load(); };
-              while (!over_) {
-                  if (const auto health = server::ask(to, "GET", "/health", {}, {}, over); health && !over_) {
-                      fmt::print("{}\n", line);
-                      std::fflush(stdout);
-                      tell("{}", hint);
-                      return;
-                  }
-                  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-              }
-          }) {}
-    ~SaysWhenReady() {
-        over_ = true;
-        thread_.join();
-    }
-    SaysWhenReady(const SaysWhenReady&) = delete;
-    SaysWhenReady& operator=(const SaysWhenReady&) = delete;
-
-private:
-    std::atomic<bool> over_{false};
-    std::thread thread_;
-};
 
 // That nobody else on this machine knows: the engine's server answers those who bring it, whatever page or program asks. Empty: the
 // system gives no random numbers.
@@ -107,6 +77,19 @@ bool gives(const std::vector<std::string>& words, std::initializer_list<const ch
 constexpr int32_t most_row_threads = 8;
 // Slots of the server where nobody says how many.
 constexpr int default_slots = 4;
+
+// At the end: what lies where. Those that are not whole are named.
+void tell_recorded(const std::string& folder, const std::vector<attach::Recorded>& recorded) {
+    if (folder.empty()) return;
+    if (recorded.empty()) return tell("nothing was recorded in {}\n", folder);
+    int64_t n = 0, n_ok = 0;
+    for (const attach::Recorded& one : recorded) {
+        n += one.n_frames;
+        n_ok += one.n_ok;
+        if (!one.problem.empty()) tell("{} is incomplete: {}\n", one.path, one.problem);
+    }
+    tell("{}: {}, {} of {} tokens ok\n", folder, counted(static_cast<int64_t>(recorded.size()), "recording"), n_ok, n);
+}
 
 } // namespace
 
@@ -254,13 +237,24 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     const std::string& given = flags.server.host;
     const std::string host = given.find(':') == std::string::npos ? given : "[" + given + "]";
     Result<attach::AttachEnd> end = [&] {
-        const SaysWhenReady ready((*front)->to(), fmt::format("listening on http://{}:{}", host, (*front)->port()),
-                                  session.capture ? fmt::format("http://{}:{}/view/ shows it\n", host, (*front)->port())
-                                                  : std::string()); // the page would have nothing to show
+        const SaysWhenReady ready({
+            .is_ready =
+                [to = (*front)->to()](const server::GoneAway& over) {
+                    return server::ask(to, "GET", "/health", {}, {}, over).ok();
+                },
+            .ready =
+                [&] {
+                    fmt::print("listening on http://{}:{}\n", host, (*front)->port()); // for programs, too
+                    std::fflush(stdout);
+                    // without attention the page would have nothing to show
+                    if (session.capture) tell("http://{}:{}/view/ shows it\n", host, (*front)->port());
+                },
+        });
         return attach::run_attached(options);
     }();
     (*front)->stop();
     if (!end) return report(end.error());
+    tell_recorded(server.record_dir, end->recorded);
     if (end->asked_to_end) return exit_good;
     return report(
         {ErrorKind::engine, fmt::format("the engine's server ended by itself, with status {}", end->exit_code)});

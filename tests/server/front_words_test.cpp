@@ -103,7 +103,9 @@ TEST_F(FrontTest, AProgramThatDoesNotListenIsSaidSo) {
     ASSERT_TRUE(answer);
     EXPECT_EQ(answer->status, 503);
     EXPECT_EQ(answer->get_header_value("Retry-After"), "1");
-    EXPECT_NE(answer->body.find("the program does not listen yet"), std::string::npos) << answer->body;
+    EXPECT_NE(answer->body.find("the program does not listen yet: nothing listens at 127.0.0.1:1 (--to)"),
+              std::string::npos)
+        << answer->body;
 }
 
 TEST_F(FrontTest, AProgramThatHasEndedIsNotWaitedForInWords) {
@@ -114,6 +116,28 @@ TEST_F(FrontTest, AProgramThatHasEndedIsNotWaitedForInWords) {
     ASSERT_TRUE(answer);
     EXPECT_EQ(answer->status, 503);
     EXPECT_NE(answer->body.find("the program does not listen any more"), std::string::npos) << answer->body;
+}
+
+// Of a program of ours nobody said where it listens.
+TEST_F(FrontTest, TheAddressOfAProgramOfOursIsNobodysConcern) {
+    start([](FrontOptions& o) {
+        o.to.port = 1;
+        o.to.key = "secret";
+    });
+    const auto answer = client().Get("/echo");
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->body.find("127.0.0.1"), std::string::npos) << answer->body;
+}
+
+TEST(Upstream, WhoListensIsSeenWithoutAWord) {
+    EchoProgram program;
+    UpstreamAddress to;
+    to.port = program.port;
+    EXPECT_TRUE(is_listening(to));
+    program.stop();
+    EXPECT_FALSE(is_listening(to));
+    to.host = "::1";
+    EXPECT_EQ(to.name(), "[::1]:" + std::to_string(to.port));
 }
 
 TEST_F(FrontTest, AttentionOfAProgramThatIsNoLlamaServerIsRefusedInWords) {

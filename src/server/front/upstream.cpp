@@ -2,7 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <utility>
+
+#include <netdb.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 namespace attnscope::server {
 
@@ -27,8 +33,29 @@ std::unique_ptr<httplib::Client> make_client(const UpstreamAddress& to) {
 
 } // namespace
 
+std::string UpstreamAddress::name() const {
+    return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+bool is_listening(const UpstreamAddress& to) {
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_socktype = SOCK_STREAM;
+    if (getaddrinfo(to.host.c_str(), std::to_string(to.port).c_str(), &hints, &found) != 0) return false;
+    bool listens = false;
+    for (const addrinfo* at = found; at && !listens; at = at->ai_next) {
+        const int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol);
+        if (fd < 0) continue;
+        const timeval most{1, 0}; // to connect, too
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+        listens = connect(fd, at->ai_addr, at->ai_addrlen) == 0;
+        close(fd);
+    }
+    freeaddrinfo(found);
+    return listens;
+}
+
 Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
-    : client_(make_client(to)), answered_(to.answered), request_(std::move(request)) {
+    : client_(make_client(to)), to_(to), request_(std::move(request)) {
     if (!to.key.empty()) {
         for (const char* name : {"Authorization", "X-Api-Key"}) request_.headers.erase(name);
         request_.set_header("Authorization", "Bearer " + to.key);
@@ -37,7 +64,7 @@ Upstream::Upstream(const UpstreamAddress& to, httplib::Request request)
         const base::Lock lock(mutex_);
         head_ = {response.status, response.headers};
         has_head_ = true;
-        *answered_ = true;
+        *to_.answered = true;
         changed_.notify_all();
         return !stopped_;
     };
@@ -77,7 +104,7 @@ void Upstream::run() {
     if (result && !has_head_) { // HEAD, and answers without a body
         head_ = {result->status, result->headers};
         has_head_ = true;
-        *answered_ = true;
+        *to_.answered = true;
     }
     error_ = result.error();
     done_ = true;
@@ -115,8 +142,10 @@ Result<Upstream::Head> Upstream::head(const GoneAway& gone) {
     if (has_head_) return head_;
     const bool nobody = error_ == httplib::Error::Connection || error_ == httplib::Error::ConnectionTimeout;
     if (nobody) {
+        const std::string here = to_.key.empty() ? fmt::format(": nothing listens at {} (--to)", to_.name()) : "";
         return Error{ErrorKind::not_found,
-                     *answered_ ? "the program does not listen any more" : "the program does not listen yet"};
+                     (*to_.answered ? "the program does not listen any more" : "the program does not listen yet") +
+                         here};
     }
     return Error{ErrorKind::io, "the program gave no answer: " + httplib::to_string(error_)};
 }

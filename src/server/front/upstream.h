@@ -21,12 +21,16 @@ struct UpstreamAddress {
     int port = 0;
     // Which the program asks for in place of whatever clients bring; empty: what they bring is passed on.
     std::string key = {};
+    std::string name() const; // HOST:PORT
     // Did anybody answer there? Of all copies of this address.
     std::shared_ptr<std::atomic<bool>> answered = std::make_shared<std::atomic<bool>>(false);
 };
 
 // Whether nobody wants the answer any more; asked ten times a second.
 using GoneAway = std::function<bool()>;
+
+// Does anybody take connections there? Nothing is sent: a program need not be asked for that.
+bool is_listening(const UpstreamAddress& to);
 
 class Upstream {
 public:
@@ -59,7 +63,7 @@ private:
     bool take(const char* data, size_t size);
     Error broken_off() const REQUIRES(mutex_);
     const std::unique_ptr<httplib::Client> client_;
-    const std::shared_ptr<std::atomic<bool>> answered_;
+    const UpstreamAddress to_;
     httplib::Request request_;
     base::Mutex mutex_;
     base::Condition changed_;
