@@ -74,10 +74,14 @@ TEST_F(FrontTest, AnswersComeBackAsTheyWere) {
     const auto empty = c.Get("/empty");
     ASSERT_TRUE(empty);
     EXPECT_EQ(empty->status, 204);
+    EXPECT_FALSE(empty->has_header("Content-Length")); // it cannot have a body
     const auto head = c.Head("/teapot");
     ASSERT_TRUE(head);
     EXPECT_EQ(head->status, 418);
     EXPECT_EQ(head->get_header_value("Content-Length"), "15");
+    const auto unknown = c.Head("/stream");
+    ASSERT_TRUE(unknown);
+    EXPECT_FALSE(unknown->has_header("Content-Length")) << unknown->get_header_value("Content-Length");
 }
 
 TEST_F(FrontTest, StreamsComeEventByEvent) {

@@ -1,6 +1,7 @@
 // Requests to the program and its answers back, unchanged but for what belongs to one connection.
 #include "base/bounded_json.h"
 #include "server/front/front_service.h"
+#include "server/http/framing.h"
 #include "server/http/http_host.h"
 #include "server/http/reply.h"
 
@@ -140,10 +141,14 @@ void pass_answer_on(FrontService& service, const httplib::Request& request, http
     if (head.status == 415 && length == 0 && is_compressed(request)) return refuse_compressed(request, response);
     pass_head_on(response, head);
     if (request.method == "HEAD") {
-        if (length) response.set_header("Content-Length", std::to_string(*length));
+        if (length)
+            response.set_header("Content-Length", std::to_string(*length));
+        else
+            response.user_data.set(no_length, true); // as GET: nobody knows
         return;
     }
-    if (head.status == 204 || head.status == 304 || (length && *length == 0)) return;
+    if (head.status == 204 || head.status == 304) return response.user_data.set(no_length, true);
+    if (length && *length == 0) return;
     const auto send = [upstream, gone = gone_away(request, service)](httplib::DataSink& sink) {
         return upstream->pass([&](const char* data, size_t size) { return sink.write(data, size); }, gone).ok();
     };

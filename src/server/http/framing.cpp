@@ -58,6 +58,7 @@ std::string framing_refusal(const httplib::Request& request) {
 }
 
 void settle_connection(const httplib::Request& request, httplib::Response& response) {
+    if (response.user_data.has(no_length)) response.headers.erase("Content-Length");
     const bool old = request.version == "HTTP/1.0";
     const std::vector<std::string> asked = list_of(request.headers, "Connection");
     const bool closes = is_among(list_of(response.headers, "Connection"), "close") || is_among(asked, "close") ||

@@ -11,6 +11,8 @@ namespace attnscope::server {
 std::string transfer_coding_refusal(const httplib::Request& request);
 // Why nobody can tell where the body ends. Empty: it is known.
 std::string framing_refusal(const httplib::Request& request);
+// Set in an answer's user_data: it is sent without the length that httplib gives to whatever has no body.
+inline constexpr const char* no_length = "no length";
 // One `Connection`, and beside "close" nothing that says otherwise. Before the head is written.
 void settle_connection(const httplib::Request& request, httplib::Response& response);
 
