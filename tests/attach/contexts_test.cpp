@@ -180,6 +180,25 @@ TEST_F(AttachContexts, AnInterruptThatIsSentToUsAloneReachesTheProgram) {
     }
 }
 
+// Who serves says when the program is there, and that it has ended, also where nothing is recorded.
+TEST_F(AttachContexts, WhoServesSaysWhenTheProgramListensAndEnds) {
+    const std::string listens = R"(import socket, sys, time
+s = socket.socket()
+s.bind(("127.0.0.1", 0))
+print(s.getsockname()[1], flush=True)
+time.sleep(1)
+s.listen()
+time.sleep(20))";
+    std::ofstream(dir.file("listens.py")) << listens;
+    const Answer answer =
+        shell("python3 " + dir.file("listens.py") + " >" + dir.file("port") + " & listens=$!; sleep 0.5; " + program +
+              " attach --serve 127.0.0.1:0 --to 127.0.0.1:$(cat " + dir.file("port") + ") -- " + contexts("endless") +
+              " >/dev/null 2>" + dir.file("said") + " & us=$!; sleep 2.5; kill -TERM $us; wait $us; kill $listens");
+    const std::string all = shell("cat " + dir.file("said")).output;
+    EXPECT_NE(all.find("the program listens at 127.0.0.1:"), std::string::npos) << all;
+    EXPECT_NE(all.find("the program has ended with status 143; nothing was recorded"), std::string::npos) << all;
+}
+
 // The page beside a program that writes: every recording, the newest first, which grows while one looks.
 TEST_F(AttachContexts, ThePageShowsRecordingsAsTheyGrow) {
     const std::string look = R"(import json, sys, time, urllib.request
