@@ -8,6 +8,7 @@ import { Choice, Failure, Note, Waiting, is_dark } from './parts';
 import { picture_of } from './picture';
 import { find, is_whole_page, place } from './place';
 import { save_png, saves } from './save';
+import { KeyForm } from './key_form';
 import { SequenceChoice, from_its_end, name_of, use_sequences, wait_for_sequence } from './sequences';
 import { store, use_odd, use_state } from './state';
 import type { State, Theme, ViewName } from './state';
@@ -28,10 +29,15 @@ const views: readonly (readonly [ViewName, string])[] = [
 
 export function App({ transport }: { transport: Transport }) {
     const sources = use_loaded(() => transport.sources().then((all) => {
+    const [asked, ask] = useState(0);
+    useEffect(() => {
+        if (transport.key) transport.key.changed = () => ask((n) => n + 1);
+    }, [transport]);
         const first = chosen(all, store.get().source);
         if (first?.kind === 'recording' && store.get().view !== 'live') open_ahead(transport, sequence_id(first.id, store.get().sequence));
         return all;
-    }), [transport]);
+    }), [transport, asked]);
+    if (sources.error && transport.key?.refused) return <Shell transport={transport} sources={[]}><KeyForm access={transport.key} /></Shell>;
     if (sources.error) return <Shell transport={transport} sources={[]}><Failure message={sources.error} /></Shell>;
     if (!sources.value) return <Shell transport={transport} sources={[]}><Waiting what="Opening" /></Shell>;
     return <Main transport={transport} first={sources.value} />;

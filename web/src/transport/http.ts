@@ -2,23 +2,35 @@
 import { ApiTransport, sentence_of } from './api';
 import { bytes_of_base64 } from './base64';
 import { TransportError } from './transport';
-import type { Generation, LiveEvent } from './transport';
+import type { Generation, Key, LiveEvent } from './transport';
 
 export class HttpTransport extends ApiTransport {
     readonly kind = 'server';
 
-    // base: where the page lies, ending in "/". key: of a server that wants one.
-    constructor(private base: string, private key: string) {
+    readonly key: Key = {
+        refused: false,
+        given: () => this.secret !== '',
+        give: (secret) => {
+            this.secret = secret;
+            this.keep(secret);
+            this.key.changed?.();
+        },
+    };
+
+    // base: where the page lies, ending in "/". secret: the key of a server that wants one. keep: is told another one that was given.
+    constructor(private base: string, private secret: string, private keep: (secret: string) => void = () => undefined) {
         super();
     }
 
     private headers(): Record<string, string> {
-        return this.key ? { 'X-Api-Key': this.key } : {};
+        return /^[ -~]+$/.test(this.secret) ? { 'X-Api-Key': this.secret } : {}; // another one is no header, and fits nothing
     }
 
     protected async ask(path: string, words: URLSearchParams): Promise<Response> {
         try {
-            return await fetch(`${this.base}api/${path}?${words}`, { headers: this.headers(), cache: 'no-store' });
+            const answer = await fetch(`${this.base}api/${path}?${words}`, { headers: this.headers(), cache: 'no-store' });
+            this.key.refused = answer.status === 401;
+            return answer;
         } catch {
             throw new TransportError('The server does not answer. Was attnscope stopped?');
         }

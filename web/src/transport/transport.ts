@@ -177,8 +177,17 @@ export type Ability = 'live' | 'record' | 'compare' | 'rollout';
 
 export interface Transport {
     readonly kind: 'server' | 'file' | 'widget';
+// Of a server that asks who may look.
+export interface Key {
+    refused: boolean;             // the newest question was refused for want of one, or of the right one
+    given: () => boolean;         // somebody gave one
+    give: (secret: string) => void;
+    changed?: () => void;         // is called when one was given
+}
+
     // False: needs a computation that this transport has nobody for (an exported file has no live view).
     can(what: Ability): boolean;
+    readonly key?: Key;
     sources(): Promise<Source[]>;
     sequences?(id: string): Promise<Sequence[]>; // of a source, by number; asked for where `n_sequences` is more than 1
     info(id: string): Promise<Info>;
