@@ -9,7 +9,7 @@ import { picture_of } from './picture';
 import { find, is_whole_page, place } from './place';
 import { save_png, saves } from './save';
 import { KeyForm } from './key_form';
-import { SequenceChoice, from_its_end, name_of, use_sequences, wait_for_sequence } from './sequences';
+import { SequenceChoice, from_its_end, name_of, source_line, use_sequences, wait_for_sequence } from './sequences';
 import { store, use_odd, use_state } from './state';
 import type { State, Theme, ViewName } from './state';
 import { sequence_id } from './transport/transport';
@@ -79,9 +79,11 @@ function beyond(opened: Opened, state: State): { change: Partial<State>; sentenc
     return undefined;
 }
 
-// On a server that writes for many, nobody's recording is shown unless it was chosen.
+// On a server that writes for many, nobody's recording is shown unless it was chosen. What a program decoded to try its cache is nothing to
+// begin with.
 function chosen(sources: Source[], id: string): Source | undefined {
-    return sources.find((s) => s.id === id) ?? sources.find((s) => !s.of_server);
+    const open = sources.filter((s) => !s.of_server);
+    return sources.find((s) => s.id === id) ?? open.find((s) => !s.warm_up) ?? open[0];
 }
 
 function Main({ transport, first }: { transport: Transport; first: Source[] }) {
@@ -230,8 +232,8 @@ function Shell({ transport, sources, source, sequences, several = false, opened,
                 <h1 class="brand">attnscope</h1>
                 {sources.length > 1 || sources[0]?.of_server
                     ? <Choice label="Recording" value={source?.id ?? ''}
-                        options={[...(source ? [] : [['', 'recordings of this server …'] as const]), ...sources.map((s) => [s.id, s.name] as const)]}
-                        change={(id) => store.set({ source: id, sequence: 0, layer: -1, head: -1, ...from_its_end, ...(id && view === 'live' ? { view: 'text' } : {}) })} />
+                        options={[...(source ? [] : [['', 'recordings of this server …'] as const]), ...sources.map((s) => [s.id, source_line(s)] as const)]}
+                        class="recording" change={(id) => store.set({ source: id, sequence: 0, layer: -1, head: -1, ...from_its_end, ...(id && view === 'live' ? { view: 'text' } : {}) })} />
                     : source && <span class="name"><bdi>{source.name}</bdi></span>}
                 <SequenceChoice label="Sequence" value={state.sequence} all={sequences} change={go_to} />
                 <nav aria-label="Views">

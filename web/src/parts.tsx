@@ -94,6 +94,11 @@ export function Note({ children, class: name, role = 'status', of }: { children:
     );
 }
 
+// "1 token", "2 tokens"
+export function counted(n: number, thing: string): string {
+    return `${n} ${thing}${n === 1 ? '' : 's'}`;
+}
+
 export function Failure({ message }: { message: string }) {
     return <p class="failure" role="alert">{message}</p>;
 }

@@ -2,7 +2,7 @@
 import { useState } from 'preact/hooks';
 import { use_loaded } from './data';
 import type { Opened } from './data';
-import { Choice } from './parts';
+import { Choice, counted } from './parts';
 import { label } from './text/pieces';
 import { of_sequence_id } from './transport/transport';
 import type { Info, Sequence, Source, Transport } from './transport/transport';
@@ -42,8 +42,18 @@ export async function wait_for_sequence(transport: Transport, source: string, se
 // In a line: its number, whose beginning it has, how it goes on, how long it is.
 function line_of(s: Sequence): string {
     const [called, words] = [label(s.label, 20), label(s.words.trimStart(), 36)];
-    const said = (text: string) => (text.trim() === '' ? '' : `\u2068${text}\u2069, `); // whichever way it is written
-    return `${s.id}${s.parent >= 0 ? ` (from ${s.parent}, token ${s.n_shared})` : ''}: ${said(called)}${said(words)}${s.n_tokens} tokens`;
+    const said = (text: string) => (text.trim() === '' ? '' : `${isolated(text)}, `);
+    return `${s.id}${s.parent >= 0 ? ` (from ${s.parent}, token ${s.n_shared})` : ''}: ${said(called)}${said(words)}${counted(s.n_tokens, 'token')}`;
+}
+
+// Whichever way it is written.
+const isolated = (text: string) => `\u2068${text}\u2069`;
+
+// A recording in a list. Names of a server's are long, and tell by their numbers alone: its words stand first.
+export function source_line(s: Source): string {
+    const words = s.warm_up ? 'the program’s warm-up' : label((s.words ?? '').trim(), 36);
+    if (words === '') return s.name;
+    return s.name.length <= 24 ? `${s.name}: ${isolated(words)}` : `${isolated(words)} (${s.name})`;
 }
 
 export function SequenceChoice({ label: name, value, all, but = -1, change }: {

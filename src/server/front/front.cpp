@@ -35,7 +35,7 @@ public:
         add_prune(http, {options_.server.record_dir, INT32_MAX,
                          [this](const std::string& id) { return service_.answers.scores(id); }});
         if (has_page(options_)) {
-            if (const std::string& folder = options_.server.record_dir; !folder.empty()) sources_.watch(folder, false);
+            if (const std::string& folder = options_.server.record_dir; !folder.empty()) sources_.watch(folder);
             http.Get("/", [this](const httplib::Request& q, httplib::Response& a) { first_page(service_, q, a); });
             add_view_page(http);
             add_view_routes(http, sources_, options_.server.attention);

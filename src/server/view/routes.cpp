@@ -1,5 +1,6 @@
 #include "server/view/routes.h"
 
+#include "server/http/event_stream.h"
 #include "server/http/reply.h"
 #include "server/view/page.h"
 #include "server/view/scores.h"
@@ -238,7 +239,9 @@ Json list_json(ViewSources& sources) {
                         {"name", s.name},
                         {"kind", s.capture ? "capture" : "recording"},
                         {"of_server", s.of_server},
-                        {"gone", s.gone}});
+                        {"gone", s.gone},
+                        {"words", base64(s.glance.words.data(), s.glance.words.size())},
+                        {"warm_up", s.glance.warm_up}});
     return list;
 }
 

@@ -1,20 +1,11 @@
 #include "server/view/sequence_list.h"
 
 #include "server/http/event_stream.h"
+#include "server/view/glances.h"
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 namespace attnscope::server {
-
-namespace {
-
-// A chat's template says the same at the beginning of every line: what tells two apart comes behind it.
-constexpr int64_t most_tokens = 24;
-constexpr size_t most_bytes = 160;
-
-} // namespace
 
 Result<void> SequenceList::look() {
     if (!recording_) {
@@ -47,16 +38,10 @@ Result<void> SequenceList::check(int64_t sequence) {
 
 const std::string& SequenceList::words_of(const Sequence& s) {
     Words& words = words_[static_cast<size_t>(s.id)];
-    if (words.final) return words.base64;
-    std::string bytes;
-    const int64_t end = std::min(s.n_frames, s.n_shared + most_tokens);
-    // Of frames that are damaged the views tell: here they have no words.
-    const Result<std::vector<Frame>> frames = recording_->frames(s.n_shared, end, s.id);
-    for (size_t i = 0; frames && i < frames->size() && bytes.size() < most_bytes; ++i)
-        bytes += recording_->token_text((*frames)[i].token);
-    bytes.resize(std::min(bytes.size(), most_bytes));
+    if (words.n_frames == s.n_frames) return words.base64;
+    const std::string bytes = words_of_sequence(*recording_, s, s.n_shared);
     words.base64 = base64(bytes.data(), bytes.size());
-    words.final = s.ended || recording_->info().complete || s.n_own() >= most_tokens || bytes.size() == most_bytes;
+    words.n_frames = s.n_frames;
     return words.base64;
 }
 

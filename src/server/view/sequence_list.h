@@ -27,7 +27,7 @@ public:
     Result<Counts> counts();
     // not_found, in words, where there is no such sequence.
     Result<void> check(int64_t sequence);
-    // One object a sequence, by number. "words": the bytes with which its own part begins, in base64; none where it has none.
+    // One object a sequence, by number. "words": of its own part (glances.h), in base64; none where it has none.
     Result<nlohmann::json> json();
 
 private:
@@ -39,7 +39,7 @@ private:
     std::unique_ptr<Recording> recording_ GUARDED_BY(mutex_);
     struct Words {
         std::string base64;
-        bool final = false; // as long as they are shown: what comes does not change them
+        int64_t n_frames = -1; // of the sequence, when they were looked for
     };
     std::vector<Words> words_ GUARDED_BY(mutex_); // by number, as far as they were asked for
 };

@@ -25,16 +25,32 @@ Result<void> ViewSources::add(const std::string& path) {
 
 void ViewSources::begin() {
     const std::lock_guard lock(mutex_);
-    if (!named_.empty()) named_.front()->begin();
+    if (named_.empty()) return;
+    Glances::List glances(glances_);
+    const auto first = std::find_if(named_.begin(), named_.end(), [&](const std::shared_ptr<Viewed>& viewed) {
+        return viewed->kind() == Viewed::Kind::capture || !glances.of(viewed->path()).warm_up;
+    });
+    (first == named_.end() ? named_.front() : *first)->begin();
 }
 
 std::vector<ViewSources::Named> ViewSources::list() {
+    std::vector<std::string> paths; // of recordings
+    std::vector<Named> out = named(paths);
+    Glances::List glances(glances_); // without the mutex: files are read
+    for (size_t i = 0; i < out.size(); ++i) {
+        if (!out[i].capture && !out[i].gone) out[i].glance = glances.of(paths[i]);
+    }
+    return out;
+}
+
+std::vector<ViewSources::Named> ViewSources::named(std::vector<std::string>& paths) {
     std::vector<Named> out;
     const std::lock_guard lock(mutex_);
     std::error_code ec;
     for (size_t i = 0; i < named_.size(); ++i) {
         out.push_back({std::to_string(i), named_[i]->name(), named_[i]->kind() == Viewed::Kind::capture, false,
                        !std::filesystem::exists(named_[i]->path(), ec)});
+        paths.push_back(named_[i]->path());
     }
     if (folder_.empty()) return out;
     std::vector<std::string> names;
@@ -42,11 +58,13 @@ std::vector<ViewSources::Named> ViewSources::list() {
         const std::string name = entry.path().filename().string();
         if (name.ends_with(".attn") && name.front() != '.' && entry.is_regular_file(ec)) names.push_back(name);
     }
-    if (!of_server_) number_new(names);
-    std::sort(names.begin(), names.end(), [this](const std::string& a, const std::string& b) {
-        return of_server_ ? a > b : came_.at(a) > came_.at(b);
-    });
-    for (const std::string& name : names) out.push_back({name, name, false, of_server_});
+    number_new(names);
+    std::sort(names.begin(), names.end(),
+              [this](const std::string& a, const std::string& b) { return came_.at(a) > came_.at(b); });
+    for (const std::string& name : names) {
+        out.push_back({name, name, false, of_server_, false});
+        paths.push_back((std::filesystem::path(folder_) / name).string());
+    }
     return out;
 }
 

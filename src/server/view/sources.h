@@ -1,6 +1,7 @@
 // What the page can look at.
 #pragma once
 
+#include "server/view/glances.h"
 #include "server/view/viewed.h"
 
 #include <compare>
@@ -20,9 +21,9 @@ class ViewSources {
 public:
     // Named by whoever started the program: any path.
     Result<void> add(const std::string& path);
-    // The first of them is what a page will open: it is read before anybody asks.
+    // The first of them that is more than a warm-up is what a page will open: it is read before anybody asks.
     void begin();
-    // Recordings in this folder, as they come: those of a server by name, others with the newest first. Empty: none.
+    // Recordings in this folder, as they come, the newest first. Empty: none.
     void watch(const std::string& folder, bool of_server = true) {
         folder_ = folder;
         of_server_ = of_server;
@@ -33,6 +34,7 @@ public:
         bool capture = false;
         bool of_server = false; // recorded by this server, for whichever client asked
         bool gone = false;      // its file is no longer there; what was read of it is
+        Glance glance = {};
     };
     std::vector<Named> list();
     struct Which {
@@ -47,8 +49,10 @@ public:
 
 private:
     using Opened = std::list<std::pair<Which, std::shared_ptr<Viewed>>>;
+    Glances glances_;
     std::mutex mutex_;
     std::vector<std::shared_ptr<Viewed>> named_;
+    std::vector<Named> named(std::vector<std::string>& paths);
     void number_new(const std::vector<std::string>& names);
     // Under the mutex, all three. What is closed goes to `closed`: its threads are waited for without it.
     Result<std::shared_ptr<Viewed>> find(const Which& which, Opened& closed);

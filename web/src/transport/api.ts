@@ -21,6 +21,11 @@ function of(id: string, query: Query = {}): Query {
     return { r: source, ...(sequence > 0 ? { s: sequence } : {}), ...query };
 }
 
+// A character that is cut at the end of the bytes is left out.
+function text_of(base64: string): string {
+    return new TextDecoder().decode(bytes_of_base64(base64), { stream: true });
+}
+
 export abstract class ApiTransport implements Transport {
     abstract readonly kind: 'server' | 'widget';
     protected has_live = false;
@@ -64,13 +69,11 @@ export abstract class ApiTransport implements Transport {
         const body = await this.json('sources', {});
         this.has_live = body.live === true;
         this.has_records = body.records === true;
-        return body.sources;
+        return body.sources.map((s: Source) => ({ ...s, words: text_of(s.words ?? '') }));
     }
     async sequences(id: string): Promise<Sequence[]> {
         const { sequences } = await this.json('sequences', { r: of_sequence_id(id).source });
-        // What is cut at the end of the bytes is left out.
-        const text = (base64: string) => new TextDecoder().decode(bytes_of_base64(base64), { stream: true });
-        return sequences.map((s: Sequence) => ({ ...s, words: text(s.words) }));
+        return sequences.map((s: Sequence) => ({ ...s, words: text_of(s.words) }));
     }
     async info(id: string): Promise<Info> {
         return this.json('info', of(id));

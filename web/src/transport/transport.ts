@@ -12,6 +12,8 @@ export interface Source {
     kind: SourceKind;
     of_server?: boolean; // recorded by the server, for whichever client asked
     gone?: boolean;      // its file is no longer there
+    words?: string;      // by which a person knows it: with which the user's last turn begins, or the text
+    warm_up?: boolean;   // it holds what a program decoded before anybody asked, and nothing else
 }
 
 export interface Layer {
@@ -51,7 +53,7 @@ export interface Sequence {
     n_shared: number; // tokens that are the parent's
     n_tokens: number; // those among them
     label: string;    // what the program that was captured calls it; may be empty
-    words: string;    // with which its own part begins
+    words: string;    // of its own part: with which the user's last turn begins, or the text
 }
 
 // Questions name a source by its id, which means its sequence 0, or another sequence of it by this.
@@ -175,8 +177,6 @@ export const unwanted = 'nobody waits for this any more';
 
 export type Ability = 'live' | 'record' | 'compare' | 'rollout';
 
-export interface Transport {
-    readonly kind: 'server' | 'file' | 'widget';
 // Of a server that asks who may look.
 export interface Key {
     refused: boolean;             // the newest question was refused for want of one, or of the right one
@@ -185,9 +185,11 @@ export interface Key {
     changed?: () => void;         // is called when one was given
 }
 
+export interface Transport {
+    readonly kind: 'server' | 'file' | 'widget';
+    readonly key?: Key;
     // False: needs a computation that this transport has nobody for (an exported file has no live view).
     can(what: Ability): boolean;
-    readonly key?: Key;
     sources(): Promise<Source[]>;
     sequences?(id: string): Promise<Sequence[]>; // of a source, by number; asked for where `n_sequences` is more than 1
     info(id: string): Promise<Info>;

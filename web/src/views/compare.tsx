@@ -8,7 +8,7 @@ import { Choice, Failure, Waiting, is_dark, layer_name } from '../parts';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { TextPane } from '../text/pane';
-import { SequenceChoice, use_sequences } from '../sequences';
+import { SequenceChoice, source_line, use_sequences } from '../sequences';
 import { sequence_id } from '../transport/transport';
 import type { Source } from '../transport/transport';
 import { selection_of } from './text';
@@ -17,7 +17,7 @@ import { selection_of } from './text';
 // several sequences. Where nobody did, one that can be compared is offered.
 export function CompareView({ opened, source, said: other_said, sources }: { opened: Opened; source: Source; said?: Source; sources: Source[] }) {
     const state = use_state();
-    const others = sources.filter((s) => s.kind === 'recording' && !s.gone && s.id !== source.id);
+    const others = sources.filter((s) => s.kind === 'recording' && !s.gone && !s.warm_up && s.id !== source.id);
     const names = others.map((s) => s.id).join('\n');
     const before = useRef<Source>(); // stays when recordings come
     const found = use_loaded(() => other_said ? undefined : comparable(opened, others, before.current), [opened, names, other_said?.id]);
@@ -52,7 +52,7 @@ export function CompareView({ opened, source, said: other_said, sources }: { ope
         <div class="compare-view">
             <div class="controls">
                 <Choice label="Against" value={other?.id ?? ''} change={(id) => store.set({ other: id, other_sequence: -1 })}
-                    options={sources.filter((s) => s.kind === 'recording' && (s.id !== source.id || opened.sequence !== undefined)).map((s) => [s.id, s.name] as const)} />
+                    options={sources.filter((s) => s.kind === 'recording' && (s.id !== source.id || opened.sequence !== undefined)).map((s) => [s.id, source_line(s)] as const)} class="recording" />
                 <SequenceChoice label="Its sequence" value={sequence} all={sequences.list} but={same ? shown_here : -1}
                     change={(chosen) => store.set({ other: other!.id, other_sequence: chosen })} />
                 {d && <span class="faint">{part ? `The same up to token ${common - 1} (${common} tokens); from there they part.` : `${common} tokens, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
