@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { comparableParts } from './comparable.mjs';
 import { sequenceParts } from './sequences.mjs';
+import { servingParts } from './serving.mjs';
 import { startAttnscope } from './serve.mjs';
 import { capture, matrixReady, openPage, percentOf, prints, question, run, startBrowser, startView, textReady } from './viewer.mjs';
 
@@ -1029,10 +1030,11 @@ async function widget() {
 }
 
 const ofSequences = sequenceParts({ binary, made, browser, work, single: a, accessible, fine });
+const ofServing = servingParts({ binary, browser, work, single: a, accessible, fine });
 const ofComparing = comparableParts({ binary, made, browser, work, fine });
 const only = process.argv[4];
 try {
-    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, encoderAndDecoder, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, ...ofSequences, ...ofComparing, widget, somebodyElses]) {
+    for (const part of [onARecording, slowAnswers, passedBy, stoppedAndStarted, saved, parting, wrapped, encoderAndDecoder, gone, long, oddLinks, withTextsOfStrangers, fromADisk, aLongerFile, live, liveForMany, damaged, growing, ...ofSequences, ...ofComparing, ...ofServing, widget, somebodyElses]) {
         if (only && !only.split(',').includes(part.name)) continue;
         const start = Date.now();
         await part();

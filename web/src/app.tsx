@@ -28,11 +28,11 @@ const views: readonly (readonly [ViewName, string])[] = [
 ];
 
 export function App({ transport }: { transport: Transport }) {
-    const sources = use_loaded(() => transport.sources().then((all) => {
     const [asked, ask] = useState(0);
     useEffect(() => {
         if (transport.key) transport.key.changed = () => ask((n) => n + 1);
     }, [transport]);
+    const sources = use_loaded(() => transport.sources().then((all) => {
         const first = chosen(all, store.get().source);
         if (first?.kind === 'recording' && store.get().view !== 'live') open_ahead(transport, sequence_id(first.id, store.get().sequence));
         return all;
@@ -257,7 +257,7 @@ function Shell({ transport, sources, source, sequences, several = false, opened,
             {source?.gone && view !== 'live' && <Note class="gone" of={`gone ${source.id}`}>The file is gone; what was read of it stays.</Note>}
             {source?.of_server && !own.has(sequence_id(source.id, state.sequence)) && view !== 'live' && <Note class="whose" of={`whose ${source.id}`}>Recorded by this server for
                 the client that asked; the text is that client's, not necessarily yours.</Note>}
-            {opened && view !== 'live' && <Notes opened={opened} />}
+            {opened && view !== 'live' && <Notes opened={opened} of_server={source?.of_server} />}
             <main data-view={view}>{children}</main>
             {help && <Help close={() => set_help(false)} />}
         </div>
@@ -269,13 +269,15 @@ function of_recordings(transport: Transport): string {
         ? 'they open when an answer was written and recorded, or when a recording of the list is chosen.' : 'attnscope view FILE, or attnscope serve --record DIR.');
 }
 
-function Notes({ opened }: { opened: Opened }) {
+function Notes({ opened, of_server }: { opened: Opened; of_server?: boolean }) {
     const { info } = opened;
     const absent = info.layers.filter((l) => l.absent);
     return (
         <>
-            {!info.complete && <Note of={`open ${opened.id}`}>This recording was not closed: it is still being written, or its writer died.
-                What is here (<span class="n-tokens">{info.n_tokens}</span> tokens) is whole; what comes is added.</Note>}
+            {!info.complete && <Note of={`open ${opened.id}`}>{of_server
+                ? 'This recording is open: the server adds to it where the text goes on. (One of an earlier run was left so by a server that died.)'
+                : 'This recording was not closed: it is still being written, or its writer died.'}
+                {' '}What is here (<span class="n-tokens">{info.n_tokens}</span> token{info.n_tokens === 1 ? '' : 's'}) is whole; what comes is added.</Note>}
             {info.notice && <Note of={`${opened.id} ${info.notice}`}>{info.notice}</Note>}
             {info.weights && <Note of={`${opened.id} ${info.weights}`}>{info.weights}</Note>}
             {absent.length > 0 && <Note of={`absent ${opened.id}`}>{absent.length === 1 ? 'One layer has' : `${absent.length} layers have`} no rows: <bdi>{absent[0].absent}</bdi>

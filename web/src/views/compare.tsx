@@ -4,7 +4,7 @@ import { comparable, most_looked_at } from '../comparable';
 import { exact, lut, percent, shade, text_decades } from '../colour';
 import { largest, open, shown, use_loaded, use_stale } from '../data';
 import type { Opened } from '../data';
-import { Choice, Failure, Waiting, is_dark, layer_name } from '../parts';
+import { Choice, Failure, Waiting, counted, is_dark, layer_name } from '../parts';
 import { save_csv, saves } from '../save';
 import { store, use_state } from '../state';
 import { TextPane } from '../text/pane';
@@ -43,6 +43,7 @@ export function CompareView({ opened, source, said: other_said, sources }: { ope
         if (d && opened.token(store.get().token) >= d.n_tokens) store.set({ token: d.n_tokens - 1 });
     }, [d]);
     const order = d ? Array.from(d.distance, (_, i) => i).filter((i) => Number.isFinite(d.distance[i])).sort((i, j) => d.distance[j] - d.distance[i]) : [];
+    const equal = d !== undefined && order.length > 0 && d.distance[order[0]] === 0;
     saves.now = {
         name: `${opened.name}-against-${b?.name ?? ''}`,
         csv: () => d && save_csv(`${opened.name}-against-${b!.name}-heads`, ['layer', 'head', 'distance'],
@@ -55,7 +56,8 @@ export function CompareView({ opened, source, said: other_said, sources }: { ope
                     options={sources.filter((s) => s.kind === 'recording' && (s.id !== source.id || opened.sequence !== undefined)).map((s) => [s.id, source_line(s)] as const)} class="recording" />
                 <SequenceChoice label="Its sequence" value={sequence} all={sequences.list} but={same ? shown_here : -1}
                     change={(chosen) => store.set({ other: other!.id, other_sequence: chosen })} />
-                {d && <span class="faint">{part ? `The same up to token ${common - 1} (${common} tokens); from there they part.` : `${common} tokens, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
+                {equal && <strong class="equal">Nothing differs: every head has the same rows in both.</strong>}
+                {d && <span class="faint">{part ? `The same up to token ${common - 1} (${counted(common, 'token')}); from there they part.` : `${counted(common, 'token')}, the same in both.`} Distance: half the sum of |a − b| over a row (0: the same, 1: nothing in common), mean over {part ? 'those tokens' : 'tokens'}</span>}
             </div>
             {none && <Failure message={nothing_to_compare(others.length)} />}
             {(second.error || difference.error) && <Failure message={(second.error ?? difference.error)!} />}

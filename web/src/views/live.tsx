@@ -50,6 +50,16 @@ class Conversation {
         this.newest = performance.now();
         if (this.rows.length === 1) this.first = this.newest;
     }
+    // As it is now, which goes on elsewhere. Rows are not changed once they are there.
+    copy(): Conversation {
+        const other = Object.assign(new Conversation(), this);
+        other.texts = [...this.texts];
+        other.rows = [...this.rows];
+        other.verdicts = [...this.verdicts];
+        other.received = this.received.slice();
+        other.seen_by = this.seen_by.slice();
+        return other;
+    }
     get speed(): number {
         return this.rows.length < 2 ? NaN : (1000 * (this.rows.length - 1)) / (this.newest - this.first);
     }
@@ -72,6 +82,8 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
     const place = useRef<HTMLDivElement>(null);
     const pane = useRef<TextPane>();
     const talk = useRef(new Conversation());
+    const held = useRef<Conversation>(); // what was there when the view was paused, which is shown until it goes on
+    const on_view = () => held.current ?? talk.current;
     const stopper = useRef<AbortController>();
     const seen = useRef(0); // texts that are in the pane
     const [running, set_running] = useState(false);
@@ -90,11 +102,16 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
     const [broken] = useState(mark.get); // an answer was on its way when the page was loaded again
     const [busy, set_busy] = useState<boolean | undefined>(undefined); // with what somebody else asked
     const name = useRef(''); // of the generation
+    const own_end = useRef(-Infinity); // when the last answer to this page ended; the server needs a moment to notice
+    const pause = (on: boolean) => {
+        held.current = on ? talk.current.copy() : undefined;
+        set_paused(on);
+    };
 
     useEffect(() => {
         if (running) return;
         let current = true;
-        const ask = () => document.hidden || transport.busy().then((now) => current && set_busy(now));
+        const ask = () => document.hidden || transport.busy().then((now) => current && set_busy(now && performance.now() - own_end.current > 3000));
         void ask();
         const timer = setInterval(ask, 2000);
         return () => {
@@ -113,7 +130,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
     }, []);
 
     const weights = (hide_first = state.hide_first) => {
-        const t = talk.current;
+        const t = on_view();
         const n = t.rows.length;
         if (n === 0) return new Float32Array();
         if (hover >= t.n_prompt && hover - t.n_prompt < n) return shown(t.rows[hover - t.n_prompt], hide_first);
@@ -123,7 +140,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
         return shown(mean, hide_first);
     };
     const paint = () => {
-        const t = talk.current;
+        const t = on_view();
         if (seen.current > t.texts.length) seen.current = 0;
         const runs: Run[] = t.texts.slice(seen.current).map((text, i) => ({ first: seen.current + i, last: seen.current + i, text }));
         const generated = (token: number) => token >= t.n_prompt;
@@ -142,7 +159,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
     latest.current = paint;
     const pausing = useRef(paused);
     pausing.current = paused;
-    useEffect(() => { if (talk.current.texts.length > 0) paint(); }, [state.log, state.hide_first, state.theme, over, hover, paused]);
+    useEffect(() => { if (on_view().texts.length > 0) paint(); }, [state.log, state.hide_first, state.theme, over, hover, paused]);
 
     const start = async () => {
         if (running || prompt.trim() === '') return;
@@ -151,7 +168,9 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
         set_failure('');
         set_ended('');
         set_recording('');
+        pause(false);
         set_running(true);
+        set_busy(undefined);
         seen.current = 0;
         mark.set(true);
         name.current = `view-${crypto.getRandomValues(new Uint32Array(3)).join('-')}`;
@@ -179,6 +198,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
             else set_failure(String((error as Error).message));
         }
         mark.set(false);
+        own_end.current = performance.now();
         set_running(false);
         if (file) {
             set_recording(sequence > 0 ? `${file}, sequence ${sequence}` : file);
@@ -193,10 +213,11 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
         else stopper.current?.abort();
     };
     use_keys('Live', [
-        { keys: [' '], says: 'pause or resume the view', run: () => set_paused(!paused) },
+        { keys: [' '], says: 'pause or resume the view', run: () => pause(!paused) },
         { keys: ['s'], says: 'stop the model', run: stop },
     ]);
-    const t = talk.current;
+    const t = on_view();
+    const more = talk.current.rows.length - t.rows.length; // that came since the pause
     saves.now = {
         csv: () => {
             const from = hover >= t.n_prompt ? hover : over === 'newest' ? t.texts.length - 1 : undefined;
@@ -216,9 +237,9 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
                 <label class="control">Tokens <input type="number" min={1} max={100000} value={most} onChange={(e) => set_most(Number(e.currentTarget.value) || 1)} /></label>
                 <label class="control">Temperature <input type="number" min={0} max={5} step={0.1} value={warmth} onChange={(e) => set_warmth(Number(e.currentTarget.value) || 0)} /></label>
                 {transport.can('record') && <Switch label="Record" value={record} change={set_record} />}
-                <button type="submit" disabled={running}>Write</button>
+                <button type="submit" disabled={running || prompt.trim() === ''} title={prompt.trim() === '' ? 'a prompt comes first' : undefined}>Write</button>
                 <button type="button" disabled={!running} onClick={stop}>Stop</button>
-                <button type="button" aria-pressed={paused} onClick={() => set_paused(!paused)}>{paused ? 'Resume the view' : 'Pause the view'}</button>
+                <button type="button" aria-pressed={paused} onClick={() => pause(!paused)}>{paused ? 'Resume the view' : 'Pause the view'}</button>
             </form>
             <div class="controls">
                 <Choice label="Tint" value={over} options={[['newest', 'what the newest token read'], ['total', 'mean over the answer']]} change={set_over} />
@@ -226,7 +247,7 @@ export function LiveView({ transport, recorded }: { transport: Transport; record
                 <Switch label="Hide first position" value={state.hide_first} change={(hide_first) => store.set({ hide_first })} />
                 <span class="faint" role="status">{t.rows.length > 0 && <>{t.n_prompt} + {t.rows.length} tokens
                     {Number.isFinite(t.speed) && <>, {t.speed.toFixed(1)} a second</>}; {unproven === 0 ? 'every token proven' : `${unproven} tokens not proven`}
-                    {ended && <>; ended: {ended}</>}{paused && running && <>; the model goes on</>}{recording && <>; recorded as <bdi>{recording}</bdi></>}</>}</span>
+                    {ended && <>; ended: {ended}</>}{paused && running && <>; the model goes on</>}{paused && more > 0 && <>; {more} more since the pause</>}{recording && <>; recorded as <bdi>{recording}</bdi></>}</>}</span>
             </div>
             {!running && t.rows.length === 0 && broken && <Note of="broken">The page was loaded again while an answer was being written, which ended that answer.
                 Answers are shown from now on{transport.can('record') ? '; what was recorded of it is in the list of recordings' : ''}.</Note>}

@@ -197,9 +197,11 @@ function Inspector({ opened, token, reads, readers, row, column, pass }: {
             <h3 class="cool">Read later by</h3>
             {!column && <Waiting what="One pass through the recording" fraction={pass} />}
             {column && table(readers, (i) => column[i - token] ?? NaN, 'readers', 'nobody yet')}
-            <h3>Attention over time</h3>
-            {column && column.length > 1 && <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
-                draw={(c, width, height) => sparkline(c, width, height, column.subarray(1))} />}
+            {column && column.length > 1 && <>
+                <h3>Attention over time</h3>
+                <Drawing class="spark" label={`Attention that token ${token} gets from each later token`} inputs={[column]}
+                    draw={(c, width, height) => sparkline(c, width, height, column.subarray(1))} />
+            </>}
         </>
     );
 }
