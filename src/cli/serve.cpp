@@ -152,7 +152,8 @@ int run(ServeFlags& f) {
     if (!started) return report(started.error());
     fmt::print("listening on http://{}:{}\n", f.server.host, (*started)->port());
     std::fflush(stdout);
-    tell("http://{}:{}/view/ shows it\n", f.server.host, (*started)->port());
+    tell("http://{}:{}/view/ shows it{}\n", f.server.host, (*started)->port(),
+         f.server.api_keys.empty() ? "" : ", and asks for a key");
     warn_of_strangers(f);
     int signal = 0;
     sigwait(&signals, &signal);

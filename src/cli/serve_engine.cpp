@@ -247,7 +247,9 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
                     fmt::print("listening on http://{}:{}\n", host, (*front)->port()); // for programs, too
                     std::fflush(stdout);
                     // without attention the page would have nothing to show
-                    if (session.capture) tell("http://{}:{}/view/ shows it\n", host, (*front)->port());
+                    if (session.capture)
+                        tell("http://{}:{}/view/ shows it{}\n", host, (*front)->port(),
+                             flags.server.api_keys.empty() ? "" : ", and asks for a key");
                 },
         });
         return attach::run_attached(options);

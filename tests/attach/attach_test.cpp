@@ -233,7 +233,7 @@ TEST_F(Attach, SlotsThatCannotBeToldApartAreWarnedOf) {
             shell(before + " " + program + " attach --serve 127.0.0.1:0 --to 127.0.0.1:9 -q -- sh -c 'true' " + words +
                   " 2>&1")
                 .output;
-        return said.find("warning: the slots share one cache (--kv-unified)") != std::string::npos;
+        return said.find("warning: the slots share one cache (--kv-unified, ") != std::string::npos;
     };
     for (const char* words : {"--kv-unified -np 2", "-kvu --parallel 4", "-np 4 --no-kv-unified -kvu", "-np -1",
                               "-np -1 --no-kv-unified"}) // "auto": four, whatever was said

@@ -109,7 +109,6 @@ void LiveSequences::frame(ContextId id, int32_t slot, const Frame& frame) {
     if (at == context.lines.end() || at->second.length() != frame.index) return;
     Line& line = at->second;
     line.tokens.push_back(frame.token);
-    told_apart_ = slot >= 0;
     if (slot >= 0) context.line_of_slot[slot] = frame.sequence;
     if (line.store) {
         const size_t before = own_bytes(context, line);
@@ -189,7 +188,11 @@ std::string LiveSequences::piece(int32_t token) const {
 
 std::optional<bool> LiveSequences::tells_slots_apart() const {
     const base::Lock lock(mutex_);
-    return told_apart_;
+    std::optional<bool> any;
+    for (const auto& [id, context] : contexts_) {
+        if (context.n_frames > 0) any = any.value_or(false) || !context.line_of_slot.empty();
+    }
+    return any;
 }
 
 std::vector<int64_t> LiveSequences::beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const {

@@ -86,7 +86,7 @@ public:
     std::optional<Model> model(const std::string& file) const;
     // The text of a token of the context that began first.
     std::string piece(int32_t token) const;
-    // Does the cache of what was decoded last tell slots apart? Nothing: nothing was decoded yet.
+    // Does any cache tell slots apart? Nothing: nothing was decoded yet.
     std::optional<bool> tells_slots_apart() const;
     // How many columns of each slot's latest line begin as `tokens` do.
     std::vector<int64_t> beginnings(const std::vector<int32_t>& tokens, int32_t n_slots) const;
@@ -130,7 +130,6 @@ private:
     std::map<ContextId, Context> contexts_ GUARDED_BY(mutex_);
     std::list<LineId> by_use_ GUARDED_BY(mutex_); // those with keys, the one that rested longest first
     size_t key_bytes_ GUARDED_BY(mutex_) = 0;
-    std::optional<bool> told_apart_ GUARDED_BY(mutex_);
     std::set<Watch*> watches_ GUARDED_BY(mutex_);
     uint64_t n_taken_ GUARDED_BY(mutex_) = 0; // calls of all_taken()
     size_t n_waiting_ GUARDED_BY(mutex_) = 0; // for them
