@@ -86,6 +86,11 @@ class Answer:
         self.kind, self.prompt, self.tokens, self.rows, self.errors, self.text = kind, prompt, [], [], [], ""
         self.expected, self.complete = 0, False
 
+    # Of a whole answer; an error in place of the rows is of all of them.
+    def take_all(self, attention):
+        for one in [attention] if isinstance(attention, dict) else attention:
+            self.take(one)
+
     def take(self, attention):
         if attention is None:
             self.errors.append("null")
@@ -106,8 +111,7 @@ def completion(url, rng, answer, body, leave):
         if "attention" in body:
             answer.tokens = out["tokens"]
             answer.expected = out["tokens_predicted"]
-            for row in out["attention"]:
-                answer.take(row)
+            answer.take_all(out["attention"])
         answer.complete = True
         return
     with post(url, "/completion", body) as a:
@@ -135,8 +139,7 @@ def openai(url, rng, answer, body, leave):
         if not stream:
             out = json.load(a)
             answer.expected = out["usage"]["completion_tokens"]
-            for row in out.get("attention", []):
-                answer.take(row)
+            answer.take_all(out.get("attention", []))
             answer.complete = True
             return
         for n, event in enumerate(events(a)):
