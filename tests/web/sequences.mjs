@@ -229,6 +229,7 @@ export function sequenceParts({ binary, made, browser, work, single, accessible,
             const text = await page.textContent('.pane-text');
             assert.match(text, /capital of France\?[^]*assistant/);
             assert.doesNotMatch(text, /xylophone|Quarks/);
+            assert.match(await page.textContent('.note:has(.n-tokens)'), /^This recording is open: the server adds to it/); // and nobody died
             // Whoever asks next is there without a reload.
             const before = (await lines(page)).length;
             await ask('A harmonica of the first client again');

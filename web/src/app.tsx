@@ -79,7 +79,7 @@ function beyond(opened: Opened, state: State): { change: Partial<State>; sentenc
     return undefined;
 }
 
-// On a server that writes for many, nobody's recording is shown unless it was chosen. What a program decoded to try its cache is nothing to
+// On a server that writes for many, nobody's recording is opened unless it was chosen. What a program decoded to try its cache is nothing to
 // begin with.
 function chosen(sources: Source[], id: string): Source | undefined {
     const open = sources.filter((s) => !s.of_server);
