@@ -125,6 +125,14 @@ TEST_F(AttachServe, WhatAsksForNoAttentionIsTheProgramsOwn) {
     EXPECT_EQ(answer->body.find("attention"), std::string::npos);
     const Json other = {{"input_ids", {1, 2}}, {"prompt", ""}, {"output_hidden_states", true}};
     EXPECT_EQ(served_->client().Post("/api/extra/generate/stream", other.dump(), "application/json")->status, 400);
+    for (const char* value : {R"("all")", "1"}) { // asks for something, too
+        const auto wrong = served_->client().Post(
+            "/api/extra/generate/stream",
+            std::string(R"({"prompt":"a","max_length":1,"output_attentions":)") + value + "}", "application/json");
+        ASSERT_TRUE(wrong);
+        EXPECT_EQ(wrong->status, 400);
+        EXPECT_NE(wrong->body.find("output_attentions"), std::string::npos) << wrong->body;
+    }
 }
 
 } // namespace
