@@ -1,9 +1,8 @@
 #include "attach/parent/record_caller.h"
 
+#include "attach/parent/attached_settings.h"
 #include "attach/parent/inbox.h"
 #include "attach/parent/rests.h"
-
-#include <nlohmann/json.hpp>
 
 #include <csignal>
 #include <memory>
@@ -34,8 +33,7 @@ Result<AttachEnd> record_caller(const AttachOptions& options,
     on_signal(SIGTERM, end_asked), on_signal(SIGHUP, end_asked);
     Result<std::string> library = attach_library();
     if (!library) return library.error();
-    const std::string settings =
-        nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const std::string settings = attached_settings(options.argv);
     const auto new_recorder = [&] { return std::make_unique<ProgramRecorder>(options.folder, settings, options.say); };
     Result<std::unique_ptr<Inbox>> made = Inbox::create(new_recorder, options.say);
     if (!made) return made.error();

@@ -1,12 +1,12 @@
 #include "attach/parent/run_attached.h"
 
+#include "attach/parent/attached_settings.h"
 #include "attach/parent/error_lines.h"
 #include "attach/parent/inbox.h"
 #include "attach/parent/rests.h"
 
 #include <fmt/format.h>
 #include <llama.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <array>
@@ -215,8 +215,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (!program) return program.error();
     Result<std::string> library = options.capture ? attach_library() : std::string();
     if (!library) return library.error();
-    const std::string settings =
-        nlohmann::json{{"attached", options.argv}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const std::string settings = attached_settings(options.argv);
     EarlyTexts early(options.capture ? options.argv : std::vector<std::string>());
     const auto late = [](const AttachOptions& o) {
         return o.watched || o.listener ? ProgramRecorder::soon : ProgramRecorder::in_time;
