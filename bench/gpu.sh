@@ -77,7 +77,7 @@ transformers() { # NAME LIMIT SHAPE CONTEXTS
     nproc
 } >"$out/machine.txt" 2>&1
 
-step make-7b 90 "$bin/attnscope" models make --preset qwen2.5-vl-7b --json -o "$big"
+step make-7b 90 "$bin/attnscope" models make --preset qwen2.5-vl-7b --force --json -o "$big"
 if [ -s "$big" ]; then
     step attnscope-7b 150 "$bin/attnscope" bench -m "$big" --contexts "$contexts" -fa on --prompt-rows none --prompts 4 -o "$out" --json
     step prompts-7b 60 "$bin/attnscope" bench -m "$big" --contexts 512,8192 -fa on --drop-prompts --prompts 6 --pairs 4 -o "$out" --json
@@ -90,7 +90,7 @@ if [ -s "$big" ]; then
 fi
 transformers transformers-7b 110 qwen2.5-vl-7b "$contexts"
 [ "${KEEP_MODELS:-0}" = 1 ] || rm -f "$big"
-step make-0.5b 30 "$bin/attnscope" models make --preset qwen2.5-0.5b --json -o "$small"
+step make-0.5b 30 "$bin/attnscope" models make --preset qwen2.5-0.5b --force --json -o "$small"
 if [ -s "$small" ]; then
     step attnscope-0.5b 90 "$bin/attnscope" bench -m "$small" --contexts "$small_contexts" -fa on --prompt-rows none -o "$out" --json
     step field-0.5b 60 "$bin/bench_field_way" -m "$small" --contexts "$small_contexts" --json

@@ -97,7 +97,7 @@ def rows(run, turns):
     against_library((token, 3, 5), [3], [5])
     program = os.path.join(os.path.dirname(sys.executable), "attnscope")
     out = os.path.join(os.path.dirname(run.path), "row.npy")
-    command = [program, "export", run.path, "--to", "npy", "--token", str(token), "-o", out]
+    command = [program, "export", run.path, "--to", "npy", "--token", str(token), "--force", "-o", out]
     (export,) = in_turns(turns, lambda: subprocess.run(command, check=True, capture_output=True))
     print(f"attnscope export of the same token, process and file: {export * 1e3:.1f} ms")
     assert np.array_equal(np.load(out), run[token])

@@ -25,7 +25,7 @@ def command(*args: object, check: bool = True) -> subprocess.CompletedProcess:
 
 def export(path: object, folder: object, *args: object) -> np.ndarray:
     out = os.path.join(folder, "rows.npy")
-    command("export", path, "--to", "npy", "-o", out, *args)
+    command("export", path, "--to", "npy", "--force", "-o", out, *args)
     return np.load(out)
 
 

@@ -1,9 +1,9 @@
 // attnscope capture: generate, and record the attention of every token.
 #include "cli/engine_abort.h"
+#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
-#include "formats/write_whole.h"
 #include "recording/missing_rows.h"
 
 #include <attnscope/recording.h>
@@ -41,21 +41,6 @@ std::string default_output(const std::string& model_path) {
     char stamp[32];
     std::strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", std::localtime(&now));
     return std::filesystem::path(model_path).stem().string() + "-" + stamp + ".attn";
-}
-
-Result<void> check_output(const std::string& path, bool force) {
-    namespace fs = std::filesystem;
-    std::error_code ec;
-    const fs::path folder = fs::path(path).has_parent_path() ? fs::path(path).parent_path() : fs::path(".");
-    if (!fs::is_directory(folder, ec))
-        return Error{ErrorKind::not_found, "no folder " + folder.string() + " to write into"};
-    if (access(folder.c_str(), W_OK) != 0)
-        return Error{ErrorKind::io, "the folder " + folder.string() + " is not writable"};
-    if (fs::exists(path, ec) && !force) {
-        return Error{ErrorKind::invalid_argument,
-                     path + " exists; choose another name with -o, or --force to replace it"};
-    }
-    return formats::output_is_free(path);
 }
 
 Result<std::vector<int32_t>> read_prompt(const CaptureFlags& f, Session& session) {
@@ -212,7 +197,8 @@ int64_t recorded_in(const std::string& path) {
 int run(CaptureFlags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     if (f.output.empty()) f.output = default_output(f.session.model_path);
-    if (Result<void> r = check_output(f.output, f.force); !r) return report(r.error(), f.json);
+    if (Result<void> r = may_write({f.output, f.force, "-o", f.session.model_path}); !r)
+        return report(r.error(), f.json);
 
     const bool tty = isatty(STDERR_FILENO) != 0 && !f.json;
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);
@@ -257,6 +243,7 @@ int run(CaptureFlags& f) {
     const int64_t recorded = recorder->recorded();
     recorder.reset();
     if (!result || !closed) {
+        if (tty) tell("{}", first_text ? "\x1b[K" : "\n"); // behind a line of progress, or of text
         const Error error = result ? closed.error() : result.error();
         const int64_t there =
             std::min(recorded, recorded_in(f.output)); // its log may have been cut, or the file deleted
@@ -297,7 +284,7 @@ void add_capture(CLI::App& app, Action& action) {
     verb->add_option("--input-ids", f->ids_file, "Read token ids from a file instead of text (JSON array or numbers)");
     verb->add_flag("--chat", f->chat, "Put the prompt into the model's chat template as the user's message");
     verb->add_option("-o,--output", f->output, "The recording (default: MODEL-DATE.attn)");
-    verb->add_flag("--force", f->force, "Replace an existing file");
+    add_force_flag(*verb, f->force);
     verb->add_flag("--commits", f->commits, "Print 'recorded N' to standard error whenever N tokens are safe on disk");
     verb->add_flag("--json", f->json, "Print one JSON object at the end instead of the text");
     add_model_flags(*verb, *f);

@@ -1,6 +1,7 @@
 // attnscope diagnose: what is wrong with a capture.
 #include "cli/capture_arguments.h"
 #include "cli/diagnosis_report.h"
+#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "formats/write_whole.h"
@@ -19,9 +20,14 @@ struct Options {
     std::string html;
     bool json = false;
     bool all = false;
+    bool force = false;
 };
 
 int run(const Options& options) {
+    if (!options.html.empty()) {
+        const OutputName page{options.html, options.force, "--html", options.capture.path};
+        if (Result<void> r = may_write(page); !r) return report(r.error(), options.json);
+    }
     auto diagnosis = diagnose_path(options.capture);
     if (!diagnosis) return report(diagnosis.error(), options.json);
     if (!options.html.empty()) {
@@ -45,6 +51,7 @@ void add_diagnose(CLI::App& app, Action& action) {
     add_dump_arguments(*verb, options->capture);
     verb->add_flag("--json", options->json, "Print a JSON object");
     verb->add_option("--html", options->html, "Also write a page that needs nothing else")->option_text("OUT");
+    add_force_flag(*verb, options->force, "--html: replace an existing file");
     verb->add_flag("--all", options->all, "A line for every token, not for every run of equal ones");
     verb->footer("Examples:\n"
                  "  attnscope diagnose somebody-elses-capture/ --html report.html\n"

@@ -1,10 +1,12 @@
 // attnscope export: rows as files that other programs read.
+#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/verbs.h"
 #include "formats/export_arrays.h"
 #include "formats/export_halo_weave.h"
 #include "formats/export_patterns.h"
+#include "formats/write_whole.h"
 #include "server/view/export_headvis.h"
 #include "server/view/export_html.h"
 
@@ -23,7 +25,7 @@ struct Flags {
     std::string path, to, tokens, layers, heads, output;
     int64_t sequence = 0;
     double max_mb = 5;
-    bool padded = false, json = false, json_form = false;
+    bool padded = false, json = false, json_form = false, force = false;
 };
 
 // Layers of the recording that hold nothing, because they were not captured.
@@ -39,9 +41,10 @@ std::vector<int32_t> missing_layers(Recording& recording) {
 // Behind what was written: that some layers are not in it.
 void say_what_is_missing(const std::vector<int32_t>& missing) {
     if (missing.empty()) return;
-    tell("{} {} not captured, and {} no weights in it (attnscope info says why)\n",
-         fmt::format("{} {}", missing.size() == 1 ? "layer" : "layers", fmt::join(missing, ", ")),
-         missing.size() == 1 ? "was" : "were", missing.size() == 1 ? "has" : "have");
+    const bool one = missing.size() == 1;
+    tell_as("", fmt::format("{} {} {} not captured, and {} no weights in it (attnscope info says why)",
+                            one ? "layer" : "layers", fmt::join(missing, ", "), one ? "was" : "were",
+                            one ? "has" : "have"));
 }
 
 int run_html(Recording& recording, const Flags& f) {
@@ -71,10 +74,11 @@ int run_html(Recording& recording, const Flags& f) {
                                           {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
-        tell("{} x {} written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all "
-             "weight){}\n",
-             counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output, double(made->bytes) / 1e6,
-             100 * made->least, 100 * made->kept_share, clear_line());
+        tell("{}", clear_line());
+        tell_as("",
+                fmt::format("{} x {} written to {} ({:.2f} MB; weights from {}% on, which are {:.1f}% of all weight)",
+                            counted(made->n_tokens, "token"), counted(made->n_heads, "head"), f.output,
+                            double(made->bytes) / 1e6, 100 * made->least, 100 * made->kept_share));
         say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
@@ -103,8 +107,9 @@ int run_headvis(Recording& recording, const Flags& f) {
                                           {"missing_layers", missing_layers(recording)}}
                                .dump());
     } else {
-        tell("{} x {} written to {}, in {}{}\n", counted(made->n_tokens, "token"), counted(made->n_heads, "head"),
-             f.output, counted(made->n_sequences, "sequence"), clear_line());
+        tell("{}", clear_line());
+        tell_as("", fmt::format("{} x {} written to {}, in {}", counted(made->n_tokens, "token"),
+                                counted(made->n_heads, "head"), f.output, counted(made->n_sequences, "sequence")));
         say_what_is_missing(missing_layers(recording));
     }
     return exit_good;
@@ -114,8 +119,6 @@ int run(const Flags& f) {
     Result<std::unique_ptr<Recording>> opened = Recording::open_sequence(f.path, f.sequence);
     if (!opened) return report(opened.error(), f.json);
     if ((*opened)->info().n_frames == 0) return report({ErrorKind::not_found, f.path + " holds no tokens"}, f.json);
-    if (f.to == "html") return run_html(**opened, f);
-    if (f.to == "headvis") return run_headvis(**opened, f);
     formats::ExportSelection s;
     Result<std::vector<int32_t>> tokens = parse_selection("--token", f.tokens),
                                  layers = parse_selection("--layer", f.layers),
@@ -125,11 +128,17 @@ int run(const Flags& f) {
     }
     s.tokens.assign(tokens->begin(), tokens->end());
     s.rows = {*layers, *heads};
+    const bool one_file = f.padded || s.tokens.size() == 1;
+    const bool folder = f.to == "halo-weave" || f.to == "headvis" || (f.to == "npy" && !one_file);
+    const Result<void> free =
+        folder ? formats::output_folder_is_free(f.output) : may_write({f.output, f.force, "-o", f.path});
+    if (!free) return report(free.error(), f.json);
+    if (f.to == "html") return run_html(**opened, f);
+    if (f.to == "headvis") return run_headvis(**opened, f);
     formats::ExportProgress progress;
     if (isatty(STDERR_FILENO) && !f.json) {
         progress = [](int64_t done, int64_t total) { tell("{} of {} tokens\x1b[K\r", done, total); };
     }
-    const bool one_file = f.padded || s.tokens.size() == 1;
     Result<int64_t> n = f.to == "halo-weave" ? formats::export_halo_weave(**opened, s, f.output, f.json_form, progress)
                         : f.to == "bertviz"  ? formats::export_bertviz(**opened, s, f.output, progress)
                         : f.to == "circuitsvis" || f.to == "attnview"
@@ -145,9 +154,12 @@ int run(const Flags& f) {
     } else {
         const bool arrays = f.to == "npy" || f.to == "safetensors";
         const int64_t all = (*opened)->info().n_frames;
-        tell("{}{} written to {}{}\n", counted(*n, "token"),
-             arrays && f.tokens.empty() && *n < all ? fmt::format(" of {} (the others have no such row)", all) : "",
-             f.output, clear_line());
+        tell("{}", clear_line());
+        tell_as("", fmt::format("{}{} written to {}", counted(*n, "token"),
+                                arrays && f.tokens.empty() && *n < all
+                                    ? fmt::format(" of {} (the others have no such row)", all)
+                                    : "",
+                                f.output));
         say_what_is_missing(missing);
     }
     return exit_good;
@@ -176,6 +188,7 @@ void add_export(CLI::App& app, Action& action) {
         ->check(CLI::IsMember(
             {"npy", "safetensors", "halo-weave", "html", "headvis", "bertviz", "circuitsvis", "attnview"}));
     verb->add_option("-o,--output", f->output, "File or folder to write")->required();
+    add_force_flag(*verb, f->force, "Replace an existing file; a folder has to be new or empty");
     verb->add_option("--token", f->tokens, "Tokens, e.g. 0,40-60 (default: all)");
     verb->add_option("--sequence", f->sequence, "Of a recording with several: which one (attnscope info lists them)")
         ->capture_default_str();

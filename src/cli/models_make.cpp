@@ -1,5 +1,6 @@
 // attnscope models make: a GGUF of any shape with random weights.
 #include "cli/models.h"
+#include "cli/output.h"
 #include "cli/report.h"
 #include "models/model_make.h"
 
@@ -15,7 +16,7 @@ struct Options {
     std::string path;
     std::string type;
     models::ModelShape given; // only what was named on the command line is taken from it
-    bool json = false;
+    bool json = false, force = false;
 };
 
 models::WeightType weight_type(const std::string& name) {
@@ -61,6 +62,8 @@ Result<models::ModelShape> shape_of(const Options& o, const CLI::App& verb) {
 int make(const Options& o, const CLI::App& verb) {
     const auto shape = shape_of(o, verb);
     if (!shape) return report(shape.error(), o.json);
+    const std::string read = verb.count("--vocab-from") > 0 ? o.given.vocab : std::string();
+    if (Result<void> r = may_write({o.path, o.force, "-o", read}); !r) return report(r.error(), o.json);
     const auto start = std::chrono::steady_clock::now();
     ProgressLine line;
     uint64_t bytes = 0;
@@ -87,11 +90,10 @@ constexpr const char* about =
     "Makes a GGUF model of any shape with random weights, for tests and measurements. It loads, decodes and "
     "attends\n"
     "like a model of its shape; what it writes is noise. The same options give the same file.\n\n"
-    "  attnscope models make -o tiny.gguf                           a llama of 4 layers, under 1 MB\n"
-    "  attnscope models make --arch gemma3 --layers 6 -o gemma.gguf  with sliding windows\n"
-    "  attnscope models make --preset qwen2.5-0.5b -o half.gguf     as large as the real one\n"
-    "  attnscope models make --arch qwen2 --vocab qwen2 --embd 896 --heads 14 --kv-heads 2 --head-dim 64 -o "
-    "q.gguf";
+    "  attnscope models make -o tiny.gguf             a llama of 4 layers, under 1 MB\n"
+    "  attnscope models make --arch gemma3 --layers 6 -o g.gguf  sliding windows\n"
+    "  attnscope models make --preset qwen2.5-0.5b -o half.gguf  as large as the real\n"
+    "  attnscope models make --arch qwen2 --vocab qwen2 --heads 14 -o q.gguf";
 
 } // namespace
 
@@ -103,8 +105,11 @@ CLI::App* add_models_make(CLI::App& models, Action& action) {
     for (const auto name : models::made_architectures()) archs.emplace_back(name);
     for (const auto name : models::shape_presets()) presets.emplace_back(name);
     verb->add_option("-o,--output", o->path, "The file to write")->required();
+    add_force_flag(*verb, o->force);
     verb->add_option("--preset", o->preset, "Start from a known shape")->check(CLI::IsMember(presets));
-    verb->add_option("--arch", o->given.arch, "Architecture (default llama)")->check(CLI::IsMember(archs));
+    verb->add_option("--arch", o->given.arch, "Architecture (default llama): " + CLI::detail::join(archs, ", "))
+        ->check(CLI::IsMember(archs))
+        ->option_text("NAME");
     verb->add_option("--layers", o->given.n_layer, "Layers (default 4)");
     verb->add_option("--heads", o->given.n_head, "Query heads (default 4)");
     verb->add_option("--kv-heads", o->given.n_head_kv, "KV heads; divides --heads (default 2)");

@@ -1,10 +1,12 @@
 // attnscope reproduce: capture the wrong way on purpose, diagnose it, and capture the same tokens the right way.
+#include "cli/output.h"
 #include "cli/report.h"
 #include "cli/session_flags.h"
 #include "cli/token_text.h"
 #include "cli/verbs.h"
 #include "engine/pointer_capture.h"
 #include "formats/export_halo_weave.h"
+#include "formats/write_whole.h"
 
 #include <attnscope/diagnose.h>
 #include <attnscope/recording.h>
@@ -25,7 +27,7 @@ namespace {
 
 struct Flags : SessionFlags {
     std::string prompt, output;
-    bool wait = true, no_wait = false, json = false, all = false;
+    bool wait = true, no_wait = false, json = false, all = false, force = false;
 };
 
 // What one token's tensor looks like from outside.
@@ -184,6 +186,9 @@ int run(Flags& f) {
         return report({ErrorKind::invalid_argument, "-n says how many tokens are captured twice: at least 1"}, f.json);
     }
     const std::string name = f.output.empty() ? "reproduced" : f.output;
+    if (Result<void> r = formats::output_folder_is_free(name); !r) return report(r.error(), f.json);
+    if (Result<void> r = may_write({name + ".attn", f.force, "-o", f.session.model_path}); !r)
+        return report(r.error(), f.json);
     std::vector<int32_t> prompt;
     std::vector<std::string> texts;
     {
@@ -242,15 +247,20 @@ int run(Flags& f) {
         return exit_good;
     }
     print_table(*pairs, texts, f);
-    fmt::print("\nThe wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer,\n"
-               "in {} that one is the last layer of the right capture.\n",
-               n - raw, raw, flips, one_layer, n, last_layer);
-    fmt::print("The {} tensors named kq_soft_max had {} address{} between them.\n", result.n_tensors,
-               result.n_addresses, result.n_addresses == 1 ? "" : "es");
-    fmt::print("The strongest position (without the first) agrees with the right one in {} of {} tokens.\n",
-               same_strongest, n);
-    fmt::print("Diagnosis: {}\n{}\n", cause_title(diagnosis->cause()), diagnosis->conclusion);
-    fmt::print("\n{}/ is the wrong capture (attnscope diagnose {}), {} the right one.\n", name, name, recording);
+    const auto say = [](const std::string& sentence) { fmt::print("{}\n", for_reader(stdout, sentence, 0)); };
+    fmt::print("\n");
+    say(fmt::format(
+        "The wrong capture: {} tokens normalised, {} raw, {} flips; in {} of {} all layers are one layer, in {} "
+        "that one is the last layer of the right capture.",
+        n - raw, raw, flips, one_layer, n, last_layer));
+    say(fmt::format("The {} tensors named kq_soft_max had {} address{} between them.", result.n_tensors,
+                    result.n_addresses, result.n_addresses == 1 ? "" : "es"));
+    say(fmt::format("The strongest position (without the first) agrees with the right one in {} of {} tokens.",
+                    same_strongest, n));
+    say("Diagnosis: " + std::string(cause_title(diagnosis->cause())));
+    say(diagnosis->conclusion);
+    fmt::print("\n");
+    say(fmt::format("{}/ is the wrong capture (attnscope diagnose {}), {} the right one.", name, name, recording));
     return exit_good;
 }
 
@@ -273,6 +283,7 @@ void add_reproduce(CLI::App& app, Action& action) {
     verb->add_option("-p,--prompt", f->prompt, "The prompt")->capture_default_str();
     verb->add_option("-o,--output", f->output,
                      "Folder to write; the right capture goes beside it (default: reproduced)");
+    add_force_flag(*verb, f->force, "Replace an existing recording beside it; the folder has to be new or empty");
     verb->add_flag("--wait", f->wait, "Wait for the device before reading (the default)");
     verb->add_flag("--no-wait", f->no_wait, "Read at once: on a GPU this races with the computation");
     verb->add_flag("--all", f->all, "Show every token");

@@ -2,6 +2,7 @@
 
 #include "base/output_file.h"
 #include "formats/row_mark.h"
+#include "formats/write_whole.h"
 #include "recording/missing_rows.h"
 
 #include <fmt/format.h>
@@ -163,9 +164,7 @@ Result<int64_t> export_npy_folder(Recording& recording, const ExportSelection& s
                                   const ExportProgress& progress) {
     Result<std::vector<int64_t>> tokens = chosen(recording, s);
     if (!tokens) return tokens.error();
-    std::error_code ec;
-    std::filesystem::create_directories(folder, ec);
-    if (ec) return Error{ErrorKind::io, fmt::format("cannot make the folder {}: {}", folder, ec.message())};
+    if (Result<void> made = make_output_folder(folder); !made) return made.error();
     int64_t done = 0;
     for (const int64_t token : *tokens) {
         ExportSelection one = s;

@@ -1,6 +1,7 @@
 #include "formats/export_halo_weave.h"
 #include "base/chosen_or_all.h"
 #include "base/version.h"
+#include "formats/write_whole.h"
 #include "recording/missing_rows.h"
 
 #include <fmt/format.h>
@@ -10,7 +11,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -36,15 +36,7 @@ void append_number(std::string& text, float value) {
 
 Result<std::unique_ptr<HaloWeaveFolderWriter>> HaloWeaveFolderWriter::create(const std::string& folder,
                                                                              const StatedModel& model, bool json_form) {
-    std::error_code failed;
-    if (std::filesystem::exists(folder, failed)) {
-        if (!std::filesystem::is_directory(folder, failed) || !std::filesystem::is_empty(folder, failed) || failed) {
-            return Error{ErrorKind::invalid_argument, folder + " exists and is not an empty folder"};
-        }
-    } else {
-        std::filesystem::create_directories(folder, failed);
-        if (failed) return Error{ErrorKind::io, "cannot create the folder " + folder + ": " + failed.message()};
-    }
+    if (Result<void> made = make_output_folder(folder); !made) return made.error();
     return std::unique_ptr<HaloWeaveFolderWriter>(new HaloWeaveFolderWriter(folder, model, json_form));
 }
 

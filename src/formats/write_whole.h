@@ -1,4 +1,4 @@
-// What verbs write beside recordings: whole or not at all, and only in the place of a regular file.
+// What verbs write beside recordings: whole or not at all, and only in the place of a regular file that may be replaced.
 #pragma once
 
 #include <attnscope/error.h>
@@ -10,6 +10,10 @@ namespace attnscope::formats {
 
 // Nothing is at `path`, or a regular file.
 Result<void> output_is_free(const std::string& path);
+// Nothing is there, or an empty folder: what lies in one would be read as a part of what is written.
+Result<void> output_folder_is_free(const std::string& folder);
+// Makes it where it is not there.
+Result<void> make_output_folder(const std::string& folder);
 Result<void> write_whole(const std::string& path, std::string_view content);
 
 } // namespace attnscope::formats

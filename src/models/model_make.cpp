@@ -63,7 +63,9 @@ Layout lay_out(const ModelPlan& plan) {
 // Removes the unfinished file unless it was kept.
 class PartFile {
 public:
-    explicit PartFile(std::string path) : path_(std::move(path)) {}
+    // Beside `final_path`, which it is to become, and which is what errors name.
+    explicit PartFile(std::string final_path)
+        : final_path_(std::move(final_path)), path_(fmt::format("{}.part-{}", final_path_, getpid())) {}
     PartFile(const PartFile&) = delete;
     PartFile& operator=(const PartFile&) = delete;
     ~PartFile() {
@@ -77,19 +79,19 @@ public:
         if (fd_ < 0 || ftruncate(fd_, off_t(bytes)) != 0) return failed(errno);
         return {};
     }
-    Result<void> keep_as(const std::string& final_path) {
+    Result<void> keep() {
         const int fd = std::exchange(fd_, -1);
         if (close(fd) != 0) return failed(errno);
-        if (rename(path_.c_str(), final_path.c_str()) != 0) return failed(errno);
+        if (rename(path_.c_str(), final_path_.c_str()) != 0) return failed(errno);
         kept_ = true;
         return {};
     }
     Error failed(int why) const {
-        return {ErrorKind::io, fmt::format("cannot write {}: {}", path_, std::strerror(why))};
+        return {ErrorKind::io, fmt::format("cannot write {}: {}", final_path_, std::strerror(why))};
     }
 
 private:
-    std::string path_;
+    std::string final_path_, path_;
     int fd_ = -1;
     bool kept_ = false;
 };
@@ -155,13 +157,13 @@ Result<void> make_model(const ModelShape& wanted, const std::string& path, const
         return Error{ErrorKind::io, fmt::format("{} needs {} MB, and its folder has {} MB left", path,
                                                 layout.file_bytes / 1000000 + 1, space.available / 1000000)};
     }
-    PartFile file(fmt::format("{}.part-{}", path, getpid()));
+    PartFile file(path);
     if (auto r = file.open_at(layout.file_bytes); !r) return r;
     std::vector<uint8_t> meta(gguf_get_meta_size(plan.keys.get()));
     gguf_get_meta_data(plan.keys.get(), meta.data());
     if (const int why = write_all(file.fd(), meta, 0)) return file.failed(why);
     if (const int why = write_pieces(layout, shape->seed, file.fd(), progress)) return file.failed(why);
-    return file.keep_as(path);
+    return file.keep();
 }
 
 } // namespace attnscope::models

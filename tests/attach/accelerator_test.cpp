@@ -47,7 +47,7 @@ protected:
     }
     std::string other(const std::string& how) {
         std::string path = dir.file("other.gguf");
-        EXPECT_EQ(shell(program + " models make --seed 7 " + how + " -o " + path + " 2>&1").code, 0);
+        EXPECT_EQ(shell(program + " models make --force --seed 7 " + how + " -o " + path + " 2>&1").code, 0);
         return path;
     }
     // Runs it alone and attached: it says and does the same. The texts that it speaks of.

@@ -176,7 +176,7 @@ TEST_F(Attach, AFolderThatCannotBeWrittenIntoIsRefusedWithTheReason) {
 // No file may become as large as the recording: what is said at the end is said of what is there.
 TEST_F(Attach, TokensThatDidNotGetIntoTheFileAreNotCountedAmongThoseThatAreOk) {
     const std::string large =
-        " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
+        " models make --force --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
     for (const char* no_verify : {"", "--no-verify "}) {
         fs::remove_all(out);
@@ -271,7 +271,7 @@ TEST_F(Attach, AKilledProgramLosesNothingThatItHandedOver) {
 // The parent is killed: the program goes on to its end, with the same output, and leaves no memory behind.
 TEST_F(Attach, AProgramOutlivesItsParent) {
     const std::string large =
-        " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
+        " models make --force --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
     const Answer plain = shell(run_host(120, true));
     const std::string ids = dir.file("ids");

@@ -21,7 +21,7 @@ class AttachContexts : public AttachHosts {
 protected:
     std::string other(const std::string& how) {
         std::string path = dir.file("other.gguf");
-        EXPECT_EQ(shell(program + " models make --seed 7 " + how + " -o " + path + " 2>&1").code, 0);
+        EXPECT_EQ(shell(program + " models make --force --seed 7 " + how + " -o " + path + " 2>&1").code, 0);
         return path;
     }
     std::string contexts(const std::string& way, const std::string& more = {}) const {

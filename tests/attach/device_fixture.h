@@ -16,7 +16,7 @@ protected:
     void SetUp() override {
         AttachHosts::SetUp();
         // weights of other types have kernels of their own in memory that is the CPU's
-        ASSERT_EQ(shell(program + " models make --layers 3 --type f32 -o " + model + " 2>&1").code, 0);
+        ASSERT_EQ(shell(program + " models make --force --layers 3 --type f32 -o " + model + " 2>&1").code, 0);
     }
     Answer attach(const std::string& command, const std::string& environment = {}) {
         return AttachHosts::attach(command, "ATTNSCOPE_ATTACH_DEVICES=1 " + environment);

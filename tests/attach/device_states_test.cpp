@@ -50,7 +50,7 @@ protected:
         return where;
     }
     void make(const std::string& what) {
-        ASSERT_EQ(shell(program + " models make --type f32 " + what + " -o " + model + " 2>&1").code, 0);
+        ASSERT_EQ(shell(program + " models make --force --type f32 " + what + " -o " + model + " 2>&1").code, 0);
     }
 
 private:

@@ -86,7 +86,7 @@ TEST_F(AttachHosts, ARestoredStateIsOfTheReadingThatItWasTakenFrom) {
         std::filesystem::remove_all(out);
         std::filesystem::create_directory(out);
         if (way.starts_with("checkpoint")) {
-            ASSERT_EQ(shell(program + " models make --arch gemma3 --layers 4 -o " + model + " 2>&1").code, 0);
+            ASSERT_EQ(shell(program + " models make --force --arch gemma3 --layers 4 -o " + model + " 2>&1").code, 0);
         }
         const Answer plain = shell(states(way)), attached = attach(states(way));
         ASSERT_EQ(plain.code, 0);
@@ -172,7 +172,7 @@ TEST_F(AttachHosts, AForkedChildIsLeftAlone) {
 // A ring that holds a few tokens, and a parent that stands still: the program waits.
 TEST_F(AttachHosts, NothingIsDroppedWhileTheParentLives) {
     const std::string large =
-        " models make --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
+        " models make --force --layers 8 --heads 16 --kv-heads 16 --head-dim 64 --embd 64 -o "; // 32 KB a token
     ASSERT_EQ(shell(program + large + model + " 2>&1").code, 0);
     const std::string host = ATTNSCOPE_ATTACH_HOST " " + model + " 150 1 11 27 3 91 45 8";
     const Answer plain = shell(host);

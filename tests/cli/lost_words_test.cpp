@@ -58,7 +58,8 @@ TEST_F(LostWords, ARecordingIsWrittenAndExported) {
                   0)
             << where;
         EXPECT_EQ(shell(program + " verify " + recording + " > /dev/null" + where).code, 0) << where;
-        EXPECT_EQ(shell(program + " export " + recording + " --to html -o " + dir.file("x.html") + where).code, 0)
+        EXPECT_EQ(shell(program + " export " + recording + " --to html --force -o " + dir.file("x.html") + where).code,
+                  0)
             << where;
     }
 }

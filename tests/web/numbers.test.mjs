@@ -16,7 +16,7 @@ capture(binary, b, ['--cache-type-k', 'q8_0', '--flash-attn', 'on']);
 // The rows as NumPy would read them: float32, (tokens, layers, heads, columns).
 function exported(recording) {
     const path = `${recording}.npy`;
-    run(binary, ['export', recording, '--to', 'npy', '--padded', '-o', path]);
+    run(binary, ['export', recording, '--to', 'npy', '--padded', '--force', '-o', path]);
     const bytes = readFileSync(path);
     const header = 10 + bytes.readUInt16LE(8);
     const shape = bytes.subarray(10, header).toString('latin1').match(/'shape': \(([^)]*)\)/)[1].split(',').map(Number);
