@@ -112,7 +112,8 @@ def attach(folder: str | os.PathLike[str] = ".") -> Attachment:
     recorder.stdout.close()
     if not inbox:
         recorder.wait()
-        raise NotFound(_read(said).strip() or f"{program} did not begin to record")
+        why = _read(said).strip().removeprefix("error: ")  # the exception says already that it is one
+        raise NotFound(why or f"{program} did not begin to record")
     os.environ["ATTNSCOPE_ATTACH"] = inbox
     try:
         # for all to see: what is loaded later finds these functions first

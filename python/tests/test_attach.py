@@ -153,6 +153,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     done = program(tmp_path, "import sys, attnscope\nattnscope.attach(sys.argv[1])\n", tmp_path / "file" / "out")
     assert "NotFound" in done.stderr and str(tmp_path / "file") in done.stderr
+    assert "error: " not in done.stderr, "an exception says by itself that it is one"
 
 
 def test_the_package_loads_without_the_engine(tmp_path):

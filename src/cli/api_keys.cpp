@@ -1,6 +1,9 @@
 #include "cli/api_keys.h"
 
+#include "cli/report.h"
 #include "cli/session_flags.h"
+
+#include <fmt/format.h>
 
 #include <sstream>
 
@@ -17,6 +20,15 @@ Result<void> read_api_keys(const std::string& file, std::vector<std::string>& ke
     }
     if (keys.empty()) return Error{ErrorKind::invalid_argument, "--api-key-file " + file + " holds no key"};
     return {};
+}
+
+bool is_this_machine(const std::string& host) {
+    return host.rfind("127.", 0) == 0 || host == "localhost" || host == "::1";
+}
+
+void warn_of_strangers(const std::string& host, bool wants_key) {
+    if (wants_key || is_this_machine(host)) return;
+    tell_as("warning: ", fmt::format("anybody who reaches {} may use this server; give it an --api-key", host));
 }
 
 } // namespace attnscope::cli

@@ -4,6 +4,7 @@
 #include "attach/parent/run_attached.h"
 #include "cli/attach_front.h"
 #include "cli/lines.h"
+#include "cli/new_folder.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "server/view/view_server.h"
@@ -12,12 +13,9 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <cstring>
-#include <filesystem>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -90,18 +88,6 @@ bool good(const attach::Recorded& recorded, bool verify) {
     return is_good;
 }
 
-// Makes the folder. Empty: recordings can be written into it; else why not.
-std::string why_no_folder(const std::string& folder) {
-    std::error_code failed;
-    std::filesystem::create_directories(folder, failed);
-    std::error_code ignored;
-    if (!std::filesystem::is_directory(folder, ignored)) {
-        const bool is_there = std::filesystem::exists(folder, ignored);
-        return is_there ? "it is no folder" : failed ? failed.message() : std::strerror(ENOTDIR);
-    }
-    return access(folder.c_str(), W_OK | X_OK) == 0 ? "" : std::strerror(errno);
-}
-
 int check(const std::string& program) {
     Result<attach::ProgramCheck> answer = attach::check_program(program);
     if (!answer) return report(answer.error());
@@ -109,6 +95,19 @@ int check(const std::string& program) {
     const std::string said = no ? "no: " : answer->can_attach == attach::CanAttach::yes ? "yes: " : "perhaps: ";
     fmt::print("{}{}\n", said, for_reader(stdout, answer->reason, said.size()));
     return no ? exit_no : exit_good;
+}
+
+// Of a program in which no scheduler of ggml's was seen.
+std::string why_no_scheduler(const Flags& f, int exit_code) {
+    if (!f.program.empty()) {
+        const Result<attach::ProgramCheck> file = attach::check_program(f.program[0]);
+        if (file && file->can_attach == attach::CanAttach::no) return file->reason;
+    }
+    if (exit_code != 0)
+        return fmt::format("the program ended with status {} and ran no model that could be seen", exit_code);
+    return "no ggml scheduler was reached. Unless a line above says why, the program ran no model, or it is built so "
+           "that its calls cannot be seen: attnscope attach --check PROGRAM tells that of a program's file, and "
+           "docs/attach/index.md which builds are captured";
 }
 
 volatile std::sig_atomic_t ended = 0; // signal handlers can only reach globals
@@ -141,20 +140,20 @@ int run(Flags& f) {
     options.argv = f.program;
     // who serves may answer for days
     options.folder = f.output.empty() && (!serves || f.view) ? "." : f.output;
-    options.say = [quiet = f.quiet](attach::ProgramRecorder::About, const std::string& line) {
+    bool any_problem = false;
+    options.say = [&any_problem, quiet = f.quiet](attach::ProgramRecorder::About about, const std::string& line) {
+        any_problem = any_problem || about == attach::ProgramRecorder::About::problem;
         if (!quiet) say(line);
     };
     if (f.output == "--") // its own argument was forgotten, and this one taken for it
         return report(Error{ErrorKind::invalid_argument, "-o wants a folder: attnscope attach -o DIR -- PROGRAM"});
-    if (!options.folder.empty()) {
-        const std::string why = why_no_folder(options.folder);
-        if (!why.empty())
-            return report(
-                Error{ErrorKind::io, fmt::format("recordings cannot be written into {}: {}", options.folder, why)});
-    }
     if (!f.caller) {
         if (Result<std::string> program = attach::find_program(f.program[0]); !program) return report(program.error());
     }
+    NewFolder folder;
+    if (const std::string why = options.folder.empty() ? "" : folder.make(options.folder); !why.empty())
+        return report(
+            Error{ErrorKind::io, fmt::format("recordings cannot be written into {}: {}", options.folder, why)});
     std::unique_ptr<AttachFront> front;
     if (serves) {
         setenv("LLAMA_ARG_CACHE_RAM", "0", 0); // see warn_of_prompt_cache()
@@ -185,23 +184,17 @@ int run(Flags& f) {
         f.caller ? attach::record_caller(options, tell_caller) : attach::run_attached(options);
     if (front) front->stop();
     if (!end) return report(end.error());
+    folder.keep();
     for (const attach::Recorded& r : end->recorded) {
         if (!f.quiet) good(r, !f.no_verify);
     }
-    if (!end->any_scheduler && end->exit_code != 0) {
-        say(fmt::format("nothing was captured: the program ended with status {} and ran no model that could be seen",
-                        end->exit_code));
-    } else if (!end->any_scheduler) {
-        say("nothing was captured: no ggml scheduler was reached. Either the program ran no model, or its calls of "
-            "ggml cannot be come between (static and stripped, loaded with RTLD_DEEPBIND, or another architecture), "
-            "or it cleared LD_PRELOAD, or ended before it was ready; where the library could not begin, a line above "
-            "says why");
-    } else if (end->recorded.empty() && !options.folder.empty() && !f.quiet) {
-        say("nothing was captured: no text was decoded, or for the reason above");
-    } else if (serves && options.folder.empty() && !f.quiet) {
+    if (!end->any_scheduler)
+        say(fmt::format("nothing was captured: {}", why_no_scheduler(f, end->exit_code)));
+    else if (end->recorded.empty() && !options.folder.empty() && !f.quiet)
+        say(any_problem ? "nothing was captured, for the reason above" : "nothing was captured: no text was decoded");
+    else if (serves && options.folder.empty() && !f.quiet)
         say(fmt::format("the program has ended with status {}; nothing was recorded: that needs -o DIR",
                         end->exit_code));
-    }
     if (page && !f.caller && !end->asked_to_end && !end->recorded.empty()) wait_for_end();
     return end->exit_code;
 }

@@ -220,6 +220,7 @@ Result<std::unique_ptr<AttachFront>> AttachFront::start(FrontFlags& f, const std
     Result<std::unique_ptr<server::Front>> front = server::Front::start(options, out->live_);
     if (!front) return front.error();
     out->front_ = std::move(*front);
+    warn_of_strangers(f.server.host, !f.server.api_keys.empty());
     if (f.to_key.empty()) out->says_ = std::make_unique<SaysWhenReady>(sayings_of(out->to_, f.quiet));
     return out;
 }

@@ -3,6 +3,8 @@
 #include "cli/lines.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <numeric>
 #include <sstream>
 
@@ -33,15 +35,42 @@ size_t distance(const std::string& a, const std::string& b) {
     return row.back();
 }
 
+std::string nearest(const std::string& word, const std::vector<std::string>& all) {
+    std::string best;
+    size_t least = std::max<size_t>(2, word.size() / 3) + 1;
+    for (const std::string& one : all) {
+        const size_t changes = distance(word, one);
+        if (changes >= least) continue;
+        least = changes;
+        best = one;
+    }
+    return best;
+}
+
+// "--port: Value abc not in range 0 to 65535", in words.
+std::string range_in_words(const std::string& sentence) {
+    const std::string value = ": Value ", range = " not in range ";
+    const size_t v = sentence.find(value), r = sentence.rfind(range);
+    if (v == std::string::npos || r == std::string::npos || r < v + value.size()) return sentence;
+    std::string numbers = "from " + sentence.substr(r + range.size());
+    const std::string no_end = " to " + std::to_string(std::numeric_limits<int32_t>::max());
+    if (numbers.ends_with(no_end)) numbers = "of at least " + numbers.substr(5, numbers.size() - 5 - no_end.size());
+    return sentence.substr(0, v) + " takes a number " + numbers + ", not " +
+           sentence.substr(v + value.size(), r - v - value.size());
+}
+
 // What nobody asked for, in the order in which it was given. "--", which stands among that where an option before it is not known, is
 // nobody's mistake, unless it is all there is.
 std::string unexpected(const CLI::App& app) {
     std::vector<std::string> words = app.remaining(true);
     if (words.size() > 1) words.erase(std::remove(words.begin(), words.end(), "--"), words.end());
     const std::string all = CLI::detail::join(words, " ");
+    const CLI::App* at = &app;
+    while (!at->get_subcommands().empty()) at = at->get_subcommands().back();
+    const std::string meant = words.size() == 1 ? nearest_option(*at, words[0]) : std::string();
     return (words.size() == 1 ? "The following argument was not expected: "
                               : "The following arguments were not expected: ") +
-           all;
+           all + (meant.empty() ? "" : " (did you mean " + meant + "?)");
 }
 
 } // namespace
@@ -90,22 +119,31 @@ std::string HelpFormatter::make_footer(const CLI::App* app) const {
 }
 
 Error unknown_verb(const CLI::App& app, const std::string& word) {
-    std::string nearest;
-    size_t least = std::max<size_t>(2, word.size() / 3) + 1;
-    for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; })) {
-        const size_t changes = distance(word, verb->get_name());
-        if (changes >= least) continue;
-        least = changes;
-        nearest = verb->get_name();
+    std::vector<std::string> verbs;
+    for (const CLI::App* verb : app.get_subcommands([](const CLI::App*) { return true; }))
+        verbs.push_back(verb->get_name());
+    const std::string meant = nearest(word, verbs);
+    return {ErrorKind::invalid_argument,
+            "there is no verb '" + word + "'; " +
+                (meant.empty() ? "attnscope --help lists them" : "did you mean " + meant + "?")};
+}
+
+std::string nearest_option(const CLI::App& verb, const std::string& word) {
+    if (word.rfind("--", 0) != 0) return {};
+    std::vector<std::string> names;
+    for (const CLI::Option* option : verb.get_options()) {
+        if (option->get_group().empty()) continue; // no help shows it
+        for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
     }
-    return {ErrorKind::invalid_argument, "there is no verb '" + word + "'" +
-                                             (nearest.empty() ? "" : "; did you mean " + nearest + "?") +
-                                             (nearest.empty() ? "; attnscope --help lists them" : "")};
+    return nearest(word.substr(0, word.find('=')), names);
 }
 
 Error wrong_arguments(const CLI::App& app, const CLI::ParseError& error) {
     std::string sentence = error.what();
-    if (dynamic_cast<const CLI::ExtrasError*>(&error)) sentence = unexpected(app);
+    const bool no_verb = dynamic_cast<const CLI::RequiredError*>(&error) && app.get_subcommands().empty();
+    if (dynamic_cast<const CLI::ExtrasError*>(&error) || (no_verb && !app.remaining(true).empty()))
+        sentence = unexpected(app);
+    if (dynamic_cast<const CLI::ValidationError*>(&error)) sentence = range_in_words(sentence);
     while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.')) sentence.pop_back();
     const CLI::App* at = &app;
     std::string verbs = "attnscope";

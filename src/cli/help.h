@@ -22,6 +22,8 @@ public:
 
 // The verb that was meant by a word that is none, as a sentence.
 Error unknown_verb(const CLI::App& app, const std::string& word);
+// The long option of `verb` that was meant by a word that is none; empty: nothing is like it.
+std::string nearest_option(const CLI::App& verb, const std::string& word);
 // What CLI11 says, with where help is.
 Error wrong_arguments(const CLI::App& app, const CLI::ParseError& error);
 

@@ -1,6 +1,8 @@
 // attnscope serve: live attention over HTTP.
 #include "base/cores.h"
 #include "cli/api_keys.h"
+#include "cli/help.h"
+#include "cli/new_folder.h"
 #include "cli/report.h"
 #include "cli/serve_arguments.h"
 #include "cli/serve_engine.h"
@@ -21,7 +23,6 @@
 
 #include <malloc.h>
 #include <pthread.h>
-#include <unistd.h>
 
 namespace attnscope::cli {
 namespace {
@@ -50,22 +51,6 @@ void give_freed_memory_back() {
 #endif
 }
 
-Result<void> check_folder(const std::string& folder) {
-    if (folder.empty()) return {};
-    std::error_code ec;
-    std::filesystem::create_directories(folder, ec);
-    if (std::filesystem::is_directory(folder, ec) && access(folder.c_str(), W_OK | X_OK) == 0) return {};
-    return Error{ErrorKind::io, "--record " + folder + ": the folder cannot be written to"};
-}
-
-void warn_of_strangers(const ServeFlags& f) {
-    const std::string& host = f.server.host;
-    if (host == "127.0.0.1" || host == "localhost" || host == "::1" || !f.server.api_keys.empty() ||
-        !f.key_file.empty())
-        return;
-    tell_as("warning: ", fmt::format("anybody who reaches {} may use this server; give it an --api-key", host));
-}
-
 int run_engine(ServeFlags& f, const server::ModelShape& model) {
     for (const CLI::Option* option : f.of_in_process) {
         if (option->count() == 0) continue;
@@ -85,17 +70,23 @@ int run_engine(ServeFlags& f, const server::ModelShape& model) {
     front.stream_mb = f.stream_mb;
     front.keys_mb = f.keys_mb;
     front.threads = f.attention_threads;
-    warn_of_strangers(f);
     return run_engine_server(f.engine, f.session, front);
 }
 
 int run(ServeFlags& f) {
     give_freed_memory_back();
+    if (Result<void> r = no_stray_word(f.engine.extra); !r) return report(r.error());
     if (Result<void> r = resolve(f); !r) return report(r.error());
     if (f.no_attention && !f.server.record_dir.empty()) {
         return report({ErrorKind::invalid_argument, "--record and --no-attention exclude each other"});
     }
-    if (Result<void> r = check_folder(f.server.record_dir); !r) return report(r.error());
+    NewFolder folder;
+    if (!f.server.record_dir.empty()) {
+        const std::string why = folder.make(f.server.record_dir);
+        if (!why.empty())
+            return report({ErrorKind::io,
+                           fmt::format("--record {}: the folder cannot be written to: {}", f.server.record_dir, why)});
+    }
     f.server.attention = f.session.capture = !f.no_attention;
     if (!f.in_process) {
         Result<std::string> program = find_engine_server(f.engine.program);
@@ -103,7 +94,9 @@ int run(ServeFlags& f) {
         f.engine.program = *program;
         Result<server::ModelShape> model = can_be_served(f.session.model_path, f.session.capture);
         if (!model) return report(model.error());
-        return run_engine(f, *model);
+        const int code = run_engine(f, *model);
+        if (code == exit_good) folder.keep();
+        return code;
     }
     if (!f.engine.extra.empty()) {
         return report({ErrorKind::invalid_argument,
@@ -150,11 +143,12 @@ int run(ServeFlags& f) {
     if (!session) return report(session.error());
     Result<std::unique_ptr<server::Server>> started = server::Server::start(**session, f.server);
     if (!started) return report(started.error());
+    folder.keep();
     fmt::print("listening on http://{}:{}\n", f.server.host, (*started)->port());
     std::fflush(stdout);
     tell("http://{}:{}/view/ shows it{}\n", f.server.host, (*started)->port(),
          f.server.api_keys.empty() ? "" : ", and asks for a key");
-    warn_of_strangers(f);
+    warn_of_strangers(f.server.host, !f.server.api_keys.empty());
     int signal = 0;
     sigwait(&signals, &signal);
     (*started)->stop();
@@ -223,6 +217,7 @@ void add_serve(CLI::App& app, Action& action) {
     in_process(number("--stall", f->stall, 0, 3600, "Seconds to wait for such a client after that"));
     number("--max-connections", s.max_connections, 8, 65536, "Connections served at once");
     in_process(verb->get_option("--entry"));
+    f->engine.meant = [verb](const std::string& word) { return nearest_option(*verb, word); };
     verb->callback([f, &action] { action = [f] { return run(*f); }; });
 }
 

@@ -38,4 +38,17 @@ std::vector<std::string> sort_serve_arguments(const CLI::App& serve, const std::
     return sorted;
 }
 
+Result<void> no_stray_word(const std::vector<std::string>& words) {
+    bool after_option = false;
+    for (size_t i = 0; i < words.size(); ++i) {
+        const bool option = is_option(words[i]);
+        // some options of llama-server's take two values, the second a number
+        if (!option && !after_option && (i == 0 || words[i].ends_with(".gguf")))
+            return Error{ErrorKind::invalid_argument,
+                         words[i] + " stands behind no option; a model follows -m: attnscope serve -m " + words[i]};
+        after_option = option;
+    }
+    return {};
+}
+
 } // namespace attnscope::cli

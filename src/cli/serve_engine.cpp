@@ -194,6 +194,17 @@ std::vector<std::string> engine_arguments(const EngineServer& server, const Sess
     return argv;
 }
 
+// How the engine's server begins what it says of a word that it does not know.
+constexpr std::string_view unknown_option = "error: invalid argument: ";
+
+Error no_such_option(const EngineServer& server, const std::string& word) {
+    const std::string meant = server.meant ? server.meant(word) : std::string();
+    return {ErrorKind::invalid_argument,
+            fmt::format("{} is an option neither of attnscope serve nor of llama-server; {}", word,
+                        meant.empty() ? "attnscope serve --help and llama-server --help list them"
+                                      : "did you mean " + meant + "?")};
+}
+
 int run_engine_server(const EngineServer& server, const SessionOptions& session, FrontFlags& flags) {
     if (Result<void> r = check_handed_on(server); !r) return report(r.error());
     const int port = free_port();
@@ -222,11 +233,16 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     options.say = [&server](attach::ProgramRecorder::About about, const std::string& line) {
         if (server.verbose || about == attach::ProgramRecorder::About::problem) tell("attnscope: {}\n", line);
     };
-    // It says that it begins before it has read how much it shall say.
+    // It says that it begins before it has read how much it shall say. What it says of an option that it does not know is for ours to say.
+    std::string unknown;
+    bool wrong_value = false;
     if (!server.verbose) {
-        options.errors = [first = true](const std::string& line) mutable {
+        options.errors = [&, first = true](const std::string& line) mutable {
             const bool begins = std::exchange(first, false) && line.ends_with(": initializing ...");
-            if (!begins) std::fputs((line + "\n").c_str(), stderr); // one that cannot be written is lost
+            const bool is_unknown = line.rfind(unknown_option, 0) == 0;
+            if (is_unknown) unknown = line.substr(unknown_option.size());
+            wrong_value = wrong_value || line.rfind("error while handling ", 0) == 0;
+            if (!begins && !is_unknown) std::fputs((line + "\n").c_str(), stderr); // one that cannot be written is lost
         };
     }
     flags.to = fmt::format("127.0.0.1:{}", port);
@@ -258,6 +274,8 @@ int run_engine_server(const EngineServer& server, const SessionOptions& session,
     if (!end) return report(end.error());
     tell_recorded(server.record_dir, end->recorded);
     if (end->asked_to_end) return exit_good;
+    if (!unknown.empty()) return report(no_such_option(server, unknown));
+    if (wrong_value) return exit_failed; // it has said which
     return report(
         {ErrorKind::engine, fmt::format("the engine's server ended by itself, with status {}", end->exit_code)});
 }

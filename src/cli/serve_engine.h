@@ -6,6 +6,7 @@
 #include <attnscope/error.h>
 #include <attnscope/session.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@ struct EngineServer {
     std::string alias;              // the model's name in answers; empty: its file's
     bool context_given = false;     // -c: of all requests together, as llama-server has it
     bool verbose = false;
+    std::function<std::string(const std::string&)> meant; // the option of ours that a word is like; empty: none
 };
 
 // A file that llama.cpp would abort on, or that does not generate, never gets to the engine's server: a sentence says why. `attention`:

@@ -33,6 +33,13 @@ TEST_F(AttachChildren, AStaticOneLives) {
     expect_unharmed(ATTNSCOPE_ATTACH_STATIC_CHILD, "alive, secure 0\n");
 }
 
+// Its file tells why nothing came of it.
+TEST_F(AttachChildren, OfAStaticOneTheReasonIsSaid) {
+    EXPECT_EQ(attach(ATTNSCOPE_ATTACH_STATIC_CHILD).code, 7);
+    const std::string reason = shell(program + " attach --check " ATTNSCOPE_ATTACH_STATIC_CHILD).output.substr(4);
+    EXPECT_EQ(said, "attnscope: nothing was captured: " + reason);
+}
+
 TEST_F(AttachChildren, ADynamicOneLives) {
     expect_unharmed(ATTNSCOPE_ATTACH_CHILD, "alive, secure 0\n");
 }

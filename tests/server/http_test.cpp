@@ -128,7 +128,7 @@ TEST(Http, APortIsOneServers) {
     ASSERT_TRUE(first.ok()) << first.error();
     const ServedModel second([&](server::ServerOptions& o) { o.port = first.port(); });
     EXPECT_FALSE(second.ok());
-    EXPECT_NE(second.error().find("it is in use"), std::string::npos) << second.error();
+    EXPECT_NE(second.error().find("the port is in use"), std::string::npos) << second.error();
 }
 
 TEST(Http, RequestsAndRefusalsLeaveALine) {

@@ -1,5 +1,6 @@
 #include "server/http/http_host.h"
 
+#include "server/http/cannot_listen.h"
 #include "server/http/connection_threads.h"
 #include "server/http/framing.h"
 #include "server/http/paths.h"
@@ -72,11 +73,7 @@ Result<void> HttpHost::bind(std::function<void(httplib::Request&)> prepare) {
     http_.set_websocket_max_missed_pongs(3);
     port_ = options_.port > 0 ? (http_.bind_to_port(options_.host, options_.port) ? options_.port : -1)
                               : http_.bind_to_any_port(options_.host);
-    if (port_ < 0) {
-        return Error{ErrorKind::io,
-                     fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
-                                 options_.host, options_.port)};
-    }
+    if (port_ < 0) return cannot_listen(options_.host, options_.port);
     access_.emplace(options_, port_, page_);
     http_.set_pre_routing_handler(
         [this, prepare = std::move(prepare)](const httplib::Request& request, httplib::Response& response) {

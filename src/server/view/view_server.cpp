@@ -1,12 +1,11 @@
 #include "server/view/view_server.h"
 
 #include "server/http/access.h"
+#include "server/http/cannot_listen.h"
 #include "server/http/connection_threads.h"
 #include "server/http/framing.h"
 #include "server/http/reply.h"
 #include "server/view/routes.h"
-
-#include <fmt/format.h>
 
 #include <optional>
 #include <thread>
@@ -31,11 +30,7 @@ public:
         http_.set_keep_alive_timeout(2); // stop() waits for connections that idle
         port_ = options_.port > 0 ? (http_.bind_to_port(options_.host, options_.port) ? options_.port : -1)
                                   : http_.bind_to_any_port(options_.host);
-        if (port_ < 0) {
-            return Error{ErrorKind::io,
-                         fmt::format("cannot listen on {} port {}: it is in use, or not an address of this machine",
-                                     options_.host, options_.port)};
-        }
+        if (port_ < 0) return cannot_listen(options_.host, options_.port);
         access_.emplace(options_, port_);
         http_.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
             return access_->stop(request, response) ? httplib::Server::HandlerResponse::Handled

@@ -15,7 +15,10 @@ export async function attach(folder, program = "attnscope") {
     const lines = createInterface({input: recorder.stdout})[Symbol.asyncIterator]();
     const library = (await lines.next()).value, inbox = (await lines.next()).value;
     if (!inbox) {
-        await ended;
+        await ended.catch(error => {
+            const why = error.code === "ENOENT" ? "there is no such program in PATH; its path is the second argument of attach()" : error.message;
+            throw new Error(`${program} cannot be started: ${why}`);
+        });
         throw new Error("attnscope attach did not begin to record");
     }
     recorder.stdout.destroy(); // which would keep this process from its end
