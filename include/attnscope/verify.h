@@ -15,7 +15,8 @@ struct VerifyOptions {
     // Frames whose proven rows are computed again from the recorded Q and K; spread evenly. -1: all of them.
     int64_t proofs = 2000;
     bool file_check = true; // checksums and structure of the whole file first
-    std::function<void(const char* step, double fraction)> progress = {}; // may be empty
+    // What is done now, and how much of everything is done, 0 to 1: it never falls. May be empty.
+    std::function<void(const char* step, double fraction)> progress = {};
 };
 
 struct FrameVerdict {

@@ -1,5 +1,7 @@
 // attnscope info: what a recording holds.
+#include "cli/info_table.h"
 #include "cli/lines.h"
+#include "cli/recordings_named.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "recording/missing_rows.h"
@@ -261,14 +263,12 @@ void print_facts(const Facts& f) {
     line("settings", isatty(STDOUT_FILENO) ? spaced(i.settings_json) : i.settings_json);
 }
 
-int run(const std::string& path, bool json) {
-    Result<std::unique_ptr<Recording>> opened = Recording::open(path);
-    if (!opened) return report(opened.error(), json);
-    const RecordingInfo& info = (*opened)->info();
-    Facts facts{**opened, info, path};
-    for (const Sequence& s : (*opened)->sequences()) {
-        Result<std::vector<Frame>> frames = (*opened)->frames(s.n_shared, s.n_frames, s.id);
-        if (!frames) return report(frames.error(), json);
+Result<Facts> facts_of(Recording& recording, const std::string& path) {
+    const RecordingInfo& info = recording.info();
+    Facts facts{recording, info, path};
+    for (const Sequence& s : recording.sequences()) {
+        Result<std::vector<Frame>> frames = recording.frames(s.n_shared, s.n_frames, s.id);
+        if (!frames) return frames.error();
         facts.n_frames += s.n_frames - s.n_shared;
         for (const Frame& f : *frames) {
             facts.n_prompt += f.kind == FrameKind::prompt;
@@ -278,18 +278,65 @@ int run(const std::string& path, bool json) {
     facts.bytes = bytes_of(path);
     const Geometry& g = info.geometry;
     facts.raw = facts.n_frames * static_cast<int64_t>(g.q_bytes() + g.k_bytes());
+    return facts;
+}
+
+void print_json(const nlohmann::json& body) {
+    fmt::print("{}\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+}
+
+int run_one(const std::string& path, bool json) {
+    Result<std::unique_ptr<Recording>> opened = Recording::open(path);
+    if (!opened) return report(opened.error(), json);
+    const Result<Facts> facts = facts_of(**opened, path);
+    if (!facts) return report(facts.error(), json);
     if (json)
-        fmt::print("{}\n", facts_json(facts).dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+        print_json(facts_json(*facts));
     else
-        print_facts(facts);
+        print_facts(*facts);
     return exit_good;
+}
+
+// A line, or an element of a list, for each; those that cannot be read are told, too.
+int run_several(const std::vector<std::string>& paths, bool json) {
+    nlohmann::json list = nlohmann::json::array();
+    std::vector<InfoLine> lines;
+    std::vector<Error> failed;
+    for (const std::string& path : paths) {
+        Result<std::unique_ptr<Recording>> opened = Recording::open(path);
+        const Result<Facts> facts = opened ? facts_of(**opened, path) : Result<Facts>(opened.error());
+        if (!facts) {
+            list.push_back(error_json(facts.error()));
+            list.back()["path"] = path;
+            failed.push_back(facts.error());
+            continue;
+        }
+        if (json)
+            list.push_back(facts_json(*facts));
+        else
+            lines.push_back({std::filesystem::path(path).filename().string(), facts->n_frames,
+                             facts->info.complete ? "closed" : "not closed", first_words(**opened)});
+    }
+    if (json) {
+        print_json(list);
+    } else {
+        if (!lines.empty()) print_lines(lines);
+        std::fflush(stdout);
+        for (const Error& error : failed) report(error);
+    }
+    return failed.empty() ? exit_good : exit_failed;
+}
+
+int run(const std::vector<std::string>& given, bool json) {
+    const NamedRecordings named = recordings_named(given);
+    return named.one ? run_one(named.paths[0], json) : run_several(named.paths, json);
 }
 
 } // namespace
 
 void add_info(CLI::App& app, Action& action) {
     struct Flags {
-        std::string path;
+        std::vector<std::string> paths;
         bool json = false;
     };
     auto f = std::make_shared<Flags>();
@@ -297,10 +344,13 @@ void add_info(CLI::App& app, Action& action) {
     verb->footer("Examples:\n"
                  "  attnscope info sky.attn\n"
                  "  attnscope info sky.attn --json | jq .settings\n"
+                 "  attnscope info recordings/          a line for each\n"
                  "Exit: 0 it was read, 2 it could not be.");
-    verb->add_option("recording", f->path, "An .attn file")->required();
-    verb->add_flag("--json", f->json, "Print a JSON object");
-    verb->callback([f, &action] { action = [f] { return run(f->path, f->json); }; });
+    verb->add_option("recordings", f->paths, "An .attn file, several, or folders of them")
+        ->required()
+        ->option_text("FILE ...");
+    verb->add_flag("--json", f->json, "Print a JSON object; of several a list");
+    verb->callback([f, &action] { action = [f] { return run(f->paths, f->json); }; });
 }
 
 } // namespace attnscope::cli

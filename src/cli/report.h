@@ -30,9 +30,13 @@ inline void tell_as(std::string_view what, const std::string& sentence) {
     tell("{}{}\n", what, for_reader(stderr, sentence, what.size()));
 }
 
+inline nlohmann::json error_json(const Error& error) {
+    return {{"error", {{"kind", error_kind_name(error.kind)}, {"message", error.message}}}};
+}
+
 inline int report(const Error& error, bool json = false) {
     if (json) {
-        const nlohmann::json body = {{"error", {{"kind", error_kind_name(error.kind)}, {"message", error.message}}}};
+        const nlohmann::json body = error_json(error);
         std::printf("%s\n", body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
         tell_as("error: ", error.message);

@@ -1,4 +1,6 @@
 // attnscope view: look at recordings in a browser.
+#include "cli/api_keys.h"
+#include "cli/recordings_named.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 
@@ -6,7 +8,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
@@ -39,25 +40,22 @@ void open_browser(const std::string& url) {
     _exit(1);
 }
 
-// A folder that holds recordings stands for them: what serve --record and attach -o leave.
-void open_folders(std::vector<std::string>& paths) {
+// Of a folder that could not be opened: what was looked for in it.
+Error with_what_folders_lack(Error error, const std::vector<std::string>& paths) {
     namespace fs = std::filesystem;
-    std::vector<std::string> out;
     for (const std::string& path : paths) {
-        std::vector<std::string> inside;
         std::error_code ec;
-        for (fs::directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec)) {
-            if (at->path().extension() == ".attn") inside.push_back(at->path().string());
-        }
-        std::sort(inside.begin(), inside.end());
-        if (inside.empty()) inside.push_back(path);
-        out.insert(out.end(), inside.begin(), inside.end());
+        if (!fs::is_directory(path, ec) || error.message.rfind(path, 0) != 0) continue;
+        if (fs::is_empty(path, ec))
+            return {ErrorKind::not_found, path + " is empty: there are no recordings (.attn) in it"};
+        error.message = "there are no recordings (.attn) in " + path + ", and " + error.message;
+        break;
     }
-    paths = std::move(out);
+    return error;
 }
 
 int run(ViewFlags& f) {
-    open_folders(f.paths);
+    const std::vector<std::string> paths = recordings_named(f.paths).paths;
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -65,13 +63,12 @@ int run(ViewFlags& f) {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGCHLD, SIG_IGN);
-    Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::start(f.paths, f.server);
-    if (!started) return report(started.error());
+    Result<std::unique_ptr<server::ViewServer>> started = server::ViewServer::start(paths, f.server);
+    if (!started) return report(with_what_folders_lack(started.error(), paths));
     const std::string url = fmt::format("http://{}:{}/view/", f.server.host, (*started)->port());
     fmt::print("{}\n", url);
     std::fflush(stdout);
-    if (f.server.host != "127.0.0.1" && f.server.host != "localhost" && f.server.host != "::1" &&
-        f.server.api_keys.empty()) {
+    if (!is_this_machine(f.server.host) && f.server.api_keys.empty()) {
         tell_as("warning: ",
                 fmt::format("anybody who reaches {} may read these recordings; give an --api-key", f.server.host));
     }

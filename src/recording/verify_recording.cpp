@@ -79,8 +79,14 @@ public:
     VerifyReport run();
 
 private:
-    void progress(const char* step, double fraction) const {
-        if (options_.progress) options_.progress(step, fraction);
+    // A step takes from where the last one ended to `end` of everything.
+    void begin_step(const char* step, double end) {
+        step_ = step;
+        begin_ = end_;
+        end_ = end;
+    }
+    void progress(double of_step) const {
+        if (options_.progress) options_.progress(step_, begin_ + of_step * (end_ - begin_));
     }
     // The first damage stays.
     void damaged(const Error& error) {
@@ -96,6 +102,8 @@ private:
     const VerifyOptions& options_;
     const Geometry& geometry_;
     VerifyReport report_;
+    const char* step_ = "";
+    double begin_ = 0, end_ = 0;
     int64_t every_ = 1; // one frame in so many has its proofs computed again
     std::set<std::pair<int32_t, int32_t>> pairs_;
     // of the sequence in hand
@@ -104,7 +112,8 @@ private:
 };
 
 void Verification::check_file() {
-    const Result<void> checked = recording_.check([&](double f) { progress("checksums", f); });
+    begin_step("checksums", 0.2);
+    const Result<void> checked = recording_.check([&](double f) { progress(f); });
     if (!checked) damaged(checked.error());
 }
 
@@ -155,7 +164,7 @@ void Verification::check_frame(const Sequence& sequence, int64_t index, capture:
 void Verification::prove(int64_t sequence) {
     size_t done = 0;
     for (auto& [layer, proofs] : proofs_) {
-        progress("proofs", static_cast<double>(done++) / static_cast<double>(proofs_.size()));
+        progress(static_cast<double>(done++) / static_cast<double>(proofs_.size()));
         const Result<void> proven = prove_layer(recording_, sequence, layer, proofs, positions_, report_);
         if (!proven) damaged(proven.error());
     }
@@ -171,11 +180,15 @@ void Verification::check_sequence(const Sequence& s) {
         positions_.resize(size_t(s.n_shared));
     }
     capture::Judge judge(geometry_); // the frame before the first one is nobody's
+    const auto n_before = static_cast<int64_t>(report_.frames.size());
+    const double begin = end_, last = begin + (1 - begin) * double(s.n_own()) /
+                                                  double(std::max<int64_t>(report_.n_frames - n_before, 1));
+    begin_step("frames", (begin + last) / 2);
     for (int64_t i = s.n_shared; i < s.n_frames; ++i) {
-        if (report_.frames.size() % 64 == 0)
-            progress("frames", static_cast<double>(report_.frames.size()) / static_cast<double>(report_.n_frames));
+        if (report_.frames.size() % 64 == 0) progress(double(i - s.n_shared) / double(s.n_own()));
         check_frame(s, i, judge);
     }
+    begin_step("proofs", last);
     prove(s.id);
 }
 

@@ -139,10 +139,12 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
     std::ofstream(dir.file("ids")) << "[1, 2, 99999999]";
     std::ofstream(dir.file("empty"));
     std::filesystem::create_directory(dir.file("folder"));
+    std::filesystem::create_directory(dir.file("other"));
+    std::ofstream(dir.file("other") + "/text") << "no recording";
     std::ofstream(dir.file("long")) << std::string(5000, 'x');
     ASSERT_EQ(run(capture("-p ab -n 1 -o " + dir.file("there.attn"))).code, 0);
     const std::string out = " -o " + dir.file("y.attn");
-    const std::pair<std::string, const char*> cases[] = {
+    const std::pair<std::string, std::string> cases[] = {
         {"capture -m " + dir.file("missing.gguf") + " -p x" + out, "no file"},
         {"capture -m " + dir.file("text") + " -p x" + out, "not a GGUF file"},
         {"serve -m /no/such", "error: there is no file /no/such\n"},
@@ -165,7 +167,13 @@ TEST_F(CommandLine, WrongUseIsAnsweredWithASentenceAndExitCode2) {
         {capture("-p x -ctk q9_9" + out), "cache type"},
         {"info " + dir.file("text"), "is no recording: it seems to be text"},
         {"info " + model(), "seems to be a GGUF model (attnscope capture -m"},
-        {"verify " + dir.path().string(), "is no recording: it is a folder of them. Name one, as"},
+        {"show " + dir.path().string(), "is no recording: it is a folder of them. Name one, as"},
+        {"view --no-browser " + dir.file("folder"), "folder is empty: there are no recordings (.attn) in it"},
+        {"view --no-browser " + dir.file("other"), "error: there are no recordings (.attn) in "},
+        {"view --no-browser " + dir.file("nowhere"), "nowhere does not exist"},
+        {"serve " + model(), "error: " + model() + " stands behind no option; a model follows -m: attnscope serve -m"},
+        {"serve -np 2 " + model(), "stands behind no option; a model follows -m"},
+        {"serve --port abc", "error: --port takes a number from 0 to 65535, not abc; attnscope serve --help"},
         {"verify " + dir.file("folder"), "is no recording: it is a folder (if a capture is in it, attnscope diagnose"},
         {"diagnose " + dir.file("text"), "seems to be text"},
         {"verify " + dir.file("missing.attn"), "does not exist"},
@@ -260,6 +268,34 @@ TEST(WrongWords, AreNamedWithWhatWasMeant) {
     EXPECT_NE(option.output.find("attnscope info --help"), std::string::npos) << option.output;
     EXPECT_TRUE(nlohmann::json::parse(run("info --json").output).contains("error"));
     EXPECT_EQ(run("").code, 2);
+    EXPECT_EQ(run("--hlep").output, "error: The following argument was not expected: --hlep (did you mean --help?); "
+                                    "attnscope --help says what there is\n");
+    EXPECT_EQ(run("--zzzzzzzz").output, "error: The following argument was not expected: --zzzzzzzz; attnscope --help "
+                                        "says what there is\n");
+    EXPECT_NE(run("capture --prmopt x").output.find("prmopt"), std::string::npos);
+    EXPECT_NE(run("info --jsno x.attn").output.find("--jsno (did you mean --json?)"), std::string::npos);
+}
+
+// llama-server has options that we do not know: it is asked, and what it says is put in our words.
+TEST_F(CommandLine, AnOptionThatNobodyKnowsIsNamedOnce) {
+    if (!std::filesystem::exists(ATTNSCOPE_LLAMA_SERVER)) GTEST_SKIP() << "the sources' llama-server is not built";
+    const std::string serve = "serve --port 0 -m " + model();
+    const Answer near = run(serve + " --prot 8081");
+    EXPECT_EQ(near.code, 2);
+    EXPECT_TRUE(near.output.ends_with("error: --prot is an option neither of attnscope serve nor of llama-server; did "
+                                      "you mean --port?\n"))
+        << near.output;
+    const Answer far = run(serve + " --zzzzzzzz");
+    EXPECT_TRUE(far.output.ends_with("error: --zzzzzzzz is an option neither of attnscope serve nor of llama-server; "
+                                     "attnscope serve --help and llama-server --help list them\n"))
+        << far.output;
+    const Answer value = run(serve + " --keep many");
+    EXPECT_EQ(value.code, 2);
+    EXPECT_NE(value.output.find("--keep"), std::string::npos) << value.output;
+    for (const Answer& answer : {near, far, value}) {
+        EXPECT_EQ(answer.output.find("ended by itself"), std::string::npos) << answer.output;
+        EXPECT_EQ(answer.output.find("invalid argument"), std::string::npos) << answer.output;
+    }
 }
 
 // The verbs are those that --help lists.
@@ -280,7 +316,12 @@ TEST(Help, TeachesEveryVerb) {
         EXPECT_GT(r.output.size(), 200u) << verb;
         EXPECT_NE(r.output.find("\n  attnscope " + verb), std::string::npos) << verb << " has no example";
         EXPECT_EQ(r.output.find("{false}"), std::string::npos) << verb;
-        std::istringstream page(r.output);
+        std::string pages = r.output;
+        if (verb == "models") {
+            for (const char* below : {" get", " path", " check", " make"})
+                pages += run(verb + below + " --help").output;
+        }
+        std::istringstream page(pages);
         for (std::string line; std::getline(page, line);) EXPECT_LE(line.size(), 80u) << verb << ": " << line;
     }
     for (const char* verb : {"attach", "serve", "view"})

@@ -323,8 +323,14 @@ TEST(Sequences, AreVerifiedEach) {
     ASSERT_TRUE(rows) << rows.error().message;
     const double fingerprint = attention::row_fingerprint(rows->weights);
 
-    const auto good = verify_recording(*write(fingerprint), {.proofs = -1, .progress = {}});
+    std::vector<double> done; // of everything: it never falls
+    const auto progress = [&](const char*, double fraction) { done.push_back(fraction); };
+    const auto good = verify_recording(*write(fingerprint), {.proofs = -1, .progress = progress});
     ASSERT_TRUE(good) << good.error().message;
+    EXPECT_GT(done.size(), 3u);
+    EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
+    EXPECT_GT(done.back(), 0.7) << "the second sequence's proofs";
+    EXPECT_LE(done.back(), 1);
     EXPECT_EQ(good->damage, "");
     EXPECT_EQ(good->n_frames, 50);
     ASSERT_EQ(good->frames.size(), 50u);
