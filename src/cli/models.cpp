@@ -1,5 +1,6 @@
 // attnscope models: known models, where they lie, and fetching them.
 #include "cli/models.h"
+#include "cli/lines.h"
 #include "cli/report.h"
 #include "cli/verbs.h"
 #include "gguf/gguf_check.h"
@@ -29,13 +30,14 @@ int list(bool json) {
     }
     std::printf("Models in %s\n\n", models::model_store_folder().c_str());
     for (const models::StoredModel& stored : models::stored_models()) {
-        std::printf("%-14s %s\n", stored.model->name, stored.model->description);
-        std::printf("%-14s %llu MB, %s\n", "", static_cast<unsigned long long>(stored.model->bytes / 1000000),
-                    stored.model->licence);
-        if (stored.present)
-            std::printf("%-14s %s\n\n", "", stored.path.c_str());
-        else
-            std::printf("%-14s not there; fetch it with: attnscope models get %s\n\n", "", stored.model->name);
+        const auto line = [](const char* name, const std::string& text) {
+            std::printf("%-14s %s\n", name, for_reader(stdout, text, 15).c_str());
+        };
+        line(stored.model->name, stored.model->description);
+        line("", std::to_string(stored.model->bytes / 1000000) + " MB, " + stored.model->licence);
+        line("", stored.present ? stored.path
+                                : std::string("not there; fetch it with: attnscope models get ") + stored.model->name);
+        std::printf("\n");
     }
     return exit_good;
 }
@@ -53,8 +55,10 @@ int get(const std::string& name, bool json) {
         std::printf("%s\n", body.dump(2).c_str());
         return exit_good;
     }
-    std::printf("%s\n%s %s; its licence: %s, text in %s\n", fetched->path.c_str(), name.c_str(),
-                fetched->was_there ? "was there already" : "is ready", model->licence, model->licence_file);
+    const std::string told =
+        fmt::format("{} {}; its licence: {}, text in {}", name, fetched->was_there ? "was there already" : "is ready",
+                    model->licence, model->licence_file);
+    std::printf("%s\n%s\n", fetched->path.c_str(), for_reader(stdout, told, 0).c_str());
     return exit_good;
 }
 
@@ -95,16 +99,17 @@ int check(const std::string& name, bool json) {
                                      {"has_attention", summary->has_attention}};
         std::printf("%s\n", body.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
-        std::printf("%s: GGUF version %u, %s, %d layers, %d heads, %d KV heads, %d tokens, %.1f MB in %lld tensors\n",
-                    found->c_str(), summary->version, summary->architecture.c_str(), summary->n_layer, summary->n_head,
-                    summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6,
-                    static_cast<long long>(summary->n_tensors));
-        if (!generates) std::printf("this model does not generate text: %s\n", summary->no_text_reason.c_str());
+        const auto line = [](const std::string& text) { std::printf("%s\n", for_reader(stdout, text, 0).c_str()); };
+        line(
+            fmt::format("{}: GGUF version {}, {}, {} layers, {} heads, {} KV heads, {} tokens, {:.1f} MB in {} tensors",
+                        *found, summary->version, summary->architecture, summary->n_layer, summary->n_head,
+                        summary->n_head_kv, summary->n_vocab, double(summary->file_bytes) / 1e6, summary->n_tensors));
+        if (!generates) line("this model does not generate text: " + summary->no_text_reason);
         if (summary->encoder_decoder)
-            std::printf("an encoder reads the text, and a decoder writes: attnscope capture records both\n");
+            line("an encoder reads the text, and a decoder writes: attnscope capture records both");
         else if (!generates && summary->reads_texts)
-            std::printf("attnscope capture -n 0 records how it reads a text\n");
-        if (!summary->has_attention) std::printf("this model has no attention: its layers are recurrent\n");
+            line("attnscope capture -n 0 records how it reads a text");
+        if (!summary->has_attention) line("this model has no attention: its layers are recurrent");
     }
     return generates && summary->has_attention ? exit_good : exit_no;
 }

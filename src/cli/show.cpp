@@ -282,8 +282,10 @@ int run(const Flags& f) {
     const std::string who =
         f.generated ? fmt::format("{} generated tokens", end - begin)
                     : fmt::format("token {} \"{}\"", view->index, one_line(view->pieces[size_t(view->index)]));
-    fmt::print("{} looked at (mean of {} rows{}):\n", who, view->n_rows,
-               f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * view->first_share()) : "");
+    const std::string heading = fmt::format(
+        "{} looked at (mean of {} rows{}):", who, view->n_rows,
+        f.hide_first ? fmt::format("; first position hidden, it has {:.1f}%", 100 * view->first_share()) : "");
+    fmt::print("{}\n", for_reader(stdout, heading, 0));
     print_table(*view, top);
     if (top.empty()) fmt::print("          (it can look at no other position)\n");
     return exit_good;
