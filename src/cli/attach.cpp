@@ -105,9 +105,10 @@ std::string why_no_scheduler(const Flags& f, int exit_code) {
     }
     if (exit_code != 0)
         return fmt::format("the program ended with status {} and ran no model that could be seen", exit_code);
-    return "no ggml scheduler was reached. Unless a line above says why, the program ran no model, or it is built so "
-           "that its calls cannot be seen: attnscope attach --check PROGRAM tells that of a program's file, and "
-           "docs/attach/index.md which builds are captured";
+    return "no ggml scheduler was reached. Unless a line above says why, the program ran no model, or its calls of "
+           "ggml "
+           "cannot be seen (static and stripped, loaded with RTLD_DEEPBIND, a cleared LD_PRELOAD): attnscope attach "
+           "--check PROGRAM tells what can be told of a program's file, and docs/attach/index.md what is captured";
 }
 
 volatile std::sig_atomic_t ended = 0; // signal handlers can only reach globals
@@ -188,10 +189,11 @@ int run(Flags& f) {
     for (const attach::Recorded& r : end->recorded) {
         if (!f.quiet) good(r, !f.no_verify);
     }
-    if (!end->any_scheduler)
-        say(fmt::format("nothing was captured: {}", why_no_scheduler(f, end->exit_code)));
-    else if (end->recorded.empty() && !options.folder.empty() && !f.quiet)
-        say(any_problem ? "nothing was captured, for the reason above" : "nothing was captured: no text was decoded");
+    const bool is_said = end->no_room || any_problem;
+    if (!end->any_scheduler && !end->no_room)
+        say("nothing was captured: " + why_no_scheduler(f, end->exit_code));
+    else if (!end->any_scheduler || (end->recorded.empty() && !options.folder.empty() && !f.quiet))
+        say(is_said ? "nothing was captured, for the reason above" : "nothing was captured: no text was decoded");
     else if (serves && options.folder.empty() && !f.quiet)
         say(fmt::format("the program has ended with status {}; nothing was recorded: that needs -o DIR",
                         end->exit_code));

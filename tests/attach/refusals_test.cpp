@@ -44,6 +44,7 @@ TEST_F(AttachRefusals, ARingThatFindsNoRoom) {
         EXPECT_TRUE(recordings(out).empty());
         EXPECT_NE(said.find("attnscope: no shared memory for "), std::string::npos) << said;
         EXPECT_NE(said.find("; nothing is captured\n"), std::string::npos) << said;
+        EXPECT_TRUE(said.ends_with("\nattnscope: nothing was captured, for the reason above\n")) << said;
     }
 }
 

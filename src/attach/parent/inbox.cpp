@@ -75,6 +75,14 @@ void Inbox::look_for_rings() {
     }
 }
 
+bool Inbox::any_without_room() const {
+    std::error_code ec;
+    for (fs::directory_iterator at(folder_, ec), end; !ec && at != end; at.increment(ec)) {
+        if (at->path().extension() == RingWriter::no_room) return true;
+    }
+    return false;
+}
+
 void Inbox::tell_of_most() {
     if (std::exchange(told_of_most_, true)) return;
     say_(ProgramRecorder::About::problem,

@@ -30,6 +30,8 @@ public:
     // The programs have ended, or are left alone: takes the rest and closes all recordings.
     std::vector<Recorded> finish();
     bool any_program() const { return any_program_ || !rings_.empty(); }
+    // Did one find no memory for its ring? It has said so itself.
+    bool any_without_room() const;
     // By which programs call where their rings fill.
     WakeUp& wake_up() { return *wake_up_; }
 

@@ -46,6 +46,7 @@ Result<AttachEnd> record_caller(const AttachOptions& options,
     AttachEnd end;
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();
+    end.no_room = inbox.any_without_room();
     end.asked_to_end = asked_to_end != 0;
     return end;
 }

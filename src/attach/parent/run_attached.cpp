@@ -278,6 +278,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
     if (errors) errors->end();
     end.recorded = inbox.finish();
     end.any_scheduler = inbox.any_program();
+    end.no_room = inbox.any_without_room();
     return end;
 }
 

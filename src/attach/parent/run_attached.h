@@ -27,6 +27,7 @@ struct AttachOptions {
 struct AttachEnd {
     int exit_code = 0;          // the program's own; 128 + the signal's number where a signal ended it
     bool any_scheduler = false; // a ggml scheduler was seen
+    bool no_room = false;       // one would have been, but for want of shared memory, as the program has said itself
     bool asked_to_end = false;  // a signal that was passed on to the program
     std::vector<Recorded> recorded;
 };

@@ -43,6 +43,12 @@ bool is_free(int fd) {
     return true;
 }
 
+// An empty file in the place of a ring for which there was no room: who listens knows that there was somebody.
+void leave_word(int fd, const std::string& unfinished, const std::string& path) {
+    const std::string word = path + RingWriter::no_room;
+    if (ftruncate(fd, 0) != 0 || rename(unfinished.c_str(), word.c_str()) != 0) unlink(unfinished.c_str());
+}
+
 } // namespace
 
 Descriptor::~Descriptor() {
@@ -60,13 +66,13 @@ Result<std::unique_ptr<RingWriter>> RingWriter::create(const std::string& path, 
     if (file.fd() < 0) return system_error("cannot make " + unfinished);
     const size_t size = ring_header_bytes + capacity;
     if (rlimit most{}; getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur < size) { // a signal would end the program
-        unlink(unfinished.c_str());
+        leave_word(file.fd(), unfinished, path);
         errno = EFBIG;
         return system_error("no shared memory for " + path);
     }
     // The memory is there, or there is no ring: a page that cannot be had later would end the program with SIGBUS.
     if (const int failed = posix_fallocate(file.fd(), 0, static_cast<off_t>(size)); failed != 0) {
-        unlink(unfinished.c_str());
+        leave_word(file.fd(), unfinished, path);
         errno = failed;
         return system_error("no shared memory for " + path);
     }

@@ -70,6 +70,8 @@ class RingWriter {
 public:
     // Makes `path`, whole from the moment in which it has its name.
     static Result<std::unique_ptr<RingWriter>> create(const std::string& path, size_t capacity);
+    // Behind the name of a ring for which there was no memory: an empty file.
+    static constexpr const char* no_room = ".no-room";
     // A message of `size` bytes, which `put` puts. False: there is no room now, and nothing was written.
     bool try_write(size_t size, const std::function<void(ByteWriter&)>& put);
     // Could a message of this size ever be written?
