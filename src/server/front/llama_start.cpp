@@ -1,5 +1,7 @@
 #include "server/front/llama_start.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace attnscope::server {
@@ -10,7 +12,7 @@ namespace {
 void warn_of_one_cache(FrontService& service, size_t n_slots) {
     const std::optional<bool> told_apart = service.live.tells_slots_apart();
     if (n_slots < 2 || told_apart.value_or(true) || service.warned_of_one_cache.exchange(true)) return;
-    if (service.options.server.log) service.options.server.log(std::string("warning: ") + one_cache);
+    if (service.options.server.log) service.options.server.log(fmt::format("warning: {}", one_cache));
 }
 
 } // namespace
