@@ -197,8 +197,9 @@ int64_t recorded_in(const std::string& path) {
 int run(CaptureFlags& f) {
     if (Result<void> r = resolve(f); !r) return report(r.error(), f.json);
     if (f.output.empty()) f.output = default_output(f.session.model_path);
-    if (Result<void> r = may_write({f.output, f.force, "-o", f.session.model_path}); !r)
-        return report(r.error(), f.json);
+    for (const std::string& read : {f.session.model_path, f.file, f.ids_file}) {
+        if (Result<void> r = may_write({f.output, f.force, "-o", read}); !r) return report(r.error(), f.json);
+    }
 
     const bool tty = isatty(STDERR_FILENO) != 0 && !f.json;
     Result<std::unique_ptr<Session>> opened = open_session(f, tty);

@@ -33,10 +33,13 @@ constexpr std::pair<const char*, const char*> long_names[] = {
 // Arguments in the order in which CLI11 wants them: the last one first, without the program's name.
 std::vector<std::string> arguments(const CLI::App& app, int argc, char** argv) {
     std::vector<std::string> args;
+    bool ours =
+        argc < 2 || std::string_view(argv[1]) != "attach"; // which has none of them, but a program's command line
     for (int i = 1; i < argc; ++i) {
         std::string arg = argv[i];
+        ours = ours && arg != "--";
         for (const auto& [brief, full] : long_names) {
-            if (arg == brief) arg = full;
+            if (ours && arg == brief) arg = full;
         }
         args.push_back(std::move(arg));
     }

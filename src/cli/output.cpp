@@ -1,6 +1,7 @@
 #include "cli/output.h"
 
 #include "formats/write_whole.h"
+#include "recording/name_claim.h"
 
 #include <fmt/format.h>
 
@@ -12,6 +13,8 @@ namespace attnscope::cli {
 
 Result<void> may_write(const OutputName& name) {
     namespace fs = std::filesystem;
+    if (name.path.empty())
+        return Error{ErrorKind::invalid_argument, fmt::format("{} names no file to write", name.option)};
     const fs::path path(name.path);
     const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
     std::error_code failed;
@@ -26,6 +29,9 @@ Result<void> may_write(const OutputName& name) {
     if (!name.input.empty() && fs::equivalent(path, name.input, failed))
         return Error{ErrorKind::invalid_argument,
                      fmt::format("{} is what is read; choose another name with {}", name.path, name.option)};
+    if (name.force && path.extension() == ".attn") { // somebody may write it
+        if (Result<recording::NameClaim> claim = recording::NameClaim::keep(name.path); !claim) return claim.error();
+    }
     if (name.force) return {};
     return Error{
         ErrorKind::invalid_argument,

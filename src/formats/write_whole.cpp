@@ -13,6 +13,7 @@ Result<void> output_is_free(const std::string& path) {
 Result<void> output_folder_is_free(const std::string& folder) {
     namespace fs = std::filesystem;
     std::error_code failed;
+    if (folder.empty()) return Error{ErrorKind::invalid_argument, "no folder to write into is named"};
     if (!fs::exists(folder, failed)) return {};
     if (fs::is_directory(folder, failed) && fs::is_empty(folder, failed) && !failed) return {};
     return Error{ErrorKind::invalid_argument, folder + " exists and is not an empty folder"};

@@ -27,6 +27,9 @@ TEST(AttachedSettings, HideWhatItsNameCallsASecret) {
         {{"--gradio-auth", "me:S"}, {"--gradio-auth", "***"}},
         {{"--token"}, {"--token"}},
         {{"--one-token", "--api-key", "S"}, {"--one-token", "***", "***"}}, // whether it is a switch is not known
+        {{"env", "HF_TOKEN=S S", "--api-key=S S"}, {"env", "HF_TOKEN=***", "--api-key=***"}},
+        {{"--adminpass", "S", "SSHPASS=S", "MYSQL_PWD=S"}, {"--adminpass", "***", "SSHPASS=***", "MYSQL_PWD=***"}},
+        {{"-mu", "https://me:S@S@host/m"}, {"-mu", "https://***@host/m"}},
         {{"env", "HF_TOKEN=S", "A=b", "prog"}, {"env", "HF_TOKEN=***", "A=b", "prog"}},
         {{"env", "AWS_SECRET_ACCESS_KEY=S=", "x"}, {"env", "AWS_SECRET_ACCESS_KEY=***", "x"}},
         {{"-mu", "https://me:S@host/m.gguf"}, {"-mu", "https://***@host/m.gguf"}},
@@ -48,6 +51,8 @@ TEST(AttachedSettings, KeepEverythingElse) {
         {"--tokenizer", "t", "--keyboard", "x", "--authors", "y"},
         {"--override-kv", "tokenizer.ggml.add_bos_token=bool:false"},
         {"--no-token", "--jinja"},
+        {"--print-tokens", "-m", "x.gguf", "--log-keys", "-c", "9"},
+        {"-m", "/data/token=b/m.gguf", "PWD=/home"},
         {"-p", "what a token is = a key", "-n", "9"},
         {"https://host/a@b"},
         {"", "-", "--", "="},

@@ -63,6 +63,24 @@ TEST(AttachWords, AServerThatOthersReachWarnsOfStrangers) {
     }
 }
 
+TEST(AttachWords, TheProgramGetsWhatItWasGiven) {
+    for (const std::string& given : {std::string("-ctk q8 -ctv -ngl -fa -ub -dev -np"), std::string("-- -ngl --json")})
+        EXPECT_EQ(shell(ATTNSCOPE_BIN " attach -q -- echo " + given + " 2>/dev/null").output, given + "\n");
+}
+
+// As supervisors start their children, and nohup.
+TEST(AttachWords, SignalsThatWereIgnoredAtTheStart) {
+    const std::string python =
+        "import signal, subprocess, sys\nignore = lambda: signal.signal(getattr(signal, sys.argv[1]), signal.SIG_IGN)\n"
+        "sys.exit(subprocess.run(sys.argv[2:], timeout=20, preexec_fn=ignore).returncode)";
+    const TempDir dir;
+    std::ofstream(dir.file("start.py")) << python;
+    const std::string start = "python3 " + dir.file("start.py");
+    EXPECT_EQ(shell(start + " SIGCHLD " ATTNSCOPE_BIN " attach -q -- sh -c 'exit 7' 2>/dev/null").code, 7);
+    const std::string script = "kill -HUP $PPID; kill -HUP $$; sleep 0.3; exit 5"; // to attach, and to the program
+    EXPECT_EQ(shell(start + " SIGHUP " ATTNSCOPE_BIN " attach -q -- sh -c '" + script + "' 2>/dev/null").code, 5);
+}
+
 TEST(AttachWords, WhoCouldNotBeginLeavesNoFolderBehind) {
     const TempDir dir;
     const std::string folder = dir.file("a/b/c"), bert = dir.file("bert.gguf");

@@ -75,6 +75,36 @@ TEST_F(Output, WhatIsReadIsNotReplaced) {
     EXPECT_EQ(read_bytes(model), made);
 }
 
+TEST_F(Output, WhatIsReadIsNotReplacedByACapture) {
+    const std::string prompt = dir.file("p.txt");
+    for (const char* option : {" -f ", " --input-ids "}) {
+        std::ofstream(prompt) << "[1, 2, 3]";
+        const Answer refused = run("capture -m " + model + " -t 1 -n 1 --force -o " + prompt + option + prompt);
+        EXPECT_EQ(refused.code, 2) << refused.output;
+        EXPECT_EQ(read_bytes(prompt), "[1, 2, 3]") << option;
+    }
+}
+
+// Whole or not at all, under a name that nobody writes.
+TEST_F(Output, APageIsWrittenBesideItsName) {
+    const std::string page = dir.file("page.html"), other = dir.file("other.html"),
+                      exported = "export " + recording + " --to html";
+    std::ofstream(page) << "before";
+    fs::create_hard_link(page, other);
+    EXPECT_EQ(shell_all("ulimit -f 20; " ATTNSCOPE_BIN " " + exported + " --force -o " + page).code, 2);
+    EXPECT_EQ(read_bytes(page), "before");
+    EXPECT_EQ(run(exported + " --force -o " + page).code, 0);
+    EXPECT_EQ(read_bytes(other), "before") << "another name of the same file";
+    const Answer busy =
+        shell_all("flock -x " + recording + ".attn sh -c '" ATTNSCOPE_BIN " " + exported + " --force -o " + recording +
+                  ".attn'"); // flock(1) makes the file, and holds it as a writer does
+    EXPECT_EQ(busy.code, 2) << busy.output;
+    for (const std::string& command :
+         {exported, "export " + recording + " --to headvis", "export " + recording + " --to npy"})
+        EXPECT_EQ(shell_all("cd " + dir.path().string() + " && " ATTNSCOPE_BIN " " + command + " -o ''").code, 2)
+            << command;
+}
+
 TEST_F(Output, AFolderThatHoldsAnythingIsNotWrittenInto) {
     const std::string folder = dir.file("folder"), exported = "export " + recording + " --to ";
     for (const std::string& command :

@@ -52,7 +52,8 @@ Names what_it_names(std::string_view name) {
     bool number = false;
     for (const std::string& word : words) {
         const bool always = word.find("secret") != std::string::npos || word.find("passw") != std::string::npos ||
-                            is_one_of(word, {"pass", "passphrase", "auth", "credential", "credentials"});
+                            word.ends_with("pass") || (word == "pwd" && name != "PWD" && name != "OLDPWD") ||
+                            is_one_of(word, {"passphrase", "auth", "authorization", "credential", "credentials"});
         const bool ends = word.ends_with("key") || word.ends_with("token");
         if (always || (ends && &word == &words.back())) return Names::a_secret;
         number = number || ends || word.ends_with("keys") || word.ends_with("tokens");
@@ -62,15 +63,17 @@ Names what_it_names(std::string_view name) {
 
 bool is_secret(std::string_view name, std::string_view value) {
     const Names names = what_it_names(name);
-    return names == Names::a_secret || (names == Names::a_secret_or_a_number && !is_number(value));
+    const bool option = value.starts_with('-') && value.size() > 1; // behind a switch like "--print-tokens"
+    return names == Names::a_secret || (names == Names::a_secret_or_a_number && !is_number(value) && !option);
 }
 
 // "https://NAME:PASSWORD@host"
 std::string without_password(std::string word) {
     const size_t scheme = word.find("://");
     if (scheme == std::string::npos) return word;
-    const size_t begin = scheme + 3, at = word.find('@', begin);
-    if (at == std::string::npos || at > word.find('/', begin)) return word;
+    const size_t begin = scheme + 3, end = std::min(word.find('/', begin), word.size());
+    const size_t at = word.rfind('@', end);
+    if (at == std::string::npos || at < begin || at >= end) return word;
     return word.replace(begin, at - begin, hidden);
 }
 
@@ -81,10 +84,18 @@ std::string clean_word(const std::string& word) {
         while (begin > 0 && is_of_name(word[begin - 1])) --begin;
         const std::string_view name = std::string_view(word).substr(begin, equals - begin);
         const std::string_view value = std::string_view(word).substr(equals + 1);
-        if (!value.empty() && is_secret(name, value))
+        const bool in_path = begin > 0 && word[begin - 1] == '/';
+        if (!value.empty() && !in_path && is_secret(name, value))
             return without_password(word.substr(0, equals + 1)) + std::string(hidden);
     }
     return without_password(word);
+}
+
+// "--api-key=V", whatever V is; in a line for a shell its first word alone would be that.
+bool begins_with_secret(const std::string& word) {
+    const size_t equals = word.find('=');
+    return equals != std::string::npos && std::all_of(word.data(), word.data() + equals, is_of_name) &&
+           is_secret(word.substr(0, equals), word.substr(equals + 1));
 }
 
 // The option whose value is the next word; empty: none.
@@ -128,7 +139,8 @@ std::vector<std::string> without_secrets(const std::vector<std::string>& argv) {
     std::vector<std::string> out;
     std::string option;
     for (const std::string& word : argv) {
-        const bool is_line = std::any_of(word.begin(), word.end(), is_space);
+        const bool of_shell = option.starts_with('-') && !option.starts_with("--") && option.ends_with('c'); // "sh -lc"
+        const bool is_line = std::any_of(word.begin(), word.end(), is_space) && (of_shell || !begins_with_secret(word));
         if (!option.empty() && is_secret(option, word))
             out.emplace_back(hidden);
         else

@@ -61,17 +61,22 @@ public:
         sent.sa_flags = SA_SIGINFO;
         sigaction(SIGINT, ours ? &all : &sent, &interrupt_), sigaction(SIGQUIT, ours ? &all : &sent, &quit_);
         sigaction(SIGTERM, &all, &terminate_), sigaction(SIGHUP, &all, &hang_up_);
+        if (hang_up_.sa_handler == SIG_IGN) sigaction(SIGHUP, &hang_up_, nullptr); // nohup
+        struct sigaction usual {};
+        usual.sa_handler = SIG_DFL;
+        sigaction(SIGCHLD, &usual, &child_); // where it is ignored nobody learns how the program ended
     }
     ~Signals() {
         sigaction(SIGINT, &interrupt_, nullptr), sigaction(SIGQUIT, &quit_, nullptr);
         sigaction(SIGTERM, &terminate_, nullptr), sigaction(SIGHUP, &hang_up_, nullptr);
+        sigaction(SIGCHLD, &child_, nullptr);
     }
     Signals(const Signals&) = delete;
     Signals& operator=(const Signals&) = delete;
 
 private:
     struct sigaction interrupt_ {
-    }, quit_{}, terminate_{}, hang_up_{};
+    }, quit_{}, terminate_{}, hang_up_{}, child_{};
 };
 
 // Ours in front of what was there already. `library`: empty where it stays out.
@@ -105,9 +110,10 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 Result<pid_t> start(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env) {
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
-    sigset_t defaults; // what we and the command line ignore is not the program's to inherit
+    sigset_t
+        defaults; // what we and the command line ignore is not the program's to inherit; of hanging up it is whoever started us
     sigemptyset(&defaults);
-    for (const int s : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGXFSZ}) sigaddset(&defaults, s);
+    for (const int s : {SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGXFSZ}) sigaddset(&defaults, s);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     pid_t pid = 0;
@@ -259,7 +265,8 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             kill(*pid, SIGKILL);
         if (errors) errors->take();
         int status = 0;
-        if (runs && waitpid(*pid, &status, WNOHANG) == *pid) {
+        const pid_t ended = runs ? waitpid(*pid, &status, WNOHANG) : 0;
+        if (ended == *pid || (ended < 0 && errno == ECHILD)) {
             runs = false;
             inbox.look_for_rings(); // those of children that outlive it, too
             end.exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

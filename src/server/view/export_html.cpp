@@ -4,6 +4,7 @@
 // of a ladder with which the file keeps to its size. The mean over all rows is kept whole, as float32.
 #include "server/view/export_html.h"
 
+#include "base/output_file.h"
 #include "base/parallel_for.h"
 #include "server/http/event_stream.h"
 #include "server/view/page.h"
@@ -16,7 +17,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <fstream>
 #include <mutex>
 
 namespace attnscope::server {
@@ -261,10 +261,10 @@ Result<HtmlSummary> export_html(Recording& recording, const std::string& name, c
         ++n_heads;
     }
     const std::string html = page_with(script, style, parts);
-    std::ofstream file(path, std::ios::binary);
-    file << html;
-    file.flush();
-    if (!file) return Error{ErrorKind::io, "cannot write " + path};
+    Result<std::unique_ptr<base::OutputFile>> file = base::OutputFile::create(path);
+    if (!file) return file.error();
+    (*file)->write(html.data(), html.size());
+    if (Result<void> r = (*file)->finish(); !r) return r.error();
     return HtmlSummary{t.size(), n_heads, html.size(), heads->least, heads->kept_share};
 }
 
