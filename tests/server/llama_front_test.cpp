@@ -119,7 +119,7 @@ TEST_F(LlamaFront, OfSlotsThatAreToldApartNobodyIsWarned) {
 TEST_F(LlamaFront, TheModelsNameIsNoPath) {
     program.vocab_type = 1;
     for (const auto& [id, name] :
-         {std::pair("/root/.cache/a/SmolLM2.gguf", "SmolLM2.gguf"), std::pair("models/b.gguf", "b.gguf"),
+         {std::pair("/models/a/SmolLM2.gguf", "SmolLM2.gguf"), std::pair("models/b.gguf", "b.gguf"),
           std::pair("org/name", "org/name"), std::pair("c", "c")}) {
         program.model_id = id;
         const Json model = get("/api/v1/model");
