@@ -13,10 +13,10 @@ struct InfoLine {
     std::string name;
     int64_t n_tokens = 0;
     std::string state;
-    std::string begins; // first_words()
+    std::string words; // first_words()
 };
 
-// With which words somebody began: those of a chat's first user, where its template has a mark for them, else of the text. For a terminal.
+// By which words the page tells the text from others: for a terminal.
 std::string first_words(Recording& recording);
 
 void print_lines(const std::vector<InfoLine>& lines);

@@ -60,7 +60,7 @@ TEST_F(SeveralRecordings, InfoOfAFolderIsALineForEach) {
     EXPECT_EQ(table.code, 0);
     const std::vector<std::string> lines = lines_of(table.output);
     ASSERT_EQ(lines.size(), 3u) << table.output;
-    EXPECT_EQ(lines[0], "file     tokens  state   begins");
+    EXPECT_EQ(lines[0], "file     tokens  state   words");
     EXPECT_EQ(lines[1].rfind("a.attn  ", 0), 0u) << lines[1];
     EXPECT_NE(lines[1].find("  closed  the first"), std::string::npos) << lines[1];
     EXPECT_TRUE(lines[2].ends_with("  closed  Why is it blue?")) << lines[2];

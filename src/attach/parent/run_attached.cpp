@@ -110,8 +110,8 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 Result<pid_t> start(const std::string& program, std::vector<std::string> argv, std::vector<std::string> env) {
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
-    sigset_t
-        defaults; // what we and the command line ignore is not the program's to inherit; of hanging up it is whoever started us
+    // What we and the command line ignore is not the program's to inherit; hanging up is ignored by whoever started us.
+    sigset_t defaults;
     sigemptyset(&defaults);
     for (const int s : {SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGXFSZ}) sigaddset(&defaults, s);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
