@@ -54,6 +54,7 @@ public:
     void frames_due(uint64_t program, const attach::FramesDue& due) override;
     void stream_ends(uint64_t program, uint32_t stream) override;
     void program_ends(uint64_t program) override { live_.program_ends(program); }
+    void asked_to_end() override { front_->program_ends_soon(); }
     void all_taken(std::chrono::milliseconds most, std::span<const int> calls) override {
         live_.all_taken(most, calls);
     }

@@ -1,6 +1,7 @@
 // attnscope attach --serve before the llama-server of the pinned sources, in KoboldCPP's and Halo Weave's words: every row bit for bit
 // that of the recording whose name the answer tells.
 #include "attach/served_program.h"
+#include "server/raw_client.h"
 #include "support/temp_dir.h"
 
 #include <attnscope/recording.h>
@@ -8,10 +9,12 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -267,6 +270,24 @@ TEST_F(ServeLlama, NoAnswerOfManyAtOnceHasAnothersRowsOrNamesAnothersLine) {
     EXPECT_LE(n_without, all.size() / 10);
     RecordProperty("rows", static_cast<int>(n_rows));
     RecordProperty("named", static_cast<int>(n_named));
+}
+
+// A client that has left soon after its answer began, and one that only says no more, look the same. The program, which says nothing any
+// more, would wait for them, and everybody for it.
+TEST_F(ServeLlama, EndsWhereAClientSaysNoMore) {
+    const std::string body = Json{{"prompt", "A text."}, {"max_length", 400}, {"ban_eos_token", true}}.dump();
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (int i = 0; i < 4; ++i) { // two of them wait for a slot
+        clients.push_back(std::make_unique<RawClient>(served_->port()));
+        ASSERT_TRUE(clients.back()->say(
+            "POST /api/extra/generate/stream HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(served_->port()) +
+            "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body));
+    }
+    ASSERT_NE(clients[0]->hear("data: ", 2), "");
+    for (const auto& client : clients) client->finish();
+    const auto start = std::chrono::steady_clock::now();
+    end();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
 }
 
 TEST_F(ServeLlama, TextsAreThoseOfTheProgramItself) {

@@ -54,6 +54,8 @@ public:
     virtual void frames_due(uint64_t program, const FramesDue& due) = 0;
     virtual void stream_ends(uint64_t program, uint32_t stream) = 0;
     virtual void program_ends(uint64_t program) = 0;
+    // A signal to end was passed on to the program, which may go on with what it has in hand.
+    virtual void asked_to_end() {}
     // Everything that any program had told was taken. Returns when it is time to look again: when one of the descriptors `calls` can be
     // read (negative ones never can), and after `most` at the latest.
     virtual void all_taken(std::chrono::milliseconds most, std::span<const int> calls) = 0;

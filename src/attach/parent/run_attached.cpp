@@ -258,6 +258,7 @@ Result<AttachEnd> run_attached(const AttachOptions& options) {
             to_pass_on = 0;
             end.asked_to_end = true;
             if (!runs) break; // what the program has left behind is let alone
+            if (options.listener) options.listener->asked_to_end();
             kill(*pid, options.ours ? SIGTERM : signal);
             asked = std::chrono::steady_clock::now();
         }

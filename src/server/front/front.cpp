@@ -15,7 +15,7 @@ namespace {
 class FrontImpl : public Front {
 public:
     FrontImpl(const FrontOptions& options, LiveSequences& live)
-        : options_(options), service_{options_, live, nullptr, {}, {}, false, options.warned_of_one_cache},
+        : options_(options), service_{options_, live, nullptr, {}, {}, false, false, options.warned_of_one_cache},
           host_(options_.server, has_page(options_)) {}
     ~FrontImpl() override { stop(); }
 
@@ -53,6 +53,7 @@ public:
     }
 
     int port() const override { return host_.port(); }
+    void program_ends_soon() override { service_.program_ends = true; }
     void stop() override {
         service_.closing = true;
         host_.stop();

@@ -40,6 +40,8 @@ public:
     static Result<std::unique_ptr<Front>> start(const FrontOptions& options, LiveSequences& live);
     virtual ~Front() = default; // stops
     virtual int port() const = 0;
+    // The program was asked to end, and may wait for whoever it answers: those who say no more are gone from now on. From any thread.
+    virtual void program_ends_soon() = 0;
     // Ends every connection. From any thread.
     virtual void stop() = 0;
 };

@@ -5,6 +5,7 @@
 #include "server/front/answers.h"
 #include "server/front/front.h"
 #include "server/front/slot_pool.h"
+#include "server/http/pipelined_server.h"
 
 #include <httplib.h>
 
@@ -22,12 +23,16 @@ struct FrontService {
     SlotPool slots;
     Answers answers;
     std::atomic<bool> closing{false};
+    std::atomic<bool> program_ends{false}; // it was asked to
     std::atomic<bool> warned_of_one_cache{false};
 };
 
 // Whether nobody is left to read the answer to `request`.
+// A program that was asked to end says nothing more, and waits for them: nothing that is sent tells then who only says no more.
 inline GoneAway gone_away(const httplib::Request& request, const FrontService& service) {
-    return [closed = request.is_connection_closed, &service] { return service.closing || (closed && closed()); };
+    return [closed = request.is_connection_closed, silent = PipelinedServer::says_no_more(), &service] {
+        return service.closing || (closed && closed()) || (service.program_ends && silent());
+    };
 }
 
 // Whether what a request asks of attention can be told here (can_tell.cpp).

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <utility>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
@@ -13,6 +15,7 @@ namespace {
 constexpr std::string_view first_letters = "HTTP/1.1 ";
 constexpr std::chrono::milliseconds first_pause{500}; // each is twice the one before: the letters last two minutes
 constexpr std::chrono::milliseconds soon{200};
+constexpr int seconds_of_rest = 10; // behind which the system asks, again and again
 } // namespace
 
 void Peer::begin_answer() {
@@ -37,12 +40,22 @@ bool Peer::is_there() {
     if (!any || !is_silent()) return true;
     const base::Lock lock(mutex_);
     if (!in_head_) {
+        if (!std::exchange(kept_alive_, true)) keep_alive();
         // An answer may begin before the end of what is said has come. Of both what is sent next tells.
         silent_before_ = silent_before_ || std::chrono::steady_clock::now() - began_ < soon;
         return silent_before_;
     }
     ask();
     return !gone_;
+}
+
+void Peer::keep_alive() {
+    const auto set = [this](int level, int name, int value) {
+        (void)setsockopt(socket_, level, name, &value, sizeof value); // without it what is sent next tells
+    };
+    set(IPPROTO_TCP, TCP_KEEPIDLE, seconds_of_rest);
+    set(IPPROTO_TCP, TCP_KEEPINTVL, seconds_of_rest);
+    set(SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 void Peer::ask() {

@@ -176,4 +176,8 @@ void PipelinedServer::know_who_leaves(httplib::Request& request) {
     request.is_connection_closed = [peer = served] { return !peer->is_there(); };
 }
 
+std::function<bool()> PipelinedServer::says_no_more() {
+    return [peer = served] { return peer && peer->is_silent(); };
+}
+
 } // namespace attnscope::server

@@ -4,6 +4,8 @@
 
 #include <httplib.h>
 
+#include <functional>
+
 namespace attnscope::server {
 
 class PipelinedServer final : public httplib::Server {
@@ -11,6 +13,8 @@ public:
     // Of a request that the calling thread serves: is_connection_closed() is true of a client that left, and not of one that has
     // ended what it sends and waits for the answer (peer.h).
     static void know_who_leaves(httplib::Request& request);
+    // Of the client whose request the calling thread serves: has it said all it has to say, whether it is there or not? From any thread.
+    static std::function<bool()> says_no_more();
 
 private:
     bool process_and_close_socket(socket_t socket) override;
